@@ -1,0 +1,13 @@
+"""Names that ESPnet moved between releases: `espnet.nets` of 202511 is `espnet2.legacy.nets` on its master.
+
+The rest of the package imports these names from here, so that one file follows ESPnet.
+"""
+
+try:
+    from espnet.nets.pytorch_backend.nets_utils import make_pad_mask
+    from espnet.nets.pytorch_backend.transformer.subsampling import TooShortUttError
+except ModuleNotFoundError:
+    from espnet2.legacy.nets.pytorch_backend.nets_utils import make_pad_mask
+    from espnet2.legacy.nets.pytorch_backend.transformer.subsampling import TooShortUttError
+
+__all__ = ["TooShortUttError", "make_pad_mask"]
