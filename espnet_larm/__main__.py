@@ -1,0 +1,73 @@
+"""`python -m espnet_larm ...` runs like `python ...`, with our plugins registered in ESPnet.
+
+    python -m espnet_larm -m espnet2.bin.asr_train ...             our bin.asr_train, since there is one
+    python -m espnet_larm --upstream -m espnet2.bin.asr_inference  ESPnet's own, with the plugins registered
+    python -m espnet_larm script.py ...                            a script, with the plugins registered
+    python -m espnet_larm list | doctor                            what there is, and what is missing
+
+A stock recipe takes it as `asr.sh --python "python3 -m espnet_larm"`.
+"""
+
+import importlib
+import importlib.util
+import runpy
+import sys
+
+UPSTREAM_BIN = "espnet2.bin."
+COMMANDS = {"list": "espnet_larm.bin.list_plugins", "doctor": "espnet_larm.bin.doctor"}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the module, script or command that the arguments name.
+
+    Args:
+        argv: Arguments after `python -m espnet_larm`; those of this process by default.
+
+    Returns:
+        The exit status of `list` and `doctor`; programs run as by Python itself and exit for themselves.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    upstream = arguments[:1] == ["--upstream"]
+    if upstream:
+        del arguments[0]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(__doc__)
+        return 0 if arguments else 2
+    if arguments[0] in COMMANDS:
+        return importlib.import_module(COMMANDS[arguments[0]]).main(arguments[1:])
+    if arguments[0] == "-m":
+        return _run_module(arguments[1:], upstream)
+    if arguments[0].startswith("-"):
+        print(f"{arguments[0]} is not understood; allowed: -m MODULE, a script, {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    _register()
+    sys.argv = arguments
+    runpy.run_path(arguments[0], run_name="__main__")
+    return 0
+
+
+def _run_module(arguments: list[str], upstream: bool) -> int:
+    if not arguments:
+        print("-m needs a module, espnet2.bin.asr_train for example", file=sys.stderr)
+        return 2
+    module, ours = arguments[0], ""
+    if module.startswith(UPSTREAM_BIN) and not upstream:
+        ours = "espnet_larm.bin." + module.removeprefix(UPSTREAM_BIN)
+    if ours and importlib.util.find_spec(ours) is not None:
+        module = ours
+    elif module.startswith(UPSTREAM_BIN + "asr"):
+        # Only ESPnet's ASR programs look plugins up; the others are spared 10 s of imports.
+        _register()
+    sys.argv = arguments
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    return 0
+
+
+def _register() -> None:
+    from espnet_larm import registry
+
+    registry.register()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

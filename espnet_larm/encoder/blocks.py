@@ -1,0 +1,173 @@
+"""Transformer and conformer blocks that padding cannot reach, and a stack of them.
+
+Departures from ESPnet's blocks: attention runs through torch's SDPA with rotary positions inside it (a looped stack
+must not meet absolute positions again at each loop); the conformer's convolution masks padding before it mixes
+frames and is normalised by LayerNorm, because BatchNorm's statistics depend on the batch; a conformer block ends
+without a norm, the stack has one.
+Shapes: B utterances, T frames, D model size, H heads, S = D / H head size. Masks are True where valid.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch.nn import functional
+
+ROTARY_BASE = 10000.0
+
+
+class Frames(NamedTuple):
+    """What every block needs to know of a batch besides its values.
+
+    Attributes:
+        mask: (B, T), True where valid.
+        cos: Cosines of the rotary angles (T, S / 2).
+        sin: Their sines (T, S / 2).
+    """
+
+    mask: torch.Tensor
+    cos: torch.Tensor
+    sin: torch.Tensor
+
+
+def describe_frames(lens: torch.Tensor, num_frames: int, head_size: int, like: torch.Tensor) -> Frames:
+    """Mask and rotary angles of a padded batch.
+
+    Args:
+        lens: Valid frames (B,).
+        num_frames: T.
+        head_size: S, even.
+        like: A tensor of the device and type that cosines and sines shall have.
+    """
+    positions = torch.arange(num_frames, device=like.device)
+    exponents = torch.arange(0, head_size, 2, device=like.device, dtype=torch.float32) / head_size
+    angles = positions.float().unsqueeze(1) * ROTARY_BASE**-exponents  # (T, S / 2)
+    mask = positions.unsqueeze(0) < lens.to(like.device).unsqueeze(1)  # (B, T)
+    return Frames(mask, angles.cos().to(like.dtype), angles.sin().to(like.dtype))
+
+
+def rotate(heads: torch.Tensor, frames: Frames) -> torch.Tensor:
+    """Turn each pair (i, i + S/2) of the last axis by the angle of its position; (..., T, S) to the same shape."""
+    first, second = heads.chunk(2, dim=-1)
+    cos, sin = frames.cos.to(heads.dtype), frames.sin.to(heads.dtype)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+
+class SelfAttention(torch.nn.Module):
+    """Multi-head self-attention over all valid frames, with rotary positions."""
+
+    def __init__(self, size: int, num_heads: int, dropout_rate: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.dropout_rate = dropout_rate
+        self.qkv = torch.nn.Linear(size, 3 * size)
+        self.out = torch.nn.Linear(size, size)
+
+    def forward(self, xs: torch.Tensor, frames: Frames) -> torch.Tensor:
+        """(B, T, D) to (B, T, D); padded frames are never attended to."""
+        batch, length, size = xs.shape
+        qkv = self.qkv(xs).view(batch, length, 3, self.num_heads, size // self.num_heads)
+        qkv = qkv.permute(2, 0, 3, 1, 4)  # (3, B, H, T, S)
+        queries, keys = rotate(qkv[:2], frames).unbind(0)
+        mixed = functional.scaled_dot_product_attention(
+            queries,
+            keys,
+            qkv[2],
+            attn_mask=frames.mask[:, None, None, :],
+            dropout_p=self.dropout_rate if self.training else 0.0,
+        )
+        return self.out(mixed.transpose(1, 2).reshape(batch, length, size))
+
+
+class FeedForward(torch.nn.Sequential):
+    """Two linear layers with SiLU between them, frame by frame."""
+
+    def __init__(self, size: int, hidden_size: int, dropout_rate: float) -> None:
+        super().__init__(
+            torch.nn.Linear(size, hidden_size),
+            torch.nn.SiLU(),
+            torch.nn.Dropout(dropout_rate),
+            torch.nn.Linear(hidden_size, size),
+        )
+
+
+class ConvModule(torch.nn.Module):
+    """The conformer's convolution: gate, masked depthwise convolution, LayerNorm, projection."""
+
+    def __init__(self, size: int, kernel_size: int) -> None:
+        super().__init__()
+        self.gate = torch.nn.Linear(size, 2 * size)
+        self.depthwise = torch.nn.Conv1d(size, size, kernel_size, padding=kernel_size // 2, groups=size)
+        self.norm = torch.nn.LayerNorm(size)
+        self.out = torch.nn.Linear(size, size)
+
+    def forward(self, xs: torch.Tensor, frames: Frames) -> torch.Tensor:
+        """(B, T, D) to (B, T, D); a padded frame enters the convolution as zero."""
+        gated = functional.glu(self.gate(xs), dim=-1)
+        gated = gated.masked_fill(~frames.mask.unsqueeze(-1), 0.0)
+        mixed = self.depthwise(gated.transpose(1, 2)).transpose(1, 2)
+        return self.out(functional.silu(self.norm(mixed)))
+
+
+class TransformerBlock(torch.nn.Module):
+    """Pre-norm attention and feed-forward."""
+
+    def __init__(
+        self, size: int, num_heads: int, linear_units: int, dropout_rate: float, attention_dropout_rate: float
+    ) -> None:
+        super().__init__()
+        self.norm_attention = torch.nn.LayerNorm(size)
+        self.attention = SelfAttention(size, num_heads, attention_dropout_rate)
+        self.norm_feed_forward = torch.nn.LayerNorm(size)
+        self.feed_forward = FeedForward(size, linear_units, dropout_rate)
+        self.dropout = torch.nn.Dropout(dropout_rate)
+
+    def forward(self, xs: torch.Tensor, frames: Frames) -> torch.Tensor:
+        """(B, T, D) to (B, T, D)."""
+        xs = xs + self.dropout(self.attention(self.norm_attention(xs), frames))
+        return xs + self.dropout(self.feed_forward(self.norm_feed_forward(xs)))
+
+
+class ConformerBlock(torch.nn.Module):
+    """Half feed-forward, attention, convolution, half feed-forward, each pre-norm."""
+
+    def __init__(
+        self,
+        size: int,
+        num_heads: int,
+        linear_units: int,
+        dropout_rate: float,
+        attention_dropout_rate: float,
+        kernel_size: int,
+    ) -> None:
+        super().__init__()
+        self.norm_macaron = torch.nn.LayerNorm(size)
+        self.macaron = FeedForward(size, linear_units, dropout_rate)
+        self.norm_attention = torch.nn.LayerNorm(size)
+        self.attention = SelfAttention(size, num_heads, attention_dropout_rate)
+        self.norm_conv = torch.nn.LayerNorm(size)
+        self.conv = ConvModule(size, kernel_size)
+        self.norm_feed_forward = torch.nn.LayerNorm(size)
+        self.feed_forward = FeedForward(size, linear_units, dropout_rate)
+        self.dropout = torch.nn.Dropout(dropout_rate)
+
+    def forward(self, xs: torch.Tensor, frames: Frames) -> torch.Tensor:
+        """(B, T, D) to (B, T, D)."""
+        xs = xs + 0.5 * self.dropout(self.macaron(self.norm_macaron(xs)))
+        xs = xs + self.dropout(self.attention(self.norm_attention(xs), frames))
+        xs = xs + self.dropout(self.conv(self.norm_conv(xs), frames))
+        return xs + 0.5 * self.dropout(self.feed_forward(self.norm_feed_forward(xs)))
+
+
+class Stack(torch.nn.Module):
+    """Blocks one after the other and a final LayerNorm: the F that a looped encoder repeats."""
+
+    def __init__(self, blocks: list[torch.nn.Module], size: int) -> None:
+        super().__init__()
+        self.blocks = torch.nn.ModuleList(blocks)
+        self.norm = torch.nn.LayerNorm(size)
+
+    def forward(self, xs: torch.Tensor, frames: Frames) -> torch.Tensor:
+        """(B, T, D) to (B, T, D), normalised."""
+        for block in self.blocks:
+            xs = block(xs, frames)
+        return self.norm(xs)

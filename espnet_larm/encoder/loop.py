@@ -1,0 +1,125 @@
+"""What makes one stack useful many times: a clock, conditioning on depth, and the state between loops.
+
+Source: Kaloga et al., arXiv:2606.04678. Departures: the sources that were available state these parts without their
+details, so sizes, initial values and the clock's place are ours. Every part starts as a no-op but for the scalars.
+Shapes: B utterances, T frames, D model size, V tokens, m loops from one checkpoint to the next. Masks are True where valid.
+"""
+
+import torch
+from torch.nn import functional
+
+DEPTH_SIZE = 64
+DEPTH_BASE = 1000.0
+
+
+class Clock(torch.nn.Module):
+    """Tells the stack where a loop stands between two checkpoints: row k mod m of a learned table, zero at first."""
+
+    def __init__(self, period: int, size: int) -> None:
+        super().__init__()
+        self.period = period
+        self.table = torch.nn.Parameter(torch.zeros(period, size))
+
+    def espnet_initialization_fn(self) -> None:
+        """Start from a no-op under ESPnet's `init` too, which fills every matrix."""
+        torch.nn.init.zeros_(self.table)
+
+    def forward(self, loop: int) -> torch.Tensor:
+        """Row (D,) of loop 1, 2, ..."""
+        return self.table[loop % self.period]
+
+
+class DepthFilm(torch.nn.Module):
+    """Scale and shift of the stack's input by the number of the loop, defined for any number.
+
+    A sinusoid of the loop's number goes through two layers, the second zero at first: then FiLM changes nothing.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.hidden = torch.nn.Linear(DEPTH_SIZE, 2 * DEPTH_SIZE)
+        self.out = torch.nn.Linear(2 * DEPTH_SIZE, 2 * size)
+        exponents = torch.arange(0, DEPTH_SIZE, 2, dtype=torch.float32) / DEPTH_SIZE
+        self.register_buffer("frequencies", DEPTH_BASE**-exponents, persistent=False)
+        self.espnet_initialization_fn()
+
+    def espnet_initialization_fn(self) -> None:
+        """Start from a no-op under ESPnet's `init` too."""
+        torch.nn.init.zeros_(self.out.weight)
+        torch.nn.init.zeros_(self.out.bias)
+
+    def forward(self, loop: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """gamma (D,) and beta (D,) of loop 1, 2, ...: the input h becomes (1 + gamma) h + beta."""
+        angles = loop * self.frequencies
+        depth = torch.cat([angles.sin(), angles.cos()]).to(self.hidden.weight.dtype)
+        gamma, beta = self.out(functional.silu(self.hidden(depth))).chunk(2)
+        return gamma, beta
+
+
+class LoopState(torch.nn.Module):
+    """The state that enters the next loop: h = a z + b h0 + c feedback, with learnable a, b, c shared by all loops.
+
+    Args:
+        skip: Add the front-end's output h0 again at each loop.
+        feedback: Add the projected posteriors of the loop before.
+        feedback_shift: Frames by which the feedback is delayed; 0 feeds a frame its own posteriors.
+    """
+
+    def __init__(self, skip: bool, feedback: bool, feedback_shift: int) -> None:
+        super().__init__()
+        self.feedback_shift = feedback_shift
+        self.output_scale = torch.nn.Parameter(torch.empty(1)) if skip or feedback else None
+        self.skip_scale = torch.nn.Parameter(torch.empty(1)) if skip else None
+        self.feedback_scale = torch.nn.Parameter(torch.empty(1)) if feedback else None
+        self.espnet_initialization_fn()
+
+    def espnet_initialization_fn(self) -> None:
+        """a = 1, b = 0.1, c = 0.1; c must not be zero, since its gradient would be all the feedback has."""
+        for scale, value in ((self.output_scale, 1.0), (self.skip_scale, 0.1), (self.feedback_scale, 0.1)):
+            if scale is not None:
+                torch.nn.init.constant_(scale, value)
+
+    def forward(
+        self, output: torch.Tensor, start: torch.Tensor, feedback: torch.Tensor | None, mask: torch.Tensor
+    ) -> torch.Tensor:
+        """Combine.
+
+        Args:
+            output: z, the stack's output (B, T, D).
+            start: h0, the front-end's output (B, T, D).
+            feedback: Posteriors projected to the model size (B, T, D), not yet shifted; None without feedback.
+            mask: (B, T).
+
+        Returns:
+            (B, T, D).
+        """
+        if self.output_scale is None:
+            return output
+        state = self.output_scale * output
+        if self.skip_scale is not None:
+            state = torch.addcmul(state, start, self.skip_scale)
+        if self.feedback_scale is not None and feedback is not None:
+            # One product zeroes the padding, before the shift could carry it, and scales.
+            delayed = feedback * (mask.unsqueeze(-1) * self.feedback_scale)
+            if self.feedback_shift:
+                delayed = functional.pad(delayed, (0, 0, self.feedback_shift, -self.feedback_shift))
+            state = state + delayed
+        return state
+
+
+def project_posteriors(posteriors: torch.Tensor, layer: torch.nn.Linear, top_k: int | None) -> torch.Tensor:
+    """Project posteriors (B, T, V) to the model size (B, T, D).
+
+    Args:
+        posteriors: Sum to 1 over V.
+        layer: V to D.
+        top_k: Use the k most probable tokens of a frame alone, whose rows are gathered: k D products a frame instead
+            of V D. The same result for k = V (test_top_k_of_all_tokens_is_the_projection).
+    """
+    if top_k is None:
+        return layer(posteriors)
+    top = posteriors.topk(min(top_k, posteriors.size(-1)), dim=-1)
+    rows = functional.embedding_bag(
+        top.indices.flatten(0, 1), layer.weight.t(), per_sample_weights=top.values.flatten(0, 1), mode="sum"
+    )
+    return rows.view(*posteriors.shape[:2], -1) + layer.bias

@@ -1,0 +1,81 @@
+"""Convolutional subsampling whose output lengths are exact.
+
+ESPnet's Conv2dSubsampling derives lengths by slicing masks, which disagrees with the convolution's own arithmetic.
+Here every layer is an unpadded 3 x 3 convolution of stride 2: n frames give exactly (n - 1) // 2, and no output
+below that length sees a frame beyond the input's, so that padding changes nothing (test_padding_changes_nothing).
+Shapes: B utterances, T frames, F features, C channels, D model size.
+"""
+
+import torch
+
+from espnet_larm.upstream import TooShortUttError
+
+FACTORS = (2, 4, 8)
+
+
+class ConvSubsampling(torch.nn.Module):
+    """Two-dimensional convolutions over time and frequency, then a projection to the model size.
+
+    Args:
+        input_size: F of the features.
+        output_size: D.
+        factor: 2, 4 or 8 input frames an output frame.
+        channels: C; the cost of a second layer grows with its square.
+
+    Raises:
+        ValueError: The factor is not allowed, or too few features are left after it.
+    """
+
+    def __init__(self, input_size: int, output_size: int, factor: int, channels: int) -> None:
+        super().__init__()
+        if factor not in FACTORS:
+            raise ValueError(f"encoder_conf: subsampling_factor is {factor}; allowed: 2, 4, 8.")
+        self.num_layers = FACTORS.index(factor) + 1
+        features = input_size
+        layers: list[torch.nn.Module] = []
+        for index in range(self.num_layers):
+            layers += [torch.nn.Conv2d(channels if index else 1, channels, 3, stride=2), torch.nn.ReLU()]
+            features = (features - 1) // 2
+        if features < 1:
+            raise ValueError(f"subsampling_factor {factor} leaves nothing of {input_size} features.")
+        self.conv = torch.nn.Sequential(*layers)
+        self.out = torch.nn.Linear(channels * features, output_size)
+
+    @property
+    def min_length(self) -> int:
+        """Fewest input frames that give one output frame."""
+        return 2 ** (self.num_layers + 1) - 1
+
+    def output_lens(self, ilens: torch.Tensor) -> torch.Tensor:
+        """Frames (B,) after the convolutions, for (B,) frames before them."""
+        for _ in range(self.num_layers):
+            ilens = torch.div(ilens - 1, 2, rounding_mode="floor")
+        return ilens
+
+    def forward(self, xs_pad: torch.Tensor, ilens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Subsample a padded batch.
+
+        Args:
+            xs_pad: Features (B, T, F).
+            ilens: Valid frames (B,) of xs_pad.
+
+        Returns:
+            Frames (B, T', D) and their valid lengths (B,).
+
+        Raises:
+            TooShortUttError: An utterance has fewer than `min_length` frames.
+        """
+        xs_pad = xs_pad[:, : int(ilens.max())]
+        shortest = int(ilens.min())
+        if shortest < self.min_length:
+            raise TooShortUttError(
+                f"an utterance has {shortest} frames, fewer than the {self.min_length} that the subsampling needs; "
+                "drop it (stage 4 of the recipes does) or pad it",
+                shortest,
+                self.min_length,
+            )
+        maps = self.conv(xs_pad.unsqueeze(1))  # (B, C, T', F')
+        frames = self.out(maps.transpose(1, 2).flatten(2))  # (B, T', D)
+        olens = self.output_lens(ilens)
+        assert frames.size(1) == int(olens.max())
+        return frames, olens

@@ -1,0 +1,156 @@
+"""The table of plugins, and the only place that writes to ESPnet's state.
+
+ESPnet has no plugin mechanism: `espnet2.tasks.asr` holds a `ClassChoices` object a kind, and a class put into its
+`.classes` before the parser is built can be named in YAML; inference finds it through the same objects.
+Other packages add plugins through the entry-point group `espnet_larm.plugins`, an entry a plugin, named
+`<kind>.<name>`: `"encoder.average" = "my_package:AverageEncoder"`.
+"""
+
+import difflib
+import importlib
+import importlib.metadata
+import inspect
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+ENTRY_POINT_GROUP = "espnet_larm.plugins"
+KINDS = ("frontend", "encoder", "decoder", "model", "preprocessor")
+
+
+class Plugin(NamedTuple):
+    """A class that YAML can name.
+
+    Attributes:
+        kind: One of KINDS, the YAML key.
+        name: Its value in YAML, lower case.
+        path: `module:Class`, imported when it is registered or listed.
+        package: The distribution that brings it.
+    """
+
+    kind: str
+    name: str
+    path: str
+    package: str = "espnet_larm"
+
+
+PLUGINS: tuple[Plugin, ...] = (Plugin("encoder", "larm", "espnet_larm.encoder.larm:LarmEncoder"),)
+
+
+def plugins() -> list[Plugin]:
+    """Our plugins, then those of other installed packages.
+
+    Raises:
+        ValueError: An entry point's name is not `<kind>.<name>`.
+    """
+    return [*PLUGINS, *_third_party_plugins()]
+
+
+def load(plugin: Plugin) -> type:
+    """Import the class of a plugin.
+
+    Raises:
+        ImportError: Its module or class is not there.
+    """
+    module_name, _, class_name = plugin.path.partition(":")
+    try:
+        return getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        raise ImportError(
+            f"{plugin.kind}: {plugin.name} of package {plugin.package} cannot be imported from {plugin.path}: {error}. "
+            f"Mend or uninstall {plugin.package}."
+        ) from error
+
+
+def register() -> None:
+    """Make every plugin nameable in the YAML of ESPnet's ASR task. Repeating it changes nothing.
+
+    Raises:
+        ValueError: A name is taken by another class, or is not lower case.
+        TypeError: A class is not of its kind.
+        ImportError: A plugin cannot be imported.
+    """
+    for plugin in plugins():
+        _register_one(plugin, load(plugin))
+
+
+def check_name(kind: str, name: str | None) -> None:
+    """Refuse a value of `kind` that neither ESPnet nor a plugin has.
+
+    Raises:
+        ValueError: With the nearest names.
+    """
+    choices = _class_choices()[kind]
+    if name is not None and name not in choices.classes:
+        raise ValueError(f"{kind}: {name} is not known. {_nearest(name, choices.classes)}")
+
+
+def check_conf(kind: str, name: str | None, conf: dict[str, Any]) -> None:
+    """Refuse keys of `<kind>_conf` that the class of that name does not take.
+
+    Raises:
+        ValueError: With the nearest options of the class.
+    """
+    if name is None:
+        return
+    parameters = inspect.signature(_class_choices()[kind].classes[name]).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    allowed = [parameter.name for parameter in parameters]
+    for key in conf:
+        if key not in allowed:
+            raise ValueError(f"{kind}_conf: {key} is not an option of {kind}: {name}. {_nearest(key, allowed)}")
+
+
+def checked_kinds() -> list[str]:
+    """The kinds that `check_name` and `check_conf` know: ours, and ESPnet's others (specaug, normalize, ...)."""
+    return list(_class_choices())
+
+
+def _third_party_plugins() -> list[Plugin]:
+    found = []
+    for entry in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
+        package = entry.dist.name if entry.dist is not None else entry.value
+        kind, _, name = entry.name.partition(".")
+        if kind not in KINDS or not name:
+            raise ValueError(
+                f"Entry point {entry.name!r} of package {package} (group {ENTRY_POINT_GROUP}) must be named "
+                f"<kind>.<name>, with kind one of {', '.join(KINDS)}."
+            )
+        found.append(Plugin(kind, name, entry.value, package))
+    return found
+
+
+def _register_one(plugin: Plugin, plugin_class: type) -> None:
+    choices = _class_choices()[plugin.kind]
+    if plugin.name != plugin.name.lower():
+        # ClassChoices.get_class tests the lower-cased name and indexes with the raw one.
+        raise ValueError(f"{plugin.kind}: {plugin.name} of package {plugin.package} must be lower case.")
+    if choices.base_type is not None and not issubclass(plugin_class, choices.base_type):
+        raise TypeError(
+            f"{plugin.kind}: {plugin.name} of package {plugin.package} must be a subclass of "
+            f"{_full_name(choices.base_type)}, but {_full_name(plugin_class)} is not."
+        )
+    present = choices.classes.setdefault(plugin.name, plugin_class)
+    if present is not plugin_class:
+        raise ValueError(
+            f"{plugin.kind}: {plugin.name} is {_full_name(present)} already; package {plugin.package} cannot make it "
+            f"{_full_name(plugin_class)}. Rename one of them."
+        )
+
+
+def _class_choices() -> dict[str, Any]:
+    """ESPnet's ClassChoices of the ASR task by kind. The import takes 10 s, hence its place."""
+    from espnet2.tasks.asr import ASRTask
+
+    return {choices.name: choices for choices in ASRTask.class_choices_list}
+
+
+def _nearest(name: str, allowed: Iterable[str]) -> str:
+    names = sorted(allowed)
+    near = difflib.get_close_matches(name, names, n=3)
+    hint = f"Did you mean {' or '.join(near)}? " if near else ""
+    return f"{hint}Allowed: {', '.join(names)}."
+
+
+def _full_name(some_class: type) -> str:
+    return f"{some_class.__module__}.{some_class.__qualname__}"

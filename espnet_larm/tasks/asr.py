@@ -1,0 +1,95 @@
+"""ESPnet's ASR task with our plugins; importing this module registers them.
+
+A training worker that ESPnet spawns for a GPU starts with an empty registry. It unpickles `LarmASRTask.main_worker`,
+which imports this module: hence the registration at import.
+
+Only training matters live here. Decoding with stock programs goes through ESPnet's own ASRTask, so whatever
+decoding needs lives in the plugin classes.
+"""
+
+import argparse
+import logging
+
+from espnet2.asr.espnet_model import ESPnetASRModel
+from espnet2.tasks.asr import ASRTask
+
+from espnet_larm import registry
+
+logger = logging.getLogger(__name__)
+
+registry.register()
+
+
+class LarmASRTask(ASRTask):
+    """ASRTask that refuses misspelt names and keys, and losses that would miss checkpoint loops."""
+
+    @classmethod
+    def get_parser(cls) -> argparse.ArgumentParser:
+        """ESPnet's parser; names of classes are checked by `check_plugins`, which tells the nearest ones."""
+        parser = super().get_parser()
+        kinds = registry.checked_kinds()
+        for action in parser._actions:
+            if action.dest in kinds:
+                action.choices = None
+        return parser
+
+    @classmethod
+    def build_model(cls, args: argparse.Namespace) -> ESPnetASRModel:
+        """Check the options, then build the model as ESPnet does.
+
+        Raises:
+            ValueError: A name, a key of a `*_conf` or `interctc_weight` is wrong.
+        """
+        check_plugins(args)
+        model = super().build_model(args)
+        check_checkpoint_losses(model)
+        return model
+
+
+def check_plugins(args: argparse.Namespace) -> None:
+    """Refuse unknown class names and unknown keys of their `*_conf`.
+
+    Raises:
+        ValueError: With the nearest names.
+    """
+    for kind in registry.checked_kinds():
+        name = getattr(args, kind, None)
+        registry.check_name(kind, name)
+        registry.check_conf(kind, name, getattr(args, f"{kind}_conf", None) or {})
+
+
+def check_checkpoint_losses(model: ESPnetASRModel) -> None:
+    """Refuse a model whose loss would leave out checkpoint loops; say so if it weighs them unevenly.
+
+    ESPnet's CTC loss is (1 - w) * last + w * mean(others) with w = `interctc_weight`, 0 by default: n checkpoints
+    weigh the same with w = (n - 1) / n.
+
+    Raises:
+        ValueError: The feedback has no CTC head, or intermediate checkpoint loops have no loss.
+    """
+    encoder = model.encoder
+    num_checkpoints = getattr(encoder, "num_checkpoints", 1)
+    if getattr(encoder, "interctc_use_conditioning", False) and model.ctc is None:
+        raise ValueError(
+            "model_conf: ctc_weight is 0, but the encoder feeds CTC posteriors back. "
+            "Set model_conf: ctc_weight above 0, or encoder_conf: feedback: false."
+        )
+    if num_checkpoints == 1 or model.ctc is None:
+        return
+    even = (num_checkpoints - 1) / num_checkpoints
+    if model.interctc_weight == 0.0:
+        raise ValueError(
+            f"model_conf: interctc_weight is 0, so that only the last of the encoder's {num_checkpoints} checkpoint "
+            f"loops would have a loss. Set it to {even:.4f}, which weighs all alike, "
+            f"or encoder_conf: checkpoint_period: {encoder.num_loops} for a loss at the last loop alone."
+        )
+    if abs(model.interctc_weight - even) > 0.005:
+        logger.warning(
+            "model_conf: interctc_weight %.4f weighs the last of %d checkpoint loops %.3f and each other %.3f; "
+            "%.4f would weigh all alike.",
+            model.interctc_weight,
+            num_checkpoints,
+            1 - model.interctc_weight,
+            model.interctc_weight / (num_checkpoints - 1),
+            even,
+        )
