@@ -1,0 +1,129 @@
+#!/usr/bin/env bash
+# Make the Python environment of this repository, or finish one that was interrupted.
+#
+# The first time takes minutes and about 6 GB of disk (PyTorch with CUDA); later calls find a mark and return at once.
+#
+#   tools/setup.sh                        # everything: recipes, tests and checks
+#   tools/setup.sh --extras mini          # what egs/mini needs
+#   tools/setup.sh --python python3.10    # another Python
+#   . .venv/bin/activate                  # use it
+set -euo pipefail
+
+extras=mini,test,dev  # of setup.py, joined by commas; those installed before stay
+python=               # Python 3.10 or 3.11; the first that is found by default
+venv=${ESPNET_LARM_VENV:-}  # the environment's folder; .venv in the repository by default
+
+log() { echo "$(date '+%F %T') ${0##*/}:${BASH_LINENO[0]}: $*" >&2; }
+die() { # misuse, or something here that the user has to mend
+    echo "$(date '+%F %T') ${0##*/}:${BASH_LINENO[0]}: error: $*" >&2
+    exit 2
+}
+
+while [ $# -gt 0 ]; do
+    case $1 in
+        --extras | --python | --venv)
+            [ $# -ge 2 ] || die "$1 needs a value"
+            printf -v "${1#--}" %s "$2"
+            shift 2
+            ;;
+        -h | --help)
+            sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0"
+            exit 0
+            ;;
+        *) die "unknown option $1; allowed: --extras LIST, --python PROGRAM, --venv FOLDER" ;;
+    esac
+done
+
+repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+venv=${venv:-$repository/.venv}
+[ "${venv#/}" != "$venv" ] || venv=$PWD/$venv
+mark=$venv/espnet_larm_setup.txt  # line 1: what was installed from, line 2: extras
+
+is_usable() { # PROGRAM: is it a Python of a version that ESPnet and torch have in common, able to make environments?
+    "$1" -c 'import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 12))' 2>/dev/null
+}
+
+find_python() {
+    local candidate
+    for candidate in ${python:-python3.11 python3.10 python3 python}; do
+        if is_usable "$candidate"; then
+            echo "$candidate"
+            return
+        fi
+    done
+    die "${python:-no program on PATH} is a Python 3.10 or 3.11 with venv (python3 here:" \
+        "$(python3 --version 2>&1 || true)). Install one, say with \`apt install python3.11-venv\` or" \
+        "\`conda create -n py311 python=3.11\`, and name it: tools/setup.sh --python /path/to/python3.11"
+}
+
+state() { # what an environment depends on; another one is installed again
+    echo "$repository $(sha256sum < "$repository/setup.py" | cut -d ' ' -f 1)"
+}
+
+has_extras() { # LIST: are they all among those that the mark names?
+    local extra
+    for extra in ${1//,/ }; do
+        [[ ,$(sed -n 2p "$mark"), == *,"$extra",* ]] || return 1
+    done
+}
+
+is_ready() {
+    [ -f "$mark" ] && [ "$(sed -n 1p "$mark")" = "$(state)" ] && has_extras "$extras" && "$venv/bin/python" -c '' 2>/dev/null
+}
+
+forget_half_installed() {
+    # pip writes RECORD last, but takes a package without it for installed.
+    local folder
+    for folder in "$venv"/lib/python3*/site-packages/*.dist-info; do
+        if [ -d "$folder" ] && [ ! -f "$folder/RECORD" ]; then
+            log "${folder##*/} was left half installed: it is installed again"
+            rm -r "$folder"
+        fi
+    done
+}
+
+make_venv() {
+    if [ -x "$venv/bin/python" ] && "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
+        is_usable "$venv/bin/python" ||
+            die "$venv holds $("$venv/bin/python" --version), 3.10 or 3.11 is needed: move it away or name another with --venv"
+        log "$venv is there, but not complete or not up to date"
+        forget_half_installed
+        return
+    fi
+    [ ! -e "$venv" ] || [ -e "$venv/pyvenv.cfg" ] || [ -z "$(ls -A "$venv")" ] ||
+        die "$venv is there and is not a Python environment: move it away or name another with --venv"
+    local base
+    base=$(find_python)
+    log "making $venv with $("$base" --version) ($base)"
+    # Links to a Python that has gone would be kept.
+    rm -f "$venv"/bin/python*
+    "$base" -m venv "$venv"
+}
+
+install() {
+    if [ -f "$mark" ]; then
+        extras=$(echo "$extras,$(sed -n 2p "$mark")" | tr ',' '\n' | sort -u | sed '/^$/d' | paste -sd ,)
+        rm "$mark"
+    fi
+    log "installing espnet_larm[$extras] and what it needs with pip (minutes and 6 GB when it is the first time)"
+    local quiet=(--quiet)
+    [ ! -t 1 ] || quiet=()
+    "$venv/bin/python" -m pip install "${quiet[@]}" --disable-pip-version-check --editable "${repository}[$extras]" || {
+        log "error: pip failed (above). What it had installed stays: mend the cause and repeat the command"
+        exit 1
+    }
+    printf '%s\n' "$(state)" "$extras" > "$mark.new"
+    mv "$mark.new" "$mark"
+}
+
+is_ready && exit 0
+start=$SECONDS
+exec 9< "$repository"
+# Two set-ups at a time would write over each other; the second then finds everything done.
+if command -v flock >/dev/null; then
+    flock --nonblock 9 || { log "waiting for another set-up of $repository" && flock 9; }
+    is_ready && exit 0
+fi
+make_venv
+install
+log "$venv is ready after $((SECONDS - start)) s"
