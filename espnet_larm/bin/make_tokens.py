@@ -1,0 +1,53 @@
+"""Stage 5: the token list, and for BPE its sentencepiece model, from the training text.
+
+    python -m espnet_larm.bin.make_tokens --text dump/raw/train/text --token_type char --out_dir data/token_list/char
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from espnet_larm.bin._program import run_program
+from espnet_larm.data.kaldi_dir import read_table
+from espnet_larm.data.tokens import BPE_MODES, character_tokens, train_bpe
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Options of this program."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--text", type=Path, nargs="+", required=True, help="`text` files of Kaldi folders")
+    parser.add_argument("--token_type", choices=("char", "bpe"), required=True)
+    parser.add_argument("--out_dir", type=Path, required=True, help="gets tokens.txt, and bpe.model for bpe")
+    parser.add_argument("--nbpe", type=int, default=30, help="bpe: pieces of the model")
+    parser.add_argument("--bpemode", choices=BPE_MODES, default="unigram", help="bpe: kind of model")
+    parser.add_argument("--bpe_char_cover", type=float, default=1.0, help="bpe: share of characters with a piece")
+    parser.add_argument("--nlsyms", type=Path, help="char: file of symbols that stay whole, one a line")
+    return parser
+
+
+def main(cmd: list[str] | None = None) -> int:
+    """Write the token list and print its size."""
+    args = get_parser().parse_args(cmd)
+    texts = [text for path in args.text for text in read_table(path).values() if text]
+    args.out_dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=args.out_dir, prefix=".part") as part:
+        tokens = _make(args, texts, Path(part))
+        (Path(part) / "tokens.txt").write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")
+        for path in sorted(Path(part).iterdir()):
+            os.replace(path, args.out_dir / path.name)
+    print(f"{' '.join(map(str, args.text))} -> {args.out_dir}/tokens.txt: {len(tokens)} tokens ({args.token_type})")
+    return 0
+
+
+def _make(args: argparse.Namespace, texts: list[str], part: Path) -> list[str]:
+    if args.token_type == "char":
+        symbols = args.nlsyms.read_text(encoding="utf-8").split() if args.nlsyms else []
+        return character_tokens(texts, symbols)
+    (part / "train.txt").write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
+    return train_bpe(part / "train.txt", part / "bpe", args.nbpe, args.bpemode, args.bpe_char_cover)
+
+
+if __name__ == "__main__":
+    sys.exit(run_program(main))

@@ -1,0 +1,39 @@
+"""Stage 2: a data folder with copies of itself at other speeds.
+
+    python -m espnet_larm.bin.perturb_speed --in_dir data/train --out_dir data/train_sp --factors 0.9 1.0 1.1
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from espnet_larm.bin._program import run_program
+from espnet_larm.data.formatting import remove_unused_archives
+from espnet_larm.data.kaldi_dir import read_dir, write_dir
+from espnet_larm.data.speed import perturb_speed
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Options of this program."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--in_dir", type=Path, required=True, help="data folder")
+    parser.add_argument("--out_dir", type=Path, required=True, help="data folder to write; its audio goes to data/ in it")
+    parser.add_argument("--factors", nargs="+", required=True, help="0.9 is slower; 1.0 keeps ids and paths")
+    parser.add_argument("--fs", type=int, default=16000, help="sampling rate of the perturbed audio in Hz")
+    parser.add_argument("--nj", type=int, default=1, help="processes")
+    return parser
+
+
+def main(cmd: list[str] | None = None) -> int:
+    """Write the perturbed set and print its size."""
+    args = get_parser().parse_args(cmd)
+    archive_dir = args.out_dir / "data"
+    copies = perturb_speed(read_dir(args.in_dir), args.factors, archive_dir, args.fs, args.nj)
+    write_dir(args.out_dir, copies)
+    remove_unused_archives(archive_dir, [copy.audio for copy in copies])
+    print(f"{args.in_dir} -> {args.out_dir}: {len(copies)} utterances at speeds {' '.join(args.factors)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_program(main))

@@ -1,0 +1,49 @@
+"""Stage 1: a corpus into Kaldi data folders.
+
+    python -m espnet_larm.bin.prepare_data an4 --root downloads/an4 --out data
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from espnet_larm.bin._program import run_program
+from espnet_larm.data.an4 import read_an4
+from espnet_larm.data.kaldi_dir import Utterance, write_dir
+from espnet_larm.data.librispeech import read_librispeech
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Options of this program."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("corpus", choices=("an4", "librispeech"), help="whose layout --root has")
+    parser.add_argument("--root", type=Path, required=True, help="folder of the corpus")
+    parser.add_argument("--out", type=Path, required=True, help="a folder a set is written in here")
+    parser.add_argument("--sets", nargs="*", default=[], help="librispeech: the splits to read, as `name=split,split`")
+    return parser
+
+
+def main(cmd: list[str] | None = None) -> int:
+    """Write the sets and print what they hold."""
+    args = get_parser().parse_args(cmd)
+    for name, utterances in _read_sets(args).items():
+        write_dir(args.out / name, utterances)
+        speakers = len({utterance.speaker for utterance in utterances})
+        print(f"{args.root} -> {args.out / name}: {len(utterances)} utterances of {speakers} speakers")
+    return 0
+
+
+def _read_sets(args: argparse.Namespace) -> dict[str, list[Utterance]]:
+    if args.corpus == "an4":
+        return read_an4(args.root)
+    if not args.sets:
+        raise ValueError("--sets is empty; name the splits, for example --sets train=train-clean-100 dev=dev-clean.")
+    sets = {}
+    for choice in args.sets:
+        name, _, splits = choice.partition("=")
+        sets[name] = read_librispeech(args.root, (splits or name).split(","))
+    return sets
+
+
+if __name__ == "__main__":
+    sys.exit(run_program(main))

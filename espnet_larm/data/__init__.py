@@ -1,0 +1,1 @@
+"""Kaldi data folders, the corpora that fill them, and what a recipe does to them before training."""

@@ -1,0 +1,100 @@
+"""Writes audio as FLAC into Kaldi archives (`flac.ark`), at one rate, mono, optionally faster or slower.
+
+ESPnet reads an entry as data type `kaldi_ark`, and under the same type a path of a plain FLAC file: kaldiio looks at
+the first bytes. A plain WAV file it would return as integers, 32768 times louder, so WAV never stands beside entries.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import kaldiio
+import numpy as np
+import soxr
+
+from espnet_larm.data.audio import read_audio
+
+
+class Rendering(NamedTuple):
+    """Audio to be made.
+
+    Attributes:
+        id: Of the utterance.
+        source: As in `wav.scp`.
+        speed: Factor; 0.9 is slower, longer and lower.
+    """
+
+    id: str
+    source: str
+    speed: float = 1.0
+
+
+class Rendered(NamedTuple):
+    """What became of a Rendering.
+
+    Attributes:
+        id: Of the utterance.
+        source: `archive:offset`, or "" after an error.
+        num_samples: At the rate of the archive.
+        error: Why it could not be read, or "".
+    """
+
+    id: str
+    source: str
+    num_samples: int
+    error: str
+
+
+def render(rendering: Rendering, sample_rate: int) -> np.ndarray:
+    """Read, mix down, resample and change speed in one step.
+
+    Args:
+        rendering: What to make.
+        sample_rate: Of the result, in Hz.
+
+    Returns:
+        (N,) float32.
+
+    Raises:
+        FileNotFoundError: As `read_audio`.
+        ValueError: As `read_audio`, or nothing is left after resampling.
+    """
+    audio = read_audio(rendering.source)
+    in_rate = audio.header.sample_rate * rendering.speed
+    if in_rate == sample_rate:
+        return audio.samples
+    samples = soxr.resample(audio.samples, in_rate, sample_rate)
+    if len(samples) == 0:
+        raise ValueError(f"{rendering.source} is shorter than one sample at {sample_rate} Hz; remove its line.")
+    return samples
+
+
+def write_archive(path: Path, renderings: Sequence[Rendering], sample_rate: int) -> list[Rendered]:
+    """Write an archive; utterances that cannot be read are left out and reported.
+
+    Args:
+        path: Of the archive, overwritten.
+        renderings: In the order of the archive.
+        sample_rate: Of the archive, in Hz.
+
+    Returns:
+        One a rendering, same order.
+    """
+    done = []
+    with path.open("wb") as archive:
+        for rendering in renderings:
+            try:
+                samples = render(rendering, sample_rate)
+            except (OSError, ValueError) as error:
+                done.append(Rendered(rendering.id, "", 0, str(error)))
+                continue
+            offset = archive.tell() + len(f"{rendering.id} ".encode())
+            clipped = np.clip(samples, -1.0, 1.0)
+            kaldiio.save_ark(
+                archive,
+                {rendering.id: (clipped, sample_rate)},
+                write_function="soundfile",
+                write_kwargs={"format": "flac", "subtype": "PCM_16"},
+            )
+            done.append(Rendered(rendering.id, f"{path}:{offset}", len(samples), ""))
+    return done

@@ -1,0 +1,146 @@
+"""Kaldi data folders: `wav.scp`, `text`, `utt2spk`, `spk2utt`, a line an utterance (a speaker), sorted by key.
+
+Sorting is by code point, which is what `LC_ALL=C sort` does with UTF-8.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Utterance(NamedTuple):
+    """One line of each file of a data folder.
+
+    Attributes:
+        id: Starts with the speaker, so that sorting utterances sorts speakers too.
+        speaker: Speaker id.
+        audio: A path, `archive.ark:offset`, or a shell command that ends in `|`.
+        text: Transcript, "" if there is none.
+    """
+
+    id: str
+    speaker: str
+    audio: str
+    text: str
+
+
+def read_table(path: Path) -> dict[str, str]:
+    """Read `key value...` lines; the value may be empty.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: A line is blank, or its key was there before.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; run the stage that makes it, or add the file.")
+    table: dict[str, str] = {}
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            key, _, value = line.strip().partition(" ")
+            if not key:
+                raise ValueError(f"{path}:{number}: the line is blank; remove it.")
+            if key in table:
+                raise ValueError(f"{path}:{number}: {key} was there before; keys must be unique, keep one line.")
+            table[key] = value.strip()
+    return table
+
+
+def write_tables(folder: Path, tables: Mapping[str, Mapping[str, object]]) -> None:
+    """Write the files of a folder: all beside their targets first, then all moved, so that no half file is ever seen.
+
+    Args:
+        folder: Made if it is not there; its other files stay.
+        tables: File name -> key -> value, written in sorted order of the keys.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, table in tables.items():
+        with (folder / f".{name}.part").open("w", encoding="utf-8") as part:
+            part.writelines(f"{key} {table[key]}".rstrip() + "\n" for key in sorted(table))
+    for name in tables:
+        os.replace(folder / f".{name}.part", folder / name)
+
+
+def read_dir(folder: Path) -> list[Utterance]:
+    """Read a data folder, and check that its files speak of the same utterances.
+
+    Returns:
+        Utterances in sorted order.
+
+    Raises:
+        FileNotFoundError: The folder or one of its files is missing.
+        ValueError: The files disagree, a line is damaged, there is nothing in them, or they use `segments`.
+    """
+    if (folder / "segments").exists():
+        raise ValueError(f"{folder}/segments: cut utterances are not supported; write a file an utterance first.")
+    tables = {name: read_table(folder / name) for name in ("wav.scp", "text", "utt2spk")}
+    _check_same_keys(folder, tables)
+    for name in ("wav.scp", "utt2spk"):
+        _check_no_empty_value(folder / name, tables[name])
+    audio, text, speaker = tables["wav.scp"], tables["text"], tables["utt2spk"]
+    if not audio:
+        raise ValueError(f"{folder}/wav.scp is empty; a data folder needs an utterance at least.")
+    return [Utterance(key, speaker[key], audio[key], text[key]) for key in sorted(audio)]
+
+
+def write_dir(folder: Path, utterances: Iterable[Utterance]) -> None:
+    """Write the four files of a data folder.
+
+    Raises:
+        ValueError: Two utterances have one id, an id or speaker has white space, or there are no utterances.
+    """
+    listed = list(utterances)
+    _check_ids(folder, listed)
+    write_tables(
+        folder,
+        {
+            "wav.scp": {utterance.id: utterance.audio for utterance in listed},
+            "text": {utterance.id: utterance.text for utterance in listed},
+            "utt2spk": {utterance.id: utterance.speaker for utterance in listed},
+            "spk2utt": _spk2utt(listed),
+        },
+    )
+
+
+def _spk2utt(utterances: Iterable[Utterance]) -> dict[str, str]:
+    by_speaker: dict[str, list[str]] = {}
+    for utterance in utterances:
+        by_speaker.setdefault(utterance.speaker, []).append(utterance.id)
+    return {speaker: " ".join(sorted(ids)) for speaker, ids in by_speaker.items()}
+
+
+def _check_same_keys(folder: Path, tables: Mapping[str, Mapping[str, str]]) -> None:
+    wanted = tables["wav.scp"].keys()
+    for name, table in tables.items():
+        if missing := sorted(wanted - table.keys()):
+            raise ValueError(f"{folder}/{name} lacks {_some(missing)} of {folder}/wav.scp; add the lines or drop those.")
+        if extra := sorted(table.keys() - wanted):
+            number = list(table).index(extra[0]) + 1
+            raise ValueError(
+                f"{folder}/{name}:{number}: {_some(extra)} not in {folder}/wav.scp; add the audio or drop the lines."
+            )
+
+
+def _check_no_empty_value(path: Path, table: Mapping[str, str]) -> None:
+    for number, (key, value) in enumerate(table.items(), 1):
+        if not value:
+            raise ValueError(f"{path}:{number}: {key} has no value; expected `{key} VALUE`.")
+
+
+def _check_ids(folder: Path, utterances: list[Utterance]) -> None:
+    if not utterances:
+        raise ValueError(f"{folder}: no utterances to write; check the corpus and the options that select from it.")
+    seen = set()
+    for utterance in utterances:
+        for field in (utterance.id, utterance.speaker):
+            if not field or field.split() != [field]:
+                raise ValueError(f"{folder}: {field!r} cannot be an id; ids are words without white space.")
+        if utterance.id in seen:
+            raise ValueError(f"{folder}: two utterances are called {utterance.id}; ids must be unique.")
+        seen.add(utterance.id)
+
+
+def _some(keys: list[str]) -> str:
+    """The first three keys, and how many more."""
+    more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+    return ", ".join(keys[:3]) + more

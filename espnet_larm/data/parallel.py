@@ -1,0 +1,63 @@
+"""Runs a function over chunks of a list in several processes, and says how far it is."""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from typing import Any, TypeVar
+
+logger = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+MAX_CHUNK_SIZE = 1000
+CHUNKS_PER_PROCESS = 4
+SECONDS_BETWEEN_REPORTS = 5.0
+
+
+def map_chunks(
+    function: Callable[[int, Sequence[Item]], list[Result]], items: Sequence[Item], num_jobs: int, title: str
+) -> list[Result]:
+    """Apply `function(chunk number, chunk)` to consecutive chunks and join the results in order.
+
+    Args:
+        function: Picklable, as processes run it; returns a list.
+        items: To be cut into chunks.
+        num_jobs: Processes; 1 runs in this one.
+        title: Named in the reports of progress.
+
+    Returns:
+        The results, chunk after chunk.
+    """
+    size = max(1, min(MAX_CHUNK_SIZE, math.ceil(len(items) / (CHUNKS_PER_PROCESS * num_jobs))))
+    chunks = [items[start : start + size] for start in range(0, len(items), size)]
+    results: list[list[Any]] = [[] for _ in chunks]
+    progress = _Progress(title, len(items))
+    if num_jobs == 1 or len(chunks) < 2:
+        for number, chunk in enumerate(chunks):
+            results[number] = function(number, chunk)
+            progress.add(len(chunk))
+    else:
+        with ProcessPoolExecutor(min(num_jobs, len(chunks))) as pool:
+            futures = {pool.submit(function, number, chunk): number for number, chunk in enumerate(chunks)}
+            for future in as_completed(futures):
+                results[futures[future]] = future.result()
+                progress.add(len(chunks[futures[future]]))
+    return [result for part in results for result in part]
+
+
+class _Progress:
+    """Logs a line every few seconds."""
+
+    def __init__(self, title: str, num_items: int) -> None:
+        self.title, self.num_items = title, num_items
+        self.num_done, self.last = 0, time.monotonic()
+
+    def add(self, num_items: int) -> None:
+        self.num_done += num_items
+        now = time.monotonic()
+        if now - self.last >= SECONDS_BETWEEN_REPORTS:
+            self.last = now
+            logger.info("%s: %d of %d", self.title, self.num_done, self.num_items)
