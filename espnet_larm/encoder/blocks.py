@@ -78,14 +78,25 @@ class SelfAttention(torch.nn.Module):
         return self.out(mixed.transpose(1, 2).reshape(batch, length, size))
 
 
+class FrameSharedDropout(torch.nn.Dropout1d):
+    """Dropout with one mask for all frames of an utterance.
+
+    Drawing a mask a frame is a fifth of a training step on a CPU, whose generator is serial; this draws 1 / T of it.
+    """
+
+    def forward(self, xs: torch.Tensor) -> torch.Tensor:
+        """(B, T, D) to (B, T, D)."""
+        return super().forward(xs.transpose(1, 2)).transpose(1, 2)
+
+
 class FeedForward(torch.nn.Sequential):
     """Two linear layers with SiLU between them, frame by frame."""
 
-    def __init__(self, size: int, hidden_size: int, dropout_rate: float) -> None:
+    def __init__(self, size: int, hidden_size: int, dropout: torch.nn.Module) -> None:
         super().__init__(
             torch.nn.Linear(size, hidden_size),
             torch.nn.SiLU(),
-            torch.nn.Dropout(dropout_rate),
+            dropout,
             torch.nn.Linear(hidden_size, size),
         )
 
@@ -112,14 +123,14 @@ class TransformerBlock(torch.nn.Module):
     """Pre-norm attention and feed-forward."""
 
     def __init__(
-        self, size: int, num_heads: int, linear_units: int, dropout_rate: float, attention_dropout_rate: float
+        self, size: int, num_heads: int, linear_units: int, dropout: torch.nn.Module, attention_dropout_rate: float
     ) -> None:
         super().__init__()
         self.norm_attention = torch.nn.LayerNorm(size)
         self.attention = SelfAttention(size, num_heads, attention_dropout_rate)
         self.norm_feed_forward = torch.nn.LayerNorm(size)
-        self.feed_forward = FeedForward(size, linear_units, dropout_rate)
-        self.dropout = torch.nn.Dropout(dropout_rate)
+        self.feed_forward = FeedForward(size, linear_units, dropout)
+        self.dropout = dropout
 
     def forward(self, xs: torch.Tensor, frames: Frames) -> torch.Tensor:
         """(B, T, D) to (B, T, D)."""
@@ -135,20 +146,20 @@ class ConformerBlock(torch.nn.Module):
         size: int,
         num_heads: int,
         linear_units: int,
-        dropout_rate: float,
+        dropout: torch.nn.Module,
         attention_dropout_rate: float,
         kernel_size: int,
     ) -> None:
         super().__init__()
         self.norm_macaron = torch.nn.LayerNorm(size)
-        self.macaron = FeedForward(size, linear_units, dropout_rate)
+        self.macaron = FeedForward(size, linear_units, dropout)
         self.norm_attention = torch.nn.LayerNorm(size)
         self.attention = SelfAttention(size, num_heads, attention_dropout_rate)
         self.norm_conv = torch.nn.LayerNorm(size)
         self.conv = ConvModule(size, kernel_size)
         self.norm_feed_forward = torch.nn.LayerNorm(size)
-        self.feed_forward = FeedForward(size, linear_units, dropout_rate)
-        self.dropout = torch.nn.Dropout(dropout_rate)
+        self.feed_forward = FeedForward(size, linear_units, dropout)
+        self.dropout = dropout
 
     def forward(self, xs: torch.Tensor, frames: Frames) -> torch.Tensor:
         """(B, T, D) to (B, T, D)."""

@@ -3,7 +3,15 @@
 import pytest
 import torch
 
-from espnet_larm.encoder.blocks import ConformerBlock, SelfAttention, Stack, TransformerBlock, describe_frames, rotate
+from espnet_larm.encoder.blocks import (
+    ConformerBlock,
+    FrameSharedDropout,
+    SelfAttention,
+    Stack,
+    TransformerBlock,
+    describe_frames,
+    rotate,
+)
 
 SIZE, NUM_HEADS, LENGTH = 16, 2, 9
 HEAD_SIZE = SIZE // NUM_HEADS
@@ -16,8 +24,8 @@ def frames_of(*lens: int, length: int = LENGTH):
 def new_block(kind: str) -> torch.nn.Module:
     torch.manual_seed(0)
     if kind == "conformer":
-        return ConformerBlock(SIZE, NUM_HEADS, 32, 0.1, 0.1, kernel_size=5)
-    return TransformerBlock(SIZE, NUM_HEADS, 32, 0.1, 0.1)
+        return ConformerBlock(SIZE, NUM_HEADS, 32, torch.nn.Dropout(0.1), 0.1, kernel_size=5)
+    return TransformerBlock(SIZE, NUM_HEADS, 32, torch.nn.Dropout(0.1), 0.1)
 
 
 def test_attention_is_softmax_of_rotated_products():
@@ -73,3 +81,11 @@ def test_stack_is_its_blocks_and_a_norm():
     stack = Stack(blocks, SIZE)
     xs, frames = torch.randn(1, LENGTH, SIZE), frames_of(LENGTH)
     assert torch.equal(stack(xs, frames), stack.norm(blocks[1](blocks[0](xs, frames), frames)))
+
+
+def test_shared_dropout_drops_whole_channels_of_an_utterance_and_keeps_the_mean():
+    torch.manual_seed(0)
+    dropped = FrameSharedDropout(0.25).train()(torch.ones(200, LENGTH, SIZE))
+    assert torch.equal(dropped, dropped[:, :1].expand_as(dropped))
+    torch.testing.assert_close(dropped.unique(), torch.tensor([0.0, 4 / 3]))
+    assert dropped.mean().item() == pytest.approx(1.0, abs=0.05)
