@@ -12,6 +12,7 @@ import importlib
 import importlib.util
 import runpy
 import sys
+from pathlib import Path
 
 UPSTREAM_BIN = "espnet2.bin."
 COMMANDS = {"list": "espnet_larm.bin.list_plugins", "doctor": "espnet_larm.bin.doctor"}
@@ -42,6 +43,8 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     _register()
     sys.argv = arguments
+    # As Python does for a script, and runpy does not: recipes keep helpers beside their scripts.
+    sys.path.insert(0, str(Path(arguments[0]).resolve().parent))
     runpy.run_path(arguments[0], run_name="__main__")
     return 0
 

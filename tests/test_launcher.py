@@ -1,0 +1,114 @@
+"""`python -m espnet_larm ...`: which program runs, and that it runs as under Python itself."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from espnet_larm.__main__ import main
+
+ROOT = Path(__file__).parents[1]
+REPORT = """
+import sys
+print(__name__, sys.argv[1:], sys.argv[0].rpartition("/")[2])
+if "--fail" in sys.argv:
+    sys.exit(3)
+"""
+
+
+@pytest.fixture
+def program(tmp_path, monkeypatch):
+    """A module, and a script, that prints its arguments; `--fail` makes it exit with 3."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["espnet_larm"])
+    path = tmp_path / "report_arguments.py"
+    path.write_text(REPORT)
+    return path
+
+
+@pytest.fixture
+def started(larm_task, monkeypatch):
+    """The names of the tasks that programs start instead of training."""
+    from espnet2.tasks.asr import ASRTask
+
+    calls = []
+    monkeypatch.setattr(sys, "argv", ["espnet_larm"])
+    monkeypatch.setattr(ASRTask, "main", classmethod(lambda cls, cmd=None: calls.append((cls.__name__, sys.argv[1:]))))
+    return calls
+
+
+def test_our_program_runs_where_there_is_one(started):
+    assert main(["-m", "espnet2.bin.asr_train", "--ngpu", "0"]) == 0
+    assert started == [("LarmASRTask", ["--ngpu", "0"])]
+
+
+def test_upstream_runs_espnets_own(started):
+    assert main(["--upstream", "-m", "espnet2.bin.asr_train", "--ngpu", "0"]) == 0
+    assert started == [("ASRTask", ["--ngpu", "0"])]
+
+
+def test_espnets_program_sees_the_plugins(larm_task, encoder_choices, monkeypatch):
+    del encoder_choices["larm"]
+    monkeypatch.setattr(sys, "argv", ["espnet_larm"])
+    with pytest.raises(SystemExit) as stop:
+        main(["--upstream", "-m", "espnet2.bin.asr_inference", "--help"])
+    assert stop.value.code == 0
+    assert encoder_choices["larm"].__name__ == "LarmEncoder"
+
+
+def test_module_gets_its_arguments(program, capsys):
+    assert main(["-m", "report_arguments", "a b", "-m", "--upstream"]) == 0
+    assert capsys.readouterr().out == "__main__ ['a b', '-m', '--upstream'] report_arguments.py\n"
+
+
+def test_exit_status_is_passed_through(program):
+    command = [sys.executable, "-m", "espnet_larm", "-m", "report_arguments", "--fail"]
+    path = f"{program.parent}:{ROOT}"
+    done = subprocess.run(command, env={"PYTHONPATH": path}, capture_output=True, check=False)
+    assert done.returncode == 3
+
+
+def test_script_gets_its_arguments_and_the_plugins(encoder_choices, program, capsys):
+    del encoder_choices["larm"]
+    assert main([str(program), "x", "--y"]) == 0
+    assert capsys.readouterr().out == "__main__ ['x', '--y'] report_arguments.py\n"
+    assert "larm" in encoder_choices
+
+
+def test_script_imports_from_its_own_folder(larm_task, tmp_path, monkeypatch, capsys):
+    # As `python script.py` does; recipes keep helpers beside their scripts.
+    monkeypatch.setattr(sys, "argv", ["espnet_larm"])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "helper_beside_the_script.py").write_text("WORD = 'found'\n")
+    script = tmp_path / "script.py"
+    script.write_text("from helper_beside_the_script import WORD\nprint(WORD)\n")
+    main([str(script)])
+    assert capsys.readouterr().out == "found\n"
+
+
+def test_missing_script_is_an_error_of_the_user(larm_task, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["espnet_larm"])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.py"):
+        main([str(tmp_path / "nowhere.py")])
+
+
+def test_commands_return_their_exit_status(capsys):
+    assert main(["list", "--name", "nowhere"]) == 1
+    assert "no plugin is called nowhere. Allowed: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["-m"], "-m needs a module"), (["--bogus"], "--bogus is not understood; allowed: -m MODULE")],
+)
+def test_misuse_exits_with_2_and_says_what_is_allowed(arguments, message, capsys):
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_nothing_to_run_prints_the_usage(capsys):
+    assert main([]) == 2
+    assert main(["--help"]) == 0
+    assert capsys.readouterr().out.count("--upstream -m espnet2.bin.asr_inference") == 2

@@ -1,0 +1,157 @@
+"""Plugins of ours and of other packages, from the table to a model that a YAML names."""
+
+import os
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from espnet_larm import registry
+from espnet_larm.registry import Plugin
+
+ROOT = Path(__file__).parents[1]
+TINY = ROOT / "conf/tiny/train_larm.yaml"
+
+
+@pytest.fixture
+def token_list(tmp_path):
+    path = tmp_path / "tokens.txt"
+    path.write_text("<blank>\n<unk>\na\nb\n<sos/eos>\n")
+    return path
+
+
+@pytest.fixture
+def arguments(tmp_path, token_list):
+    return [
+        *("--config", str(TINY), "--token_list", str(token_list), "--token_type", "char"),
+        *("--output_dir", str(tmp_path / "exp"), "--dry_run", "true"),
+    ]
+
+
+def register_also(monkeypatch, *added):
+    monkeypatch.setattr(registry, "PLUGINS", (*registry.PLUGINS, *added))
+    registry.register()
+
+
+def entry_point(name, value="average_encoder:AverageEncoder"):
+    return EntryPoint(name, value, registry.ENTRY_POINT_GROUP)
+
+
+def test_every_plugin_of_ours_is_in_espnets_table(larm_task):
+    tables = {choices.name: choices.classes for choices in larm_task.class_choices_list}
+    assert all(tables[plugin.kind][plugin.name] is registry.load(plugin) for plugin in registry.PLUGINS)
+
+
+def test_registering_again_changes_nothing(encoder_choices):
+    before = dict(encoder_choices)
+    registry.register()
+    assert encoder_choices == before
+
+
+def test_tiny_yaml_builds_a_model(larm_task, arguments):
+    model = larm_task.build_model(larm_task.get_parser().parse_args(arguments))
+    assert type(model.encoder).__name__ == "LarmEncoder"
+
+
+def test_unknown_name_is_refused_with_the_nearest(larm_task, arguments):
+    args = larm_task.get_parser().parse_args([*arguments, "--encoder", "lram"])
+    with pytest.raises(ValueError, match=r"encoder: lram is not known. Did you mean larm\? Allowed: .*conformer"):
+        larm_task.build_model(args)
+
+
+def test_unknown_key_of_our_encoder_is_refused_with_the_nearest(larm_task, arguments):
+    args = larm_task.get_parser().parse_args([*arguments, "--encoder_conf", "num_loop=3"])
+    message = r"encoder_conf: num_loop is not an option of encoder: larm. Did you mean num_loops.*Allowed: .*skip"
+    with pytest.raises(ValueError, match=message):
+        larm_task.build_model(args)
+
+
+def test_unknown_key_of_espnets_encoder_is_refused_with_the_nearest(larm_task):
+    with pytest.raises(ValueError, match=r"num_block is not an option of encoder: conformer. Did you mean num_blocks"):
+        registry.check_conf("encoder", "conformer", {"num_block": 3})
+
+
+def test_clash_names_both_classes(encoder_choices, monkeypatch):
+    message = "larm is espnet_larm.encoder.larm.LarmEncoder already; package other cannot make it .*RNNEncoder"
+    with pytest.raises(ValueError, match=message):
+        register_also(monkeypatch, Plugin("encoder", "larm", "espnet2.asr.encoder.rnn_encoder:RNNEncoder", "other"))
+
+
+def test_name_of_an_espnet_class_is_not_overwritten(encoder_choices, monkeypatch):
+    before = encoder_choices["conformer"]
+    with pytest.raises(ValueError, match=r"conformer is espnet2\..*ConformerEncoder already"):
+        register_also(
+            monkeypatch, Plugin("encoder", "conformer", "espnet2.asr.encoder.rnn_encoder:RNNEncoder", "other")
+        )
+    assert encoder_choices["conformer"] is before
+
+
+def test_class_of_another_kind_is_refused_with_both_named(encoder_choices, monkeypatch):
+    wrong = Plugin("encoder", "wrong", "espnet2.asr.frontend.default:DefaultFrontend", "other")
+    with pytest.raises(TypeError, match=r"package other must be a subclass of .*AbsEncoder, but .*DefaultFrontend"):
+        register_also(monkeypatch, wrong)
+
+
+def test_name_in_capitals_is_refused(encoder_choices, monkeypatch):
+    capitals = Plugin("encoder", "LARM", "espnet_larm.encoder.larm:LarmEncoder", "other")
+    with pytest.raises(ValueError, match="LARM of package other must be lower case"):
+        register_also(monkeypatch, capitals)
+
+
+def test_missing_class_names_its_package():
+    missing = Plugin("encoder", "gone", "espnet_larm.encoder.larm:GoneEncoder", "other")
+    with pytest.raises(ImportError, match=r"encoder: gone of package other cannot be imported .*GoneEncoder"):
+        registry.load(missing)
+
+
+@pytest.mark.parametrize("name", ["average", "encodr.average", "encoder."])
+def test_entry_point_without_a_known_kind_is_refused(monkeypatch, name):
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [entry_point(name)])
+    with pytest.raises(ValueError, match=rf"Entry point '{name}' .* must be named <kind>.<name>, with kind one of"):
+        registry.plugins()
+
+
+@pytest.mark.slow
+def test_spawned_worker_sees_the_plugins(larm_task, arguments, tmp_path):
+    # As ESPnet's distributed launcher starts its workers; nothing that this process registered is there.
+    from espnet2.train.distributed_utils import resolve_distributed_mode
+
+    args = larm_task.get_parser().parse_args(arguments)
+    args.version = "test"
+    resolve_distributed_mode(args)
+    context = torch.multiprocessing.get_context("spawn")
+    worker = context.Process(target=larm_task.main_worker, args=(args,))
+    worker.start()
+    worker.join()
+    assert worker.exitcode == 0
+    assert yaml.safe_load((tmp_path / "exp/config.yaml").read_text())["encoder"] == "larm"
+
+
+@pytest.mark.slow
+def test_installed_package_brings_its_encoder(arguments, tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    for path in (ROOT / "tests/example_plugin").iterdir():
+        if path.is_file():
+            (source / path.name).write_bytes(path.read_bytes())
+    site = tmp_path / "site"
+    pip = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-build-isolation", "--no-index", "--quiet"]
+    subprocess.run([*pip, "--target", site, source], check=True)
+    config = yaml.safe_load(TINY.read_text()) | {
+        "encoder": "average",
+        "encoder_conf": {"factor": 3},
+        "model_conf": {"ctc_weight": 1.0},
+    }
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump(config))
+    path = os.pathsep.join([str(site), str(ROOT)])
+
+    command = [sys.executable, "-m", "espnet_larm", "-m", "espnet2.bin.asr_train", *arguments]
+    command += ["--config", str(tmp_path / "train.yaml")]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert "AverageEncoder()" in done.stderr
