@@ -10,13 +10,14 @@ Shapes: B utterances, T frames, F features, D model size. Masks are True where v
 
 import logging
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from espnet2.asr.ctc import CTC
-from espnet2.asr.encoder.abs_encoder import AbsEncoder
 from torch.utils.checkpoint import checkpoint
 from typeguard import typechecked
+
+from espnet2.asr.ctc import CTC
+from espnet2.asr.encoder.abs_encoder import AbsEncoder
 
 from espnet_larm.encoder.blocks import (
     ConformerBlock,
@@ -183,7 +184,11 @@ class LarmEncoder(AbsEncoder):
         self.inference_loops = num_loops
 
     def forward(
-        self, xs_pad: torch.Tensor, ilens: torch.Tensor, prev_states: None = None, ctc: CTC | None = None
+        self,
+        xs_pad: torch.Tensor,
+        ilens: torch.Tensor,
+        prev_states: None = None,  # noqa: ARG002  # AbsEncoder's signature
+        ctc: CTC | None = None,
     ) -> tuple[torch.Tensor | tuple[torch.Tensor, list[tuple[int, torch.Tensor]]], torch.Tensor, None]:
         """Run all loops.
 
@@ -268,29 +273,31 @@ class LarmEncoder(AbsEncoder):
         return self.share_blocks and self.num_loops > 1
 
 
-def _check_options(options: dict) -> None:
+def _check_options(options: dict[str, Any]) -> None:
     """Refuse options out of range, by their YAML names."""
-    for name in ("attention_heads", "linear_units", "num_blocks", "num_loops", "subsampling_channels"):
-        if options[name] < 1:
-            raise ValueError(f"encoder_conf: {name} is {options[name]}; allowed: 1 or more.")
-    if not 1 <= options["checkpoint_period"] <= options["num_loops"]:
-        raise ValueError(
-            f"encoder_conf: checkpoint_period is {options['checkpoint_period']}; "
-            f"allowed: 1 to num_loops, which is {options['num_loops']}."
-        )
-    if options["output_size"] % (2 * options["attention_heads"]) or options["output_size"] < 1:
-        raise ValueError(
-            f"encoder_conf: output_size is {options['output_size']}; allowed: a multiple of "
-            f"2 x attention_heads = {2 * options['attention_heads']}, since rotary positions turn pairs of a head."
-        )
-    if options["block"] not in ("transformer", "conformer"):
-        raise ValueError(f"encoder_conf: block is {options['block']}; allowed: transformer, conformer.")
-    if options["feedback_shift"] < 0:
-        raise ValueError(f"encoder_conf: feedback_shift is {options['feedback_shift']}; allowed: 0 or more frames.")
-    if options["feedback_top_k"] is not None and options["feedback_top_k"] < 1:
-        raise ValueError(f"encoder_conf: feedback_top_k is {options['feedback_top_k']}; allowed: 1 or more, or null.")
-    if options["cnn_module_kernel"] < 1 or options["cnn_module_kernel"] % 2 == 0:
-        raise ValueError(f"encoder_conf: cnn_module_kernel is {options['cnn_module_kernel']}; allowed: odd, 1 or more.")
-    for name in ("dropout_rate", "attention_dropout_rate"):
-        if not 0.0 <= options[name] < 1.0:
-            raise ValueError(f"encoder_conf: {name} is {options[name]}; allowed: 0 to below 1.")
+    positive = {
+        name: (options[name] >= 1, "1 or more")
+        for name in ("attention_heads", "linear_units", "num_blocks", "num_loops", "subsampling_channels")
+    }
+    rates = {name: (0.0 <= options[name] < 1.0, "0 to below 1") for name in ("dropout_rate", "attention_dropout_rate")}
+    pair = 2 * max(options["attention_heads"], 1)
+    others = {
+        "checkpoint_period": (
+            1 <= options["checkpoint_period"] <= options["num_loops"],
+            f"1 to num_loops, which is {options['num_loops']}",
+        ),
+        "output_size": (
+            options["output_size"] >= 1 and options["output_size"] % pair == 0,
+            f"a multiple of 2 x attention_heads = {pair}, since rotary positions turn pairs of a head",
+        ),
+        "block": (options["block"] in ("transformer", "conformer"), "transformer, conformer"),
+        "feedback_shift": (options["feedback_shift"] >= 0, "0 or more frames"),
+        "feedback_top_k": (options["feedback_top_k"] is None or options["feedback_top_k"] >= 1, "1 or more, or null"),
+        "cnn_module_kernel": (
+            options["cnn_module_kernel"] >= 1 and options["cnn_module_kernel"] % 2 == 1,
+            "odd, 1 or more",
+        ),
+    }
+    for name, (is_allowed, allowed) in (positive | rates | others).items():
+        if not is_allowed:
+            raise ValueError(f"encoder_conf: {name} is {options[name]}; allowed: {allowed}.")

@@ -2,7 +2,8 @@
 
 Source: Kaloga et al., arXiv:2606.04678. Departures: the sources that were available state these parts without their
 details, so sizes, initial values and the clock's place are ours. Every part starts as a no-op but for the scalars.
-Shapes: B utterances, T frames, D model size, V tokens, m loops from one checkpoint to the next. Masks are True where valid.
+Shapes: B utterances, T frames, D model size, V tokens, m loops from one checkpoint to the next. Masks are True where
+valid.
 """
 
 import torch
@@ -34,6 +35,8 @@ class DepthFilm(torch.nn.Module):
 
     A sinusoid of the loop's number goes through two layers, the second zero at first: then FiLM changes nothing.
     """
+
+    frequencies: torch.Tensor
 
     def __init__(self, size: int) -> None:
         super().__init__()

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 
 import torch
+
 from espnet2.asr.ctc import CTC
 
 from espnet_larm.encoder.larm import LarmEncoder
@@ -123,7 +124,7 @@ def compare(args: argparse.Namespace, vocab_size: int, top_k: int | None, compil
     unshared = Contender(args, vocab_size, **LOOP_PARTS_OFF).to(args.device)
     batch = new_batch(args, vocab_size)
     sizes = [sum(parameter.numel() for parameter in each.parameters()) / 1e6 for each in (looped, unshared)]
-    memory = [peak_mib(args, vocab_size, each) for each in (options, LOOP_PARTS_OFF)] if args.memory else [0.0, 0.0]
+    memory = [peak_mib(args, vocab_size, each) for each in (options, LOOP_PARTS_OFF)] if not args.no_memory else None
     if compiled:
         looped.encoder, unshared.encoder = torch.compile(looped.encoder), torch.compile(unshared.encoder)
     must = vocab_size / (6 * args.blocks * args.size)
@@ -136,7 +137,7 @@ def compare(args: argparse.Namespace, vocab_size: int, top_k: int | None, compil
             f"| {vocab_size} | {top_k or 'all'} | {mode} | {name} | {1e3 * statistics.median(ours):.1f} "
             f"| {1e3 * statistics.median(theirs):.1f} | {statistics.median(ratios):.3f} "
             f"({ratios[0]:.3f}-{ratios[-1]:.3f}) | {1.05 + must:.3f} | {sizes[0]:.2f} / {sizes[1]:.2f} "
-            + (f"| {memory[0]:.0f} / {memory[1]:.0f} |" if args.memory and is_training else "| |"),
+            + (f"| {memory[0]:.0f} / {memory[1]:.0f} |" if memory and is_training else "| |"),
             flush=True,
         )
 
@@ -161,7 +162,7 @@ def main() -> None:
     parser.add_argument("--block", default="transformer", choices=["transformer", "conformer"])
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--compile", action="store_true", help="rows for torch.compile too")
-    parser.add_argument("--memory", action="store_true", help="peak memory of training, in fresh processes")
+    parser.add_argument("--no_memory", action="store_true", help="leave peak memory out: no fresh processes")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     print(" ".join(sys.argv), f"| torch {torch.__version__}, {args.device}, {args.threads} threads")
