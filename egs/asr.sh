@@ -1,0 +1,245 @@
+#!/usr/bin/env bash
+# The pipeline that all recipes share: from a corpus to a table of word error rates, with ESPnet's stages and options.
+#
+# A recipe's run.sh calls it in the recipe's folder. Stages have numbers and names:
+#   1 data  2 speed  3 format  4 filter  5 tokens  6-9 lm_stats lm_train lm_perplexity ngram
+#   10 stats  11 train  12 decode  13 score  14 pack  15 upload
+# Every stage can be repeated. An hour on two cores for the 42 minutes of egs/an4; a day on a GPU for LibriSpeech.
+#
+#   ../asr.sh --train_set train --valid_set dev --test_sets "test" --asr_config conf/an4/train_larm.yaml
+#   ../asr.sh ... --stage train --stop_stage score --asr_args "--max_epoch 5"
+# shellcheck disable=SC2034,SC2154 # options and names are shared with utils/asr_parts.sh
+set -euo pipefail
+
+egs_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+repository=$(dirname "$egs_dir")
+for helper in log options jobs files asr_parts; do
+    # shellcheck source=/dev/null
+    . "$egs_dir/utils/$helper.sh"
+done
+
+# Options
+# --- General
+stage=1  # first stage, number or name
+stop_stage=15  # last stage; 14 (pack) and 15 (upload) run only when they are asked for
+skip_stages=  # numbers or names, separated by spaces
+skip_data_prep=false  # skip stages 1-5
+skip_train=false  # skip stages 6-11
+skip_eval=false  # skip stages 12-13
+skip_packing=true  # skip stage 14, unless --stage names it
+skip_upload=true  # skip stage 15, unless --stage names it
+ngpu=1  # GPUs a node for training; 0 trains on the CPU
+num_nodes=1  # machines for training; more than 1 needs cmd_backend=slurm in cmd.sh
+nj=  # parallel jobs of stages 2, 3 and 10; the number of cores by default
+inference_nj=  # parallel jobs of stage 12; the number of cores by default
+gpu_inference=false  # decode on GPUs, one a job
+dumpdir=dump  # formatted audio
+expdir=exp  # experiments
+python=  # several words are allowed; `python3 -m espnet_larm` of the repository's .venv by default
+# --- Data
+train_set=  # name of the training set, required
+valid_set=  # name of the development set, required
+test_sets=  # names of the test sets, separated by spaces, required for stages 12-13
+local_data_opts=  # options for local/data.sh
+lang=noinfo  # language, part of the folders' names
+fs=16000  # sampling rate in Hz
+feats_type=raw  # raw only: features are computed in training
+audio_format=flac.ark  # flac.ark only: what audio that does not fit is converted to
+speed_perturb_factors=  # such as "0.9 1.0 1.1"; empty for none
+min_wav_duration=0.1  # seconds; shorter training utterances are dropped
+max_wav_duration=20  # seconds; longer training utterances are dropped
+# --- Tokens
+token_type=char  # char or bpe
+nbpe=30  # pieces of the BPE model
+bpemode=unigram  # unigram or bpe
+bpe_char_cover=1.0  # share of the characters that get a BPE piece
+nlsyms_txt=none  # file of symbols that stay whole, one a line
+cleaner=none  # ESPnet's text cleaner
+g2p=none  # ESPnet's grapheme-to-phoneme converter
+# --- Training
+asr_config=  # YAML, found from the recipe's folder or from the repository's root
+asr_args=  # options for asr_train, such as "--max_epoch 10"
+asr_tag=  # name of the experiment; made from the config and asr_args by default
+asr_exp=  # folder of the experiment; <expdir>/asr_<asr_tag> by default
+asr_stats_dir=  # folder of the statistics; <expdir>/asr_stats_... by default
+feats_normalize=global_mvn  # global_mvn, or utterance_mvn, which needs no statistics
+pretrained_model=  # weights to begin with, as --init_param takes them: file:source key:target key:excluded keys
+ignore_init_mismatch=false  # leave out initial weights of other shapes
+asr_speech_fold_length=80000  # samples; batches of longer utterances are smaller
+asr_text_fold_length=150  # tokens; likewise
+# --- Decoding
+inference_config=  # YAML, found like asr_config
+inference_args=  # options for asr_inference, such as "--num_loops 4"
+inference_tag=  # name of the results' folder; made from config, args and model by default
+inference_asr_model=valid.loss.ave.pth  # weights in the experiment's folder
+# --- Later
+use_lm=false  # language models come with the decoder that uses them
+lm_config=  # likewise
+download_model=  # not yet
+hf_repo=  # not yet
+# End of options
+
+stage_names=(none data speed format filter tokens lm_stats lm_train lm_perplexity ngram stats train decode score pack upload)
+
+main() {
+    run_args="$(printf '%q ' "$egs_dir/asr.sh" "$@")"
+    parse_options "$egs_dir/asr.sh" "$@"
+    check_options
+    set_up
+    set_names
+    local number
+    for ((number = stage; number <= stop_stage; number++)); do
+        ! is_skipped "$number" || continue
+        log "stage $number (${stage_names[number]}) starts"
+        local start=$SECONDS
+        "stage_${stage_names[number]}"
+        log "stage $number (${stage_names[number]}) took $((SECONDS - start)) s"
+    done
+}
+
+stage_data() {
+    log "corpus -> data/{$train_set_plain,$valid_set,${test_sets// /,}}"
+    [ -x local/data.sh ] || die "local/data.sh is missing or not executable; a recipe prepares its corpus there"
+    # shellcheck disable=SC2086 # local_data_opts holds words
+    local/data.sh $local_data_opts
+}
+
+stage_speed() {
+    if [ -z "$speed_perturb_factors" ]; then
+        log "skipped: --speed_perturb_factors is empty"
+        return
+    fi
+    need_file "data/$train_set_plain/wav.scp" data
+    log "data/$train_set_plain -> data/$train_set at speeds $speed_perturb_factors"
+    # shellcheck disable=SC2086 # factors are words
+    run_live "data/$train_set/perturb_speed.log" "${py[@]}" -m espnet_larm.bin.perturb_speed --fs "$fs" --nj "$nj" \
+        --in_dir "data/$train_set_plain" --out_dir "data/$train_set" --factors $speed_perturb_factors
+}
+
+stage_format() {
+    local set
+    for set in "${all_sets[@]}"; do
+        need_file "data/$set/wav.scp" data
+        log "data/$set -> $(formatted_dir "$set")"
+        run_live "$(formatted_dir "$set")/format_audio.log" "${py[@]}" -m espnet_larm.bin.format_audio --fs "$fs" \
+            --nj "$nj" --in_dir "data/$set" --out_dir "$(formatted_dir "$set")"
+    done
+}
+
+stage_filter() {
+    local set
+    for set in "$train_set" "$valid_set"; do
+        need_file "$data_feats/org/$set/wav.scp" format
+        log "$data_feats/org/$set -> $data_feats/$set, $min_wav_duration to $max_wav_duration s"
+        run_live "$data_feats/$set/filter_lengths.log" "${py[@]}" -m espnet_larm.bin.filter_lengths --fs "$fs" \
+            --in_dir "$data_feats/org/$set" --out_dir "$data_feats/$set" \
+            --min_wav_duration "$min_wav_duration" --max_wav_duration "$max_wav_duration"
+    done
+}
+
+stage_tokens() {
+    need_file "$data_feats/$train_set/text" filter
+    log "$data_feats/$train_set/text -> $token_dir"
+    local options=()
+    [ "$nlsyms_txt" = none ] || options+=(--nlsyms "$nlsyms_txt")
+    run_live "$token_dir/make_tokens.log" "${py[@]}" -m espnet_larm.bin.make_tokens --token_type "$token_type" \
+        --text "$data_feats/$train_set/text" --out_dir "$token_dir" --nbpe "$nbpe" --bpemode "$bpemode" \
+        --bpe_char_cover "$bpe_char_cover" ${options[@]+"${options[@]}"}
+}
+
+stage_lm_stats() { log "skipped: language models (stages 6-9) come with the decoder that uses them"; }
+stage_lm_train() { stage_lm_stats; }
+stage_lm_perplexity() { stage_lm_stats; }
+stage_ngram() { stage_lm_stats; }
+
+stage_stats() {
+    local logdir="$asr_stats_dir/logdir" num_jobs num_valid options=()
+    need_file "$data_feats/$train_set/wav.scp" filter
+    need_file "$token_list" tokens
+    log "$data_feats/{$train_set,$valid_set} -> $asr_stats_dir"
+    rm -f "$logdir"/{train,valid}.*.scp
+    num_valid=$(wc -l < "$data_feats/$valid_set/wav.scp")
+    num_jobs=$(split_keys "$data_feats/$train_set/wav.scp" $((nj < num_valid ? nj : num_valid)) "$logdir/train")
+    split_keys "$data_feats/$valid_set/wav.scp" "$num_jobs" "$logdir/valid" > /dev/null
+    model_options
+    # shellcheck disable=SC2086 # words
+    run_jobs stats "$num_jobs" 0 "$logdir/stats.JOB.log" env "OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}" \
+        "${py[@]}" -m espnet2.bin.asr_train --collect_stats true "${options[@]}" --ngpu 0 \
+        --train_shape_file "$logdir/train.JOB.scp" --valid_shape_file "$logdir/valid.JOB.scp" \
+        --output_dir "$logdir/stats.JOB" $asr_args
+    aggregate_stats "$num_jobs"
+}
+
+stage_train() {
+    local options=() part
+    for part in train valid; do need_file "$asr_stats_dir/$part/speech_shape" stats; done
+    log "$data_feats/{$train_set,$valid_set} -> $asr_exp (log: $asr_exp/train.log)"
+    mkdir -p "$asr_exp"
+    write_resume_script "$asr_exp/run.sh"
+    model_options
+    [ "$feats_normalize" != global_mvn ] ||
+        options+=(--normalize global_mvn --normalize_conf "stats_file=$asr_stats_dir/train/feats_stats.npz")
+    [ -z "$pretrained_model" ] || options+=(--init_param "$pretrained_model")
+    [ "$num_nodes" -eq 1 ] || options+=(--dist_launcher slurm --dist_init_method "file://$PWD/$asr_exp/.dist_init_$$")
+    # shellcheck disable=SC2086 # words
+    run_training "$ngpu" "$num_nodes" "$asr_exp/train.log" env "OMP_NUM_THREADS=${OMP_NUM_THREADS:-$train_threads}" \
+        "${py[@]}" -m espnet2.bin.asr_train "${options[@]}" --ngpu "$ngpu" --multiprocessing_distributed true \
+        --train_shape_file "$asr_stats_dir/train/speech_shape" \
+        --train_shape_file "$asr_stats_dir/train/text_shape.$token_type" \
+        --valid_shape_file "$asr_stats_dir/valid/speech_shape" \
+        --valid_shape_file "$asr_stats_dir/valid/text_shape.$token_type" \
+        --fold_length "$asr_speech_fold_length" --fold_length "$asr_text_fold_length" \
+        --resume true --ignore_init_mismatch "$ignore_init_mismatch" --output_dir "$asr_exp" $asr_args
+}
+
+stage_decode() {
+    local set dir num_jobs options=() num_gpus=0
+    need_file "$asr_exp/$inference_asr_model" train
+    [ -z "$inference_config" ] || options+=(--config "$inference_config")
+    ! "$gpu_inference" || num_gpus=1
+    for set in $test_sets; do
+        need_file "$data_feats/$set/wav.scp" format
+        dir=$asr_exp/$inference_tag/$set
+        log "$data_feats/$set -> $dir"
+        rm -rf "$dir/logdir"
+        num_jobs=$(split_keys "$data_feats/$set/wav.scp" "$inference_nj" "$dir/logdir/keys")
+        # shellcheck disable=SC2086 # words
+        run_jobs "decode $set" "$num_jobs" "$num_gpus" "$dir/logdir/asr_inference.JOB.log" \
+            env "OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((num_jobs > 1 ? 1 : train_threads))}" \
+            "${py[@]}" -m espnet2.bin.asr_inference ${options[@]+"${options[@]}"} --ngpu "$num_gpus" \
+            --data_path_and_name_and_type "$data_feats/$set/wav.scp,speech,$(data_type "$data_feats/$set")" \
+            --key_file "$dir/logdir/keys.JOB.scp" --asr_train_config "$asr_exp/config.yaml" \
+            --asr_model_file "$asr_exp/$inference_asr_model" --output_dir "$dir/logdir/output.JOB" $inference_args
+        run_live "$dir/join_outputs.log" "${py[@]}" -m espnet_larm.bin.join_outputs --output_dir "$dir" \
+            --input_dirs "$dir"/logdir/output.*
+    done
+}
+
+stage_score() {
+    local set dir
+    for set in $test_sets; do
+        dir=$asr_exp/$inference_tag/$set
+        need_file "$dir/text" decode
+        log "$dir -> $dir/score_{wer,cer,ter}"
+        run_live "$dir/score.log" "${py[@]}" -m espnet_larm.bin.score --ref_dir "$data_feats/$set" --hyp_dir "$dir"
+    done
+    log "$asr_exp/*/* -> $asr_exp/RESULTS.md"
+    run_live "$asr_exp/results.log" "${py[@]}" -m espnet_larm.bin.results --exp_dir "$asr_exp"
+}
+
+stage_pack() {
+    local packed=$asr_exp/${asr_exp##*/}_${inference_asr_model%.*}.zip options=()
+    need_file "$asr_exp/$inference_asr_model" train
+    log "$asr_exp -> $packed"
+    [ "$feats_normalize" != global_mvn ] || options+=(--option "$asr_stats_dir/train/feats_stats.npz")
+    [ "$token_type" != bpe ] || options+=(--option "$token_dir/bpe.model")
+    [ ! -f "$asr_exp/RESULTS.md" ] || options+=(--option "$asr_exp/RESULTS.md")
+    run_live "$asr_exp/pack.log" "${py[@]}" -m espnet2.bin.pack asr --asr_train_config "$asr_exp/config.yaml" \
+        --asr_model_file "$asr_exp/$inference_asr_model" ${options[@]+"${options[@]}"} --outpath "$packed"
+}
+
+stage_upload() {
+    die "nothing is uploaded from here; stage 14 writes a zip that you can publish as you see fit"
+}
+
+main "$@"

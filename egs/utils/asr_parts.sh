@@ -1,0 +1,155 @@
+# shellcheck shell=bash disable=SC2034,SC2154 # the variables are asr.sh's
+# What asr.sh's stages have in common. Sourced by asr.sh only.
+
+stage_number() { # OPTION VALUE: of a number or name
+    local number
+    if [[ $2 =~ ^[0-9]+$ ]]; then
+        echo "$2"
+        return
+    fi
+    for number in "${!stage_names[@]}"; do
+        if [ "${stage_names[number]}" = "$2" ]; then
+            echo "$number"
+            return
+        fi
+    done
+    die "--$1 $2 is no stage; nearest: $(nearest_words "$2" "${stage_names[@]:1}")"
+}
+
+is_skipped() { # NUMBER
+    [[ " $skip_numbers " != *" $1 "* ]] || return 0
+    if [ "$1" -le 5 ]; then
+        "$skip_data_prep"
+    elif [ "$1" -le 11 ]; then
+        "$skip_train"
+    elif [ "$1" -le 13 ]; then
+        "$skip_eval"
+    elif [ "$1" -eq 14 ]; then
+        "$skip_packing" && [ "$stage" -ne 14 ]
+    else
+        "$skip_upload" && [ "$stage" -ne 15 ]
+    fi
+}
+
+check_options() {
+    local name
+    stage=$(stage_number stage "$stage")
+    stop_stage=$(stage_number stop_stage "$stop_stage")
+    [ "$stop_stage" -le 15 ] || stop_stage=15
+    skip_numbers=
+    for name in $skip_stages; do skip_numbers+=" $(stage_number skip_stages "$name")"; done
+    for name in train_set valid_set; do
+        [ -n "${!name}" ] || die "--$name is empty; name the set (its folder under data/)"
+    done
+    [ "$stop_stage" -lt 12 ] || "$skip_eval" || [ -n "$test_sets" ] || die "--test_sets is empty; stages 12-13 need it"
+    [ "$feats_type" = raw ] || die "--feats_type $feats_type is not supported; allowed: raw"
+    [ "$audio_format" = flac.ark ] || die "--audio_format $audio_format is not supported; allowed: flac.ark"
+    [[ $token_type =~ ^(char|bpe)$ ]] || die "--token_type $token_type is not known; allowed: char, bpe"
+    [[ $feats_normalize =~ ^(global_mvn|utterance_mvn)$ ]] ||
+        die "--feats_normalize $feats_normalize is not known; allowed: global_mvn, utterance_mvn"
+    ! "$use_lm" || die "--use_lm true: language models come with the decoder that uses them; leave it out"
+    for name in lm_config download_model hf_repo; do
+        [ -z "${!name}" ] || die "--$name is not supported yet; leave it out"
+    done
+    nj=${nj:-$(nproc)} inference_nj=${inference_nj:-$(nproc)} train_threads=$(nproc)
+    for name in nj inference_nj ngpu num_nodes fs; do
+        [[ ${!name} =~ ^[0-9]+$ ]] || die "--$name ${!name} must be a whole number"
+    done
+    [ "$nj" -ge 1 ] && [ "$inference_nj" -ge 1 ] || die "--nj and --inference_nj must be at least 1"
+}
+
+set_up() { # Python, and the recipe's own path.sh and cmd.sh
+    local file
+    for file in ./path.sh ./cmd.sh; do
+        # shellcheck source=/dev/null
+        [ ! -f "$file" ] || { [ "$file" = ./path.sh ] && [ -n "$python" ]; } || . "$file"
+    done
+    if [ -z "$python" ]; then
+        local venv=${ESPNET_LARM_VENV:-$repository/.venv}
+        [ ! -x "$venv/bin/python3" ] || PATH=$venv/bin:$PATH
+        python="python3 -m espnet_larm"
+    fi
+    read -ra py <<< "$python"
+    # LC_ALL: sorting by code point, as data/kaldi_dir.py sorts. Programs write to pipes, hence unbuffered.
+    export PATH python LC_ALL=C.UTF-8 PYTHONUNBUFFERED=1 PYTHONPATH="$repository${PYTHONPATH:+:$PYTHONPATH}"
+}
+
+set_names() { # of folders, as ESPnet makes them
+    local suffix=
+    train_set_plain=$train_set
+    if [ -n "$speed_perturb_factors" ]; then
+        train_set+=_sp suffix=_sp
+    fi
+    read -ra all_sets <<< "$train_set $valid_set $test_sets"
+    data_feats=$dumpdir/$feats_type
+    local language=_$lang
+    [ "$lang" != noinfo ] || language=
+    local tokens=$token_type
+    [ "$token_type" != bpe ] || tokens=bpe$nbpe
+    token_dir=data/${language:+${lang}_}token_list/$token_type
+    [ "$token_type" != bpe ] || token_dir=data/${language:+${lang}_}token_list/bpe_$bpemode$nbpe
+    token_list=$token_dir/tokens.txt
+    # Sought only when a stage needs them: preparing data asks for no configuration.
+    [ "$stop_stage" -lt 10 ] || asr_config=${asr_config:+$(find_file asr_config "$asr_config" "$repository")}
+    [ "$stop_stage" -lt 12 ] ||
+        inference_config=${inference_config:+$(find_file inference_config "$inference_config" "$repository")}
+    if [ -z "$asr_tag" ]; then
+        asr_tag=$(basename "${asr_config:-train}" .yaml)_$feats_type${language}_$tokens$(tag_of "$asr_args")$suffix
+    fi
+    asr_stats_dir=${asr_stats_dir:-$expdir/asr_stats_$feats_type${language}_$tokens$suffix}
+    asr_exp=${asr_exp:-$expdir/asr_$asr_tag}
+    if [ -z "$inference_tag" ]; then
+        inference_tag=$(basename "${inference_config:-inference}" .yaml)$(tag_of "$inference_args")
+        inference_tag+=_asr_model_$(printf %s "${inference_asr_model%.*}" | tr / _)
+    fi
+}
+
+formatted_dir() { # SET: stage 3 writes training and development sets to org/, for stage 4
+    case $1 in
+        "$train_set" | "$valid_set") echo "$data_feats/org/$1" ;;
+        *) echo "$data_feats/$1" ;;
+    esac
+}
+
+model_options() { # fills `options` with what statistics and training share
+    local bpemodel=none
+    [ "$token_type" != bpe ] || bpemodel=$token_dir/bpe.model
+    options=(
+        --use_preprocessor true --token_type "$token_type" --token_list "$token_list" --bpemodel "$bpemodel"
+        --non_linguistic_symbols "$nlsyms_txt" --cleaner "$cleaner" --g2p "$g2p"
+        --train_data_path_and_name_and_type
+        "$data_feats/$train_set/wav.scp,speech,$(data_type "$data_feats/$train_set")"
+        --train_data_path_and_name_and_type "$data_feats/$train_set/text,text,text"
+        --valid_data_path_and_name_and_type
+        "$data_feats/$valid_set/wav.scp,speech,$(data_type "$data_feats/$valid_set")"
+        --valid_data_path_and_name_and_type "$data_feats/$valid_set/text,text,text"
+    )
+    [ -z "$asr_config" ] || options+=(--config "$asr_config")
+}
+
+aggregate_stats() { # NUM_JOBS: into asr_stats_dir, beside first
+    local part vocabulary_size parts=$asr_stats_dir/.part inputs=()
+    for ((part = 1; part <= $1; part++)); do inputs+=(--input_dir "$asr_stats_dir/logdir/stats.$part"); done
+    rm -rf "$parts"
+    run_live "$asr_stats_dir/aggregate.log" \
+        "${py[@]}" -m espnet2.bin.aggregate_stats_dirs "${inputs[@]}" --output_dir "$parts"
+    vocabulary_size=$(wc -l < "$token_list")
+    for part in train valid; do
+        awk -v size="$vocabulary_size" '{ print $0 "," size }' "$parts/$part/text_shape" \
+            > "$parts/$part/text_shape.$token_type"
+        rm -rf "${asr_stats_dir:?}/$part"
+        mv "$parts/$part" "$asr_stats_dir/$part"
+    done
+    rmdir "$parts"
+}
+
+write_resume_script() { # PATH
+    cat > "$1" << END
+#!/usr/bin/env bash
+# Resumes this experiment; further options override: ./run.sh --stage decode
+set -euo pipefail
+cd $(printf %q "$PWD")
+exec $run_args --stage train "\$@"
+END
+    chmod +x "$1"
+}

@@ -1,0 +1,157 @@
+# shellcheck shell=bash
+# Runs commands here or through a scheduler, as cmd_backend in cmd.sh says. Sourced after log.sh.
+#
+# A job that fails writes its number to a file beside the logs, so that the FIRST failing log is the one shown.
+
+cmd_backend=${cmd_backend:-local}  # local or slurm
+sbatch_cpu_options=${sbatch_cpu_options:-}
+sbatch_gpu_options=${sbatch_gpu_options:-}
+job_seconds_between_reports=10
+
+run_jobs() { # TITLE NUM_JOBS NUM_GPUS LOG COMMAND...: JOB in LOG and COMMAND becomes 1 ... NUM_JOBS
+    local title=$1 num_jobs=$2 num_gpus=$3 log=$4 failed start=$SECONDS reporter status=0
+    shift 4
+    failed=$(dirname "$log")/.failed_jobs
+    mkdir -p "$(dirname "$log")"
+    rm -f "$failed"
+    report_jobs "$title" "${log//JOB/1}" &
+    reporter=$!
+    case $cmd_backend in
+        local) run_jobs_here "$num_jobs" "$num_gpus" "$log" "$failed" "$@" || status=$? ;;
+        slurm) run_jobs_by_slurm "$title" "$num_jobs" "$num_gpus" "$log" "$failed" "$@" || status=$? ;;
+        *) kill "$reporter"; die "cmd_backend=$cmd_backend in cmd.sh is not known; allowed: local, slurm" ;;
+    esac
+    kill "$reporter" 2>/dev/null || true
+    wait "$reporter" 2>/dev/null || true
+    if [ -s "$failed" ] || [ "$status" -ne 0 ]; then
+        local first=1
+        [ ! -s "$failed" ] || first=$(head -n 1 "$failed")
+        show_tail "${log//JOB/$first}"
+        fail "$title: job $first of $num_jobs; its log is ${log//JOB/$first}"
+    fi
+    log "$title: $num_jobs job(s) done in $((SECONDS - start)) s; logs: ${log//JOB/*}"
+}
+
+report_jobs() { # TITLE LOG: every few seconds the last line of LOG, until killed
+    local sleeper=
+    trap 'kill $sleeper 2>/dev/null; exit 0' TERM
+    local start=$SECONDS last
+    while true; do
+        sleep "$job_seconds_between_reports" &
+        sleeper=$!
+        wait "$sleeper"
+        last=$(tail -n 1 "$2" 2>/dev/null | cut -c 1-120 || true)
+        log "$1: $((SECONDS - start)) s ... $last"
+    done
+}
+
+run_jobs_here() { # NUM_JOBS NUM_GPUS LOG FAILED COMMAND...: as many at a time as there are cores (GPUs)
+    local num_jobs=$1 num_gpus=$2 log=$3 failed=$4 job slots pids=()
+    shift 4
+    slots=$(nproc)
+    if [ "$num_gpus" -gt 0 ]; then
+        slots=$(($(nvidia-smi --list-gpus | wc -l) / num_gpus))
+        [ "$slots" -ge 1 ] || die "jobs want $num_gpus GPU(s), nvidia-smi lists fewer"
+    fi
+    trap 'kill "${pids[@]}" 2>/dev/null; exit 130' INT TERM
+    for ((job = 1; job <= num_jobs; job++)); do
+        while [ "$(jobs -rp | grep -cxF "$(printf '%s\n' "${pids[@]:-none}")")" -ge "$slots" ]; do
+            wait -n || true
+        done
+        [ ! -s "$failed" ] || break
+        run_one_job "$job" $(((job - 1) % slots)) "$num_gpus" "${log//JOB/$job}" "$failed" "${@//JOB/$job}" &
+        pids+=($!)
+    done
+    for job in "${pids[@]}"; do wait "$job" || true; done
+    trap - INT TERM
+    [ ! -s "$failed" ]
+}
+
+run_one_job() { # JOB SLOT NUM_GPUS LOG FAILED COMMAND...
+    local job=$1 slot=$2 num_gpus=$3 log=$4 failed=$5 child status=0
+    shift 5
+    if [ "$num_gpus" -gt 0 ]; then
+        CUDA_VISIBLE_DEVICES=$(seq -s , $((slot * num_gpus)) $((slot * num_gpus + num_gpus - 1)))
+        export CUDA_VISIBLE_DEVICES
+    fi
+    "$@" > "$log" 2>&1 &
+    child=$!
+    trap 'kill $child 2>/dev/null' TERM
+    wait "$child" || status=$?
+    [ "$status" -eq 0 ] || echo "$job" >> "$failed"
+    return "$status"
+}
+
+run_jobs_by_slurm() { # TITLE NUM_JOBS NUM_GPUS LOG FAILED COMMAND...
+    local title=$1 num_jobs=$2 num_gpus=$3 log=$4 failed=$5 script options=$sbatch_cpu_options
+    shift 5
+    [ "$num_gpus" -eq 0 ] || options="$sbatch_gpu_options --gres=gpu:$num_gpus"
+    script=$(dirname "$log")/.job.sh
+    {
+        echo '#!/usr/bin/env bash'
+        printf '%q ' "$@" | sed "s/JOB/\${SLURM_ARRAY_TASK_ID}/g"
+        # shellcheck disable=SC2016 # the scheduler's shell expands it
+        printf '|| { echo "${SLURM_ARRAY_TASK_ID}" >> %q; exit 1; }\n' "$failed"
+    } > "$script"
+    # shellcheck disable=SC2086 # the options are words
+    sbatch --wait --quiet --job-name "$title" --array "1-$num_jobs" --output "${log//JOB/%a}" $options "$script"
+}
+
+run_live() { # LOG COMMAND...: one job on this machine's screen and in LOG; several processes of its own
+    local log=$1 status=0
+    shift
+    mkdir -p "$(dirname "$log")"
+    if [ "$cmd_backend" = slurm ]; then
+        # shellcheck disable=SC2206 # the options are words
+        local launcher=(srun --ntasks 1 --cpus-per-task "${nj:-1}" $sbatch_cpu_options)
+        set -- "${launcher[@]}" "$@"
+    fi
+    "$@" 2>&1 | tee "$log" >&2 || status=$?
+    [ "$status" -eq 0 ] || fail "its output stands above and in $log"
+}
+
+run_training() { # NUM_GPUS NUM_NODES LOG COMMAND...: appends to LOG and shows a line an epoch
+    local num_gpus=$1 num_nodes=$2 log=$3 follower child status=0 launcher=()
+    shift 3
+    if [ "$cmd_backend" = slurm ]; then
+        # shellcheck disable=SC2206 # the options are words
+        launcher=(srun --nodes "$num_nodes" --ntasks-per-node 1 $sbatch_gpu_options)
+        [ "$num_gpus" -eq 0 ] || launcher+=("--gres=gpu:$num_gpus")
+    elif [ "$num_nodes" -gt 1 ]; then
+        die "--num_nodes $num_nodes needs a scheduler: set cmd_backend=slurm in cmd.sh"
+    fi
+    touch "$log"
+    tail -n 0 -F "$log" 2>/dev/null > >(show_epochs) &
+    follower=$!
+    # A signal to this script reaches the training, which then ends in its own way.
+    "${launcher[@]}" "$@" >> "$log" 2>&1 &
+    child=$!
+    trap 'kill -TERM $child 2>/dev/null' INT TERM
+    wait "$child" || status=$?
+    ! kill -0 "$child" 2>/dev/null || wait "$child" || status=$?
+    trap - INT TERM
+    # The follower reads once a second; without the pause the last epoch's line would be lost.
+    sleep 1.5
+    kill "$follower" 2>/dev/null || true
+    wait "$follower" 2>/dev/null || true
+    [ "$status" -eq 0 ] && return
+    show_tail "$log"
+    fail "training ended with status $status; its log is $log, the same command resumes it"
+}
+
+show_epochs() { # stdin: ESPnet's train.log; stdout: what a person wants to see of it
+    awk '
+        match($0, /[0-9]+\/[0-9]+epoch started/) { split(substr($0, RSTART, RLENGTH), n, /[\/e]/); of = n[2] }
+        match($0, /Estimated time to finish: .*/) { left = ", " substr($0, RSTART + 26) " left"; sub(/^, +/, ", ", left) }
+        match($0, /[0-9]+epoch results: /) {
+            number = substr($0, RSTART) + 0
+            train = substr($0, index($0, "[train]")); valid = substr($0, index($0, "[valid]"))
+            printf "  epoch %d/%s: loss %s, valid loss %s, valid cer_ctc %s, %s%s\n", number, of, value(train, "loss"),
+                value(valid, "loss"), value(valid, "cer_ctc"), value(train, "time"), left
+            fflush()
+        }
+        function value(text, key) {
+            if (!match(text, "[ ,]" key "=[^,]*")) return "-"
+            return substr(text, RSTART + length(key) + 2, RLENGTH - length(key) - 2)
+        }' >&2
+}

@@ -1,0 +1,82 @@
+# shellcheck shell=bash
+# Options of a script: its lines `name=value  # meaning` between `# Options` and `# End of options`. Sourced after log.sh.
+
+option_names() { # SCRIPT
+    sed -n '/^# Options/,/^# End of options/s/^\([a-z][a-z0-9_]*\)=.*/\1/p' "$1"
+}
+
+print_help() { # SCRIPT: its header, then its options
+    sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$1"
+    echo
+    sed -n '/^# Options/,/^# End of options/{
+        s/^\([a-z][a-z0-9_]*\)=\(.*[^ ]\)\{0,1\} *# \(.*\)/  --\1 (\2)\n      \3/p
+        s/^# --- \(.*\)/\1/p
+    }' "$1"
+}
+
+nearest_words() { # WORD CANDIDATE...: the three candidates with the smallest edit distance
+    local word=$1
+    shift
+    printf '%s\n' "$@" | awk -v word="$word" '
+        function least(a, b, c) { a = a < b ? a : b; return a < c ? a : c }
+        {
+            for (j = 0; j <= length($0); j++) previous[j] = j
+            for (i = 1; i <= length(word); i++) {
+                row[0] = i
+                for (j = 1; j <= length($0); j++)
+                    row[j] = least(previous[j] + 1, row[j - 1] + 1,
+                                   previous[j - 1] + (substr(word, i, 1) != substr($0, j, 1)))
+                for (j = 0; j <= length($0); j++) previous[j] = row[j]
+            }
+            print previous[length($0)], $0
+        }' | sort -n | head -n 3 | cut -d ' ' -f 2 | paste -sd ' '
+}
+
+parse_options() { # SCRIPT ARGUMENT...: sets the variables of SCRIPT's options; dashes are as good as underscores
+    local script=$1 name value names
+    shift
+    mapfile -t names < <(option_names "$script")
+    while [ $# -gt 0 ]; do
+        case $1 in
+            -h | --help) print_help "$script" && exit 0 ;;
+            --*) ;;
+            *) die "got '$1'; options look like --name value (${script##*/} --help lists them)" ;;
+        esac
+        name=${1#--}
+        if [[ $name == *=* ]]; then
+            value=${name#*=} name=${name%%=*}
+        else
+            [ $# -ge 2 ] || die "--$name needs a value"
+            value=$2
+            shift
+        fi
+        shift
+        name=${name//-/_}
+        [[ " ${names[*]} " == *" $name "* ]] ||
+            die "unknown option --$name; nearest: --$(nearest_words "$name" "${names[@]}" | sed 's/ /, --/g')"
+        case ${!name}:$value in
+            true:true | true:false | false:true | false:false) ;;
+            true:* | false:*) die "--$name is true or false, got '$value'" ;;
+        esac
+        printf -v "$name" %s "$value"
+    done
+}
+
+take_option() { # NAME ARGUMENT...: sets the variable NAME if the option is among the arguments, and `rest` to the others
+    local wanted=$1 name
+    shift
+    rest=()
+    while [ $# -gt 0 ]; do
+        name=${1%%=*} name=${name//-/_}
+        if [ "$name" != "__$wanted" ]; then
+            rest+=("$1")
+        elif [[ $1 == *=* ]]; then
+            printf -v "$wanted" %s "${1#*=}"
+        else
+            [ $# -ge 2 ] || die "$1 needs a value"
+            printf -v "$wanted" %s "$2"
+            shift
+        fi
+        shift
+    done
+}

@@ -1,0 +1,92 @@
+"""End of stage 12: the outputs of parallel decoding jobs into one folder.
+
+    python -m espnet_larm.bin.join_outputs --input_dirs logdir/output.1 logdir/output.2 --output_dir exp/.../test
+
+`1best_recog/` becomes the folder's own files, `loop<k>/` keep their folders, `stats.json` is summed.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from espnet_larm.bin._program import run_program
+from espnet_larm.data.kaldi_dir import read_table, write_tables
+
+TABLES = ("text", "token", "token_int", "score")
+BEST = "1best_recog"
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Options of this program."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--input_dirs", type=Path, nargs="+", required=True, help="outputs of the jobs")
+    parser.add_argument("--output_dir", type=Path, required=True, help="folder to write")
+    return parser
+
+
+def main(cmd: list[str] | None = None) -> int:
+    """Join and print the number of utterances."""
+    args = get_parser().parse_args(cmd)
+    folders = sorted({path.parent.name for job in args.input_dirs for path in job.glob("*/text")})
+    if BEST not in folders:
+        raise FileNotFoundError(f"{args.input_dirs[0]}/{BEST}/text is missing; the decoding jobs wrote no result.")
+    for name in folders:
+        target = args.output_dir if name == BEST else args.output_dir / name
+        write_tables(target, join_tables([job / name for job in args.input_dirs]))
+    statistics = [json.loads(path.read_text()) for job in args.input_dirs if (path := job / "stats.json").is_file()]
+    if statistics:
+        (args.output_dir / "stats.json").write_text(json.dumps(join_statistics(statistics), indent=2) + "\n")
+    num_utterances = len(read_table(args.output_dir / "text"))
+    print(f"{len(args.input_dirs)} job(s) -> {args.output_dir}: {num_utterances} utterances")
+    return 0
+
+
+def join_tables(folders: Sequence[Path]) -> dict[str, dict[str, str]]:
+    """The tables that the folders have in common names, their lines together.
+
+    Raises:
+        ValueError: An utterance was decoded by two jobs.
+    """
+    joined: dict[str, dict[str, str]] = {}
+    for folder in folders:
+        for name in TABLES:
+            if not (folder / name).is_file():
+                continue
+            lines, table = read_table(folder / name), joined.setdefault(name, {})
+            if twice := sorted(lines.keys() & table.keys()):
+                raise ValueError(f"{folder / name}: {twice[0]} was decoded by another job too; repeat stage 12.")
+            table.update(lines)
+    return joined
+
+
+def join_statistics(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One record of several: numbers are added, `peak...` and shared settings kept as the largest, records joined.
+
+    Args:
+        parts: Of the jobs, with alike keys.
+
+    Returns:
+        The record of the whole set.
+    """
+    joined: dict[str, Any] = {}
+    for part in parts:
+        for key, value in part.items():
+            joined[key] = _join_values(key, joined[key], value) if key in joined else value
+    return joined
+
+
+def _join_values(key: str, first: Any, second: Any) -> Any:
+    if isinstance(first, dict) and isinstance(second, dict):
+        return join_statistics([first, second])
+    if isinstance(first, bool | str) or first is None or second is None:
+        return first
+    if isinstance(first, list):
+        return first if first == second else first + second
+    return max(first, second) if key.startswith("peak") else first + second
+
+
+if __name__ == "__main__":
+    sys.exit(run_program(main))
