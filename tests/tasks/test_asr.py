@@ -18,16 +18,8 @@ ENCODER_CONF = {
 }
 
 
-@pytest.fixture(scope="module")
-def task():
-    # 10 s of imports, hence once and here.
-    from espnet_larm.tasks.asr import LarmASRTask
-
-    return LarmASRTask
-
-
 @pytest.fixture
-def build(task, tmp_path):
+def build(larm_task, tmp_path):
     def build(encoder_conf=None, encoder="larm", **model_conf):
         config = {
             "token_list": TOKENS,
@@ -38,7 +30,8 @@ def build(task, tmp_path):
         }
         path = tmp_path / "config.yaml"
         path.write_text(yaml.safe_dump(config))
-        return task.build_model(task.get_parser().parse_args(["--config", str(path), "--output_dir", str(tmp_path)]))
+        arguments = ["--config", str(path), "--output_dir", str(tmp_path)]
+        return larm_task.build_model(larm_task.get_parser().parse_args(arguments))
 
     return build
 
