@@ -62,7 +62,7 @@ asr_args=  # options for asr_train, such as "--max_epoch 10"
 asr_tag=  # name of the experiment; made from the config and asr_args by default
 asr_exp=  # folder of the experiment; <expdir>/asr_<asr_tag> by default
 asr_stats_dir=  # folder of the statistics; <expdir>/asr_stats_... by default
-feats_normalize=global_mvn  # global_mvn, or utterance_mvn, which needs no statistics
+feats_normalize=global_mvn  # global_mvn: by statistics of stage 10; utterance_mvn: as the YAML says
 pretrained_model=  # weights to begin with, as --init_param takes them: file:source key:target key:excluded keys
 ignore_init_mismatch=false  # leave out initial weights of other shapes
 asr_speech_fold_length=80000  # samples; batches of longer utterances are smaller
@@ -90,6 +90,10 @@ main() {
     local number
     for ((number = stage; number <= stop_stage; number++)); do
         ! is_skipped "$number" || continue
+        if [ "$number" -ge 6 ] && [ "$number" -le 9 ]; then
+            log "stage $number (${stage_names[number]}) is skipped: language models come with the decoder that uses them"
+            continue
+        fi
         log "stage $number (${stage_names[number]}) starts"
         local start=$SECONDS
         "stage_${stage_names[number]}"
@@ -146,11 +150,6 @@ stage_tokens() {
         --text "$data_feats/$train_set/text" --out_dir "$token_dir" --nbpe "$nbpe" --bpemode "$bpemode" \
         --bpe_char_cover "$bpe_char_cover" ${options[@]+"${options[@]}"}
 }
-
-stage_lm_stats() { log "skipped: language models (stages 6-9) come with the decoder that uses them"; }
-stage_lm_train() { stage_lm_stats; }
-stage_lm_perplexity() { stage_lm_stats; }
-stage_ngram() { stage_lm_stats; }
 
 stage_stats() {
     local logdir="$asr_stats_dir/logdir" num_jobs num_valid options=()

@@ -25,6 +25,7 @@ take_option an4_root "$@"
     --test_sets test \
     --token_type char \
     --speed_perturb_factors "0.9 1.0 1.1" \
+    --feats_normalize utterance_mvn \
     --asr_config conf/an4/train_larm.yaml \
     --inference_config conf/decode_ctc_greedy.yaml \
     "${rest[@]}"

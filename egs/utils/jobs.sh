@@ -40,8 +40,8 @@ report_jobs() { # TITLE LOG: every few seconds the last line of LOG, until kille
         sleep "$job_seconds_between_reports" &
         sleeper=$!
         wait "$sleeper"
-        last=$(tail -n 1 "$2" 2>/dev/null | cut -c 1-120 || true)
-        log "$1: $((SECONDS - start)) s ... $last"
+        last=$(grep -s 'INFO: ' "$2" | tail -n 1 | sed 's/.*INFO: //' | cut -c 1-100 || true)
+        log "$1: $((SECONDS - start)) s${last:+, $last}"
     done
 }
 

@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# The synthetic corpus into downloads/synthetic, and from there into data/{train,dev,test}. Called by asr.sh.
+set -euo pipefail
+# shellcheck source=/dev/null
+. ../utils/log.sh
+
+minutes=20  # of speech in all splits
+seed=1
+corpus=downloads/synthetic
+
+read -ra py <<< "${python:-python3}"
+if [ ! -d "$corpus" ]; then
+    log "eSpeak NG -> $corpus ($minutes minutes of synthetic speech)"
+    mkdir -p "$(dirname "$corpus")"
+    "${py[@]}" -m espnet_larm.bin.synthesise_speech --out "$corpus" --minutes "$minutes" --seed "$seed"
+fi
+"${py[@]}" -m espnet_larm.bin.prepare_data librispeech --root "$corpus" --out data \
+    --sets train=train-mini dev=dev-mini test=test-mini
