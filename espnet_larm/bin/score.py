@@ -9,8 +9,8 @@ are; without it they are left out.
 """
 
 import argparse
+import itertools
 import json
-import os
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -23,8 +23,8 @@ from espnet_larm.bin._program import run_program
 from espnet_larm.data.kaldi_dir import read_table
 from espnet_larm.scoring.alignment import split_characters, split_words
 from espnet_larm.scoring.bootstrap import MIN_SPEAKERS, Grouping, group_utterances
-from espnet_larm.scoring.scores import Difference, Scores, as_json, compare, name_some, score
 from espnet_larm.scoring.sclite import format_result
+from espnet_larm.scoring.scores import Difference, Scores, as_json, compare, name_some, score
 from espnet_larm.scoring.tokens import token_splitter
 
 READ_OUT = re.compile(r"(loop|layer)(\d+)")
@@ -118,7 +118,7 @@ def say_what_is_odd(
 def compare_in_order(scores: Mapping[str, Scores]) -> list[Difference]:
     """From each read-out to the next."""
     names = [name for name in scores if name != "last"]
-    return [compare(before, after, scores) for before, after in zip(names, names[1:], strict=False)]
+    return [compare(before, after, scores) for before, after in itertools.pairwise(names)]
 
 
 def write(folder: Path, result: str, scores: Mapping[str, Any]) -> None:
@@ -126,7 +126,7 @@ def write(folder: Path, result: str, scores: Mapping[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in (("result.txt", result), ("scores.json", json.dumps(scores, indent=2) + "\n")):
         (folder / f".{name}.part").write_text(text, encoding="utf-8")
-        os.replace(folder / f".{name}.part", folder / name)
+        (folder / f".{name}.part").replace(folder / name)
 
 
 def print_table(unit: str, scores: Mapping[str, Scores], differences: list[Difference]) -> None:

@@ -61,7 +61,8 @@ def _table(title: str, counts: Mapping[str, Counts]) -> Iterator[str]:
             # A speaker without reference words has no rate.
             if np.isnan(rates).all(axis=0).any():
                 break
-            yield row(name, _row(*summary(sizes, axis=0), summary(rates, axis=0), 1))
+            sentences, units = summary(sizes, axis=0)
+            yield row(name, _row(sentences, units, summary(rates, axis=0), 1))
     yield "`" + "-" * width + "'"
 
 

@@ -20,11 +20,10 @@ def token_splitter(token_type: str, bpemodel: str | None) -> Callable[[str], lis
         ValueError: The type is not known here, or has no model.
         FileNotFoundError: The model is not there.
     """
-    if token_type == "char":
-        return split_characters
-    if token_type == "word":
-        return split_words
-    if token_type != "bpe":
+    plain = {"char": split_characters, "word": split_words}
+    if token_type in plain:
+        return plain[token_type]
+    if token_type != "bpe":  # noqa: S105
         raise ValueError(f"token_type is {token_type}; allowed for token error rates: char, bpe, word.")
     if bpemodel is None:
         raise ValueError("token_type bpe needs a sentencepiece model; give it as --bpemodel.")

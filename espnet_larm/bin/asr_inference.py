@@ -1,0 +1,136 @@
+"""Stage 12: decoding in batches by greedy CTC, every checkpoint loop read out in one pass.
+
+    python -m espnet_larm -m espnet2.bin.asr_inference --data_path_and_name_and_type dump/raw/test/wav.scp,speech,sound
+        --asr_train_config exp/asr_x/config.yaml --asr_model_file exp/asr_x/valid.loss.ave.pth --output_dir out
+
+Takes ESPnet's arguments; `--batch_seconds` and `--num_loops` are ours. Writes `1best_recog/`, `loop<k>/` and
+`stats.json`. Exit status 1 after a wrong option (nothing decoded) or if audio could not be read (the rest decoded).
+"""
+
+import argparse
+import logging
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from espnet_larm.bin._program import run_program
+from espnet_larm.inference.options import check_decoder, check_greedy, forget_defaults
+
+logger = logging.getLogger(__name__)
+
+NUM_NAMED = 10
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """ESPnet's options and ours. 10 s of imports."""
+    from espnet2.bin.asr_inference import get_parser as get_espnet_parser
+
+    parser = get_espnet_parser()
+    parser.description = __doc__
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    forget_defaults(parser)
+    group = parser.add_argument_group("espnet_larm")
+    group.add_argument("--batch_seconds", type=float, default=60.0, help="padded audio in a batch, in seconds")
+    group.add_argument("--num_loops", type=int, help="the last loop; as trained by default")
+    return parser
+
+
+def main(cmd: list[str] | None = None) -> int:
+    """Decode; print the real-time factor of each loop."""
+    args = get_parser().parse_args(cmd)
+    logging.getLogger().setLevel(args.log_level)
+    logger.info("%s", shlex.join(sys.argv))
+    check_greedy(args)
+    from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
+
+    from espnet_larm.inference.decoding import Settings, decode_table, unit_of
+    from espnet_larm.inference.writer import HypothesisWriter, write_stats
+
+    set_all_random_seed(args.seed)
+    if args.batch_size == 1:
+        logger.debug("batch_size 1 is ESPnet's only value: batches are bounded by batch_seconds alone.")
+    recognizer, table = load(args)
+    keys = table.keys(None if args.key_file is None else Path(args.key_file))
+    settings = Settings(
+        args.batch_seconds, None if args.batch_size == 1 else args.batch_size, args.num_loops, args.num_workers
+    )
+    output_dir = Path(args.output_dir)
+    with HypothesisWriter(output_dir, unit_of(recognizer), recognizer.read_out_numbers(args.num_loops)) as writer:
+        stats = decode_table(recognizer, table, keys, settings, writer)
+    write_stats(output_dir, stats)
+    print_costs(stats)
+    return report_failures(stats["failed"], len(keys), output_dir)
+
+
+def load(args: argparse.Namespace) -> Any:
+    """The recogniser and the audio that the options name.
+
+    Raises:
+        FileNotFoundError: A file is missing.
+        ValueError: The options do not fit the model.
+    """
+    from espnet_larm.inference.audio import AudioTable
+    from espnet_larm.inference.loading import read_config
+    from espnet_larm.inference.recognizer import Recognizer
+    from espnet_larm.tasks.asr import LarmASRTask
+
+    for name in ("asr_train_config", "asr_model_file"):
+        if getattr(args, name) is None:
+            raise ValueError(f"--{name} is missing; it is a file of the experiment.")
+    wav_scp, audio_type = speech_of(args.data_path_and_name_and_type)
+    recognizer = Recognizer.from_files(
+        args.asr_train_config,
+        args.asr_model_file,
+        "cuda" if args.ngpu else "cpu",
+        args.dtype,
+        args.token_type,
+        args.bpemodel,
+    )
+    recognizer.check_loops(args.num_loops)
+    check_decoder(recognizer.model.decoder is not None, args.ctc_weight)
+    preprocess = LarmASRTask.build_preprocess_fn(read_config(Path(args.asr_train_config)), False)
+    return recognizer, AudioTable(wav_scp, audio_type, recognizer.sample_rate_hz, preprocess)
+
+
+def speech_of(triples: list[tuple[str, str, str]]) -> tuple[Path, str]:
+    """Path and type of the audio.
+
+    Raises:
+        ValueError: Not exactly one entry, named speech.
+    """
+    if [name for _, name, _ in triples] != ["speech"]:
+        raise ValueError(
+            f"data_path_and_name_and_type names {', '.join(name for _, name, _ in triples)}; allowed: speech alone, "
+            "as PATH/wav.scp,speech,sound."
+        )
+    path, _, audio_type = triples[0]
+    return Path(path), audio_type
+
+
+def print_costs(stats: dict[str, Any]) -> None:
+    """Seconds and real-time factor by read-out, and the memory."""
+    audio = stats["audio_seconds"]
+    print(f"{stats['num_utts']} utterances, {audio:.1f} s of audio, {len(stats['skipped'])} too short")
+    print(f"{stats['unit']:>8}  compute s  real-time factor")
+    for number, cost in stats["loops"].items():
+        factor = f"{cost['seconds'] / audio:.5f}" if audio else "-"
+        print(f"{number:>8}  {cost['seconds']:9.2f}  {factor:>16}")
+    wall = f"{stats['wall_seconds']:.2f} s with reading and writing"
+    print(f"features: {stats['feature_seconds']:.2f} s; everything: {wall}")
+    print(f"peak memory: {stats['peak_memory_bytes'] / 2**20:.0f} MiB")
+
+
+def report_failures(failed: dict[str, str], num_keys: int, output_dir: Path) -> int:
+    """Name what could not be read, last, where it is seen; the exit status."""
+    if not failed:
+        return 0
+    names = "".join(f"\n  {key}: {reason}" for key, reason in list(failed.items())[:NUM_NAMED])
+    more = f"\n  ... all in {output_dir}/stats.json" if len(failed) > NUM_NAMED else ""
+    head = f"{len(failed)} of {num_keys} utterances could not be read; the others are in {output_dir}:"
+    logger.error("%s%s%s", head, names, more)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(run_program(main))

@@ -1,0 +1,123 @@
+"""Decodes the utterances of a table in batches by length, writes them in their order, and counts what it cost."""
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from espnet_larm.inference.audio import AudioTable
+from espnet_larm.inference.batching import batches_by_length
+from espnet_larm.inference.machine import describe_machine, peak_memory_bytes
+from espnet_larm.inference.recognizer import Recognizer, Transcript
+from espnet_larm.inference.writer import HypothesisWriter
+
+logger = logging.getLogger(__name__)
+
+# Utterances whose texts are held until they can be written in order; batches are chosen among them.
+WINDOW_SIZE = 2000
+SECONDS_BETWEEN_REPORTS = 10.0
+
+
+class Settings(NamedTuple):
+    """How to decode.
+
+    Attributes:
+        batch_seconds: Padded audio in a batch, above 0.
+        batch_size: Utterances in a batch, 1 or more; None for no bound.
+        num_loops: The last loop; None for the model's own.
+        num_workers: 0 reads audio in turn; otherwise a thread reads ahead.
+    """
+
+    batch_seconds: float = 60.0
+    batch_size: int | None = None
+    num_loops: int | None = None
+    num_workers: int = 1
+
+
+class Tally:
+    """Counts and seconds of a run."""
+
+    def __init__(self, numbers: Sequence[int]) -> None:
+        self.num_utts = 0
+        self.num_samples = 0
+        self.feature_seconds = 0.0
+        self.seconds = dict.fromkeys(numbers, 0.0)
+        self.skipped: dict[str, str] = {}
+        self.failed: dict[str, str] = {}
+        self.start = self.reported = time.perf_counter()
+
+    def report(self, total: int) -> None:
+        """Say now and then how far the run is."""
+        now = time.perf_counter()
+        if now - self.reported >= SECONDS_BETWEEN_REPORTS:
+            self.reported = now
+            logger.info("%d of %d utterances in %.0f s", self.num_utts, total, now - self.start)
+
+    def stats(self, recognizer: Recognizer) -> dict[str, Any]:
+        """What `stats.json` holds."""
+        return {
+            "num_utts": self.num_utts,
+            "audio_seconds": self.num_samples / recognizer.sample_rate_hz,
+            "unit": unit_of(recognizer),
+            "loops": {str(number): {"seconds": seconds} for number, seconds in self.seconds.items()},
+            "feature_seconds": self.feature_seconds,
+            "wall_seconds": time.perf_counter() - self.start,
+            "peak_memory_bytes": peak_memory_bytes(recognizer.device),
+            "skipped": self.skipped,
+            "failed": self.failed,
+            "machine": describe_machine(recognizer.device),
+        }
+
+
+def unit_of(recognizer: Recognizer) -> str:
+    """What read-outs are called."""
+    return "loop" if recognizer.has_loops else "layer"
+
+
+def decode_table(
+    recognizer: Recognizer, table: AudioTable, keys: Sequence[str], settings: Settings, writer: HypothesisWriter
+) -> dict[str, Any]:
+    """Decode and write.
+
+    An utterance that is too short gets an empty hypothesis and is counted as skipped. One whose audio cannot be read
+    gets none and is counted as failed; both are named in the log. The others are decoded.
+
+    Returns:
+        The content of `stats.json`.
+    """
+    tally = Tally(recognizer.read_out_numbers(settings.num_loops))
+    for start in range(0, len(keys), WINDOW_SIZE):
+        window = keys[start : start + WINDOW_SIZE]
+        transcripts: dict[str, Transcript] = {}
+        for loaded in table.load_ahead(_batches(recognizer, table, window, settings), settings.num_workers):
+            for key, reason in loaded.failed.items():
+                logger.error("%s: %s", key, reason)
+            tally.failed.update(loaded.failed)
+            transcripts.update(_decode_batch(recognizer, loaded.waveforms, settings, tally))
+            tally.report(len(keys))
+        for key in window:
+            if key in transcripts:
+                writer.write(key, transcripts[key])
+    return tally.stats(recognizer)
+
+
+def _batches(recognizer: Recognizer, table: AudioTable, keys: Sequence[str], settings: Settings) -> list[list[str]]:
+    lengths = [table.length(key) for key in keys]
+    most_samples = settings.batch_seconds * recognizer.sample_rate_hz
+    return [[keys[index] for index in batch] for batch in batches_by_length(lengths, most_samples, settings.batch_size)]
+
+
+def _decode_batch(
+    recognizer: Recognizer, waveforms: dict[str, Any], settings: Settings, tally: Tally
+) -> Iterator[tuple[str, Transcript]]:
+    transcripts, cost = recognizer.decode(list(waveforms.values()), settings.num_loops)
+    tally.num_utts += len(waveforms)
+    tally.num_samples += sum(map(len, waveforms.values()))
+    tally.feature_seconds += cost.features
+    for number, seconds in cost.read_outs.items():
+        tally.seconds[number] += seconds
+    for key, transcript in zip(waveforms, transcripts, strict=True):
+        if transcript.skipped:
+            logger.warning("%s: %s; its hypothesis is empty", key, transcript.skipped)
+            tally.skipped[key] = transcript.skipped
+        yield key, transcript

@@ -1,0 +1,47 @@
+"""Features computed utterance by utterance, padded afterwards.
+
+ESPnet's STFT reflect-pads the batch, so that the last frames of a shorter utterance differ from the same utterance
+alone by up to 9 nats. Here a batch holds exactly what each utterance gives alone.
+Shapes: B utterances, N samples, T frames, F features.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from espnet2.asr.espnet_model import ESPnetASRModel
+
+
+def min_num_samples(model: ESPnetASRModel) -> int:
+    """Samples below which the front end cannot make a frame: a centred STFT reflects half a window at both ends."""
+    stft = getattr(model.frontend, "stft", None)
+    if stft is None:
+        return 1
+    return stft.n_fft // 2 + 1 if stft.center else stft.n_fft
+
+
+def extract_features(model: ESPnetASRModel, waveform: torch.Tensor) -> torch.Tensor:
+    """Front end and normalisation of one utterance.
+
+    Args:
+        model: In eval mode.
+        waveform: Samples (N,), at least `min_num_samples`, on the model's device and of its dtype.
+
+    Returns:
+        (T, F); (N,) for a model without front end.
+    """
+    xs = waveform.unsqueeze(0)
+    lens = torch.tensor([xs.size(1)], device=xs.device)
+    if model.frontend is not None:
+        xs, lens = model.frontend(xs, lens)
+    if model.normalize is not None:
+        # ESPnet's normalisations write into their argument.
+        xs, lens = model.normalize(xs if model.frontend is not None else xs.clone(), lens)
+    return xs[0, : int(lens)]
+
+
+def pad_features(features: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """One batch (B, T, F), zeros after each end, and the valid frames (B,)."""
+    lens = torch.tensor([len(one) for one in features], device=features[0].device)
+    return pad_sequence(list(features), batch_first=True), lens

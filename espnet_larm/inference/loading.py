@@ -1,0 +1,99 @@
+"""Builds a model from the files of an experiment, and loads its weights strictly.
+
+ESPnet loads with `strict=False`: a checkpoint with other names leaves random weights without a word.
+"""
+
+import argparse
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import yaml
+
+from espnet2.asr.espnet_model import ESPnetASRModel
+
+from espnet_larm.tasks.asr import LarmASRTask
+
+NUM_SHOWN = 5
+
+
+class LoadedModel(NamedTuple):
+    """A model in eval mode, and the options that it was trained with."""
+
+    model: ESPnetASRModel
+    args: argparse.Namespace
+
+
+def load_model(config_file: Path, model_file: Path, device: str, dtype: torch.dtype) -> LoadedModel:
+    """Build and load.
+
+    Args:
+        config_file: The experiment's `config.yaml`.
+        model_file: Weights by name, as ESPnet saves them.
+        device: `cpu`, `cuda`, `cuda:N`.
+        dtype: Of weights and activations.
+
+    Raises:
+        FileNotFoundError: One of the files is missing.
+        ValueError: The config is wrong, or the weights are unreadable or not those of the model.
+    """
+    args = read_config(config_file)
+    model = LarmASRTask.build_model(args)
+    load_weights(model, model_file)
+    return LoadedModel(model.to(device=device, dtype=dtype).eval(), args)
+
+
+def read_config(config_file: Path) -> argparse.Namespace:
+    """The options of a training run.
+
+    Raises:
+        FileNotFoundError: The file is missing.
+        ValueError: It holds no options.
+    """
+    if not config_file.is_file():
+        raise FileNotFoundError(f"{config_file} is missing; --asr_train_config is the experiment's config.yaml.")
+    config = yaml.safe_load(config_file.read_text(encoding="utf-8"))
+    if not isinstance(config, dict) or "token_list" not in config:
+        raise ValueError(f"{config_file} holds no token_list; --asr_train_config is the experiment's config.yaml.")
+    return argparse.Namespace(**config)
+
+
+def load_weights(model: torch.nn.Module, model_file: Path) -> None:
+    """Put the weights of a file into a model, all of them.
+
+    Raises:
+        FileNotFoundError: The file is missing.
+        ValueError: It is unreadable, or names or shapes differ; the message counts and names them.
+    """
+    if not model_file.is_file():
+        raise FileNotFoundError(f"{model_file} is missing; --asr_model_file is valid.loss.ave.pth or N epoch.pth.")
+    try:
+        weights = torch.load(model_file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(
+            f"{model_file} is truncated or holds more than tensors ({error}); train or copy it again."
+        ) from error
+    if differences := _differences(model.state_dict(), weights):
+        raise ValueError(
+            f"{model_file} is not a checkpoint of this configuration: {'; '.join(differences)}. "
+            "Use the config.yaml that stands beside it."
+        )
+    model.load_state_dict(weights, strict=True)
+
+
+def _differences(wanted: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> list[str]:
+    missing = [name for name in wanted if name not in found]
+    unexpected = [name for name in found if name not in wanted]
+    reshaped = [
+        f"{name} {tuple(found[name].shape)} instead of {tuple(wanted[name].shape)}"
+        for name in wanted
+        if name in found and getattr(found[name], "shape", None) != wanted[name].shape
+    ]
+    kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped))
+    return [f"{len(names)} {kind} ({_some(names)})" for kind, names in kinds if names]
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:NUM_SHOWN]) + (", ..." if len(names) > NUM_SHOWN else "")

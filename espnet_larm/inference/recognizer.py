@@ -1,0 +1,259 @@
+"""Speech to text by CTC greedy search, at every read-out of an encoder in one pass.
+
+A batch gives what each utterance gives alone (test_batch_gives_what_each_utterance_gives_alone): features are computed
+per utterance; our encoders ignore padding; utterances for ESPnet's, which do not, share a batch only at equal length.
+Shapes: B utterances, N samples, T frames, F features.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import humanfriendly  # type: ignore[import-untyped]
+import numpy as np
+import torch
+
+from espnet2.asr.espnet_model import ESPnetASRModel
+from espnet2.text.build_tokenizer import build_tokenizer
+
+from espnet_larm.inference.batching import same_length
+from espnet_larm.inference.features import extract_features, min_num_samples, pad_features
+from espnet_larm.inference.loading import load_model
+from espnet_larm.inference.read_outs import has_loops, ignores_padding, read_out_numbers, read_outs
+from espnet_larm.search.ctc import greedy
+from espnet_larm.upstream import TooShortUttError
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_SAMPLE_RATE_HZ = 16000
+
+
+class Hypothesis(NamedTuple):
+    """What was recognised at one read-out.
+
+    Attributes:
+        text: For people.
+        tokens: Of the token list.
+        token_ids: Their ids.
+        score: Log-probability of the best path.
+    """
+
+    text: str
+    tokens: list[str]
+    token_ids: list[int]
+    score: float
+
+
+EMPTY = Hypothesis("", [], [], 0.0)
+
+
+class Transcript(NamedTuple):
+    """What was recognised in one utterance.
+
+    Attributes:
+        hypotheses: By loop or layer, ascending; the last is the result.
+        skipped: Why the utterance could not be encoded, its hypotheses being empty; "" if it was.
+    """
+
+    hypotheses: dict[int, Hypothesis]
+    skipped: str = ""
+
+    @property
+    def best(self) -> Hypothesis:
+        """The hypothesis of the last loop or layer."""
+        return self.hypotheses[max(self.hypotheses)]
+
+    @property
+    def text(self) -> str:
+        """Of the last loop or layer."""
+        return self.best.text
+
+
+class Cost(NamedTuple):
+    """Seconds of compute; reading audio is not in it.
+
+    Attributes:
+        features: Front end and normalisation.
+        read_outs: By loop or layer: features, encoder up to it, and its own greedy search, so what a run costs that
+            stops there.
+    """
+
+    features: float
+    read_outs: dict[int, float]
+
+
+class Recognizer:
+    """A trained CTC model as a transcriber.
+
+    Args:
+        model: In eval mode.
+        tokens_to_text: Joins tokens to a text.
+        sample_rate_hz: Of the audio that it was trained on.
+
+    Raises:
+        ValueError: The model has no CTC head.
+    """
+
+    def __init__(
+        self,
+        model: ESPnetASRModel,
+        tokens_to_text: Callable[[list[str]], str],
+        sample_rate_hz: int = DEFAULT_SAMPLE_RATE_HZ,
+    ) -> None:
+        if model.ctc is None:
+            raise ValueError(
+                "the model has no CTC head (it was trained with model_conf: ctc_weight 0.0); decode it with ESPnet's "
+                "program: python -m espnet_larm --upstream -m espnet2.bin.asr_inference."
+            )
+        self.model = model
+        self.tokens_to_text = tokens_to_text
+        self.sample_rate_hz = sample_rate_hz
+        self.has_loops = has_loops(model.encoder)
+        parameter = next(model.ctc.parameters())
+        self.device, self.dtype = parameter.device, parameter.dtype
+        if not ignores_padding(model):
+            logger.info("%s is not padding-invariant: batches of equal length.", type(model.encoder).__name__)
+
+    @classmethod
+    def from_files(
+        cls,
+        asr_train_config: str | Path,
+        asr_model_file: str | Path,
+        device: str = "cpu",
+        dtype: str = "float32",
+        token_type: str | None = None,
+        bpemodel: str | None = None,
+    ) -> "Recognizer":
+        """Load the model of an experiment.
+
+        Args:
+            asr_train_config: Its `config.yaml`.
+            asr_model_file: Its weights.
+            device: `cpu`, `cuda` or `cuda:N`.
+            dtype: `float16`, `float32` or `float64`.
+            token_type: How tokens make text, as trained by default.
+            bpemodel: The sentencepiece model of `token_type: bpe`, as trained by default.
+
+        Raises:
+            FileNotFoundError: A file is missing.
+            ValueError: The model has no CTC head, or the weights are not those of the configuration.
+        """
+        model, args = load_model(Path(asr_train_config), Path(asr_model_file), device, getattr(torch, dtype))
+        tokenizer = build_tokenizer(token_type or args.token_type or "word", bpemodel or args.bpemodel)
+        fs = (getattr(args, "frontend_conf", None) or {}).get("fs", DEFAULT_SAMPLE_RATE_HZ)
+        return cls(model, tokenizer.tokens2text, humanfriendly.parse_size(fs) if isinstance(fs, str) else fs)
+
+    def check_loops(self, num_loops: int | None) -> None:
+        """Refuse a number of loops that cannot be read out; None stands for the model's own.
+
+        Raises:
+            ValueError: With the allowed numbers, or since the encoder has no loops.
+        """
+        if num_loops is None:
+            return
+        if not self.has_loops:
+            name = type(self.model.encoder).__name__
+            raise ValueError(f"num_loops is {num_loops}, but {name} has no loops; leave the option out.")
+        self.model.encoder.check_loops(num_loops)
+
+    def read_out_numbers(self, num_loops: int | None = None) -> list[int]:
+        """Loops (layers of an encoder without loops) that a transcript has hypotheses of."""
+        return read_out_numbers(self.model.encoder, num_loops)
+
+    def transcribe(
+        self, waveforms: Sequence[np.ndarray | torch.Tensor], num_loops: int | None = None
+    ) -> list[Transcript]:
+        """Recognise utterances together.
+
+        Args:
+            waveforms: Samples (N,) of each, in [-1, 1], at the model's sample rate.
+            num_loops: The last loop; the model's own number by default.
+
+        Raises:
+            ValueError: The number of loops cannot be read out, or a waveform is not one-dimensional.
+        """
+        self.check_loops(num_loops)
+        return self.decode(waveforms, num_loops)[0]
+
+    @torch.inference_mode()
+    def decode(
+        self, waveforms: Sequence[np.ndarray | torch.Tensor], num_loops: int | None = None
+    ) -> tuple[list[Transcript], Cost]:
+        """`transcribe` without its check of num_loops (done once for many batches), and what it cost."""
+        numbers = self.read_out_numbers(num_loops)
+        transcripts: list[Transcript | None] = [None] * len(waveforms)
+        start = self._now()
+        features: dict[int, torch.Tensor] = {}
+        for index, waveform in enumerate(waveforms):
+            if (num_samples := self._check_waveform(waveform)) < min_num_samples(self.model):
+                transcripts[index] = _skipped(numbers, f"{num_samples} samples are too few for a frame")
+            else:
+                samples = torch.as_tensor(waveform).to(device=self.device, dtype=self.dtype)
+                features[index] = extract_features(self.model, samples)
+        feature_seconds = self._now() - start
+        seconds = dict.fromkeys(numbers, 0.0)
+        for group in self._groups(features):
+            for index, transcript in zip(group, self._decode_group(group, features, num_loops, seconds), strict=True):
+                transcripts[index] = transcript
+        cost = Cost(feature_seconds, {number: feature_seconds + spent for number, spent in seconds.items()})
+        return [transcript for transcript in transcripts if transcript is not None], cost
+
+    def _check_waveform(self, waveform: np.ndarray | torch.Tensor) -> int:
+        if waveform.ndim != 1:
+            raise ValueError(f"a waveform has the shape {tuple(waveform.shape)}; allowed: one dimension, samples.")
+        return len(waveform)
+
+    def _groups(self, features: dict[int, torch.Tensor]) -> list[list[int]]:
+        """Indices of utterances that share a batch."""
+        if not features:
+            return []
+        if ignores_padding(self.model):
+            return [list(features)]
+        return list(same_length({index: len(one) for index, one in features.items()}))
+
+    def _decode_group(
+        self, group: list[int], features: dict[int, torch.Tensor], num_loops: int | None, seconds: dict[int, float]
+    ) -> list[Transcript]:
+        """Transcripts of a batch; adds to the seconds of each read-out."""
+        hypotheses: list[dict[int, Hypothesis]] = [{} for _ in group]
+        mark, encoder_seconds = self._now(), 0.0
+        try:
+            for number, hs_pad, hlens in read_outs(
+                self.model, *pad_features([features[index] for index in group]), num_loops
+            ):
+                encoded = self._now()
+                encoder_seconds += encoded - mark
+                for row, hypothesis in zip(hypotheses, self._search(hs_pad, hlens), strict=True):
+                    row[number] = hypothesis
+                mark = self._now()
+                seconds[number] += encoder_seconds + mark - encoded
+        except TooShortUttError as error:
+            if len(group) == 1:
+                return [_skipped(list(seconds), str(error.args[0]))]
+            # One short utterance stops the batch at its start: each goes alone, so that the others get their text.
+            return [
+                transcript
+                for index in group
+                for transcript in self._decode_group([index], features, num_loops, seconds)
+            ]
+        return [Transcript(row) for row in hypotheses]
+
+    def _search(self, hs_pad: torch.Tensor, hlens: torch.Tensor) -> list[Hypothesis]:
+        model = self.model
+        found = greedy(model.ctc.log_softmax(hs_pad), hlens, model.blank_id, sorted({model.sos, model.eos}))
+        hypotheses = []
+        for token_ids, score in zip(found.to_lists(), found.scores.tolist(), strict=True):
+            tokens = [model.token_list[token_id] for token_id in token_ids]
+            hypotheses.append(Hypothesis(self.tokens_to_text(tokens), tokens, token_ids, score))
+        return hypotheses
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+
+def _skipped(numbers: Sequence[int], reason: str) -> Transcript:
+    return Transcript(dict.fromkeys(numbers, EMPTY), reason)
