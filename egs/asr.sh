@@ -13,7 +13,7 @@ set -euo pipefail
 
 egs_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 repository=$(dirname "$egs_dir")
-for helper in log options jobs files asr_parts; do
+for helper in log options jobs training files asr_parts; do
     # shellcheck source=/dev/null
     . "$egs_dir/utils/$helper.sh"
 done
@@ -241,4 +241,5 @@ stage_upload() {
     die "nothing is uploaded from here; stage 14 writes a zip that you can publish as you see fit"
 }
 
-main "$@"
+# On one line: bash reads a script as it goes, and somebody may edit this one during a long run.
+main "$@"; exit

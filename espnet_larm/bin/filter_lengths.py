@@ -1,5 +1,6 @@
 """Stage 4: a formatted set without utterances that are too short, too long or have no transcript.
 
+Example:
     python -m espnet_larm.bin.filter_lengths --in_dir dump/raw/org/train --out_dir dump/raw/train
 
 Dropped utterances are counted and printed; `dropped` in the output folder lists all of them with their reasons.

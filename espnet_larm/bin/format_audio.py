@@ -1,5 +1,6 @@
 """Stage 3: a data folder whose audio ESPnet reads: one rate, mono, plain files or `flac.ark`.
 
+Example:
     python -m espnet_larm.bin.format_audio --in_dir data/test --out_dir dump/raw/test --nj 4
 """
 

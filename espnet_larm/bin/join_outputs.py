@@ -1,5 +1,6 @@
 """End of stage 12: the outputs of parallel decoding jobs into one folder.
 
+Example:
     python -m espnet_larm.bin.join_outputs --input_dirs logdir/output.1 logdir/output.2 --output_dir exp/.../test
 
 `1best_recog/` becomes the folder's own files, `loop<k>/` keep their folders, `stats.json` is summed.

@@ -1,5 +1,6 @@
 """Stage 2: a data folder with copies of itself at other speeds.
 
+Example:
     python -m espnet_larm.bin.perturb_speed --in_dir data/train --out_dir data/train_sp --factors 0.9 1.0 1.1
 """
 
@@ -17,7 +18,7 @@ def get_parser() -> argparse.ArgumentParser:
     """Options of this program."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--in_dir", type=Path, required=True, help="data folder")
-    parser.add_argument("--out_dir", type=Path, required=True, help="data folder to write; its audio goes to data/ in it")
+    parser.add_argument("--out_dir", type=Path, required=True, help="data folder to write; audio goes to data/")
     parser.add_argument("--factors", nargs="+", required=True, help="0.9 is slower; 1.0 keeps ids and paths")
     parser.add_argument("--fs", type=int, default=16000, help="sampling rate of the perturbed audio in Hz")
     parser.add_argument("--nj", type=int, default=1, help="processes")

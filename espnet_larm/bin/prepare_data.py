@@ -1,5 +1,6 @@
 """Stage 1: a corpus into Kaldi data folders.
 
+Example:
     python -m espnet_larm.bin.prepare_data an4 --root downloads/an4 --out data
 """
 

@@ -1,5 +1,6 @@
 """Make the synthetic corpus of egs/mini, in LibriSpeech's layout. Needs the extra `mini` (eSpeak NG, GPL).
 
+Example:
     python -m espnet_larm.bin.synthesise_speech --out downloads/synthetic --minutes 20 --seed 1
 """
 

@@ -1,6 +1,7 @@
 """CMU AN4 (census data: spelled names, numbers, dates): 948 training and 130 test utterances of 84 speakers.
 
-Layout: `etc/an4_{train,test}.{fileids,transcription}`, audio at `flac/<fileid>.flac` or, as CMU packs it, `wav/<fileid>.sph`.
+Layout: `etc/an4_{train,test}.{fileids,transcription}`, audio at `flac/<fileid>.flac` or, as CMU packs it,
+`wav/<fileid>.sph`.
 The dev set is taken from the training part BY SPEAKER, so that no dev speaker is heard in training.
 """
 

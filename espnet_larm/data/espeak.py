@@ -6,7 +6,7 @@ them; `egs/mini` does, to make its corpus.
 
 import ctypes
 import threading
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -59,7 +59,8 @@ class Espeak:
             raise ImportError("Speech synthesis needs eSpeak NG; install it: pip install espeakng-loader") from error
         self._library = ctypes.CDLL(espeakng_loader.get_library_path())
         data_path = str(espeakng_loader.get_data_path()).encode()
-        self.sample_rate = int(self._library.espeak_Initialize(_OUTPUT_SYNCHRONOUS, 0, data_path, _INITIALIZE_DONT_EXIT))
+        arguments = (_OUTPUT_SYNCHRONOUS, 0, data_path, _INITIALIZE_DONT_EXIT)
+        self.sample_rate = int(self._library.espeak_Initialize(*arguments))
         if self.sample_rate <= 0:
             raise OSError(f"eSpeak NG does not start with the data in {data_path.decode()}; reinstall espeakng-loader.")
         self._parts: list[np.ndarray] = []
@@ -68,7 +69,7 @@ class Espeak:
         self._library.espeak_SetSynthCallback(self._callback)
 
     def speak(self, text: str, voice: Voice) -> np.ndarray:
-        """Synthesise a text; the same text and voice give the same samples in the same order of calls.
+        """Synthesise a text; a process that repeats the calls of another gets the same samples.
 
         Args:
             text: English.
@@ -103,7 +104,7 @@ class Espeak:
         ):
             self._library.espeak_SetParameter(parameter, value, 0)
 
-    def _collect(self, samples, num_samples: int, _events) -> int:
+    def _collect(self, samples: Any, num_samples: int, _events: Any) -> int:
         """Called by the library with each piece of speech; 0 means go on."""
         if samples and num_samples > 0:
             self._parts.append(np.ctypeslib.as_array(samples, (num_samples,)).copy())

@@ -5,14 +5,13 @@ A set is either all plain files (data type `sound`) or FLAC files and archive en
 
 import functools
 import hashlib
-import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from espnet_larm.data.archive import Rendered, Rendering, write_archive
 from espnet_larm.data.audio import is_archive_entry, is_command, read_audio
-from espnet_larm.data.kaldi_dir import Utterance, write_tables
+from espnet_larm.data.kaldi_dir import Utterance
 from espnet_larm.data.parallel import map_chunks
 
 NUM_ERRORS_SHOWN = 20
@@ -73,9 +72,11 @@ def format_audio(utterances: Sequence[Utterance], archive_dir: Path, sample_rate
     keep = {entry.id: entry for entry in checked if entry.kind in (plain if all_plain else {"archived", "FLAC"})}
     convert = [item for item in items if item.id not in keep]
     rendered = write_archives(archive_dir, convert, sample_rate, num_jobs)
+    kept_sources = {item.id: item.source for item in items if item.id in keep}
+    kept_lengths = {utterance: entry.num_samples for utterance, entry in keep.items()}
     return Formatted(
-        sources={item.id: item.source for item in items if item.id in keep} | {entry.id: entry.source for entry in rendered},
-        num_samples={entry.id: entry.num_samples for entry in (*keep.values(), *rendered)},
+        sources=kept_sources | {entry.id: entry.source for entry in rendered},
+        num_samples=kept_lengths | {entry.id: entry.num_samples for entry in rendered},
         audio_format="_".join(sorted(plain)).lower() if all_plain else "flac.ark",
         num_converted=len(rendered),
     )
@@ -102,11 +103,8 @@ def write_archives(folder: Path, renderings: Sequence[Rendering], sample_rate: i
             part.unlink()
         raise_if_bad(bad)
     for part in parts:
-        os.replace(part, _final_name(part))
-    return [
-        entry._replace(source=str(_final_name(Path(entry.source.rpartition(":")[0]))) + ":" + entry.source.rpartition(":")[2])
-        for entry in rendered
-    ]
+        part.replace(_final_name(part))
+    return [entry._replace(source=_final_source(entry.source)) for entry in rendered]
 
 
 def remove_unused_archives(folder: Path, sources: Sequence[str]) -> None:
@@ -117,12 +115,13 @@ def remove_unused_archives(folder: Path, sources: Sequence[str]) -> None:
             path.unlink()
 
 
-def raise_if_bad(errors) -> None:
+def raise_if_bad(errors: Iterable[tuple[str, str]]) -> None:
     """Raise one ValueError for all (id, error) pairs whose error is not ""."""
     bad = [f"  {utterance}: {error}" for utterance, error in errors if error]
     if bad:
         more = f"\n  ... and {len(bad) - NUM_ERRORS_SHOWN} more" if len(bad) > NUM_ERRORS_SHOWN else ""
-        raise ValueError(f"{len(bad)} utterances have unusable audio; nothing was written:\n" + "\n".join(bad[:NUM_ERRORS_SHOWN]) + more)
+        shown = "\n".join(bad[:NUM_ERRORS_SHOWN])
+        raise ValueError(f"{len(bad)} utterances have unusable audio; nothing was written:\n{shown}{more}")
 
 
 def _check_chunk(_number: int, items: Sequence[Rendering], sample_rate: int) -> list[Checked]:
@@ -144,6 +143,11 @@ def _check_one(item: Rendering, sample_rate: int) -> Checked:
 
 def _write_chunk(number: int, items: Sequence[Rendering], stem: Path, sample_rate: int) -> list[Rendered]:
     return write_archive(stem.with_name(f".{stem.name}.{number:05d}.flac.ark.part"), items, sample_rate)
+
+
+def _final_source(source: str) -> str:
+    path, _, offset = source.rpartition(":")
+    return f"{_final_name(Path(path))}:{offset}"
 
 
 def _final_name(part: Path) -> Path:

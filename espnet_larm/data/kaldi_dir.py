@@ -3,7 +3,6 @@
 Sorting is by code point, which is what `LC_ALL=C sort` does with UTF-8.
 """
 
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -58,7 +57,7 @@ def write_tables(folder: Path, tables: Mapping[str, Mapping[str, object]]) -> No
         with (folder / f".{name}.part").open("w", encoding="utf-8") as part:
             part.writelines(f"{key} {table[key]}".rstrip() + "\n" for key in sorted(table))
     for name in tables:
-        os.replace(folder / f".{name}.part", folder / name)
+        (folder / f".{name}.part").replace(folder / name)
 
 
 def read_dir(folder: Path) -> list[Utterance]:
@@ -113,7 +112,7 @@ def _check_same_keys(folder: Path, tables: Mapping[str, Mapping[str, str]]) -> N
     wanted = tables["wav.scp"].keys()
     for name, table in tables.items():
         if missing := sorted(wanted - table.keys()):
-            raise ValueError(f"{folder}/{name} lacks {_some(missing)} of {folder}/wav.scp; add the lines or drop those.")
+            raise ValueError(f"{folder}/{name} lacks {_some(missing)} of wav.scp there; add the lines, or drop those.")
         if extra := sorted(table.keys() - wanted):
             number = list(table).index(extra[0]) + 1
             raise ValueError(

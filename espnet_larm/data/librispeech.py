@@ -1,6 +1,6 @@
-"""LibriSpeech's layout: `<split>/<speaker>/<chapter>/<speaker>-<chapter>-<number>.flac` and `<speaker>-<chapter>.trans.txt`.
+"""LibriSpeech's layout: `<split>/<speaker>/<chapter>/` holds `<speaker>-<chapter>-<number>.flac` and one `.trans.txt`.
 
-Also what `data/synthesis.py` writes. A chapter counts as a speaker in `utt2spk` of other toolkits; here a speaker is a reader.
+Also what `data/synthesis.py` writes. Other toolkits may take a chapter for a speaker; here a speaker is a reader.
 """
 
 from collections.abc import Iterable

@@ -6,7 +6,6 @@ Shapes: N samples.
 """
 
 import logging
-import os
 import random
 import shutil
 from pathlib import Path
@@ -97,7 +96,7 @@ def synthesise_corpus(root: Path, minutes: float, seed: int) -> dict[str, float]
     (part / "README").write_text(NOTICE, encoding="utf-8")
     speakers = [f"{reader.id} | {reader.split} | {reader.voice.name}\n" for reader in READERS]
     (part / "SPEAKERS.TXT").write_text("".join(speakers), encoding="utf-8")
-    os.replace(part, root)
+    part.replace(root)
     return made
 
 

@@ -3,6 +3,7 @@
 ESPnet's order: `<blank>` first (CTC hard-wires it to 0), `<unk>`, the tokens, `<sos/eos>` last.
 """
 
+import functools
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -36,9 +37,8 @@ def character_tokens(texts: Iterable[str], non_linguistic: Iterable[str] = ()) -
     symbols = list(non_linguistic)
     counts: Counter[str] = Counter()
     for text in texts:
-        for symbol in symbols:
-            text = text.replace(symbol, "")
-        counts.update(SPACE if character == " " else character for character in text)
+        plain = functools.reduce(lambda rest, symbol: rest.replace(symbol, ""), symbols, text)
+        counts.update(SPACE if character == " " else character for character in plain)
     if not counts:
         raise ValueError("the training text has no characters; a token list needs text (stage 4 writes it).")
     by_frequency = sorted(counts, key=lambda token: (-counts[token], token))

@@ -1,0 +1,96 @@
+"""Reading audio from files, archives and commands, and what is said about damaged ones."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from espnet_larm.data.archive import Rendering, write_archive
+from espnet_larm.data.audio import is_archive_entry, read_audio
+
+MakeAudio = Callable[..., str]
+
+
+def cut(path: str, share: float) -> None:
+    data = Path(path).read_bytes()
+    Path(path).write_bytes(data[: int(len(data) * share)])
+
+
+@pytest.mark.parametrize("name", ["a.flac", "a.wav"])
+def test_samples_are_between_minus_one_and_one(make_audio: MakeAudio, name: str) -> None:
+    header, samples = read_audio(make_audio(name))
+    assert (header.sample_rate, header.num_channels, len(samples)) == (16000, 1, 16000)
+    assert samples.dtype == np.float32 and 0.4 < np.abs(samples).max() <= 0.5
+
+
+def test_channels_are_averaged(make_audio: MakeAudio) -> None:
+    path = make_audio("stereo.wav", channels=2)
+    expected = soundfile.read(path, dtype="float32")[0].mean(axis=1)
+    np.testing.assert_array_equal(read_audio(path).samples, expected)
+
+
+def test_an_archive_entry_is_read(tmp_path: Path, make_audio: MakeAudio) -> None:
+    path = make_audio()
+    done = write_archive(tmp_path / "a.ark", [Rendering("x", path), Rendering("y", path)], 16000)
+    np.testing.assert_array_equal(read_audio(done[1].source).samples, read_audio(path).samples)
+
+
+def test_a_command_is_read(make_audio: MakeAudio) -> None:
+    path = make_audio()
+    np.testing.assert_array_equal(read_audio(f"cat {path} |").samples, read_audio(path).samples)
+
+
+def test_a_failing_command_is_quoted_with_its_last_words() -> None:
+    with pytest.raises(ValueError, match=r"ended with status 1: .*No such file"):
+        read_audio("cat /nowhere.wav |")
+
+
+def test_a_missing_file_is_named() -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere.flac is missing"):
+        read_audio("nowhere.flac")
+
+
+def test_a_missing_archive_is_named() -> None:
+    with pytest.raises(FileNotFoundError, match=r"nowhere.ark is missing \(named as nowhere.ark:12\)"):
+        read_audio("nowhere.ark:12")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.002, 0.5, 0.99])
+@pytest.mark.parametrize("name", ["a.flac", "a.wav"])
+def test_a_truncated_file_is_refused(make_audio: MakeAudio, name: str, share: float) -> None:
+    path = make_audio(name)
+    cut(path, share)
+    with pytest.raises(ValueError, match=f"{name} is truncated"):
+        read_audio(path)
+
+
+def test_a_truncated_archive_is_refused(tmp_path: Path, make_audio: MakeAudio) -> None:
+    done = write_archive(tmp_path / "a.ark", [Rendering("x", make_audio())], 16000)
+    cut(str(tmp_path / "a.ark"), 0.5)
+    with pytest.raises(ValueError, match="is truncated: .* bytes"):
+        read_audio(done[0].source)
+
+
+def test_text_is_no_audio(tmp_path: Path) -> None:
+    (tmp_path / "a.flac").write_text("hello" * 100)
+    with pytest.raises(ValueError, match="truncated or no audio"):
+        read_audio(str(tmp_path / "a.flac"))
+
+
+def test_audio_without_samples_is_refused(make_audio: MakeAudio) -> None:
+    with pytest.raises(ValueError, match="holds no samples"):
+        read_audio(make_audio("a.wav", seconds=0.0))
+
+
+def test_samples_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.array([0.0, np.nan, 0.1]), 16000, subtype="FLOAT")
+    with pytest.raises(ValueError, match="not finite"):
+        read_audio(str(tmp_path / "a.wav"))
+
+
+def test_a_file_whose_name_ends_like_an_archive_entry_is_a_file(make_audio: MakeAudio) -> None:
+    path = make_audio("take.flac")
+    Path(path).rename(path + ":12")
+    assert not is_archive_entry(path + ":12") and is_archive_entry(path + ":13")

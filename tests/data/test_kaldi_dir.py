@@ -1,0 +1,98 @@
+"""Reading and writing Kaldi folders; each damage has its message."""
+
+from pathlib import Path
+
+import pytest
+
+from espnet_larm.data.kaldi_dir import Utterance, read_dir, read_table, write_dir, write_tables
+
+
+def append(path: Path, line: str) -> None:
+    with path.open("a") as file:
+        file.write(line + "\n")
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    utterances = [Utterance("a-1", "a", "x.flac", "HELLO THERE"), Utterance("b-1", "b", "cat y |", "")]
+    write_dir(tmp_path / "set", reversed(utterances))
+    assert read_dir(tmp_path / "set") == utterances
+    assert (tmp_path / "set" / "spk2utt").read_text() == "a a-1\nb b-1\n"
+
+
+def test_lines_are_sorted_by_code_point(tmp_path: Path) -> None:
+    write_tables(tmp_path, {"t": {"b": 1, "a-1": 2, "B": 3, "é": 4, "a1": 5}})
+    assert list(read_table(tmp_path / "t")) == ["B", "a-1", "a1", "b", "é"]
+
+
+def test_other_files_of_the_folder_stay(data_dir: Path) -> None:
+    (data_dir / "notes").write_text("mine")
+    write_dir(data_dir, [Utterance("z-1", "z", "z.flac", "Z")])
+    assert (data_dir / "notes").read_text() == "mine"
+    assert len(read_dir(data_dir)) == 1
+
+
+def test_a_failed_write_leaves_the_earlier_files(data_dir: Path) -> None:
+    before = read_dir(data_dir)
+    with pytest.raises(ValueError, match="two utterances are called z-1"):
+        write_dir(data_dir, [Utterance("z-1", "z", "z.flac", "Z")] * 2)
+    assert read_dir(data_dir) == before
+
+
+def test_a_duplicate_is_named_with_file_and_line(data_dir: Path) -> None:
+    append(data_dir / "text", "ann-1 AGAIN")
+    with pytest.raises(ValueError, match=r"set/text:4: ann-1 was there before"):
+        read_dir(data_dir)
+
+
+def test_a_blank_line_is_named_with_file_and_line(data_dir: Path) -> None:
+    append(data_dir / "wav.scp", "")
+    with pytest.raises(ValueError, match=r"set/wav.scp:4: the line is blank"):
+        read_dir(data_dir)
+
+
+def test_a_transcript_without_audio_is_named_with_file_and_line(data_dir: Path) -> None:
+    append(data_dir / "text", "cid-1 WORD")
+    with pytest.raises(ValueError, match=r"set/text:4: cid-1 not in .*wav.scp"):
+        read_dir(data_dir)
+
+
+def test_audio_without_transcript_is_named(data_dir: Path) -> None:
+    append(data_dir / "wav.scp", "cid-1 c.flac")
+    with pytest.raises(ValueError, match=r"set/text lacks cid-1"):
+        read_dir(data_dir)
+
+
+def test_a_path_that_is_missing_is_named_with_file_and_line(data_dir: Path) -> None:
+    for name, value in (("wav.scp", ""), ("text", " X"), ("utt2spk", " cid")):
+        append(data_dir / name, f"cid-1{value}")
+    with pytest.raises(ValueError, match=r"set/wav.scp:4: cid-1 has no value"):
+        read_dir(data_dir)
+
+
+def test_an_empty_transcript_is_read_as_empty(data_dir: Path) -> None:
+    lines = (data_dir / "text").read_text().replace("ann-2 WORD 2", "ann-2")
+    (data_dir / "text").write_text(lines)
+    assert [utterance.text for utterance in read_dir(data_dir)] == ["WORD 1", "", "WORD 1"]
+
+
+def test_a_missing_file_is_named(data_dir: Path) -> None:
+    (data_dir / "utt2spk").unlink()
+    with pytest.raises(FileNotFoundError, match=r"set/utt2spk is missing"):
+        read_dir(data_dir)
+
+
+def test_segments_are_refused(data_dir: Path) -> None:
+    (data_dir / "segments").write_text("a-1 a 0 1\n")
+    with pytest.raises(ValueError, match="cut utterances are not supported"):
+        read_dir(data_dir)
+
+
+@pytest.mark.parametrize("bad", ["", "a b", "a\t"])
+def test_ids_with_white_space_are_refused(tmp_path: Path, bad: str) -> None:
+    with pytest.raises(ValueError, match="cannot be an id"):
+        write_dir(tmp_path, [Utterance(bad, "s", "a.flac", "X")])
+
+
+def test_an_empty_set_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no utterances to write"):
+        write_dir(tmp_path, [])

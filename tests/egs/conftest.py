@@ -1,0 +1,21 @@
+"""Running shell helpers of egs/utils."""
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def bash(tmp_path: Path) -> Callable[[str], subprocess.CompletedProcess[str]]:
+    """Run a script in an empty folder with all helpers sourced."""
+    helpers = "".join(f". {ROOT}/egs/utils/{name}.sh; " for name in ("log", "options", "jobs", "training", "files"))
+
+    def run(script: str) -> subprocess.CompletedProcess[str]:
+        command = ["bash", "-c", f"set -euo pipefail; {helpers}{script}"]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+
+    return run

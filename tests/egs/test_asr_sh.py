@@ -1,0 +1,116 @@
+"""Stages 1 to 5 of asr.sh on a tiny corpus of noise."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from espnet_larm.data.kaldi_dir import Utterance, read_dir, write_dir
+
+ROOT = Path(__file__).parents[2]
+Recipe = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Recipe:
+    """Run asr.sh in a recipe whose local/data.sh copies folders that are prepared here."""
+    source = tmp_path / "source"
+    for name, rate in (("train", 16000), ("dev", 8000), ("test", 16000)):
+        utterances = []
+        for number in range(3):
+            path = source / "audio" / name / f"{number}.flac"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(path, np.random.default_rng(number).uniform(-0.5, 0.5, rate), rate)
+            utterances.append(Utterance(f"s{number}-u", f"s{number}", str(path), f"WORD {'AB'[number % 2]}"))
+        write_dir(source / name, utterances)
+    (tmp_path / "local").mkdir()
+    (tmp_path / "local/data.sh").write_text(
+        "#!/usr/bin/env bash\nmkdir -p data && cp -r source/{train,dev,test} data/\n"
+    )
+    (tmp_path / "local/data.sh").chmod(0o755)
+
+    def run(*options: str) -> subprocess.CompletedProcess[str]:
+        sets = ["--train_set", "train", "--valid_set", "dev", "--test_sets", "test", "--nj", "1"]
+        command = [str(ROOT / "egs/asr.sh"), *sets, "--python", f"{sys.executable} -m espnet_larm", *options]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+
+    return run
+
+
+def files(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.slow
+def test_stages_1_to_5_make_sets_and_tokens_and_can_be_repeated(recipe: Recipe, tmp_path: Path) -> None:
+    options = ["--stop_stage", "tokens", "--speed_perturb_factors", "0.9 1.0"]
+    done = recipe(*options)
+    assert done.returncode == 0, done.stderr
+    assert "data/train -> data/train_sp" in done.stderr and "stage 5 (tokens) took" in done.stderr
+    assert len(read_dir(tmp_path / "dump/raw/train_sp")) == 6
+    assert {path.parent.name: path.read_text() for path in tmp_path.glob("dump/raw/*/audio_format")} == {
+        "train_sp": "flac.ark\n",
+        "dev": "flac.ark\n",
+        "test": "flac\n",
+    }
+    tokens = (tmp_path / "data/token_list/char/tokens.txt").read_text().split()
+    assert tokens == ["<blank>", "<unk>", "<space>", "D", "O", "R", "W", "A", "B", "<sos/eos>"]
+    before = files(tmp_path / "dump"), files(tmp_path / "data")
+    assert recipe(*options).returncode == 0
+    assert (files(tmp_path / "dump"), files(tmp_path / "data")) == before
+
+
+@pytest.mark.slow
+def test_an_empty_transcript_is_dropped_from_training_and_kept_for_testing(recipe: Recipe, tmp_path: Path) -> None:
+    for name in ("train", "test"):
+        (tmp_path / "source" / name / "text").write_text("s0-u WORD A\ns1-u\ns2-u WORD A\n")
+    done = recipe("--stop_stage", "filter")
+    assert done.returncode == 0, done.stderr
+    assert "dropped s1-u: its transcript is empty" in done.stderr
+    assert [utterance.id for utterance in read_dir(tmp_path / "dump/raw/train")] == ["s0-u", "s2-u"]
+    assert len(read_dir(tmp_path / "dump/raw/test")) == 3
+
+
+@pytest.mark.slow
+def test_a_missing_file_stops_stage_3_with_its_name_and_keeps_what_was_there(recipe: Recipe, tmp_path: Path) -> None:
+    assert recipe("--stop_stage", "3").returncode == 0
+    before = files(tmp_path / "dump/raw/org/train")
+    (tmp_path / "source/audio/train/1.flac").unlink()
+    done = recipe("--stage", "format", "--stop_stage", "format")
+    assert done.returncode == 1
+    assert "1 utterances have unusable audio; nothing was written:\n  s1-u: " in done.stderr
+    del before[tmp_path / "dump/raw/org/train/format_audio.log"]
+    after = files(tmp_path / "dump/raw/org/train")
+    assert {path: after[path] for path in before} == before
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--traning_set", "x"], "unknown option --traning_set; nearest: --train_set"),
+        (["--stage", "trian"], "--stage trian is no stage; nearest: train"),
+        (["--token_type", "word"], "--token_type word is not known; allowed: char, bpe"),
+        (["--use_lm", "true"], "language models come with the decoder that uses them"),
+        (["--nj", "many"], "--nj many must be a whole number"),
+        (["--asr_config", "conf/nowhere.yaml"], "--asr_config conf/nowhere.yaml: no such file in"),
+        (
+            ["--stage", "train", "--stop_stage", "train"],
+            "exp/asr_stats_raw_char/train/speech_shape is missing; run --stage stats",
+        ),
+        (["--stage", "upload"], "nothing is uploaded from here"),
+    ],
+)
+def test_misuse_ends_with_status_2_and_a_sentence(recipe: Recipe, options: list[str], message: str) -> None:
+    done = recipe(*options)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+
+
+def test_stages_can_be_skipped_by_name(recipe: Recipe, tmp_path: Path) -> None:
+    done = recipe("--stop_stage", "speed", "--skip_stages", "data")
+    assert done.returncode == 0 and "stage 1" not in done.stderr
+    assert not (tmp_path / "data").exists()

@@ -1,0 +1,165 @@
+"""The shell helpers: options, jobs, files."""
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Bash = Callable[[str], subprocess.CompletedProcess[str]]
+
+SCRIPT = """#!/usr/bin/env bash
+# What it does.
+set -euo pipefail
+# Options
+# --- General
+ngpu=1  # GPUs
+test_sets=  # names
+skip_train=false  # whether
+# End of options
+hidden=1  # not an option
+"""
+
+
+@pytest.fixture
+def parse(bash: Bash, tmp_path: Path) -> Callable[[str], subprocess.CompletedProcess[str]]:
+    (tmp_path / "script.sh").write_text(SCRIPT)
+    return lambda arguments: bash(
+        f'. ./script.sh; parse_options script.sh {arguments}; echo "$ngpu|$test_sets|$skip_train"'
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments", ["--test_sets 'a b' --ngpu 0", "--test-sets 'a b' --ngpu=0", "--test-sets='a b' --ngpu 0"]
+)
+def test_dashes_underscores_and_equal_signs_are_alike(parse: Bash, arguments: str) -> None:
+    assert parse(arguments).stdout == "0|a b|false\n"
+
+
+def test_an_unknown_option_ends_with_status_2_and_the_nearest_names(parse: Bash) -> None:
+    done = parse("--test_set x")
+    assert done.returncode == 2
+    assert "unknown option --test_set; nearest: --test_sets, " in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--hidden 2", "unknown option --hidden"),
+        ("--ngpu", "--ngpu needs a value"),
+        ("ngpu 1", "got 'ngpu'; options look like --name value"),
+        ("--skip_train yes", "--skip_train is true or false, got 'yes'"),
+    ],
+)
+def test_misuse_ends_with_status_2(parse: Bash, arguments: str, message: str) -> None:
+    done = parse(arguments)
+    assert done.returncode == 2 and message in done.stderr
+
+
+def test_help_shows_header_and_options(parse: Bash) -> None:
+    done = parse("--help")
+    assert done.returncode == 0
+    header, *options = done.stdout.split("\n  --")
+    assert header == "What it does.\n\nGeneral"
+    assert options == ["ngpu (1)\n      GPUs", "test_sets ()\n      names", "skip_train (false)\n      whether\n"]
+
+
+def test_an_option_of_the_recipe_is_taken_out(bash: Bash) -> None:
+    done = bash(
+        'take_option an4_root --ngpu 0 --an4-root "/a b" --stage 3; echo "$an4_root"; printf "<%s>" "${rest[@]}"'
+    )
+    assert done.stdout == "/a b\n<--ngpu><0><--stage><3>"
+
+
+def test_jobs_get_their_numbers_and_logs(bash: Bash, tmp_path: Path) -> None:
+    done = bash("run_jobs title 3 0 logs/x.JOB.log echo part JOB of 3")
+    assert done.returncode == 0 and "title: 3 job(s) done" in done.stderr
+    assert [(tmp_path / f"logs/x.{job}.log").read_text() for job in (1, 2, 3)] == [
+        f"part {job} of 3\n" for job in (1, 2, 3)
+    ]
+
+
+def test_the_first_failing_log_is_shown(bash: Bash) -> None:
+    script = """echo '[ "$1" = 1 ] || { echo reason two; exit 3; }; sleep 1; echo late; exit 4' > job.sh
+        run_jobs title 2 0 x.JOB.log bash job.sh JOB"""
+    done = bash(script)
+    assert done.returncode == 1
+    assert "reason two" in done.stderr and "late" not in done.stderr
+    assert "title: job 2 of 2; its log is x.2.log" in done.stderr
+
+
+def test_no_job_starts_after_a_failure(bash: Bash, tmp_path: Path) -> None:
+    bash("nproc() { echo 1; }; run_jobs title 5 0 x.JOB.log false")
+    assert [path.name for path in tmp_path.glob("x.*.log")] == ["x.1.log"]
+
+
+def test_an_unknown_backend_is_refused(bash: Bash) -> None:
+    done = bash("cmd_backend=pbs; run_jobs title 1 0 x.JOB.log true")
+    assert done.returncode == 2 and "allowed: local, slurm" in done.stderr
+
+
+def test_slurm_gets_an_array_and_the_first_failing_log_is_shown(bash: Bash) -> None:
+    script = """cmd_backend=slurm sbatch_cpu_options="--partition p"
+        sbatch() {
+            echo "sbatch $*" >&2; echo bad > x.2.log; echo 2 > .failed_jobs
+            SLURM_ARRAY_TASK_ID=1 bash "${@: -1}" >&2; return 1
+        }
+        run_jobs title 3 0 x.JOB.log echo hello JOB 'a b'"""
+    done = bash(script)
+    assert "--wait --quiet --job-name title --array 1-3 --output x.%a.log --partition p ./.job.sh" in done.stderr
+    assert "hello 1 a b" in done.stderr
+    assert done.returncode == 1 and "job 2 of 3" in done.stderr
+
+
+def test_a_live_job_is_seen_and_logged_and_its_failure_ends_the_script(bash: Bash, tmp_path: Path) -> None:
+    done = bash("run_live d/x.log bash -c 'echo words; exit 3'; echo not reached")
+    assert done.returncode == 1 and "words" in done.stderr and done.stdout == ""
+    assert (tmp_path / "d/x.log").read_text() == "words\n"
+
+
+def test_training_shows_a_line_an_epoch_and_appends_to_its_log(bash: Bash, tmp_path: Path) -> None:
+    (tmp_path / "lines").write_text(
+        "[vm] INFO: 3/9epoch started. Estimated time to finish: 2 minutes and 5.1 seconds\n"
+        "[vm] INFO: 3epoch results: [train] loss_ctc=9.1, loss=8.2, time=5.3 seconds, total_count=1, "
+        "[valid] loss_ctc=7.7, cer_ctc=0.500, loss=7.6, time=1 seconds, [att_plot] time=1\n"
+    )
+    (tmp_path / "t.log").write_text("earlier\n")
+    done = bash("run_training 0 1 t.log bash -c 'sleep 0.5; cat lines'")
+    assert "epoch 3/9: loss 8.2, valid loss 7.6, valid cer_ctc 0.500; 5.3 seconds, about 2 minutes left" in done.stderr
+    assert (tmp_path / "t.log").read_text().startswith("earlier\n[vm]")
+
+
+def test_a_failed_training_shows_the_end_of_its_log(bash: Bash) -> None:
+    done = bash("run_training 0 1 t.log bash -c 'echo out of memory; exit 7'")
+    assert done.returncode == 1 and "out of memory" in done.stderr and "the same command resumes it" in done.stderr
+
+
+def test_several_machines_need_a_scheduler(bash: Bash) -> None:
+    done = bash("run_training 1 2 t.log true")
+    assert done.returncode == 2 and "--num_nodes 2 needs a scheduler" in done.stderr
+
+
+def test_keys_are_cut_into_parts_of_nearly_one_size(bash: Bash, tmp_path: Path) -> None:
+    (tmp_path / "wav.scp").write_text("".join(f"{key} x\n" for key in "abcde"))
+    assert bash("split_keys wav.scp 2 parts/k").stdout == "2\n"
+    assert [(tmp_path / f"parts/k.{part}.scp").read_text().count("\n") for part in (1, 2)] == [3, 2]
+    assert bash("split_keys wav.scp 9 more/k").stdout == "5\n"
+
+
+def test_a_file_is_found_from_the_recipe_or_the_repository(bash: Bash, tmp_path: Path) -> None:
+    (tmp_path / "repository/conf").mkdir(parents=True)
+    (tmp_path / "repository/conf/a.yaml").touch()
+    assert bash("find_file asr_config conf/a.yaml repository").stdout == "repository/conf/a.yaml\n"
+    done = bash("x=$(find_file asr_config conf/b.yaml repository); echo not reached")
+    assert done.returncode == 2 and "--asr_config conf/b.yaml: no such file in" in done.stderr
+
+
+def test_a_download_is_checked_and_a_complete_file_left_alone(bash: Bash, tmp_path: Path) -> None:
+    (tmp_path / "source").write_text("data")
+    sha256 = "3a6eb0790f39ac87c94f3856b2dd2c5d110e6811602261a9a923d3bb23adc8b7"
+    download = Path(__file__).parents[2] / "egs/utils/download.sh"
+    assert bash(f"{download} file://{tmp_path}/source d/copy {sha256}").returncode == 0
+    assert (tmp_path / "d/copy").read_text() == "data"
+    assert bash(f"{download} file:///nowhere d/copy {sha256}").returncode == 0
+    wrong = bash(f"{download} file:///nowhere d/copy 00")
+    assert wrong.returncode == 2 and "expected 00; move it away" in wrong.stderr
