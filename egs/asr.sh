@@ -9,6 +9,7 @@
 #   ../asr.sh --train_set train --valid_set dev --test_sets "test" --asr_config conf/an4/train_larm.yaml
 #   ../asr.sh ... --stage train --stop_stage score --asr_args "--max_epoch 5"
 # shellcheck disable=SC2034,SC2154 # options and names are shared with utils/asr_parts.sh
+# shellcheck disable=SC2329 # main calls the stages by name
 set -euo pipefail
 
 egs_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -31,7 +32,7 @@ skip_upload=true  # skip stage 15, unless --stage names it
 ngpu=1  # GPUs a node for training; 0 trains on the CPU
 num_nodes=1  # machines for training; more than 1 needs cmd_backend=slurm in cmd.sh
 nj=  # parallel jobs of stages 2, 3 and 10; the number of cores by default
-inference_nj=  # parallel jobs of stage 12; the number of cores by default
+inference_nj=  # parallel jobs of stage 12; the number of cores by default; 1 for undisturbed times
 gpu_inference=false  # decode on GPUs, one a job
 dumpdir=dump  # formatted audio
 expdir=exp  # experiments

@@ -28,4 +28,5 @@ take_option an4_root "$@"
     --feats_normalize utterance_mvn \
     --asr_config conf/an4/train_larm.yaml \
     --inference_config conf/decode_ctc_greedy.yaml \
+    --inference_nj 1 \
     "${rest[@]}"

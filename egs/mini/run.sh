@@ -19,4 +19,5 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
     --feats_normalize utterance_mvn \
     --asr_config conf/mini/train_larm.yaml \
     --inference_config conf/decode_ctc_greedy.yaml \
+    --inference_nj 1 \
     "$@"

@@ -3,11 +3,14 @@
 Example:
     python -m espnet_larm.bin.join_outputs --input_dirs logdir/output.1 logdir/output.2 --output_dir exp/.../test
 
-`1best_recog/` becomes the folder's own files, `loop<k>/` keep their folders, `stats.json` is summed.
+`1best_recog/` becomes the folder's own files, `loop<k>/` keep their folders, `stats.json` is summed. Folders `loop<k>`
+of an earlier decoding that this one does not have are removed, or they would be scored as if they were of this one.
 """
 
 import argparse
 import json
+import re
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +21,8 @@ from espnet_larm.data.kaldi_dir import read_table, write_tables
 
 TABLES = ("text", "token", "token_int", "score")
 BEST = "1best_recog"
+READ_OUT = re.compile(r"(loop|layer)\d+")
+NOT_ADDED = ("peak_", "wall_")
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -37,6 +42,9 @@ def main(cmd: list[str] | None = None) -> int:
     for name in folders:
         target = args.output_dir if name == BEST else args.output_dir / name
         write_tables(target, join_tables([job / name for job in args.input_dirs]))
+    for path in args.output_dir.glob("*/"):
+        if READ_OUT.fullmatch(path.name) and path.name not in folders:
+            shutil.rmtree(path)
     statistics = [json.loads(path.read_text()) for job in args.input_dirs if (path := job / "stats.json").is_file()]
     if statistics:
         (args.output_dir / "stats.json").write_text(json.dumps(join_statistics(statistics), indent=2) + "\n")
@@ -64,10 +72,10 @@ def join_tables(folders: Sequence[Path]) -> dict[str, dict[str, str]]:
 
 
 def join_statistics(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One record of several: numbers are added, `peak...` and shared settings kept as the largest, records joined.
+    """One record of several: numbers are added (of `peak_...` and `wall_...` the largest stays), records joined.
 
     Args:
-        parts: Of the jobs, with alike keys.
+        parts: Of the jobs; texts and settings are taken from the first.
 
     Returns:
         The record of the whole set.
@@ -86,7 +94,7 @@ def _join_values(key: str, first: Any, second: Any) -> Any:
         return first
     if isinstance(first, list):
         return first if first == second else first + second
-    return max(first, second) if key.startswith("peak") else first + second
+    return max(first, second) if key.startswith(NOT_ADDED) else first + second
 
 
 if __name__ == "__main__":

@@ -1,0 +1,64 @@
+"""The outputs of parallel jobs become one folder."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from espnet_larm.bin.join_outputs import join_statistics, main
+
+
+def write_job(folder: Path, keys: list[str], loops: list[int], seconds: float) -> None:
+    for name in ["1best_recog", *(f"loop{loop}" for loop in loops)]:
+        (folder / name).mkdir(parents=True)
+        for table in ("text", "score"):
+            (folder / name / table).write_text("".join(f"{key} {name} {table}\n" for key in keys))
+    stats = {"num_utts": len(keys), "unit": "loop", "peak_memory_bytes": 5 * len(keys), "skipped": {keys[0]: "short"}}
+    stats["loops"] = {str(loop): {"seconds": seconds} for loop in loops}
+    (folder / "stats.json").write_text(json.dumps(stats))
+
+
+def join(folder: Path, num_jobs: int) -> Path:
+    inputs = [str(folder / f"output.{job}") for job in range(1, num_jobs + 1)]
+    assert main(["--input_dirs", *inputs, "--output_dir", str(folder / "test")]) == 0
+    return folder / "test"
+
+
+def test_tables_and_statistics_are_joined(tmp_path: Path) -> None:
+    write_job(tmp_path / "output.1", ["b", "c"], [2, 4], 1.5)
+    write_job(tmp_path / "output.2", ["a"], [2, 4], 0.5)
+    out = join(tmp_path, 2)
+    assert (out / "text").read_text() == "a 1best_recog text\nb 1best_recog text\nc 1best_recog text\n"
+    assert (out / "loop2" / "score").read_text().splitlines()[0] == "a loop2 score"
+    assert json.loads((out / "stats.json").read_text()) == {
+        "num_utts": 3,
+        "unit": "loop",
+        "peak_memory_bytes": 10,
+        "skipped": {"a": "short", "b": "short"},
+        "loops": {"2": {"seconds": 2.0}, "4": {"seconds": 2.0}},
+    }
+
+
+def test_read_outs_of_an_earlier_decoding_go_and_other_folders_stay(tmp_path: Path) -> None:
+    write_job(tmp_path / "output.1", ["a"], [2], 1.0)
+    for name in ("loop6", "loops", "score_wer"):
+        (tmp_path / "test" / name).mkdir(parents=True)
+    out = join(tmp_path, 1)
+    assert sorted(path.name for path in out.glob("*/")) == ["loop2", "loops", "score_wer"]
+
+
+def test_an_utterance_decoded_twice_is_refused(tmp_path: Path) -> None:
+    for job in (1, 2):
+        write_job(tmp_path / f"output.{job}", ["a"], [2], 1.0)
+    with pytest.raises(ValueError, match="a was decoded by another job too"):
+        join(tmp_path, 2)
+
+
+def test_jobs_without_a_result_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "output.1").mkdir()
+    with pytest.raises(FileNotFoundError, match="1best_recog/text is missing"):
+        join(tmp_path, 1)
+
+
+def test_one_record_stays_as_it_is() -> None:
+    assert join_statistics([{"a": 1, "b": {"c": "d"}}]) == {"a": 1, "b": {"c": "d"}}
