@@ -16,6 +16,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
     --valid_set dev \
     --test_sets test \
     --token_type char \
+    --speed_perturb_factors "0.9 1.0 1.1" \
     --feats_normalize utterance_mvn \
     --asr_config conf/mini/train_larm.yaml \
     --inference_config conf/decode_ctc_greedy.yaml \

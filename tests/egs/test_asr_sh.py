@@ -34,7 +34,7 @@ def recipe(tmp_path: Path) -> Recipe:
     (tmp_path / "local/data.sh").chmod(0o755)
 
     def run(*options: str) -> subprocess.CompletedProcess[str]:
-        sets = ["--train_set", "train", "--valid_set", "dev", "--test_sets", "test", "--nj", "1"]
+        sets = ["--train_set", "train", "--valid_set", "dev", "--test_sets", "test", "--nj", "1", "--ngpu", "0"]
         command = [str(ROOT / "egs/asr.sh"), *sets, "--python", f"{sys.executable} -m espnet_larm", *options]
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
 
@@ -113,4 +113,10 @@ def test_misuse_ends_with_status_2_and_a_sentence(recipe: Recipe, options: list[
 def test_stages_can_be_skipped_by_name(recipe: Recipe, tmp_path: Path) -> None:
     done = recipe("--stop_stage", "speed", "--skip_stages", "data")
     assert done.returncode == 0 and "stage 1" not in done.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_more_gpus_than_there_are_is_said_before_anything_runs(recipe: Recipe, tmp_path: Path) -> None:
+    done = recipe("--ngpu", "99")
+    assert done.returncode == 2 and "--ngpu wants 99 GPU(s), nvidia-smi finds" in done.stderr
     assert not (tmp_path / "data").exists()
