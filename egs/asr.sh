@@ -107,7 +107,7 @@ stage_data() {
     log "corpus -> data/{$train_set_plain,$valid_set,${test_sets// /,}}"
     [ -x local/data.sh ] || die "local/data.sh is missing or not executable; a recipe prepares its corpus there"
     # shellcheck disable=SC2086 # local_data_opts holds words
-    local/data.sh $local_data_opts
+    local/data.sh $local_data_opts || fail "local/data.sh; what it said stands above"
 }
 
 stage_speed() {
