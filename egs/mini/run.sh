@@ -11,7 +11,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-../asr.sh \
+exec ../asr.sh \
     --ngpu 0 \
     --train_set train \
     --valid_set dev \
