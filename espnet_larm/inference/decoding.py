@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from espnet_larm.inference.audio import AudioTable
 from espnet_larm.inference.batching import batches_by_length
 from espnet_larm.inference.machine import describe_machine, peak_memory_bytes
-from espnet_larm.inference.recognizer import Recognizer, Transcript
+from espnet_larm.inference.recognizer import GREEDY, Recognizer, Search, Transcript
 from espnet_larm.inference.writer import HypothesisWriter
 
 logger = logging.getLogger(__name__)
@@ -25,6 +25,7 @@ class Settings(NamedTuple):
         batch_seconds: Padded audio in a batch, above 0.
         batch_size: Utterances in a batch, 1 or more; None for no bound.
         num_loops: The last loop; None for the model's own.
+        search: Of the CTC head.
         num_workers: 0 reads audio in turn; otherwise a thread reads ahead.
     """
 
@@ -32,6 +33,7 @@ class Settings(NamedTuple):
     batch_size: int | None = None
     num_loops: int | None = None
     num_workers: int = 1
+    search: Search = GREEDY
 
 
 class Tally:
@@ -110,7 +112,7 @@ def _batches(recognizer: Recognizer, table: AudioTable, keys: Sequence[str], set
 def _decode_batch(
     recognizer: Recognizer, waveforms: dict[str, Any], settings: Settings, tally: Tally
 ) -> Iterator[tuple[str, Transcript]]:
-    transcripts, cost = recognizer.decode(list(waveforms.values()), settings.num_loops)
+    transcripts, cost = recognizer.decode(list(waveforms.values()), settings.num_loops, settings.search)
     tally.num_utts += len(waveforms)
     tally.num_samples += sum(map(len, waveforms.values()))
     tally.feature_seconds += cost.features

@@ -1,4 +1,4 @@
-"""Speech to text by CTC greedy search, at every read-out of an encoder in one pass.
+"""Speech to text by CTC, greedily or with a prefix beam, at every read-out of an encoder in one pass.
 
 A batch gives what each utterance gives alone (test_batch_gives_what_each_utterance_gives_alone): features are computed
 per utterance; our encoders ignore padding; utterances for ESPnet's, which do not, share a batch only at equal length.
@@ -23,6 +23,7 @@ from espnet_larm.inference.features import extract_features, min_num_samples, pa
 from espnet_larm.inference.loading import load_model
 from espnet_larm.inference.read_outs import has_loops, ignores_padding, read_out_numbers, read_outs
 from espnet_larm.search.ctc import greedy
+from espnet_larm.search.ctc_beam import prefix_beam
 from espnet_larm.upstream import TooShortUttError
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ class Hypothesis(NamedTuple):
         text: For people.
         tokens: Of the token list.
         token_ids: Their ids.
-        score: Log-probability of the best path.
+        score: Log-probability of the best path; with a beam, of the text as far as the beam held its alignments.
     """
 
     text: str
@@ -49,16 +50,33 @@ class Hypothesis(NamedTuple):
 EMPTY = Hypothesis("", [], [], 0.0)
 
 
+class Search(NamedTuple):
+    """How the CTC head is searched.
+
+    Attributes:
+        beam_size: Hypotheses in the prefix beam; 1 is greedy search.
+        nbest: Hypotheses that are kept of the last read-out, at most beam_size.
+    """
+
+    beam_size: int = 1
+    nbest: int = 1
+
+
+GREEDY = Search()
+
+
 class Transcript(NamedTuple):
     """What was recognised in one utterance.
 
     Attributes:
         hypotheses: By loop or layer, ascending; the last is the result.
         skipped: Why the utterance could not be encoded, its hypotheses being empty; "" if it was.
+        others: The second best and further hypotheses of the last read-out.
     """
 
     hypotheses: dict[int, Hypothesis]
     skipped: str = ""
+    others: tuple[Hypothesis, ...] = ()
 
     @property
     def best(self) -> Hypothesis:
@@ -163,23 +181,30 @@ class Recognizer:
         return read_out_numbers(self.model.encoder, num_loops)
 
     def transcribe(
-        self, waveforms: Sequence[np.ndarray | torch.Tensor], num_loops: int | None = None
+        self,
+        waveforms: Sequence[np.ndarray | torch.Tensor],
+        num_loops: int | None = None,
+        search: Search = GREEDY,
     ) -> list[Transcript]:
         """Recognise utterances together.
 
         Args:
             waveforms: Samples (N,) of each, in [-1, 1], at the model's sample rate.
             num_loops: The last loop; the model's own number by default.
+            search: Greedy by default.
 
         Raises:
             ValueError: The number of loops cannot be read out, or a waveform is not one-dimensional.
         """
         self.check_loops(num_loops)
-        return self.decode(waveforms, num_loops)[0]
+        return self.decode(waveforms, num_loops, search)[0]
 
     @torch.no_grad()
     def decode(
-        self, waveforms: Sequence[np.ndarray | torch.Tensor], num_loops: int | None = None
+        self,
+        waveforms: Sequence[np.ndarray | torch.Tensor],
+        num_loops: int | None = None,
+        search: Search = GREEDY,
     ) -> tuple[list[Transcript], Cost]:
         """`transcribe` without its check of num_loops (done once for many batches), and what it cost."""
         numbers = self.read_out_numbers(num_loops)
@@ -195,7 +220,8 @@ class Recognizer:
         feature_seconds = self._now() - start
         seconds = dict.fromkeys(numbers, 0.0)
         for group in self._groups(features):
-            for index, transcript in zip(group, self._decode_group(group, features, num_loops, seconds), strict=True):
+            decoded = self._decode_group(group, features, num_loops, search, seconds)
+            for index, transcript in zip(group, decoded, strict=True):
                 transcripts[index] = transcript
         cost = Cost(feature_seconds, {number: feature_seconds + spent for number, spent in seconds.items()})
         return [transcript for transcript in transcripts if transcript is not None], cost
@@ -214,10 +240,16 @@ class Recognizer:
         return list(same_length({index: len(one) for index, one in features.items()}))
 
     def _decode_group(
-        self, group: list[int], features: dict[int, torch.Tensor], num_loops: int | None, seconds: dict[int, float]
+        self,
+        group: list[int],
+        features: dict[int, torch.Tensor],
+        num_loops: int | None,
+        search: Search,
+        seconds: dict[int, float],
     ) -> list[Transcript]:
         """Transcripts of a batch; adds to the seconds of each read-out."""
         hypotheses: list[dict[int, Hypothesis]] = [{} for _ in group]
+        nbest: list[list[Hypothesis]] = []
         mark, encoder_seconds = self._now(), 0.0
         try:
             for number, hs_pad, hlens in read_outs(
@@ -225,8 +257,9 @@ class Recognizer:
             ):
                 encoded = self._now()
                 encoder_seconds += encoded - mark
-                for row, hypothesis in zip(hypotheses, self._search(hs_pad, hlens), strict=True):
-                    row[number] = hypothesis
+                nbest = self._search(hs_pad, hlens, search)
+                for row, found in zip(hypotheses, nbest, strict=True):
+                    row[number] = found[0]
                 mark = self._now()
                 seconds[number] += encoder_seconds + mark - encoded
         except TooShortUttError as error:
@@ -236,18 +269,28 @@ class Recognizer:
             return [
                 transcript
                 for index in group
-                for transcript in self._decode_group([index], features, num_loops, seconds)
+                for transcript in self._decode_group([index], features, num_loops, search, seconds)
             ]
-        return [Transcript(row) for row in hypotheses]
+        return [Transcript(row, others=tuple(found[1:])) for row, found in zip(hypotheses, nbest, strict=True)]
 
-    def _search(self, hs_pad: torch.Tensor, hlens: torch.Tensor) -> list[Hypothesis]:
+    def _search(self, hs_pad: torch.Tensor, hlens: torch.Tensor, search: Search) -> list[list[Hypothesis]]:
+        """The best hypotheses of each utterance, at least one."""
         model = self.model
-        found = greedy(model.ctc.log_softmax(hs_pad), hlens, model.blank_id, sorted({model.sos, model.eos}))
-        hypotheses = []
-        for token_ids, score in zip(found.to_lists(), found.scores.tolist(), strict=True):
-            tokens = [model.token_list[token_id] for token_id in token_ids]
-            hypotheses.append(Hypothesis(self.tokens_to_text(tokens), tokens, token_ids, score))
-        return hypotheses
+        log_probs, no_text = model.ctc.log_softmax(hs_pad), sorted({model.sos, model.eos})
+        if search.beam_size == 1:
+            best = greedy(log_probs, hlens, model.blank_id, no_text)
+            rows = zip(best.to_lists(), best.scores.tolist(), strict=True)
+            return [[self._hypothesis(token_ids, score)] for token_ids, score in rows]
+        log_probs[:, :, no_text] = float("-inf")
+        found = prefix_beam(log_probs, hlens, search.beam_size, model.blank_id)
+        return [
+            [self._hypothesis(*pair) for pair in list(zip(texts, scores, strict=False))[: search.nbest]]
+            for texts, scores in zip(found.to_lists(), found.scores.tolist(), strict=True)
+        ]
+
+    def _hypothesis(self, token_ids: list[int], score: float) -> Hypothesis:
+        tokens = [self.model.token_list[token_id] for token_id in token_ids]
+        return Hypothesis(self.tokens_to_text(tokens), tokens, token_ids, score)
 
     def _now(self) -> float:
         if self.device.type == "cuda":

@@ -1,4 +1,4 @@
-"""Writes hypotheses in ESPnet's layout: `1best_recog/` for the last read-out, and `loop<k>/` for each."""
+"""Writes hypotheses in ESPnet's layout: `1best_recog/`, ... for the last read-out, and `loop<k>/` for each."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,6 @@ from typing import Any, TextIO
 
 from espnet_larm.inference.recognizer import Hypothesis, Transcript
 
-BEST = "1best_recog"
 FILES = ("text", "token", "token_int", "score")
 
 
@@ -18,17 +17,20 @@ class HypothesisWriter:
         output_dir: Made if it is not there. Without `stats.json` in it, a run was not completed.
         unit: `loop` or `layer`, the name of the read-outs' folders.
         numbers: Read-outs; the last is the result. One alone has no folder of its own if `unit` is `layer`.
+        nbest: Hypotheses of the last read-out, `1best_recog/`, `2best_recog/`, ...; an utterance with fewer is not in
+            the later ones.
     """
 
-    def __init__(self, output_dir: Path, unit: str, numbers: list[int]) -> None:
+    def __init__(self, output_dir: Path, unit: str, numbers: list[int], nbest: int = 1) -> None:
         self.output_dir = output_dir
+        self.best = [f"{rank}best_recog" for rank in range(1, nbest + 1)]
         shown = numbers if unit == "loop" or len(numbers) > 1 else []
         self.folders = {number: f"{unit}{number}" for number in shown}
         self.files: dict[Path, TextIO] = {}
 
     def __enter__(self) -> "HypothesisWriter":  # noqa: PYI034
         (self.output_dir / "stats.json").unlink(missing_ok=True)
-        for folder in (BEST, *self.folders.values()):
+        for folder in (*self.best, *self.folders.values()):
             (self.output_dir / folder).mkdir(parents=True, exist_ok=True)
             for name in FILES:
                 path = self.output_dir / folder / name
@@ -37,7 +39,8 @@ class HypothesisWriter:
 
     def write(self, key: str, transcript: Transcript) -> None:
         """Add an utterance to all files."""
-        self._write(BEST, key, transcript.best)
+        for folder, hypothesis in zip(self.best, (transcript.best, *transcript.others), strict=False):
+            self._write(folder, key, hypothesis)
         for number, folder in self.folders.items():
             self._write(folder, key, transcript.hypotheses[number])
 

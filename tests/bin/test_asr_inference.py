@@ -75,6 +75,16 @@ def test_files_hold_one_hypothesis_in_four_forms(decode, tiny_experiment):
         assert float(score[key]) < 0
 
 
+def test_n_best_hypotheses_have_folders_and_fall_in_score(decode):
+    status, out = decode("--beam_size", 4, "--nbest", 3)
+    assert status == 0
+    scores = [read_table(out / f"{rank}best_recog" / "score") for rank in (1, 2, 3)]
+    for key in scores[0]:
+        assert float(scores[0][key]) >= float(scores[1][key]) >= float(scores[2][key])
+    assert (out / "1best_recog" / "text").read_bytes() == (out / "loop4" / "text").read_bytes()
+    assert not (out / "4best_recog").exists()
+
+
 def test_statistics_count_audio_and_cost(decode):
     _, out = decode("--num_loops", 6)
     stats = json.loads((out / "stats.json").read_text())
@@ -167,7 +177,7 @@ def test_wrong_loops_are_refused_before_anything_is_written(decode, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--beam_size", "10"], "beam_size is 10, .*--upstream"),
+        (["--ctc_weight", "0.3"], "ctc_weight is 0.3, .*--upstream"),
         (["--lm_file", "lm.pth"], "lm_file is lm.pth"),
         (["--data_path_and_name_and_type", "text,text,text"], "names speech, text; allowed: speech alone"),
     ],
@@ -178,8 +188,8 @@ def test_wishes_that_cannot_be_met_are_refused(decode, options, message):
 
 
 def test_wishes_in_yaml_are_refused_too(decode, tmp_path):
-    (tmp_path / "beam.yaml").write_text("beam_size: 20\n")
-    with pytest.raises(ValueError, match="beam_size is 20"):
+    (tmp_path / "beam.yaml").write_text("ctc_weight: 0.5\n")
+    with pytest.raises(ValueError, match="ctc_weight is 0.5"):
         decode("--config", tmp_path / "beam.yaml")
 
 
