@@ -13,6 +13,8 @@ import sys
 from collections.abc import Sequence
 
 import torch
+from torch.multiprocessing.spawn import ProcessExitedException
+
 from espnet2.asr.espnet_model import ESPnetASRModel
 from espnet2.tasks.asr import ASRTask
 
@@ -28,7 +30,10 @@ registry.register()
 
 
 class LarmASRTask(ASRTask):
-    """ASRTask that refuses misspelt names and keys, and losses that would miss checkpoint loops; it trains to survive."""
+    """ASRTask that refuses misspelt names and keys, and losses that would miss checkpoint loops.
+
+    Its trainer survives kills, signals, damaged files and full disks.
+    """
 
     trainer = LarmTrainer
 
@@ -38,7 +43,7 @@ class LarmASRTask(ASRTask):
         with sigterm_goes_to_workers():
             try:
                 super().main(args=args, cmd=cmd)
-            except torch.multiprocessing.ProcessExitedException as error:
+            except ProcessExitedException as error:
                 if error.exit_code != REQUEUE_STATUS:
                     raise
                 sys.exit(REQUEUE_STATUS)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any, NamedTuple
 
 import torch
+
 from espnet2.train.reporter import SubReporter
 
 from espnet_larm.train.stopping import iter_shielded

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+
 from espnet2.train.reporter import Reporter
 
 from espnet_larm.train.files import CHECKPOINT, INTERRUPTED, PREVIOUS, is_whole, replace_link, save_synced
@@ -96,8 +97,7 @@ def repair(staging: Staging, reporter: Reporter, criteria: Sequence[Sequence[str
                 best,
             )
             del reporter.stats[best]
-    best = best_epochs(reporter, criteria, num_best)
-    staging.drop_all_but({*best, epoch})
+    staging.drop_all_but(best_epochs(reporter, criteria, num_best) | {epoch})
     replace_link(staging.output_dir / "latest.pth", f"{epoch}epoch.pth")
     for phase, key, mode in criteria:
         if reporter.has(phase, key):

@@ -43,7 +43,7 @@ def sync_folder(folder: Path) -> None:
 
 def replace_link(link: Path, target: str) -> None:
     """Point a symbolic link elsewhere, without an instant in which it is missing."""
-    if link.is_symlink() and os.readlink(link) == target:
+    if link.is_symlink() and str(link.readlink()) == target:
         return
     beside = link.with_name(f".{link.name}.part")
     beside.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from espnet2.train.reporter import SubReporter
 
 
@@ -25,7 +26,7 @@ def capture(reporter: SubReporter, num_batches: int, is_trained: bool) -> dict[s
         "num_batches": num_batches,
         "is_trained": is_trained,
         "random": random.getstate(),
-        "numpy": np.random.get_state(),
+        "numpy": np.random.get_state(),  # noqa: NPY002 - what ESPnet's transforms draw from
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
         "stats": dict(reporter.stats),
@@ -46,7 +47,7 @@ def restore_statistics(reporter: SubReporter, captured: dict[str, Any]) -> None:
 def restore_random(captured: dict[str, Any]) -> None:
     """Put the random states back, after the batches that were used are skipped."""
     random.setstate(captured["random"])
-    np.random.set_state(captured["numpy"])
+    np.random.set_state(captured["numpy"])  # noqa: NPY002
     torch.set_rng_state(captured["torch"])
     if captured["cuda"] is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(captured["cuda"])

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+
 from espnet2.train.reporter import Reporter, SubReporter
 from espnet2.train.trainer import TrainerOptions
 

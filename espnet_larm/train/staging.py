@@ -6,7 +6,6 @@ links to the experiment's, which it averages or drops; what it saves is moved on
 """
 
 import logging
-import os
 import shutil
 from pathlib import Path
 
@@ -84,7 +83,7 @@ class Staging:
         self._move_parameters()
         for path in self.folder.glob("*.pth"):
             if path.is_symlink() and epoch_of(path) is None and path.name != CHECKPOINT:
-                replace_link(self.output_dir / path.name, os.readlink(path))
+                replace_link(self.output_dir / path.name, str(path.readlink()))
         if not is_saved(self.folder / CHECKPOINT):
             return
         self._move_checkpoint()

@@ -14,23 +14,25 @@ REQUEUE_STATUS = 75
 
 
 class StopRequest:
-    """Whether a SIGTERM has come; a context manager, inside which the signal only asks."""
+    """Whether a SIGTERM has come while it was listened to."""
 
     def __init__(self) -> None:
         self.is_made = False
-        self._previous: Any = None
 
-    def __enter__(self) -> "StopRequest":
+    @contextlib.contextmanager
+    def listen(self) -> Iterator[None]:
+        """Let a SIGTERM be noted, and do nothing else."""
         # Python hands signals to the main thread alone and lets no other thread set handlers.
-        if threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGTERM, self._ask)
-        return self
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        previous = signal.signal(signal.SIGTERM, self._note)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, previous)
 
-    def __exit__(self, *_: object) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGTERM, self._previous)
-
-    def _ask(self, _signal: int, _frame: FrameType | None) -> None:
+    def _note(self, _signal: int, _frame: FrameType | None) -> None:
         self.is_made = True
 
 

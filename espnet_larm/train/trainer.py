@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+
 from espnet2.train.distributed_utils import DistributedOption
 from espnet2.train.reporter import Reporter, SubReporter
 from espnet2.train.trainer import Trainer, TrainerOptions
@@ -64,7 +65,7 @@ class LarmTrainer(Trainer):
         """
         logger.info(describe_batches(train_iter_factory, trainer_options.accum_grad, distributed_option))
         session = Session(trainer_options, distributed_option.distributed)
-        with session.stop:
+        with session.stop.listen():
             session.open()
             cls.session = session
             try:
