@@ -28,15 +28,15 @@ def switch_on() -> None:
     # cuBLAS reads it when it starts; torch refuses matrix products without it.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
-    logger.info(
-        "Deterministic mode: torch refuses operations that are not (torch.use_deterministic_algorithms), the CTC loss "
-        "is computed on the CPU. The same command gives the same bits on the same machine, at the price of speed."
-    )
 
 
 def use_deterministic_losses(model: torch.nn.Module) -> None:
-    """Replace torch's CTC losses inside a model by those on the CPU."""
+    """Replace torch's CTC losses inside a model by those on the CPU, and say what the mode means."""
     for module in list(model.modules()):
         for name, child in module.named_children():
             if type(child) is torch.nn.CTCLoss:
                 setattr(module, name, CTCLossOnCPU(child.blank, child.reduction, child.zero_infinity))
+    logger.info(
+        "Deterministic mode: torch refuses operations that are not (torch.use_deterministic_algorithms), the CTC loss "
+        "is computed on the CPU. The same command gives the same bits on the same machine, at the price of speed."
+    )
