@@ -74,7 +74,14 @@ class Trainings:
             env=environment,
         )
 
-    def run(self, output_dir: Path, *options: str, fault: dict[str, Any] | None = None, upstream: bool = False) -> int:
+    def run(
+        self,
+        output_dir: Path,
+        *options: str,
+        fault: dict[str, Any] | None = None,
+        upstream: bool = False,
+        num_processes: int = 1,
+    ) -> int:
         """Train or resume; the exit status, negative after a signal. The log is `<output_dir>.log`."""
         argv = ["--config", str(self._config), "--output_dir", str(output_dir), "--resume", "true", "--ngpu", "0"]
         for name in ("train", "valid"):
@@ -82,7 +89,13 @@ class Trainings:
             argv += [f"--{name}_data_path_and_name_and_type", f"{folder}/wav.scp,speech,sound"]
             argv += [f"--{name}_data_path_and_name_and_type", f"{folder}/text,text,text"]
             argv += [f"--{name}_shape_file", f"{folder}/wav.scp"]
-        job = {"argv": [*argv, *options], "log": f"{output_dir}.log", "fault": fault, "upstream": upstream}
+        job = {
+            "argv": [*argv, *options],
+            "log": f"{output_dir}.log",
+            "fault": fault,
+            "upstream": upstream,
+            "num_processes": num_processes,
+        }
         assert self._forker.stdin is not None and self._forker.stdout is not None
         self._forker.stdin.write(json.dumps(job) + "\n")
         self._forker.stdin.flush()
@@ -133,6 +146,14 @@ def undisturbed(trainings: Trainings) -> Path:
     """The folder of a training that nothing happened to."""
     folder = trainings.folder / "undisturbed"
     assert trainings.run(folder) == 0, trainings.log(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def undisturbed_pair(trainings: Trainings) -> Path:
+    """The folder of a training of two processes that nothing happened to."""
+    folder = trainings.folder / "undisturbed_pair"
+    assert trainings.run(folder, num_processes=2) == 0, trainings.log(folder)
     return folder
 
 

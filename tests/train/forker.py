@@ -1,7 +1,7 @@
 """Runs trainings as processes of their own without importing ESPnet (12 s) for each: imports once, then forks.
 
-Reads a JSON line a training from stdin, {"argv", "log", "upstream", "fault"}, and answers each with its exit status (negative: the
-signal). A fault is one of
+Reads a JSON line a training from stdin, {"argv", "log", "upstream", "num_processes", "fault"}, and answers each with its
+exit status (negative: the signal), the highest if there are several processes. A fault is one of
 
     {"at": "forward", "nth": 7, "do": "kill"}                        before the model's 7th batch, validation included
     {"at": "step", "nth": 3, "do": "kill"}                           before the optimiser's 3rd step
@@ -9,7 +9,7 @@ signal). A fault is one of
     {"at": "move", "nth": 4, "do": "kill"}                           before the 4th rename
     {"at": "link", "file": "latest.pth", "nth": 1, "do": "kill"}     before ESPnet makes a link
 
-`do` is kill (SIGKILL), term (SIGTERM to the process), term_group (to it and its workers), full (the disk takes half of
+It happens in the last process. `do` is kill (SIGKILL), term (SIGTERM to the process), term_group (to it and its workers), full (the disk takes half of
 the file) or nan (the loss of that forward).
 """
 
@@ -99,21 +99,21 @@ def inject_into_save(torch, fault):
     torch.save = before_nth(save, fault["nth"], on_save, lambda _, path, *rest: path.name == fault["file"])
 
 
-def train(job):
+def train(job, rank):
     """The forked child: never returns."""
     status = 1
     try:
         os.setpgrp()
-        log = os.open(job["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        log = os.open(job["log"] + (f".{rank}" if rank else ""), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1)
         os.dup2(log, 2)
-        if job["fault"]:
+        if job["fault"] and rank == job["num_processes"] - 1:
             inject(job["fault"])
         from espnet2.tasks.asr import ASRTask
 
         from espnet_larm.tasks.asr import LarmASRTask
 
-        (ASRTask if job["upstream"] else LarmASRTask).main(cmd=job["argv"])
+        (ASRTask if job["upstream"] else LarmASRTask).main(cmd=[*job["argv"], *processes(job, rank)])
         status = 0
     except SystemExit as exit_:
         status = exit_.code or 0
@@ -125,6 +125,15 @@ def train(job):
         os._exit(status)
 
 
+def processes(job, rank):
+    """ESPnet's options for several processes that talk over gloo."""
+    if job["num_processes"] == 1:
+        return []
+    store = f"{job['log']}.{os.getppid()}.{job['number']}"
+    place = ["--dist_rank", str(rank), "--dist_world_size", str(job["num_processes"])]
+    return [*place, "--dist_backend", "gloo", "--dist_init_method", f"file://{store}"]
+
+
 def main():
     # ESPnet prints when it is imported.
     answers = os.fdopen(os.dup(1), "w")
@@ -134,11 +143,15 @@ def main():
     import espnet_larm.tasks.asr  # noqa: F401
 
     torch.set_num_threads(1)
-    for line in sys.stdin:
-        child = os.fork()
-        if child == 0:
-            train(json.loads(line))
-        answers.write(f"{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}\n")
+    for number, line in enumerate(sys.stdin):
+        job = {**json.loads(line), "number": number}
+        children = []
+        for rank in range(job["num_processes"]):
+            children.append(os.fork())
+            if children[-1] == 0:
+                train(job, rank)
+        statuses = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+        answers.write(f"{max(statuses, key=abs)}\n")
         answers.flush()
 
 

@@ -44,6 +44,32 @@ def test_sigterm_to_loader_workers_too_loses_nothing(trainings, tmp_path):
     assert trainings.outcome(folders[1]) == trainings.outcome(folders[0])
 
 
+@pytest.mark.parametrize("nth", [3, 9, 13], ids=["in_the_first_epoch", "in_the_second", "in_validation"])
+def test_sigterm_to_one_of_two_processes_ends_both(trainings, undisturbed_pair, tmp_path, nth):
+    folder = tmp_path / "interrupted"
+    fault = {"at": "forward", "nth": nth, "do": "term"}
+    assert trainings.run(folder, fault=fault, num_processes=2) == 75, trainings.log(folder)
+    assert trainings.run(folder, num_processes=2) == 0, trainings.log(folder)
+    assert trainings.outcome(folder) == trainings.outcome(undisturbed_pair)
+
+
+def test_two_processes_resume_to_the_same_model(trainings, undisturbed_pair, tmp_path):
+    folder = tmp_path / "killed"
+    # The first process, which saves, ends with an error when the other one is gone.
+    fault = {"at": "forward", "nth": 9, "do": "kill"}
+    assert trainings.run(folder, fault=fault, num_processes=2) == -9, trainings.log(folder)
+    assert trainings.run(folder, num_processes=2) == 0, trainings.log(folder)
+    assert trainings.outcome(folder) == trainings.outcome(undisturbed_pair)
+
+
+def test_epoch_in_progress_of_two_processes_starts_again_with_one(trainings, tmp_path):
+    folder = tmp_path / "interrupted"
+    fault = {"at": "forward", "nth": 9, "do": "term"}
+    assert trainings.run(folder, fault=fault, num_processes=2) == 75, trainings.log(folder)
+    assert trainings.run(folder) == 0, trainings.log(folder)
+    assert "holds an epoch in progress of 2 processes; this training has 1" in trainings.log(folder)
+
+
 def test_interrupted_training_that_is_killed_next_resumes_to_the_same_model(trainings, undisturbed, tmp_path):
     folder = tmp_path / "interrupted"
     assert trainings.run(folder, fault={"at": "forward", "nth": 10, "do": "term"}) == 75
