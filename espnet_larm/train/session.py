@@ -13,6 +13,7 @@ from espnet2.train.trainer import TrainerOptions
 from espnet_larm.train import disk, progress
 from espnet_larm.train.batches import Batch, TrainingBatches
 from espnet_larm.train.checkpoints import newest, read_progress, read_states, repair
+from espnet_larm.train.curves import draw_curves
 from espnet_larm.train.files import CHECKPOINT, INTERRUPTED, save_synced
 from espnet_larm.train.staging import Staging
 from espnet_larm.train.stopping import REQUEUE_STATUS, StopRequest
@@ -101,6 +102,7 @@ class Session:
         self._running, self._reporter, self._is_trained = running, reporter, False
         if self._rank == 0:
             self.staging.publish()
+            self._draw()
         self.check_room()
         for optimizer in running.optimizers:
             # ESPnet leaves the gradients of an incomplete step at an epoch's end, which a resumed run would not have.
@@ -172,6 +174,12 @@ class Session:
         """Publish the last epoch and the averages."""
         if self._rank == 0:
             self.staging.close()
+            self._draw()
+
+    def _draw(self) -> None:
+        checkpoint = self.staging.output_dir / CHECKPOINT
+        if self._options.use_matplotlib and checkpoint.exists():
+            draw_curves(read_states(checkpoint)["reporter"]["stats"], checkpoint.parent / "images/curves.png")
 
     def _is_asked_anywhere(self) -> bool:
         if not self._distributed:

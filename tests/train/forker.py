@@ -53,6 +53,7 @@ def before_nth(function, nth, action, matches=lambda *_: True):
 
 def inject(fault):
     import torch
+
     from espnet2.asr.espnet_model import ESPnetASRModel
 
     nth, do = fault["nth"], fault["do"]
@@ -65,6 +66,7 @@ def inject(fault):
                 loss, stats, weight = forward(*arguments, **options)
                 stats["loss"] = stats["loss"] * float("nan")
                 return loss * float("nan"), stats, weight
+            return None
 
         ESPnetASRModel.forward = before_nth(forward, nth, on_forward)
     elif fault["at"] == "step":
@@ -117,7 +119,7 @@ def train(job, rank):
         status = 0
     except SystemExit as exit_:
         status = exit_.code or 0
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - as Python itself does
         traceback.print_exc()
     finally:
         sys.stdout.flush()

@@ -73,7 +73,9 @@ def test_epoch_in_progress_of_two_processes_starts_again_with_one(trainings, tmp
 def test_interrupted_training_that_is_killed_next_resumes_to_the_same_model(trainings, undisturbed, tmp_path):
     folder = tmp_path / "interrupted"
     assert trainings.run(folder, fault={"at": "forward", "nth": 10, "do": "term"}) == 75
-    assert trainings.run(folder, fault={"at": "save", "file": "2epoch.pth", "nth": 1, "when": "half", "do": "kill"}) == -9
+    assert (
+        trainings.run(folder, fault={"at": "save", "file": "2epoch.pth", "nth": 1, "when": "half", "do": "kill"}) == -9
+    )
     assert trainings.run(folder) == 0, trainings.log(folder)
     assert trainings.outcome(folder) == trainings.outcome(undisturbed)
 
