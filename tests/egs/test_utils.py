@@ -137,7 +137,8 @@ def test_a_failed_training_shows_the_end_of_its_log(bash: Bash) -> None:
 
 SRUN = """
 mkdir bin; PATH=$PWD/bin:$PATH cmd_backend=slurm
-printf '#!/bin/sh\\necho "$@" >> srun.log; [ $(wc -l < srun.log) -gt %s ] || exit 75\\n' {} > bin/srun; chmod +x bin/srun
+printf '#!/bin/sh\\necho "$@" >> srun.log; [ $(wc -l < srun.log) -gt %s ] || exit 75\\n' {} > bin/srun
+chmod +x bin/srun
 """
 
 

@@ -1,7 +1,7 @@
 """Runs trainings as processes of their own without importing ESPnet (12 s) for each: imports once, then forks.
 
-Reads a JSON line a training from stdin, {"argv", "log", "upstream", "num_processes", "fault"}, and answers each with its
-exit status (negative: the signal), the highest if there are several processes. A fault is one of
+Reads a JSON line a training from stdin, {"argv", "log", "upstream", "num_processes", "fault"}, and answers each with
+its exit status (negative: the signal), the highest if there are several processes. A fault is one of
 
     {"at": "forward", "nth": 7, "do": "kill"}                        before the model's 7th batch, validation included
     {"at": "step", "nth": 3, "do": "kill"}                           before the optimiser's 3rd step
@@ -9,8 +9,8 @@ exit status (negative: the signal), the highest if there are several processes. 
     {"at": "move", "nth": 4, "do": "kill"}                           before the 4th rename
     {"at": "link", "file": "latest.pth", "nth": 1, "do": "kill"}     before ESPnet makes a link
 
-It happens in the last process. `do` is kill (SIGKILL), term (SIGTERM to the process), term_group (to it and its workers), full (the disk takes half of
-the file) or nan (the loss of that forward).
+It happens in the last process. `do` is kill (SIGKILL), term (SIGTERM to the process), term_group (to it and its
+workers), full (the disk takes half of the file) or nan (the loss of that forward).
 """
 
 import io
