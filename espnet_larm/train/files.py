@@ -4,7 +4,6 @@ A rename replaces a file in one step, so that a kill or a power cut leaves the o
 """
 
 import os
-import pickle
 import re
 import zipfile
 import zlib
@@ -76,5 +75,5 @@ def is_whole(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, pickle.PickleError):
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError):
         return False
