@@ -110,8 +110,8 @@ def read_audio(source: str) -> Audio:
             samples = file.read(dtype="float32", always_2d=True)
             promised = file.frames
     except soundfile.LibsndfileError as error:
-        kind, content = _describe_content(source)
-        raise AudioError(kind, f"{source} is truncated or no audio ({error}): {content}") from error
+        kind, what = _describe_content(source, str(error))
+        raise AudioError(kind, f"{source} {what}") from error
     if len(samples) == 0:
         raise AudioError("no-samples", f"{source} holds no samples")
     if len(samples) < promised:
@@ -125,18 +125,21 @@ def read_audio(source: str) -> Audio:
     return Audio(header, samples.mean(axis=1) if header.num_channels > 1 else samples[:, 0])
 
 
-def _describe_content(source: str) -> tuple[str, str]:
+def _describe_content(source: str, error: str) -> tuple[str, str]:
     """What cannot be decoded, by its first bytes: kind of problem and words."""
+    damaged = "damaged-audio", f"is truncated or damaged ({error})"
     if is_command(source):
-        return "no-audio", "what the command wrote"
+        return "no-audio", f"writes no audio ({error})"
     if is_archive_entry(source):
-        return "damaged-audio", "the archive is damaged"
+        return damaged
     with Path(source).open("rb") as file:
         head = file.read(1024)
+    if not head:
+        return "empty-audio-file", "is truncated to 0 bytes"
     for pattern, kind, content in FOREIGN_CONTENT:
         if pattern.match(head):
-            return kind, f"it is {content}"
-    return "no-audio", "its first bytes are those of no known format"
+            return damaged if kind == "damaged-audio" else (kind, f"is no audio: it is {content}")
+    return "no-audio", f"is no audio ({error})"
 
 
 def _open(source: str) -> BinaryIO:
@@ -146,7 +149,10 @@ def _open(source: str) -> BinaryIO:
         return io.BytesIO(_read_archive_entry(source))
     if not Path(source).is_file():
         raise MissingAudioError("missing-audio", f"{source} is missing", "restore the file, or remove its line")
-    stream = Path(source).open("rb")  # noqa: SIM115  # the caller closes it
+    try:
+        stream = Path(source).open("rb")  # noqa: SIM115  # the caller closes it
+    except PermissionError as error:
+        raise AudioError("unreadable-audio", f"you may not read {source}", "chmod u+r it") from error
     try:
         _check_wav_is_whole(source, stream)
     except AudioError:

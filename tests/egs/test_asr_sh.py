@@ -82,8 +82,7 @@ def test_a_missing_file_stops_stage_3_with_its_name_and_keeps_what_was_there(rec
     (tmp_path / "source/audio/train/1.flac").unlink()
     done = recipe("--stage", "format", "--stop_stage", "format")
     assert done.returncode == 1
-    assert "1 utterances have unusable audio; nothing was written:\n  s1-u: " in done.stderr
-    del before[tmp_path / "dump/raw/org/train/format_audio.log"]
+    assert "data/train/wav.scp:2: s1-u: " in done.stderr and "1.flac is missing" in done.stderr
     after = files(tmp_path / "dump/raw/org/train")
     assert {path: after[path] for path in before} == before
 

@@ -107,6 +107,14 @@ def scan_table(path: Path, report: Report, check_line: CheckLine) -> Table | Non
     return Table(path, scan.is_sorted)
 
 
+def find_lines(path: Path, keys: Iterable[str]) -> dict[str, int]:
+    """Id -> number of its line, for those of `keys` that are in the file."""
+    wanted = set(keys)
+    with path.open("rb") as raw_lines:
+        lines = (parse_line(raw, number) for number, raw in enumerate(raw_lines, 1))
+        return {line.key: line.number for line in lines if line and line.key in wanted}
+
+
 def find_file_problem(path: Path) -> Finding | None:
     """What keeps a file from being read as lines."""
     if path.is_symlink() and not path.exists():
