@@ -58,6 +58,23 @@ check_options() {
     [ "$nj" -ge 1 ] && [ "$inference_nj" -ge 1 ] || die "--nj and --inference_nj must be at least 1"
 }
 
+check_gpus() { # before hours of preparation are spent; with a scheduler they are elsewhere
+    [ "$cmd_backend" = local ] || return 0
+    will_run 11 && need_gpus ngpu "$ngpu" "--ngpu 0 trains on the CPU"
+    will_run 12 && "$gpu_inference" && need_gpus gpu_inference 1 "leave it out to decode on the CPU"
+    return 0
+}
+
+will_run() { # NUMBER
+    [ "$stage" -le "$1" ] && [ "$1" -le "$stop_stage" ] && ! is_skipped "$1"
+}
+
+need_gpus() { # OPTION NUMBER ADVICE
+    local found
+    found=$(nvidia-smi --list-gpus 2>/dev/null | wc -l) || true
+    [ "$found" -ge "$2" ] || die "--$1 wants $2 GPU(s), nvidia-smi finds $found here; $3"
+}
+
 set_up() { # Python, and the recipe's own path.sh and cmd.sh
     local file
     for file in ./path.sh ./cmd.sh; do

@@ -11,7 +11,6 @@ are; without it they are left out.
 import argparse
 import itertools
 import json
-import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,11 +22,13 @@ from espnet_larm.bin._program import run_program
 from espnet_larm.data.kaldi_dir import read_table
 from espnet_larm.scoring.alignment import split_characters, split_words
 from espnet_larm.scoring.bootstrap import MIN_SPEAKERS, Grouping, group_utterances
+from espnet_larm.scoring.experiment import read_out_folders
 from espnet_larm.scoring.sclite import format_result
 from espnet_larm.scoring.scores import Difference, Scores, as_json, compare, name_some, score
 from espnet_larm.scoring.tokens import token_splitter
 
-READ_OUT = re.compile(r"(loop|layer)(\d+)")
+# The folder itself, with the text of the last read-out.
+LAST = "last"
 Splitters = Mapping[str, Callable[[str], list[str]]]
 
 
@@ -47,7 +48,7 @@ def main(cmd: list[str] | None = None) -> int:
     args = get_parser().parse_args(cmd)
     references = read_table(args.ref_dir / "text")
     utt2spk = read_table(args.ref_dir / "utt2spk") if (args.ref_dir / "utt2spk").is_file() else {}
-    folders = read_out_folders(args.hyp_dir)
+    folders = {**read_out_folders(args.hyp_dir), LAST: args.hyp_dir}
     hypotheses = {name: read_table(folder / "text") for name, folder in folders.items()}
     grouping = group_utterances(list(references), utt2spk)
     say_what_is_odd(references, hypotheses, grouping)
@@ -61,16 +62,10 @@ def main(cmd: list[str] | None = None) -> int:
             write(
                 folder / f"score_{unit}",
                 format_result(title, scores[name].alignments, speaker_of),
-                as_json(unit, scores[name], missing, differences if name == "last" else []),
+                as_json(unit, scores[name], missing, differences if name == LAST else []),
             )
         print_table(unit, scores, differences)
     return 0
-
-
-def read_out_folders(hyp_dir: Path) -> dict[str, Path]:
-    """`loop2`, `loop4`, ... in order, then `last`, which is the folder itself."""
-    found = [(int(match[2]), path) for path in hyp_dir.glob("*/") if (match := READ_OUT.fullmatch(path.name))]
-    return {**{path.name: path for _, path in sorted(found)}, "last": hyp_dir}
 
 
 def splitters(args: argparse.Namespace) -> Splitters:
@@ -94,7 +89,7 @@ def say_what_is_odd(
 ) -> None:
     """Missing hypotheses, empty references, too few speakers: on stderr, since the table hides them."""
     for name, table in hypotheses.items():
-        if name == "last" and len(hypotheses) > 1:
+        if name == LAST and len(hypotheses) > 1:
             continue  # the last of the others
         if missing := [utterance for utterance in references if utterance not in table]:
             print(
@@ -117,7 +112,7 @@ def say_what_is_odd(
 
 def compare_in_order(scores: Mapping[str, Scores]) -> list[Difference]:
     """From each read-out to the next."""
-    names = [name for name in scores if name != "last"]
+    names = [name for name in scores if name != LAST]
     return [compare(before, after, scores) for before, after in itertools.pairwise(names)]
 
 
@@ -132,7 +127,7 @@ def write(folder: Path, result: str, scores: Mapping[str, Any]) -> None:
 def print_table(unit: str, scores: Mapping[str, Scores], differences: list[Difference]) -> None:
     """Rates of all read-outs, and what changes from each to the next."""
     print(f"{unit.upper()} %      Snt    Wrd   Corr    Sub    Del    Ins    Err  S.Err   95 % interval of Err")
-    shown = [name for name in scores if name != "last"] or ["last"]
+    shown = [name for name in scores if name != LAST] or [LAST]
     for name in shown:
         total, (low, high) = scores[name].total, scores[name].interval
         parts = (total.correct, total.substitutions, total.deletions, total.insertions, total.errors)

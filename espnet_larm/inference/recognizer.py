@@ -177,7 +177,7 @@ class Recognizer:
         self.check_loops(num_loops)
         return self.decode(waveforms, num_loops)[0]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def decode(
         self, waveforms: Sequence[np.ndarray | torch.Tensor], num_loops: int | None = None
     ) -> tuple[list[Transcript], Cost]:

@@ -1,0 +1,146 @@
+"""Stage 13, after scoring: RESULTS.md and a picture of all that was scored in an experiment's folder.
+
+    python -m espnet_larm.bin.results --exp_dir exp/asr_x
+
+Writes `RESULTS.md` (tables by set and loop with intervals and real-time factors, and what they came from: commit,
+configuration, command, seed, data, machine, date, versions) and `images/wer_by_loops.png`.
+"""
+
+import argparse
+import datetime as dt
+import importlib.metadata
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+import espnet_larm
+from espnet_larm.bin._program import run_program
+from espnet_larm.inference.machine import describe_machine
+from espnet_larm.scoring.experiment import SetResult, find_results
+from espnet_larm.scoring.picture import draw_wer
+from espnet_larm.scoring.tables import format_tables
+
+ROOT = Path(espnet_larm.__file__).resolve().parents[1]
+PICTURE = "images/wer_by_loops.png"
+PACKAGES = ("espnet", "torch", "torchaudio")
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Options of this program."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--exp_dir", type=Path, required=True, help="folder with config.yaml and scored sets below it")
+    return parser
+
+
+def main(cmd: list[str] | None = None) -> int:
+    """Write both files, print the tables."""
+    args = get_parser().parse_args(cmd)
+    results = find_results(args.exp_dir)
+    config = read_config(args.exp_dir / "config.yaml")
+    conf = config.get("encoder_conf") or {}
+    drawn = draw_wer(results, args.exp_dir / PICTURE, conf.get("num_loops"))
+    tables = list(format_tables(results))
+    lines = [
+        f"# RESULTS of {args.exp_dir.resolve().name}",
+        "",
+        "Written by `python -m espnet_larm.bin.results`.",
+        "",
+        *(f"- {name}: {value}" for name, value in describe(args.exp_dir, config, results)),
+        "",
+        *([f"![Word error rate by loops and by compute]({PICTURE})", ""] if drawn else []),
+        *tables,
+    ]
+    part = args.exp_dir / ".RESULTS.md.part"
+    part.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
+    part.replace(args.exp_dir / "RESULTS.md")
+    print("\n".join(tables))
+    return 0
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The options of the training, none if the file is not there."""
+    return yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def describe(exp_dir: Path, config: Mapping[str, Any], results: Sequence[SetResult]) -> Iterator[tuple[str, str]]:
+    """What the numbers came from: (name, text)."""
+    yield "date", f"{dt.datetime.now(dt.timezone.utc):%Y-%m-%d %H:%M} UTC"
+    yield "commit", commit()
+    packages = [f"{name} {importlib.metadata.version(name)}" for name in PACKAGES]
+    yield (
+        "versions",
+        ", ".join([f"espnet_larm {espnet_larm.__version__}", *packages, f"python {platform.python_version()}"]),
+    )
+    yield "configuration", without_root(str(config.get("config") or "not recorded"))
+    yield "command", command(exp_dir)
+    yield "seed", str(config.get("seed", "not recorded"))
+    for name in ("train", "valid"):
+        paths = [path for path, *_ in config.get(f"{name}_data_path_and_name_and_type") or []]
+        yield f"{name} data", describe_data(paths)
+    yield "machine of scoring", join(describe_machine(torch.device("cuda" if torch.cuda.is_available() else "cpu")))
+    for result in results:
+        yield f"decoding of {result.tag}/{result.name}", describe_decoding(result.stats)
+
+
+def commit() -> str:
+    """Of the repository that the package lies in, `-dirty` if tracked files were changed."""
+    outputs = []
+    for words in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "--untracked-files=no"]):
+        done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            return f"none (espnet_larm {espnet_larm.__version__} outside a repository)"
+        outputs.append(done.stdout.strip())
+    return outputs[0] + ("-dirty" if outputs[1] else "")
+
+
+def command(exp_dir: Path) -> str:
+    """The one that the recipe left in the experiment's run.sh."""
+    script = exp_dir / "run.sh"
+    lines = script.read_text(encoding="utf-8").splitlines() if script.is_file() else []
+    for line in lines:
+        if line.startswith("exec "):
+            return f"`{without_root(line.removeprefix('exec ').partition('--stage train')[0]).strip()}`"
+    return "not recorded"
+
+
+def describe_data(paths: Sequence[str]) -> str:
+    """Folders and the utterances in them."""
+    folders = list(dict.fromkeys(Path(path).parent for path in paths))
+    described = []
+    for folder in folders:
+        text = folder / "text"
+        count = f" ({len(text.read_text(encoding='utf-8').splitlines())} utterances)" if text.is_file() else ""
+        described.append(f"{without_root(str(folder))}{count}")
+    return ", ".join(described) or "not recorded"
+
+
+def describe_decoding(stats: Mapping[str, Any]) -> str:
+    """Amount, machine and memory."""
+    if not stats:
+        return "not recorded"
+    text = f"{stats['num_utts']} utterances, {stats['audio_seconds'] / 60:.1f} min; {join(stats.get('machine', {}))}; "
+    text += f"peak memory {stats['peak_memory_bytes'] / 2**20:.0f} MiB"
+    for name, what in (("skipped", "too short"), ("failed", "unreadable")):
+        if stats.get(name):
+            text += f"; {len(stats[name])} {what}"
+    return text
+
+
+def join(machine: Mapping[str, str]) -> str:
+    """`cpu AMD EPYC, cores 2, ...`."""
+    return ", ".join(f"{name} {value}" for name, value in machine.items())
+
+
+def without_root(text: str) -> str:
+    """Paths below the repository, named from its root."""
+    return text.replace(f"{ROOT}/", "")
+
+
+if __name__ == "__main__":
+    sys.exit(run_program(main))

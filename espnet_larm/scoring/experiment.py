@@ -1,0 +1,94 @@
+"""Finds what was decoded and scored in an experiment's folder: `<exp>/<inference tag>/<set>/`, `loop<k>/` in each."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+READ_OUT = re.compile(r"(loop|layer)(\d+)")
+MEASURES = ("wer", "cer", "ter")
+
+
+class ReadOutResult(NamedTuple):
+    """The scores and the cost of one read-out of one set.
+
+    Attributes:
+        number: Of the loop or layer; 0 if it is not known.
+        scores: `scores.json` by measure.
+        seconds: Compute, None if it was not measured.
+    """
+
+    number: int
+    scores: dict[str, dict[str, Any]]
+    seconds: float | None
+
+
+class SetResult(NamedTuple):
+    """One set, decoded in one way.
+
+    Attributes:
+        tag: The inference tag.
+        name: Of the set.
+        unit: `loop` or `layer`.
+        read_outs: Ascending.
+        stats: `stats.json` of the decoding, empty without one.
+        differences: Between read-outs, by measure.
+    """
+
+    tag: str
+    name: str
+    unit: str
+    read_outs: list[ReadOutResult]
+    stats: dict[str, Any]
+    differences: dict[str, list[dict[str, Any]]]
+
+    @property
+    def audio_seconds(self) -> float | None:
+        """Audio that was decoded."""
+        return self.stats.get("audio_seconds")
+
+
+def read_out_folders(folder: Path) -> dict[str, Path]:
+    """`loop2/`, `loop4/`, ... (or `layer6/`, ...) of a decoded set, in order of the numbers."""
+    found = [(int(match[2]), path) for path in folder.glob("*/") if (match := READ_OUT.fullmatch(path.name))]
+    return {path.name: path for _, path in sorted(found)}
+
+
+def find_results(exp_dir: Path) -> list[SetResult]:
+    """All scored sets of an experiment, sorted by inference tag and set.
+
+    Raises:
+        FileNotFoundError: Nothing was scored.
+    """
+    folders = sorted(path.parent.parent for path in exp_dir.glob("*/*/score_wer/scores.json"))
+    if not folders:
+        raise FileNotFoundError(f"{exp_dir}/*/*/score_wer/scores.json: nothing is scored yet; run --stage score first.")
+    return [_read_set(folder) for folder in folders]
+
+
+def _read_set(folder: Path) -> SetResult:
+    stats = _read_json(folder / "stats.json")
+    costs = stats.get("loops", {})
+    last = _read_scores(folder)
+    read_outs = []
+    for name, path in read_out_folders(folder).items():
+        number = int(name.removeprefix("loop").removeprefix("layer"))
+        read_outs.append(ReadOutResult(number, _read_scores(path), _seconds(costs, number)))
+    if not read_outs:
+        number = max((int(key) for key in costs), default=0)
+        read_outs = [ReadOutResult(number, last, _seconds(costs, number))]
+    differences = {measure: scores.get("differences", []) for measure, scores in last.items()}
+    return SetResult(folder.parent.name, folder.name, stats.get("unit", "loop"), read_outs, stats, differences)
+
+
+def _read_scores(folder: Path) -> dict[str, dict[str, Any]]:
+    found = {measure: _read_json(folder / f"score_{measure}" / "scores.json") for measure in MEASURES}
+    return {measure: scores for measure, scores in found.items() if scores}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _seconds(costs: dict[str, Any], number: int) -> float | None:
+    return costs.get(str(number), {}).get("seconds")

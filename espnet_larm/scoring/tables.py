@@ -1,0 +1,79 @@
+"""Markdown tables of results, in the form of ESPnet's RESULTS.md with loops, intervals and real-time factors."""
+
+from collections.abc import Iterator, Sequence
+
+from espnet_larm.scoring.experiment import MEASURES, ReadOutResult, SetResult
+
+COLUMNS = ("dataset", "loops", "Snt", "Wrd", "Corr", "Sub", "Del", "Ins", "Err", "S.Err", "95 % interval", "RTF")
+CHANGES = ("dataset", "measure", "loops", "points", "95 % interval", "")
+
+
+def format_tables(results: Sequence[SetResult]) -> Iterator[str]:
+    """Lines: a table for each measure, then the changes from each loop to the next."""
+    for measure in MEASURES:
+        rows = [
+            _row(result, read_out, measure)
+            for result in results
+            for read_out in result.read_outs
+            if measure in read_out.scores
+        ]
+        if rows:
+            yield from (f"### {measure.upper()}", "", *_table(COLUMNS, rows), "")
+    changes = [row for result in results for row in _changes(result)]
+    if changes:
+        yield from ("### From loop to loop, on the same resamples", "", *_table(CHANGES, changes), "")
+
+
+def real_time_factor(result: SetResult, read_out: ReadOutResult) -> float | None:
+    """Seconds of compute a second of audio, None where it was not measured."""
+    if read_out.seconds is None or not result.audio_seconds:
+        return None
+    return read_out.seconds / result.audio_seconds
+
+
+def _row(result: SetResult, read_out: ReadOutResult, measure: str) -> list[str]:
+    scores = read_out.scores[measure]
+    units = scores["units"]
+    parts = [scores[name] for name in ("correct", "substitutions", "deletions", "insertions")]
+    rates = [f"{100 * part / units:.1f}" if units else "-" for part in parts]
+    factor = real_time_factor(result, read_out)
+    return [
+        f"{result.tag}/{result.name}",
+        (str(read_out.number) if result.unit == "loop" else f"{result.unit} {read_out.number}") or "-",
+        str(scores["sentences"]),
+        str(units),
+        *rates,
+        _percent(scores["error_percent"]),
+        _percent(scores["sentence_error_percent"]),
+        " to ".join(map(_percent, scores["interval_percent"])),
+        "-" if factor is None else f"{factor:.4f}",
+    ]
+
+
+def _changes(result: SetResult) -> Iterator[list[str]]:
+    for measure, differences in result.differences.items():
+        for change in differences:
+            low, high = change["interval_points"]
+            steps = f"{change['from']} to {change['to']}".replace("loop", "")
+            yield [
+                f"{result.tag}/{result.name}",
+                measure.upper(),
+                steps,
+                _signed(change["points"]),
+                f"{_signed(low)} to {_signed(high)}",
+                change["verdict"],
+            ]
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    yield f"|{'|'.join(columns)}|"
+    yield f"|{'---|' * len(columns)}"
+    yield from (f"|{'|'.join(row)}|" for row in rows)
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _signed(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.2f}"
