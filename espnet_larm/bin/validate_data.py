@@ -27,7 +27,9 @@ from espnet_larm.data.validation.spelling import Tokens
 def get_parser() -> argparse.ArgumentParser:
     """Options of this program."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data_dirs", type=Path, nargs="+", help="data folders; of stage 1, 3 or 4")
+    parser.add_argument(
+        "--data_dirs", type=Path, nargs="+", help="data folders, the training set first; of stage 1, 3 or 4"
+    )
     parser.add_argument(
         "--audio",
         choices=[check.value for check in AudioCheck],

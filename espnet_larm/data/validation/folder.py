@@ -105,10 +105,10 @@ class _Decoded(NamedTuple):
 
 
 def validate_folders(folders: Sequence[Path], wanted: Wanted, num_jobs: int, report: Report) -> Totals:
-    """Validate each folder, and that none has an utterance of another.
+    """Validate each folder, and that none has an utterance of the first.
 
     Args:
-        folders: Data folders; plain or as stage 3 writes them.
+        folders: Data folders, the training set first; plain or as stage 3 writes them.
         wanted: What is looked at.
         num_jobs: Processes that decode audio.
         report: Takes the problems.
@@ -290,10 +290,11 @@ def _check_promised_length(entry: Entry, num_samples: int) -> Iterator[Finding]:
 
 
 def _compare_folders(tables: Sequence[Table], report: Report) -> None:
-    """Report utterances that two folders have."""
-    streams = [_labelled(str(table.path), table) for table in tables]
+    """Report utterances of the first folder, the training set, that others have too."""
+    streams = [_labelled(f"{index:06d}", table) for index, table in enumerate(tables)]
     for key, group in itertools.groupby(heapq.merge(*streams), key=lambda item: item[0]):
-        (_, path, line), *others = group
-        for _, other_path, other in others:
-            what = f"{key} stands in {path}:{line.number} too"
-            report.add(Problem("in-two-folders", what, other_path, other.number))
+        (_, first, line), *others = group
+        if int(first) == 0:
+            for _, index, other in others:
+                what = f"{key} stands in {tables[0].path}:{line.number} too"
+                report.add(Problem("in-two-folders", what, str(tables[int(index)].path), other.number))
