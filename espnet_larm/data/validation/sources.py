@@ -35,7 +35,7 @@ def find_source_problem(key: str, source: str, folder: Path) -> Finding | None:
     """
     if not source:
         return Finding("no-path", f"{key} has no path")
-    if source.startswith("|"):
+    if source.startswith("|") and source != "|":
         return Finding("output-pipe", f"{key}: `{source}` begins with |, which is how Kaldi writes to a command")
     if is_command(source):
         return _find_command_problem(key, source[:-1].strip())
