@@ -30,7 +30,30 @@ from espnet_larm.data.tokens import character_tokens
 
 NUM_UTTERANCES = 28539 + 104014 + 148688
 UTTERANCES_PER_SPEAKER = NUM_UTTERANCES // 2338
-WORDS = "THE OF AND TO A IN WAS HE THAT HIS IT HER WITH AS FOR HAD YOU NOT BUT SHE THEY O'CLOCK".split()
+WORDS = [
+    "THE",
+    "OF",
+    "AND",
+    "TO",
+    "A",
+    "IN",
+    "WAS",
+    "HE",
+    "THAT",
+    "HIS",
+    "IT",
+    "HER",
+    "WITH",
+    "AS",
+    "FOR",
+    "HAD",
+    "YOU",
+    "NOT",
+    "BUT",
+    "SHE",
+    "THEY",
+    "O'CLOCK",
+]
 MIN_S, MAX_S = 2.0, 6.0
 
 
@@ -54,7 +77,7 @@ def ids(num_utterances: int) -> Iterator[tuple[str, str]]:
 def generate(folder: Path, num_utterances: int, files: list[tuple[Path, float]]) -> None:
     """Write the folder and a token list line by line."""
     words = random.Random(0)
-    (folder / "tokens.txt").write_text("\n".join(character_tokens(WORDS + [" "])) + "\n")
+    (folder / "tokens.txt").write_text("\n".join(character_tokens([*WORDS, " "])) + "\n")
     names = ("wav.scp", "text", "utt2spk")
     handles = {name: (folder / name).open("w") for name in names}
     listed = itertools.islice(ids(num_utterances), num_utterances)
