@@ -51,7 +51,8 @@ check_options() {
     for name in lm_config download_model hf_repo; do
         [ -z "${!name}" ] || die "--$name is not supported yet; leave it out"
     done
-    nj=${nj:-$(nproc)} inference_nj=${inference_nj:-$(nproc)} train_threads=$(nproc)
+    train_threads=$(num_cores)
+    nj=${nj:-$train_threads} inference_nj=${inference_nj:-$train_threads}
     for name in nj inference_nj ngpu num_nodes fs; do
         [[ ${!name} =~ ^[0-9]+$ ]] || die "--$name ${!name} must be a whole number"
     done
