@@ -7,9 +7,9 @@ Examples:
         --token_list data/token_list/char/tokens.txt
     python -m espnet_larm.bin.validate_data --list
 
-Audio is decoded unless `--audio` says otherwise; commands in wav.scp are run for that, as in training. The exit status is 1 if there is an error, 0 if there are at most
-warnings. asr.sh calls it before stages 2 and 3 (files, paths) and 10 (spelling); stage 3 decodes all audio and reports
-in the same words.
+Audio is decoded unless `--audio` says otherwise; commands in wav.scp are run for that, as in training. The exit status
+is 1 if there is an error, 0 if there are at most warnings. asr.sh calls it before stages 2 and 3 (files, paths) and 10
+(spelling); stage 3 decodes all audio and reports in the same words.
 """
 
 import argparse
