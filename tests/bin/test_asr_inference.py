@@ -148,7 +148,7 @@ def test_unreadable_audio_is_named_and_the_others_are_written(decode, data, capl
     assert sorted(failed) == ["s1-u1", "s2-u2", "s3-u3"]
     last = caplog.records[-1].getMessage()
     assert "3 of 7 utterances could not be read; the others are in" in last
-    assert "u1.wav is missing" in last and "u2.wav is truncated" in last and "u3.wav is truncated or no audio" in last
+    assert "u1.wav is missing" in last and "u2.wav is truncated" in last and "u3.wav is no audio" in last
 
 
 def test_too_short_utterance_is_empty_and_named(decode, data, caplog):
