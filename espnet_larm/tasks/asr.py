@@ -70,18 +70,22 @@ class LarmASRTask(ASRTask):
         """Check the options, then build the model as ESPnet does.
 
         Raises:
-            ValueError: A name, a key of a `*_conf` or `interctc_weight` is wrong.
+            ValueError: A name or a key of a `*_conf` is wrong.
         """
         check_plugins(args)
         model = super().build_model(args)
-        check_checkpoint_losses(model)
         if getattr(args, "deterministic", False):
             deterministic.use_deterministic_losses(model)
         return model
 
     @classmethod
     def build_optimizers(cls, args: argparse.Namespace, model: torch.nn.Module) -> list[torch.optim.Optimizer]:
-        """ESPnet's, over trainable parameters only."""
+        """ESPnet's, over trainable parameters only. Called in training alone, hence the check of the losses here.
+
+        Raises:
+            ValueError: `interctc_weight` leaves checkpoint loops without a loss.
+        """
+        check_checkpoint_losses(model)
         optimizers = super().build_optimizers(args, model=model)
         for optimizer in optimizers:
             num_frozen = leave_frozen_out(optimizer)

@@ -31,8 +31,10 @@ def build(larm_task, tmp_path):
         }
         path = tmp_path / "config.yaml"
         path.write_text(yaml.safe_dump(config))
-        arguments = ["--config", str(path), "--output_dir", str(tmp_path)]
-        return larm_task.build_model(larm_task.get_parser().parse_args(arguments))
+        args = larm_task.get_parser().parse_args(["--config", str(path), "--output_dir", str(tmp_path)])
+        model = larm_task.build_model(args)
+        larm_task.build_optimizers(args, model)
+        return model
 
     return build
 
