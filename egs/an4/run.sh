@@ -28,5 +28,6 @@ exec ../asr.sh \
     --feats_normalize utterance_mvn \
     --asr_config conf/an4/train_larm.yaml \
     --inference_config conf/decode_ctc_greedy.yaml \
+    --inference_asr_model latest.pth \
     --inference_nj 1 \
     "${rest[@]}"
