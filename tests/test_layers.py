@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     ("__main__", "bin"),
     ("inference",),
-    ("tasks",),
+    ("tasks", "packs"),
     ("registry",),
     ("model", "decoder"),
     ("encoder", "frontend", "llm"),

@@ -3,8 +3,10 @@
     python -m espnet_larm -m espnet2.bin.asr_inference --data_path_and_name_and_type dump/raw/test/wav.scp,speech,sound
         --asr_train_config exp/asr_x/config.yaml --asr_model_file exp/asr_x/valid.loss.ave.pth --output_dir out
 
-Takes ESPnet's arguments; `--batch_seconds` and `--num_loops` are ours. Writes `1best_recog/`, `loop<k>/` and
-`stats.json`. Exit status 1 after a wrong option (nothing decoded) or if audio could not be read (the rest decoded).
+Takes ESPnet's arguments; `--batch_seconds`, `--num_loops`, `--write_ctm` and those of long audio are ours. Writes
+`1best_recog/`, `loop<k>/` and `stats.json`. Audio longer than `--long_seconds` is read in blocks, cut at silences,
+recognised in pieces and joined: memory does not grow with it. Exit status 1 after a wrong option (nothing decoded) or
+if audio could not be read (the rest decoded).
 """
 
 import argparse
@@ -25,6 +27,7 @@ NUM_NAMED = 10
 def get_parser() -> argparse.ArgumentParser:
     """ESPnet's options and ours. 10 s of imports."""
     from espnet2.bin.asr_inference import get_parser as get_espnet_parser
+    from espnet2.utils.types import str2bool
 
     parser = get_espnet_parser()
     parser.description = __doc__
@@ -33,6 +36,11 @@ def get_parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("espnet_larm")
     group.add_argument("--batch_seconds", type=float, default=60.0, help="padded audio in a batch, in seconds")
     group.add_argument("--num_loops", type=int, help="the last loop; as trained by default")
+    group.add_argument("--write_ctm", type=str2bool, default=False, help="times of words into ctm, beside text")
+    group.add_argument("--long_seconds", type=float, default=40.0, help="longer audio is cut at silences, and joined")
+    group.add_argument("--longest_piece", type=float, default=30.0, help="of cut audio, in seconds")
+    group.add_argument("--shortest_piece", type=float, default=1.0, help="of cut audio, in seconds")
+    group.add_argument("--overlap", type=float, default=4.0, help="of pieces without silence between, in seconds")
     return parser
 
 
@@ -44,6 +52,7 @@ def main(cmd: list[str] | None = None) -> int:
     check_greedy(args)
     from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
 
+    from espnet_larm.inference.cutting import Cutting
     from espnet_larm.inference.decoding import Settings, decode_table, unit_of
     from espnet_larm.inference.writer import HypothesisWriter, write_stats
 
@@ -52,11 +61,12 @@ def main(cmd: list[str] | None = None) -> int:
         logger.debug("batch_size 1 is ESPnet's only value: batches are bounded by batch_seconds alone.")
     recognizer, table = load(args)
     keys = table.keys(None if args.key_file is None else Path(args.key_file))
-    settings = Settings(
-        args.batch_seconds, None if args.batch_size == 1 else args.batch_size, args.num_loops, args.num_workers
-    )
-    output_dir = Path(args.output_dir)
-    with HypothesisWriter(output_dir, unit_of(recognizer), recognizer.read_out_numbers(args.num_loops)) as writer:
+    cutting = Cutting(args.long_seconds, args.longest_piece, args.shortest_piece, args.overlap)
+    cutting.check()
+    max_count = None if args.batch_size == 1 else args.batch_size
+    settings = Settings(args.batch_seconds, max_count, args.num_loops, args.num_workers, args.write_ctm, cutting)
+    output_dir, numbers = Path(args.output_dir), recognizer.read_out_numbers(args.num_loops)
+    with HypothesisWriter(output_dir, unit_of(recognizer), numbers, args.write_ctm) as writer:
         stats = decode_table(recognizer, table, keys, settings, writer)
     write_stats(output_dir, stats)
     print_costs(stats)

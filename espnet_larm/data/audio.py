@@ -63,7 +63,7 @@ def read_audio(source: str) -> Audio:
         FileNotFoundError: No such file.
         ValueError: It is empty, truncated, no audio, has samples that are not finite, or the command failed.
     """
-    stream = _open(source)
+    stream = open_source(source)
     try:
         with stream, soundfile.SoundFile(stream) as file:
             header = AudioHeader(file.samplerate, file.channels, file.format)
@@ -80,11 +80,27 @@ def read_audio(source: str) -> Audio:
     return Audio(header, samples.mean(axis=1) if header.num_channels > 1 else samples[:, 0])
 
 
-def _open(source: str) -> BinaryIO:
+def open_source(source: str) -> BinaryIO:
+    """The encoded audio that a `wav.scp` names; the caller closes it.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: It is a truncated WAV or archive, or the command failed.
+    """
     if is_command(source):
         return io.BytesIO(_run_command(source))
     if is_archive_entry(source):
         return io.BytesIO(_read_archive_entry(source))
+    return open_file(source)
+
+
+def open_file(source: str) -> BinaryIO:
+    """An audio file, whatever its name looks like; the caller closes it.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: It is a truncated WAV.
+    """
     if not Path(source).is_file():
         raise FileNotFoundError(f"{source} is missing; restore the file, or remove its line.")
     stream = Path(source).open("rb")  # noqa: SIM115  # the caller closes it
