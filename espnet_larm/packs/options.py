@@ -71,7 +71,7 @@ def parse_yaml(name: str, text: bytes) -> Config:
         parsed = yaml.load(text.decode("utf-8"), _NoAliases)  # noqa: S506  # a SafeLoader
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{name} is refused: {error}. A pack holds plain YAML.") from error
-    if not isinstance(parsed, dict):
+    if not isinstance(parsed, dict) or not all(isinstance(key, str) for key in parsed):
         raise ValueError(f"{name} holds no options.")
     return parsed
 
