@@ -4,7 +4,7 @@
 # A recipe's run.sh calls it in the recipe's folder. Stages have numbers and names:
 #   1 data  2 speed  3 format  4 filter  5 tokens  6-9 lm_stats lm_train lm_perplexity ngram
 #   10 stats  11 train  12 decode  13 score  14 pack  15 upload
-# Every stage can be repeated. An hour on two cores for the 42 minutes of egs/an4; a day on a GPU for LibriSpeech.
+# Every stage can be repeated. About an hour on two cores for the 42 minutes of egs/an4.
 #
 #   ../asr.sh --train_set train --valid_set dev --test_sets "test" --asr_config conf/an4/train_larm.yaml
 #   ../asr.sh ... --stage train --stop_stage score --asr_args "--max_epoch 5"
@@ -87,6 +87,7 @@ main() {
     parse_options "$egs_dir/asr.sh" "$@"
     check_options
     set_up
+    check_gpus
     set_names
     local number
     for ((number = stage; number <= stop_stage; number++)); do
@@ -106,7 +107,7 @@ stage_data() {
     log "corpus -> data/{$train_set_plain,$valid_set,${test_sets// /,}}"
     [ -x local/data.sh ] || die "local/data.sh is missing or not executable; a recipe prepares its corpus there"
     # shellcheck disable=SC2086 # local_data_opts holds words
-    local/data.sh $local_data_opts
+    local/data.sh $local_data_opts || fail "local/data.sh; what it said stands above"
 }
 
 stage_speed() {

@@ -2,11 +2,14 @@
 
 import random
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pytest
+import soundfile
 import torch
+import yaml
 
 if TYPE_CHECKING:
     from espnet_larm.tasks.asr import LarmASRTask
@@ -51,3 +54,52 @@ def encoder_choices(larm_task: "type[LarmASRTask]") -> Iterator[dict[str, type]]
     yield encoder_choices.classes
     encoder_choices.classes.clear()
     encoder_choices.classes.update(before)
+
+
+class TinyExperiment(NamedTuple):
+    """Files as training leaves them, of a model whose random weights give text, and a data folder to decode."""
+
+    config: Path
+    model: Path
+    data: Path
+
+    def with_config(self, path: Path, **changes: Any) -> Path:
+        """The configuration with other values; `encoder_conf` is updated, not replaced."""
+        config = yaml.safe_load(self.config.read_text())
+        changes["encoder_conf"] = {**config["encoder_conf"], **changes.get("encoder_conf", {})}
+        path.write_text(yaml.safe_dump({**config, **changes}))
+        return path
+
+
+@pytest.fixture(scope="session")
+def tiny_experiment(larm_task: "type[LarmASRTask]", tmp_path_factory: pytest.TempPathFactory) -> TinyExperiment:
+    """conf/tiny's looped encoder with 4 loops and checkpoints at 2 and 4, and 7 utterances of noise, 0.4 to 1.6 s."""
+    folder = tmp_path_factory.mktemp("experiment")
+    tokens = folder / "tokens.txt"
+    tokens.write_text("\n".join(["<blank>", "<unk>", "<space>", *"ABCDEFGH", "<sos/eos>"]) + "\n")
+    conf = Path(__file__).parents[1] / "conf/tiny/train_larm.yaml"
+    options = ["--config", str(conf), "--token_list", str(tokens), "--token_type", "char", "--output_dir", str(folder)]
+    args = larm_task.get_parser().parse_args(options)
+    generator = np.random.default_rng(0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = larm_task.build_model(args)
+        for parameter in model.parameters():
+            # FiLM begins at zero; norms, at one, would not show a mistake either.
+            parameter.data += torch.randn_like(parameter) * 0.1
+        torch.nn.init.normal_(model.ctc.ctc_lo.weight, std=3.0)
+    torch.save(model.state_dict(), folder / "model.pth")
+    (folder / "config.yaml").write_text(yaml.safe_dump(vars(args)))
+    data = folder / "data"
+    data.mkdir()
+    tables: dict[str, list[str]] = {"wav.scp": [], "text": [], "utt2spk": [], "utt2num_samples": []}
+    for index, num_samples in enumerate((9000, 25600, 6400, 16000, 16000, 21111, 12345)):
+        bursts = np.repeat(generator.uniform(0, 0.3, num_samples // 800 + 1), 800)[:num_samples]
+        path = data / f"u{index}.wav"
+        soundfile.write(path, bursts * generator.standard_normal(num_samples).clip(-3, 3), 16000)
+        values = (str(path), "AB C", f"s{index % 5}", str(num_samples))
+        for lines, value in zip(tables.values(), values, strict=True):
+            lines.append(f"s{index % 5}-u{index} {value}\n")
+    for name, lines in tables.items():
+        (data / name).write_text("".join(sorted(lines)))
+    return TinyExperiment(folder / "config.yaml", folder / "model.pth", data)

@@ -19,7 +19,7 @@ an4_root=  # folder that holds AN4's etc/ and audio
 take_option an4_root "$@"
 [ -z "$an4_root" ] || export AN4_ROOT=$an4_root
 
-../asr.sh \
+exec ../asr.sh \
     --train_set train_nodev \
     --valid_set train_dev \
     --test_sets test \

@@ -51,11 +51,29 @@ check_options() {
     for name in lm_config download_model hf_repo; do
         [ -z "${!name}" ] || die "--$name is not supported yet; leave it out"
     done
-    nj=${nj:-$(nproc)} inference_nj=${inference_nj:-$(nproc)} train_threads=$(nproc)
+    train_threads=$(num_cores)
+    nj=${nj:-$train_threads} inference_nj=${inference_nj:-$train_threads}
     for name in nj inference_nj ngpu num_nodes fs; do
         [[ ${!name} =~ ^[0-9]+$ ]] || die "--$name ${!name} must be a whole number"
     done
     [ "$nj" -ge 1 ] && [ "$inference_nj" -ge 1 ] || die "--nj and --inference_nj must be at least 1"
+}
+
+check_gpus() { # before hours of preparation are spent; with a scheduler they are elsewhere
+    [ "$cmd_backend" = local ] || return 0
+    will_run 11 && need_gpus ngpu "$ngpu" "--ngpu 0 trains on the CPU"
+    will_run 12 && "$gpu_inference" && need_gpus gpu_inference 1 "leave it out to decode on the CPU"
+    return 0
+}
+
+will_run() { # NUMBER
+    [ "$stage" -le "$1" ] && [ "$1" -le "$stop_stage" ] && ! is_skipped "$1"
+}
+
+need_gpus() { # OPTION NUMBER ADVICE
+    local found
+    found=$(nvidia-smi --list-gpus 2>/dev/null | wc -l) || true
+    [ "$found" -ge "$2" ] || die "--$1 wants $2 GPU(s), nvidia-smi finds $found here; $3"
 }
 
 set_up() { # Python, and the recipe's own path.sh and cmd.sh

@@ -8,6 +8,10 @@ sbatch_cpu_options=${sbatch_cpu_options:-}
 sbatch_gpu_options=${sbatch_gpu_options:-}
 job_seconds_between_reports=10
 
+num_cores() { # that this process may use; OMP_NUM_THREADS, which nproc would obey, is about threads and not jobs
+    env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc
+}
+
 run_jobs() { # TITLE NUM_JOBS NUM_GPUS LOG COMMAND...: JOB in LOG and COMMAND becomes 1 ... NUM_JOBS
     local title=$1 num_jobs=$2 num_gpus=$3 log=$4 failed start=$SECONDS reporter status=0
     shift 4
@@ -48,7 +52,7 @@ report_jobs() { # TITLE LOG: every few seconds the last line of LOG, until kille
 run_jobs_here() { # NUM_JOBS NUM_GPUS LOG FAILED COMMAND...: as many at a time as there are cores (GPUs)
     local num_jobs=$1 num_gpus=$2 log=$3 failed=$4 job slots pids=()
     shift 4
-    slots=$(nproc)
+    slots=$(num_cores)
     if [ "$num_gpus" -gt 0 ]; then
         slots=$(($(nvidia-smi --list-gpus | wc -l) / num_gpus))
         [ "$slots" -ge 1 ] || die "jobs want $num_gpus GPU(s), nvidia-smi lists fewer"

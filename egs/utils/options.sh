@@ -6,7 +6,7 @@ option_names() { # SCRIPT
 }
 
 print_help() { # SCRIPT: its header, then its options
-    sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$1"
+    sed -n '2,/^set /{/^# shellcheck/d; /^#/s/^# \{0,1\}//p}' "$1"
     echo
     sed -n '/^# Options/,/^# End of options/{
         s/^\([a-z][a-z0-9_]*\)=\(.*[^ ]\)\{0,1\} *# \(.*\)/  --\1 (\2)\n      \3/p

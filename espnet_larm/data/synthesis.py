@@ -24,7 +24,7 @@ SAMPLE_RATE = 16000
 CHAPTER = 1
 SIGNAL_TO_NOISE_DB = (15.0, 30.0)
 PEAK_DB = (-15.0, -3.0)
-PITCH_JITTER, RATE_JITTER_WPM = 6, 12
+PITCH_JITTER, RATE_JITTER_WPM = 10, 20
 NOTICE = """Synthetic speech: sentences of a small grammar, spoken by eSpeak NG (GPL-3.0-or-later), with noise added.
 Error rates on it say that a recipe works, and nothing about human speech.
 """
@@ -44,19 +44,25 @@ class Reader(NamedTuple):
     voice: Voice
 
 
+ACCENTS = ("en-us", "en", "en-gb-x-rp", "en-gb-scotland", "en-us-nyc", "en-gb-x-gbcwmd", "en-gb-x-gbclan", "en-029")
+# A variant an accent in each row.
+TRAIN_VARIANTS = (
+    "m1 f1 m3 f2 m4 f3 m6 f4",
+    "Annie m7 Alicia m8 anika Andy belinda adam",
+    "linda Alex steph david Denis benjamin edward caleb",
+)
+
+
+def _train_voice(number: int, variant: str) -> Voice:
+    accent = ACCENTS[number % len(ACCENTS)]
+    return Voice(f"{accent}+{variant}", rate_wpm=155 + 7 * (number % 5), pitch=40 + 4 * (number % 6))
+
+
 READERS = (
-    Reader(101, "train-mini", Voice("en-us+m1", 165, 45)),
-    Reader(102, "train-mini", Voice("en-us+f1", 180, 55)),
-    Reader(103, "train-mini", Voice("en+m3", 170, 40)),
-    Reader(104, "train-mini", Voice("en+f2", 160, 60)),
-    Reader(105, "train-mini", Voice("en-gb-x-rp+m4", 185, 50)),
-    Reader(106, "train-mini", Voice("en-gb-x-rp+f3", 170, 50)),
-    Reader(107, "train-mini", Voice("en-gb-scotland+m6", 165, 50)),
-    Reader(108, "train-mini", Voice("en-gb-scotland+f4", 175, 45)),
-    Reader(109, "train-mini", Voice("en-us-nyc+m7", 175, 55)),
-    Reader(110, "train-mini", Voice("en-us+Annie", 165, 50)),
-    Reader(111, "train-mini", Voice("en-gb-x-gbcwmd+m8", 180, 45)),
-    Reader(112, "train-mini", Voice("en-us+Andy", 170, 50)),
+    *(
+        Reader(101 + number, "train-mini", _train_voice(number, variant))
+        for number, variant in enumerate(" ".join(TRAIN_VARIANTS).split())
+    ),
     Reader(201, "dev-mini", Voice("en+m2", 170, 50)),
     Reader(202, "dev-mini", Voice("en-us+Andrea", 170, 50)),
     Reader(301, "test-mini", Voice("en-us+m5", 170, 48)),

@@ -90,7 +90,7 @@ def read_weights(model_file: Path) -> dict[str, torch.Tensor]:
         raise FileNotFoundError(f"{model_file} is missing; --asr_model_file is valid.loss.ave.pth or N epoch.pth.")
     try:
         weights = torch.load(model_file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         raise ValueError(
             f"{model_file} is truncated or holds more than tensors ({error}); train or copy it again."
         ) from error

@@ -224,7 +224,7 @@ class Recognizer:
         blocks = stream_file(Path(path), self.sample_rate_hz)
         return transcribe_blocks(self, blocks, num_loops, with_words, cutting)[0]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def decode(
         self, waveforms: Sequence[np.ndarray | torch.Tensor], num_loops: int | None = None, with_words: bool = False
     ) -> tuple[list[Transcript], Cost]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from espnet_larm.scoring.alignment import Alignment, Counts, add_counts
 
-HEADER = "# Snt # Wrd | Corr    Sub    Del    Ins    Err  S.Err"
+HEADER = "# Snt  # Wrd |  Corr    Sub    Del    Ins    Err  S.Err"
 MIN_NAME_WIDTH = 7
 
 
@@ -54,20 +54,18 @@ def _table(title: str, counts: Mapping[str, Counts]) -> Iterator[str]:
     total = add_counts(list(counts.values()))
     yield row("Sum/Avg", _row(total.sentences, total.units, _percentages(total), 0))
     yield "|" + "=" * width + "|"
-    if counts:
-        sizes = np.array([(count.sentences, count.units) for count in counts.values()], dtype=float)
-        rates = np.array([_percentages(count) for count in counts.values()])
-        for name, summary in (("Mean", np.nanmean), ("S.D.", _deviation), ("Median", np.nanmedian)):
-            # A speaker without reference words has no rate.
-            if np.isnan(rates).all(axis=0).any():
-                break
+    # A speaker without reference words has no rate.
+    if rated := [count for count in counts.values() if count.units]:
+        sizes = np.array([(count.sentences, count.units) for count in rated], dtype=float)
+        rates = np.array([_percentages(count) for count in rated])
+        for name, summary in (("Mean", np.mean), ("S.D.", _deviation), ("Median", np.median)):
             sentences, units = summary(sizes, axis=0)
             yield row(name, _row(sentences, units, summary(rates, axis=0), 1))
     yield "`" + "-" * width + "'"
 
 
 def _deviation(values: np.ndarray, axis: int) -> np.ndarray:
-    return np.nanstd(values, axis=axis, ddof=1) if len(values) > 1 else np.zeros(values.shape[1])
+    return np.std(values, axis=axis, ddof=1) if len(values) > 1 else np.zeros(values.shape[1])
 
 
 def _row(sentences: float, units: float, percentages: Sequence[float] | np.ndarray, digits: int) -> str:

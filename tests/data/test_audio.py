@@ -25,6 +25,12 @@ def test_samples_are_between_minus_one_and_one(make_audio: MakeAudio, name: str)
     assert samples.dtype == np.float32 and 0.4 < np.abs(samples).max() <= 0.5
 
 
+def test_nist_sphere_is_read(tmp_path: Path, make_audio: MakeAudio) -> None:
+    samples, rate = soundfile.read(make_audio(), dtype="int16")
+    soundfile.write(tmp_path / "a.sph", samples, rate, format="NIST", subtype="PCM_16", endian="BIG")
+    np.testing.assert_array_equal(read_audio(str(tmp_path / "a.sph")).samples, read_audio(make_audio()).samples)
+
+
 def test_channels_are_averaged(make_audio: MakeAudio) -> None:
     path = make_audio("stereo.wav", channels=2)
     expected = soundfile.read(path, dtype="float32")[0].mean(axis=1)

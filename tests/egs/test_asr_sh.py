@@ -34,9 +34,9 @@ def recipe(tmp_path: Path) -> Recipe:
     (tmp_path / "local/data.sh").chmod(0o755)
 
     def run(*options: str) -> subprocess.CompletedProcess[str]:
-        sets = ["--train_set", "train", "--valid_set", "dev", "--test_sets", "test", "--nj", "1"]
+        sets = ["--train_set", "train", "--valid_set", "dev", "--test_sets", "test", "--nj", "1", "--ngpu", "0"]
         command = [str(ROOT / "egs/asr.sh"), *sets, "--python", f"{sys.executable} -m espnet_larm", *options]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)
 
     return run
 
@@ -114,3 +114,31 @@ def test_stages_can_be_skipped_by_name(recipe: Recipe, tmp_path: Path) -> None:
     done = recipe("--stop_stage", "speed", "--skip_stages", "data")
     assert done.returncode == 0 and "stage 1" not in done.stderr
     assert not (tmp_path / "data").exists()
+
+
+def test_more_gpus_than_there_are_is_said_before_anything_runs(recipe: Recipe, tmp_path: Path) -> None:
+    done = recipe("--ngpu", "99")
+    assert done.returncode == 2 and "--ngpu wants 99 GPU(s), nvidia-smi finds" in done.stderr
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.recipe
+def test_all_stages_end_in_results_and_a_pack_and_training_resumes(recipe: Recipe, tmp_path: Path) -> None:
+    options = ["--asr_config", "conf/tiny/train_larm.yaml", "--inference_config", "conf/decode_ctc_greedy.yaml"]
+    done = recipe(*options, "--asr_args", "--max_epoch 1", "--asr_tag", "tiny", "--skip_packing", "false")
+    assert done.returncode == 0, done.stderr
+    assert "epoch 1/1: loss" in done.stderr
+    folder = tmp_path / "exp/asr_tiny"
+    results = folder / "decode_ctc_greedy_asr_model_valid.loss.ave/test"
+    assert len((results / "text").read_text().splitlines()) == 3
+    assert (results / "score_wer/result.txt").is_file() and (folder / "RESULTS.md").is_file()
+    assert (folder / "asr_tiny_valid.loss.ave.zip").is_file()
+    resumed = subprocess.run(
+        [folder / "run.sh", "--stop_stage", "train", "--asr_args", "--max_epoch 2"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    assert "epoch 2/2: loss" in resumed.stderr and "epoch 1/2" not in resumed.stderr

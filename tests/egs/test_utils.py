@@ -81,6 +81,7 @@ def test_jobs_get_their_numbers_and_logs(bash: Bash, tmp_path: Path) -> None:
 
 def test_the_first_failing_log_is_shown(bash: Bash) -> None:
     script = """echo '[ "$1" = 1 ] || { echo reason two; exit 3; }; sleep 1; echo late; exit 4' > job.sh
+        num_cores() { echo 2; }
         run_jobs title 2 0 x.JOB.log bash job.sh JOB"""
     done = bash(script)
     assert done.returncode == 1
@@ -89,7 +90,7 @@ def test_the_first_failing_log_is_shown(bash: Bash) -> None:
 
 
 def test_no_job_starts_after_a_failure(bash: Bash, tmp_path: Path) -> None:
-    bash("nproc() { echo 1; }; run_jobs title 5 0 x.JOB.log false")
+    bash("num_cores() { echo 1; }; run_jobs title 5 0 x.JOB.log false")
     assert [path.name for path in tmp_path.glob("x.*.log")] == ["x.1.log"]
 
 

@@ -1,0 +1,195 @@
+"""The decoding program: its files, its equality with ESPnet's, and what happens to audio that cannot be decoded."""
+
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import pytest
+import soundfile
+import yaml
+
+from espnet_larm.data.kaldi_dir import read_table
+
+FILES = ("text", "token", "token_int", "score")
+
+
+@pytest.fixture
+def decode(larm_task, tiny_experiment, tmp_path, monkeypatch):
+    """Runs the program on the tiny experiment; returns its status and output folder."""
+    from espnet_larm.bin.asr_inference import main
+
+    # The program sets the level of the root logger, which later tests shall not see.
+    monkeypatch.setattr(logging.getLogger(), "level", logging.getLogger().level)
+
+    def decode(*options, data=tiny_experiment.data, config=tiny_experiment.config, name="out"):
+        status = main(
+            [
+                *(
+                    "--data_path_and_name_and_type",
+                    f"{data}/wav.scp,speech,sound",
+                    "--output_dir",
+                    str(tmp_path / name),
+                ),
+                *("--asr_train_config", str(config), "--asr_model_file", str(tiny_experiment.model)),
+                *map(str, options),
+            ]
+        )
+        return status, tmp_path / name
+
+    return decode
+
+
+@pytest.fixture
+def data(tiny_experiment, tmp_path):
+    """A copy of the data folder, to be damaged."""
+    folder = tmp_path / "data"
+    shutil.copytree(tiny_experiment.data, folder)
+    scp = folder / "wav.scp"
+    scp.write_text(scp.read_text().replace(str(tiny_experiment.data), str(folder)))
+    return folder
+
+
+def keys_of(path):
+    return [line.split()[0] for line in path.read_text().splitlines()]
+
+
+def test_every_loop_and_the_best_are_written_in_the_key_files_order(decode, tiny_experiment, tmp_path):
+    keys = list(reversed(keys_of(tiny_experiment.data / "wav.scp")))[:5]
+    (tmp_path / "keys").write_text("".join(f"{key} x\n" for key in keys))
+    status, out = decode("--key_file", tmp_path / "keys")
+    assert status == 0
+    for folder in ("1best_recog", "loop2", "loop4"):
+        assert [keys_of(out / folder / name) for name in FILES] == [keys] * 4
+    assert all((out / "1best_recog" / name).read_bytes() == (out / "loop4" / name).read_bytes() for name in FILES)
+    assert not list(out.rglob("*.part"))
+
+
+def test_files_hold_one_hypothesis_in_four_forms(decode, tiny_experiment):
+    _, out = decode()
+    text, token, token_int, score = (read_table(out / "loop2" / name) for name in FILES)
+    tokens = yaml.safe_load(tiny_experiment.config.read_text())["token_list"]
+    for key in text:
+        assert token[key].split() == [tokens[int(number)] for number in token_int[key].split()]
+        assert text[key] == token[key].replace(" ", "").replace("<space>", " ").strip()
+        assert float(score[key]) < 0
+
+
+def test_statistics_count_audio_and_cost(decode):
+    _, out = decode("--num_loops", 6)
+    stats = json.loads((out / "stats.json").read_text())
+    assert stats["num_utts"] == 7
+    assert stats["audio_seconds"] == pytest.approx(sum((9000, 25600, 6400, 16000, 16000, 21111, 12345)) / 16000)
+    costs = [stats["loops"][loop]["seconds"] for loop in ("2", "4", "6")]
+    assert 0 < stats["feature_seconds"] < costs[0] < costs[1] < costs[2] < stats["wall_seconds"]
+    assert stats["peak_memory_bytes"] > 1e8 and stats["skipped"] == stats["failed"] == {}
+
+
+def test_real_time_factors_are_printed(decode, capsys):
+    decode()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "7 utterances, 6.7 s of audio, 0 too short"
+    assert [line.split()[0] for line in lines[1:4]] == ["loop", "2", "4"]
+    assert "peak memory" in lines[-1]
+
+
+@pytest.mark.parametrize("options", [["--batch_seconds", "0.1"], ["--batch_size", "2"], ["--num_workers", "0"]])
+def test_batches_change_nothing(decode, options):
+    _, out = decode()
+    _, other = decode(*options, name="other")
+    for loop in ("loop2", "loop4"):
+        assert (out / loop / "token").read_text() == (other / loop / "token").read_text()
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # espnet2.train.iterable_dataset
+def test_greedy_text_of_every_loop_is_espnets(decode, tiny_experiment, tmp_path, monkeypatch):
+    # ESPnet writes the greedy text of intermediate checkpoints only. Blocks are shared, so the weights fit a
+    # configuration with one checkpoint more, in which the last loop (4) is an intermediate one.
+    from espnet2.bin.asr_inference import main
+
+    longer = tiny_experiment.with_config(tmp_path / "longer.yaml", encoder_conf={"num_loops": 6})
+    main(
+        [
+            *("--data_path_and_name_and_type", f"{tiny_experiment.data}/wav.scp,speech,sound", "--num_workers", "0"),
+            *("--asr_train_config", str(longer), "--asr_model_file", str(tiny_experiment.model), "--beam_size", "1"),
+            *("--ctc_weight", "1.0", "--maxlenratio", "-1", "--output_dir", str(tmp_path / "upstream")),
+        ]
+    )
+    _, out = decode()
+    for loop in (2, 4):
+        expected = read_table(tmp_path / f"upstream/1best_recog/encoder_interctc_layer{loop}.txt")
+        assert read_table(out / f"loop{loop}" / "token") == expected
+        assert len(set(expected.values())) == 7
+
+
+def test_greedy_config_is_understood(decode):
+    status, _ = decode("--config", Path(__file__).parents[2] / "conf/decode_ctc_greedy.yaml")
+    assert status == 0
+
+
+def test_unreadable_audio_is_named_and_the_others_are_written(decode, data, caplog):
+    (data / "u1.wav").unlink()
+    (data / "u2.wav").write_bytes((data / "u2.wav").read_bytes()[:3000])
+    (data / "u3.wav").write_text("no audio")
+    status, out = decode(data=data)
+    assert status == 1
+    assert keys_of(out / "1best_recog" / "text") == ["s0-u0", "s0-u5", "s1-u6", "s4-u4"]
+    failed = json.loads((out / "stats.json").read_text())["failed"]
+    assert sorted(failed) == ["s1-u1", "s2-u2", "s3-u3"]
+    last = caplog.records[-1].getMessage()
+    assert "3 of 7 utterances could not be read; the others are in" in last
+    assert "u1.wav is missing" in last and "u2.wav is truncated" in last and "u3.wav is truncated or no audio" in last
+
+
+def test_too_short_utterance_is_empty_and_named(decode, data, caplog):
+    soundfile.write(data / "u1.wav", [0.1] * 900, 16000)
+    status, out = decode(data=data)
+    assert status == 0
+    texts = read_table(out / "1best_recog" / "text")
+    assert texts.pop("s1-u1") == "" and len(texts) == 6 and all(texts.values())
+    assert "s1-u1" in json.loads((out / "stats.json").read_text())["skipped"]
+    assert "s1-u1: an utterance has 6 frames, fewer than the 7" in caplog.text
+
+
+def test_without_lengths_beside_it_audio_is_measured(decode, data):
+    _, out = decode()
+    (data / "utt2num_samples").unlink()
+    _, other = decode(data=data, name="other")
+    assert (out / "loop4" / "token").read_text() == (other / "loop4" / "token").read_text()
+
+
+def test_wrong_loops_are_refused_before_anything_is_written(decode, tmp_path):
+    with pytest.raises(ValueError, match="num_loops is 5; allowed: 2, 4"):
+        decode("--num_loops", 5)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--beam_size", "10"], "beam_size is 10, .*--upstream"),
+        (["--lm_file", "lm.pth"], "lm_file is lm.pth"),
+        (["--data_path_and_name_and_type", "text,text,text"], "names speech, text; allowed: speech alone"),
+    ],
+)
+def test_wishes_that_cannot_be_met_are_refused(decode, options, message):
+    with pytest.raises(ValueError, match=message):
+        decode(*options)
+
+
+def test_wishes_in_yaml_are_refused_too(decode, tmp_path):
+    (tmp_path / "beam.yaml").write_text("beam_size: 20\n")
+    with pytest.raises(ValueError, match="beam_size is 20"):
+        decode("--config", tmp_path / "beam.yaml")
+
+
+def test_interrupted_run_leaves_no_statistics(decode, monkeypatch):
+    _, out = decode()
+
+    def stop(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("espnet_larm.inference.recognizer.Recognizer.decode", stop)
+    with pytest.raises(KeyboardInterrupt):
+        decode("--num_workers", 0)
+    assert not (out / "stats.json").exists()

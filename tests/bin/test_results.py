@@ -1,0 +1,81 @@
+"""RESULTS.md and its picture."""
+
+import json
+
+import matplotlib as mpl
+import pytest
+
+from espnet_larm.bin.results import commit, main
+from espnet_larm.bin.score import main as score
+
+STATS = {
+    "num_utts": 2,
+    "audio_seconds": 60.0,
+    "unit": "loop",
+    "loops": {"2": {"seconds": 0.6}, "4": {"seconds": 1.2}},
+    "peak_memory_bytes": 2**30,
+    "machine": {"cpu": "Abacus", "threads": "1"},
+    "skipped": {"b": "too short"},
+}
+
+
+@pytest.fixture
+def exp_dir(tmp_path):
+    """A decoded and scored experiment: 50 % at loop 2, 25 % at loop 4."""
+    exp_dir = tmp_path / "exp"
+    decoded = exp_dir / "decode_x" / "test"
+    ref = tmp_path / "ref"
+    texts = {"": "A B C X", "loop2": "A B X X", "loop4": "A B C X"}
+    for folder, text in ((ref, "A B C D"), *((decoded / name, text) for name, text in texts.items())):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "text").write_text(f"a {text}\nb {text}\n")
+    (decoded / "stats.json").write_text(json.dumps(STATS))
+    (exp_dir / "config.yaml").write_text(
+        "config: conf/x.yaml\nseed: 7\ntoken_type: char\nencoder_conf: {num_loops: 4}\n"
+        f"train_data_path_and_name_and_type: [[{ref}/wav.scp, speech, sound], [{ref}/text, text, text]]\n"
+    )
+    (exp_dir / "run.sh").write_text('#!/bin/bash\ncd x\nexec ../asr.sh --train_set t --stage train "$@"\n')
+    score(["--ref_dir", str(ref), "--hyp_dir", str(decoded)])
+    main(["--exp_dir", str(exp_dir)])
+    return exp_dir
+
+
+def test_tables_have_a_row_a_loop(exp_dir):
+    lines = (exp_dir / "RESULTS.md").read_text().splitlines()
+    start = lines.index("### WER")
+    assert lines[start + 2].startswith("|dataset|loops|Snt|Wrd|Corr|Sub|Del|Ins|Err|S.Err|")
+    assert lines[start + 4] == "|decode_x/test|2|2|8|50.0|50.0|0.0|0.0|50.00|100.00|50.00 to 50.00|0.0100|"
+    assert lines[start + 5] == "|decode_x/test|4|2|8|75.0|25.0|0.0|0.0|25.00|100.00|25.00 to 25.00|0.0200|"
+    assert "|decode_x/test|WER|2 to 4|-25.00|-25.00 to -25.00|falls|" in lines
+
+
+def test_numbers_have_their_origin(exp_dir):
+    text = (exp_dir / "RESULTS.md").read_text()
+    for line in (
+        f"- commit: {commit()}",
+        "- configuration: conf/x.yaml",
+        "- command: `../asr.sh --train_set t`",
+        "- seed: 7",
+        f"- train data: {exp_dir.parent}/ref (2 utterances)",
+        "- decoding of decode_x/test: 2 utterances, 1.0 min; cpu Abacus, threads 1; peak memory 1024 MiB; 1 too short",
+    ):
+        assert line in text.splitlines()
+
+
+def test_picture_is_drawn_and_shown(exp_dir):
+    assert "(images/wer_by_loops.png)" in (exp_dir / "RESULTS.md").read_text()
+    picture = mpl.image.imread(exp_dir / "images" / "wer_by_loops.png")
+    assert picture.shape[1] > 1000 and picture.std() > 0.05
+
+
+def test_unscored_experiment_says_what_to_run(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nothing is scored yet; run --stage score first"):
+        main(["--exp_dir", str(tmp_path)])
+
+
+def test_results_without_decoding_statistics_have_no_factor(exp_dir):
+    (exp_dir / "decode_x" / "test" / "stats.json").unlink()
+    main(["--exp_dir", str(exp_dir)])
+    assert (
+        "|decode_x/test|4|2|8|75.0|25.0|0.0|0.0|25.00|100.00|25.00 to 25.00|-|" in (exp_dir / "RESULTS.md").read_text()
+    )

@@ -1,0 +1,90 @@
+"""Weights are loaded strictly, and only tensors."""
+
+import pytest
+import torch
+
+
+@pytest.fixture
+def load(larm_task, tiny_experiment, tmp_path):
+    """Loads the tiny experiment after a change to its weights."""
+
+    def load(change=None, config=None):
+        from espnet_larm.inference.loading import load_model
+
+        weights = torch.load(tiny_experiment.model, weights_only=True)
+        if change is not None:
+            change(weights)
+        torch.save(weights, tmp_path / "model.pth")
+        return load_model(config or tiny_experiment.config, tmp_path / "model.pth", "cpu", torch.float32)
+
+    return load
+
+
+def test_weights_are_those_of_the_file(load, tiny_experiment):
+    weights = torch.load(tiny_experiment.model, weights_only=True)
+    model = load().model
+    assert not model.training
+    assert model.state_dict().keys() == weights.keys()
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+
+
+def test_missing_weights_are_counted_and_named(load):
+    def change(weights):
+        for name in [name for name in weights if name.startswith("ctc.")]:
+            del weights[name]
+
+    with pytest.raises(ValueError, match=r"2 missing \(ctc.ctc_lo.weight, ctc.ctc_lo.bias\)"):
+        load(change)
+
+
+def test_unexpected_weights_are_counted_and_named(load):
+    with pytest.raises(ValueError, match=r"1 unexpected \(decoder.embed\)"):
+        load(lambda weights: weights.update({"decoder.embed": torch.zeros(1)}))
+
+
+def test_weights_of_another_size_are_named(load):
+    with pytest.raises(ValueError, match=r"1 of another shape \(ctc.ctc_lo.bias \(3,\) instead of \(12,\)\)"):
+        load(lambda weights: weights.update({"ctc.ctc_lo.bias": torch.zeros(3)}))
+
+
+def test_truncated_file_is_named(larm_task, tiny_experiment, tmp_path):
+    from espnet_larm.inference.loading import load_model
+
+    path = tmp_path / "model.pth"
+    path.write_bytes(tiny_experiment.model.read_bytes()[:5000])
+    with pytest.raises(ValueError, match=r"model.pth is truncated or holds more than tensors"):
+        load_model(tiny_experiment.config, path, "cpu", torch.float32)
+
+
+def test_pickled_code_does_not_run(larm_task, tiny_experiment, tmp_path):
+    from espnet_larm.inference.loading import load_model
+
+    class Harmful:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "harmed"), "w"))
+
+    torch.save({"weight": Harmful()}, tmp_path / "model.pth")
+    with pytest.raises(ValueError, match="holds more than tensors"):
+        load_model(tiny_experiment.config, tmp_path / "model.pth", "cpu", torch.float32)
+    assert not (tmp_path / "harmed").exists()
+
+
+def test_missing_files_are_named(larm_task, tiny_experiment, tmp_path):
+    from espnet_larm.inference.loading import load_model
+
+    with pytest.raises(FileNotFoundError, match=r"none.yaml is missing; --asr_train_config"):
+        load_model(tmp_path / "none.yaml", tiny_experiment.model, "cpu", torch.float32)
+    with pytest.raises(FileNotFoundError, match=r"none.pth is missing; --asr_model_file"):
+        load_model(tiny_experiment.config, tmp_path / "none.pth", "cpu", torch.float32)
+
+
+def test_another_yaml_is_no_config(load, tmp_path):
+    other = tmp_path / "other.yaml"
+    other.write_text("beam_size: 1\n")
+    with pytest.raises(ValueError, match=r"other.yaml holds no token_list"):
+        load(config=other)
+
+
+def test_misspelt_key_of_the_config_is_refused(load, tiny_experiment, tmp_path):
+    with pytest.raises(ValueError, match="encoder_conf: num_lops is not an option of encoder: larm. Did you"):
+        load(config=tiny_experiment.with_config(tmp_path / "config.yaml", encoder_conf={"num_lops": 4}))

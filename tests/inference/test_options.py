@@ -1,0 +1,42 @@
+"""Options of ESPnet's that greedy search cannot honour."""
+
+import argparse
+
+import pytest
+
+from espnet_larm.inference.options import GREEDY_VALUES, check_decoder, check_greedy
+
+
+def options(**values):
+    defaults = {**dict.fromkeys(GREEDY_VALUES), "ngpu": 0, "batch_seconds": 60.0, "batch_size": 1}
+    return argparse.Namespace(**{**defaults, **values})
+
+
+@pytest.mark.parametrize("values", [{}, {"beam_size": 1, "ctc_weight": 1.0, "nbest": 1, "streaming": False}])
+def test_greedy_wishes_pass(values):
+    check_greedy(options(**values))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"beam_size": 10}, "beam_size is 10, .* set beam_size: 1 or leave it out, or use .*--upstream"),
+        ({"ctc_weight": 0.3}, "ctc_weight is 0.3"),
+        ({"lm_file": "lm.pth"}, "lm_file is lm.pth, .* leave it out"),
+        ({"ngram_file": "4gram.arpa"}, "ngram_file"),
+        ({"streaming": True}, "streaming is True"),
+        ({"ngpu": 2}, "ngpu is 2; allowed: 0 or 1"),
+        ({"batch_seconds": 0.0}, "batch_seconds is 0.0; allowed: above 0"),
+        ({"batch_size": 0}, "batch_size is 0; allowed: 1 or more"),
+    ],
+)
+def test_other_wishes_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        check_greedy(options(**values))
+
+
+def test_attention_decoder_is_left_aside_only_on_demand():
+    check_decoder(has_attention_decoder=True, ctc_weight=1.0)
+    check_decoder(has_attention_decoder=False, ctc_weight=None)
+    with pytest.raises(ValueError, match=r"attention decoder, .* set ctc_weight: 1.0 .*--upstream"):
+        check_decoder(has_attention_decoder=True, ctc_weight=None)
