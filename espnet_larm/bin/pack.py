@@ -15,11 +15,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+import yaml
+
 from espnet_larm.bin._program import run_program
 from espnet_larm.packs.archive import digest, write_archive
 from espnet_larm.packs.card import UNKNOWN, About, format_card
 from espnet_larm.packs.manifest import META, Manifest, plugins_of
-from espnet_larm.packs.options import Config, check_self_contained, dump_yaml, make_portable, parse_yaml
+from espnet_larm.packs.options import Config, check_self_contained, dump_yaml, make_portable
 from espnet_larm.scoring.experiment import SetResult, find_results
 
 CONFIG, CARD = "config.yaml", "README.md"
@@ -52,10 +54,12 @@ def main(cmd: list[str] | None = None) -> int:
     args = get_parser().parse_args(cmd)
     config_file, model_file, outpath = check(args)
     exp_dir = config_file.parent
-    config = read(config_file)
+    config = yaml.safe_load(config_file.read_text(encoding="utf-8"))
     check_self_contained(config)
     portable, files = make_portable(config, exp_dir)
-    files = {**files, model_file.name: model_file, **extra_files(exp_dir, args.option, files)}
+    if files.setdefault(model_file.name, model_file) != model_file:
+        raise ValueError(f"{files[model_file.name]} and {model_file} have one name; rename one of them.")
+    files |= extra_files(exp_dir, args.option, files)
     name = args.name or exp_dir.resolve().name
     manifest = Manifest(CONFIG, model_file.name, name, plugins_of(config), {}, versions())
     about = About("" if args.language == NO_LANGUAGE else args.language, args.license)
@@ -96,11 +100,6 @@ def check(args: argparse.Namespace) -> tuple[Path, Path, Path]:
             raise FileNotFoundError(f"{path} is missing; stage 11 makes weights and config.yaml.")
     folder = config_file.parent
     return config_file, model_file, args.outpath or folder / f"{folder.resolve().name}_{model_file.stem}.zip"
-
-
-def read(config_file: Path) -> Config:
-    """The configuration as it stands, with the token list in it."""
-    return parse_yaml(str(config_file), config_file.read_bytes())
 
 
 def extra_files(exp_dir: Path, options: list[Path], named: dict[str, Path]) -> dict[str, Path]:

@@ -40,9 +40,19 @@ def join(before: Sequence[Word], after: Sequence[Word], start_s: float, end_s: f
     ]
     if anchors:
         _, i, j = min(anchors)
-        return [*before[: i + 1], *after[j + 1 :]]
+        return _meet(before[: i + 1], after[j + 1 :])
     seam_s = _seam(before, after, start_s, end_s)
-    return [*(word for word in before if word.middle_s < seam_s), *(word for word in after if word.middle_s >= seam_s)]
+    return _meet(
+        [word for word in before if word.middle_s < seam_s], [word for word in after if word.middle_s >= seam_s]
+    )
+
+
+def _meet(before: Sequence[Word], after: Sequence[Word]) -> list[Word]:
+    """One after the other, the words at the seam trimmed so that they do not overlap."""
+    if not before or not after or before[-1].end_s <= after[0].start_s:
+        return [*before, *after]
+    seam_s = max(before[-1].start_s, after[0].start_s)
+    return [*before[:-1], before[-1]._replace(end_s=seam_s), after[0]._replace(start_s=seam_s), *after[1:]]
 
 
 def _seam(before: Sequence[Word], after: Sequence[Word], start_s: float, end_s: float) -> float:

@@ -8,6 +8,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+import numpy as np
+
 from espnet_larm.inference.loading import read_weights
 from espnet_larm.inference.recognizer import Recognizer
 from espnet_larm.packs import manifest as manifests
@@ -114,6 +116,8 @@ def _unpack(pack: Path, folder: Path) -> dict[str, str]:
         extract(archive, folder)
     _check_digests(pack, manifest, folder)
     for option, value in file_options(config):
+        if option[-1] == "stats_file":
+            _check_statistics(pack, folder / value)
         set_option(config, option, str(folder / value))
     (folder / manifest.config).write_bytes(dump_yaml(config))
     return {manifests.CONFIG: str(folder / manifest.config), manifests.WEIGHTS: str(folder / manifest.weights)}
@@ -127,6 +131,18 @@ def _read_text(archive: zipfile.ZipFile, pack: Path, name: str) -> bytes:
     if info.file_size > MAX_TEXT_BYTES:
         raise ValueError(f"{pack}: {name} has {info.file_size} bytes; allowed: {MAX_TEXT_BYTES}.")
     return archive.read(info)
+
+
+def _check_statistics(pack: Path, path: Path) -> None:
+    """Refuse statistics that are more than numbers, whatever ESPnet's own reading of them allows."""
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if not isinstance(loaded, np.ndarray):
+            with loaded:
+                for name in loaded.files:
+                    loaded[name]
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{pack}: {path.name} holds more than numbers, or is damaged; it is refused.") from error
 
 
 def _check_digests(pack: Path, manifest: Manifest, folder: Path) -> None:

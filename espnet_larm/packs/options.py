@@ -95,7 +95,7 @@ def check_self_contained(config: Config) -> None:
     ours = {(plugin.kind, plugin.name) for plugin in registry.plugins()}
     for kind, allowed in SELF_CONTAINED.items():
         name = config.get(kind)
-        if name is not None and name not in allowed and (kind, name) not in ours:
+        if name is not None and str(name) not in allowed and (kind, str(name)) not in ours:
             names = sorted({*allowed, *(name for other, name in ours if other == kind)})
             raise ValueError(
                 f"{kind}: {name} cannot be in a pack: it is not known, or takes files or code from elsewhere. "
