@@ -27,7 +27,7 @@ from espnet_larm.encoder.blocks import (
     TransformerBlock,
     describe_frames,
 )
-from espnet_larm.encoder.loop import Clock, DepthFilm, LoopState, project_posteriors
+from espnet_larm.encoder.loop import Clock, Depth, DepthFilm, LoopState
 from espnet_larm.encoder.subsampling import ConvSubsampling
 
 logger = logging.getLogger(__name__)
@@ -113,7 +113,6 @@ class LarmEncoder(AbsEncoder):
         self.num_loops = num_loops
         self.checkpoint_period = checkpoint_period
         self.share_blocks = share_blocks
-        self.feedback_top_k = feedback_top_k
         self.activation_checkpointing = activation_checkpointing
         self.head_size = output_size // attention_heads
         self.inference_loops = num_loops
@@ -133,7 +132,7 @@ class LarmEncoder(AbsEncoder):
         loops = num_loops > 1
         self.clock = Clock(checkpoint_period, output_size) if clock and loops else None
         self.film = DepthFilm(output_size) if film and loops else None
-        self.state = LoopState(skip, feedback, feedback_shift) if loops else None
+        self.state = LoopState(skip, feedback, feedback_shift, feedback_top_k) if loops else None
         # ESPnet's model reads the flag, makes the layer (V to D) and then passes its CTC head to forward.
         self.interctc_use_conditioning = feedback and loops
         self.conditioning_layer: torch.nn.Linear | None = None
@@ -248,22 +247,16 @@ class LarmEncoder(AbsEncoder):
         self, loop: int, previous: torch.Tensor | None, start: torch.Tensor, frames: Frames, ctc: CTC | None
     ) -> torch.Tensor:
         """The stack's output at a loop, from that of the loop before (None at the first)."""
-        state = start if previous is None else self._next_state(previous, start, frames.mask, ctc)
-        if self.clock is not None:
-            state = state + self.clock(loop)
-        if self.film is not None:
-            gamma, beta = self.film(loop)
-            state = torch.addcmul(beta, state, 1 + gamma)
+        depth = Depth.of(loop, self.clock, self.film)
+        if previous is None:
+            state = start if depth is None else depth(start)
+        else:
+            assert self.state is not None
+            feedback = None
+            if self.conditioning_layer is not None and ctc is not None:
+                feedback = (ctc.softmax(previous), self.conditioning_layer)
+            state = self.state(previous, start, depth, feedback, frames.mask)
         return self.stacks[0 if self.share_blocks else loop - 1](state, frames)
-
-    def _next_state(
-        self, output: torch.Tensor, start: torch.Tensor, mask: torch.Tensor, ctc: CTC | None
-    ) -> torch.Tensor:
-        assert self.state is not None
-        feedback = None
-        if self.conditioning_layer is not None and ctc is not None:
-            feedback = project_posteriors(ctc.softmax(output), self.conditioning_layer, self.feedback_top_k)
-        return self.state(output, start, feedback, mask)
 
     def _is_checkpoint(self, loop: int) -> bool:
         return loop % self.checkpoint_period == 0 or loop == self.num_loops

@@ -6,6 +6,8 @@ Shapes: B utterances, T frames, D model size, V tokens, m loops from one checkpo
 valid.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch.nn import functional
 
@@ -59,18 +61,49 @@ class DepthFilm(torch.nn.Module):
         return gamma, beta
 
 
+class Depth(NamedTuple):
+    """Clock and FiLM of a loop as one affine map: (1 + gamma) (h + clock) + beta = gain h + offset.
+
+    Attributes:
+        gain: (D,).
+        offset: (D,).
+    """
+
+    gain: torch.Tensor
+    offset: torch.Tensor
+
+    @classmethod
+    def of(cls, loop: int, clock: Clock | None, film: DepthFilm | None) -> "Depth | None":
+        """That of loop 1, 2, ...; None where there is neither clock nor FiLM."""
+        row = None if clock is None else clock(loop)
+        if film is None:
+            return None if row is None else cls(torch.ones_like(row), row)
+        gamma, beta = film(loop)
+        gain = 1 + gamma
+        return cls(gain, beta if row is None else torch.addcmul(beta, row, gain))
+
+    def __call__(self, state: torch.Tensor) -> torch.Tensor:
+        """(B, T, D) to (B, T, D)."""
+        return torch.addcmul(self.offset, state, self.gain)
+
+
 class LoopState(torch.nn.Module):
     """The state that enters the next loop: h = a z + b h0 + c feedback, with learnable a, b, c shared by all loops.
+
+    Depth is applied to it in the same passes over (B, T, D): each pass costs a small stack about 1 % of its time.
 
     Args:
         skip: Add the front-end's output h0 again at each loop.
         feedback: Add the projected posteriors of the loop before.
         feedback_shift: Frames by which the feedback is delayed; 0 feeds a frame its own posteriors.
+        feedback_top_k: Feed the k most probable tokens of a frame alone, whose rows are gathered: k D products a frame
+            instead of V D. The same result for k = V (test_top_k_of_all_tokens_is_the_projection). None for all.
     """
 
-    def __init__(self, skip: bool, feedback: bool, feedback_shift: int) -> None:
+    def __init__(self, skip: bool, feedback: bool, feedback_shift: int, feedback_top_k: int | None = None) -> None:
         super().__init__()
         self.feedback_shift = feedback_shift
+        self.feedback_top_k = feedback_top_k
         self.output_scale = torch.nn.Parameter(torch.empty(1)) if skip or feedback else None
         self.skip_scale = torch.nn.Parameter(torch.empty(1)) if skip else None
         self.feedback_scale = torch.nn.Parameter(torch.empty(1)) if feedback else None
@@ -83,46 +116,49 @@ class LoopState(torch.nn.Module):
                 torch.nn.init.constant_(scale, value)
 
     def forward(
-        self, output: torch.Tensor, start: torch.Tensor, feedback: torch.Tensor | None, mask: torch.Tensor
+        self,
+        output: torch.Tensor,
+        start: torch.Tensor,
+        depth: Depth | None,
+        feedback: tuple[torch.Tensor, torch.nn.Linear] | None,
+        mask: torch.Tensor,
     ) -> torch.Tensor:
         """Combine.
 
         Args:
             output: z, the stack's output (B, T, D).
             start: h0, the front-end's output (B, T, D).
-            feedback: Posteriors projected to the model size (B, T, D), not yet shifted; None without feedback.
+            depth: Of the loop that the state enters.
+            feedback: Posteriors (B, T, V) and the layer that projects them from V to D; None without feedback.
             mask: (B, T).
 
         Returns:
             (B, T, D).
         """
         if self.output_scale is None:
-            return output
-        state = self.output_scale * output
+            return output if depth is None else depth(output)
+        gain, offset = depth or Depth(output.new_ones(1), output.new_zeros(1))
+        state = torch.addcmul(offset, output, gain * self.output_scale)
         if self.skip_scale is not None:
-            state = torch.addcmul(state, start, self.skip_scale)
+            state = torch.addcmul(state, start, gain * self.skip_scale)
         if self.feedback_scale is not None and feedback is not None:
-            # One product zeroes the padding, before the shift could carry it, and scales.
-            delayed = feedback * (mask.unsqueeze(-1) * self.feedback_scale)
-            if self.feedback_shift:
-                delayed = functional.pad(delayed, (0, 0, self.feedback_shift, -self.feedback_shift))
-            state = state + delayed
+            # A frame takes what the frame before gives; what padding gives, and what comes before the first, is zero.
+            giver = self._delay(mask.unsqueeze(-1).to(output.dtype))
+            state = torch.addcmul(state, self._project(*feedback, gain * self.feedback_scale), giver)
         return state
 
+    def _project(self, posteriors: torch.Tensor, layer: torch.nn.Linear, scale: torch.Tensor) -> torch.Tensor:
+        """Delayed posteriors (B, T, V) projected to (B, T, D) and scaled (D,)."""
+        weight, bias = layer.weight * scale.unsqueeze(-1), layer.bias * scale
+        if self.feedback_top_k is None:
+            return functional.linear(self._delay(posteriors), weight, bias)
+        values, tokens = posteriors.topk(min(self.feedback_top_k, posteriors.size(-1)), dim=-1)  # (B, T, k)
+        values, tokens = self._delay(values).flatten(0, 1), self._delay(tokens).flatten(0, 1)
+        rows = functional.embedding_bag(tokens, weight.t(), per_sample_weights=values.to(weight.dtype), mode="sum")
+        return rows.view(*posteriors.shape[:2], -1) + bias
 
-def project_posteriors(posteriors: torch.Tensor, layer: torch.nn.Linear, top_k: int | None) -> torch.Tensor:
-    """Project posteriors (B, T, V) to the model size (B, T, D).
-
-    Args:
-        posteriors: Sum to 1 over V.
-        layer: V to D.
-        top_k: Use the k most probable tokens of a frame alone, whose rows are gathered: k D products a frame instead
-            of V D. The same result for k = V (test_top_k_of_all_tokens_is_the_projection).
-    """
-    if top_k is None:
-        return layer(posteriors)
-    top = posteriors.topk(min(top_k, posteriors.size(-1)), dim=-1)
-    rows = functional.embedding_bag(
-        top.indices.flatten(0, 1), layer.weight.t(), per_sample_weights=top.values.flatten(0, 1), mode="sum"
-    )
-    return rows.view(*posteriors.shape[:2], -1) + layer.bias
+    def _delay(self, frames: torch.Tensor) -> torch.Tensor:
+        """Shift (B, T, any) by `feedback_shift` frames, zeros at the start."""
+        if not self.feedback_shift:
+            return frames
+        return functional.pad(frames, (0, 0, self.feedback_shift, -self.feedback_shift))

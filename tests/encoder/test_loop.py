@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from espnet_larm.encoder.loop import Clock, DepthFilm, LoopState, project_posteriors
+from espnet_larm.encoder.loop import Clock, Depth, DepthFilm, LoopState
 
 SIZE, VOCAB = 8, 12
+ALL_VALID = torch.ones(1, 5, dtype=torch.bool)
 
 
 def test_clock_starts_as_zero_and_repeats_with_its_period():
@@ -32,60 +33,81 @@ def test_film_tells_depths_apart_once_trained():
     assert distances.min() > 1e-3
 
 
-def test_state_is_the_sum_of_its_scaled_parts():
+def test_depth_is_film_of_state_and_clock():
+    clock, film, state = Clock(period=3, size=SIZE), DepthFilm(SIZE), torch.randn(2, 5, SIZE)
+    for parameter in (clock.table, film.out.weight, film.out.bias):
+        torch.nn.init.normal_(parameter)
+    gamma, beta = film(4)
+    # One affine map rounds differently from two.
+    expected = (1 + gamma) * (state + clock(4)) + beta
+    torch.testing.assert_close(Depth.of(4, clock, film)(state), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(Depth.of(4, None, film)(state), (1 + gamma) * state + beta, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(Depth.of(4, clock, None)(state), state + clock(4))
+    assert Depth.of(4, None, None) is None
+
+
+def new_feedback():
     torch.manual_seed(0)
+    return torch.randn(1, 5, VOCAB).softmax(-1), torch.nn.Linear(VOCAB, SIZE)
+
+
+def test_state_is_the_sum_of_its_scaled_parts():
     state = LoopState(skip=True, feedback=True, feedback_shift=1)
-    output, start, feedback = torch.randn(3, 1, 5, SIZE)
-    mask = torch.ones(1, 5, dtype=torch.bool)
-    delayed = torch.cat([torch.zeros(1, 1, SIZE), feedback[:, :-1]], dim=1)
-    torch.testing.assert_close(state(output, start, feedback, mask), output + 0.1 * start + 0.1 * delayed)
+    output, start = torch.randn(2, 1, 5, SIZE)
+    posteriors, layer = new_feedback()
+    depth = Depth(torch.randn(SIZE), torch.randn(SIZE))
+    delayed = torch.cat([torch.zeros(1, 1, SIZE), layer(posteriors)[:, :-1]], dim=1)
+    expected = depth.gain * (output + 0.1 * start + 0.1 * delayed) + depth.offset
+    found = state(output, start, depth, (posteriors, layer), ALL_VALID)
+    # Scales are folded into the projection: rounding, no more.
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_state_without_skip_and_feedback_is_the_output_itself():
     state = LoopState(skip=False, feedback=False, feedback_shift=1)
     output = torch.randn(1, 5, SIZE)
-    assert state(output, torch.randn(1, 5, SIZE), None, torch.ones(1, 5, dtype=torch.bool)) is output
+    assert state(output, torch.randn(1, 5, SIZE), None, None, ALL_VALID) is output
     assert list(state.parameters()) == []
 
 
 def test_feedback_ignores_padding():
     state = LoopState(skip=False, feedback=True, feedback_shift=1)
-    output, feedback = torch.zeros(1, 5, SIZE), torch.randn(1, 5, SIZE)
+    zeros = torch.zeros(1, 5, SIZE)
     mask = torch.tensor([[True, True, True, False, False]])
-    result = state(output, output, feedback, mask)
-    # Frame 3 is padding and still gets the last valid frame's feedback; frame 4 would get a padded one.
-    assert result[0, 3].any()
-    assert not result[0, 4].any()
+    result = state(zeros, zeros, None, new_feedback(), mask)
+    # Nothing comes before frame 0; frame 3 takes from the last valid frame, frame 4 would take from padding.
+    assert [bool(frame.any()) for frame in result[0]] == [False, True, True, True, False]
 
 
 def test_feedback_without_shift_stays_at_its_frame():
     state = LoopState(skip=False, feedback=True, feedback_shift=0)
-    output, feedback = torch.zeros(1, 4, SIZE), torch.randn(1, 4, SIZE)
-    mask = torch.ones(1, 4, dtype=torch.bool)
-    torch.testing.assert_close(state(output, output, feedback, mask), 0.1 * feedback)
+    zeros = torch.zeros(1, 5, SIZE)
+    posteriors, layer = new_feedback()
+    found = state(zeros, zeros, None, (posteriors, layer), ALL_VALID)
+    torch.testing.assert_close(found, 0.1 * layer(posteriors), rtol=1e-4, atol=1e-6)
+
+
+def fed_back(posteriors, layer, top_k):
+    state = LoopState(skip=False, feedback=True, feedback_shift=1, feedback_top_k=top_k)
+    zeros = torch.zeros(1, 5, SIZE)
+    return state(zeros, zeros, None, (posteriors, layer), ALL_VALID)
 
 
 def test_top_k_of_all_tokens_is_the_projection():
-    torch.manual_seed(0)
-    layer = torch.nn.Linear(VOCAB, SIZE)
-    posteriors = torch.randn(2, 3, VOCAB).softmax(-1)
+    feedback = new_feedback()
     # Summed in the order of probability: rounding, no more.
-    torch.testing.assert_close(
-        project_posteriors(posteriors, layer, VOCAB), project_posteriors(posteriors, layer, None), rtol=1e-5, atol=1e-6
-    )
+    torch.testing.assert_close(fed_back(*feedback, VOCAB), fed_back(*feedback, None), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("top_k", [1, 3])
 def test_top_k_keeps_the_most_probable_tokens(top_k):
-    torch.manual_seed(0)
-    layer = torch.nn.Linear(VOCAB, SIZE)
-    posteriors = torch.randn(2, 3, VOCAB).softmax(-1)
+    posteriors, layer = new_feedback()
     kept = torch.where(posteriors >= posteriors.topk(top_k).values[..., -1:], posteriors, 0.0)
-    torch.testing.assert_close(project_posteriors(posteriors, layer, top_k), layer(kept), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(fed_back(posteriors, layer, top_k), fed_back(kept, layer, None), rtol=1e-5, atol=1e-6)
 
 
 def test_top_k_gradient_reaches_weights_and_posteriors():
-    layer = torch.nn.Linear(VOCAB, SIZE)
-    logits = torch.randn(1, 3, VOCAB, requires_grad=True)
-    project_posteriors(logits.softmax(-1), layer, 2).sum().backward()
+    _, layer = new_feedback()
+    logits = torch.randn(1, 5, VOCAB, requires_grad=True)
+    fed_back(logits.softmax(-1), layer, 2).square().sum().backward()
     assert logits.grad.any() and layer.weight.grad.any() and layer.bias.grad.any()
