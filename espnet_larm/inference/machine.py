@@ -1,5 +1,6 @@
 """What a program runs on, and how much memory it took."""
 
+import ctypes
 import os
 import platform
 import resource
@@ -38,3 +39,14 @@ def peak_memory_bytes(device: torch.device) -> int:
     # Kilobytes on Linux, bytes on macOS.
     unit = 1 if platform.system() == "Darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def return_free_memory() -> None:
+    """Give freed memory back to the system, where the C library is able to (glibc).
+
+    Tensors of ever new sizes leave holes in the heap, and oneDNN keeps small blocks for every shape between them: the
+    process grew by 8 MB a minute of audio. 10 ms.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
