@@ -10,7 +10,7 @@ import numpy as np
 
 from espnet_larm.inference.cutting import Cutting, Piece, cut
 from espnet_larm.inference.joining import join
-from espnet_larm.inference.machine import return_free_memory
+from espnet_larm.inference.machine import keep_memory_flat
 from espnet_larm.inference.recognizer import Cost, Hypothesis, Recognizer, Transcript
 from espnet_larm.inference.words import SPACE, Word
 
@@ -50,7 +50,8 @@ def transcribe_blocks(
         waveforms = [_preprocessed(recognizer, piece) for piece in batch]
         transcripts, cost = recognizer.decode(waveforms, num_loops, with_words or not is_whole)
         joined.add_cost(cost)
-        return_free_memory()
+        if not is_whole:
+            keep_memory_flat()
         if is_whole:
             joined.only = transcripts[0]
         for piece, transcript in zip(batch, transcripts, strict=True):

@@ -8,6 +8,10 @@ from pathlib import Path
 
 import torch
 
+# glibc's malloc.h.
+M_MMAP_THRESHOLD = -3
+LARGE_BYTES = 2**20
+
 
 def describe_machine(device: torch.device) -> dict[str, str]:
     """Processor, its cores and threads in use, and the GPU if there is one in use."""
@@ -41,12 +45,14 @@ def peak_memory_bytes(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def return_free_memory() -> None:
-    """Give freed memory back to the system, where the C library is able to (glibc).
+def keep_memory_flat() -> None:
+    """Make freed memory go back to the system, where the C library is able to (glibc). Holds for the whole process.
 
-    Tensors of ever new sizes leave holes in the heap, and oneDNN keeps small blocks for every shape between them: the
-    process grew by 8 MB a minute of audio. 10 ms.
+    Tensors of ever new sizes leave holes in the heap, with small blocks between them that oneDNN keeps for every shape:
+    without this, a process grew by 8 MB a minute of audio. Large tensors get mappings of their own, as they do until
+    glibc raises its threshold by itself, and free pages of the heap are given back. 10 ms.
     """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim"):
+        libc.mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
+        libc.malloc_trim(0)
