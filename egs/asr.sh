@@ -49,6 +49,7 @@ audio_format=flac.ark  # flac.ark only: what audio that does not fit is converte
 speed_perturb_factors=  # such as "0.9 1.0 1.1"; empty for none
 min_wav_duration=0.1  # seconds; shorter training utterances are dropped
 max_wav_duration=20  # seconds; longer training utterances are dropped
+allow_problems=  # problems of the data that only warn, such as "silence clipped"; validate_data --list names them
 # --- Tokens
 token_type=char  # char or bpe
 nbpe=30  # pieces of the BPE model
@@ -116,6 +117,8 @@ stage_speed() {
         return
     fi
     need_file "data/$train_set_plain/wav.scp" data
+    # shellcheck disable=SC2086 # sets are words
+    validate_folders "$train_set_plain" "$valid_set" $test_sets
     log "data/$train_set_plain -> data/$train_set at speeds $speed_perturb_factors"
     # shellcheck disable=SC2086 # factors are words
     run_live "data/$train_set/perturb_speed.log" "${py[@]}" -m espnet_larm.bin.perturb_speed --fs "$fs" --nj "$nj" \
@@ -124,11 +127,13 @@ stage_speed() {
 
 stage_format() {
     local set
+    validate_folders "${all_sets[@]}"
     for set in "${all_sets[@]}"; do
         need_file "data/$set/wav.scp" data
         log "data/$set -> $(formatted_dir "$set")"
+        # shellcheck disable=SC2086 # allow_problems holds words
         run_live "$(formatted_dir "$set")/format_audio.log" "${py[@]}" -m espnet_larm.bin.format_audio --fs "$fs" \
-            --nj "$nj" --in_dir "data/$set" --out_dir "$(formatted_dir "$set")"
+            --nj "$nj" --in_dir "data/$set" --out_dir "$(formatted_dir "$set")" --allow $allow_problems
     done
 }
 
@@ -157,6 +162,7 @@ stage_stats() {
     local logdir="$asr_stats_dir/logdir" num_jobs num_valid options=()
     need_file "$data_feats/$train_set/wav.scp" filter
     need_file "$token_list" tokens
+    validate_spelling
     log "$data_feats/{$train_set,$valid_set} -> $asr_stats_dir"
     rm -f "$logdir"/{train,valid}.*.scp
     num_valid=$(wc -l < "$data_feats/$valid_set/wav.scp")

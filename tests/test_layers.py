@@ -12,6 +12,7 @@ LAYERS = (
     ("__main__", "bin"),
     ("inference",),
     ("tasks", "packs"),
+    ("train",),
     ("registry",),
     ("model", "decoder"),
     ("encoder", "frontend", "llm"),

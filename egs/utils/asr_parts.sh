@@ -129,6 +129,36 @@ formatted_dir() { # SET: stage 3 writes training and development sets to org/, f
     esac
 }
 
+validate_folders() { # SET...: files, ids, speakers, texts and paths of data/SET, before audio is worked on for hours
+    local set folders=()
+    for set in "$@"; do
+        need_file "data/$set/wav.scp" data
+        folders+=("data/$set")
+    done
+    log "validating ${folders[*]}"
+    # Stage 4 drops empty transcripts from training and development sets.
+    # shellcheck disable=SC2086 # allow_problems holds words
+    run_live "$data_feats/validate_folders.log" "${py[@]}" -m espnet_larm.bin.validate_data --audio stat \
+        --data_dirs "${folders[@]}" --allow empty-text $allow_problems
+}
+
+validate_spelling() { # can the tokens spell the transcripts? Test sets may hold what training never showed
+    local options=() kind="cannot-spell other-case" set folders=()
+    [ "$token_type" != bpe ] || options+=(--bpemodel "$token_dir/bpe.model")
+    [ "$nlsyms_txt" = none ] || options+=(--nlsyms "$nlsyms_txt")
+    log "validating the spelling of $data_feats/{$train_set,$valid_set${test_sets:+,${test_sets// /,}}} by $token_list"
+    # shellcheck disable=SC2086 # allow_problems holds words
+    run_live "$token_dir/validate_spelling.log" "${py[@]}" -m espnet_larm.bin.validate_data --audio none --fs "$fs" \
+        --data_dirs "$data_feats/$train_set" "$data_feats/$valid_set" --token_list "$token_list" \
+        ${options[@]+"${options[@]}"} --allow $allow_problems
+    for set in $test_sets; do [ ! -d "$data_feats/$set" ] || folders+=("$data_feats/$set"); done
+    [ "${#folders[@]}" -gt 0 ] || return 0
+    # shellcheck disable=SC2086 # words
+    run_live "$token_dir/validate_spelling_test.log" "${py[@]}" -m espnet_larm.bin.validate_data --audio none \
+        --fs "$fs" --data_dirs "${folders[@]}" --token_list "$token_list" ${options[@]+"${options[@]}"} \
+        --allow empty-text $kind $allow_problems
+}
+
 model_options() { # fills `options` with what statistics and training share
     local bpemodel=none
     [ "$token_type" != bpe ] || bpemodel=$token_dir/bpe.model

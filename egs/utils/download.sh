@@ -1,17 +1,15 @@
 #!/usr/bin/env bash
 # Download a file with resume and checksum; a complete file is left alone.
 #
-#   download.sh URL FILE SHA256      # an empty SHA256 skips the check and prints the sum
+#   download.sh URL FILE CHECKSUM      # sha256, or md5 (32 digits); empty: no check, the sha256 is printed
 set -euo pipefail
 # shellcheck source=/dev/null
 . "$(dirname "${BASH_SOURCE[0]}")/log.sh"
 
-[ $# -eq 3 ] || die "expected URL FILE SHA256, got $# arguments"
-url=$1 file=$2 sha256=$3
-
-checksum() { # FILE
-    sha256sum "$1" | cut -d ' ' -f 1
-}
+[ $# -eq 3 ] || die "expected URL FILE CHECKSUM, got $# arguments"
+url=$1 file=$2 expected=$3
+kind=sha256
+[ "${#expected}" -ne 32 ] || kind=md5
 
 if [ ! -f "$file" ]; then
     mkdir -p "$(dirname "$file")"
@@ -20,7 +18,7 @@ if [ ! -f "$file" ]; then
         die "the download of $url failed; what came is in $file.part, the same command goes on from there"
     mv "$file.part" "$file"
 fi
-sum=$(checksum "$file")
-[ -n "$sha256" ] || log "the sha256 of $file is $sum"
-[ -z "$sha256" ] || [ "$sum" = "$sha256" ] ||
-    die "$file has sha256 $sum, expected $sha256; move it away and repeat the command"
+sum=$("${kind}sum" "$file" | cut -d ' ' -f 1)
+[ -n "$expected" ] || log "the $kind of $file is $sum"
+[ -z "$expected" ] || [ "$sum" = "$expected" ] ||
+    die "$file has $kind $sum, expected $expected; move it away and repeat the command"

@@ -1,12 +1,16 @@
 # shellcheck shell=bash disable=SC2154 # variables of jobs.sh
 # Runs a training and shows how it goes. Sourced after jobs.sh.
 
-run_training() { # NUM_GPUS NUM_NODES LOG COMMAND...: appends to LOG and shows a line an epoch
-    local num_gpus=$1 num_nodes=$2 log=$3 follower child status=0 launcher=()
+requeue_status=75  # what a training exits with that a SIGTERM ended and that has saved all it did
+requeue_warning_s=${requeue_warning_s:-120}  # slurm: seconds before the time limit at which the SIGTERM comes
+max_requeues=${max_requeues:-100}  # slurm: how often an interrupted training is submitted again
+
+run_training() { # NUM_GPUS NUM_NODES LOG COMMAND...: appends to LOG, shows a line an epoch; slurm: requeues
+    local num_gpus=$1 num_nodes=$2 log=$3 follower status is_stopped=false requeue launcher=()
     shift 3
     if [ "$cmd_backend" = slurm ]; then
         # shellcheck disable=SC2206 # the options are words
-        launcher=(srun --nodes "$num_nodes" --ntasks-per-node 1 $sbatch_gpu_options)
+        launcher=(srun --nodes "$num_nodes" --ntasks-per-node 1 --signal "TERM@$requeue_warning_s" $sbatch_gpu_options)
         [ "$num_gpus" -eq 0 ] || launcher+=("--gres=gpu:$num_gpus")
     elif [ "$num_nodes" -gt 1 ]; then
         die "--num_nodes $num_nodes needs a scheduler: set cmd_backend=slurm in cmd.sh"
@@ -14,20 +18,45 @@ run_training() { # NUM_GPUS NUM_NODES LOG COMMAND...: appends to LOG and shows a
     touch "$log"
     tail -n 0 -F "$log" > >(show_epochs) 2>/dev/null &
     follower=$!
-    # A signal to this script reaches the training, which then ends in its own way.
-    "${launcher[@]}" "$@" >> "$log" 2>&1 &
-    child=$!
-    trap 'kill -TERM $child 2>/dev/null' INT TERM
-    wait "$child" || status=$?
-    ! kill -0 "$child" 2>/dev/null || wait "$child" || status=$?
-    trap - INT TERM
+    for ((requeue = 1; ; requeue++)); do
+        run_and_pass_signals "$log" ${launcher[@]+"${launcher[@]}"} "$@"
+        # Submitted again if the scheduler interrupted it, and not whoever called.
+        if [ "$status" -ne "$requeue_status" ] || [ "$cmd_backend" != slurm ] || "$is_stopped" ||
+            [ "$requeue" -gt "$max_requeues" ]; then
+            break
+        fi
+        log "training was interrupted and has saved; submitting it again, $requeue of at most $max_requeues times"
+        # Where several nodes meet; torch wants a new file.
+        rm -f "$(dirname "$log")/.dist_init_$$"
+    done
     # The follower reads once a second; without the pause the last epoch's line would be lost.
     sleep 1.5
     kill "$follower" 2>/dev/null || true
     wait "$follower" 2>/dev/null || true
-    [ "$status" -eq 0 ] && return
+    [ "$status" -ne 0 ] || return 0
     show_tail "$log"
+    if [ "$status" -eq "$requeue_status" ]; then
+        log "training was interrupted and has saved; the same command resumes it (status $requeue_status)"
+        exit "$requeue_status"
+    fi
     fail "training ended with status $status; its log is $log, the same command resumes it"
+}
+
+run_and_pass_signals() { # LOG COMMAND...: sets `status`, and `is_stopped` if a signal to this script ended COMMAND
+    local log=$1 child signals=0 seen=0
+    shift
+    status=0
+    # A signal to this script reaches the training, which then ends in its own way.
+    "$@" >> "$log" 2>&1 &
+    child=$!
+    trap 'is_stopped=true; ((signals += 1)); kill -TERM $child 2>/dev/null' INT TERM
+    wait "$child" || status=$?
+    # A signal ends the wait and not the training.
+    while [ "$signals" -gt "$seen" ]; do
+        seen=$signals status=0
+        wait "$child" || status=$?
+    done
+    trap - INT TERM
 }
 
 show_epochs() { # stdin: ESPnet's train.log; stderr: a line an epoch

@@ -1,12 +1,12 @@
-"""Stage 12: decoding in batches by greedy CTC, every checkpoint loop read out in one pass.
+"""Stage 12: decoding by CTC in batches, greedily or with a prefix beam, every checkpoint loop read out in one pass.
 
     python -m espnet_larm -m espnet2.bin.asr_inference --data_path_and_name_and_type dump/raw/test/wav.scp,speech,sound
         --asr_train_config exp/asr_x/config.yaml --asr_model_file exp/asr_x/valid.loss.ave.pth --output_dir out
 
-Takes ESPnet's arguments; `--batch_seconds`, `--num_loops`, `--write_ctm` and those of long audio are ours. Writes
-`1best_recog/`, `loop<k>/` and `stats.json`. Audio longer than `--long_seconds` is read in blocks, cut at silences,
-recognised in pieces and joined: memory does not grow with it. Exit status 1 after a wrong option (nothing decoded) or
-if audio could not be read (the rest decoded).
+Takes ESPnet's arguments; `--batch_seconds`, `--num_loops`, `--write_ctm` and those of long audio are ours.
+`--beam_size` 1, the default here, is greedy. Writes `1best_recog/` (up to `--nbest`), `loop<k>/` and `stats.json`.
+Audio longer than `--long_seconds` is read in blocks, cut at silences, recognised in pieces and joined: memory does not
+grow with it. Exit status 1 after a wrong option (nothing decoded) or if audio could not be read (the rest decoded).
 """
 
 import argparse
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from espnet_larm.bin._program import run_program
-from espnet_larm.inference.options import check_decoder, check_greedy, forget_defaults
+from espnet_larm.inference.options import check_decoder, check_search, forget_defaults
 
 logger = logging.getLogger(__name__)
 
@@ -49,11 +49,12 @@ def main(cmd: list[str] | None = None) -> int:
     args = get_parser().parse_args(cmd)
     logging.getLogger().setLevel(args.log_level)
     logger.info("%s", shlex.join(sys.argv))
-    check_greedy(args)
+    check_search(args)
     from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
 
     from espnet_larm.inference.cutting import Cutting
     from espnet_larm.inference.decoding import Settings, decode_table, unit_of
+    from espnet_larm.inference.recognizer import Search
     from espnet_larm.inference.writer import HypothesisWriter, write_stats
 
     set_all_random_seed(args.seed)
@@ -63,10 +64,17 @@ def main(cmd: list[str] | None = None) -> int:
     keys = table.keys(None if args.key_file is None else Path(args.key_file))
     cutting = Cutting(args.long_seconds, args.longest_piece, args.shortest_piece, args.overlap)
     cutting.check()
-    max_count = None if args.batch_size == 1 else args.batch_size
-    settings = Settings(args.batch_seconds, max_count, args.num_loops, args.num_workers, args.write_ctm, cutting)
+    settings = Settings(
+        batch_seconds=args.batch_seconds,
+        batch_size=None if args.batch_size == 1 else args.batch_size,
+        num_loops=args.num_loops,
+        num_workers=args.num_workers,
+        search=Search(args.beam_size, args.nbest),
+        with_words=args.write_ctm,
+        cutting=cutting,
+    )
     output_dir, numbers = Path(args.output_dir), recognizer.read_out_numbers(args.num_loops)
-    with HypothesisWriter(output_dir, unit_of(recognizer), numbers, args.write_ctm) as writer:
+    with HypothesisWriter(output_dir, unit_of(recognizer), numbers, args.nbest, args.write_ctm) as writer:
         stats = decode_table(recognizer, table, keys, settings, writer)
     write_stats(output_dir, stats)
     print_costs(stats)

@@ -3,8 +3,8 @@
 Example:
     python -m espnet_larm.bin.join_outputs --input_dirs logdir/output.1 logdir/output.2 --output_dir exp/.../test
 
-`1best_recog/` becomes the folder's own files, `loop<k>/` keep their folders, `stats.json` is summed. Folders `loop<k>`
-of an earlier decoding that this one does not have are removed, or they would be scored as if they were of this one.
+`1best_recog/` becomes the folder's own files; `loop<k>/` and `<n>best_recog/` keep their folders; `stats.json` is
+summed. Such folders of an earlier decoding that this one does not have are removed, or they would be taken for its own.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from espnet_larm.data.kaldi_dir import read_table, write_tables
 TABLES = ("text", "token", "token_int", "score")
 CTM = "ctm"
 BEST = "1best_recog"
-READ_OUT = re.compile(r"(loop|layer)\d+")
+OF_ONE_DECODING = re.compile(r"(loop|layer)\d+|\d+best_recog")
 NOT_ADDED = ("peak_", "wall_")
 
 
@@ -45,7 +45,7 @@ def main(cmd: list[str] | None = None) -> int:
         write_tables(target, join_tables([job / name for job in args.input_dirs]))
         join_ctm([job / name for job in args.input_dirs], target)
     for path in args.output_dir.glob("*/"):
-        if READ_OUT.fullmatch(path.name) and path.name not in folders:
+        if OF_ONE_DECODING.fullmatch(path.name) and path.name not in folders:
             shutil.rmtree(path)
     statistics = [json.loads(path.read_text()) for job in args.input_dirs if (path := job / "stats.json").is_file()]
     if statistics:

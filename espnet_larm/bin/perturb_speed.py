@@ -6,12 +6,15 @@ Example:
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from espnet_larm.bin._audio_report import NUM_SHOWN, explain
 from espnet_larm.bin._program import run_program
-from espnet_larm.data.formatting import remove_unused_archives
+from espnet_larm.data.formatting import UnusableAudioError, remove_unused_archives
 from espnet_larm.data.kaldi_dir import read_dir, write_dir
 from espnet_larm.data.speed import perturb_speed
+from espnet_larm.data.validation.report import Finding, Report
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -29,11 +32,25 @@ def main(cmd: list[str] | None = None) -> int:
     """Write the perturbed set and print its size."""
     args = get_parser().parse_args(cmd)
     archive_dir = args.out_dir / "data"
-    copies = perturb_speed(read_dir(args.in_dir), args.factors, archive_dir, args.fs, args.nj)
+    try:
+        copies = perturb_speed(read_dir(args.in_dir), args.factors, archive_dir, args.fs, args.nj)
+    except UnusableAudioError as error:
+        error.findings = of_originals(error.findings, args.factors)
+        raise explain(error, Report(NUM_SHOWN), args.in_dir / "wav.scp") from error
     write_dir(args.out_dir, copies)
     remove_unused_archives(archive_dir, [copy.audio for copy in copies])
     print(f"{args.in_dir} -> {args.out_dir}: {len(copies)} utterances at speeds {' '.join(args.factors)}")
     return 0
+
+
+def of_originals(findings: Sequence[tuple[str, Finding]], factors: Sequence[str]) -> list[tuple[str, Finding]]:
+    """Findings about copies as findings about what they are copies of, each once."""
+    found = {}
+    for key, finding in findings:
+        prefix = next(f"sp{factor}-" for factor in factors if key.startswith(f"sp{factor}-"))
+        original = key.removeprefix(prefix)
+        found[original] = finding._replace(what=finding.what.removeprefix(prefix))
+    return list(found.items())
 
 
 if __name__ == "__main__":

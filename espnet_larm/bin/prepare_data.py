@@ -6,12 +6,13 @@ Example:
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_larm.bin._program import run_program
 from espnet_larm.data.an4 import read_an4
 from espnet_larm.data.kaldi_dir import Utterance, write_dir
-from espnet_larm.data.librispeech import read_librispeech
+from espnet_larm.data.librispeech import check_counts, count_utterances, read_librispeech
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -21,6 +22,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--root", type=Path, required=True, help="folder of the corpus")
     parser.add_argument("--out", type=Path, required=True, help="a folder a set is written in here")
     parser.add_argument("--sets", nargs="*", default=[], help="librispeech: the splits to read, as `name=split,split`")
+    parser.add_argument("--partial", action="store_true", help="librispeech: a part of the official splits is enough")
     return parser
 
 
@@ -39,11 +41,23 @@ def _read_sets(args: argparse.Namespace) -> dict[str, list[Utterance]]:
         return read_an4(args.root)
     if not args.sets:
         raise ValueError("--sets is empty; name the splits, for example --sets train=train-clean-100 dev=dev-clean.")
-    sets = {}
-    for choice in args.sets:
-        name, _, splits = choice.partition("=")
-        sets[name] = read_librispeech(args.root, (splits or name).split(","))
+    choices = dict((choice if "=" in choice else f"{choice}={choice}").split("=", 1) for choice in args.sets)
+    sets = {name: read_librispeech(args.root, splits.split(",")) for name, splits in choices.items()}
+    check_official_counts(
+        args.root, [split for splits in choices.values() for split in splits.split(",")], args.partial
+    )
     return sets
+
+
+def check_official_counts(root: Path, splits: Sequence[str], partial: bool) -> None:
+    """Refuse official splits that are not whole; with `partial` they are only said."""
+    counts = [count_utterances(root, split) for split in dict.fromkeys(splits)]
+    if not partial:
+        check_counts(root, counts)
+        return
+    for count in counts:
+        if count.official not in {None, count.found}:
+            print(f"{root}/{count}: a part, whose error rates say nothing about LibriSpeech")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,9 @@ import kaldiio
 import numpy as np
 import soxr
 
-from espnet_larm.data.audio import read_audio
+from espnet_larm.data.audio import Audio, AudioError, is_command, read_audio
+from espnet_larm.data.validation.content import check_samples
+from espnet_larm.data.validation.report import Finding
 
 
 class Rendering(NamedTuple):
@@ -36,36 +38,36 @@ class Rendered(NamedTuple):
         id: Of the utterance.
         source: `archive:offset`, or "" after an error.
         num_samples: At the rate of the archive.
-        error: Why it could not be read, or "".
+        findings: What is wrong with it; after an error the reason.
     """
 
     id: str
     source: str
     num_samples: int
-    error: str
+    findings: tuple[Finding, ...] = ()
 
 
-def render(rendering: Rendering, sample_rate: int) -> np.ndarray:
-    """Read, mix down, resample and change speed in one step.
+def render(rendering: Rendering, audio: Audio, sample_rate: int) -> np.ndarray:
+    """Resample and change speed in one step.
 
     Args:
         rendering: What to make.
+        audio: Its source, decoded.
         sample_rate: Of the result, in Hz.
 
     Returns:
         (N,) float32.
 
     Raises:
-        FileNotFoundError: As `read_audio`.
-        ValueError: As `read_audio`, or nothing is left after resampling.
+        AudioError: Nothing is left after resampling.
     """
-    audio = read_audio(rendering.source)
     in_rate = audio.header.sample_rate * rendering.speed
     if in_rate == sample_rate:
         return audio.samples
     samples = soxr.resample(audio.samples, in_rate, sample_rate)
     if len(samples) == 0:
-        raise ValueError(f"{rendering.source} is shorter than one sample at {sample_rate} Hz; remove its line.")
+        what = f"{rendering.source} is shorter than one sample at {sample_rate} Hz"
+        raise AudioError("no-samples", what, "remove its line")
     return samples
 
 
@@ -84,10 +86,13 @@ def write_archive(path: Path, renderings: Sequence[Rendering], sample_rate: int)
     with path.open("wb") as archive:
         for rendering in renderings:
             try:
-                samples = render(rendering, sample_rate)
-            except (OSError, ValueError) as error:
-                done.append(Rendered(rendering.id, "", 0, str(error)))
+                audio = read_audio(rendering.source)
+                samples = render(rendering, audio, sample_rate)
+            except AudioError as error:
+                done.append(Rendered(rendering.id, "", 0, (finding_of(rendering.id, error),)))
                 continue
+            # A command runs only here; everything else was looked at before.
+            findings = check_samples(rendering.id, audio.header, audio.samples) if is_command(rendering.source) else ()
             offset = archive.tell() + len(f"{rendering.id} ".encode())
             clipped = np.clip(samples, -1.0, 1.0)
             kaldiio.save_ark(
@@ -96,5 +101,10 @@ def write_archive(path: Path, renderings: Sequence[Rendering], sample_rate: int)
                 write_function="soundfile",
                 write_kwargs={"format": "flac", "subtype": "PCM_16"},
             )
-            done.append(Rendered(rendering.id, f"{path}:{offset}", len(samples), ""))
+            done.append(Rendered(rendering.id, f"{path}:{offset}", len(samples), tuple(findings)))
     return done
+
+
+def finding_of(key: str, error: AudioError) -> Finding:
+    """An error as the report shows it."""
+    return Finding(error.kind, f"{key}: {error.what}")

@@ -14,7 +14,47 @@ import soundfile
 
 ARCHIVE_ENTRY = re.compile(r"(?P<path>.+):(?P<offset>\d+)")
 ARCHIVED_AUDIO = b"AUDIO"
+ARCHIVED_MATRIX = b"\0B"  # Kaldi's own binary objects
+REPEAT = "repeat the stage that wrote it"
 STREAMED_WAV_SIZES = (0, 0xFFFFFFFF)
+
+
+# First bytes of what is no audio, or none that is decoded here: kind of problem, and what it is then.
+FOREIGN_CONTENT = (
+    (re.compile(rb"\s*<(?:!doctype|html|\?xml|head)", re.IGNORECASE), "web-page", "a web page"),
+    (re.compile(rb"version https://git-lfs"), "lfs-pointer", "a Git LFS pointer"),
+    (re.compile(rb"\x1f\x8b|PK\x03\x04|BZh"), "packed-audio", "packed with gzip, bzip2 or zip"),
+    (
+        re.compile(rb".{4}ftyp|\x30\x26\xb2\x75|\x1a\x45\xdf\xa3|#!AMR", re.DOTALL),
+        "other-codec",
+        "M4A, WMA, WebM or AMR",
+    ),
+    (re.compile(rb"NIST_1A.*shorten", re.DOTALL), "shortened-sphere", "SPHERE packed with shorten"),
+    (
+        re.compile(rb"fLaC|RIFF|RF64|OggS|NIST_1A|FORM|ID3|\.snd"),
+        "damaged-audio",
+        "damaged inside, or its end is missing",
+    ),
+    (re.compile(rb"[\t\n\r -~]+\Z"), "text-not-audio", "text"),
+)
+
+
+class AudioError(ValueError):
+    """Audio that cannot be used.
+
+    Args:
+        kind: As data/validation/kinds.py names it.
+        what: What was found, with the source; a sentence without its stop.
+        remedy: What to do.
+    """
+
+    def __init__(self, kind: str, what: str, remedy: str = "replace it, or remove its line") -> None:
+        super().__init__(f"{what}; {remedy}.")
+        self.kind, self.what = kind, what
+
+
+class MissingAudioError(AudioError, FileNotFoundError):
+    """A file or an archive is not there."""
 
 
 class AudioHeader(NamedTuple):
@@ -60,8 +100,8 @@ def read_audio(source: str) -> Audio:
         source: The second column of `wav.scp`.
 
     Raises:
-        FileNotFoundError: No such file.
-        ValueError: It is empty, truncated, no audio, has samples that are not finite, or the command failed.
+        MissingAudioError: No such file.
+        AudioError: It is empty, truncated, no audio, has samples that are not finite, or the command failed.
     """
     stream = open_source(source)
     try:
@@ -70,22 +110,44 @@ def read_audio(source: str) -> Audio:
             samples = file.read(dtype="float32", always_2d=True)
             promised = file.frames
     except soundfile.LibsndfileError as error:
-        raise ValueError(f"{source} is truncated or no audio ({error}); replace it, or remove its line.") from error
+        kind, what = _describe_content(source, str(error))
+        raise AudioError(kind, f"{source} {what}") from error
     if len(samples) == 0:
-        raise ValueError(f"{source} holds no samples; replace it, or remove its line.")
+        raise AudioError("no-samples", f"{source} holds no samples")
     if len(samples) < promised:
-        raise ValueError(f"{source} is truncated: {len(samples)} of {promised} samples; replace it.")
+        raise AudioError(
+            "truncated-audio", f"{source} is truncated: {len(samples)} of {promised} samples", "replace it"
+        )
     if not np.isfinite(samples).all():
-        raise ValueError(f"{source} holds samples that are not finite numbers; replace it, or remove its line.")
+        number = int(np.argmin(np.isfinite(samples).all(axis=1)))
+        kind = "not-a-number" if np.isnan(samples[number]).any() else "infinite-sample"
+        raise AudioError(kind, f"{source} holds samples that are not finite numbers, sample {number} for one")
     return Audio(header, samples.mean(axis=1) if header.num_channels > 1 else samples[:, 0])
+
+
+def _describe_content(source: str, error: str) -> tuple[str, str]:
+    """What cannot be decoded, by its first bytes: kind of problem and words."""
+    damaged = "damaged-audio", f"is truncated or damaged ({error})"
+    if is_command(source):
+        return "no-audio", f"writes no audio ({error})"
+    if is_archive_entry(source):
+        return damaged
+    with Path(source).open("rb") as file:
+        head = file.read(1024)
+    if not head:
+        return "empty-audio-file", "is truncated to 0 bytes"
+    for pattern, kind, content in FOREIGN_CONTENT:
+        if pattern.match(head):
+            return damaged if kind == "damaged-audio" else (kind, f"is no audio: it is {content}")
+    return "no-audio", f"is no audio ({error})"
 
 
 def open_source(source: str) -> BinaryIO:
     """The encoded audio that a `wav.scp` names; the caller closes it.
 
     Raises:
-        FileNotFoundError: No such file.
-        ValueError: It is a truncated WAV or archive, or the command failed.
+        MissingAudioError: No such file.
+        AudioError: It is a truncated WAV or archive, or the command failed.
     """
     if is_command(source):
         return io.BytesIO(_run_command(source))
@@ -98,15 +160,18 @@ def open_file(source: str) -> BinaryIO:
     """An audio file, whatever its name looks like; the caller closes it.
 
     Raises:
-        FileNotFoundError: No such file.
-        ValueError: It is a truncated WAV.
+        MissingAudioError: No such file.
+        AudioError: It is a truncated WAV, or may not be read.
     """
     if not Path(source).is_file():
-        raise FileNotFoundError(f"{source} is missing; restore the file, or remove its line.")
-    stream = Path(source).open("rb")  # noqa: SIM115  # the caller closes it
+        raise MissingAudioError("missing-audio", f"{source} is missing", "restore the file, or remove its line")
+    try:
+        stream = Path(source).open("rb")  # noqa: SIM115  # the caller closes it
+    except PermissionError as error:
+        raise AudioError("unreadable-audio", f"you may not read {source}", "chmod u+r it") from error
     try:
         _check_wav_is_whole(source, stream)
-    except ValueError:
+    except AudioError:
         stream.close()
         raise
     return stream
@@ -116,8 +181,10 @@ def _run_command(source: str) -> bytes:
     """What a `wav.scp` pipe writes. Kaldi's convention: who writes the data folder chooses the commands."""
     done = subprocess.run(source[:-1], shell=True, capture_output=True, check=False)  # noqa: S602
     if done.returncode != 0:
-        last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
-        raise ValueError(f"`{source}` ended with status {done.returncode}: {' '.join(last)}; try it in a shell.")
+        last = " ".join(done.stderr.decode(errors="replace").strip().splitlines()[-1:])
+        raise AudioError(
+            "command-failed", f"`{source}` ended with status {done.returncode}: {last}", "try it in a shell"
+        )
     return done.stdout
 
 
@@ -127,16 +194,21 @@ def _read_archive_entry(source: str) -> bytes:
     assert match is not None, source
     path, offset = Path(match["path"]), int(match["offset"])
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing (named as {source}); repeat the stage that wrote it.")
+        raise MissingAudioError("missing-archive", f"{path} is missing (named as {source})", REPEAT)
     with path.open("rb") as archive:
         archive.seek(offset)
-        if archive.read(len(ARCHIVED_AUDIO)) != ARCHIVED_AUDIO:
-            raise ValueError(f"{source} holds no encoded audio; repeat the stage that wrote it.")
+        mark = archive.read(len(ARCHIVED_AUDIO))
+        if mark[:2] == ARCHIVED_MATRIX:
+            raise AudioError(
+                "features-not-audio", f"{source} holds a matrix of features, no encoded audio", "name audio"
+            )
+        if mark != ARCHIVED_AUDIO:
+            raise AudioError("not-an-entry", f"{source} holds no encoded audio", REPEAT)
         width = int.from_bytes(archive.read(1), "little")
         size = int.from_bytes(archive.read(width), "little")
         data = archive.read(size)
     if len(data) < size:
-        raise ValueError(f"{source} is truncated: {len(data)} of {size} bytes; repeat the stage that wrote it.")
+        raise AudioError("truncated-audio", f"{source} is truncated: {len(data)} of {size} bytes", REPEAT)
     return data
 
 
@@ -150,7 +222,8 @@ def _check_wav_is_whole(source: str, stream: BinaryIO) -> None:
             if chunk[:4] == b"data":
                 held = size - stream.tell()
                 if length not in STREAMED_WAV_SIZES and length > held:
-                    raise ValueError(f"{source} is truncated: {held} of {length} bytes of samples; replace it.")
+                    what = f"{source} is truncated: {held} of {length} bytes of samples"
+                    raise AudioError("truncated-audio", what, "replace it")
                 break
             stream.seek(length + length % 2, io.SEEK_CUR)
     stream.seek(0)

@@ -5,8 +5,61 @@ Also what `data/synthesis.py` writes. Other toolkits may take a chapter for a sp
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from espnet_larm.data.kaldi_dir import Utterance
+
+# Of the official corpus (openslr.org/12).
+NUM_UTTERANCES = {
+    "dev-clean": 2703,
+    "dev-other": 2864,
+    "test-clean": 2620,
+    "test-other": 2939,
+    "train-clean-100": 28539,
+    "train-clean-360": 104014,
+    "train-other-500": 148688,
+}
+
+
+class Count(NamedTuple):
+    """How many utterances a split has.
+
+    Attributes:
+        split: Its name.
+        found: Here.
+        official: In LibriSpeech, None for a split that is not of it.
+    """
+
+    split: str
+    found: int
+    official: int | None
+
+    def __str__(self) -> str:
+        if self.official is None:
+            return f"{self.split}: {self.found} utterances"
+        return f"{self.split}: {self.found} of LibriSpeech's {self.official} utterances"
+
+
+def check_counts(root: Path, counts: Iterable[Count]) -> None:
+    """Refuse a copy of LibriSpeech that is not whole.
+
+    Raises:
+        ValueError: Splits have another number of utterances than LibriSpeech's; names all of them.
+    """
+    if wrong := [str(count) for count in counts if count.official not in {None, count.found}]:
+        raise ValueError(
+            f"{root} is not the whole corpus: {'; '.join(wrong)}. Copy or download these splits again; where a part "
+            "is meant, say so (prepare_data --partial; egs/librispeech/run.sh --subset mini)."
+        )
+
+
+def count_utterances(root: Path, split: str) -> Count:
+    """Count the lines of a split's transcripts."""
+    found = 0
+    for path in (root / split).glob("*/*/*.trans.txt"):
+        with path.open("rb") as lines:
+            found += sum(1 for _ in lines)
+    return Count(split, found, NUM_UTTERANCES.get(split))
 
 
 def read_librispeech(root: Path, splits: Iterable[str]) -> list[Utterance]:

@@ -3,8 +3,10 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from itertools import islice
 from typing import Any, TypeVar
 
 logger = logging.getLogger(__name__)
@@ -14,6 +16,7 @@ Result = TypeVar("Result")
 
 MAX_CHUNK_SIZE = 1000
 CHUNKS_PER_PROCESS = 4
+STREAM_CHUNK_SIZE = 100
 SECONDS_BETWEEN_REPORTS = 5.0
 
 
@@ -48,10 +51,45 @@ def map_chunks(
     return [result for part in results for result in part]
 
 
+def stream_chunks(
+    function: Callable[[Sequence[Item]], Result], items: Iterable[Item], num_jobs: int, title: str
+) -> Iterator[Result]:
+    """Apply `function(chunk)` to consecutive chunks of a stream; its results come in order.
+
+    A few chunks a process are in memory at a time, however many items there are.
+
+    Args:
+        function: Picklable, as processes run it.
+        items: To be cut into chunks of at most STREAM_CHUNK_SIZE.
+        num_jobs: Processes; 1 runs in this one.
+        title: Named in the reports of progress.
+
+    Yields:
+        A result a chunk.
+    """
+    source = iter(items)
+    progress = _Progress(title, None)
+    if num_jobs == 1:
+        while chunk := list(islice(source, STREAM_CHUNK_SIZE)):
+            yield function(chunk)
+            progress.add(len(chunk))
+        return
+    pending: deque[tuple[Future[Result], int]] = deque()
+    with ProcessPoolExecutor(num_jobs) as pool:
+        while True:
+            while len(pending) < CHUNKS_PER_PROCESS * num_jobs and (chunk := list(islice(source, STREAM_CHUNK_SIZE))):
+                pending.append((pool.submit(function, chunk), len(chunk)))
+            if not pending:
+                return
+            future, size = pending.popleft()
+            yield future.result()
+            progress.add(size)
+
+
 class _Progress:
     """Logs a line every few seconds."""
 
-    def __init__(self, title: str, num_items: int) -> None:
+    def __init__(self, title: str, num_items: int | None) -> None:
         self.title, self.num_items = title, num_items
         self.num_done, self.last = 0, time.monotonic()
 
@@ -60,4 +98,5 @@ class _Progress:
         now = time.monotonic()
         if now - self.last >= SECONDS_BETWEEN_REPORTS:
             self.last = now
-            logger.info("%s: %d of %d", self.title, self.num_done, self.num_items)
+            of = "" if self.num_items is None else f" of {self.num_items}"
+            logger.info("%s: %d%s", self.title, self.num_done, of)

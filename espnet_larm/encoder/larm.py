@@ -72,9 +72,9 @@ class LarmEncoder(AbsEncoder):
         skip: Add the front-end's output to the state of every loop.
         subsampling_factor: Input frames an output frame, 2, 4 or 8.
         subsampling_channels: Channels of the front-end's convolutions, 1 or more.
-        dropout_rate: After each part of a block and inside feed-forward layers, 0 to 1.
+        dropout_rate: After each part of a block and inside feed-forward layers, 0 to below 1.
         frame_shared_dropout: One dropout mask for all frames of an utterance: a fifth less time a step on a CPU.
-        attention_dropout_rate: Of attention weights, 0 to 1; above 0 rules fast attention kernels out on a CPU.
+        attention_dropout_rate: Of attention weights, 0 to below 1; above 0 rules fast attention kernels out on a CPU.
         cnn_module_kernel: Odd width in frames of the conformer's convolution; without effect on `transformer`.
         activation_checkpointing: Recompute each loop in the backward pass: memory of one loop, a third more time.
 
@@ -235,16 +235,23 @@ class LarmEncoder(AbsEncoder):
         frames = describe_frames(hlens, start.size(1), self.head_size, start)
         output = None
         for loop in range(1, (num_loops or self.inference_loops) + 1):
+            stack = self.stacks[0 if self.share_blocks else loop - 1]
             if self.activation_checkpointing and self.training:
                 # Non-reentrant: the shared stack runs several times, which the reentrant form cannot do under DDP.
-                output = checkpoint(self._step, loop, output, start, frames, ctc, use_reentrant=False)
+                output = checkpoint(self._step, stack, loop, output, start, frames, ctc, use_reentrant=False)
             else:
-                output = self._step(loop, output, start, frames, ctc)
+                output = self._step(stack, loop, output, start, frames, ctc)
             if self._is_checkpoint(loop):
                 yield ReadOut(loop, output, hlens)
 
     def _step(
-        self, loop: int, previous: torch.Tensor | None, start: torch.Tensor, frames: Frames, ctc: CTC | None
+        self,
+        stack: torch.nn.Module,
+        loop: int,
+        previous: torch.Tensor | None,
+        start: torch.Tensor,
+        frames: Frames,
+        ctc: CTC | None,
     ) -> torch.Tensor:
         """The stack's output at a loop, from that of the loop before (None at the first)."""
         depth = Depth.of(loop, self.clock, self.film)
@@ -256,7 +263,8 @@ class LarmEncoder(AbsEncoder):
             if self.conditioning_layer is not None and ctc is not None:
                 feedback = (ctc.softmax(previous), self.conditioning_layer)
             state = self.state(previous, start, depth, feedback, frames.mask)
-        return self.stacks[0 if self.share_blocks else loop - 1](state, frames)
+        hidden: torch.Tensor = stack(state, frames)
+        return hidden
 
     def _is_checkpoint(self, loop: int) -> bool:
         return loop % self.checkpoint_period == 0 or loop == self.num_loops

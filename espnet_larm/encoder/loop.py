@@ -55,9 +55,10 @@ class DepthFilm(torch.nn.Module):
 
     def forward(self, loop: int) -> tuple[torch.Tensor, torch.Tensor]:
         """gamma (D,) and beta (D,) of loop 1, 2, ...: the input h becomes (1 + gamma) h + beta."""
-        angles = loop * self.frequencies
+        angles = loop * self.frequencies.float()
         depth = torch.cat([angles.sin(), angles.cos()]).to(self.hidden.weight.dtype)
-        gamma, beta = self.out(functional.silu(self.hidden(depth))).chunk(2)
+        # In bfloat16, 1 + gamma would lose every gamma below 0.004.
+        gamma, beta = self.out(functional.silu(self.hidden(depth))).float().chunk(2)
         return gamma, beta
 
 
@@ -80,11 +81,11 @@ class Depth(NamedTuple):
             return None if row is None else cls(torch.ones_like(row), row)
         gamma, beta = film(loop)
         gain = 1 + gamma
-        return cls(gain, beta if row is None else torch.addcmul(beta, row, gain))
+        return cls(gain, beta if row is None else torch.addcmul(beta, row.float(), gain))
 
     def __call__(self, state: torch.Tensor) -> torch.Tensor:
-        """(B, T, D) to (B, T, D)."""
-        return torch.addcmul(self.offset, state, self.gain)
+        """(B, T, D) to (B, T, D), in the state's type."""
+        return torch.addcmul(self.offset, state, self.gain).to(state.dtype)
 
 
 class LoopState(torch.nn.Module):
@@ -145,11 +146,12 @@ class LoopState(torch.nn.Module):
             # A frame takes what the frame before gives; what padding gives, and what comes before the first, is zero.
             giver = self._delay(mask.unsqueeze(-1).to(output.dtype))
             state = torch.addcmul(state, self._project(*feedback, gain * self.feedback_scale), giver)
-        return state
+        return state.to(output.dtype)
 
     def _project(self, posteriors: torch.Tensor, layer: torch.nn.Linear, scale: torch.Tensor) -> torch.Tensor:
         """Delayed posteriors (B, T, V) projected to (B, T, D) and scaled (D,)."""
-        weight, bias = layer.weight * scale.unsqueeze(-1), layer.bias * scale
+        weight = (layer.weight * scale.unsqueeze(-1)).to(layer.weight.dtype)
+        bias = (layer.bias * scale).to(layer.bias.dtype)
         if self.feedback_top_k is None:
             return functional.linear(self._delay(posteriors), weight, bias)
         values, tokens = posteriors.topk(min(self.feedback_top_k, posteriors.size(-1)), dim=-1)  # (B, T, k)

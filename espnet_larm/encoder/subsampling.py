@@ -37,7 +37,10 @@ class ConvSubsampling(torch.nn.Module):
             layers += [torch.nn.Conv2d(channels if index else 1, channels, 3, stride=2), torch.nn.ReLU()]
             features = (features - 1) // 2
         if features < 1:
-            raise ValueError(f"subsampling_factor {factor} leaves nothing of {input_size} features.")
+            raise ValueError(
+                f"encoder_conf: subsampling_factor {factor} leaves nothing of {input_size} features; "
+                "take a smaller one, or more mel bands."
+            )
         self.conv = torch.nn.Sequential(*layers)
         self.out = torch.nn.Linear(channels * features, output_size)
 
@@ -65,17 +68,17 @@ class ConvSubsampling(torch.nn.Module):
         Raises:
             TooShortUttError: An utterance has fewer than `min_length` frames.
         """
-        xs_pad = xs_pad[:, : int(ilens.max())]
-        shortest = int(ilens.min())
+        # One synchronisation with a GPU for both.
+        shortest, longest = torch.stack(ilens.aminmax()).tolist()
+        xs_pad = xs_pad[:, :longest]
         if shortest < self.min_length:
             raise TooShortUttError(
                 f"an utterance has {shortest} frames, fewer than the {self.min_length} that the subsampling needs; "
-                "drop it (stage 4 of the recipes does) or pad it",
+                "drop it (a recipe's --min_wav_duration does) or pad it",
                 shortest,
                 self.min_length,
             )
         maps = self.conv(xs_pad.unsqueeze(1))  # (B, C, T', F')
         frames = self.out(maps.transpose(1, 2).flatten(2))  # (B, T', D)
-        olens = self.output_lens(ilens)
-        assert frames.size(1) == int(olens.max())
-        return frames, olens
+        assert frames.size(1) == int(self.output_lens(torch.tensor(longest)))
+        return frames, self.output_lens(ilens)

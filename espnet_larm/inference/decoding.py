@@ -10,7 +10,7 @@ from espnet_larm.inference.batching import batches_by_length
 from espnet_larm.inference.cutting import Cutting
 from espnet_larm.inference.long_audio import transcribe_blocks
 from espnet_larm.inference.machine import describe_machine, peak_memory_bytes
-from espnet_larm.inference.recognizer import Cost, Recognizer, Transcript
+from espnet_larm.inference.recognizer import GREEDY, Cost, Recognizer, Search, Transcript
 from espnet_larm.inference.writer import HypothesisWriter
 
 logger = logging.getLogger(__name__)
@@ -27,6 +27,7 @@ class Settings(NamedTuple):
         batch_seconds: Padded audio in a batch, above 0.
         batch_size: Utterances in a batch, 1 or more; None for no bound.
         num_loops: The last loop; None for the model's own.
+        search: Of the CTC head.
         num_workers: 0 reads audio in turn; otherwise a thread reads ahead.
         with_words: Find times of words.
         cutting: What is long audio, and how it is cut.
@@ -36,6 +37,7 @@ class Settings(NamedTuple):
     batch_size: int | None = None
     num_loops: int | None = None
     num_workers: int = 1
+    search: Search = GREEDY
     with_words: bool = False
     cutting: Cutting = Cutting()
 
@@ -135,7 +137,9 @@ def _batches(recognizer: Recognizer, table: AudioTable, keys: Sequence[str], set
 def _decode_batch(
     recognizer: Recognizer, waveforms: dict[str, Any], settings: Settings, tally: Tally
 ) -> Iterator[tuple[str, Transcript]]:
-    transcripts, cost = recognizer.decode(list(waveforms.values()), settings.num_loops, settings.with_words)
+    transcripts, cost = recognizer.decode(
+        list(waveforms.values()), settings.num_loops, settings.search, settings.with_words
+    )
     tally.add(len(waveforms), sum(map(len, waveforms.values())), cost)
     for key, transcript in zip(waveforms, transcripts, strict=True):
         if transcript.skipped:
@@ -153,7 +157,7 @@ def _decode_long(
     tally.cut.append(key)
     try:
         found = transcribe_blocks(
-            recognizer, table.stream(key), settings.num_loops, settings.with_words, settings.cutting
+            recognizer, table.stream(key), settings.num_loops, settings.search, settings.with_words, settings.cutting
         )
     except (OSError, ValueError) as error:
         logger.error("%s: %s", key, error)

@@ -11,7 +11,7 @@ import numpy as np
 from espnet_larm.inference.cutting import Cutting, Piece, cut
 from espnet_larm.inference.joining import join
 from espnet_larm.inference.machine import keep_memory_flat
-from espnet_larm.inference.recognizer import Cost, Hypothesis, Recognizer, Transcript
+from espnet_larm.inference.recognizer import GREEDY, Cost, Hypothesis, Recognizer, Search, Transcript
 from espnet_larm.inference.words import SPACE, Word
 
 # Padded audio of the pieces that are recognised together.
@@ -22,6 +22,7 @@ def transcribe_blocks(
     recognizer: Recognizer,
     blocks: Iterable[np.ndarray],
     num_loops: int | None = None,
+    search: Search = GREEDY,
     with_words: bool = False,
     cutting: Cutting = Cutting(),  # noqa: B008  # immutable
 ) -> tuple[Transcript, Cost]:
@@ -33,6 +34,7 @@ def transcribe_blocks(
         recognizer: The model.
         blocks: Samples (N,) each at the model's rate, of any length.
         num_loops: The last loop, one that `check_loops` accepts; the model's own number by default.
+        search: Greedy by default.
         with_words: Give words with their times.
         cutting: Lengths of pieces.
 
@@ -48,7 +50,7 @@ def transcribe_blocks(
     for batch in _batches(pieces, BATCH_SECONDS * recognizer.sample_rate_hz):
         is_whole = not joined.num_pieces and len(batch) == 1
         waveforms = [_preprocessed(recognizer, piece) for piece in batch]
-        transcripts, cost = recognizer.decode(waveforms, num_loops, with_words or not is_whole)
+        transcripts, cost = recognizer.decode(waveforms, num_loops, search, with_words or not is_whole)
         joined.add_cost(cost)
         if not is_whole:
             keep_memory_flat()

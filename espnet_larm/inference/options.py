@@ -1,16 +1,15 @@
-"""Options of ESPnet's decoding program that greedy CTC search cannot honour: each is refused with a sentence.
+"""Options of ESPnet's decoding program that a CTC search cannot honour: each is refused with a sentence.
 
-ESPnet's defaults (beam_size 20, ctc_weight 0.5) are no wish of the user's: a default that was left alone is ignored.
+ESPnet's defaults (beam_size 20, ctc_weight 0.5) are no wish of the user's: a default that was left alone is ignored,
+and the search is greedy.
 """
 
 import argparse
 
 UPSTREAM = "python -m espnet_larm --upstream -m espnet2.bin.asr_inference"
 # Name -> the only value allowed.
-GREEDY_VALUES = {
-    "beam_size": 1,
+CTC_VALUES = {
     "ctc_weight": 1.0,
-    "nbest": 1,
     "penalty": 0.0,
     "lm_train_config": None,
     "lm_file": None,
@@ -31,21 +30,25 @@ GREEDY_VALUES = {
 
 
 def forget_defaults(parser: argparse.ArgumentParser) -> None:
-    """Make the options of GREEDY_VALUES None unless the user sets them, in YAML or on the command line."""
-    parser.set_defaults(**dict.fromkeys(GREEDY_VALUES))
+    """Make the options of CTC_VALUES None unless the user sets them, in YAML or on the command line; greedy search."""
+    parser.set_defaults(**dict.fromkeys(CTC_VALUES), beam_size=1)
 
 
-def check_greedy(args: argparse.Namespace) -> None:
+def check_search(args: argparse.Namespace) -> None:
     """Refuse what asks for another search.
 
     Raises:
         ValueError: With the option, what is allowed, and the program that does it.
     """
-    for name, allowed in GREEDY_VALUES.items():
+    for name, allowed in CTC_VALUES.items():
         value = getattr(args, name)
         if value is not None and value != allowed:
             instead = "leave it out" if allowed in (None, False) else f"set {name}: {allowed} or leave it out"
-            raise ValueError(f"{name} is {value}, but decoding here is greedy CTC: {instead}, or use {UPSTREAM}.")
+            raise ValueError(f"{name} is {value}, but decoding here is by CTC alone: {instead}, or use {UPSTREAM}.")
+    if args.beam_size < 1:
+        raise ValueError(f"beam_size is {args.beam_size}; allowed: 1 (greedy) or more (prefix beam).")
+    if not 1 <= args.nbest <= args.beam_size:
+        raise ValueError(f"nbest is {args.nbest}; allowed: 1 to beam_size, which is {args.beam_size}.")
     if args.ngpu > 1:
         raise ValueError(f"ngpu is {args.ngpu}; allowed: 0 or 1. Split the key file among several jobs instead.")
     if args.batch_seconds <= 0:
@@ -62,6 +65,6 @@ def check_decoder(has_attention_decoder: bool, ctc_weight: float | None) -> None
     """
     if has_attention_decoder and ctc_weight is None:
         raise ValueError(
-            "the model has an attention decoder, which greedy CTC leaves aside: set ctc_weight: 1.0 to have it so, "
-            f"or use {UPSTREAM}."
+            "the model has an attention decoder, which decoding by CTC leaves aside: set ctc_weight: 1.0 to have it "
+            f"so, or use {UPSTREAM}."
         )

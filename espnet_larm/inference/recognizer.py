@@ -1,4 +1,4 @@
-"""Speech to text by CTC greedy search, at every read-out of an encoder in one pass.
+"""Speech to text by CTC, greedily or with a prefix beam, at every read-out of an encoder in one pass.
 
 A batch gives what each utterance gives alone (test_batch_gives_what_each_utterance_gives_alone): features are computed
 per utterance; our encoders ignore padding; utterances for ESPnet's, which do not, share a batch only at equal length.
@@ -30,6 +30,7 @@ from espnet_larm.inference.read_outs import has_loops, ignores_padding, measure_
 from espnet_larm.inference.words import FrameTimes, Word, has_words, make_words
 from espnet_larm.search.align import align
 from espnet_larm.search.ctc import greedy
+from espnet_larm.search.ctc_beam import prefix_beam
 from espnet_larm.tasks.asr import LarmASRTask
 from espnet_larm.upstream import TooShortUttError
 
@@ -45,7 +46,7 @@ class Hypothesis(NamedTuple):
         text: For people.
         tokens: Of the token list.
         token_ids: Their ids.
-        score: Log-probability of the best path.
+        score: Log-probability of the best path; with a beam, of the text as far as the beam held its alignments.
         words: With their times, if they were asked for.
     """
 
@@ -59,16 +60,33 @@ class Hypothesis(NamedTuple):
 EMPTY = Hypothesis("", [], [], 0.0)
 
 
+class Search(NamedTuple):
+    """How the CTC head is searched.
+
+    Attributes:
+        beam_size: Hypotheses in the prefix beam; 1 is greedy search.
+        nbest: Hypotheses that are kept of the last read-out, at most beam_size.
+    """
+
+    beam_size: int = 1
+    nbest: int = 1
+
+
+GREEDY = Search()
+
+
 class Transcript(NamedTuple):
     """What was recognised in one utterance.
 
     Attributes:
         hypotheses: By loop or layer, ascending; the last is the result.
         skipped: Why the utterance could not be encoded, its hypotheses being empty; "" if it was.
+        others: The second best and further hypotheses of the last read-out.
     """
 
     hypotheses: dict[int, Hypothesis]
     skipped: str = ""
+    others: tuple[Hypothesis, ...] = ()
 
     @property
     def best(self) -> Hypothesis:
@@ -182,36 +200,44 @@ class Recognizer:
         return read_out_numbers(self.model.encoder, num_loops)
 
     def transcribe(
-        self, waveforms: Sequence[np.ndarray | torch.Tensor], num_loops: int | None = None, with_words: bool = False
+        self,
+        waveforms: Sequence[np.ndarray | torch.Tensor],
+        num_loops: int | None = None,
+        search: Search = GREEDY,
+        with_words: bool = False,
     ) -> list[Transcript]:
         """Recognise utterances together.
 
         Args:
             waveforms: Samples (N,) of each, in [-1, 1], at the model's sample rate.
             num_loops: The last loop; the model's own number by default.
-            with_words: Give words with their times.
+            search: Greedy by default.
+            with_words: Give words of the best hypotheses with their times.
 
         Raises:
             ValueError: The number of loops cannot be read out, or a waveform is not one-dimensional.
         """
         self.check_loops(num_loops)
-        return self.decode(waveforms, num_loops, with_words)[0]
+        return self.decode(waveforms, num_loops, search, with_words)[0]
 
     def transcribe_file(
         self,
         path: str | Path,
         num_loops: int | None = None,
+        search: Search = GREEDY,
         with_words: bool = False,
         cutting: Cutting = Cutting(),  # noqa: B008  # immutable
     ) -> Transcript:
         """Recognise a file of any length, in memory that does not grow with it.
 
-        Audio longer than `cutting.longest_s` is cut at silences into pieces that are recognised for themselves.
+        Audio longer than `cutting.whole_s` is cut at silences into pieces that are recognised for themselves; it has
+        no second best hypotheses.
 
         Args:
             path: Audio of any format and rate that libsndfile reads.
             num_loops: The last loop; the model's own number by default.
-            with_words: Give words with their times.
+            search: Greedy by default.
+            with_words: Give words of the best hypotheses with their times.
             cutting: Lengths of pieces.
 
         Raises:
@@ -222,11 +248,15 @@ class Recognizer:
 
         self.check_loops(num_loops)
         blocks = stream_file(Path(path), self.sample_rate_hz)
-        return transcribe_blocks(self, blocks, num_loops, with_words, cutting)[0]
+        return transcribe_blocks(self, blocks, num_loops, search, with_words, cutting)[0]
 
     @torch.no_grad()
     def decode(
-        self, waveforms: Sequence[np.ndarray | torch.Tensor], num_loops: int | None = None, with_words: bool = False
+        self,
+        waveforms: Sequence[np.ndarray | torch.Tensor],
+        num_loops: int | None = None,
+        search: Search = GREEDY,
+        with_words: bool = False,
     ) -> tuple[list[Transcript], Cost]:
         """`transcribe` without its check of num_loops (done once for many batches), and what it cost."""
         numbers = self.read_out_numbers(num_loops)
@@ -242,8 +272,8 @@ class Recognizer:
         feature_seconds = self._now() - start
         seconds, word_seconds = dict.fromkeys(numbers, 0.0), [0.0] if with_words else []
         for group in self._groups(features):
-            found = self._decode_group(group, features, num_loops, seconds, word_seconds)
-            for index, transcript in zip(group, found, strict=True):
+            decoded = self._decode_group(group, features, num_loops, search, seconds, word_seconds)
+            for index, transcript in zip(group, decoded, strict=True):
                 transcripts[index] = transcript
         read_out_seconds = {number: feature_seconds + spent for number, spent in seconds.items()}
         cost = Cost(feature_seconds, read_out_seconds, sum(word_seconds))
@@ -267,11 +297,13 @@ class Recognizer:
         group: list[int],
         features: dict[int, torch.Tensor],
         num_loops: int | None,
+        search: Search,
         seconds: dict[int, float],
         word_seconds: list[float],
     ) -> list[Transcript]:
         """Transcripts of a batch; adds to the seconds of read-outs, and of words, which an empty list leaves out."""
         hypotheses: list[dict[int, Hypothesis]] = [{} for _ in group]
+        nbest: list[list[Hypothesis]] = []
         mark, encoder_seconds = self._now(), 0.0
         try:
             for number, hs_pad, hlens in read_outs(
@@ -279,13 +311,16 @@ class Recognizer:
             ):
                 encoded = self._now()
                 encoder_seconds += encoded - mark
-                found = self._search(hs_pad, hlens)
+                nbest = self._search(hs_pad, hlens, search)
+                best = [found[0] for found in nbest]
                 mark = self._now()
                 seconds[number] += encoder_seconds + mark - encoded
                 if word_seconds:
-                    found = self._add_words(found, hs_pad, hlens)
-                    word_seconds[0] -= mark - (mark := self._now())
-                for row, hypothesis in zip(hypotheses, found, strict=True):
+                    best = self._add_words(best, hs_pad, hlens)
+                    aligned = self._now()
+                    word_seconds[0] += aligned - mark
+                    mark = aligned
+                for row, hypothesis in zip(hypotheses, best, strict=True):
                     row[number] = hypothesis
         except TooShortUttError as error:
             if len(group) == 1:
@@ -294,18 +329,28 @@ class Recognizer:
             return [
                 transcript
                 for index in group
-                for transcript in self._decode_group([index], features, num_loops, seconds, word_seconds)
+                for transcript in self._decode_group([index], features, num_loops, search, seconds, word_seconds)
             ]
-        return [Transcript(row) for row in hypotheses]
+        return [Transcript(row, others=tuple(found[1:])) for row, found in zip(hypotheses, nbest, strict=True)]
 
-    def _search(self, hs_pad: torch.Tensor, hlens: torch.Tensor) -> list[Hypothesis]:
+    def _search(self, hs_pad: torch.Tensor, hlens: torch.Tensor, search: Search) -> list[list[Hypothesis]]:
+        """The best hypotheses of each utterance, at least one."""
         model = self.model
-        found = greedy(model.ctc.log_softmax(hs_pad), hlens, model.blank_id, sorted({model.sos, model.eos}))
-        hypotheses = []
-        for token_ids, score in zip(found.to_lists(), found.scores.tolist(), strict=True):
-            tokens = [model.token_list[token_id] for token_id in token_ids]
-            hypotheses.append(Hypothesis(self.tokens_to_text(tokens), tokens, token_ids, score))
-        return hypotheses
+        log_probs, no_text = model.ctc.log_softmax(hs_pad), sorted({model.sos, model.eos})
+        if search.beam_size == 1:
+            best = greedy(log_probs, hlens, model.blank_id, no_text)
+            rows = zip(best.to_lists(), best.scores.tolist(), strict=True)
+            return [[self._hypothesis(token_ids, score)] for token_ids, score in rows]
+        log_probs[:, :, no_text] = float("-inf")
+        found = prefix_beam(log_probs, hlens, search.beam_size, model.blank_id)
+        return [
+            [self._hypothesis(*pair) for pair in list(zip(texts, scores, strict=False))[: search.nbest]]
+            for texts, scores in zip(found.to_lists(), found.scores.tolist(), strict=True)
+        ]
+
+    def _hypothesis(self, token_ids: list[int], score: float) -> Hypothesis:
+        tokens = [self.model.token_list[token_id] for token_id in token_ids]
+        return Hypothesis(self.tokens_to_text(tokens), tokens, token_ids, score)
 
     def _add_words(self, hypotheses: list[Hypothesis], hs_pad: torch.Tensor, hlens: torch.Tensor) -> list[Hypothesis]:
         """The hypotheses of a batch with times of their words."""

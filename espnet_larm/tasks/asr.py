@@ -9,11 +9,20 @@ decoding needs lives in the plugin classes.
 
 import argparse
 import logging
+import sys
+from collections.abc import Sequence
+
+import torch
+from torch.multiprocessing.spawn import ProcessExitedException
 
 from espnet2.asr.espnet_model import ESPnetASRModel
 from espnet2.tasks.asr import ASRTask
 
 from espnet_larm import registry
+from espnet_larm.train import deterministic
+from espnet_larm.train.optimizers import leave_frozen_out
+from espnet_larm.train.stopping import REQUEUE_STATUS, sigterm_goes_to_workers
+from espnet_larm.train.trainer import LarmTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +30,30 @@ registry.register()
 
 
 class LarmASRTask(ASRTask):
-    """ASRTask that refuses misspelt names and keys, and losses that would miss checkpoint loops."""
+    """ASRTask that refuses misspelt names and keys, and losses that would miss checkpoint loops.
+
+    Its trainer survives kills, signals, damaged files and full disks.
+    """
+
+    trainer = LarmTrainer
+
+    @classmethod
+    def main(cls, args: argparse.Namespace | None = None, cmd: Sequence[str] | None = None) -> None:
+        """ESPnet's main; with a process a GPU, signals and the status that asks for a requeue pass through it."""
+        with sigterm_goes_to_workers():
+            try:
+                super().main(args=args, cmd=cmd)
+            except ProcessExitedException as error:
+                if error.exit_code != REQUEUE_STATUS:
+                    raise
+                sys.exit(REQUEUE_STATUS)
+
+    @classmethod
+    def main_worker(cls, args: argparse.Namespace) -> None:
+        """ESPnet's, in deterministic mode if `deterministic` asks for it."""
+        if args.deterministic:
+            deterministic.switch_on()
+        super().main_worker(args)
 
     @classmethod
     def get_parser(cls) -> argparse.ArgumentParser:
@@ -38,12 +70,28 @@ class LarmASRTask(ASRTask):
         """Check the options, then build the model as ESPnet does.
 
         Raises:
-            ValueError: A name, a key of a `*_conf` or `interctc_weight` is wrong.
+            ValueError: A name or a key of a `*_conf` is wrong.
         """
         check_plugins(args)
         model = super().build_model(args)
-        check_checkpoint_losses(model)
+        if getattr(args, "deterministic", False):
+            deterministic.use_deterministic_losses(model)
         return model
+
+    @classmethod
+    def build_optimizers(cls, args: argparse.Namespace, model: torch.nn.Module) -> list[torch.optim.Optimizer]:
+        """ESPnet's, over trainable parameters only. Called in training alone, hence the check of the losses here.
+
+        Raises:
+            ValueError: `interctc_weight` leaves checkpoint loops without a loss.
+        """
+        check_checkpoint_losses(model)
+        optimizers = super().build_optimizers(args, model=model)
+        for optimizer in optimizers:
+            num_frozen = leave_frozen_out(optimizer)
+            if num_frozen:
+                logger.info("%s frozen parameters are left out of the optimiser.", f"{num_frozen:,}")
+        return optimizers
 
 
 def check_plugins(args: argparse.Namespace) -> None:

@@ -75,6 +75,16 @@ def test_files_hold_one_hypothesis_in_four_forms(decode, tiny_experiment):
         assert float(score[key]) < 0
 
 
+def test_n_best_hypotheses_have_folders_and_fall_in_score(decode):
+    status, out = decode("--beam_size", 4, "--nbest", 3)
+    assert status == 0
+    scores = [read_table(out / f"{rank}best_recog" / "score") for rank in (1, 2, 3)]
+    for key in scores[0]:
+        assert float(scores[0][key]) >= float(scores[1][key]) >= float(scores[2][key])
+    assert (out / "1best_recog" / "text").read_bytes() == (out / "loop4" / "text").read_bytes()
+    assert not (out / "4best_recog").exists()
+
+
 def test_statistics_count_audio_and_cost(decode):
     _, out = decode("--num_loops", 6)
     stats = json.loads((out / "stats.json").read_text())
@@ -138,7 +148,7 @@ def test_unreadable_audio_is_named_and_the_others_are_written(decode, data, capl
     assert sorted(failed) == ["s1-u1", "s2-u2", "s3-u3"]
     last = caplog.records[-1].getMessage()
     assert "3 of 7 utterances could not be read; the others are in" in last
-    assert "u1.wav is missing" in last and "u2.wav is truncated" in last and "u3.wav is truncated or no audio" in last
+    assert "u1.wav is missing" in last and "u2.wav is truncated" in last and "u3.wav is no audio" in last
 
 
 def test_too_short_utterance_is_empty_and_named(decode, data, caplog):
@@ -167,7 +177,7 @@ def test_wrong_loops_are_refused_before_anything_is_written(decode, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--beam_size", "10"], "beam_size is 10, .*--upstream"),
+        (["--ctc_weight", "0.3"], "ctc_weight is 0.3, .*--upstream"),
         (["--lm_file", "lm.pth"], "lm_file is lm.pth"),
         (["--data_path_and_name_and_type", "text,text,text"], "names speech, text; allowed: speech alone"),
     ],
@@ -178,8 +188,8 @@ def test_wishes_that_cannot_be_met_are_refused(decode, options, message):
 
 
 def test_wishes_in_yaml_are_refused_too(decode, tmp_path):
-    (tmp_path / "beam.yaml").write_text("beam_size: 20\n")
-    with pytest.raises(ValueError, match="beam_size is 20"):
+    (tmp_path / "beam.yaml").write_text("ctc_weight: 0.5\n")
+    with pytest.raises(ValueError, match="ctc_weight is 0.5"):
         decode("--config", tmp_path / "beam.yaml")
 
 
@@ -206,6 +216,14 @@ def test_times_of_words_are_written_beside_the_text(decode):
     assert {key: " ".join(found) for key, found in words.items()} == {key: text for key, text in texts.items() if text}
     assert (out / "loop4" / "ctm").read_bytes() == (out / "1best_recog" / "ctm").read_bytes()
     assert json.loads((out / "stats.json").read_text())["word_seconds"] > 0
+
+
+def test_times_of_words_are_those_of_the_best_hypotheses_of_a_beam(decode):
+    _, out = decode("--write_ctm", "true", "--beam_size", "3", "--nbest", "2")
+    words = [line.split()[4] for line in (out / "1best_recog" / "ctm").read_text().splitlines()]
+    texts = read_table(out / "1best_recog" / "text")
+    assert words == [word for key in keys_of(out / "1best_recog" / "text") for word in texts[key].split()]
+    assert (out / "loop2" / "ctm").is_file() and not (out / "2best_recog" / "ctm").exists()
 
 
 def test_times_of_words_are_not_written_unless_they_are_asked_for(decode):

@@ -81,7 +81,7 @@ def test_a_truncated_archive_is_refused(tmp_path: Path, make_audio: MakeAudio) -
 
 def test_text_is_no_audio(tmp_path: Path) -> None:
     (tmp_path / "a.flac").write_text("hello" * 100)
-    with pytest.raises(ValueError, match="truncated or no audio"):
+    with pytest.raises(ValueError, match="a.flac is no audio: it is text"):
         read_audio(str(tmp_path / "a.flac"))
 
 

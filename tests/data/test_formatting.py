@@ -19,7 +19,7 @@ def utterances(**audio: str) -> list[Utterance]:
 def test_flac_that_fits_keeps_its_path_and_nothing_is_written(tmp_path: Path, make_audio: MakeAudio) -> None:
     path = make_audio()
     formatted = format_audio(utterances(a=path), tmp_path / "out", 16000, 1)
-    assert formatted == ({"a": path}, {"a": 16000}, "flac", 0)
+    assert formatted == ({"a": path}, {"a": 16000}, "flac", 0, [])
     assert not (tmp_path / "out").exists()
 
 
@@ -52,7 +52,7 @@ def test_a_missing_and_a_truncated_file_are_both_named_and_the_earlier_result_st
     audio = [Path(utterance.audio) for utterance in read_dir(data_dir)]
     audio[0].unlink()
     audio[2].write_bytes(audio[2].read_bytes()[:3000])
-    with pytest.raises(ValueError, match=r"(?s)2 utterances .* ann-1: .* is missing.*bob-1: .* is truncated"):
+    with pytest.raises(ValueError, match=r"(?s)set/wav.scp:1: ann-1: .* is missing.*:3: bob-1: .* is truncated"):
         format_main(["--in_dir", str(data_dir), "--out_dir", str(out)])
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 

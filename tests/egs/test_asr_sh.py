@@ -82,10 +82,27 @@ def test_a_missing_file_stops_stage_3_with_its_name_and_keeps_what_was_there(rec
     (tmp_path / "source/audio/train/1.flac").unlink()
     done = recipe("--stage", "format", "--stop_stage", "format")
     assert done.returncode == 1
-    assert "1 utterances have unusable audio; nothing was written:\n  s1-u: " in done.stderr
-    del before[tmp_path / "dump/raw/org/train/format_audio.log"]
+    assert "data/train/wav.scp:2: s1-u: " in done.stderr and "1.flac is missing" in done.stderr
     after = files(tmp_path / "dump/raw/org/train")
     assert {path: after[path] for path in before} == before
+
+
+@pytest.mark.slow
+def test_a_damaged_folder_stops_stage_2_with_file_and_line_before_audio_is_read(recipe: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "source/dev/utt2spk").write_text("s0-u s0\ns1-u s0\ns2-u s2\n")
+    done = recipe("--stop_stage", "speed", "--speed_perturb_factors", "0.9")
+    assert done.returncode == 1
+    assert "data/dev/utt2spk:2: s1-u is not in spk2utt's line of s0" in done.stderr
+    assert not (tmp_path / "data/train_sp").exists()
+
+
+@pytest.mark.slow
+def test_a_text_that_the_tokens_cannot_spell_stops_stage_10(recipe: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "source/dev/text").write_text("s0-u WORD A\ns1-u W\u00c9RD A\ns2-u WORD\n")
+    (tmp_path / "source/test/text").write_text("s0-u WORD A\ns1-u W\u00c9RD A\ns2-u WORD\n")
+    done = recipe("--stop_stage", "stats")
+    assert done.returncode == 1
+    assert "dump/raw/dev/text:2: s1-u: " in done.stderr and "has no token" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -135,6 +135,37 @@ def test_a_failed_training_shows_the_end_of_its_log(bash: Bash) -> None:
     assert done.returncode == 1 and "out of memory" in done.stderr and "the same command resumes it" in done.stderr
 
 
+SRUN = """
+mkdir bin; PATH=$PWD/bin:$PATH cmd_backend=slurm
+printf '#!/bin/sh\\necho "$@" >> srun.log; [ $(wc -l < srun.log) -gt %s ] || exit 75\\n' {} > bin/srun
+chmod +x bin/srun
+"""
+
+
+def test_an_interrupted_training_is_submitted_again(bash: Bash, tmp_path: Path) -> None:
+    done = bash(SRUN.format(2) + "run_training 1 1 t.log train; echo finished")
+    assert done.stdout == "finished\n" and done.returncode == 0
+    submitted = (tmp_path / "srun.log").read_text().splitlines()
+    assert submitted == ["--nodes 1 --ntasks-per-node 1 --signal TERM@120 --gres=gpu:1 train"] * 3
+    assert "submitting it again, 2 of at most 100 times" in done.stderr
+
+
+def test_a_training_is_not_submitted_without_end(bash: Bash, tmp_path: Path) -> None:
+    done = bash(SRUN.format(9) + "max_requeues=1; run_training 0 1 t.log train")
+    assert done.returncode == 75 and "the same command resumes it (status 75)" in done.stderr
+    assert len((tmp_path / "srun.log").read_text().splitlines()) == 2
+
+
+def test_a_stopped_script_ends_its_training_and_asks_for_a_requeue(bash: Bash, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    srun = tmp_path / "bin/srun"
+    srun.write_text("#!/bin/bash\ntrap 'echo saved; exit 75' TERM\ntouch started\nwhile :; do sleep 0.1; done\n")
+    srun.chmod(0o755)
+    stop = "(while [ ! -e started ]; do sleep 0.1; done; kill -TERM $$) &"
+    done = bash(f"{stop} PATH=$PWD/bin:$PATH cmd_backend=slurm; run_training 0 1 t.log x")
+    assert done.returncode == 75 and (tmp_path / "t.log").read_text() == "saved\n"
+
+
 def test_several_machines_need_a_scheduler(bash: Bash) -> None:
     done = bash("run_training 1 2 t.log true")
     assert done.returncode == 2 and "--num_nodes 2 needs a scheduler" in done.stderr

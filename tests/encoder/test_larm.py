@@ -150,6 +150,16 @@ def test_a_reader_that_stops_pays_for_no_further_loop(ctc):
     assert len(calls) == 2
 
 
+def test_gains_are_formed_in_float32(ctc):
+    encoder = new_encoder().to(torch.bfloat16)
+    torch.nn.init.constant_(encoder.film.out.bias, 0.003)
+    gamma, _ = encoder.film(1)
+    assert (1 + gamma != 1).all()
+    outputs = list(encoder.eval().read_outs(batch(40)[0].bfloat16(), torch.tensor([40]), ctc.bfloat16()))
+    ctc.float()
+    assert all(read.hs_pad.dtype == torch.bfloat16 for read in outputs)
+
+
 def test_forward_gives_espnet_the_other_checkpoints(ctc):
     encoder = new_encoder().eval()
     (last, others), hlens, states = encoder(*batch(60, 33), ctc=ctc)
@@ -191,6 +201,14 @@ def test_more_loops_are_refused_where_nothing_can_be_repeated(options, why):
         new_encoder(**options).check_loops(6)
 
 
+def test_activation_checkpointing_computes_each_loop_twice(ctc):
+    for activation_checkpointing, expected in ((False, 4), (True, 8)):
+        encoder, calls = new_encoder(activation_checkpointing=activation_checkpointing).train(), []
+        encoder.stacks[0].blocks[0].register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        encoder(*batch(40, 21), ctc=ctc)[0][0].sum().backward()
+        assert len(calls) == expected
+
+
 @pytest.mark.parametrize("dropout_rate", [0.0, 0.3])
 def test_activation_checkpointing_changes_no_gradient(dropout_rate, ctc):
     gradients = []
@@ -207,7 +225,16 @@ def test_activation_checkpointing_changes_no_gradient(dropout_rate, ctc):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"block": "conformer"}, {"share_blocks": False}, {"num_loops": 1, "checkpoint_period": 1}, {"skip": False}],
+    [
+        {},
+        {"block": "conformer"},
+        {"share_blocks": False},
+        {"num_loops": 1, "checkpoint_period": 1},
+        {"skip": False},
+        {"feedback": False},
+        {"feedback_top_k": 3},
+        {"clock": False, "film": False},
+    ],
 )
 def test_gradients_reach_every_parameter(options, ctc):
     encoder = new_encoder(**options)
@@ -215,7 +242,7 @@ def test_gradients_reach_every_parameter(options, ctc):
     result = encoder(*batch(60, 33), ctc=ctc)[0]
     last, others = result if isinstance(result, tuple) else (result, [])
     sum((output**3).sum() for output in [last, *[other for _, other in others]]).backward()
-    without = [name for name, parameter in encoder.named_parameters() if parameter.grad is None]
+    without = [name for name, p in encoder.named_parameters() if p.grad is None or not p.grad.any()]
     assert without == []
 
 

@@ -1,27 +1,29 @@
-"""Options of ESPnet's that greedy search cannot honour."""
+"""Options of ESPnet's that a CTC search cannot honour."""
 
 import argparse
 
 import pytest
 
-from espnet_larm.inference.options import GREEDY_VALUES, check_decoder, check_greedy
+from espnet_larm.inference.options import CTC_VALUES, check_decoder, check_search
 
 
 def options(**values):
-    defaults = {**dict.fromkeys(GREEDY_VALUES), "ngpu": 0, "batch_seconds": 60.0, "batch_size": 1}
+    ours = {"beam_size": 1, "nbest": 1, "ngpu": 0, "batch_seconds": 60.0, "batch_size": 1}
+    defaults = {**dict.fromkeys(CTC_VALUES), **ours}
     return argparse.Namespace(**{**defaults, **values})
 
 
-@pytest.mark.parametrize("values", [{}, {"beam_size": 1, "ctc_weight": 1.0, "nbest": 1, "streaming": False}])
-def test_greedy_wishes_pass(values):
-    check_greedy(options(**values))
+@pytest.mark.parametrize("values", [{}, {"beam_size": 10, "ctc_weight": 1.0, "nbest": 10, "streaming": False}])
+def test_wishes_of_ctc_pass(values):
+    check_search(options(**values))
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"beam_size": 10}, "beam_size is 10, .* set beam_size: 1 or leave it out, or use .*--upstream"),
-        ({"ctc_weight": 0.3}, "ctc_weight is 0.3"),
+        ({"beam_size": 0}, "beam_size is 0; allowed: 1 .greedy. or more"),
+        ({"nbest": 3, "beam_size": 2}, "nbest is 3; allowed: 1 to beam_size, which is 2"),
+        ({"ctc_weight": 0.3}, "ctc_weight is 0.3, .* set ctc_weight: 1.0 or leave it out, or use .*--upstream"),
         ({"lm_file": "lm.pth"}, "lm_file is lm.pth, .* leave it out"),
         ({"ngram_file": "4gram.arpa"}, "ngram_file"),
         ({"streaming": True}, "streaming is True"),
@@ -32,7 +34,7 @@ def test_greedy_wishes_pass(values):
 )
 def test_other_wishes_are_refused(values, message):
     with pytest.raises(ValueError, match=message):
-        check_greedy(options(**values))
+        check_search(options(**values))
 
 
 def test_attention_decoder_is_left_aside_only_on_demand():

@@ -95,6 +95,40 @@ def test_waveform_is_not_written_to(recognizer, waveforms):
     assert np.array_equal(before, waveforms[0])
 
 
+def test_beam_gives_the_search_on_the_models_posteriors(recognizer, waveforms):
+    from espnet_larm.inference.features import extract_features, pad_features
+    from espnet_larm.inference.read_outs import read_outs
+    from espnet_larm.inference.recognizer import Search
+    from espnet_larm.search.ctc_beam import prefix_beam
+
+    model = recognizer.model
+    (found,) = recognizer.transcribe(waveforms[:1], search=Search(beam_size=8, nbest=3))
+    with torch.no_grad():
+        features = extract_features(model, torch.from_numpy(waveforms[0]))
+        *_, (_, hs_pad, hlens) = read_outs(model, *pad_features([features]))
+        log_probs = model.ctc.log_softmax(hs_pad)
+    log_probs[:, :, model.eos] = -torch.inf
+    expected = prefix_beam(log_probs, hlens, 8)
+    assert [one.token_ids for one in (found.best, *found.others)] == expected.to_lists()[0][:3]
+    assert found.best.score == pytest.approx(expected.scores[0, 0].item())
+
+
+def test_a_beam_over_a_batch_gives_what_each_utterance_gives_alone(recognizer, waveforms):
+    from espnet_larm.inference.recognizer import Search
+
+    search = Search(beam_size=5, nbest=5)
+    alone = [recognizer.transcribe([waveform], search=search)[0] for waveform in waveforms]
+    together = recognizer.transcribe(waveforms, search=search)
+    assert_same_transcripts(together, alone)
+    assert [[other.text for other in one.others] for one in together] == [
+        [other.text for other in one.others] for one in alone
+    ]
+
+
+def test_greedy_search_has_no_other_hypotheses(recognizer, waveforms):
+    assert recognizer.transcribe(waveforms[:1])[0].others == ()
+
+
 def test_loops_are_read_out_up_to_the_wanted_one(recognizer, waveforms):
     for num_loops, expected in ((None, [2, 4]), (2, [2]), (6, [2, 4, 6])):
         transcript = recognizer.transcribe(waveforms[:1], num_loops)[0]

@@ -5,6 +5,7 @@ import logging
 import pytest
 import torch
 import yaml
+from torch.multiprocessing.spawn import ProcessExitedException
 
 TOKENS = ["<blank>", "<unk>", "A", "B", "C", "<space>", "<sos/eos>"]
 ENCODER_CONF = {
@@ -30,8 +31,10 @@ def build(larm_task, tmp_path):
         }
         path = tmp_path / "config.yaml"
         path.write_text(yaml.safe_dump(config))
-        arguments = ["--config", str(path), "--output_dir", str(tmp_path)]
-        return larm_task.build_model(larm_task.get_parser().parse_args(arguments))
+        args = larm_task.get_parser().parse_args(["--config", str(path), "--output_dir", str(tmp_path)])
+        model = larm_task.build_model(args)
+        larm_task.build_optimizers(args, model)
+        return model
 
     return build
 
@@ -65,6 +68,16 @@ def test_stock_model_trains_every_parameter(build):
         optimizer.step()
     # A key's bias shifts all of a query's products alike: softmax does not see it, so attention.qkv.bias moves in part.
     assert [name for name, parameter in model.named_parameters() if torch.equal(parameter, before[name])] == []
+
+
+def test_interrupted_training_processes_make_the_waiting_one_ask_for_a_requeue(larm_task, monkeypatch):
+    def end(*_, **__):
+        raise ProcessExitedException("process 0 ended", error_index=0, error_pid=1, exit_code=75)
+
+    monkeypatch.setattr(larm_task.__base__, "main", end)
+    with pytest.raises(SystemExit) as exit_:
+        larm_task.main(cmd=[])
+    assert exit_.value.code == 75
 
 
 def test_zero_interctc_weight_is_refused_with_the_right_one(build):

@@ -5,9 +5,9 @@
         --librispeech ../shared/data/mini_librispeech/LibriSpeech
 
 Joins utterances of AN4's test set and of a corpus in LibriSpeech's layout, as they are and in their order, into a file
-of `--minutes` minutes in a temporary folder. It and its last minute are transcribed in fresh processes. Words are scored where
-they are: a word belongs to the utterance that it is in the middle of, by the times of the CTC alignment. Beside it, the
-same utterances recognised alone. Some minutes on a core, 120 MB of disk.
+of `--minutes` minutes in a temporary folder. It and its last minute are transcribed in fresh processes. Words are
+scored where they are: a word belongs to the utterance that it is in the middle of, by the times of the CTC alignment.
+Beside it, the same utterances recognised alone. Some minutes on a core, 120 MB of disk.
 """
 
 import argparse

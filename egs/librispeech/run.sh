@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# The looped encoder on LibriSpeech: read English, 100, 460 or 960 hours for training, four sets to develop and test on.
+#
+# About a day on a GPU for 100 hours (an estimate: nobody has run it yet), a quarter of an hour on two cores for `mini`.
+# The corpus is read where it lies; without --librispeech it is downloaded from openslr.org, checked and resumed
+# (7.6 GB for 100 hours, 60 GB for 960). The first time the repository's .venv is made (minutes, 6 GB).
+#
+#   ./run.sh --librispeech /data/LibriSpeech                # 100 hours; the folder that holds train-clean-100 etc.
+#   ./run.sh --subset 960                                   # downloads all of it
+#   ./run.sh --subset mini --ngpu 0                         # a smoke test of all stages: 5 hours from openslr.org/31
+#   ./run.sh --subset mini --ngpu 0 --librispeech ../../../shared/data/mini_librispeech/LibriSpeech
+#   ./run.sh --stage decode --inference_args "--num_loops 4"
+#   ./run.sh --help                                         # all options of asr.sh
+set -euo pipefail
+started_in=$PWD
+cd "$(dirname "${BASH_SOURCE[0]}")"
+# shellcheck source=/dev/null
+. ../utils/log.sh
+# shellcheck source=/dev/null
+. ../utils/options.sh
+
+librispeech=  # folder that holds LibriSpeech's splits; downloaded if not given
+subset=100  # training data: 100, 460 or 960 (hours), or mini (train-clean-5, a smoke test)
+mirror=https://www.openslr.org/resources  # where to download, such as https://openslr.elda.org/resources
+rest=("$@")
+for name in librispeech subset mirror; do take_option "$name" ${rest[@]+"${rest[@]}"}; done
+
+# The splits of each set: `set=split,split`.
+evaluation="test_clean=test-clean test_other=test-other"
+development="dev=dev-clean,dev-other dev_clean=dev-clean dev_other=dev-other"
+test_sets="dev_clean dev_other test_clean test_other"
+options=(--valid_set dev --nbpe 500 --speed_perturb_factors "0.9 1.0 1.1")
+options+=(--asr_config conf/librispeech/train_larm_100h.yaml)
+case $subset in
+    100) train_set=train_clean_100 train=train-clean-100 ;;
+    460) train_set=train_clean_460 train=train-clean-100,train-clean-360 ;;
+    960) train_set=train_960 train=train-clean-100,train-clean-360,train-other-500 ;;
+    mini)
+        train_set=train_clean_5 train=train-clean-5 development=dev_clean_2=dev-clean-2 test_sets="test_clean test_other"
+        options=(--valid_set dev_clean_2 --nbpe 100 --inference_nj 1)
+        options+=(--asr_config conf/librispeech/train_larm_mini.yaml)
+        ;;
+    *) die "--subset $subset is not known; allowed: 100, 460, 960, mini" ;;
+esac
+if [ -n "$librispeech" ] && [ -d "$started_in/$librispeech" ]; then
+    librispeech=$(cd "$started_in/$librispeech" && pwd)
+fi
+export LIBRISPEECH=$librispeech LIBRISPEECH_MIRROR=$mirror LIBRISPEECH_SUBSET=$subset
+export LIBRISPEECH_SETS="$train_set=$train $development $evaluation"
+
+../asr.sh \
+    --train_set "$train_set" \
+    --test_sets "$test_sets" \
+    --token_type bpe \
+    --max_wav_duration 30 \
+    --feats_normalize utterance_mvn \
+    --inference_config conf/decode_ctc_greedy.yaml \
+    "${options[@]}" \
+    ${rest[@]+"${rest[@]}"}

@@ -1,0 +1,160 @@
+"""An epoch's batches on their way from the loader to ESPnet's loop.
+
+ESPnet's loop takes a batch when it is done with the one before. Here, between the two, the training can stop; here
+batches that were used before an interruption are skipped; and here one sees which batches changed no parameter.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Iterator, Sized
+from typing import Any, NamedTuple
+
+import torch
+
+from espnet2.train.reporter import SubReporter
+
+from espnet_larm.train.stopping import iter_shielded
+
+logger = logging.getLogger(__name__)
+
+Batch = tuple[list[str], dict[str, torch.Tensor]]
+
+
+class Skipped(NamedTuple):
+    """Batches that changed no parameter.
+
+    Attributes:
+        reason: Why.
+        utt_ids: Of all utterances.
+    """
+
+    reason: str
+    utt_ids: list[str]
+
+
+class TrainingBatches:
+    """The batches of one epoch of training.
+
+    Attributes:
+        num_taken: Batches taken from the loader, those skipped after an interruption included.
+        num_given: Batches that ESPnet got.
+        skipped: What was left out of this epoch's updates because it was not finite.
+
+    Args:
+        loader: ESPnet's, of the epoch.
+        reporter: Of the epoch's training, whose statistics tell whether a step was made.
+        accum_grad: Batches a step.
+        between_steps: Called before each batch that follows a finished step; it may raise SystemExit.
+        num_used: Batches that were trained on before an interruption.
+        after_skipping: Called once those are skipped.
+    """
+
+    def __init__(
+        self,
+        loader: Iterable[Batch],
+        reporter: SubReporter,
+        accum_grad: int,
+        between_steps: Callable[[], None],
+        num_used: int = 0,
+        after_skipping: Callable[[], None] | None = None,
+    ) -> None:
+        self._loader = loader
+        self._reporter = reporter
+        self._accum_grad = accum_grad
+        self._between_steps = between_steps
+        self._num_used = num_used
+        self._after_skipping = after_skipping
+        self._step: list[list[str]] = []
+        self.num_taken = num_used
+        self.num_given = 0
+        self.skipped: list[Skipped] = []
+
+    def __len__(self) -> int:
+        if not isinstance(self._loader, Sized):
+            raise TypeError(f"{type(self._loader).__name__} has no length")
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        iterator = iter_shielded(self._loader)
+        self._skip_used(iterator)
+        while True:
+            # Once a batch that ESPnet gets and no oftener: with several processes, all of them must ask at once.
+            if not self._step:
+                self._between_steps()
+            batch = self._next_finite(iterator)
+            if batch is None:
+                return
+            self._step.append(batch[0])
+            self.num_given += 1
+            yield batch
+            if len(self._step) == self._accum_grad:
+                self._end_step()
+
+    def _skip_used(self, iterator: Iterator[Batch]) -> None:
+        # Loaded and thrown away: workers' random states go on as in a run without interruption.
+        for _ in range(self._num_used):
+            next(iterator)
+        if self._after_skipping is not None:
+            self._after_skipping()
+
+    def _next_finite(self, iterator: Iterator[Batch]) -> Batch | None:
+        """The next batch of finite audio: others would also spoil BatchNorm's statistics for good."""
+        for utt_ids, batch in iterator:
+            self.num_taken += 1
+            bad = [utt_id for index, utt_id in enumerate(utt_ids) if not is_finite(batch, index)]
+            if not bad:
+                return utt_ids, batch
+            self._skip(f"the input of {', '.join(bad)} is not finite", utt_ids)
+        return None
+
+    def _end_step(self) -> None:
+        utt_ids = [utt_id for batch in self._step for utt_id in batch]
+        if not self._step_was_made():
+            losses = self._reporter.stats.get("loss", [])[-len(self._step) :]
+            bad = [
+                utt_id
+                for batch, loss in zip(self._step, losses, strict=False)
+                if not math.isfinite(loss.value)
+                for utt_id in batch
+            ]
+            reason = f"the loss of {' '.join(bad)} is not finite" if bad else "the loss is finite, its gradient is not"
+            self._skip(reason, utt_ids)
+        self._step = []
+
+    def _step_was_made(self) -> bool:
+        """Whether ESPnet registered a finite gradient; with `no_forward_run` it registers nothing at all."""
+        if "loss" not in self._reporter.stats:
+            return True
+        norms = self._reporter.stats.get("grad_norm")
+        return norms is not None and math.isfinite(norms[-1].value)
+
+    def _skip(self, reason: str, utt_ids: list[str]) -> None:
+        self.skipped.append(Skipped(reason, utt_ids))
+        # An error, because ESPnet silences warnings of all processes but the first.
+        logger.error("Skipped, no parameter changed: %s. Utterances: %s", reason, " ".join(utt_ids))
+
+
+class ValidationBatches:
+    """The batches of one validation, between which the training can stop."""
+
+    def __init__(self, loader: Iterable[Batch], between_steps: Callable[[], None]) -> None:
+        self._loader = loader
+        self._between_steps = between_steps
+
+    def __iter__(self) -> Iterator[Batch]:
+        iterator = iter_shielded(self._loader)
+        while True:
+            self._between_steps()
+            batch = next(iterator, None)
+            if batch is None:
+                return
+            yield batch
+
+
+def is_finite(batch: dict[str, Any], index: int) -> bool:
+    """Whether all floating-point inputs of an utterance of a batch are finite."""
+    return all(
+        bool(values[index].isfinite().all())
+        for values in batch.values()
+        if isinstance(values, torch.Tensor) and values.is_floating_point()
+    )

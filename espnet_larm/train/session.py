@@ -1,0 +1,230 @@
+"""What one training keeps besides ESPnet's loop: its folder, a stop request, the epoch in progress."""
+
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from espnet2.train.reporter import Reporter, SubReporter
+from espnet2.train.trainer import TrainerOptions
+
+from espnet_larm.train import disk, progress
+from espnet_larm.train.batches import Batch, TrainingBatches
+from espnet_larm.train.checkpoints import newest, read_progress, read_states, repair
+from espnet_larm.train.curves import draw_curves
+from espnet_larm.train.files import CHECKPOINT, INTERRUPTED, save_synced
+from espnet_larm.train.staging import Staging
+from espnet_larm.train.stopping import REQUEUE_STATUS, StopRequest
+
+logger = logging.getLogger(__name__)
+
+
+class Running(NamedTuple):
+    """What ESPnet's loop trains with."""
+
+    model: torch.nn.Module
+    optimizers: Sequence[Any]
+    schedulers: Sequence[Any]
+    scaler: Any
+
+
+class Session:
+    """One training, in one process of it.
+
+    Attributes:
+        staging: Where ESPnet saves.
+        stop: Whether a SIGTERM has come.
+
+    Args:
+        options: ESPnet's, with the experiment's folder.
+        distributed: Whether there are other processes.
+    """
+
+    def __init__(self, options: TrainerOptions, distributed: bool) -> None:
+        self.staging = Staging(Path(options.output_dir))
+        self.stop = StopRequest()
+        self._options = options
+        self._distributed = distributed
+        self._rank = torch.distributed.get_rank() if distributed else 0
+        self._running: Running | None = None
+        self._reporter: SubReporter | None = None
+        self._batches: TrainingBatches | None = None
+        self._is_trained = False
+        self._resumed: dict[str, Any] | None = None
+
+    def open(self) -> None:
+        """Make the folder ready, with the newest whole checkpoint where ESPnet looks for it.
+
+        Raises:
+            ValueError: Every checkpoint is damaged.
+        """
+        if self._rank == 0:
+            output_dir, chosen = self.staging.output_dir, None
+            if self._options.resume:
+                self.staging.adopt()
+                chosen = newest(output_dir, torch.distributed.get_world_size() if self._distributed else 1)
+            else:
+                (output_dir / INTERRUPTED).unlink(missing_ok=True)
+            self.staging.reset(chosen.epoch if chosen else 0)
+            if chosen:
+                (self.staging.folder / CHECKPOINT).symlink_to(f"../{chosen.path.name}")
+        self._wait_for_all()
+
+    def resume(self, checkpoint: Path, reporter: Reporter) -> None:
+        """Repair what stands beside a loaded checkpoint, take the epoch in progress, and free the checkpoint's place.
+
+        Args:
+            checkpoint: The link to it in the staging folder.
+            reporter: As loaded; epochs whose parameters are lost leave it.
+        """
+        epoch = read_progress(checkpoint).epoch
+        logger.info("%s is %s, after %d epochs.", checkpoint, checkpoint.resolve().name, epoch)
+        started = read_states(checkpoint).get("epoch_in_progress")
+        self._resumed = started["ranks"][self._rank] if started else None
+        if self._rank == 0:
+            repair(self.staging, reporter, self._options.best_model_criterion, max(self._num_best()))
+        if self._distributed:
+            history = [reporter.state_dict()]
+            torch.distributed.broadcast_object_list(history, src=0)
+            reporter.load_state_dict(history[0])
+        if self._rank == 0:
+            # ESPnet saves under this name next, and would write through the link. All processes have loaded it by now.
+            checkpoint.unlink()
+
+    def start_epoch(self, running: Running, reporter: SubReporter) -> None:
+        """Publish the epoch before and look whether this one will fit on the disk.
+
+        Raises:
+            OSError: It will not.
+        """
+        self._running, self._reporter, self._is_trained = running, reporter, False
+        if self._rank == 0:
+            self.staging.publish()
+            self._draw()
+        self.check_room()
+        for optimizer in running.optimizers:
+            # ESPnet leaves the gradients of an incomplete step at an epoch's end, which a resumed run would not have.
+            optimizer.zero_grad()
+
+    def start_validation(self) -> None:
+        """All batches of the epoch are trained on."""
+        self._is_trained = True
+
+    def check_room(self) -> None:
+        """Look whether this epoch fits on the disk.
+
+        Raises:
+            OSError: It does not.
+        """
+        if self._rank == 0 and self._running is not None:
+            num_averages = len(self._options.best_model_criterion) * sum(num > 1 for num in self._num_best())
+            need = disk.need_of(self._running.model, self._running.optimizers, num_averages)
+            disk.check_room(self.staging.output_dir, need)
+
+    def batches(self, loader: Iterable[Batch]) -> Iterable[Batch]:
+        """The batches that the epoch has left: all, the rest of an interrupted one, none if only validation is left."""
+        assert self._reporter is not None
+        resumed, self._resumed = self._resumed, None
+        if resumed is None:
+            self._batches = TrainingBatches(loader, self._reporter, self._options.accum_grad, self.end_if_asked)
+            return self._batches
+        progress.restore_statistics(self._reporter, resumed)
+        self._batches = TrainingBatches(
+            loader,
+            self._reporter,
+            self._options.accum_grad,
+            self.end_if_asked,
+            resumed["num_batches"],
+            lambda: progress.restore_random(resumed),
+        )
+        if resumed["is_trained"]:
+            logger.info("The epoch's training was done before the interruption; its validation follows.")
+            return []
+        logger.info("The epoch goes on after %d batches, which are loaded again and skipped.", resumed["num_batches"])
+        return self._batches
+
+    def report_skipped(self) -> None:
+        """Say how many batches of the epoch were left out."""
+        if self._batches is not None and self._batches.skipped:
+            logger.warning(
+                "%d of this epoch's steps or batches were skipped because something was not finite; "
+                "each is named above.",
+                len(self._batches.skipped),
+            )
+
+    def end_if_asked(self) -> None:
+        """After a SIGTERM to any of the processes, save the epoch in progress.
+
+        Raises:
+            SystemExit: With REQUEUE_STATUS, after a SIGTERM.
+        """
+        if not self._is_asked_anywhere():
+            return
+        logger.warning("SIGTERM: saving, then ending with status %d; the same command resumes.", REQUEUE_STATUS)
+        try:
+            self._save_progress()
+        except (OSError, RuntimeError):
+            # What torch.save raises when the disk is full. The checkpoint is untouched, and time is short.
+            logger.exception("The epoch in progress could not be saved and will start again from its checkpoint.")
+        raise SystemExit(REQUEUE_STATUS)
+
+    def close(self) -> None:
+        """Publish the last epoch and the averages."""
+        if self._rank == 0:
+            self.staging.close()
+            self._draw()
+
+    def _draw(self) -> None:
+        checkpoint = self.staging.output_dir / CHECKPOINT
+        if self._options.use_matplotlib and checkpoint.exists():
+            draw_curves(read_states(checkpoint)["reporter"]["stats"], checkpoint.parent / "images/curves.png")
+
+    def _is_asked_anywhere(self) -> bool:
+        if not self._distributed:
+            return self.stop.is_made
+        asked = torch.tensor(float(self.stop.is_made), device=self._device())
+        torch.distributed.all_reduce(asked, torch.distributed.ReduceOp.MAX)
+        return bool(asked)
+
+    def _save_progress(self) -> None:
+        assert self._running is not None and self._reporter is not None and self._batches is not None
+        if self._batches.num_given == 0:
+            # Nothing is new since the start of this process.
+            return
+        captured = progress.capture(self._reporter, self._batches.num_taken, self._is_trained)
+        ranks = [captured]
+        if self._distributed:
+            ranks = [{}] * torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(ranks, captured)
+        if self._rank == 0:
+            model, optimizers, schedulers, scaler = self._running
+            states = {
+                "model": getattr(model, "module", model).state_dict(),
+                "reporter": self._finished_epochs(self._reporter.get_epoch() - 1),
+                "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+                "schedulers": [None if scheduler is None else scheduler.state_dict() for scheduler in schedulers],
+                "scaler": None if scaler is None else scaler.state_dict(),
+                "epoch_in_progress": {"ranks": ranks},
+            }
+            save_synced(states, self.staging.output_dir / INTERRUPTED, self.staging.folder)
+        # One process that ends first would have the others ended before the file is there.
+        self._wait_for_all()
+
+    def _finished_epochs(self, epoch: int) -> dict[str, Any]:
+        """ESPnet's statistics of the epochs before: it does not show them to an epoch, but its checkpoint has them."""
+        if epoch == 0:
+            return {"stats": {}, "epoch": 0}
+        return read_states(self.staging.output_dir / CHECKPOINT)["reporter"]
+
+    def _num_best(self) -> list[int]:
+        num_best = self._options.keep_nbest_models
+        return [num_best] if isinstance(num_best, int) else list(num_best) or [1]
+
+    def _wait_for_all(self) -> None:
+        if self._distributed:
+            torch.distributed.barrier()
+
+    def _device(self) -> str:
+        return "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"

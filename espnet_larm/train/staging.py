@@ -1,0 +1,145 @@
+"""The folder in which ESPnet saves, and from which whole files are moved into the experiment's.
+
+ESPnet writes `checkpoint.pth` and `Nepoch.pth` in place: a kill in the middle leaves half a file where the last good
+one was. So ESPnet's trainer is given `<experiment>/.staging` as its output folder. It sees the epochs' files there as
+links to the experiment's, which it averages or drops; what it saves is moved once it is finished, the checkpoint last.
+"""
+
+import logging
+import shutil
+from pathlib import Path
+
+from espnet_larm.train.disk import megabytes
+from espnet_larm.train.files import (
+    CHECKPOINT,
+    INTERRUPTED,
+    PREVIOUS,
+    epoch_of,
+    is_whole,
+    keep_under,
+    move_synced,
+    replace_link,
+)
+
+logger = logging.getLogger(__name__)
+
+# What ESPnet writes beside the parameters, straight into the experiment's folder.
+FOLDERS = ("images", "tensorboard", "att_ws")
+
+
+class Staging:
+    """ESPnet's view of an experiment's folder.
+
+    Attributes:
+        output_dir: The experiment's folder.
+        folder: Where ESPnet saves.
+    """
+
+    def __init__(self, output_dir: Path) -> None:
+        self.output_dir = output_dir
+        self.folder = output_dir / ".staging"
+        self._linked: set[int] = set()
+        self._dropped: set[int] = set()
+
+    def adopt(self) -> None:
+        """Publish what a killed run had saved whole and not published, to lose no epoch."""
+        if not is_saved(self.folder / CHECKPOINT) or not is_whole(self.folder / CHECKPOINT):
+            return
+        for path in self._saved():
+            if not is_whole(path):
+                path.unlink()
+        logger.info("An epoch that was saved and not yet published is taken over from %s.", self.folder)
+        self._move_parameters()
+        self._move_checkpoint()
+
+    def reset(self, last_epoch: int) -> None:
+        """Begin with an empty folder that shows the experiment's epochs up to `last_epoch`."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        for name in FOLDERS:
+            (self.output_dir / name).mkdir(exist_ok=True)
+            (self.folder / name).symlink_to(f"../{name}")
+        self._linked, self._dropped = set(), set()
+        for path in self.output_dir.glob("*epoch.pth"):
+            epoch = epoch_of(path)
+            if epoch is not None and epoch <= last_epoch:
+                self.link_epoch(epoch)
+
+    def link_epoch(self, epoch: int) -> None:
+        """Show ESPnet an epoch's file of the experiment."""
+        replace_link(self.folder / f"{epoch}epoch.pth", f"../{epoch}epoch.pth")
+        self._linked.add(epoch)
+
+    def drop_all_but(self, epochs: set[int]) -> None:
+        """Drop what a killed run had no time to drop."""
+        for epoch in self._linked - epochs:
+            (self.folder / f"{epoch}epoch.pth").unlink(missing_ok=True)
+
+    def publish(self) -> None:
+        """Move what ESPnet has saved, the checkpoint last; then drop the epochs that ESPnet dropped.
+
+        An epoch's file goes one checkpoint later than ESPnet says, so that the previous checkpoint has all of its.
+        """
+        self._move_parameters()
+        for path in self.folder.glob("*.pth"):
+            if path.is_symlink() and epoch_of(path) is None and path.name != CHECKPOINT:
+                replace_link(self.output_dir / path.name, str(path.readlink()))
+        if not is_saved(self.folder / CHECKPOINT):
+            return
+        self._move_checkpoint()
+        self._remove_dropped()
+        self._dropped = self._no_longer_linked()
+
+    def close(self) -> None:
+        """Publish the last and leave the experiment's folder alone."""
+        self.publish()
+        self._dropped = self._no_longer_linked()
+        self._remove_dropped()
+        shutil.rmtree(self.folder)
+
+    def explain(self, error: OSError | RuntimeError) -> None:
+        """If `error` broke a save off, remove the half file and say what stands.
+
+        torch.save reports a full disk as a RuntimeError about its archive, without a word of the disk.
+        """
+        broken = [path for path in self.folder.glob("*.pth") if is_saved(path) and not is_whole(path)]
+        for path in broken:
+            path.unlink()
+            logger.error(
+                "Saving %s broke off (%s); %s free on the disk. The half file is removed, and what was saved before "
+                "stands in %s. Free some space; the same command then resumes.",
+                path.name,
+                str(error).splitlines()[0],
+                megabytes(shutil.disk_usage(self.folder).free),
+                self.output_dir,
+            )
+
+    def _saved(self) -> list[Path]:
+        return [path for path in self.folder.glob("*.pth") if is_saved(path) and path.name != CHECKPOINT]
+
+    def _move_parameters(self) -> None:
+        for path in self._saved():
+            move_synced(path, self.output_dir / path.name)
+            epoch = epoch_of(path)
+            if epoch is not None:
+                self.link_epoch(epoch)
+
+    def _move_checkpoint(self) -> None:
+        current = self.output_dir / CHECKPOINT
+        if current.exists():
+            keep_under(current, PREVIOUS)
+        move_synced(self.folder / CHECKPOINT, current)
+        (self.output_dir / INTERRUPTED).unlink(missing_ok=True)
+
+    def _no_longer_linked(self) -> set[int]:
+        return {epoch for epoch in self._linked if not (self.folder / f"{epoch}epoch.pth").is_symlink()}
+
+    def _remove_dropped(self) -> None:
+        for epoch in self._dropped:
+            (self.output_dir / f"{epoch}epoch.pth").unlink(missing_ok=True)
+        self._linked -= self._dropped
+
+
+def is_saved(path: Path) -> bool:
+    """Whether ESPnet wrote it: links are to what is published."""
+    return path.is_file() and not path.is_symlink()

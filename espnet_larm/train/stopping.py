@@ -1,0 +1,69 @@
+"""SIGTERM: the training ends where it can go on from, with an exit status that asks for a requeue."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterable, Iterator
+from types import FrameType
+from typing import Any
+
+# sysexits.h's EX_TEMPFAIL: not an error, try again later.
+REQUEUE_STATUS = 75
+
+
+class StopRequest:
+    """Whether a SIGTERM has come while it was listened to."""
+
+    def __init__(self) -> None:
+        self.is_made = False
+
+    @contextlib.contextmanager
+    def listen(self) -> Iterator[None]:
+        """Let a SIGTERM be noted, and do nothing else."""
+        # Python hands signals to the main thread alone and lets no other thread set handlers.
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        previous = signal.signal(signal.SIGTERM, self._note)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+
+    def _note(self, _signal: int, _frame: FrameType | None) -> None:
+        self.is_made = True
+
+
+def iter_shielded(loader: Iterable[Any]) -> Iterator[Any]:
+    """Start a loader whose worker processes a SIGTERM to the whole group does not end.
+
+    Schedulers signal every process of a job. A worker that dies makes its DataLoader raise in the middle of a step;
+    workers inherit the mask of blocked signals, and end with their parent.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        return iter(loader)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
+@contextlib.contextmanager
+def sigterm_goes_to_workers() -> Iterator[None]:
+    """Hand a SIGTERM on to the training processes that ESPnet spawned, one a GPU; without any, end as usual."""
+
+    def hand_on(number: int, _frame: FrameType | None) -> None:
+        # DataLoader's and other helpers are daemons.
+        workers = [child for child in multiprocessing.active_children() if not child.daemon]
+        for worker in workers:
+            worker.terminate()
+        if not workers:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    previous = signal.signal(signal.SIGTERM, hand_on)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

@@ -1,0 +1,168 @@
+"""ESPnet's trainer, made to survive kills, signals, damaged files, bad batches and full disks.
+
+ESPnet's loop runs unchanged, in a staging folder (`staging.py`). Around it: whole checkpoints and the one before,
+`--resume true` from the newest that is whole (`checkpoints.py`), SIGTERM between two steps (`stopping.py`), batches
+that are not finite (`batches.py`), room on the disk (`disk.py`).
+Departures from ESPnet: gradients of an incomplete `accum_grad` step are dropped at the end of an epoch instead of being
+added to the next one's, so that a resumed run equals an undisturbed one; the statistics of an epoch whose training
+resumes in its middle are those of all its batches.
+"""
+
+import argparse
+import dataclasses
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from espnet2.train.distributed_utils import DistributedOption
+from espnet2.train.reporter import Reporter, SubReporter
+from espnet2.train.trainer import Trainer, TrainerOptions
+from espnet2.utils.types import str2bool
+
+from espnet_larm.train.batch_size import describe_batches
+from espnet_larm.train.batches import Batch, ValidationBatches
+from espnet_larm.train.session import Running, Session
+
+logger = logging.getLogger(__name__)
+
+
+class LarmTrainer(Trainer):
+    """ESPnet's trainer around which a `Session` is held. Like it, a namespace of class methods."""
+
+    session: ClassVar[Session | None] = None
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """Our options of training."""
+        parser.add_argument(
+            "--deterministic",
+            type=str2bool,
+            default=False,
+            help="Only operations that give the same bits in every run; slower on a GPU, and the CTC loss on the CPU",
+        )
+
+    @classmethod
+    def run(
+        cls,
+        model: torch.nn.Module,
+        optimizers: Sequence[torch.optim.Optimizer],
+        schedulers: Sequence[Any],
+        train_iter_factory: Any,
+        valid_iter_factory: Any,
+        plot_attention_iter_factory: Any,
+        trainer_options: TrainerOptions,
+        distributed_option: DistributedOption,
+    ) -> None:
+        """Train as ESPnet does, with whole files in the experiment's folder at every instant.
+
+        Raises:
+            SystemExit: With REQUEUE_STATUS, after a SIGTERM.
+            OSError: The disk is full. The checkpoint is as it was.
+            ValueError: `--resume true`, and every checkpoint is damaged.
+        """
+        logger.info(describe_batches(train_iter_factory, trainer_options.accum_grad, distributed_option))
+        session = Session(trainer_options, distributed_option.distributed)
+        with session.stop.listen():
+            session.open()
+            cls.session = session
+            try:
+                super().run(
+                    model=model,
+                    optimizers=optimizers,
+                    schedulers=schedulers,
+                    train_iter_factory=train_iter_factory,
+                    valid_iter_factory=valid_iter_factory,
+                    plot_attention_iter_factory=plot_attention_iter_factory,
+                    trainer_options=dataclasses.replace(trainer_options, output_dir=session.staging.folder),
+                    distributed_option=distributed_option,
+                )
+            except (OSError, RuntimeError) as error:
+                session.staging.explain(error)
+                raise
+            finally:
+                cls.session = None
+            session.close()
+
+    @classmethod
+    def resume(
+        cls,
+        checkpoint: str | Path,
+        model: torch.nn.Module,
+        reporter: Reporter,
+        optimizers: Sequence[torch.optim.Optimizer],
+        schedulers: Sequence[Any],
+        scaler: Any,
+        ngpu: int = 0,
+        strict: bool = True,
+    ) -> None:
+        """Load a checkpoint as ESPnet does, and what ours holds besides."""
+        super().resume(checkpoint, model, reporter, optimizers, schedulers, scaler, ngpu, strict)
+        if cls.session is not None:
+            cls.session.resume(Path(checkpoint), reporter)
+
+    @classmethod
+    def train_one_epoch(
+        cls,
+        model: torch.nn.Module,
+        iterator: Iterable[Batch],
+        optimizers: Sequence[torch.optim.Optimizer],
+        schedulers: Sequence[Any],
+        scaler: Any,
+        reporter: SubReporter,
+        summary_writer: Any,
+        options: TrainerOptions,
+        distributed_option: DistributedOption,
+    ) -> bool:
+        """Train an epoch, or the rest of an interrupted one.
+
+        Returns:
+            Whether no step of the epoch was made.
+        """
+        session = cls._running_session()
+        session.start_epoch(Running(model, optimizers, schedulers, scaler), reporter)
+        rest_is_invalid = super().train_one_epoch(
+            model=model,
+            iterator=session.batches(iterator),
+            optimizers=optimizers,
+            schedulers=schedulers,
+            scaler=scaler,
+            reporter=reporter,
+            summary_writer=summary_writer,
+            options=options,
+            distributed_option=distributed_option,
+        )
+        session.report_skipped()
+        return rest_is_invalid and "grad_norm" not in reporter.stats
+
+    @classmethod
+    def validate_one_epoch(
+        cls,
+        model: torch.nn.Module,
+        iterator: Iterable[Batch],
+        reporter: SubReporter,
+        options: TrainerOptions,
+        distributed_option: DistributedOption,
+    ) -> None:
+        """Validate, then look whether the save that follows fits on the disk.
+
+        Raises:
+            OSError: It does not.
+        """
+        session = cls._running_session()
+        session.start_validation()
+        super().validate_one_epoch(
+            model=model,
+            iterator=ValidationBatches(iterator, session.end_if_asked),
+            reporter=reporter,
+            options=options,
+            distributed_option=distributed_option,
+        )
+        session.check_room()
+
+    @classmethod
+    def _running_session(cls) -> Session:
+        assert cls.session is not None, "run() opens it"
+        return cls.session

@@ -1,0 +1,135 @@
+"""egs/librispeech: splits are downloaded, checked, resumed and unpacked, and sets are made of the right ones."""
+
+import hashlib
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LOCAL = ROOT / "egs/librispeech/local"
+Download = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def mirror(tmp_path: Path) -> Path:
+    """A mirror with one split of one utterance, and its list of archives."""
+    chapter = tmp_path / "source/LibriSpeech/dev-clean/84/1"
+    chapter.mkdir(parents=True)
+    (chapter / "84-1.trans.txt").write_text("84-1-0000 GO\n")
+    (chapter / "84-1-0000.flac").write_bytes(bytes(range(256)) * 40)
+    archive = tmp_path / "mirror/12/dev-clean.tar.gz"
+    archive.parent.mkdir(parents=True)
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(tmp_path / "source/LibriSpeech", "LibriSpeech")
+    write_sums(tmp_path, hashlib.sha256(archive.read_bytes()).hexdigest())
+    return archive
+
+
+def write_sums(folder: Path, checksum: str) -> None:
+    (folder / "archives.txt").write_text(f"# Split\ndev-clean 12/dev-clean.tar.gz {checksum}\n")
+
+
+@pytest.fixture
+def download(mirror: Path, tmp_path: Path) -> Download:
+    """Download a split from the mirror into d/."""
+
+    def run(split: str = "dev-clean") -> subprocess.CompletedProcess[str]:
+        command = [str(LOCAL / "download_split.sh"), split, f"file://{tmp_path}/mirror", "archives.txt", "d"]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+
+    return run
+
+
+def test_a_split_is_downloaded_and_unpacked_and_its_archive_removed(download: Download, tmp_path: Path) -> None:
+    done = download()
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "d/LibriSpeech/dev-clean/84/1/84-1.trans.txt").read_text() == "84-1-0000 GO\n"
+    assert sorted(path.name for path in (tmp_path / "d").iterdir()) == ["LibriSpeech"]
+
+
+def test_a_split_that_is_there_is_not_downloaded_again(download: Download, mirror: Path) -> None:
+    assert download().returncode == 0
+    mirror.unlink()
+    assert download().returncode == 0
+
+
+def test_an_interrupted_download_is_resumed(download: Download, mirror: Path, tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    half = mirror.read_bytes()[: mirror.stat().st_size // 2]
+    (tmp_path / "d/dev-clean.tar.gz.part").write_bytes(half)
+    mirror.write_bytes(b"x" * len(half) + mirror.read_bytes()[len(half) :])
+    # The mirror's first half is wrong by now, so the sum is right only if it was not fetched again.
+    assert download().returncode == 0
+
+
+@pytest.mark.parametrize("kind", ["sha256", "md5"])
+def test_a_wrong_checksum_ends_with_both_sums(download: Download, tmp_path: Path, kind: str) -> None:
+    wrong = hashlib.new(kind, b"other").hexdigest()
+    write_sums(tmp_path, wrong)
+    done = download()
+    assert done.returncode == 2 and f"has {kind} " in done.stderr and f"expected {wrong}" in done.stderr
+    assert not (tmp_path / "d/LibriSpeech").exists()
+
+
+def test_an_unknown_split_is_named(download: Download) -> None:
+    done = download("dev-dirty")
+    assert done.returncode == 2 and "archives.txt does not list dev-dirty" in done.stderr
+
+
+def test_every_official_split_has_its_sum() -> None:
+    lines = [line.split() for line in (LOCAL / "archives.txt").read_text().splitlines() if not line.startswith("#")]
+    assert len(lines) == 9 and all(len(checksum) in {32, 64} for _, _, checksum in lines)
+
+
+def run_recipe(*options: str) -> subprocess.CompletedProcess[str]:
+    command = [str(ROOT / "egs/librispeech/run.sh"), "--python", f"{sys.executable} -m espnet_larm", *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--subset", "50"], "--subset 50 is not known; allowed: 100, 460, 960, mini"),
+        (["--subset", "mini", "--libri", "x"], "unknown option --libri"),
+        (["--librispeech"], "--librispeech needs a value"),
+        (["--stage", "trian"], "--stage trian is no stage; nearest: train"),
+    ],
+)
+def test_misuse_of_the_recipe_ends_with_status_2(options: list[str], message: str) -> None:
+    done = run_recipe(*options)
+    assert done.returncode == 2 and message in done.stderr
+
+
+@pytest.mark.parametrize("inner", [".", "LibriSpeech"])
+def test_the_sets_are_made_of_the_splits(tmp_path: Path, inner: str) -> None:
+    for split, number in (("dev-clean", 1), ("dev-other", 2)):
+        chapter = tmp_path / "corpus" / inner / split / f"8{number}" / "1"
+        chapter.mkdir(parents=True)
+        (chapter / f"8{number}-1.trans.txt").write_text(f"8{number}-1-0000 GO\n")
+        (chapter / f"8{number}-1-0000.flac").touch()
+    (tmp_path / "egs/recipe").mkdir(parents=True)
+    (tmp_path / "egs/utils").symlink_to(ROOT / "egs/utils")
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "PYTHONPATH": str(ROOT),
+        "python": f"{sys.executable} -m espnet_larm",
+        "LIBRISPEECH": str(tmp_path / "corpus"),
+        "LIBRISPEECH_SUBSET": "mini",
+        "LIBRISPEECH_SETS": "dev=dev-clean,dev-other dev_other=dev-other",
+    }
+    done = subprocess.run(
+        [str(LOCAL / "data.sh")],
+        cwd=tmp_path / "egs/recipe",
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    texts = {path.parent.name: path.read_text() for path in (tmp_path / "egs/recipe/data").glob("*/text")}
+    assert texts == {"dev": "81-1-0000 GO\n82-1-0000 GO\n", "dev_other": "82-1-0000 GO\n"}

@@ -1,0 +1,90 @@
+"""TrainingBatches: what it leaves out and names, and what it skips after an interruption."""
+
+import logging
+
+import pytest
+import torch
+
+from espnet2.train.reporter import SubReporter
+
+from espnet_larm.train.batches import TrainingBatches
+
+
+def batch(name, value=1.0):
+    return [f"{name}1", f"{name}2"], {"speech": torch.tensor([[1.0, 2.0], [3.0, value]])}
+
+
+def through(batches, reporter, losses=(), norms=()):
+    """What ESPnet's loop gets; it registers a loss for every batch and a norm for every step."""
+    given = []
+    for (utt_ids, _), loss, norm in zip(batches, losses, norms, strict=False):
+        given.append(utt_ids[0])
+        reporter.register({"loss": loss}, 1)
+        reporter.register({} if norm is None else {"grad_norm": norm})
+        reporter.next()
+    return given
+
+
+@pytest.fixture
+def reporter():
+    return SubReporter("train", 1, 0)
+
+
+def build(loader, reporter, accum_grad=1, **options):
+    return TrainingBatches(loader, reporter, accum_grad, options.pop("between_steps", lambda: None), **options)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_batch_of_audio_that_is_not_finite_never_reaches_the_model(reporter, caplog, value):
+    batches = build([batch("a"), batch("b", value), batch("c")], reporter)
+    assert through(batches, reporter, [1.0] * 4, [1.0] * 4) == ["a1", "c1"]
+    assert batches.num_taken == 3 and batches.skipped[0].utt_ids == ["b1", "b2"]
+    assert "the input of b2 is not finite. Utterances: b1 b2" in caplog.text
+
+
+def test_step_without_finite_gradient_names_the_batch_with_the_bad_loss(reporter, caplog):
+    batches = build([batch(name) for name in "abcd"], reporter, accum_grad=2)
+    nan = float("nan")
+    through(batches, reporter, [1.0, 1.0, 1.0, nan], [None, 1.0, None, None])
+    assert [skipped.utt_ids for skipped in batches.skipped] == [["c1", "c2", "d1", "d2"]]
+    assert "the loss of d1 d2 is not finite. Utterances: c1 c2 d1 d2" in caplog.text
+
+
+def test_finite_loss_with_a_bad_gradient_is_said(reporter, caplog):
+    through(build([batch("a"), batch("b")], reporter), reporter, [1.0, 1.0], [None, 1.0])
+    assert "the loss is finite, its gradient is not. Utterances: a1 a2" in caplog.text
+
+
+def test_steps_that_are_made_are_not_named(reporter, caplog):
+    with caplog.at_level(logging.INFO):
+        through(build([batch("a"), batch("b")], reporter), reporter, [1.0, 1.0], [1.0, 2.0])
+    assert caplog.text == ""
+
+
+def test_no_forward_run_skips_nothing(reporter):
+    batches = build([batch("a"), batch("b")], reporter)
+    assert len(list(batches)) == 2 and batches.skipped == []
+
+
+def test_used_batches_are_loaded_and_not_given(reporter):
+    called = []
+    batches = build(
+        [batch(name) for name in "abc"], reporter, num_used=2, after_skipping=lambda: called.append("random states")
+    )
+    assert [utt_ids[0] for utt_ids, _ in batches] == ["c1"]
+    assert called == ["random states"] and batches.num_taken == 3 and batches.num_given == 1
+
+
+def test_training_stops_only_between_steps(reporter):
+    taken = []
+    batches = build(
+        [batch(name) for name in "abcde"], reporter, 2, between_steps=lambda: taken.append(batches.num_taken)
+    )
+    list(batches)
+    assert taken == [0, 2, 4]
+
+
+def test_length_is_the_loaders(reporter):
+    assert len(build([batch("a")], reporter)) == 1
+    with pytest.raises(TypeError, match="generator has no length"):
+        len(build((batch(name) for name in "a"), reporter))
