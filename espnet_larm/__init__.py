@@ -1,3 +1,54 @@
-"""Plugins for ESPnet2 that make speech recognition spend its compute where it pays."""
+"""Plugins for ESPnet2 that make speech recognition spend its compute where it pays.
+
+import espnet_larm
+recognizer = espnet_larm.load("model.zip")
+print(recognizer.transcribe_file("speech.flac").text)
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from espnet_larm.inference.recognizer import Recognizer
 
 __version__ = "0.1.0"
+__all__ = ["__version__", "load", "unpack"]
+
+
+def load(
+    source: str | Path, device: str = "cpu", dtype: str = "float32", asr_model_file: str | Path | None = None
+) -> "Recognizer":
+    """The recogniser of a pack (`model.zip`) or of an experiment's folder. 10 s of imports, the first time.
+
+    Args:
+        source: A pack, also a stranger's: it is checked, and cannot run code; or a folder with `config.yaml`.
+        device: `cpu`, `cuda` or `cuda:N`.
+        dtype: `float16`, `float32` or `float64`.
+        asr_model_file: Weights in the folder; its only `*.ave.pth` by default.
+
+    Raises:
+        FileNotFoundError: There is no such pack, or the folder lacks a file.
+        ValueError: The pack is damaged or refused, or its weights are not those of its configuration.
+    """
+    from espnet_larm.inference import packs
+
+    return packs.load(source, device, dtype, asr_model_file)
+
+
+def unpack(pack: str | Path, folder: str | Path) -> dict[str, str]:
+    """Unpack a checked pack for ESPnet: `Speech2Text(**espnet_larm.unpack("model.zip", "model"), ctc_weight=1.0)`.
+
+    Args:
+        pack: The file.
+        folder: Made if it is not there; files of the same names are replaced.
+
+    Returns:
+        `asr_train_config` and `asr_model_file`.
+
+    Raises:
+        FileNotFoundError: There is no such pack.
+        ValueError: It is damaged or refused.
+    """
+    from espnet_larm.inference import packs
+
+    return packs.unpack(pack, folder)

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     ("__main__", "bin"),
     ("inference",),
-    ("tasks",),
+    ("tasks", "packs"),
     ("train",),
     ("registry",),
     ("model", "decoder"),
@@ -37,12 +37,12 @@ class Import(NamedTuple):
 
 
 def imports(tree):
-    """Every import of a module, those inside functions included."""
+    """Every import of a module, those inside functions and for type checkers alone included."""
     inside = {
         id(node)
-        for function in ast.walk(tree)
-        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
-        for node in ast.walk(function)
+        for outer in ast.walk(tree)
+        if isinstance(outer, ast.FunctionDef | ast.AsyncFunctionDef) or is_for_type_checkers(outer)
+        for node in ast.walk(outer)
     }
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -50,6 +50,10 @@ def imports(tree):
         elif isinstance(node, ast.ImportFrom):
             start = "." * node.level + (node.module or "")
             yield from (Import(f"{start}.{alias.name}", node.lineno, id(node) not in inside) for alias in node.names)
+
+
+def is_for_type_checkers(node):
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
 
 def is_within(name, package):
@@ -165,6 +169,7 @@ def test_violation_is_found(path, source, message):
         ("bin/x.py", "from espnet_larm.bin.y import z\nfrom espnet_larm.encoder.larm import LarmEncoder"),
         ("bin/x.py", "from espnet_larm import __version__"),
         ("__init__.py", "def load():\n    from espnet_larm.inference.asr import load"),
+        ("__init__.py", "if TYPE_CHECKING:\n    from espnet_larm.inference.asr import load"),
         ("inference/x.py", "def f():\n    from espnet2.tasks.asr import ASRTask"),
     ],
 )

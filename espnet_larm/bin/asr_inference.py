@@ -3,9 +3,10 @@
     python -m espnet_larm -m espnet2.bin.asr_inference --data_path_and_name_and_type dump/raw/test/wav.scp,speech,sound
         --asr_train_config exp/asr_x/config.yaml --asr_model_file exp/asr_x/valid.loss.ave.pth --output_dir out
 
-Takes ESPnet's arguments; `--batch_seconds` and `--num_loops` are ours. `--beam_size` 1, the default here, is greedy.
-Writes `1best_recog/` (up to `--nbest`), `loop<k>/` and `stats.json`. Exit status 1 after a wrong option (nothing
-decoded) or if audio could not be read (the rest decoded).
+Takes ESPnet's arguments; `--batch_seconds`, `--num_loops`, `--write_ctm` and those of long audio are ours.
+`--beam_size` 1, the default here, is greedy. Writes `1best_recog/` (up to `--nbest`), `loop<k>/` and `stats.json`.
+Audio longer than `--long_seconds` is read in blocks, cut at silences, recognised in pieces and joined: memory does not
+grow with it. Exit status 1 after a wrong option (nothing decoded) or if audio could not be read (the rest decoded).
 """
 
 import argparse
@@ -26,6 +27,7 @@ NUM_NAMED = 10
 def get_parser() -> argparse.ArgumentParser:
     """ESPnet's options and ours. 10 s of imports."""
     from espnet2.bin.asr_inference import get_parser as get_espnet_parser
+    from espnet2.utils.types import str2bool
 
     parser = get_espnet_parser()
     parser.description = __doc__
@@ -34,6 +36,11 @@ def get_parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("espnet_larm")
     group.add_argument("--batch_seconds", type=float, default=60.0, help="padded audio in a batch, in seconds")
     group.add_argument("--num_loops", type=int, help="the last loop; as trained by default")
+    group.add_argument("--write_ctm", type=str2bool, default=False, help="times of words into ctm, beside text")
+    group.add_argument("--long_seconds", type=float, default=40.0, help="longer audio is cut at silences, and joined")
+    group.add_argument("--longest_piece", type=float, default=30.0, help="of cut audio, in seconds")
+    group.add_argument("--shortest_piece", type=float, default=1.0, help="of cut audio, in seconds")
+    group.add_argument("--overlap", type=float, default=4.0, help="of pieces without silence between, in seconds")
     return parser
 
 
@@ -45,6 +52,7 @@ def main(cmd: list[str] | None = None) -> int:
     check_search(args)
     from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
 
+    from espnet_larm.inference.cutting import Cutting
     from espnet_larm.inference.decoding import Settings, decode_table, unit_of
     from espnet_larm.inference.recognizer import Search
     from espnet_larm.inference.writer import HypothesisWriter, write_stats
@@ -54,16 +62,19 @@ def main(cmd: list[str] | None = None) -> int:
         logger.debug("batch_size 1 is ESPnet's only value: batches are bounded by batch_seconds alone.")
     recognizer, table = load(args)
     keys = table.keys(None if args.key_file is None else Path(args.key_file))
+    cutting = Cutting(args.long_seconds, args.longest_piece, args.shortest_piece, args.overlap)
+    cutting.check()
     settings = Settings(
         batch_seconds=args.batch_seconds,
         batch_size=None if args.batch_size == 1 else args.batch_size,
         num_loops=args.num_loops,
         num_workers=args.num_workers,
         search=Search(args.beam_size, args.nbest),
+        with_words=args.write_ctm,
+        cutting=cutting,
     )
-    output_dir = Path(args.output_dir)
-    numbers = recognizer.read_out_numbers(args.num_loops)
-    with HypothesisWriter(output_dir, unit_of(recognizer), numbers, args.nbest) as writer:
+    output_dir, numbers = Path(args.output_dir), recognizer.read_out_numbers(args.num_loops)
+    with HypothesisWriter(output_dir, unit_of(recognizer), numbers, args.nbest, args.write_ctm) as writer:
         stats = decode_table(recognizer, table, keys, settings, writer)
     write_stats(output_dir, stats)
     print_costs(stats)

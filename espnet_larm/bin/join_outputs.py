@@ -20,6 +20,7 @@ from espnet_larm.bin._program import run_program
 from espnet_larm.data.kaldi_dir import read_table, write_tables
 
 TABLES = ("text", "token", "token_int", "score")
+CTM = "ctm"
 BEST = "1best_recog"
 OF_ONE_DECODING = re.compile(r"(loop|layer)\d+|\d+best_recog")
 NOT_ADDED = ("peak_", "wall_")
@@ -42,6 +43,7 @@ def main(cmd: list[str] | None = None) -> int:
     for name in folders:
         target = args.output_dir if name == BEST else args.output_dir / name
         write_tables(target, join_tables([job / name for job in args.input_dirs]))
+        join_ctm([job / name for job in args.input_dirs], target)
     for path in args.output_dir.glob("*/"):
         if OF_ONE_DECODING.fullmatch(path.name) and path.name not in folders:
             shutil.rmtree(path)
@@ -69,6 +71,22 @@ def join_tables(folders: Sequence[Path]) -> dict[str, dict[str, str]]:
                 raise ValueError(f"{folder / name}: {twice[0]} was decoded by another job too; repeat stage 12.")
             table.update(lines)
     return joined
+
+
+def join_ctm(folders: Sequence[Path], target: Path) -> None:
+    """The times of words together, by utterance; without any, a `ctm` of an earlier decoding is removed."""
+    lines = [
+        line
+        for folder in folders
+        if (folder / CTM).is_file()
+        for line in (folder / CTM).read_text(encoding="utf-8").splitlines(keepends=True)
+    ]
+    if not any((folder / CTM).is_file() for folder in folders):
+        (target / CTM).unlink(missing_ok=True)
+        return
+    # Stable: the words of an utterance stay in their order.
+    (target / f".{CTM}.part").write_text("".join(sorted(lines, key=lambda line: line.split()[0])), encoding="utf-8")
+    (target / f".{CTM}.part").replace(target / CTM)
 
 
 def join_statistics(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:

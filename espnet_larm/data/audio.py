@@ -103,7 +103,7 @@ def read_audio(source: str) -> Audio:
         MissingAudioError: No such file.
         AudioError: It is empty, truncated, no audio, has samples that are not finite, or the command failed.
     """
-    stream = _open(source)
+    stream = open_source(source)
     try:
         with stream, soundfile.SoundFile(stream) as file:
             header = AudioHeader(file.samplerate, file.channels, file.format)
@@ -142,11 +142,27 @@ def _describe_content(source: str, error: str) -> tuple[str, str]:
     return "no-audio", f"is no audio ({error})"
 
 
-def _open(source: str) -> BinaryIO:
+def open_source(source: str) -> BinaryIO:
+    """The encoded audio that a `wav.scp` names; the caller closes it.
+
+    Raises:
+        MissingAudioError: No such file.
+        AudioError: It is a truncated WAV or archive, or the command failed.
+    """
     if is_command(source):
         return io.BytesIO(_run_command(source))
     if is_archive_entry(source):
         return io.BytesIO(_read_archive_entry(source))
+    return open_file(source)
+
+
+def open_file(source: str) -> BinaryIO:
+    """An audio file, whatever its name looks like; the caller closes it.
+
+    Raises:
+        MissingAudioError: No such file.
+        AudioError: It is a truncated WAV, or may not be read.
+    """
     if not Path(source).is_file():
         raise MissingAudioError("missing-audio", f"{source} is missing", "restore the file, or remove its line")
     try:

@@ -9,6 +9,7 @@ import numpy as np
 
 from espnet_larm.data.audio import read_audio
 from espnet_larm.data.kaldi_dir import read_table
+from espnet_larm.data.stream import count_samples, stream_source
 
 AUDIO_TYPES = ("sound", "kaldi_ark")
 Preprocess = Callable[[str, dict[str, np.ndarray]], dict[str, np.ndarray]]
@@ -73,10 +74,10 @@ class AudioTable:
         return keys
 
     def length(self, key: str) -> int:
-        """Samples as `utt2num_samples` says; without it the audio is read to count them. 0 if it cannot be read."""
+        """Samples as `utt2num_samples` or the audio's header says. 0 if it cannot be read."""
         if key not in self.num_samples:
             try:
-                self.num_samples[key] = len(self.read(key))
+                self.num_samples[key] = count_samples(self.sources[key])
             except (OSError, ValueError):
                 # The batch that it falls into reads it again and names the reason.
                 self.num_samples[key] = 0
@@ -96,6 +97,15 @@ class AudioTable:
                 "convert it (stage 3 of the recipes does)."
             )
         return samples if self.preprocess is None else self.preprocess(key, {"speech": samples})["speech"]
+
+    def stream(self, key: str) -> Iterator[np.ndarray]:
+        """Blocks of samples (N,) of an utterance, as the preprocessor has not seen them.
+
+        Raises:
+            FileNotFoundError: The audio is missing.
+            ValueError: It is truncated, no audio, or of another sample rate.
+        """
+        return stream_source(self.sources[key], self.sample_rate_hz)
 
     def load(self, keys: Iterable[str]) -> Loaded:
         """The audio of a batch; what cannot be read is named, not raised, so that the others are decoded."""

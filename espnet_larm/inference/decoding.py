@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 
 from espnet_larm.inference.audio import AudioTable
 from espnet_larm.inference.batching import batches_by_length
+from espnet_larm.inference.cutting import Cutting
+from espnet_larm.inference.long_audio import transcribe_blocks
 from espnet_larm.inference.machine import describe_machine, peak_memory_bytes
-from espnet_larm.inference.recognizer import GREEDY, Recognizer, Search, Transcript
+from espnet_larm.inference.recognizer import GREEDY, Cost, Recognizer, Search, Transcript
 from espnet_larm.inference.writer import HypothesisWriter
 
 logger = logging.getLogger(__name__)
@@ -27,6 +29,8 @@ class Settings(NamedTuple):
         num_loops: The last loop; None for the model's own.
         search: Of the CTC head.
         num_workers: 0 reads audio in turn; otherwise a thread reads ahead.
+        with_words: Find times of words.
+        cutting: What is long audio, and how it is cut.
     """
 
     batch_seconds: float = 60.0
@@ -34,6 +38,8 @@ class Settings(NamedTuple):
     num_loops: int | None = None
     num_workers: int = 1
     search: Search = GREEDY
+    with_words: bool = False
+    cutting: Cutting = Cutting()
 
 
 class Tally:
@@ -42,11 +48,21 @@ class Tally:
     def __init__(self, numbers: Sequence[int]) -> None:
         self.num_utts = 0
         self.num_samples = 0
-        self.feature_seconds = 0.0
+        self.feature_seconds = self.word_seconds = 0.0
         self.seconds = dict.fromkeys(numbers, 0.0)
         self.skipped: dict[str, str] = {}
         self.failed: dict[str, str] = {}
+        self.cut: list[str] = []
         self.start = self.reported = time.perf_counter()
+
+    def add(self, num_utts: int, num_samples: int, cost: Cost) -> None:
+        """Count utterances that were recognised together."""
+        self.num_utts += num_utts
+        self.num_samples += num_samples
+        self.feature_seconds += cost.features
+        self.word_seconds += cost.words
+        for number, seconds in cost.read_outs.items():
+            self.seconds[number] += seconds
 
     def report(self, total: int) -> None:
         """Say now and then how far the run is."""
@@ -63,10 +79,12 @@ class Tally:
             "unit": unit_of(recognizer),
             "loops": {str(number): {"seconds": seconds} for number, seconds in self.seconds.items()},
             "feature_seconds": self.feature_seconds,
+            "word_seconds": self.word_seconds,
             "wall_seconds": time.perf_counter() - self.start,
             "peak_memory_bytes": peak_memory_bytes(recognizer.device),
             "skipped": self.skipped,
             "failed": self.failed,
+            "cut": self.cut,
             "machine": describe_machine(recognizer.device),
         }
 
@@ -81,7 +99,8 @@ def decode_table(
 ) -> dict[str, Any]:
     """Decode and write.
 
-    An utterance that is too short gets an empty hypothesis and is counted as skipped. One whose audio cannot be read
+    An utterance that is longer than `settings.cutting.whole_s` is streamed, cut and joined, and named in the log.
+    One that is too short gets an empty hypothesis and is counted as skipped. One whose audio cannot be read
     gets none and is counted as failed; both are named in the log. The others are decoded.
 
     Returns:
@@ -91,12 +110,18 @@ def decode_table(
     for start in range(0, len(keys), WINDOW_SIZE):
         window = keys[start : start + WINDOW_SIZE]
         transcripts: dict[str, Transcript] = {}
-        for loaded in table.load_ahead(_batches(recognizer, table, window, settings), settings.num_workers):
+        most_samples = settings.cutting.whole_s * recognizer.sample_rate_hz
+        short = [key for key in window if table.length(key) <= most_samples]
+        for loaded in table.load_ahead(_batches(recognizer, table, short, settings), settings.num_workers):
             for key, reason in loaded.failed.items():
                 logger.error("%s: %s", key, reason)
             tally.failed.update(loaded.failed)
             transcripts.update(_decode_batch(recognizer, loaded.waveforms, settings, tally))
             tally.report(len(keys))
+        for key in window:
+            if table.length(key) > most_samples:
+                transcripts.update(_decode_long(recognizer, table, key, settings, tally))
+                tally.report(len(keys))
         for key in window:
             if key in transcripts:
                 writer.write(key, transcripts[key])
@@ -112,14 +137,31 @@ def _batches(recognizer: Recognizer, table: AudioTable, keys: Sequence[str], set
 def _decode_batch(
     recognizer: Recognizer, waveforms: dict[str, Any], settings: Settings, tally: Tally
 ) -> Iterator[tuple[str, Transcript]]:
-    transcripts, cost = recognizer.decode(list(waveforms.values()), settings.num_loops, settings.search)
-    tally.num_utts += len(waveforms)
-    tally.num_samples += sum(map(len, waveforms.values()))
-    tally.feature_seconds += cost.features
-    for number, seconds in cost.read_outs.items():
-        tally.seconds[number] += seconds
+    transcripts, cost = recognizer.decode(
+        list(waveforms.values()), settings.num_loops, settings.search, settings.with_words
+    )
+    tally.add(len(waveforms), sum(map(len, waveforms.values())), cost)
     for key, transcript in zip(waveforms, transcripts, strict=True):
         if transcript.skipped:
             logger.warning("%s: %s; its hypothesis is empty", key, transcript.skipped)
             tally.skipped[key] = transcript.skipped
         yield key, transcript
+
+
+def _decode_long(
+    recognizer: Recognizer, table: AudioTable, key: str, settings: Settings, tally: Tally
+) -> dict[str, Transcript]:
+    """The transcript of a long utterance; none if it cannot be read."""
+    minutes = table.length(key) / recognizer.sample_rate_hz / 60
+    logger.info("%s has %.1f minutes: it is cut at silences, recognised in pieces, and joined", key, minutes)
+    tally.cut.append(key)
+    try:
+        found = transcribe_blocks(
+            recognizer, table.stream(key), settings.num_loops, settings.search, settings.with_words, settings.cutting
+        )
+    except (OSError, ValueError) as error:
+        logger.error("%s: %s", key, error)
+        tally.failed[key] = str(error)
+        return {}
+    tally.add(1, table.length(key), found[1])
+    return {key: found[0]}

@@ -14,6 +14,7 @@ import yaml
 
 from espnet2.asr.espnet_model import ESPnetASRModel
 
+from espnet_larm.packs.options import file_options, locate, set_option
 from espnet_larm.tasks.asr import LarmASRTask
 
 NUM_SHOWN = 5
@@ -46,10 +47,10 @@ def load_model(config_file: Path, model_file: Path, device: str, dtype: torch.dt
 
 
 def read_config(config_file: Path) -> argparse.Namespace:
-    """The options of a training run.
+    """The options of a training run. Files that it names by relative paths are found from any working folder.
 
     Raises:
-        FileNotFoundError: The file is missing.
+        FileNotFoundError: The file, or one that it names, is missing.
         ValueError: It holds no options.
     """
     if not config_file.is_file():
@@ -57,6 +58,8 @@ def read_config(config_file: Path) -> argparse.Namespace:
     config = yaml.safe_load(config_file.read_text(encoding="utf-8"))
     if not isinstance(config, dict) or "token_list" not in config:
         raise ValueError(f"{config_file} holds no token_list; --asr_train_config is the experiment's config.yaml.")
+    for option, value in list(file_options(config)):
+        set_option(config, option, str(locate(value, config_file.parent)))
     return argparse.Namespace(**config)
 
 
@@ -67,6 +70,22 @@ def load_weights(model: torch.nn.Module, model_file: Path) -> None:
         FileNotFoundError: The file is missing.
         ValueError: It is unreadable, or names or shapes differ; the message counts and names them.
     """
+    weights = read_weights(model_file)
+    if differences := _differences(model.state_dict(), weights):
+        raise ValueError(
+            f"{model_file} is not a checkpoint of this configuration: {'; '.join(differences)}. "
+            "Use the config.yaml that stands beside it."
+        )
+    model.load_state_dict(weights, strict=True)
+
+
+def read_weights(model_file: Path) -> dict[str, torch.Tensor]:
+    """Tensors by name. Nothing else is unpickled, so that a file cannot run code.
+
+    Raises:
+        FileNotFoundError: The file is missing.
+        ValueError: It is unreadable, or holds something else.
+    """
     if not model_file.is_file():
         raise FileNotFoundError(f"{model_file} is missing; --asr_model_file is valid.loss.ave.pth or N epoch.pth.")
     try:
@@ -75,12 +94,11 @@ def load_weights(model: torch.nn.Module, model_file: Path) -> None:
         raise ValueError(
             f"{model_file} is truncated or holds more than tensors ({error}); train or copy it again."
         ) from error
-    if differences := _differences(model.state_dict(), weights):
+    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
         raise ValueError(
-            f"{model_file} is not a checkpoint of this configuration: {'; '.join(differences)}. "
-            "Use the config.yaml that stands beside it."
+            f"{model_file} holds no tensors by name; --asr_model_file is valid.loss.ave.pth or N epoch.pth."
         )
-    model.load_state_dict(weights, strict=True)
+    return weights
 
 
 def _differences(wanted: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> list[str]:

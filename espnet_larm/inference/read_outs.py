@@ -13,6 +13,11 @@ from espnet2.asr.encoder.abs_encoder import AbsEncoder
 from espnet2.asr.espnet_model import ESPnetASRModel
 from espnet2.asr.preencoder.linear import LinearProjection
 
+from espnet_larm.inference.words import FrameTimes
+
+# Divisible by 2, 3, 4, 6 and 8.
+MEASURED_FRAMES = 240
+
 
 class ReadOut(NamedTuple):
     """An input of the CTC head.
@@ -88,3 +93,36 @@ def read_outs(
 
 def _post_encode(model: ESPnetASRModel, hs_pad: torch.Tensor, hlens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return (hs_pad, hlens) if model.postencoder is None else model.postencoder(hs_pad, hlens)
+
+
+@torch.inference_mode()
+def measure_frame_times(
+    model: ESPnetASRModel, sample_rate_hz: int, device: torch.device, dtype: torch.dtype
+) -> FrameTimes:
+    """How encoder frames lie in time.
+
+    ESPnet's encoders do not tell by how much they subsample: features of two lengths do, the difference of which every
+    usual factor divides.
+
+    Args:
+        model: In eval mode.
+        sample_rate_hz: Of its audio.
+        device: Of its weights.
+        dtype: Of its weights.
+
+    Raises:
+        ValueError: The front end has no hop.
+    """
+    hop_length = getattr(model.frontend, "hop_length", None)
+    if hop_length is None:
+        raise ValueError(
+            f"times of words need a front end with a hop_length, which {type(model.frontend).__name__} has not; leave "
+            "write_ctm out."
+        )
+    num_outputs = []
+    for num_frames in (MEASURED_FRAMES, 2 * MEASURED_FRAMES):
+        features = torch.zeros(1, num_frames, model.frontend.output_size(), device=device, dtype=dtype)
+        lens = torch.tensor([num_frames], device=device)
+        num_outputs.append(int(next(read_outs(model, features, lens)).hlens))
+    factor = round(MEASURED_FRAMES / (num_outputs[1] - num_outputs[0]))
+    return FrameTimes(hop_length / sample_rate_hz, factor)

@@ -5,6 +5,7 @@ per utterance; our encoders ignore padding; utterances for ESPnet's, which do no
 Shapes: B utterances, N samples, T frames, F features.
 """
 
+import functools
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -14,16 +15,23 @@ from typing import NamedTuple
 import humanfriendly  # type: ignore[import-untyped]
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from espnet2.asr.espnet_model import ESPnetASRModel
 from espnet2.text.build_tokenizer import build_tokenizer
 
+from espnet_larm.data.stream import stream_file
+from espnet_larm.inference.audio import Preprocess
 from espnet_larm.inference.batching import same_length
+from espnet_larm.inference.cutting import Cutting
 from espnet_larm.inference.features import extract_features, min_num_samples, pad_features
 from espnet_larm.inference.loading import load_model
-from espnet_larm.inference.read_outs import has_loops, ignores_padding, read_out_numbers, read_outs
+from espnet_larm.inference.read_outs import has_loops, ignores_padding, measure_frame_times, read_out_numbers, read_outs
+from espnet_larm.inference.words import FrameTimes, Word, has_words, make_words
+from espnet_larm.search.align import align
 from espnet_larm.search.ctc import greedy
 from espnet_larm.search.ctc_beam import prefix_beam
+from espnet_larm.tasks.asr import LarmASRTask
 from espnet_larm.upstream import TooShortUttError
 
 logger = logging.getLogger(__name__)
@@ -39,12 +47,14 @@ class Hypothesis(NamedTuple):
         tokens: Of the token list.
         token_ids: Their ids.
         score: Log-probability of the best path; with a beam, of the text as far as the beam held its alignments.
+        words: With their times, if they were asked for.
     """
 
     text: str
     tokens: list[str]
     token_ids: list[int]
     score: float
+    words: tuple[Word, ...] = ()
 
 
 EMPTY = Hypothesis("", [], [], 0.0)
@@ -96,10 +106,12 @@ class Cost(NamedTuple):
         features: Front end and normalisation.
         read_outs: By loop or layer: features, encoder up to it, and its own greedy search, so what a run costs that
             stops there.
+        words: Alignments of all read-outs, if times of words were asked for; in no other figure.
     """
 
     features: float
     read_outs: dict[int, float]
+    words: float = 0.0
 
 
 class Recognizer:
@@ -109,6 +121,8 @@ class Recognizer:
         model: In eval mode.
         tokens_to_text: Joins tokens to a text.
         sample_rate_hz: Of the audio that it was trained on.
+        preprocess: The model's preprocessor, called as ESPnet does in decoding, on audio that is read from files; None
+            for none.
 
     Raises:
         ValueError: The model has no CTC head.
@@ -119,6 +133,7 @@ class Recognizer:
         model: ESPnetASRModel,
         tokens_to_text: Callable[[list[str]], str],
         sample_rate_hz: int = DEFAULT_SAMPLE_RATE_HZ,
+        preprocess: Preprocess | None = None,
     ) -> None:
         if model.ctc is None:
             raise ValueError(
@@ -128,6 +143,7 @@ class Recognizer:
         self.model = model
         self.tokens_to_text = tokens_to_text
         self.sample_rate_hz = sample_rate_hz
+        self.preprocess = preprocess
         self.has_loops = has_loops(model.encoder)
         parameter = next(model.ctc.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
@@ -160,8 +176,11 @@ class Recognizer:
         """
         model, args = load_model(Path(asr_train_config), Path(asr_model_file), device, getattr(torch, dtype))
         tokenizer = build_tokenizer(token_type or args.token_type or "word", bpemodel or args.bpemodel)
+        # ESPnet reads a sentencepiece model at its first use, when a pack's temporary files are gone.
+        tokenizer.tokens2text([])
         fs = (getattr(args, "frontend_conf", None) or {}).get("fs", DEFAULT_SAMPLE_RATE_HZ)
-        return cls(model, tokenizer.tokens2text, humanfriendly.parse_size(fs) if isinstance(fs, str) else fs)
+        sample_rate_hz = humanfriendly.parse_size(fs) if isinstance(fs, str) else fs
+        return cls(model, tokenizer.tokens2text, sample_rate_hz, LarmASRTask.build_preprocess_fn(args, False))
 
     def check_loops(self, num_loops: int | None) -> None:
         """Refuse a number of loops that cannot be read out; None stands for the model's own.
@@ -185,6 +204,7 @@ class Recognizer:
         waveforms: Sequence[np.ndarray | torch.Tensor],
         num_loops: int | None = None,
         search: Search = GREEDY,
+        with_words: bool = False,
     ) -> list[Transcript]:
         """Recognise utterances together.
 
@@ -192,12 +212,43 @@ class Recognizer:
             waveforms: Samples (N,) of each, in [-1, 1], at the model's sample rate.
             num_loops: The last loop; the model's own number by default.
             search: Greedy by default.
+            with_words: Give words of the best hypotheses with their times.
 
         Raises:
             ValueError: The number of loops cannot be read out, or a waveform is not one-dimensional.
         """
         self.check_loops(num_loops)
-        return self.decode(waveforms, num_loops, search)[0]
+        return self.decode(waveforms, num_loops, search, with_words)[0]
+
+    def transcribe_file(
+        self,
+        path: str | Path,
+        num_loops: int | None = None,
+        search: Search = GREEDY,
+        with_words: bool = False,
+        cutting: Cutting = Cutting(),  # noqa: B008  # immutable
+    ) -> Transcript:
+        """Recognise a file of any length, in memory that does not grow with it.
+
+        Audio longer than `cutting.whole_s` is cut at silences into pieces that are recognised for themselves; it has
+        no second best hypotheses.
+
+        Args:
+            path: Audio of any format and rate that libsndfile reads.
+            num_loops: The last loop; the model's own number by default.
+            search: Greedy by default.
+            with_words: Give words of the best hypotheses with their times.
+            cutting: Lengths of pieces.
+
+        Raises:
+            FileNotFoundError: No such file.
+            ValueError: It is damaged, or an option is out of its range.
+        """
+        from espnet_larm.inference.long_audio import transcribe_blocks
+
+        self.check_loops(num_loops)
+        blocks = stream_file(Path(path), self.sample_rate_hz)
+        return transcribe_blocks(self, blocks, num_loops, search, with_words, cutting)[0]
 
     @torch.no_grad()
     def decode(
@@ -205,6 +256,7 @@ class Recognizer:
         waveforms: Sequence[np.ndarray | torch.Tensor],
         num_loops: int | None = None,
         search: Search = GREEDY,
+        with_words: bool = False,
     ) -> tuple[list[Transcript], Cost]:
         """`transcribe` without its check of num_loops (done once for many batches), and what it cost."""
         numbers = self.read_out_numbers(num_loops)
@@ -218,12 +270,13 @@ class Recognizer:
                 samples = torch.as_tensor(waveform).to(device=self.device, dtype=self.dtype)
                 features[index] = extract_features(self.model, samples)
         feature_seconds = self._now() - start
-        seconds = dict.fromkeys(numbers, 0.0)
+        seconds, word_seconds = dict.fromkeys(numbers, 0.0), [0.0] if with_words else []
         for group in self._groups(features):
-            decoded = self._decode_group(group, features, num_loops, search, seconds)
+            decoded = self._decode_group(group, features, num_loops, search, seconds, word_seconds)
             for index, transcript in zip(group, decoded, strict=True):
                 transcripts[index] = transcript
-        cost = Cost(feature_seconds, {number: feature_seconds + spent for number, spent in seconds.items()})
+        read_out_seconds = {number: feature_seconds + spent for number, spent in seconds.items()}
+        cost = Cost(feature_seconds, read_out_seconds, sum(word_seconds))
         return [transcript for transcript in transcripts if transcript is not None], cost
 
     def _check_waveform(self, waveform: np.ndarray | torch.Tensor) -> int:
@@ -246,8 +299,9 @@ class Recognizer:
         num_loops: int | None,
         search: Search,
         seconds: dict[int, float],
+        word_seconds: list[float],
     ) -> list[Transcript]:
-        """Transcripts of a batch; adds to the seconds of each read-out."""
+        """Transcripts of a batch; adds to the seconds of read-outs, and of words, which an empty list leaves out."""
         hypotheses: list[dict[int, Hypothesis]] = [{} for _ in group]
         nbest: list[list[Hypothesis]] = []
         mark, encoder_seconds = self._now(), 0.0
@@ -258,10 +312,16 @@ class Recognizer:
                 encoded = self._now()
                 encoder_seconds += encoded - mark
                 nbest = self._search(hs_pad, hlens, search)
-                for row, found in zip(hypotheses, nbest, strict=True):
-                    row[number] = found[0]
+                best = [found[0] for found in nbest]
                 mark = self._now()
                 seconds[number] += encoder_seconds + mark - encoded
+                if word_seconds:
+                    best = self._add_words(best, hs_pad, hlens)
+                    aligned = self._now()
+                    word_seconds[0] += aligned - mark
+                    mark = aligned
+                for row, hypothesis in zip(hypotheses, best, strict=True):
+                    row[number] = hypothesis
         except TooShortUttError as error:
             if len(group) == 1:
                 return [_skipped(list(seconds), str(error.args[0]))]
@@ -269,7 +329,7 @@ class Recognizer:
             return [
                 transcript
                 for index in group
-                for transcript in self._decode_group([index], features, num_loops, search, seconds)
+                for transcript in self._decode_group([index], features, num_loops, search, seconds, word_seconds)
             ]
         return [Transcript(row, others=tuple(found[1:])) for row, found in zip(hypotheses, nbest, strict=True)]
 
@@ -291,6 +351,30 @@ class Recognizer:
     def _hypothesis(self, token_ids: list[int], score: float) -> Hypothesis:
         tokens = [self.model.token_list[token_id] for token_id in token_ids]
         return Hypothesis(self.tokens_to_text(tokens), tokens, token_ids, score)
+
+    def _add_words(self, hypotheses: list[Hypothesis], hs_pad: torch.Tensor, hlens: torch.Tensor) -> list[Hypothesis]:
+        """The hypotheses of a batch with times of their words."""
+        log_probs = self.model.ctc.log_softmax(hs_pad)
+        token_lens = torch.tensor([len(hypothesis.token_ids) for hypothesis in hypotheses], device=self.device)
+        tokens = pad_sequence(
+            [torch.tensor(hypothesis.token_ids, dtype=torch.long) for hypothesis in hypotheses], batch_first=True
+        ).to(self.device)
+        aligned = align(log_probs, hlens.to(self.device), tokens, token_lens, self.model.blank_id)
+        rows = zip(hypotheses, *(part.tolist() for part in aligned[:3]), strict=True)
+        return [
+            hypothesis._replace(words=self._words_of(hypothesis, list(zip(starts, ends, means, strict=True))))
+            for hypothesis, starts, ends, means in rows
+        ]
+
+    def _words_of(self, hypothesis: Hypothesis, spans: list[tuple[int, int, float]]) -> tuple[Word, ...]:
+        words = has_words(self.model.token_list)
+        tokens, token_ids = hypothesis.tokens, hypothesis.token_ids
+        return make_words(tokens, token_ids, spans, self.frame_times, self.tokens_to_text, words=words)
+
+    @functools.cached_property
+    def frame_times(self) -> FrameTimes:
+        """Of the encoder's frames, measured once on two lengths."""
+        return measure_frame_times(self.model, self.sample_rate_hz, self.device, self.dtype)
 
     def _now(self) -> float:
         if self.device.type == "cuda":

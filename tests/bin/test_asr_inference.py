@@ -203,3 +203,57 @@ def test_interrupted_run_leaves_no_statistics(decode, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         decode("--num_workers", 0)
     assert not (out / "stats.json").exists()
+
+
+def test_times_of_words_are_written_beside_the_text(decode):
+    _, out = decode("--write_ctm", "true")
+    texts = read_table(out / "loop2" / "text")
+    words = {}
+    for line in (out / "loop2" / "ctm").read_text().splitlines():
+        key, channel, start, duration, word, confidence = line.split()
+        words.setdefault(key, []).append(word)
+        assert channel == "1" and float(start) >= 0 and float(duration) > 0 and 0 <= float(confidence) <= 1
+    assert {key: " ".join(found) for key, found in words.items()} == {key: text for key, text in texts.items() if text}
+    assert (out / "loop4" / "ctm").read_bytes() == (out / "1best_recog" / "ctm").read_bytes()
+    assert json.loads((out / "stats.json").read_text())["word_seconds"] > 0
+
+
+def test_times_of_words_are_those_of_the_best_hypotheses_of_a_beam(decode):
+    _, out = decode("--write_ctm", "true", "--beam_size", "3", "--nbest", "2")
+    words = [line.split()[4] for line in (out / "1best_recog" / "ctm").read_text().splitlines()]
+    texts = read_table(out / "1best_recog" / "text")
+    assert words == [word for key in keys_of(out / "1best_recog" / "text") for word in texts[key].split()]
+    assert (out / "loop2" / "ctm").is_file() and not (out / "2best_recog" / "ctm").exists()
+
+
+def test_times_of_words_are_not_written_unless_they_are_asked_for(decode):
+    _, out = decode()
+    assert not list(out.rglob("*ctm*"))
+
+
+def test_long_audio_is_cut_and_named(decode, data, caplog):
+    options = ("--long_seconds", "1.2", "--longest_piece", "1.0", "--shortest_piece", "0.3", "--overlap", "0.3")
+    (data / "utt2num_samples").unlink()
+    (data / "u0.wav").write_bytes((data / "u0.wav").read_bytes()[:3000])
+    status, out = decode(*options, data=data)
+    assert status == 1
+    stats = json.loads((out / "stats.json").read_text())
+    assert stats["cut"] == ["s0-u5", "s1-u1"] and stats["num_utts"] == 6 and list(stats["failed"]) == ["s0-u0"]
+    assert "s1-u1 has 0.0 minutes: it is cut at silences" in caplog.text
+    _, other = decode(data=data, name="other")
+    found, whole = (read_table(folder / "loop4" / "text") for folder in (out, other))
+    assert list(found) == list(whole)
+    assert [key for key in found if found[key] != whole[key]] == ["s0-u5", "s1-u1"]
+
+
+def test_long_audio_that_cannot_be_read_to_its_end_is_named(decode, data):
+    # utt2num_samples promises more than there is.
+    (data / "u1.wav").write_bytes((data / "u1.wav").read_bytes()[:3000])
+    _, out = decode("--long_seconds", "1.2", data=data)
+    stats = json.loads((out / "stats.json").read_text())
+    assert "u1.wav is truncated" in stats["failed"]["s1-u1"] and stats["num_utts"] == 6
+
+
+def test_impossible_pieces_are_refused(decode):
+    with pytest.raises(ValueError, match="allowed: longest_s of at least shortest_s and twice overlap_s"):
+        decode("--longest_piece", "5")

@@ -62,3 +62,18 @@ def test_jobs_without_a_result_are_refused(tmp_path: Path) -> None:
 
 def test_one_record_stays_as_it_is() -> None:
     assert join_statistics([{"a": 1, "b": {"c": "d"}}]) == {"a": 1, "b": {"c": "d"}}
+
+
+def test_times_of_words_are_joined_by_utterance(tmp_path):
+    from espnet_larm.bin.join_outputs import join_ctm
+
+    for job, lines in (("1", "b 1 0.0 0.1 X 1\nb 1 0.2 0.1 A 1\n"), ("2", "a 1 0.3 0.1 Y 1\n")):
+        (tmp_path / job).mkdir()
+        (tmp_path / job / "ctm").write_text(lines)
+    jobs = [tmp_path / "1", tmp_path / "2"]
+    join_ctm(jobs, tmp_path)
+    assert (tmp_path / "ctm").read_text() == "a 1 0.3 0.1 Y 1\nb 1 0.0 0.1 X 1\nb 1 0.2 0.1 A 1\n"
+    for job in jobs:
+        (job / "ctm").unlink()
+    join_ctm(jobs, tmp_path)
+    assert not (tmp_path / "ctm").exists()

@@ -224,8 +224,9 @@ def test_double_precision_agrees(tiny_experiment, recognizer, waveforms):
 
 @pytest.mark.parametrize(("fs", "expected"), [("8k", 8000), (22050, 22050), (None, 16000)])
 def test_sample_rate_is_the_front_ends(recognizer, monkeypatch, fs, expected):
+    conf = {} if fs is None else {"fs": fs}
     args = argparse.Namespace(
-        token_type="char", bpemodel=None, frontend_conf={} if fs is None else {"fs": fs}, token_list=TOKENS
+        token_type="char", bpemodel=None, frontend_conf=conf, token_list=TOKENS, use_preprocessor=False
     )
     module = SimpleNamespace(load_model=lambda *_: (recognizer.model, args))
     monkeypatch.setattr("espnet_larm.inference.recognizer.load_model", module.load_model)

@@ -1,0 +1,167 @@
+"""Stage 14: one file that holds a recogniser: configuration, weights, tokens, statistics, results and a model card.
+
+    python -m espnet_larm.bin.pack asr --exp_dir exp/asr_x
+    python -m espnet_larm -m espnet2.bin.pack asr --asr_train_config exp/asr_x/config.yaml
+        --asr_model_file exp/asr_x/valid.loss.ave.pth --outpath asr_x.zip
+
+Takes ESPnet's arguments of its task `asr`. ESPnet can unpack and use the file, and so can `espnet_larm.load`. The pack
+is loaded before it gets its name. The same input gives the same bytes. Other tasks: `--upstream` before `-m`.
+"""
+
+import argparse
+import importlib.metadata
+import platform
+import sys
+import tempfile
+from pathlib import Path
+
+import yaml
+
+from espnet_larm.bin._program import run_program
+from espnet_larm.packs.archive import digest, write_archive
+from espnet_larm.packs.card import UNKNOWN, About, format_card
+from espnet_larm.packs.manifest import META, Manifest, plugins_of
+from espnet_larm.packs.options import Config, check_self_contained, dump_yaml, make_portable
+from espnet_larm.scoring.experiment import SetResult, find_results
+
+CONFIG, CARD = "config.yaml", "README.md"
+# Of the experiment's folder, where they are there.
+RESULTS = ("RESULTS.md", "images/wer_by_loops.png")
+NO_LANGUAGE = "noinfo"
+
+Members = dict[str, bytes | Path]
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """ESPnet's options of `pack asr`, and ours."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", nargs="?", default="asr", help="asr; other tasks: ESPnet's own program (--upstream)")
+    parser.add_argument("--exp_dir", type=Path, help="experiment; its files are the defaults of the options below")
+    parser.add_argument("--asr_train_config", type=Path, help="EXP_DIR/config.yaml by default")
+    parser.add_argument("--asr_model_file", type=Path, help="the only EXP_DIR/*.ave.pth by default")
+    parser.add_argument("--outpath", type=Path, help="EXP_DIR/<name>_<weights>.zip by default")
+    parser.add_argument("--option", type=Path, action="append", default=[], help="a further file to put in; repeatable")
+    parser.add_argument("--lm_train_config", help="not supported: packs of recognisers hold no language model")
+    parser.add_argument("--lm_file", help="not supported, likewise")
+    parser.add_argument("--name", help="of the model; the experiment's by default")
+    parser.add_argument("--language", default="", help="code for the model card, en for example")
+    parser.add_argument("--license", default=UNKNOWN, help="for the model card: what weights and training data allow")
+    return parser
+
+
+def main(cmd: list[str] | None = None) -> int:
+    """Pack, and say what is in it."""
+    args = get_parser().parse_args(cmd)
+    config_file, model_file, outpath = check(args)
+    exp_dir = config_file.parent
+    config = yaml.safe_load(config_file.read_text(encoding="utf-8"))
+    check_self_contained(config)
+    portable, files = make_portable(config, exp_dir)
+    if files.setdefault(model_file.name, model_file) != model_file:
+        raise ValueError(f"{files[model_file.name]} and {model_file} have one name; rename one of them.")
+    files |= extra_files(exp_dir, args.option, files)
+    name = args.name or exp_dir.resolve().name
+    manifest = Manifest(CONFIG, model_file.name, name, plugins_of(config), {}, versions())
+    about = About("" if args.language == NO_LANGUAGE else args.language, args.license)
+    card = format_card(manifest, config, datasets_of(config), count_weights(model_file), results_of(exp_dir), about)
+    members: Members = {CONFIG: dump_yaml(portable), CARD: card.encode(), **dict(sorted(files.items()))}
+    if taken := {CONFIG, CARD, META} & files.keys():
+        raise ValueError(f"{files[min(taken)]} has a name that packs need for themselves; leave it out or rename it.")
+    manifest = manifest._replace(digests={name: digest(content) for name, content in members.items()})
+    publish(outpath, {META: dump_yaml(manifest.as_mapping()), **members})
+    print(f"{outpath}: {outpath.stat().st_size / 2**20:.1f} MiB, {', '.join([META, *members])}")
+    return 0
+
+
+def check(args: argparse.Namespace) -> tuple[Path, Path, Path]:
+    """Configuration, weights and target.
+
+    Raises:
+        FileNotFoundError: A file is missing.
+        ValueError: The options do not say which files, or ask for what packs do not hold.
+    """
+    from espnet_larm.inference.packs import files_of_folder
+
+    if args.task != "asr":
+        raise ValueError(
+            f"task {args.task} is not ours; allowed: asr. python -m espnet_larm --upstream -m espnet2.bin.pack "
+            f"{args.task} ... is ESPnet's program."
+        )
+    if args.lm_train_config or args.lm_file:
+        raise ValueError("--lm_train_config and --lm_file: packs hold no language model; leave them out.")
+    if args.exp_dir is None and (args.asr_train_config is None or args.asr_model_file is None):
+        raise ValueError("name --exp_dir, or both --asr_train_config and --asr_model_file.")
+    config_file, model_file = args.asr_train_config, args.asr_model_file
+    if config_file is None or model_file is None:
+        found = files_of_folder(args.exp_dir, model_file)
+        config_file, model_file = config_file or found[0], found[1]
+    for path in (config_file, model_file, *args.option):
+        if not path.exists():
+            raise FileNotFoundError(f"{path} is missing; stage 11 makes weights and config.yaml.")
+    folder = config_file.parent
+    return config_file, model_file, args.outpath or folder / f"{folder.resolve().name}_{model_file.stem}.zip"
+
+
+def extra_files(exp_dir: Path, options: list[Path], named: dict[str, Path]) -> dict[str, Path]:
+    """Results, and what --option names (folders with all they hold), by name in the pack.
+
+    Raises:
+        ValueError: Two files have one name.
+    """
+    found = {name: exp_dir / name for name in RESULTS if (exp_dir / name).is_file()}
+    for option in options:
+        inside = sorted(path for path in option.rglob("*") if path.is_file()) if option.is_dir() else [option]
+        for path in inside:
+            name = path.relative_to(option.parent).as_posix()
+            other = found.get(name) or named.get(name)
+            if other is not None and other.resolve() != path.resolve():
+                raise ValueError(f"--option {path}: {other} is called {name} in the pack already; rename one of them.")
+            found[name] = path
+    return found
+
+
+def versions() -> dict[str, str]:
+    """Of what the model was made with."""
+    packages = {name: importlib.metadata.version(name) for name in ("espnet", "torch")}
+    return {**packages, "python": platform.python_version()}
+
+
+def datasets_of(config: Config) -> list[str]:
+    """Names of the training sets' folders."""
+    paths = [Path(path) for path, *_ in config.get("train_data_path_and_name_and_type") or []]
+    return list(dict.fromkeys(path.parent.name for path in paths))
+
+
+def count_weights(model_file: Path) -> int:
+    """Numbers in all tensors of a file."""
+    from espnet_larm.inference.loading import read_weights
+
+    return sum(tensor.numel() for tensor in read_weights(model_file).values())
+
+
+def results_of(exp_dir: Path) -> list[SetResult]:
+    """Scored sets, none if there are none."""
+    try:
+        return find_results(exp_dir)
+    except FileNotFoundError:
+        return []
+
+
+def publish(outpath: Path, members: Members) -> None:
+    """Write the pack, load it, and only then give it its name.
+
+    Raises:
+        ValueError: It cannot be loaded: the weights are not those of the configuration.
+    """
+    from espnet_larm.inference.packs import load
+
+    outpath.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=outpath.parent, prefix=".pack-") as folder:
+        written = Path(folder) / outpath.name
+        write_archive(written, members)
+        load(written)
+        written.replace(outpath)
+
+
+if __name__ == "__main__":
+    sys.exit(run_program(main))

@@ -1,0 +1,120 @@
+"""Words of a hypothesis with their times, and CTM, the format that keeps them.
+
+A frame of an encoder that subsamples by f with unpadded convolutions of stride is centred at feature frame
+f j + f - 1, and a feature frame of a centred STFT at its hop: a frame's interval is half a step to both sides.
+CTC marks a token by a peak of a frame or two, so that a word's times are those of its peaks: its true end is later by
+about the length of its last sound.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+SPACE = "<space>"
+# What sentencepiece and byte-level BPE put before a word.
+WORD_STARTS = ("\u2581", "\u0120")
+
+
+class Word(NamedTuple):
+    """A word, or a token of a model whose tokens do not tell words.
+
+    Attributes:
+        text: For people.
+        start_s: Seconds.
+        end_s: Seconds.
+        confidence: Geometric mean of its tokens' probabilities, 0 to 1; not calibrated.
+        token_ids: Of the token list.
+    """
+
+    text: str
+    start_s: float
+    end_s: float
+    confidence: float
+    token_ids: tuple[int, ...]
+
+    @property
+    def middle_s(self) -> float:
+        """Seconds."""
+        return (self.start_s + self.end_s) / 2
+
+    def later(self, seconds: float) -> "Word":
+        """The same word where time began earlier."""
+        return self._replace(start_s=self.start_s + seconds, end_s=self.end_s + seconds)
+
+
+class FrameTimes(NamedTuple):
+    """Encoder frames to seconds.
+
+    Attributes:
+        hop_s: Between feature frames.
+        factor: Feature frames an encoder frame.
+    """
+
+    hop_s: float
+    factor: int
+
+    def start_s(self, frame: int) -> float:
+        """Where the interval of a frame starts; that of frame + 1 is where it ends."""
+        return max(0.0, self.hop_s * (self.factor * frame + self.factor / 2 - 1))
+
+
+def has_words(token_list: Sequence[str]) -> bool:
+    """Whether tokens tell where words begin."""
+    return SPACE in token_list or any(token.startswith(WORD_STARTS) for token in token_list)
+
+
+def group_tokens(tokens: Sequence[str], *, words: bool) -> Iterator[range]:
+    """Indices of each word's tokens; spaces belong to none.
+
+    Args:
+        tokens: Of a hypothesis.
+        words: What `has_words` says; if False, each token is a word.
+    """
+    start = 0
+    for index, token in enumerate(tokens):
+        is_space = token == SPACE
+        if (is_space or not words or token.startswith(WORD_STARTS)) and start < index:
+            yield range(start, index)
+            start = index
+        if is_space:
+            start = index + 1
+    if start < len(tokens):
+        yield range(start, len(tokens))
+
+
+def format_ctm(key: str, words: Sequence[Word]) -> str:
+    """Lines `utterance channel start duration word confidence`; "" without words."""
+    return "".join(
+        f"{key} 1 {word.start_s:.2f} {word.end_s - word.start_s:.2f} {word.text} {word.confidence:.3f}\n"
+        for word in words
+    )
+
+
+def make_words(
+    tokens: Sequence[str],
+    token_ids: Sequence[int],
+    spans: Sequence[tuple[int, int, float]],
+    times: FrameTimes,
+    tokens_to_text: Callable[[list[str]], str],
+    *,
+    words: bool,
+) -> tuple[Word, ...]:
+    """Words of one hypothesis.
+
+    Args:
+        tokens: Of the hypothesis.
+        token_ids: Their ids.
+        spans: First frame, frame after the last, and mean log-probability of each token.
+        times: Frames to seconds.
+        tokens_to_text: Joins tokens to a text.
+        words: What `has_words` says.
+    """
+    made = []
+    for group in group_tokens(tokens, words=words):
+        text = tokens_to_text([tokens[index] for index in group]).strip()
+        if not text:
+            continue
+        mean = sum(spans[index][2] for index in group) / len(group)
+        start_s, end_s = times.start_s(spans[group[0]][0]), times.start_s(spans[group[-1]][1])
+        made.append(Word(text, start_s, end_s, math.exp(mean), tuple(token_ids[index] for index in group)))
+    return tuple(made)
