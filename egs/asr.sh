@@ -73,6 +73,7 @@ asr_text_fold_length=150  # tokens; likewise
 inference_config=  # YAML, found like asr_config
 inference_args=  # options for asr_inference, such as "--num_loops 4"
 inference_tag=  # name of the results' folder; made from config, args and model by default
+results_note=  # sentence at the top of RESULTS.md
 inference_asr_model=valid.loss.ave.pth  # weights in the experiment's folder
 # --- Later
 use_lm=false  # language models come with the decoder that uses them
@@ -200,7 +201,7 @@ stage_train() {
 }
 
 stage_decode() {
-    local set dir num_jobs options=() num_gpus=0
+    local set dir num_jobs options=() num_gpus=0 status=0
     need_file "$asr_exp/$inference_asr_model" train
     [ -z "$inference_config" ] || options+=(--config "$inference_config")
     ! "$gpu_inference" || num_gpus=1
@@ -211,15 +212,17 @@ stage_decode() {
         rm -rf "$dir/logdir"
         num_jobs=$(split_keys "$data_feats/$set/wav.scp" "$inference_nj" "$dir/logdir/keys")
         # shellcheck disable=SC2086 # words
-        run_jobs "decode $set" "$num_jobs" "$num_gpus" "$dir/logdir/asr_inference.JOB.log" \
+        saves_results=yes run_jobs "decode $set" "$num_jobs" "$num_gpus" "$dir/logdir/asr_inference.JOB.log" \
             env "OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((num_jobs > 1 ? 1 : train_threads))}" \
             "${py[@]}" -m espnet2.bin.asr_inference ${options[@]+"${options[@]}"} --ngpu "$num_gpus" \
             --data_path_and_name_and_type "$data_feats/$set/wav.scp,speech,$(data_type "$data_feats/$set")" \
             --key_file "$dir/logdir/keys.JOB.scp" --asr_train_config "$asr_exp/config.yaml" \
-            --asr_model_file "$asr_exp/$inference_asr_model" --output_dir "$dir/logdir/output.JOB" $inference_args
+            --asr_model_file "$asr_exp/$inference_asr_model" --output_dir "$dir/logdir/output.JOB" $inference_args || status=1
+        # Unreadable audio fails a job that has written all its other hypotheses: those are kept.
         run_live "$dir/join_outputs.log" "${py[@]}" -m espnet_larm.bin.join_outputs --output_dir "$dir" \
             --input_dirs "$dir"/logdir/output.*
     done
+    [ "$status" -eq 0 ] || fail "a decoding job failed (above); what the jobs wrote is in $asr_exp/$inference_tag"
 }
 
 stage_score() {
@@ -231,7 +234,7 @@ stage_score() {
         run_live "$dir/score.log" "${py[@]}" -m espnet_larm.bin.score --ref_dir "$data_feats/$set" --hyp_dir "$dir"
     done
     log "$asr_exp/*/* -> $asr_exp/RESULTS.md"
-    run_live "$asr_exp/results.log" "${py[@]}" -m espnet_larm.bin.results --exp_dir "$asr_exp"
+    run_live "$asr_exp/results.log" "${py[@]}" -m espnet_larm.bin.results --exp_dir "$asr_exp" --note "$results_note"
 }
 
 stage_pack() {

@@ -9,6 +9,7 @@
 #   ./run.sh --stage decode --inference_args "--num_loops 4"
 #   ./run.sh --help                # all options
 set -euo pipefail
+caller=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")"
 # shellcheck source=/dev/null
 . ../utils/log.sh
@@ -17,6 +18,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 
 an4_root=  # folder that holds AN4's etc/ and audio
 take_option an4_root "$@"
+# A relative path is the caller's, or else the recipe's.
+[ -z "$an4_root" ] || [ ! -d "$caller/$an4_root" ] || an4_root=$caller/$an4_root
 [ -z "$an4_root" ] || export AN4_ROOT=$an4_root
 
 exec ../asr.sh \

@@ -22,4 +22,5 @@ exec ../asr.sh \
     --asr_config conf/mini/train_larm.yaml \
     --inference_config conf/decode_ctc_greedy.yaml \
     --inference_nj 1 \
+    --results_note "SYNTHETIC speech (eSpeak NG): says that everything works, nothing about human speech." \
     "$@"

@@ -3,16 +3,14 @@
 
 stage_number() { # OPTION VALUE: of a number or name
     local number
-    if [[ $2 =~ ^[0-9]+$ ]]; then
-        echo "$2"
-        return
-    fi
     for number in "${!stage_names[@]}"; do
-        if [ "${stage_names[number]}" = "$2" ]; then
+        [ "$number" -gt 0 ] || continue
+        if [ "${stage_names[number]}" = "$2" ] || [ "$number" = "$2" ]; then
             echo "$number"
             return
         fi
     done
+    [[ ! $2 =~ ^[0-9]+$ ]] || die "--$1 $2 is no stage; allowed: 1 to 15, or a name"
     die "--$1 $2 is no stage; nearest: $(nearest_words "$2" "${stage_names[@]:1}")"
 }
 
@@ -35,7 +33,7 @@ check_options() {
     local name
     stage=$(stage_number stage "$stage")
     stop_stage=$(stage_number stop_stage "$stop_stage")
-    [ "$stop_stage" -le 15 ] || stop_stage=15
+    [ "$stage" -le "$stop_stage" ] || die "--stage $stage comes after --stop_stage $stop_stage; nothing would be done"
     skip_numbers=
     for name in $skip_stages; do skip_numbers+=" $(stage_number skip_stages "$name")"; done
     for name in train_set valid_set; do
@@ -197,7 +195,7 @@ write_resume_script() { # PATH
 # Resumes this experiment; further options override: ./run.sh --stage decode
 set -euo pipefail
 cd $(printf %q "$PWD")
-exec $run_args --stage train "\$@"
+exec $run_args --stage train --stop_stage upload "\$@"
 END
     chmod +x "$1"
 }

@@ -12,6 +12,7 @@ num_cores() { # that this process may use; OMP_NUM_THREADS, which nproc would ob
     env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc
 }
 
+# With saves_results set, a failure is returned, so that the caller can save what the jobs did.
 run_jobs() { # TITLE NUM_JOBS NUM_GPUS LOG COMMAND...: JOB in LOG and COMMAND becomes 1 ... NUM_JOBS
     local title=$1 num_jobs=$2 num_gpus=$3 log=$4 failed start=$SECONDS reporter status=0
     shift 4
@@ -31,12 +32,16 @@ run_jobs() { # TITLE NUM_JOBS NUM_GPUS LOG COMMAND...: JOB in LOG and COMMAND be
         local first=1
         [ ! -s "$failed" ] || first=$(head -n 1 "$failed")
         show_tail "${log//JOB/$first}"
+        if [ -n "${saves_results:-}" ]; then
+            log "$title: job $first of $num_jobs failed; its log is ${log//JOB/$first}"
+            return 1
+        fi
         fail "$title: job $first of $num_jobs; its log is ${log//JOB/$first}"
     fi
     log "$title: $num_jobs job(s) done in $((SECONDS - start)) s; logs: ${log//JOB/*}"
 }
 
-report_jobs() { # TITLE LOG: every few seconds the last line of LOG, until killed
+report_jobs() { # TITLE LOG: every few seconds the last line of LOG, until killed or left alone
     local sleeper=
     trap 'kill $sleeper 2>/dev/null; exit 0' TERM
     local start=$SECONDS last
@@ -44,6 +49,7 @@ report_jobs() { # TITLE LOG: every few seconds the last line of LOG, until kille
         sleep "$job_seconds_between_reports" &
         sleeper=$!
         wait "$sleeper"
+        kill -0 "$$" 2>/dev/null || exit 0
         last=$(grep -s 'INFO: ' "$2" | tail -n 1 | sed 's/.*INFO: //' | cut -c 1-100 || true)
         log "$1: $((SECONDS - start)) s${last:+, $last}"
     done
@@ -57,7 +63,7 @@ run_jobs_here() { # NUM_JOBS NUM_GPUS LOG FAILED COMMAND...: as many at a time a
         slots=$(($(nvidia-smi --list-gpus | wc -l) / num_gpus))
         [ "$slots" -ge 1 ] || die "jobs want $num_gpus GPU(s), nvidia-smi lists fewer"
     fi
-    trap 'kill "${pids[@]}" 2>/dev/null; exit 130' INT TERM
+    trap 'kill "${pids[@]}" "$reporter" 2>/dev/null; exit 130' INT TERM
     for ((job = 1; job <= num_jobs; job++)); do
         while [ "$(jobs -rp | grep -cxF "$(printf '%s\n' "${pids[@]:-none}")")" -ge "$slots" ]; do
             wait -n || true

@@ -29,12 +29,15 @@ from espnet_larm.scoring.tables import format_tables
 ROOT = Path(espnet_larm.__file__).resolve().parents[1]
 PICTURE = "images/wer_by_loops.png"
 PACKAGES = ("espnet", "torch", "torchaudio")
+# What egs/utils/asr_parts.sh appends to the command in an experiment's run.sh.
+RESUME_OPTIONS = '--stage train --stop_stage upload "$@"'
 
 
 def get_parser() -> argparse.ArgumentParser:
     """Options of this program."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--exp_dir", type=Path, required=True, help="folder with config.yaml and scored sets below it")
+    parser.add_argument("--note", default="", help="sentence at the top of RESULTS.md")
     return parser
 
 
@@ -49,6 +52,7 @@ def main(cmd: list[str] | None = None) -> int:
     lines = [
         f"# RESULTS of {args.exp_dir.resolve().name}",
         "",
+        *([args.note, ""] if args.note else []),
         "Written by `python -m espnet_larm.bin.results`.",
         "",
         *(f"- {name}: {value}" for name, value in describe(args.exp_dir, config, results)),
@@ -105,7 +109,7 @@ def command(exp_dir: Path) -> str:
     lines = script.read_text(encoding="utf-8").splitlines() if script.is_file() else []
     for line in lines:
         if line.startswith("exec "):
-            return f"`{without_root(line.removeprefix('exec ').partition('--stage train')[0]).strip()}`"
+            return f"`{without_root(line.removeprefix('exec ').removesuffix(RESUME_OPTIONS)).strip()}`"
     return "not recorded"
 
 

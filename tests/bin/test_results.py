@@ -34,7 +34,7 @@ def exp_dir(tmp_path):
         "config: conf/x.yaml\nseed: 7\ntoken_type: char\nencoder_conf: {num_loops: 4}\n"
         f"train_data_path_and_name_and_type: [[{ref}/wav.scp, speech, sound], [{ref}/text, text, text]]\n"
     )
-    (exp_dir / "run.sh").write_text('#!/bin/bash\ncd x\nexec ../asr.sh --train_set t --stage train "$@"\n')
+    (exp_dir / "run.sh").write_text('#!/bin/bash\ncd x\nexec ../asr.sh --train_set t --stage train --asr_args x --stage train --stop_stage upload "$@"\n')
     score(["--ref_dir", str(ref), "--hyp_dir", str(decoded)])
     main(["--exp_dir", str(exp_dir)])
     return exp_dir
@@ -54,7 +54,7 @@ def test_numbers_have_their_origin(exp_dir):
     for line in (
         f"- commit: {commit()}",
         "- configuration: conf/x.yaml",
-        "- command: `../asr.sh --train_set t`",
+        "- command: `../asr.sh --train_set t --stage train --asr_args x`",
         "- seed: 7",
         f"- train data: {exp_dir.parent}/ref (2 utterances)",
         "- decoding of decode_x/test: 2 utterances, 1.0 min; cpu Abacus, threads 1; peak memory 1024 MiB; 1 too short",
