@@ -85,7 +85,8 @@ class LarmASRTask(ASRTask):
         Raises:
             ValueError: `interctc_weight` leaves checkpoint loops without a loss.
         """
-        check_checkpoint_losses(model)
+        if isinstance(model, ESPnetASRModel):
+            check_checkpoint_losses(model)
         optimizers = super().build_optimizers(args, model=model)
         for optimizer in optimizers:
             num_frozen = leave_frozen_out(optimizer)

@@ -34,7 +34,8 @@ def exp_dir(tmp_path):
         "config: conf/x.yaml\nseed: 7\ntoken_type: char\nencoder_conf: {num_loops: 4}\n"
         f"train_data_path_and_name_and_type: [[{ref}/wav.scp, speech, sound], [{ref}/text, text, text]]\n"
     )
-    (exp_dir / "run.sh").write_text('#!/bin/bash\ncd x\nexec ../asr.sh --train_set t --stage train --asr_args x --stage train --stop_stage upload "$@"\n')
+    started = "../asr.sh --train_set t --stage train --asr_args x"
+    (exp_dir / "run.sh").write_text(f'#!/bin/bash\ncd x\nexec {started} --stage train --stop_stage upload "$@"\n')
     score(["--ref_dir", str(ref), "--hyp_dir", str(decoded)])
     main(["--exp_dir", str(exp_dir)])
     return exp_dir
