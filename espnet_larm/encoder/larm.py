@@ -68,7 +68,8 @@ class LarmEncoder(AbsEncoder):
         film: Condition the stack's input on the loop's number.
         feedback: Feed the CTC posteriors of a loop to the next one, through the model's `conditioning_layer`.
         feedback_shift: Frames of delay of the feedback, 0 or more; 1 is the paper's.
-        feedback_top_k: Tokens a frame in the feedback, 1 or more; all by default. 8 saves time from V = 1000 on.
+        feedback_top_k: Tokens a frame in the feedback, 1 or more; all by default. 8 trains a tenth faster at V = 5000
+            on a CPU and decodes slower (tools/bench/looped.py), since the largest must be found.
         skip: Add the front-end's output to the state of every loop.
         subsampling_factor: Input frames an output frame, 2, 4 or 8.
         subsampling_channels: Channels of the front-end's convolutions, 1 or more.

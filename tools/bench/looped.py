@@ -10,11 +10,11 @@ What head and feedback must cost beside a transformer stack is V / (6 x blocks x
 
 import argparse
 import multiprocessing
-import resource
 import statistics
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -109,12 +109,18 @@ def _peak_of_training(args: argparse.Namespace, vocab_size: int, options: dict) 
     torch.set_num_threads(args.threads)
     contender = Contender(args, vocab_size, **options).to(args.device)
     batch = new_batch(args, vocab_size)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    before = _peak_resident_mib()
     for _ in range(2):
         train(contender, batch)
     if args.device == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before
+    return _peak_resident_mib() - before
+
+
+def _peak_resident_mib() -> float:
+    """Of this process alone; getrusage's figure is handed on by the parent, through fork and exec."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
 def compare(args: argparse.Namespace, vocab_size: int, top_k: int | None, compiled: bool) -> None:
