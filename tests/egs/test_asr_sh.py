@@ -139,6 +139,7 @@ def test_more_gpus_than_there_are_is_said_before_anything_runs(recipe: Recipe, t
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.recipe
 def test_all_stages_end_in_results_and_a_pack_and_training_resumes(recipe: Recipe, tmp_path: Path) -> None:
     options = ["--asr_config", "conf/tiny/train_larm.yaml", "--inference_config", "conf/decode_ctc_greedy.yaml"]
