@@ -15,6 +15,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 MAX_CHUNK_SIZE = 1000
+NUM_CHUNKS = 64
 CHUNKS_PER_PROCESS = 4
 STREAM_CHUNK_SIZE = 100
 SECONDS_BETWEEN_REPORTS = 5.0
@@ -25,6 +26,9 @@ def map_chunks(
 ) -> list[Result]:
     """Apply `function(chunk number, chunk)` to consecutive chunks and join the results in order.
 
+    The chunks depend on the items alone: files that are written a chunk are the same whatever the number of processes,
+    so that repeating a stage elsewhere leaves true what an earlier table says of them.
+
     Args:
         function: Picklable, as processes run it; returns a list.
         items: To be cut into chunks.
@@ -34,7 +38,7 @@ def map_chunks(
     Returns:
         The results, chunk after chunk.
     """
-    size = max(1, min(MAX_CHUNK_SIZE, math.ceil(len(items) / (CHUNKS_PER_PROCESS * num_jobs))))
+    size = max(1, min(MAX_CHUNK_SIZE, math.ceil(len(items) / NUM_CHUNKS)))
     chunks = [items[start : start + size] for start in range(0, len(items), size)]
     results: list[list[Any]] = [[] for _ in chunks]
     progress = _Progress(title, len(items))

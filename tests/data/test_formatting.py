@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from espnet_larm.bin.format_audio import main as format_main
+from espnet_larm.data.audio import read_audio
 from espnet_larm.data.formatting import format_audio, remove_unused_archives
 from espnet_larm.data.kaldi_dir import Utterance, read_dir, read_table
 
@@ -43,6 +44,15 @@ def test_processes_give_what_one_process_gives(tmp_path: Path, make_audio: MakeA
     alone = format_audio(listed, tmp_path / "alone", 16000, 1)
     together = format_audio(listed, tmp_path / "together", 16000, 2)
     assert alone.num_samples == together.num_samples and list(alone.sources) == list(together.sources)
+
+
+def test_another_number_of_processes_leaves_what_an_earlier_table_names(tmp_path: Path, make_audio: MakeAudio) -> None:
+    listed = [Utterance(f"u{i}", "s", make_audio(f"{i}.flac", rate=8000, seconds=0.1 + i / 50), "X") for i in range(90)]
+    before = format_audio(listed, tmp_path / "out", 16000, 1)
+    again = format_audio(listed, tmp_path / "out", 16000, 2)
+    assert again.sources == before.sources
+    for name, source in before.sources.items():
+        assert len(read_audio(source).samples) == before.num_samples[name]
 
 
 def test_a_missing_and_a_truncated_file_are_both_named_and_the_earlier_result_stays(data_dir: Path) -> None:
