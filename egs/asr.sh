@@ -171,10 +171,10 @@ stage_stats() {
     split_keys "$data_feats/$valid_set/wav.scp" "$num_jobs" "$logdir/valid" > /dev/null
     model_options
     # shellcheck disable=SC2086 # words
-    run_jobs stats "$num_jobs" 0 "$logdir/stats.JOB.log" env "OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}" \
+    run_jobs stats "$num_jobs" 0 "$logdir/stats.@JOB@.log" env "OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}" \
         "${py[@]}" -m espnet2.bin.asr_train --collect_stats true "${options[@]}" --ngpu 0 \
-        --train_shape_file "$logdir/train.JOB.scp" --valid_shape_file "$logdir/valid.JOB.scp" \
-        --output_dir "$logdir/stats.JOB" $asr_args
+        --train_shape_file "$logdir/train.@JOB@.scp" --valid_shape_file "$logdir/valid.@JOB@.scp" \
+        --output_dir "$logdir/stats.@JOB@" $asr_args
     aggregate_stats "$num_jobs"
 }
 
@@ -212,12 +212,12 @@ stage_decode() {
         rm -rf "$dir/logdir"
         num_jobs=$(split_keys "$data_feats/$set/wav.scp" "$inference_nj" "$dir/logdir/keys")
         # shellcheck disable=SC2086 # words
-        saves_results=yes run_jobs "decode $set" "$num_jobs" "$num_gpus" "$dir/logdir/asr_inference.JOB.log" \
+        saves_results=yes run_jobs "decode $set" "$num_jobs" "$num_gpus" "$dir/logdir/asr_inference.@JOB@.log" \
             env "OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((num_jobs > 1 ? 1 : train_threads))}" \
             "${py[@]}" -m espnet2.bin.asr_inference ${options[@]+"${options[@]}"} --ngpu "$num_gpus" \
             --data_path_and_name_and_type "$data_feats/$set/wav.scp,speech,$(data_type "$data_feats/$set")" \
-            --key_file "$dir/logdir/keys.JOB.scp" --asr_train_config "$asr_exp/config.yaml" \
-            --asr_model_file "$asr_exp/$inference_asr_model" --output_dir "$dir/logdir/output.JOB" $inference_args || status=1
+            --key_file "$dir/logdir/keys.@JOB@.scp" --asr_train_config "$asr_exp/config.yaml" \
+            --asr_model_file "$asr_exp/$inference_asr_model" --output_dir "$dir/logdir/output.@JOB@" $inference_args || status=1
         # Unreadable audio fails a job that has written all its other hypotheses: those are kept.
         run_live "$dir/join_outputs.log" "${py[@]}" -m espnet_larm.bin.join_outputs --output_dir "$dir" \
             --input_dirs "$dir"/logdir/output.*

@@ -70,8 +70,8 @@ will_run() { # NUMBER
 
 need_gpus() { # OPTION NUMBER ADVICE
     local found
-    found=$(nvidia-smi --list-gpus 2>/dev/null | wc -l) || true
-    [ "$found" -ge "$2" ] || die "--$1 wants $2 GPU(s), nvidia-smi finds $found here; $3"
+    found=$(visible_gpus | wc -l) || true
+    [ "$found" -ge "$2" ] || die "--$1 wants $2 GPU(s), $found can be seen here (nvidia-smi, CUDA_VISIBLE_DEVICES); $3"
 }
 
 set_up() { # Python, and the recipe's own path.sh and cmd.sh

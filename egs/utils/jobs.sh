@@ -13,13 +13,13 @@ num_cores() { # that this process may use; OMP_NUM_THREADS, which nproc would ob
 }
 
 # With saves_results set, a failure is returned, so that the caller can save what the jobs did.
-run_jobs() { # TITLE NUM_JOBS NUM_GPUS LOG COMMAND...: JOB in LOG and COMMAND becomes 1 ... NUM_JOBS
+run_jobs() { # TITLE NUM_JOBS NUM_GPUS LOG COMMAND...: @JOB@ in LOG and COMMAND becomes 1 ... NUM_JOBS
     local title=$1 num_jobs=$2 num_gpus=$3 log=$4 failed start=$SECONDS reporter status=0
     shift 4
     failed=$(dirname "$log")/.failed_jobs
     mkdir -p "$(dirname "$log")"
     rm -f "$failed"
-    report_jobs "$title" "${log//JOB/1}" &
+    report_jobs "$title" "${log//@JOB@/1}" &
     reporter=$!
     case $cmd_backend in
         local) run_jobs_here "$num_jobs" "$num_gpus" "$log" "$failed" "$@" || status=$? ;;
@@ -31,14 +31,14 @@ run_jobs() { # TITLE NUM_JOBS NUM_GPUS LOG COMMAND...: JOB in LOG and COMMAND be
     if [ -s "$failed" ] || [ "$status" -ne 0 ]; then
         local first=1
         [ ! -s "$failed" ] || first=$(head -n 1 "$failed")
-        show_tail "${log//JOB/$first}"
+        show_tail "${log//@JOB@/$first}"
         if [ -n "${saves_results:-}" ]; then
-            log "$title: job $first of $num_jobs failed; its log is ${log//JOB/$first}"
+            log "$title: job $first of $num_jobs failed; its log is ${log//@JOB@/$first}"
             return 1
         fi
-        fail "$title: job $first of $num_jobs; its log is ${log//JOB/$first}"
+        fail "$title: job $first of $num_jobs; its log is ${log//@JOB@/$first}"
     fi
-    log "$title: $num_jobs job(s) done in $((SECONDS - start)) s; logs: ${log//JOB/*}"
+    log "$title: $num_jobs job(s) done in $((SECONDS - start)) s; logs: ${log//@JOB@/*}"
 }
 
 report_jobs() { # TITLE LOG: every few seconds the last line of LOG, until killed or left alone
@@ -56,34 +56,47 @@ report_jobs() { # TITLE LOG: every few seconds the last line of LOG, until kille
 }
 
 run_jobs_here() { # NUM_JOBS NUM_GPUS LOG FAILED COMMAND...: as many at a time as there are cores (GPUs)
-    local num_jobs=$1 num_gpus=$2 log=$3 failed=$4 job slots pids=()
+    local num_jobs=$1 num_gpus=$2 log=$3 failed=$4 job slots slot gpus=() pids=() slot_pids=()
     shift 4
     slots=$(num_cores)
     if [ "$num_gpus" -gt 0 ]; then
-        slots=$(($(nvidia-smi --list-gpus | wc -l) / num_gpus))
-        [ "$slots" -ge 1 ] || die "jobs want $num_gpus GPU(s), nvidia-smi lists fewer"
+        mapfile -t gpus < <(visible_gpus)
+        slots=$((${#gpus[@]} / num_gpus))
+        [ "$slots" -ge 1 ] || { kill "$reporter"; die "jobs want $num_gpus GPU(s), only ${#gpus[@]} can be seen"; }
     fi
     trap 'kill "${pids[@]}" "$reporter" 2>/dev/null; exit 130' INT TERM
     for ((job = 1; job <= num_jobs; job++)); do
-        while [ "$(jobs -rp | grep -cxF "$(printf '%s\n' "${pids[@]:-none}")")" -ge "$slots" ]; do
-            wait -n || true
-        done
+        until take_free_slot; do wait -n || true; done
         [ ! -s "$failed" ] || break
-        run_one_job "$job" $(((job - 1) % slots)) "$num_gpus" "${log//JOB/$job}" "$failed" "${@//JOB/$job}" &
-        pids+=($!)
+        run_one_job "$job" "$(IFS=,; echo "${gpus[*]:slot * num_gpus:num_gpus}")" "${log//@JOB@/$job}" "$failed" "${@//@JOB@/$job}" &
+        pids+=($!) slot_pids[slot]=$!
     done
     for job in "${pids[@]}"; do wait "$job" || true; done
     trap - INT TERM
     [ ! -s "$failed" ]
 }
 
-run_one_job() { # JOB SLOT NUM_GPUS LOG FAILED COMMAND...
-    local job=$1 slot=$2 num_gpus=$3 log=$4 failed=$5 child status=0
-    shift 5
-    if [ "$num_gpus" -gt 0 ]; then
-        CUDA_VISIBLE_DEVICES=$(seq -s , $((slot * num_gpus)) $((slot * num_gpus + num_gpus - 1)))
-        export CUDA_VISIBLE_DEVICES
+take_free_slot() { # sets `slot` to one of `slots` whose job in `slot_pids` has ended; fails if all are at work
+    local running
+    running=" $(jobs -rp | tr '\n' ' ')"
+    for ((slot = 0; slot < slots; slot++)); do
+        [[ $running == *" ${slot_pids[slot]:-none} "* ]] || return 0
+    done
+    return 1
+}
+
+visible_gpus() { # a line each: those that CUDA_VISIBLE_DEVICES names, or all
+    if [ -n "${CUDA_VISIBLE_DEVICES+set}" ]; then
+        tr ',' '\n' <<< "$CUDA_VISIBLE_DEVICES" | sed -e '/^-/,$d' -e '/^ *$/d'
+    else
+        nvidia-smi --list-gpus 2>/dev/null | sed -n 's/^GPU \([0-9]*\):.*/\1/p'
     fi
+}
+
+run_one_job() { # JOB DEVICES LOG FAILED COMMAND...
+    local job=$1 devices=$2 log=$3 failed=$4 child status=0
+    shift 4
+    [ -z "$devices" ] || export CUDA_VISIBLE_DEVICES=$devices
     "$@" > "$log" 2>&1 &
     child=$!
     trap 'kill $child 2>/dev/null' TERM
@@ -99,12 +112,12 @@ run_jobs_by_slurm() { # TITLE NUM_JOBS NUM_GPUS LOG FAILED COMMAND...
     script=$(dirname "$log")/.job.sh
     {
         echo '#!/usr/bin/env bash'
-        printf '%q ' "$@" | sed "s/JOB/\${SLURM_ARRAY_TASK_ID}/g"
+        printf '%q ' "$@" | sed "s/@JOB@/\${SLURM_ARRAY_TASK_ID}/g"
         # shellcheck disable=SC2016 # the scheduler's shell expands it
         printf '|| { echo "${SLURM_ARRAY_TASK_ID}" >> %q; exit 1; }\n' "$failed"
     } > "$script"
     # shellcheck disable=SC2086 # the options are words
-    sbatch --wait --quiet --job-name "$title" --array "1-$num_jobs" --output "${log//JOB/%a}" $options "$script"
+    sbatch --wait --quiet --job-name "$title" --array "1-$num_jobs" --output "${log//@JOB@/%a}" $options "$script"
 }
 
 run_live() { # LOG COMMAND...: one job on this machine's screen and in LOG; several processes of its own

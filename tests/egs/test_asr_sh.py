@@ -135,7 +135,7 @@ def test_stages_can_be_skipped_by_name(recipe: Recipe, tmp_path: Path) -> None:
 
 def test_more_gpus_than_there_are_is_said_before_anything_runs(recipe: Recipe, tmp_path: Path) -> None:
     done = recipe("--ngpu", "99")
-    assert done.returncode == 2 and "--ngpu wants 99 GPU(s), nvidia-smi finds" in done.stderr
+    assert done.returncode == 2 and "--ngpu wants 99 GPU(s), " in done.stderr
     assert not (tmp_path / "data").exists()
 
 

@@ -72,17 +72,41 @@ def test_an_option_of_the_recipe_is_taken_out(bash: Bash) -> None:
 
 
 def test_jobs_get_their_numbers_and_logs(bash: Bash, tmp_path: Path) -> None:
-    done = bash("run_jobs title 3 0 logs/x.JOB.log echo part JOB of 3")
+    done = bash("run_jobs title 3 0 logs/x.@JOB@.log echo part @JOB@ of 3")
     assert done.returncode == 0 and "title: 3 job(s) done" in done.stderr
     assert [(tmp_path / f"logs/x.{job}.log").read_text() for job in (1, 2, 3)] == [
         f"part {job} of 3\n" for job in (1, 2, 3)
     ]
 
 
+def test_only_the_token_becomes_a_number(bash: Bash, tmp_path: Path) -> None:
+    assert bash("run_jobs title 1 0 JOB/x.@JOB@.log echo /JOB/@JOB@").returncode == 0
+    assert (tmp_path / "JOB/x.1.log").read_text() == "/JOB/1\n"
+
+
+def test_jobs_take_free_gpus_of_those_that_the_user_allows(bash: Bash, tmp_path: Path) -> None:
+    script = """echo 'echo $CUDA_VISIBLE_DEVICES; [ "$1" != 1 ] || sleep 2; sleep 0.2' > job.sh
+        export CUDA_VISIBLE_DEVICES=3,5; run_jobs title 4 1 x.@JOB@.log bash job.sh @JOB@"""
+    assert bash(script).returncode == 0
+    assert [(tmp_path / f"x.{job}.log").read_text() for job in (1, 2, 3, 4)] == ["3\n", "5\n", "5\n", "5\n"]
+
+
+def test_too_few_gpus_are_said_at_once(bash: Bash) -> None:
+    done = bash("export CUDA_VISIBLE_DEVICES=3; run_jobs title 1 2 x.@JOB@.log true")
+    assert done.returncode == 2 and "jobs want 2 GPU(s), only 1 can be seen" in done.stderr
+
+
+def test_no_reporter_outlives_its_script(bash: Bash) -> None:
+    done = bash(
+        "job_seconds_between_reports=1; run_jobs title 1 0 x.@JOB@.log sleep 9 & sleep 0.5; kill $!; wait $! || true"
+    )
+    assert done.returncode == 0 and "title: 1 s" not in done.stderr
+
+
 def test_the_first_failing_log_is_shown(bash: Bash) -> None:
     script = """echo '[ "$1" = 1 ] || { echo reason two; exit 3; }; sleep 1; echo late; exit 4' > job.sh
         num_cores() { echo 2; }
-        run_jobs title 2 0 x.JOB.log bash job.sh JOB"""
+        run_jobs title 2 0 x.@JOB@.log bash job.sh @JOB@"""
     done = bash(script)
     assert done.returncode == 1
     assert "reason two" in done.stderr and "late" not in done.stderr
@@ -90,12 +114,12 @@ def test_the_first_failing_log_is_shown(bash: Bash) -> None:
 
 
 def test_no_job_starts_after_a_failure(bash: Bash, tmp_path: Path) -> None:
-    bash("num_cores() { echo 1; }; run_jobs title 5 0 x.JOB.log false")
+    bash("num_cores() { echo 1; }; run_jobs title 5 0 x.@JOB@.log false")
     assert [path.name for path in tmp_path.glob("x.*.log")] == ["x.1.log"]
 
 
 def test_an_unknown_backend_is_refused(bash: Bash) -> None:
-    done = bash("cmd_backend=pbs; run_jobs title 1 0 x.JOB.log true")
+    done = bash("cmd_backend=pbs; run_jobs title 1 0 x.@JOB@.log true")
     assert done.returncode == 2 and "allowed: local, slurm" in done.stderr
 
 
@@ -105,7 +129,7 @@ def test_slurm_gets_an_array_and_the_first_failing_log_is_shown(bash: Bash) -> N
             echo "sbatch $*" >&2; echo bad > x.2.log; echo 2 > .failed_jobs
             SLURM_ARRAY_TASK_ID=1 bash "${@: -1}" >&2; return 1
         }
-        run_jobs title 3 0 x.JOB.log echo hello JOB 'a b'"""
+        run_jobs title 3 0 x.@JOB@.log echo hello @JOB@ 'a b'"""
     done = bash(script)
     assert "--wait --quiet --job-name title --array 1-3 --output x.%a.log --partition p ./.job.sh" in done.stderr
     assert "hello 1 a b" in done.stderr
