@@ -43,7 +43,7 @@ valid_set=  # name of the development set, required
 test_sets=  # names of the test sets, separated by spaces, required for stages 12-13
 local_data_opts=  # options for local/data.sh
 lang=noinfo  # language, part of the folders' names
-fs=16000  # sampling rate in Hz
+fs=16000  # sampling rate in Hz; 16k is 16000
 feats_type=raw  # raw only: features are computed in training
 audio_format=flac.ark  # flac.ark only: what audio that does not fit is converted to
 speed_perturb_factors=  # such as "0.9 1.0 1.1"; empty for none
@@ -67,7 +67,7 @@ asr_stats_dir=  # folder of the statistics; <expdir>/asr_stats_... by default
 feats_normalize=global_mvn  # global_mvn: by statistics of stage 10; utterance_mvn: as the YAML says
 pretrained_model=  # weights to begin with, as --init_param takes them: file:source key:target key:excluded keys
 ignore_init_mismatch=false  # leave out initial weights of other shapes
-asr_speech_fold_length=80000  # samples; batches of longer utterances are smaller
+asr_speech_fold_length=800  # frames of 100 samples; batches of longer utterances are smaller
 asr_text_fold_length=150  # tokens; likewise
 # --- Decoding
 inference_config=  # YAML, found like asr_config
@@ -196,7 +196,7 @@ stage_train() {
         --train_shape_file "$asr_stats_dir/train/text_shape.$token_type" \
         --valid_shape_file "$asr_stats_dir/valid/speech_shape" \
         --valid_shape_file "$asr_stats_dir/valid/text_shape.$token_type" \
-        --fold_length "$asr_speech_fold_length" --fold_length "$asr_text_fold_length" \
+        --fold_length "$((asr_speech_fold_length * 100))" --fold_length "$asr_text_fold_length" \
         --resume true --ignore_init_mismatch "$ignore_init_mismatch" --output_dir "$asr_exp" $asr_args
 }
 

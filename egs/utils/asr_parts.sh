@@ -51,7 +51,8 @@ check_options() {
     done
     train_threads=$(num_cores)
     nj=${nj:-$train_threads} inference_nj=${inference_nj:-$train_threads}
-    for name in nj inference_nj ngpu num_nodes fs; do
+    [[ ! $fs =~ ^[0-9]+k$ ]] || fs=${fs%k}000
+    for name in nj inference_nj ngpu num_nodes fs asr_speech_fold_length asr_text_fold_length; do
         [[ ${!name} =~ ^[0-9]+$ ]] || die "--$name ${!name} must be a whole number"
     done
     [ "$nj" -ge 1 ] && [ "$inference_nj" -ge 1 ] || die "--nj and --inference_nj must be at least 1"
@@ -171,6 +172,7 @@ model_options() { # fills `options` with what statistics and training share
         --valid_data_path_and_name_and_type "$data_feats/$valid_set/text,text,text"
         # kaldiio does not rewind a cached descriptor of a plain FLAC file, so the second epoch would read its end.
         --max_cache_fd 0
+        --frontend_conf "fs=$fs"
     )
     [ -z "$asr_config" ] || options+=(--config "$asr_config")
 }
