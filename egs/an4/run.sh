@@ -16,7 +16,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 # shellcheck source=/dev/null
 . ../utils/options.sh
 
+# Options
 an4_root=  # folder that holds AN4's etc/ and audio
+# End of options
+print_recipe_help run.sh "$@"
 take_option an4_root "$@"
 # A relative path is the caller's, or else the recipe's.
 [ -z "$an4_root" ] || [ ! -d "$caller/$an4_root" ] || an4_root=$caller/$an4_root

@@ -19,9 +19,12 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 # shellcheck source=/dev/null
 . ../utils/options.sh
 
+# Options
 librispeech=  # folder that holds LibriSpeech's splits; downloaded if not given
 subset=100  # training data: 100, 460 or 960 (hours), or mini (train-clean-5, a smoke test)
 mirror=https://www.openslr.org/resources  # where to download, such as https://openslr.elda.org/resources
+# End of options
+print_recipe_help run.sh "$@"
 rest=("$@")
 for name in librispeech subset mirror; do take_option "$name" ${rest[@]+"${rest[@]}"}; done
 

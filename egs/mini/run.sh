@@ -10,6 +10,9 @@
 #   ./run.sh --help                        # all options
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
+# shellcheck source=/dev/null
+. ../utils/options.sh
+print_recipe_help run.sh "$@"
 
 exec ../asr.sh \
     --ngpu 0 \

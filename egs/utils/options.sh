@@ -14,6 +14,19 @@ print_help() { # SCRIPT: its header, then its options
     }' "$1"
 }
 
+print_recipe_help() { # SCRIPT ARGUMENT...: with --help, what a recipe says before asr.sh prints its own
+    local script=$1 argument
+    shift
+    for argument in "$@"; do
+        case $argument in -h | --help)
+            print_help "$script"
+            printf '\nThe recipe passes all other options to asr.sh:\n\n'
+            return
+            ;;
+        esac
+    done
+}
+
 nearest_words() { # WORD CANDIDATE...: the three candidates with the smallest edit distance
     local word=$1
     shift

@@ -113,6 +113,11 @@ def test_a_text_that_the_tokens_cannot_spell_stops_stage_10(recipe: Recipe, tmp_
         (["--token_type", "word"], "--token_type word is not known; allowed: char, bpe"),
         (["--use_lm", "true"], "language models come with the decoder that uses them"),
         (["--nj", "many"], "--nj many must be a whole number"),
+        (["--fs", "16kHz"], "--fs 16kHz must be a whole number"),
+        (["--stage", "0"], "--stage 0 is no stage; allowed: 1 to 15, or a name"),
+        (["--stage", "none"], "--stage none is no stage; nearest: "),
+        (["--stop_stage", "99"], "--stop_stage 99 is no stage; allowed: 1 to 15, or a name"),
+        (["--stage", "score", "--stop_stage", "train"], "--stage 13 comes after --stop_stage 11"),
         (["--asr_config", "conf/nowhere.yaml"], "--asr_config conf/nowhere.yaml: no such file in"),
         (
             ["--stage", "train", "--stop_stage", "train"],
@@ -125,6 +130,17 @@ def test_misuse_ends_with_status_2_and_a_sentence(recipe: Recipe, options: list[
     done = recipe(*options)
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
+
+
+@pytest.mark.parametrize("name", ["an4", "librispeech", "mini"])
+def test_help_of_a_recipe_begins_with_its_own_header_and_options(name: str) -> None:
+    command = [str(ROOT / "egs" / name / "run.sh"), "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0 and done.stdout.startswith("The looped encoder on ")
+    own, shared = done.stdout.split("The recipe passes all other options to asr.sh:")
+    options = {"an4": ["an4_root"], "librispeech": ["librispeech", "subset", "mirror"], "mini": []}[name]
+    assert [line.split()[0] for line in own.splitlines() if line.startswith("  --")] == [f"--{o}" for o in options]
+    assert "  --asr_config ()" in shared
 
 
 def test_stages_can_be_skipped_by_name(recipe: Recipe, tmp_path: Path) -> None:
