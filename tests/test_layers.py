@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     ("__main__", "bin"),
     ("inference",),
-    ("tasks", "packs"),
+    ("tasks", "packs", "grid"),
     ("train",),
     ("registry",),
     ("model", "decoder"),

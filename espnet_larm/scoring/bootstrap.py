@@ -5,7 +5,7 @@ Departure: whole speakers are drawn, because the utterances of one speaker fail 
 Shapes: G groups (speakers or utterances), R resamples.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -75,16 +75,20 @@ def resample_rates(counts: Sequence[Counts], grouping: Grouping, num_resamples: 
         return np.full(num_resamples, np.nan)
     errors = np.bincount(grouping.group_of, [count.errors for count in counts])
     units = np.bincount(grouping.group_of, [count.units for count in counts])
-    generator = np.random.default_rng(SEED)
     rates = []
-    for start in range(0, num_resamples, RESAMPLES_AT_ONCE):
-        size = min(RESAMPLES_AT_ONCE, num_resamples - start)
-        num_groups = grouping.num_groups
-        draws = generator.multinomial(num_groups, np.full(num_groups, 1 / num_groups), size=size)  # (size, G)
+    for draws in draw_groups(grouping.num_groups, num_resamples):
+        drawn_units = draws @ units
         with np.errstate(invalid="ignore", divide="ignore"):
-            drawn_units = draws @ units
             rates.append(np.where(drawn_units > 0, 100 * (draws @ errors) / drawn_units, np.nan))
     return np.concatenate(rates)
+
+
+def draw_groups(num_groups: int, num_resamples: int) -> Iterator[npt.NDArray[np.int64]]:
+    """How often each group is drawn: (up to RESAMPLES_AT_ONCE, G), R rows in all. Seeded, the same at every call."""
+    generator = np.random.default_rng(SEED)
+    for start in range(0, num_resamples, RESAMPLES_AT_ONCE):
+        size = min(RESAMPLES_AT_ONCE, num_resamples - start)
+        yield generator.multinomial(num_groups, np.full(num_groups, 1 / num_groups), size=size)
 
 
 def interval(values: Floats) -> Interval:

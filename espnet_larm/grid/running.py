@@ -1,0 +1,183 @@
+"""Runs the trainings of a grid through a recipe, several at once, and resumes what was interrupted.
+
+A run is done when its recipe ended with status 0 after training, decoding and scoring; `grid.json` in its folder says
+so. One that was interrupted is given to the recipe again, which resumes its training.
+"""
+
+import datetime as dt
+import json
+import os
+import signal
+import subprocess
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from espnet_larm.grid.plan import Plan, Run, runs_of
+
+POLL_S = 0.5
+STATE = "grid.json"
+LOG = "grid.log"
+
+
+class Recipe(NamedTuple):
+    """How runs are started.
+
+    Attributes:
+        script: run.sh of a recipe.
+        options: For run.sh, beyond those that a run sets.
+        stamp: What each attempt is recorded with: commit, machine, ...
+    """
+
+    script: Path
+    options: tuple[str, ...]
+    stamp: dict[str, str]
+
+
+class Outcome(NamedTuple):
+    """What an attempt at a run came to.
+
+    Attributes:
+        run: Which.
+        status: Of the recipe, 0 when all was well.
+        seconds: Of this attempt.
+    """
+
+    run: Run
+    status: int
+    seconds: float
+
+
+def write_configs(plan: Plan, exp_dir: Path) -> None:
+    """One YAML a row, in `conf/`.
+
+    Raises:
+        ValueError: A row was begun with another configuration.
+    """
+    folder = exp_dir / "conf"
+    folder.mkdir(parents=True, exist_ok=True)
+    for row in plan.rows:
+        path = folder / f"{row.name}.yaml"
+        text = yaml.safe_dump(row.config, sort_keys=False)
+        begun = [
+            name for seed in row.seeds if (name := Run(row.name, seed).name) and (exp_dir / name / STATE).is_file()
+        ]
+        if begun and path.is_file() and path.read_text(encoding="utf-8") != text:
+            raise ValueError(
+                f"{exp_dir / begun[0]} was begun with another configuration than the plan now has for {row.name}; "
+                f"remove {', '.join(begun)} in {exp_dir}, or name another --exp_dir."
+            )
+        path.write_text(text, encoding="utf-8")
+
+
+def is_done(folder: Path) -> bool:
+    """Whether a run's last attempt ended well."""
+    found = attempts(folder)
+    return bool(found) and found[-1]["status"] == 0
+
+
+def attempts(folder: Path) -> list[dict[str, Any]]:
+    """What is recorded of a run's attempts, oldest first."""
+    path = folder / STATE
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+
+
+def run_grid(plan: Plan, exp_dir: Path, recipe: Recipe, num_jobs: int) -> Iterator[Outcome]:
+    """Run what is not done; a run that fails does not stop the others.
+
+    Args:
+        plan: The grid, its configurations written.
+        exp_dir: A folder a run.
+        recipe: How.
+        num_jobs: Runs at once; each gets an equal share of the cores.
+
+    Yields:
+        Each attempt as it ends.
+
+    Raises:
+        KeyboardInterrupt: By SIGINT or SIGTERM, after the running ones have saved and ended.
+    """
+    waiting = deque(run for run in runs_of(plan) if not is_done(exp_dir / run.name))
+    running: list[_Attempt] = []
+    with _terminated_as_interrupted():
+        try:
+            while waiting or running:
+                while waiting and len(running) < num_jobs:
+                    running.append(_Attempt(waiting.popleft(), exp_dir, recipe, num_jobs))
+                time.sleep(POLL_S)
+                for attempt in [attempt for attempt in running if attempt.process.poll() is not None]:
+                    running.remove(attempt)
+                    yield attempt.finish()
+        finally:
+            for attempt in running:
+                attempt.process.terminate()
+            for attempt in running:
+                attempt.process.wait()
+                attempt.finish()
+
+
+class _Attempt:
+    """A recipe at work on a run."""
+
+    def __init__(self, run: Run, exp_dir: Path, recipe: Recipe, num_jobs: int) -> None:
+        self.run = run
+        self.folder = exp_dir / run.name
+        self.stamp = dict(recipe.stamp)
+        self.started = dt.datetime.now(dt.timezone.utc)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, _num_cores() // num_jobs))
+        command = [
+            *(str(recipe.script), "--stage", "train", "--stop_stage", "score"),
+            *("--asr_config", str(exp_dir / "conf" / f"{run.row}.yaml"), "--asr_exp", str(self.folder)),
+            *("--asr_args", f"--seed {run.seed}", *recipe.options),
+        ]
+        with (self.folder / LOG).open("ab") as log:
+            # A session of its own: a Ctrl-C comes once, passed on by run_grid, and not from the terminal as well.
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "OMP_NUM_THREADS": threads},
+                start_new_session=True,
+            )
+        self.stamp["threads"] = threads
+
+    def finish(self) -> Outcome:
+        """Record an attempt that has ended."""
+        seconds = (dt.datetime.now(dt.timezone.utc) - self.started).total_seconds()
+        record = {
+            "started": f"{self.started:%Y-%m-%d %H:%M} UTC",
+            "seconds": round(seconds, 1),
+            "status": self.process.returncode,
+            **self.stamp,
+        }
+        part = self.folder / f".{STATE}.part"
+        part.write_text(json.dumps([*attempts(self.folder), record], indent=2) + "\n", encoding="utf-8")
+        part.replace(self.folder / STATE)
+        return Outcome(self.run, self.process.returncode, seconds)
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """A SIGTERM ends the grid as a Ctrl-C does: the runs are told, and what they have saved stays."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _num_cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def failures(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Attempts that did not end well."""
+    return [outcome for outcome in outcomes if outcome.status != 0]
