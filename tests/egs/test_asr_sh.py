@@ -143,6 +143,18 @@ def test_help_of_a_recipe_begins_with_its_own_header_and_options(name: str) -> N
     assert "  --asr_config ()" in shared
 
 
+@pytest.mark.parametrize("name", ["an4", "librispeech", "mini"])
+def test_a_signal_to_a_recipe_reaches_its_pipeline(name: str, tmp_path: Path) -> None:
+    # As one process: bash would wait for a pipeline of its own before it looks at a signal, or die and leave it alone.
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "run.sh").write_bytes((ROOT / "egs" / name / "run.sh").read_bytes())
+    (tmp_path / "utils").symlink_to(ROOT / "egs/utils")
+    (tmp_path / "asr.sh").write_text("#!/usr/bin/env bash\necho $$\n")
+    (tmp_path / "asr.sh").chmod(0o755)
+    with subprocess.Popen(["bash", tmp_path / name / "run.sh"], stdout=subprocess.PIPE, text=True) as process:
+        assert process.communicate(timeout=60)[0] == f"{process.pid}\n"
+
+
 def test_stages_can_be_skipped_by_name(recipe: Recipe, tmp_path: Path) -> None:
     done = recipe("--stop_stage", "speed", "--skip_stages", "data")
     assert done.returncode == 0 and "stage 1" not in done.stderr
