@@ -33,7 +33,6 @@ run_jobs() { # TITLE NUM_JOBS NUM_GPUS LOG COMMAND...: @JOB@ in LOG and COMMAND 
     case $cmd_backend in
         local) run_jobs_here "$num_jobs" "$num_gpus" "$log" "$@" || status=$? ;;
         slurm) run_jobs_by_slurm "$title" "$num_jobs" "$num_gpus" "$log" "$@" || status=$? ;;
-        *) kill "$reporter"; die "cmd_backend=$cmd_backend in cmd.sh is not known; allowed: local, slurm" ;;
     esac
     kill "$reporter" 2>/dev/null || true
     wait "$reporter" 2>/dev/null || true

@@ -163,11 +163,6 @@ def test_no_job_starts_after_a_failure(bash: Bash, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.glob("x.*.log")] == ["x.1.log"]
 
 
-def test_an_unknown_backend_is_refused(bash: Bash) -> None:
-    done = bash("cmd_backend=pbs; run_jobs title 1 0 x.@JOB@.log true")
-    assert done.returncode == 2 and "allowed: local, slurm" in done.stderr
-
-
 def test_slurm_gets_an_array_and_the_first_failing_log_is_shown(bash: Bash) -> None:
     script = """cmd_backend=slurm sbatch_cpu_options="--partition p"
         sbatch() {
@@ -233,11 +228,6 @@ def test_a_stopped_script_ends_its_training_and_asks_for_a_requeue(bash: Bash, t
     stop = "(while [ ! -e started ]; do sleep 0.1; done; kill -TERM $$) &"
     done = bash(f"{stop} PATH=$PWD/bin:$PATH cmd_backend=slurm; run_training 0 1 t.log x")
     assert done.returncode == 75 and (tmp_path / "t.log").read_text() == "saved\n"
-
-
-def test_several_machines_need_a_scheduler(bash: Bash) -> None:
-    done = bash("run_training 1 2 t.log true")
-    assert done.returncode == 2 and "--num_nodes 2 needs a scheduler" in done.stderr
 
 
 def test_keys_are_cut_into_parts_of_nearly_one_size(bash: Bash, tmp_path: Path) -> None:
