@@ -115,7 +115,7 @@ set_names() { # of folders, as ESPnet makes them
     [ "$stop_stage" -lt 12 ] ||
         inference_config=${inference_config:+$(find_file inference_config "$inference_config" "$repository")}
     if [ -z "$asr_tag" ]; then
-        asr_tag=$(basename "${asr_config:-train}" .yaml)_$feats_type${language}_$tokens$(tag_of "$asr_args")$suffix
+        asr_tag=$(name_of_config "${asr_config:-train}" "$repository")_$feats_type${language}_$tokens$(tag_of "$asr_args")$suffix
     fi
     asr_stats_dir=${asr_stats_dir:-$expdir/asr_stats_$feats_type${language}_$tokens$suffix}
     asr_exp=${asr_exp:-$expdir/asr_$asr_tag}
