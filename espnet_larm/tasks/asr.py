@@ -22,6 +22,7 @@ from espnet_larm import registry
 from espnet_larm.tasks.refusals import check_gpus, ends_with_a_sentence, take_null_for_nothing, traced_to_options
 from espnet_larm.train import deterministic
 from espnet_larm.train.optimizers import leave_frozen_out
+from espnet_larm.train.resumption import check_same_training
 from espnet_larm.train.stopping import sigterm_goes_to_workers
 from espnet_larm.train.trainer import LarmTrainer
 
@@ -111,6 +112,7 @@ class LarmASRTask(ASRTask):
                 num_frozen = leave_frozen_out(optimizer)
                 if num_frozen:
                     logger.info("%s frozen parameters are left out of the optimiser.", f"{num_frozen:,}")
+            check_same_training(args)
         return optimizers
 
 
