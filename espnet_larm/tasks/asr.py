@@ -21,6 +21,7 @@ from espnet2.tasks.asr import ASRTask
 from espnet_larm import registry
 from espnet_larm.tasks.refusals import check_gpus, ends_with_a_sentence, take_null_for_nothing, traced_to_options
 from espnet_larm.train import deterministic
+from espnet_larm.train.init_param import check_init_params
 from espnet_larm.train.optimizers import leave_frozen_out
 from espnet_larm.train.resumption import check_same_training
 from espnet_larm.train.stopping import sigterm_goes_to_workers
@@ -107,6 +108,7 @@ class LarmASRTask(ASRTask):
         with traced_to_options(args):
             if isinstance(model, ESPnetASRModel):
                 check_checkpoint_losses(model)
+            check_init_params(args, model)
             optimizers = super().build_optimizers(args, model=model)
             for optimizer in optimizers:
                 num_frozen = leave_frozen_out(optimizer)

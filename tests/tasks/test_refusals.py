@@ -84,6 +84,12 @@ def test_values_of_the_wrong_kind_are_named(build, changes, message):
         build(**changes)
 
 
+def test_parameters_that_the_model_does_not_have_are_refused(build, tmp_path):
+    torch.save({"module.weight": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match="--init_param .*/other.pth would change no parameter"):
+        build("--init_param", str(tmp_path / "other.pth"), "--ignore_init_mismatch", "true")
+
+
 def test_a_wrong_option_ends_the_program_with_one_sentence(larm_task, options, tmp_path):
     with pytest.raises(SystemExit) as stop:
         larm_task.main(cmd=options(encoder_conf={"num_loops": "6"}))
