@@ -25,18 +25,24 @@ class Utterance(NamedTuple):
 
 
 def read_table(path: Path) -> dict[str, str]:
-    """Read `key value...` lines; the value may be empty.
+    """Read `key value...` lines, separated by any white space as in Kaldi and ESPnet; the value may be empty.
 
     Raises:
         FileNotFoundError: No such file.
-        ValueError: A line is blank, or its key was there before.
+        ValueError: A line is blank, or its key was there before, or the file begins with a byte order mark.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; run the stage that makes it, or add the file.")
     table: dict[str, str] = {}
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
-            key, _, value = line.strip().partition(" ")
+            if number == 1 and line.startswith("\ufeff"):
+                # ESPnet, which reads these files too, would take it for a part of the id.
+                raise ValueError(
+                    f"{path}:1: the file begins with a byte order mark (U+FEFF); cut it off: "
+                    rf"sed -i '1s/^\xEF\xBB\xBF//' {path}"
+                )
+            key, value = [*line.split(None, 1), "", ""][:2]
             if not key:
                 raise ValueError(f"{path}:{number}: the line is blank; remove it.")
             if key in table:

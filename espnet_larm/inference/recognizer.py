@@ -24,7 +24,7 @@ from espnet_larm.data.stream import stream_file
 from espnet_larm.inference.audio import Preprocess
 from espnet_larm.inference.batching import same_length
 from espnet_larm.inference.cutting import Cutting
-from espnet_larm.inference.features import extract_features, min_num_samples, pad_features
+from espnet_larm.inference.features import extract_features, feature_dtype, min_num_samples, pad_features
 from espnet_larm.inference.loading import load_model
 from espnet_larm.inference.read_outs import has_loops, ignores_padding, measure_frame_times, read_out_numbers, read_outs
 from espnet_larm.inference.words import FrameTimes, Word, has_words, make_words
@@ -166,7 +166,7 @@ class Recognizer:
             asr_train_config: Its `config.yaml`.
             asr_model_file: Its weights.
             device: `cpu`, `cuda` or `cuda:N`.
-            dtype: `float16`, `float32` or `float64`.
+            dtype: `bfloat16`, `float16`, `float32` or `float64`.
             token_type: How tokens make text, as trained by default.
             bpemodel: The sentencepiece model of `token_type: bpe`, as trained by default.
 
@@ -267,8 +267,7 @@ class Recognizer:
             if (num_samples := self._check_waveform(waveform)) < min_num_samples(self.model):
                 transcripts[index] = _skipped(numbers, f"{num_samples} samples are too few for a frame")
             else:
-                samples = torch.as_tensor(waveform).to(device=self.device, dtype=self.dtype)
-                features[index] = extract_features(self.model, samples)
+                features[index] = extract_features(self.model, torch.as_tensor(waveform).to(self.device))
         feature_seconds = self._now() - start
         seconds, word_seconds = dict.fromkeys(numbers, 0.0), [0.0] if with_words else []
         for group in self._groups(features):
@@ -336,7 +335,7 @@ class Recognizer:
     def _search(self, hs_pad: torch.Tensor, hlens: torch.Tensor, search: Search) -> list[list[Hypothesis]]:
         """The best hypotheses of each utterance, at least one."""
         model = self.model
-        log_probs, no_text = model.ctc.log_softmax(hs_pad), sorted({model.sos, model.eos})
+        log_probs, no_text = self._log_probs(hs_pad), sorted({model.sos, model.eos})
         if search.beam_size == 1:
             best = greedy(log_probs, hlens, model.blank_id, no_text)
             rows = zip(best.to_lists(), best.scores.tolist(), strict=True)
@@ -348,13 +347,18 @@ class Recognizer:
             for texts, scores in zip(found.to_lists(), found.scores.tolist(), strict=True)
         ]
 
+    def _log_probs(self, hs_pad: torch.Tensor) -> torch.Tensor:
+        """(B, T, D) to (B, T, V), in float32 at least: sums over frames would lose half precision's three digits."""
+        logits = self.model.ctc.ctc_lo(hs_pad)
+        return logits.to(feature_dtype(logits.dtype)).log_softmax(dim=2)
+
     def _hypothesis(self, token_ids: list[int], score: float) -> Hypothesis:
         tokens = [self.model.token_list[token_id] for token_id in token_ids]
         return Hypothesis(self.tokens_to_text(tokens), tokens, token_ids, score)
 
     def _add_words(self, hypotheses: list[Hypothesis], hs_pad: torch.Tensor, hlens: torch.Tensor) -> list[Hypothesis]:
         """The hypotheses of a batch with times of their words."""
-        log_probs = self.model.ctc.log_softmax(hs_pad)
+        log_probs = self._log_probs(hs_pad)
         token_lens = torch.tensor([len(hypothesis.token_ids) for hypothesis in hypotheses], device=self.device)
         tokens = pad_sequence(
             [torch.tensor(hypothesis.token_ids, dtype=torch.long) for hypothesis in hypotheses], batch_first=True

@@ -231,3 +231,40 @@ def test_sample_rate_is_the_front_ends(recognizer, monkeypatch, fs, expected):
     module = SimpleNamespace(load_model=lambda *_: (recognizer.model, args))
     monkeypatch.setattr("espnet_larm.inference.recognizer.load_model", module.load_model)
     assert type(recognizer).from_files("config.yaml", "model.pth").sample_rate_hz == expected
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_silence_in_half_precision_gives_numbers(tiny_experiment, waveforms, dtype):
+    from espnet_larm.inference.recognizer import Search
+
+    half = build_half(tiny_experiment, dtype)
+    silence = np.zeros(16000, dtype=np.float32)
+    for search in (Search(), Search(beam_size=3, nbest=3)):
+        for found in half.transcribe([silence, waveforms[0]], search=search, with_words=True):
+            scores = [one.score for one in (*found.hypotheses.values(), *found.others)]
+            assert np.isfinite(scores).all()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_features_are_computed_in_single_precision(tiny_experiment, recognizer, waveforms, dtype):
+    from espnet_larm.inference.features import extract_features
+
+    half = build_half(tiny_experiment, dtype)
+    for waveform in (waveforms[0], np.zeros(8000, dtype=np.float32), waveforms[1] * 1e-5):
+        expected = extract_features(recognizer.model, torch.from_numpy(waveform))
+        found = extract_features(half.model, torch.from_numpy(waveform))
+        assert found.dtype == half.dtype
+        assert torch.equal(found, expected.to(half.dtype))
+
+
+def test_half_precision_recognises_what_single_precision_does(tiny_experiment, recognizer, waveforms):
+    found = build_half(tiny_experiment, "float16").transcribe(waveforms)
+    for one, other in zip(found, recognizer.transcribe(waveforms), strict=True):
+        # Close calls between random tokens go either way.
+        assert abs(one.best.score - other.best.score) < 0.05 * abs(other.best.score) + 0.5
+
+
+def build_half(tiny_experiment, dtype):
+    from espnet_larm.inference.recognizer import Recognizer
+
+    return Recognizer.from_files(tiny_experiment.config, tiny_experiment.model, dtype=dtype)
