@@ -20,13 +20,12 @@ from pathlib import Path
 import torch
 
 from espnet_larm.bin._program import run_program
-from espnet_larm.bin.results import ROOT, commit, without_root
 from espnet_larm.data.kaldi_dir import read_table
 from espnet_larm.grid.comparing import RowResult, compare_rows, read_row
 from espnet_larm.grid.plan import Plan, Run, read_plan, runs_of
 from espnet_larm.grid.reporting import draw_grid, format_table
 from espnet_larm.grid.running import LOG, Outcome, Recipe, attempts, failures, is_done, run_grid, write_configs
-from espnet_larm.inference.machine import cpu_model
+from espnet_larm.origin import ROOT, commit, cpu_model, without_root
 from espnet_larm.scoring.bootstrap import NUM_RESAMPLES, group_utterances
 
 PICTURE = "grid.png"

@@ -8,9 +8,6 @@ configuration, command, seed, data, machine, date, versions) and `images/wer_by_
 
 import argparse
 import datetime as dt
-import importlib.metadata
-import platform
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,16 +16,13 @@ from typing import Any
 import torch
 import yaml
 
-import espnet_larm
 from espnet_larm.bin._program import run_program
-from espnet_larm.inference.machine import describe_machine
+from espnet_larm.origin import commit, describe_machine, versions, without_root
 from espnet_larm.scoring.experiment import SetResult, find_results
 from espnet_larm.scoring.picture import draw_wer
 from espnet_larm.scoring.tables import format_tables
 
-ROOT = Path(espnet_larm.__file__).resolve().parents[1]
 PICTURE = "images/wer_by_loops.png"
-PACKAGES = ("espnet", "torch", "torchaudio")
 # What egs/utils/asr_parts.sh appends to the command in an experiment's run.sh.
 RESUME_OPTIONS = '--stage train --stop_stage upload "$@"'
 
@@ -76,11 +70,7 @@ def describe(exp_dir: Path, config: Mapping[str, Any], results: Sequence[SetResu
     """What the numbers came from: (name, text)."""
     yield "date", f"{dt.datetime.now(dt.timezone.utc):%Y-%m-%d %H:%M} UTC"
     yield "commit", commit()
-    packages = [f"{name} {importlib.metadata.version(name)}" for name in PACKAGES]
-    yield (
-        "versions",
-        ", ".join([f"espnet_larm {espnet_larm.__version__}", *packages, f"python {platform.python_version()}"]),
-    )
+    yield "versions", join(versions())
     yield "configuration", without_root(str(config.get("config") or "not recorded"))
     yield "command", command(exp_dir)
     yield "seed", str(config.get("seed", "not recorded"))
@@ -90,17 +80,6 @@ def describe(exp_dir: Path, config: Mapping[str, Any], results: Sequence[SetResu
     yield "machine of scoring", join(describe_machine(torch.device("cuda" if torch.cuda.is_available() else "cpu")))
     for result in results:
         yield f"decoding of {result.tag}/{result.name}", describe_decoding(result.stats)
-
-
-def commit() -> str:
-    """Of the repository that the package lies in, `-dirty` if tracked files were changed."""
-    outputs = []
-    for words in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "--untracked-files=no"]):
-        done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            return f"none (espnet_larm {espnet_larm.__version__} outside a repository)"
-        outputs.append(done.stdout.strip())
-    return outputs[0] + ("-dirty" if outputs[1] else "")
 
 
 def command(exp_dir: Path) -> str:
@@ -139,11 +118,6 @@ def describe_decoding(stats: Mapping[str, Any]) -> str:
 def join(machine: Mapping[str, str]) -> str:
     """`cpu AMD EPYC, cores 2, ...`."""
     return ", ".join(f"{name} {value}" for name, value in machine.items())
-
-
-def without_root(text: str) -> str:
-    """Paths below the repository, named from its root."""
-    return text.replace(f"{ROOT}/", "")
 
 
 if __name__ == "__main__":

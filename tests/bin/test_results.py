@@ -5,8 +5,9 @@ import json
 import matplotlib as mpl
 import pytest
 
-from espnet_larm.bin.results import commit, main
+from espnet_larm.bin.results import main
 from espnet_larm.bin.score import main as score
+from espnet_larm.origin import commit
 
 STATS = {
     "num_utts": 2,
