@@ -86,6 +86,15 @@ def test_duration_is_for_people(seconds, text):
     assert duration(seconds) == text
 
 
+def test_text_of_espnets_own_program_is_that_of_the_last_read_out(exp_dir):
+    # It writes neither folders of loops nor statistics.
+    (exp_dir / "decode_x" / "test" / "stats.json").unlink()
+    for name in ("loop2", "loop4"):
+        (exp_dir / "decode_x" / "test" / name).rename(exp_dir / name)
+    main(["--exp_dir", str(exp_dir)])
+    assert "|decode_x/test|last|2|8|75.0|" in (exp_dir / "RESULTS.md").read_text()
+
+
 def test_picture_is_drawn_and_shown(exp_dir):
     assert "(images/wer_by_loops.png)" in (exp_dir / "RESULTS.md").read_text()
     picture = mpl.image.imread(exp_dir / "images" / "wer_by_loops.png")
