@@ -5,11 +5,12 @@
         --decoded decode_ctc_greedy_asr_model_latest/test --num_jobs 2 -- --ngpu 0
 
 What follows `--` goes to the recipe. The recipe's data must be prepared (its stages 1-10). Writes a folder a run, and
-`RESULTS.md` with `baselines.png`: word error rates with intervals, each row beside the reference row. A plan is
+`RESULTS.md` with `grid.png`: word error rates with intervals, each row beside the reference row. A plan is
 described in espnet_larm/grid/plan.py.
 """
 
 import argparse
+import contextlib
 import datetime as dt
 import logging
 import re
@@ -53,6 +54,8 @@ def main(cmd: list[str] | None = None) -> int:
     args = get_parser().parse_args(cmd)
     if args.num_jobs < 1:
         raise ValueError(f"--num_jobs {args.num_jobs} must be at least 1.")
+    if not (args.ref_dir / "text").is_file():
+        raise FileNotFoundError(f"--ref_dir {args.ref_dir}: text is missing; run the recipe's stages 1-10 first.")
     args.exp_dir = args.exp_dir.resolve()
     plan = read_plan(args.plan, ROOT)
     status, failed = 0, []
@@ -80,13 +83,15 @@ def run_all(plan: Plan, args: argparse.Namespace) -> list[Outcome]:
     num_done = sum(is_done(args.exp_dir / run.name) for run in runs)
     logger.info("%d of %d runs are done.", num_done, len(runs))
     outcomes = []
-    for outcome in run_grid(plan, args.exp_dir, recipe, args.num_jobs):
-        outcomes.append(outcome)
-        num_done += outcome.status == 0
-        logger.info(
-            "%s ended with status %d after %.0f s; %d of %d runs are done.",
-            outcome.run.name, outcome.status, outcome.seconds, num_done, len(runs),
-        )  # fmt: skip
+    # Closed here, an interruption between two outcomes ends the running ones too.
+    with contextlib.closing(run_grid(plan, args.exp_dir, recipe, args.num_jobs)) as found:
+        for outcome in found:
+            outcomes.append(outcome)
+            num_done += outcome.status == 0
+            logger.info(
+                "%s ended with status %d after %.0f s; %d of %d runs are done.",
+                outcome.run.name, outcome.status, outcome.seconds, num_done, len(runs),
+            )  # fmt: skip
     return failures(outcomes)
 
 
