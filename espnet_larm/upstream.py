@@ -4,10 +4,8 @@ The rest of the package imports these names from here, so that one file follows 
 """
 
 try:
-    from espnet.nets.pytorch_backend.nets_utils import make_pad_mask
     from espnet.nets.pytorch_backend.transformer.subsampling import TooShortUttError
 except ModuleNotFoundError:
-    from espnet2.legacy.nets.pytorch_backend.nets_utils import make_pad_mask
     from espnet2.legacy.nets.pytorch_backend.transformer.subsampling import TooShortUttError
 
-__all__ = ["TooShortUttError", "make_pad_mask"]
+__all__ = ["TooShortUttError"]

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from espnet_larm.wording import name_some
+
 
 class Utterance(NamedTuple):
     """One line of each file of a data folder.
@@ -118,11 +120,14 @@ def _check_same_keys(folder: Path, tables: Mapping[str, Mapping[str, str]]) -> N
     wanted = tables["wav.scp"].keys()
     for name, table in tables.items():
         if missing := sorted(wanted - table.keys()):
-            raise ValueError(f"{folder}/{name} lacks {_some(missing)} of wav.scp there; add the lines, or drop those.")
+            raise ValueError(
+                f"{folder}/{name} lacks {name_some(missing)} of wav.scp there; add the lines, or drop those."
+            )
         if extra := sorted(table.keys() - wanted):
             number = list(table).index(extra[0]) + 1
             raise ValueError(
-                f"{folder}/{name}:{number}: {_some(extra)} not in {folder}/wav.scp; add the audio or drop the lines."
+                f"{folder}/{name}:{number}: {name_some(extra)} not in {folder}/wav.scp; "
+                "add the audio or drop the lines."
             )
 
 
@@ -143,9 +148,3 @@ def _check_ids(folder: Path, utterances: list[Utterance]) -> None:
         if utterance.id in seen:
             raise ValueError(f"{folder}: two utterances are called {utterance.id}; ids must be unique.")
         seen.add(utterance.id)
-
-
-def _some(keys: list[str]) -> str:
-    """The first three keys, and how many more."""
-    more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-    return ", ".join(keys[:3]) + more

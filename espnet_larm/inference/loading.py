@@ -17,8 +17,7 @@ from espnet2.asr.espnet_model import ESPnetASRModel
 from espnet_larm.inference.features import feature_dtype
 from espnet_larm.packs.options import file_options, locate, set_option
 from espnet_larm.tasks.asr import LarmASRTask
-
-NUM_SHOWN = 5
+from espnet_larm.wording import name_some
 
 
 class LoadedModel(NamedTuple):
@@ -113,8 +112,4 @@ def _differences(wanted: Mapping[str, torch.Tensor], found: Mapping[str, torch.T
         if name in found and getattr(found[name], "shape", None) != wanted[name].shape
     ]
     kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped))
-    return [f"{len(names)} {kind} ({_some(names)})" for kind, names in kinds if names]
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:NUM_SHOWN]) + (", ..." if len(names) > NUM_SHOWN else "")
+    return [f"{len(names)} {kind} ({name_some(names)})" for kind, names in kinds if names]

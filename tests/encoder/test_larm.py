@@ -46,7 +46,7 @@ def batch(*lens: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def outputs(encoder: LarmEncoder, ctc: CTC | None = None, lens=(60, 33), loops=None) -> dict[int, torch.Tensor]:
-    return {read.loop: read.hs_pad for read in encoder.read_outs(*batch(*lens), ctc, loops)}
+    return {read.number: read.hs_pad for read in encoder.read_outs(*batch(*lens), ctc, loops)}
 
 
 @pytest.fixture(scope="module")
