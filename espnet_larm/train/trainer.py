@@ -2,8 +2,8 @@
 
 ESPnet's loop runs unchanged, in a staging folder (`staging.py`). Around it: whole checkpoints and the one before,
 `--resume true` from the newest that is whole (`checkpoints.py`), SIGTERM between two steps (`stopping.py`), batches
-that are not finite (`batches.py`), utterances that are too short (`short.py`), room on the disk (`disk.py`), a record of
-the time spent (`journal.py`).
+that are not finite (`batches.py`), utterances that are too short (`short.py`), room on the disk (`disk.py`), a record
+of the time spent (`journal.py`).
 Departures from ESPnet: gradients of an incomplete `accum_grad` step are dropped at the end of an epoch instead of being
 added to the next one's, so that a resumed run equals an undisturbed one; the statistics of an epoch whose training
 resumes in its middle are those of all its batches.
