@@ -14,8 +14,6 @@ import typing
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from typeguard import TypeCheckError, check_type
-
 ENTRY_POINT_GROUP = "espnet_larm.plugins"
 KINDS = ("frontend", "encoder", "decoder", "model", "preprocessor")
 
@@ -246,6 +244,9 @@ def _nearest(name: str, allowed: Iterable[str]) -> str:
 
 
 def _is_of_type(value: Any, wanted: Any) -> bool:
+    # The doctor imports this file where nothing is installed yet.
+    from typeguard import TypeCheckError, check_type
+
     try:
         check_type(value, wanted)
     except TypeCheckError:
