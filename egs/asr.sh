@@ -184,7 +184,8 @@ stage_train() {
     log "$data_feats/{$train_set,$valid_set} -> $asr_exp (log: $asr_exp/train.log)"
     mkdir -p "$asr_exp"
     # Where a training can be resumed, these options may be refused: until it has saved, run.sh keeps the others.
-    [ ! -f "$script" ] || [ -z "$(find "$asr_exp" -maxdepth 2 -name 'checkpoint*.pth')" ] || script=$asr_exp/.run.sh.part
+    [ ! -f "$script" ] || [ -z "$(find "$asr_exp" -maxdepth 2 -name 'checkpoint*.pth')" ] ||
+        script=$asr_exp/.run.sh.part
     write_resume_script "$script"
     model_options
     [ "$feats_normalize" != global_mvn ] ||
