@@ -27,7 +27,7 @@ parse_options "$PWD/run_baselines.sh" "$@"
 [ -f ../../"$plan" ] || die "--plan $plan: no such file in the repository"
 options=(--ngpu "$ngpu")
 # A relative path is the caller's, or else the recipe's.
-[ -z "$an4_root" ] || [ ! -d "$caller/$an4_root" ] || an4_root=$caller/$an4_root
+[[ -z $an4_root || $an4_root = /* || ! -d $caller/$an4_root ]] || an4_root=$caller/$an4_root
 [ -z "$an4_root" ] || options+=(--an4_root "$an4_root")
 report=()
 ! "$report_only" || report+=(--report_only)
