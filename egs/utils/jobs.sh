@@ -63,7 +63,8 @@ report_jobs() { # TITLE NUM_JOBS LOG: every few seconds how far the jobs are, un
         sleep "$job_seconds_between_reports" &
         sleeper=$!
         wait "$sleeper"
-        kill -0 "$$" 2>/dev/null || exit 0
+        # Not kill -0: a script that has ended and that nobody waited for yet is still there.
+        grep -qs "^PPid:[[:space:]]*$$\$" "/proc/$BASHPID/status" || exit 0
         log "$1: $((SECONDS - start)) s$(progress_of "$2" "$3")"
     done
 }
