@@ -56,6 +56,7 @@ class Backbone(torch.nn.Module):
         model.set_attn_implementation(ATTENTION)
         self.model = model
         self.activation_checkpointing = activation_checkpointing
+        self._has_frozen_modes = False
 
     @classmethod
     def from_pretrained(
@@ -182,6 +183,20 @@ class Backbone(torch.nn.Module):
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """(..., D) to (..., V), float32."""
         return self.model.get_output_embeddings()(hidden).float()
+
+    def freeze_modes(self) -> None:
+        """Keep modules without a weight that learns in eval mode from here on: frozen means no dropout either."""
+        self._has_frozen_modes = True
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "Backbone":
+        """As any module's, but for what `freeze_modes` fixed."""
+        super().train(mode)
+        if mode and self._has_frozen_modes:
+            for module in self.modules():
+                if not any(parameter.requires_grad for parameter in module.parameters()):
+                    module.training = False
+        return self
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "Backbone":
         """Move, but keep floating types: ESPnet casts whole models at several places."""

@@ -50,6 +50,7 @@ class Projector(torch.nn.Module):
         self.kind = kind
         self.frames = frames
         hidden_size = HIDDEN_FACTOR * output_size
+        self.hidden: torch.nn.Module
         if kind == "linear":
             self.out = torch.nn.Linear(input_size, output_size)
         elif kind == "stack":
