@@ -61,7 +61,7 @@ g2p=none  # ESPnet's grapheme-to-phoneme converter
 # --- Training
 asr_config=  # YAML, found from the recipe's folder or from the repository's root
 asr_args=  # options for asr_train, such as "--max_epoch 10"
-asr_tag=  # name of the experiment; made from the config and asr_args by default
+asr_tag=  # name of the experiment; by default from the config (with its folder if it is another recipe's) and asr_args
 asr_exp=  # folder of the experiment; <expdir>/asr_<asr_tag> by default
 asr_stats_dir=  # folder of the statistics; <expdir>/asr_stats_... by default
 feats_normalize=global_mvn  # global_mvn: by statistics of stage 10; utterance_mvn: as the YAML says

@@ -8,6 +8,7 @@
 A stock recipe takes it as `asr.sh --python "python3 -m espnet_larm"`.
 """
 
+import difflib
 import importlib
 import importlib.util
 import runpy
@@ -41,12 +42,24 @@ def main(argv: list[str] | None = None) -> int:
     if arguments[0].startswith("-"):
         print(f"{arguments[0]} is not understood; allowed: -m MODULE, a script, {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
+    if not Path(arguments[0]).exists():
+        print(_no_such_word(arguments[0]), file=sys.stderr)
+        return 2
     _register()
     sys.argv = arguments
     # As Python does for a script, and runpy does not: recipes keep helpers beside their scripts.
     sys.path.insert(0, str(Path(arguments[0]).resolve().parent))
     runpy.run_path(arguments[0], run_name="__main__")
     return 0
+
+
+def _no_such_word(word: str) -> str:
+    near = difflib.get_close_matches(word.lower(), COMMANDS, n=1)
+    hint = f"Did you mean {near[0]}? " if near else ""
+    return (
+        f"{word} is no command, and no script of that name is here. {hint}"
+        f"Allowed: {', '.join(COMMANDS)}, -m MODULE, a script."
+    )
 
 
 def _run_module(arguments: list[str], upstream: bool) -> int:

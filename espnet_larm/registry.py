@@ -33,6 +33,27 @@ class Plugin(NamedTuple):
     package: str = "espnet_larm"
 
 
+class Broken(NamedTuple):
+    """A plugin that cannot be registered.
+
+    Attributes:
+        entry_point: `<kind>.<name>`, as its package calls it.
+        package: The distribution that brings it.
+        reason: What `register` says of it.
+    """
+
+    entry_point: str
+    package: str
+    reason: str
+
+
+class Survey(NamedTuple):
+    """All plugins: those that are sound, and those that `register` refuses."""
+
+    sound: list[Plugin]
+    broken: list[Broken]
+
+
 PLUGINS: tuple[Plugin, ...] = (Plugin("encoder", "larm", "espnet_larm.encoder.larm:LarmEncoder"),)
 
 
@@ -42,23 +63,44 @@ def plugins() -> list[Plugin]:
     Raises:
         ValueError: An entry point's name is not `<kind>.<name>`.
     """
-    return [*PLUGINS, *_third_party_plugins()]
+    return [*PLUGINS, *map(_plugin_of, _entry_points())]
+
+
+def survey() -> Survey:
+    """Register every plugin as `register` does, and go on after one that is refused.
+
+    Without plugins of other packages, ours are imported and not registered, which would import ESPnet's task (10 s).
+    """
+    entries = _entry_points()
+    found = Survey([], [])
+    sources: list[Plugin | importlib.metadata.EntryPoint] = [*PLUGINS, *entries]
+    for source in sources:
+        _try_plugin(source, found, is_registered=bool(entries))
+    return found
 
 
 def load(plugin: Plugin) -> type:
     """Import the class of a plugin.
 
     Raises:
-        ImportError: Its module or class is not there.
+        ImportError: Its module or class is not there, or the import fails in another way.
+        TypeError: It is no class.
     """
     module_name, _, class_name = plugin.path.partition(":")
     try:
-        return getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError) as error:
+        found = getattr(importlib.import_module(module_name), class_name)
+    except Exception as error:
+        # The code of another package may raise anything; whoever has not written it must be told whose it is.
         raise ImportError(
-            f"{plugin.kind}: {plugin.name} of package {plugin.package} cannot be imported from {plugin.path}: {error}. "
-            f"Mend or uninstall {plugin.package}."
+            f"{plugin.kind}: {plugin.name} of package {plugin.package} cannot be imported from {plugin.path}: "
+            f"{type(error).__name__}: {error}. Mend or uninstall {plugin.package}."
         ) from error
+    if not isinstance(found, type):
+        raise TypeError(
+            f"{plugin.kind}: {plugin.name} of package {plugin.package} must be a class, but {plugin.path} is a "
+            f"{type(found).__name__}."
+        )
+    return found
 
 
 def register() -> None:
@@ -66,7 +108,7 @@ def register() -> None:
 
     Raises:
         ValueError: A name is taken by another class, or is not lower case.
-        TypeError: A class is not of its kind.
+        TypeError: A class is not of its kind, or leaves out methods of its kind.
         ImportError: A plugin cannot be imported.
     """
     for plugin in plugins():
@@ -106,18 +148,38 @@ def checked_kinds() -> list[str]:
     return list(_class_choices())
 
 
-def _third_party_plugins() -> list[Plugin]:
-    found = []
-    for entry in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
-        package = entry.dist.name if entry.dist is not None else entry.value
-        kind, _, name = entry.name.partition(".")
-        if kind not in KINDS or not name:
-            raise ValueError(
-                f"Entry point {entry.name!r} of package {package} (group {ENTRY_POINT_GROUP}) must be named "
-                f"<kind>.<name>, with kind one of {', '.join(KINDS)}."
-            )
-        found.append(Plugin(kind, name, entry.value, package))
-    return found
+def _entry_points() -> list[importlib.metadata.EntryPoint]:
+    return list(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP))
+
+
+def _package_of(entry: importlib.metadata.EntryPoint) -> str:
+    return entry.dist.name if entry.dist is not None else entry.value
+
+
+def _plugin_of(entry: importlib.metadata.EntryPoint) -> Plugin:
+    kind, _, name = entry.name.partition(".")
+    if kind not in KINDS or not name:
+        raise ValueError(
+            f"Entry point {entry.name!r} of package {_package_of(entry)} (group {ENTRY_POINT_GROUP}) must be named "
+            f"<kind>.<name>, with kind one of {', '.join(KINDS)}."
+        )
+    return Plugin(kind, name, entry.value, _package_of(entry))
+
+
+def _try_plugin(source: Plugin | importlib.metadata.EntryPoint, found: Survey, *, is_registered: bool) -> None:
+    """Add a plugin to those that are sound or broken."""
+    try:
+        plugin = source if isinstance(source, Plugin) else _plugin_of(source)
+        plugin_class = load(plugin)
+        if is_registered:
+            _register_one(plugin, plugin_class)
+    except (ValueError, TypeError, ImportError) as error:
+        if isinstance(source, Plugin):
+            found.broken.append(Broken(f"{source.kind}.{source.name}", source.package, str(error)))
+        else:
+            found.broken.append(Broken(source.name, _package_of(source), str(error)))
+    else:
+        found.sound.append(plugin)
 
 
 def _register_one(plugin: Plugin, plugin_class: type) -> None:
@@ -129,6 +191,12 @@ def _register_one(plugin: Plugin, plugin_class: type) -> None:
         raise TypeError(
             f"{plugin.kind}: {plugin.name} of package {plugin.package} must be a subclass of "
             f"{_full_name(choices.base_type)}, but {_full_name(plugin_class)} is not."
+        )
+    missing = sorted(getattr(plugin_class, "__abstractmethods__", ()))
+    if missing:
+        raise TypeError(
+            f"{plugin.kind}: {plugin.name} of package {plugin.package} must define {', '.join(missing)}, but "
+            f"{_full_name(plugin_class)} does not."
         )
     present = choices.classes.setdefault(plugin.name, plugin_class)
     if present is not plugin_class:

@@ -93,11 +93,26 @@ def test_script_imports_from_its_own_folder(larm_task, tmp_path, monkeypatch, ca
     assert capsys.readouterr().out == "found\n"
 
 
-def test_missing_script_is_an_error_of_the_user(larm_task, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["espnet_larm"])
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("lst", "lst is no command, and no script of that name is here. Did you mean list? Allowed: list, doctor, "),
+        ("Doctor", "Did you mean doctor? Allowed: list, doctor, -m MODULE, a script."),
+        ("local/nowhere.py", "local/nowhere.py is no command, and no script of that name is here. Allowed: list, "),
+    ],
+)
+def test_neither_command_nor_script_exits_with_2_and_the_nearest_command(word, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([word]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_script_without_an_ending_runs(larm_task, program, monkeypatch, capsys):
     monkeypatch.setattr(sys, "path", list(sys.path))
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.py"):
-        main([str(tmp_path / "nowhere.py")])
+    monkeypatch.chdir(program.parent)
+    program.rename("lst")
+    assert main(["lst"]) == 0
+    assert capsys.readouterr().out == "__main__ [] lst\n"
 
 
 def test_commands_return_their_exit_status(capsys):

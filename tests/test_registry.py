@@ -115,6 +115,73 @@ def test_entry_point_without_a_known_kind_is_refused(monkeypatch, name):
         registry.plugins()
 
 
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Make these modules importable and these entry points those of installed packages."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def put(modules, **values):
+        for name, text in modules.items():
+            (tmp_path / f"{name}.py").write_text(text)
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        entries = [entry_point(name.replace("__", "."), value) for name, value in values.items()]
+        monkeypatch.setattr("importlib.metadata.entry_points", lambda group: entries)
+
+    return put
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("raise RuntimeError('no licence')", "RuntimeError: no licence"),
+        ("def f(:", "SyntaxError: invalid syntax"),
+        ("import sys; sys.nothing", "AttributeError: module 'sys' has no attribute 'nothing'"),
+    ],
+)
+def test_plugin_whose_import_fails_in_any_way_is_named(larm_task, install, text, reason):
+    install({"fails_at_import": text}, encoder__broken="fails_at_import:Encoder")
+    with pytest.raises(ImportError, match=f"encoder: broken of package .* from fails_at_import:Encoder: {reason}"):
+        registry.register()
+
+
+def test_what_is_no_class_is_refused(larm_task, install):
+    install({"has_a_function": "def encode(): pass"}, encoder__function="has_a_function:encode")
+    with pytest.raises(
+        TypeError, match=r"encoder: function of package .* must be a class, but .*:encode is a function"
+    ):
+        registry.register()
+
+
+def test_class_that_leaves_methods_out_is_refused_with_their_names(larm_task, encoder_choices, install):
+    text = "from espnet2.asr.encoder.abs_encoder import AbsEncoder\nclass Half(AbsEncoder):\n    forward = None\n"
+    install({"half_an_encoder": text}, encoder__half="half_an_encoder:Half")
+    with pytest.raises(TypeError, match=r"encoder: half of package .* must define output_size, but .*Half does not"):
+        registry.register()
+    assert "half" not in encoder_choices
+
+
+def test_survey_names_every_broken_plugin_and_keeps_the_others(larm_task, encoder_choices, install):
+    text = "from espnet_larm.encoder.larm import LarmEncoder\nclass Other(LarmEncoder): pass\n"
+    install(
+        {"has_an_encoder": text},
+        **{"average": "x:Y", "encoder.gone": "nowhere:E", "encoder.larm": "has_an_encoder:Other"},
+        **{"frontend.wrong": "has_an_encoder:Other", "encoder.sound": "has_an_encoder:Other"},
+    )
+    found = registry.survey()
+    assert [f"{plugin.kind}.{plugin.name}" for plugin in found.sound] == ["encoder.larm", "encoder.sound"]
+    assert [(broken.entry_point, broken.package) for broken in found.broken] == [
+        ("average", "x:Y"),
+        ("encoder.gone", "nowhere:E"),
+        ("encoder.larm", "has_an_encoder:Other"),
+        ("frontend.wrong", "has_an_encoder:Other"),
+    ]
+    name, gone, clash, wrong = [broken.reason for broken in found.broken]
+    assert "must be named <kind>.<name>" in name
+    assert "ModuleNotFoundError: No module named 'nowhere'" in gone
+    assert "larm is espnet_larm.encoder.larm.LarmEncoder already" in clash
+    assert "must be a subclass of espnet2.asr.frontend.abs_frontend.AbsFrontend" in wrong
+
+
 @pytest.mark.slow
 def test_spawned_worker_sees_the_plugins(larm_task, arguments, tmp_path):
     # As ESPnet's distributed launcher starts its workers; nothing that this process registered is there.

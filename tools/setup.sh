@@ -43,17 +43,30 @@ is_usable() { # PROGRAM: is it a Python of a version that ESPnet and torch have 
     "$1" -c 'import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 12))' 2>/dev/null
 }
 
+advice="Install one, say with \`apt install python3.11-venv\` or \`conda create -n py311 python=3.11\`, and name it: \
+tools/setup.sh --python /path/to/python3.11"
+
 find_python() {
     local candidate
-    for candidate in ${python:-python3.11 python3.10 python3 python}; do
+    for candidate in "${python:-python3.11}" python3.10 python3 python; do
         if is_usable "$candidate"; then
             echo "$candidate"
             return
         fi
     done
-    die "${python:-no program on PATH} is a Python 3.10 or 3.11 with venv (python3 here:" \
-        "$(python3 --version 2>&1 || true)). Install one, say with \`apt install python3.11-venv\` or" \
-        "\`conda create -n py311 python=3.11\`, and name it: tools/setup.sh --python /path/to/python3.11"
+    die "no program on PATH is a Python 3.10 or 3.11 with venv (python3 here: $(python3 --version 2>&1 || true))." \
+        "$advice"
+}
+
+check_options() {
+    local extra known
+    known=$(sed -n '/^EXTRAS = {/,/^}/s/^    "\(.*\)": .*/\1/p' "$repository/setup.py" | paste -sd ' ')
+    for extra in ${extras//,/ }; do
+        [[ " $known " == *" $extra "* ]] || die "--extras: $extra is not known; allowed: ${known// /, }"
+    done
+    [ -n "$python" ] || return 0
+    command -v "$python" >/dev/null || die "--python $python: no such program. $advice"
+    is_usable "$python" || die "--python $python is no Python 3.10 or 3.11 with venv. $advice"
 }
 
 state() { # what an environment depends on; another one is installed again
@@ -116,6 +129,7 @@ install() {
     mv "$mark.new" "$mark"
 }
 
+check_options
 is_ready && exit 0
 start=$SECONDS
 exec 9< "$repository"

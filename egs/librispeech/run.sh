@@ -51,7 +51,7 @@ fi
 export LIBRISPEECH=$librispeech LIBRISPEECH_MIRROR=$mirror LIBRISPEECH_SUBSET=$subset
 export LIBRISPEECH_SETS="$train_set=$train $development $evaluation"
 
-../asr.sh \
+exec ../asr.sh \
     --train_set "$train_set" \
     --test_sets "$test_sets" \
     --token_type bpe \

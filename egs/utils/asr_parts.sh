@@ -31,6 +31,10 @@ is_skipped() { # NUMBER
 
 check_options() {
     local name
+    # shellcheck source=/dev/null
+    [ ! -f ./cmd.sh ] || . ./cmd.sh
+    [[ $cmd_backend =~ ^(local|slurm)$ ]] ||
+        die "cmd_backend=$cmd_backend in cmd.sh is not known; allowed: local, slurm"
     stage=$(stage_number stage "$stage")
     stop_stage=$(stage_number stop_stage "$stop_stage")
     [ "$stage" -le "$stop_stage" ] || die "--stage $stage comes after --stop_stage $stop_stage; nothing would be done"
@@ -55,7 +59,10 @@ check_options() {
     for name in nj inference_nj ngpu num_nodes fs asr_speech_fold_length asr_text_fold_length; do
         [[ ${!name} =~ ^[0-9]+$ ]] || die "--$name ${!name} must be a whole number"
     done
-    [ "$nj" -ge 1 ] && [ "$inference_nj" -ge 1 ] || die "--nj and --inference_nj must be at least 1"
+    [ "$nj" -ge 1 ] && [ "$inference_nj" -ge 1 ] && [ "$num_nodes" -ge 1 ] ||
+        die "--nj, --inference_nj and --num_nodes must be at least 1"
+    ! will_run 11 || [ "$num_nodes" -eq 1 ] || [ "$cmd_backend" = slurm ] ||
+        die "--num_nodes $num_nodes needs a scheduler: set cmd_backend=slurm in cmd.sh"
 }
 
 check_gpus() { # before hours of preparation are spent; with a scheduler they are elsewhere
@@ -75,12 +82,9 @@ need_gpus() { # OPTION NUMBER ADVICE
     [ "$found" -ge "$2" ] || die "--$1 wants $2 GPU(s), $found can be seen here (nvidia-smi, CUDA_VISIBLE_DEVICES); $3"
 }
 
-set_up() { # Python, and the recipe's own path.sh and cmd.sh
-    local file
-    for file in ./path.sh ./cmd.sh; do
-        # shellcheck source=/dev/null
-        [ ! -f "$file" ] || { [ "$file" = ./path.sh ] && [ -n "$python" ]; } || . "$file"
-    done
+set_up() { # Python, and the recipe's own path.sh
+    # shellcheck source=/dev/null
+    [ ! -f ./path.sh ] || [ -n "$python" ] || . ./path.sh
     if [ -z "$python" ]; then
         local venv=${ESPNET_LARM_VENV:-$repository/.venv}
         [ ! -x "$venv/bin/python3" ] || PATH=$venv/bin:$PATH
@@ -111,7 +115,7 @@ set_names() { # of folders, as ESPnet makes them
     [ "$stop_stage" -lt 12 ] ||
         inference_config=${inference_config:+$(find_file inference_config "$inference_config" "$repository")}
     if [ -z "$asr_tag" ]; then
-        asr_tag=$(basename "${asr_config:-train}" .yaml)_$feats_type${language}_$tokens$(tag_of "$asr_args")$suffix
+        asr_tag=$(name_of_config "${asr_config:-train}" "$repository")_$feats_type${language}_$tokens$(tag_of "$asr_args")$suffix
     fi
     asr_stats_dir=${asr_stats_dir:-$expdir/asr_stats_$feats_type${language}_$tokens$suffix}
     asr_exp=${asr_exp:-$expdir/asr_$asr_tag}

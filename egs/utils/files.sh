@@ -33,6 +33,14 @@ data_type() { # SET_FOLDER: ESPnet's data type of its wav.scp
     esac
 }
 
+name_of_config() { # PATH REPOSITORY: as ESPnet names experiments; with its folder if it is another recipe's
+    # The configurations of recipes have the same names, and would train in one folder.
+    local folder
+    folder=$(cd "$(dirname "$1")" 2>/dev/null && pwd) || true # not sought yet
+    [[ $folder != "$2"/conf/* ]] || [ "${folder##*/}" = "${PWD##*/}" ] || printf %s_ "${folder##*/}"
+    basename "$1" .yaml
+}
+
 tag_of() { # TEXT: options as part of a folder's name, as ESPnet spells it
     printf %s "$1" | sed -e 's/--/_/g' -e 's/[ |=/]//g'
 }

@@ -1,7 +1,8 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2016 # what is in single quotes is evaluated at a signal, or by the scheduler's shell
 # Runs commands here or through a scheduler, as cmd_backend in cmd.sh says. Sourced after log.sh.
 #
-# A job that fails writes its number to a file beside the logs, so that the FIRST failing log is the one shown.
+# A job that ends writes its number to a file beside the logs: .failed_jobs, so that the FIRST failing log is the one
+# shown, or .finished_jobs, which are counted. A signal to the script ends its jobs.
 
 cmd_backend=${cmd_backend:-local}  # local or slurm
 sbatch_cpu_options=${sbatch_cpu_options:-}
@@ -12,19 +13,26 @@ num_cores() { # that this process may use; OMP_NUM_THREADS, which nproc would ob
     env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc
 }
 
+end_jobs_at_signals() { # COMMAND: run at INT or TERM, before the script ends; a second signal ends a script that waits
+    # shellcheck disable=SC2064 # COMMAND is evaluated at the signal, by its own quotes
+    trap "trap - INT TERM; { $1; } || true; exit 130" INT
+    # shellcheck disable=SC2064
+    trap "trap - INT TERM; { $1; } || true; exit 143" TERM
+}
+
 # With saves_results set, a failure is returned, so that the caller can save what the jobs did.
 run_jobs() { # TITLE NUM_JOBS NUM_GPUS LOG COMMAND...: @JOB@ in LOG and COMMAND becomes 1 ... NUM_JOBS
-    local title=$1 num_jobs=$2 num_gpus=$3 log=$4 failed start=$SECONDS reporter status=0
+    local title=$1 num_jobs=$2 num_gpus=$3 log=$4 dir failed start=$SECONDS reporter status=0
     shift 4
-    failed=$(dirname "$log")/.failed_jobs
-    mkdir -p "$(dirname "$log")"
-    rm -f "$failed"
-    report_jobs "$title" "${log//@JOB@/1}" &
+    dir=$(dirname "$log")
+    failed=$dir/.failed_jobs
+    mkdir -p "$dir"
+    rm -f "$failed" "$dir/.finished_jobs"
+    report_jobs "$title" "$num_jobs" "$log" &
     reporter=$!
     case $cmd_backend in
-        local) run_jobs_here "$num_jobs" "$num_gpus" "$log" "$failed" "$@" || status=$? ;;
-        slurm) run_jobs_by_slurm "$title" "$num_jobs" "$num_gpus" "$log" "$failed" "$@" || status=$? ;;
-        *) kill "$reporter"; die "cmd_backend=$cmd_backend in cmd.sh is not known; allowed: local, slurm" ;;
+        local) run_jobs_here "$num_jobs" "$num_gpus" "$log" "$@" || status=$? ;;
+        slurm) run_jobs_by_slurm "$title" "$num_jobs" "$num_gpus" "$log" "$@" || status=$? ;;
     esac
     kill "$reporter" 2>/dev/null || true
     wait "$reporter" 2>/dev/null || true
@@ -41,34 +49,44 @@ run_jobs() { # TITLE NUM_JOBS NUM_GPUS LOG COMMAND...: @JOB@ in LOG and COMMAND 
     log "$title: $num_jobs job(s) done in $((SECONDS - start)) s; logs: ${log//@JOB@/*}"
 }
 
-report_jobs() { # TITLE LOG: every few seconds the last line of LOG, until killed or left alone
+report_jobs() { # TITLE NUM_JOBS LOG: every few seconds how far the jobs are, until killed or left alone
     local sleeper=
     trap 'kill $sleeper 2>/dev/null; exit 0' TERM
-    local start=$SECONDS last
+    local start=$SECONDS
     while true; do
         sleep "$job_seconds_between_reports" &
         sleeper=$!
         wait "$sleeper"
         kill -0 "$$" 2>/dev/null || exit 0
-        last=$(grep -s 'INFO: ' "$2" | tail -n 1 | sed 's/.*INFO: //' | cut -c 1-100 || true)
-        log "$1: $((SECONDS - start)) s${last:+, $last}"
+        log "$1: $((SECONDS - start)) s$(progress_of "$2" "$3")"
     done
 }
 
-run_jobs_here() { # NUM_JOBS NUM_GPUS LOG FAILED COMMAND...: as many at a time as there are cores (GPUs)
-    local num_jobs=$1 num_gpus=$2 log=$3 failed=$4 job slots slot gpus=() pids=() slot_pids=()
-    shift 4
+progress_of() { # NUM_JOBS LOG: how many are finished, and the last line of the first that is not: it began earliest
+    local finished job last num_finished=0
+    finished=$(dirname "$2")/.finished_jobs
+    [ ! -f "$finished" ] || num_finished=$(wc -l < "$finished")
+    for ((job = 1; job < $1; job++)); do grep -qsx "$job" "$finished" || break; done
+    last=$(grep -s 'INFO: ' "${2//@JOB@/$job}" | tail -n 1 | sed 's/.*INFO: //' | cut -c 1-100 || true)
+    [ "$1" -eq 1 ] || last="$num_finished of $1 jobs done${last:+, job $job: $last}"
+    echo "${last:+, $last}"
+}
+
+run_jobs_here() { # NUM_JOBS NUM_GPUS LOG COMMAND...: as many at a time as there are cores (GPUs)
+    local num_jobs=$1 num_gpus=$2 log=$3 failed job slots slot gpus=() pids=() slot_pids=()
+    shift 3
+    failed=$(dirname "$log")/.failed_jobs
     slots=$(num_cores)
     if [ "$num_gpus" -gt 0 ]; then
         mapfile -t gpus < <(visible_gpus)
         slots=$((${#gpus[@]} / num_gpus))
         [ "$slots" -ge 1 ] || { kill "$reporter"; die "jobs want $num_gpus GPU(s), only ${#gpus[@]} can be seen"; }
     fi
-    trap 'kill "${pids[@]}" "$reporter" 2>/dev/null; exit 130' INT TERM
+    end_jobs_at_signals 'kill "${pids[@]}" "$reporter" 2>/dev/null; wait "${pids[@]}"'
     for ((job = 1; job <= num_jobs; job++)); do
         until take_free_slot; do wait -n || true; done
         [ ! -s "$failed" ] || break
-        run_one_job "$job" "$(IFS=,; echo "${gpus[*]:slot * num_gpus:num_gpus}")" "${log//@JOB@/$job}" "$failed" "${@//@JOB@/$job}" &
+        run_one_job "$job" "$(IFS=,; echo "${gpus[*]:slot * num_gpus:num_gpus}")" "${log//@JOB@/$job}" "${@//@JOB@/$job}" &
         pids+=($!) slot_pids[slot]=$!
     done
     for job in "${pids[@]}"; do wait "$job" || true; done
@@ -93,35 +111,42 @@ visible_gpus() { # a line each: those that CUDA_VISIBLE_DEVICES names, or all
     fi
 }
 
-run_one_job() { # JOB DEVICES LOG FAILED COMMAND...
-    local job=$1 devices=$2 log=$3 failed=$4 child status=0
-    shift 4
+run_one_job() { # JOB DEVICES LOG COMMAND...
+    local job=$1 devices=$2 log=$3 child='' status=0 result=finished
+    shift 3
     [ -z "$devices" ] || export CUDA_VISIBLE_DEVICES=$devices
+    trap 'kill $child 2>/dev/null; wait $child' TERM
     "$@" > "$log" 2>&1 &
     child=$!
-    trap 'kill $child 2>/dev/null' TERM
-    wait "$child" || status=$?
-    [ "$status" -eq 0 ] || echo "$job" >> "$failed"
+    wait "$child" || status=$? result=failed
+    echo "$job" >> "$(dirname "$log")/.${result}_jobs"
     return "$status"
 }
 
-run_jobs_by_slurm() { # TITLE NUM_JOBS NUM_GPUS LOG FAILED COMMAND...
-    local title=$1 num_jobs=$2 num_gpus=$3 log=$4 failed=$5 script options=$sbatch_cpu_options
-    shift 5
+run_jobs_by_slurm() { # TITLE NUM_JOBS NUM_GPUS LOG COMMAND...
+    local title=$1 num_jobs=$2 num_gpus=$3 log=$4 dir script name waiter status=0 options=$sbatch_cpu_options
+    shift 4
     [ "$num_gpus" -eq 0 ] || options="$sbatch_gpu_options --gres=gpu:$num_gpus"
-    script=$(dirname "$log")/.job.sh
+    dir=$(dirname "$log")
+    script=$dir/.job.sh
     {
-        echo '#!/usr/bin/env bash'
+        printf '#!/usr/bin/env bash\nresult=finished\n'
         printf '%q ' "$@" | sed "s/@JOB@/\${SLURM_ARRAY_TASK_ID}/g"
-        # shellcheck disable=SC2016 # the scheduler's shell expands it
-        printf '|| { echo "${SLURM_ARRAY_TASK_ID}" >> %q; exit 1; }\n' "$failed"
+        printf '|| result=failed\necho "${SLURM_ARRAY_TASK_ID}" >> %q/.${result}_jobs\n[ $result = finished ]\n' "$dir"
     } > "$script"
+    # A name of its own, by which the array can be cancelled: its number is known to sbatch alone, which waits.
+    name=${title// /-}-$$
     # shellcheck disable=SC2086 # the options are words
-    sbatch --wait --quiet --job-name "$title" --array "1-$num_jobs" --output "${log//@JOB@/%a}" $options "$script"
+    sbatch --wait --quiet --job-name "$name" --array "1-$num_jobs" --output "${log//@JOB@/%a}" $options "$script" &
+    waiter=$!
+    end_jobs_at_signals 'kill "$waiter" "$reporter" 2>/dev/null; scancel --name "$name"'
+    wait "$waiter" || status=$?
+    trap - INT TERM
+    return "$status"
 }
 
 run_live() { # LOG COMMAND...: one job on this machine's screen and in LOG; several processes of its own
-    local log=$1 status=0
+    local log=$1 status=0 screen tee job
     shift
     mkdir -p "$(dirname "$log")"
     if [ "$cmd_backend" = slurm ]; then
@@ -129,6 +154,15 @@ run_live() { # LOG COMMAND...: one job on this machine's screen and in LOG; seve
         local launcher=(srun --ntasks 1 --cpus-per-task "${nj:-1}" $sbatch_cpu_options)
         set -- "${launcher[@]}" "$@"
     fi
-    "$@" 2>&1 | tee "$log" >&2 || status=$?
+    # Beside the script and not in a pipe, for whose end bash would wait before it looks at a signal.
+    exec {screen}> >(tee "$log" >&2)
+    tee=$!
+    "$@" >&"$screen" 2>&1 &
+    job=$!
+    exec {screen}>&-
+    end_jobs_at_signals 'kill "$job" 2>/dev/null; wait "$job"'
+    wait "$job" || status=$?
+    trap - INT TERM
+    wait "$tee" || true
     [ "$status" -eq 0 ] || fail "its output stands above and in $log"
 }

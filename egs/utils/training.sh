@@ -12,8 +12,6 @@ run_training() { # NUM_GPUS NUM_NODES LOG COMMAND...: appends to LOG, shows a li
         # shellcheck disable=SC2206 # the options are words
         launcher=(srun --nodes "$num_nodes" --ntasks-per-node 1 --signal "TERM@$requeue_warning_s" $sbatch_gpu_options)
         [ "$num_gpus" -eq 0 ] || launcher+=("--gres=gpu:$num_gpus")
-    elif [ "$num_nodes" -gt 1 ]; then
-        die "--num_nodes $num_nodes needs a scheduler: set cmd_backend=slurm in cmd.sh"
     fi
     touch "$log"
     tail -n 0 -F "$log" > >(show_epochs) 2>/dev/null &

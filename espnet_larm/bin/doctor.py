@@ -1,4 +1,4 @@
-"""`python -m espnet_larm doctor`: versions, processor, GPU, what is missing, and the line that installs it.
+"""`python -m espnet_larm doctor`: versions, processor, GPU, broken plugins, what is missing and how to install it.
 
 What is needed is read from the package's own metadata (setup.py). Nothing but the standard library is imported
 before it is known to be there.
@@ -16,6 +16,8 @@ import sys
 import warnings
 from pathlib import Path
 from typing import NamedTuple
+
+from espnet_larm import registry
 
 PACKAGE = "espnet-larm"
 # Distributions that can be installed and yet fail to load their compiled part, and the module that loads it.
@@ -64,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
         argv: Arguments of the command (none but --help); those of this process by default.
 
     Returns:
-        0 if everything needed is there, 1 otherwise.
+        0 if everything needed is there and every plugin is sound, 1 otherwise.
     """
     argparse.ArgumentParser(
         prog="python -m espnet_larm doctor",
@@ -88,7 +90,8 @@ def main(argv: list[str] | None = None) -> int:
         print(_row(finding))
     if "torch" in {finding.name for finding in found if finding.status == "ok"}:
         print(describe_gpu())
-    return _remedies(found)
+    # Plugins can be imported only where everything that they need is there.
+    return _remedies(found) or _describe_plugins()
 
 
 def check_requirements(package: str) -> list[Finding]:
@@ -229,6 +232,13 @@ def _remedies(found: list[Finding]) -> int:
     if not needed:
         print("Everything that espnet_larm needs is there.")
     return 1 if needed else 0
+
+
+def _describe_plugins() -> int:
+    broken = registry.survey().broken
+    for entry_point, package, reason in broken:
+        print(f"{'broken plugin':<24} {entry_point} of package {package}: {reason}")
+    return 1 if broken else 0
 
 
 def _pip_line(arguments: list[str]) -> str:

@@ -1,7 +1,8 @@
 """`python -m espnet_larm list`: every plugin with its options, their ranges and defaults.
 
 The options are the constructor's parameters, their meaning is the `Args:` section of the docstring: what is printed
-is what the class takes. ESPnet's tasks are not imported, which would take 10 s.
+is what the class takes. ESPnet's tasks are imported, which takes 10 s, only if other packages bring plugins: those are
+checked as programs will check them.
 """
 
 import argparse
@@ -26,6 +27,8 @@ GIVEN_BY_ESPNET = {
     ),
     "preprocessor": ("train", "token_type", "token_list", "bpemodel", "text_cleaner", "g2p_type"),
 }
+# What a YAML needs beside the plugin's own options, unless its class has a `yaml_beside` that says more.
+BESIDE = {"encoder": "model_conf:\n    ctc_weight: 1.0  # CTC alone: no decoder is named\n"}
 WIDTH = 110
 
 
@@ -51,35 +54,27 @@ class Option(NamedTuple):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print the plugins; an error about each that cannot be imported.
+    """Print the plugins, and of each that is broken whose it is and why.
 
     Args:
         argv: Arguments of the command; those of this process by default.
 
     Returns:
-        0; 1 if a plugin cannot be imported or none has the name asked for.
+        0; 1 if a plugin is broken or none has the name asked for.
     """
     arguments = _parser().parse_args(argv)
-    try:
-        known = registry.plugins()
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 1
-    chosen = [plugin for plugin in known if arguments.name in (None, plugin.name)]
-    if not chosen:
-        names = ", ".join(sorted({plugin.name for plugin in known}))
+    sound, broken = registry.survey()
+    for entry_point, package, reason in broken:
+        print(f"{entry_point} of package {package}: {reason}", file=sys.stderr)
+    chosen = [plugin for plugin in sound if arguments.name in (None, plugin.name)]
+    is_broken = any(entry_point.partition(".")[2] == arguments.name for entry_point, _, _ in broken)
+    if not chosen and arguments.name is not None and not is_broken:
+        names = ", ".join(sorted({plugin.name for plugin in sound}))
         print(f"--name: no plugin is called {arguments.name}. Allowed: {names}.", file=sys.stderr)
-        return 1
-    status = 0
     for plugin in chosen:
-        try:
-            plugin_class = registry.load(plugin)
-        except ImportError as error:
-            print(error, file=sys.stderr)
-            status = 1
-            continue
+        plugin_class = registry.load(plugin)
         print(_snippet(plugin, plugin_class) if arguments.yaml else _table(plugin, plugin_class))
-    return status
+    return 1 if broken or not chosen else 0
 
 
 def options(plugin_class: type, kind: str) -> list[Option]:
@@ -146,7 +141,7 @@ def _snippet(plugin: registry.Plugin, plugin_class: type) -> str:
         lines += textwrap.wrap(comment, WIDTH, initial_indent="    # ", subsequent_indent="    # ")
         value = "  # required" if option.is_required else f" {_yaml_value(option.default)}"
         lines.append(f"    {option.name}:{value}")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n" + getattr(plugin_class, "yaml_beside", BESIDE.get(plugin.kind, ""))
 
 
 def _yaml_value(value: Any) -> str:

@@ -83,6 +83,14 @@ class LarmEncoder(AbsEncoder):
         ValueError: An option is out of its range.
     """
 
+    # What a YAML with these defaults needs beside them; `python -m espnet_larm list --yaml` prints it.
+    yaml_beside = """\
+model_conf:
+    ctc_weight: 1.0  # CTC alone: no decoder is named
+    # (n - 1) / n weighs n checkpoint loops alike; there are 3 in 12 loops with a checkpoint_period of 4.
+    interctc_weight: 0.6667
+"""
+
     @typechecked
     def __init__(
         self,

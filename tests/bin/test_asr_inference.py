@@ -11,6 +11,7 @@ import yaml
 
 from espnet_larm.data.kaldi_dir import read_table
 
+GREEDY = Path(__file__).parents[2] / "conf/decode_ctc_greedy.yaml"
 FILES = ("text", "token", "token_int", "score")
 
 
@@ -112,7 +113,7 @@ def test_batches_change_nothing(decode, options):
 
 
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # espnet2.train.iterable_dataset
-def test_greedy_text_of_every_loop_is_espnets(decode, tiny_experiment, tmp_path, monkeypatch):
+def test_greedy_config_and_text_of_every_loop_are_espnets(decode, tiny_experiment, tmp_path, monkeypatch):
     # ESPnet writes the greedy text of intermediate checkpoints only. Blocks are shared, so the weights fit a
     # configuration with one checkpoint more, in which the last loop (4) is an intermediate one.
     from espnet2.bin.asr_inference import main
@@ -121,8 +122,8 @@ def test_greedy_text_of_every_loop_is_espnets(decode, tiny_experiment, tmp_path,
     main(
         [
             *("--data_path_and_name_and_type", f"{tiny_experiment.data}/wav.scp,speech,sound", "--num_workers", "0"),
-            *("--asr_train_config", str(longer), "--asr_model_file", str(tiny_experiment.model), "--beam_size", "1"),
-            *("--ctc_weight", "1.0", "--maxlenratio", "-1", "--output_dir", str(tmp_path / "upstream")),
+            *("--asr_train_config", str(longer), "--asr_model_file", str(tiny_experiment.model)),
+            *("--config", str(GREEDY), "--maxlenratio", "-1", "--output_dir", str(tmp_path / "upstream")),
         ]
     )
     _, out = decode()
@@ -133,7 +134,7 @@ def test_greedy_text_of_every_loop_is_espnets(decode, tiny_experiment, tmp_path,
 
 
 def test_greedy_config_is_understood(decode):
-    status, _ = decode("--config", Path(__file__).parents[2] / "conf/decode_ctc_greedy.yaml")
+    status, _ = decode("--config", GREEDY)
     assert status == 0
 
 

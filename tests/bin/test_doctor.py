@@ -3,10 +3,12 @@
 import subprocess
 import sys
 from importlib import metadata
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 
+from espnet_larm import registry
 from espnet_larm.bin import doctor
 
 ROOT = Path(__file__).parents[2]
@@ -73,6 +75,21 @@ def test_package_that_does_not_load_is_broken(require, monkeypatch, tmp_path, ca
     printed = capsys.readouterr().out
     assert "libcudart.so.13: cannot open" in printed
     assert "--force-reinstall --no-deps here" in printed
+
+
+def test_broken_plugin_exits_with_1_and_its_entry_point_package_and_reason(
+    require, larm_task, encoder_choices, monkeypatch, tmp_path, capsys
+):
+    (tmp_path / "raises_at_import.py").write_text("raise RuntimeError('no licence')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    entry = EntryPoint("encoder.broken", "raises_at_import:Encoder", registry.ENTRY_POINT_GROUP)
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [entry])
+    require("here")
+    assert doctor.main([]) == 1
+    printed = capsys.readouterr().out
+    assert "broken plugin            encoder.broken of package raises_at_import:Encoder: " in printed
+    assert "RuntimeError: no licence" in printed
+    assert "Everything that espnet_larm needs is there." in printed
 
 
 def test_this_environment_has_what_is_needed(capsys):

@@ -2,8 +2,10 @@
 
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 
 import pytest
+import torch
 import yaml
 
 from espnet_larm import registry
@@ -89,7 +91,33 @@ def test_table_names_class_package_and_defaults(documented, capsys):
 def test_yaml_template_holds_the_defaults(documented, capsys):
     assert list_plugins.main(["--yaml"]) == 0
     template = yaml.safe_load(capsys.readouterr().out)
-    assert template == {"encoder": "documented", "encoder_conf": {"depth": None, "name": None, "rates": [0.1]}}
+    assert template["encoder_conf"] == {"depth": None, "name": None, "rates": [0.1]}
+
+
+def test_template_of_an_encoder_has_a_loss_without_a_decoder(documented, capsys):
+    list_plugins.main(["--yaml"])
+    assert yaml.safe_load(capsys.readouterr().out)["model_conf"] == {"ctc_weight": 1.0}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("plugin", registry.PLUGINS, ids=lambda plugin: f"{plugin.kind}.{plugin.name}")
+def test_template_of_our_plugins_trains_as_it_stands(plugin, larm_task, tiny_experiment, tmp_path, capsys):
+    list_plugins.main(["--yaml", "--name", plugin.name])
+    (tmp_path / "train.yaml").write_text(capsys.readouterr().out)
+    tokens = tiny_experiment.config.parent / "tokens.txt"
+    args = larm_task.get_parser().parse_args(
+        ["--config", str(tmp_path / "train.yaml"), "--token_list", str(tokens), "--output_dir", str(tmp_path)]
+    )
+    model = larm_task.build_model(args)
+    # Refuses losses that would miss checkpoint loops.
+    assert len(larm_task.build_optimizers(args, model)) == 1
+    loss, stats, _ = model(torch.randn(1, 8000), torch.tensor([8000]), torch.tensor([[2, 3]]), torch.tensor([2]))
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    assert [name for name in stats if name.startswith("loss_interctc")] == [
+        f"loss_interctc_layer{loop}" for loop in model.encoder.allowed_loops(model.encoder.num_loops)[:-1]
+    ]
 
 
 def test_unknown_name_is_refused_with_the_known_ones(documented, capsys):
@@ -104,6 +132,25 @@ def test_plugin_that_cannot_be_imported_does_not_hide_the_others(monkeypatch, ca
     printed = capsys.readouterr()
     assert "encoder: broken of package other cannot be imported from nowhere:Encoder" in printed.err
     assert "encoder: larm" in printed.out
+
+
+@pytest.mark.parametrize("options", [[], ["--name", "larm"], ["--name", "broken"]])
+def test_broken_plugin_of_another_package_is_named(larm_task, encoder_choices, monkeypatch, capsys, options):
+    entry = EntryPoint("encoder.broken", "espnet2.asr.frontend.default:DefaultFrontend", registry.ENTRY_POINT_GROUP)
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [entry])
+    assert list_plugins.main(options) == 1
+    printed = capsys.readouterr()
+    assert printed.err.startswith("encoder.broken of package espnet2.asr.frontend.default:DefaultFrontend: ")
+    assert "must be a subclass of" in printed.err and "no plugin is called" not in printed.err
+    assert ("encoder: larm" in printed.out) == (options != ["--name", "broken"])
+
+
+def test_entry_point_of_an_unknown_kind_is_named(larm_task, encoder_choices, monkeypatch, capsys):
+    entry = EntryPoint("encodr.x", "nowhere:X", registry.ENTRY_POINT_GROUP)
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [entry])
+    assert list_plugins.main([]) == 1
+    printed = capsys.readouterr()
+    assert "encodr.x of package nowhere:X: " in printed.err and "encoder: larm" in printed.out
 
 
 @pytest.mark.slow

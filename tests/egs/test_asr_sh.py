@@ -124,12 +124,30 @@ def test_a_text_that_the_tokens_cannot_spell_stops_stage_10(recipe: Recipe, tmp_
             "exp/asr_stats_raw_char/train/speech_shape is missing; run --stage stats",
         ),
         (["--stage", "upload"], "nothing is uploaded from here"),
+        (["--num_nodes", "2"], "--num_nodes 2 needs a scheduler: set cmd_backend=slurm in cmd.sh"),
+        (["--num_nodes", "0"], "--nj, --inference_nj and --num_nodes must be at least 1"),
     ],
 )
 def test_misuse_ends_with_status_2_and_a_sentence(recipe: Recipe, options: list[str], message: str) -> None:
     done = recipe(*options)
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
+
+
+def test_several_machines_are_allowed_with_a_scheduler_and_where_nothing_is_trained(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    options = ["--num_nodes", "2", "--asr_config", "conf/nowhere.yaml"]
+    assert "conf/nowhere.yaml: no such file" in recipe(*options, "--skip_train", "true").stderr
+    (tmp_path / "cmd.sh").write_text("cmd_backend=slurm\n")
+    assert "conf/nowhere.yaml: no such file" in recipe(*options).stderr
+
+
+def test_an_unknown_scheduler_is_refused_before_anything_runs(recipe: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "cmd.sh").write_text("cmd_backend=pbs\n")
+    done = recipe()
+    assert done.returncode == 2 and "cmd_backend=pbs in cmd.sh is not known; allowed: local, slurm" in done.stderr
+    assert not (tmp_path / "data").exists()
 
 
 @pytest.mark.parametrize("name", ["an4", "librispeech", "mini"])
@@ -141,6 +159,18 @@ def test_help_of_a_recipe_begins_with_its_own_header_and_options(name: str) -> N
     options = {"an4": ["an4_root"], "librispeech": ["librispeech", "subset", "mirror"], "mini": []}[name]
     assert [line.split()[0] for line in own.splitlines() if line.startswith("  --")] == [f"--{o}" for o in options]
     assert "  --asr_config ()" in shared
+
+
+@pytest.mark.parametrize("name", ["an4", "librispeech", "mini"])
+def test_a_signal_to_a_recipe_reaches_its_pipeline(name: str, tmp_path: Path) -> None:
+    # As one process: bash would wait for a pipeline of its own before it looks at a signal, or die and leave it alone.
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "run.sh").write_bytes((ROOT / "egs" / name / "run.sh").read_bytes())
+    (tmp_path / "utils").symlink_to(ROOT / "egs/utils")
+    (tmp_path / "asr.sh").write_text("#!/usr/bin/env bash\necho $$\n")
+    (tmp_path / "asr.sh").chmod(0o755)
+    with subprocess.Popen(["bash", tmp_path / name / "run.sh"], stdout=subprocess.PIPE, text=True) as process:
+        assert process.communicate(timeout=60)[0] == f"{process.pid}\n"
 
 
 def test_stages_can_be_skipped_by_name(recipe: Recipe, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The shell helpers: options, jobs, files."""
 
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -103,6 +104,50 @@ def test_no_reporter_outlives_its_script(bash: Bash) -> None:
     assert done.returncode == 0 and "title: 1 s" not in done.stderr
 
 
+@pytest.mark.parametrize(("signal", "status"), [("TERM", 143), ("INT", 130)])
+def test_an_interrupted_script_waits_until_its_jobs_have_ended(
+    bash: Bash, tmp_path: Path, signal: str, status: int
+) -> None:
+    (tmp_path / "job.sh").write_text("trap 'sleep 0.3; touch ended.$1; exit' TERM; touch started.$1; sleep 9 & wait\n")
+    stop = f"(while [ ! -e started.1 ] || [ ! -e started.2 ]; do sleep 0.1; done; kill -{signal} $$) &"
+    done = bash(f"num_cores() {{ echo 2; }}; {stop} saves_results=yes run_jobs title 4 0 x.@JOB@.log bash job.sh @JOB@")
+    assert done.returncode == status
+    assert sorted(path.name for path in tmp_path.glob("*ed.*")) == ["ended.1", "ended.2", "started.1", "started.2"]
+
+
+def test_an_interrupted_script_cancels_its_array(bash: Bash) -> None:
+    slurm = """cmd_backend=slurm
+        sbatch() { echo "sbatch $*" >&2; touch started; exec sleep 9; }
+        scancel() { echo "scancel $*" >&2; }
+        (while [ ! -e started ]; do sleep 0.1; done; kill -TERM $$) &"""
+    done = bash(f"{slurm} run_jobs title 3 0 x.@JOB@.log true; echo not reached")
+    assert done.returncode == 143 and done.stdout == ""
+    (name,) = re.findall(r"sbatch .*--job-name (\S+)", done.stderr)
+    assert f"scancel --name {name}\n" in done.stderr and name.startswith("title-")
+
+
+def test_an_interrupted_script_ends_its_live_job(bash: Bash, tmp_path: Path) -> None:
+    (tmp_path / "job.sh").write_text("trap 'echo ended; exit' TERM; touch started; while :; do sleep 0.1; done\n")
+    stop = "(while [ ! -e started ]; do sleep 0.1; done; kill -TERM $$) &"
+    done = bash(f"{stop} run_live x.log bash job.sh; echo not reached")
+    assert done.returncode == 143 and done.stdout == ""
+    assert (tmp_path / "x.log").read_text() == "ended\n"
+
+
+def test_progress_counts_jobs_and_shows_the_first_that_is_at_work(bash: Bash, tmp_path: Path) -> None:
+    (tmp_path / "job.sh").write_text('echo "INFO: line of $1"; [ "$1" = 1 ] || sleep 0.7\n')
+    done = bash(
+        "num_cores() { echo 3; }; job_seconds_between_reports=0.4; run_jobs title 3 0 d/x.@JOB@.log bash job.sh @JOB@"
+    )
+    assert " s, 1 of 3 jobs done, job 2: line of 2\n" in done.stderr
+
+
+def test_progress_of_an_earlier_run_does_not_count(bash: Bash, tmp_path: Path) -> None:
+    (tmp_path / ".finished_jobs").write_text("1\n2\n")
+    done = bash("job_seconds_between_reports=0.3; num_cores() { echo 2; }; run_jobs title 2 0 x.@JOB@.log sleep 0.5")
+    assert " s, 0 of 2 jobs done\n" in done.stderr
+
+
 def test_the_first_failing_log_is_shown(bash: Bash) -> None:
     script = """echo '[ "$1" = 1 ] || { echo reason two; exit 3; }; sleep 1; echo late; exit 4' > job.sh
         num_cores() { echo 2; }
@@ -118,11 +163,6 @@ def test_no_job_starts_after_a_failure(bash: Bash, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.glob("x.*.log")] == ["x.1.log"]
 
 
-def test_an_unknown_backend_is_refused(bash: Bash) -> None:
-    done = bash("cmd_backend=pbs; run_jobs title 1 0 x.@JOB@.log true")
-    assert done.returncode == 2 and "allowed: local, slurm" in done.stderr
-
-
 def test_slurm_gets_an_array_and_the_first_failing_log_is_shown(bash: Bash) -> None:
     script = """cmd_backend=slurm sbatch_cpu_options="--partition p"
         sbatch() {
@@ -131,7 +171,7 @@ def test_slurm_gets_an_array_and_the_first_failing_log_is_shown(bash: Bash) -> N
         }
         run_jobs title 3 0 x.@JOB@.log echo hello @JOB@ 'a b'"""
     done = bash(script)
-    assert "--wait --quiet --job-name title --array 1-3 --output x.%a.log --partition p ./.job.sh" in done.stderr
+    assert re.search(r"--job-name title-\d+ --array 1-3 --output x.%a.log --partition p ./.job.sh", done.stderr)
     assert "hello 1 a b" in done.stderr
     assert done.returncode == 1 and "job 2 of 3" in done.stderr
 
@@ -190,11 +230,6 @@ def test_a_stopped_script_ends_its_training_and_asks_for_a_requeue(bash: Bash, t
     assert done.returncode == 75 and (tmp_path / "t.log").read_text() == "saved\n"
 
 
-def test_several_machines_need_a_scheduler(bash: Bash) -> None:
-    done = bash("run_training 1 2 t.log true")
-    assert done.returncode == 2 and "--num_nodes 2 needs a scheduler" in done.stderr
-
-
 def test_keys_are_cut_into_parts_of_nearly_one_size(bash: Bash, tmp_path: Path) -> None:
     (tmp_path / "wav.scp").write_text("".join(f"{key} x\n" for key in "abcde"))
     assert bash("split_keys wav.scp 2 parts/k").stdout == "2\n"
@@ -208,6 +243,27 @@ def test_a_file_is_found_from_the_recipe_or_the_repository(bash: Bash, tmp_path:
     assert bash("find_file asr_config conf/a.yaml repository").stdout == "repository/conf/a.yaml\n"
     done = bash("x=$(find_file asr_config conf/b.yaml repository); echo not reached")
     assert done.returncode == 2 and "--asr_config conf/b.yaml: no such file in" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [
+        ("../../conf/an4/train.yaml", "train"),
+        ("../../conf/mini/train.yaml", "mini_train"),
+        ("conf/train.yaml", "train"),
+        ("conf/tuning/train.yaml", "train"),
+        ("/tmp/train.yaml", "train"),
+        ("../../conf/train.yaml", "train"),
+        ("nowhere/train.yaml", "train"),
+    ],
+)
+def test_experiments_are_named_as_espnet_does_unless_the_configuration_is_another_recipes(
+    bash: Bash, tmp_path: Path, config: str, name: str
+) -> None:
+    for folder in ("conf/an4", "conf/mini", "egs/an4/conf/tuning"):
+        (tmp_path / folder).mkdir(parents=True)
+    done = bash(f"repository=$PWD; cd egs/an4; name_of_config {config} $repository")
+    assert (done.stdout, done.stderr) == (f"{name}\n", "")
 
 
 def test_a_download_is_checked_and_a_complete_file_left_alone(bash: Bash, tmp_path: Path) -> None:

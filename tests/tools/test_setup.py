@@ -1,6 +1,7 @@
 """tools/setup.sh: what it says when it cannot go on, and that it is quick when all is there."""
 
 import os
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -10,10 +11,10 @@ import pytest
 SETUP = Path(__file__).parents[2] / "tools/setup.sh"
 
 
-def run_setup(*options, path=None):
+def run_setup(*options, path=None, script=SETUP):
     environment = os.environ | ({"PATH": path} if path else {})
     environment.pop("ESPNET_LARM_VENV", None)
-    return subprocess.run([SETUP, *options], env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run([script, *options], env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture
@@ -31,11 +32,45 @@ def fake_python(tmp_path):
     return python
 
 
-def test_python_that_will_not_do_is_refused_with_what_to_do(tmp_path):
-    done = run_setup("--python", "/bin/false", "--venv", str(tmp_path / "venv"))
+@pytest.mark.parametrize(
+    ("python", "message"),
+    [
+        ("nonsense", "--python nonsense: no such program"),
+        ("/bin/false", "--python /bin/false is no Python 3.10 or 3.11 with venv"),
+    ],
+)
+def test_python_that_will_not_do_is_refused_with_what_to_do(tmp_path, python, message):
+    done = run_setup("--python", python, "--venv", str(tmp_path / "venv"))
     assert done.returncode == 2
-    assert "/bin/false is a Python 3.10 or 3.11" in done.stderr
+    assert message in done.stderr
     assert "--python /path/to/python3.11" in done.stderr
+    assert not (tmp_path / "venv").exists()
+
+
+@pytest.mark.parametrize(("extras", "wrong"), [("typo", "typo"), ("mini,tset", "tset"), ("te.t", "te.t")])
+def test_unknown_extra_is_refused_with_the_allowed_ones_before_anything_is_made(tmp_path, fake_python, extras, wrong):
+    done = run_setup("--python", str(fake_python), "--venv", str(tmp_path / "venv"), "--extras", extras)
+    assert done.returncode == 2
+    assert f"--extras: {wrong} is not known; allowed: mini, test, dev" in done.stderr
+    assert not (tmp_path / "venv").exists()
+
+
+def test_no_extras_are_allowed(tmp_path, fake_python):
+    done = run_setup("--python", str(fake_python), "--venv", str(tmp_path / "venv"), "--extras", "")
+    assert done.returncode == 0, done.stderr
+
+
+def test_paths_may_hold_spaces(tmp_path, fake_python):
+    repository = tmp_path / "a clone"
+    (repository / "tools").mkdir(parents=True)
+    for name in ("setup.py", "tools/setup.sh"):
+        shutil.copy(SETUP.parents[1] / name, repository / name)
+    python = shutil.copy(fake_python, repository / "python3.11")
+    for _ in range(2):
+        done = run_setup("--python", python, "--extras", "mini", script=repository / "tools/setup.sh")
+        assert done.returncode == 0, done.stderr
+    assert (repository / ".venv/espnet_larm_setup.txt").is_file()
+    assert (tmp_path / "calls").read_text().endswith(f"--editable {repository}[mini]\n")
 
 
 def test_unknown_option_is_refused_with_the_allowed_ones():
