@@ -209,6 +209,22 @@ class Backbone(torch.nn.Module):
         return self
 
 
+def load_tokenizer(llm: str, revision: str | None = None) -> Any:
+    """The tokenizer of a folder, or of a model of the hub.
+
+    Args:
+        llm: Folder or hub id.
+        revision: Of the hub; the newest by default.
+
+    Raises:
+        FileNotFoundError: There is none, or it cannot be had.
+    """
+    try:
+        return transformers.AutoTokenizer.from_pretrained(llm, revision=revision)
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(_cannot_load(llm, error)) from error
+
+
 def attention(
     module: torch.nn.Module,  # noqa: ARG001  # HF's signature
     query: torch.Tensor,
