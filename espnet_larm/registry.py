@@ -54,7 +54,10 @@ class Survey(NamedTuple):
     broken: list[Broken]
 
 
-PLUGINS: tuple[Plugin, ...] = (Plugin("encoder", "larm", "espnet_larm.encoder.larm:LarmEncoder"),)
+PLUGINS: tuple[Plugin, ...] = (
+    Plugin("encoder", "larm", "espnet_larm.encoder.larm:LarmEncoder"),
+    Plugin("decoder", "speech_llm", "espnet_larm.decoder.speech_llm:SpeechLlmDecoder"),
+)
 
 
 def plugins() -> list[Plugin]:

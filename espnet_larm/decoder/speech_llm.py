@@ -1,0 +1,230 @@
+"""A causal LM as decoder of encoder frames: prefix, speech, suffix, text.
+
+The first token is predicted by the last position of the suffix: ESPnet's start symbol is a placeholder that is never
+embedded. A batch gives what each utterance gives alone, whatever its padding.
+Shapes: B utterances (rows), T frames, E encoder size, D model size of the LM, L text positions, V tokens.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from typeguard import typechecked
+
+from espnet2.asr.decoder.abs_decoder import AbsDecoder
+
+from espnet_larm.llm.adaptation import adapt
+from espnet_larm.llm.backbone import Backbone, load_tokenizer
+from espnet_larm.llm.projector import Projector
+from espnet_larm.llm.prompt import Packed, make_prompt, pack
+from espnet_larm.upstream import BatchScorerInterface
+
+
+class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
+    """Decodes speech with a causal LM of Hugging Face.
+
+    Args:
+        vocab_size: Tokens of the token list, as many as the LM's head has rows; ESPnet sets it.
+        encoder_output_size: E; ESPnet sets it.
+        llm: Folder or hub id of the LM and of its tokenizer.
+        llm_config: Instead of weights by name, a configuration to build random ones from, as config.json has it
+            (`model_type` at least); the tokenizer is then that of `tokenizer`.
+        tokenizer: Folder or hub id of the tokenizer; `llm` by default.
+        revision: Of `llm` on the hub; the newest by default.
+        dtype: Of the LM's weights, `float32`, `bfloat16` or `float16`; other parts have ESPnet's.
+        adaptation: `frozen`, `full` or `lora`: which of the LM's weights learn.
+        lora_conf: Options of peft's LoraConfig, such as `{r: 16}`.
+        projector: `linear`, `stack` or `conv`: from frames to embeddings.
+        projector_frames: Frames an embedding, 1 or more; 4 for frames of 40 ms makes 6 embeddings a second.
+        prefix: Text before the speech.
+        suffix: Text after it; by default the token that begins a text.
+        instruction: For chat models, instead of prefix and suffix: what is asked, put into the chat template.
+        activation_checkpointing: Recompute the LM's layers in the backward pass.
+
+    Raises:
+        ValueError: An option is out of its range, or the token list is not that of the LM.
+        FileNotFoundError: The LM or its tokenizer cannot be had.
+    """
+
+    @typechecked
+    def __init__(
+        self,
+        vocab_size: int,
+        encoder_output_size: int,
+        llm: str | None = None,
+        llm_config: dict[str, Any] | None = None,
+        tokenizer: str | None = None,
+        revision: str | None = None,
+        dtype: str = "float32",
+        adaptation: str = "frozen",
+        lora_conf: dict[str, Any] | None = None,
+        projector: str = "stack",
+        projector_frames: int = 4,
+        prefix: str = "",
+        suffix: str | None = None,
+        instruction: str | None = None,
+        activation_checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        if (llm is None) == (llm_config is None):
+            raise ValueError("decoder_conf: give llm (a folder or hub id) or llm_config (random weights), one of them.")
+        named_tokenizer = tokenizer or llm
+        if named_tokenizer is None:
+            raise ValueError("decoder_conf: llm_config needs tokenizer, a folder or hub id.")
+        if llm is not None:
+            self.backbone = Backbone.from_pretrained(llm, revision, dtype, activation_checkpointing)
+        else:
+            self.backbone = Backbone.from_config(llm_config or {}, dtype, activation_checkpointing)
+        if self.backbone.vocab_size != vocab_size:
+            raise ValueError(
+                f"the token list has {vocab_size} tokens, but the LM's head has {self.backbone.vocab_size} rows; make "
+                "the list from the LM's tokenizer, a token a row."
+            )
+        adapt(self.backbone, adaptation, lora_conf, is_named=llm is not None)
+        self.prompt = make_prompt(load_tokenizer(named_tokenizer, revision), prefix, suffix, instruction)
+        self.projector = Projector(projector, encoder_output_size, self.backbone.hidden_size, projector_frames)
+
+    def forward(
+        self, hs_pad: torch.Tensor, hlens: torch.Tensor, ys_in_pad: torch.Tensor, ys_in_lens: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Predict each token from those before it.
+
+        Args:
+            hs_pad: Encoder frames (B, T, E).
+            hlens: Valid frames (B,).
+            ys_in_pad: Start symbol and tokens (B, L), any token behind them.
+            ys_in_lens: Valid entries of ys_in_pad (B,), the start symbol counted.
+
+        Returns:
+            Logits (B, L, V), what is behind ys_in_lens meaning nothing; ys_in_lens.
+
+        Raises:
+            ValueError: Prompt and text are longer than the LM's context.
+        """
+        text_lens = ys_in_lens - 1
+        prompt = self._prompt_parts(hs_pad, hlens)
+        packed = pack([*prompt, (self.backbone.embed(ys_in_pad[:, 1:]), text_lens, False)])
+        hidden = self._run(packed)
+        starts = (packed.lens - text_lens.to(packed.lens.device) - 1).unsqueeze(1)
+        columns = starts + torch.arange(ys_in_pad.size(1), device=starts.device)
+        columns = columns.clamp(max=hidden.size(1) - 1).unsqueeze(-1).expand(-1, -1, hidden.size(2))
+        return self.backbone.logits(hidden.gather(1, columns)), ys_in_lens
+
+    def start(self, hs_pad: torch.Tensor, hlens: torch.Tensor) -> "SpeechTexts":
+        """Read the prompts of a batch; its texts can then be gone on with.
+
+        Args:
+            hs_pad: Encoder frames (B, T, E).
+            hlens: Valid frames (B,).
+
+        Raises:
+            ValueError: A prompt is longer than the LM's context.
+        """
+        return SpeechTexts(self.backbone, self.read_prompt(hs_pad, hlens))
+
+    def read_prompt(self, hs_pad: torch.Tensor, hlens: torch.Tensor) -> Packed:
+        """Embeddings of prefix, speech and suffix (B, N, D)."""
+        packed = pack(self._prompt_parts(hs_pad, hlens))
+        self._check_context(packed)
+        return packed
+
+    def score(self, y: torch.Tensor, state: Any, x: torch.Tensor) -> tuple[torch.Tensor, Any]:  # noqa: ARG002
+        """Log-probabilities (V,) of the next token of y (L,) for frames x (T, E), from the start: slow, for ESPnet."""
+        lens = torch.tensor([len(x)], device=x.device), torch.tensor([len(y)], device=x.device)
+        logits, _ = self(x.unsqueeze(0), lens[0], y.unsqueeze(0), lens[1])
+        return logits[0, -1].log_softmax(-1), None
+
+    def batch_score(
+        self, ys: torch.Tensor, states: list[Any], xs: torch.Tensor
+    ) -> tuple[torch.Tensor, list["Hypothesis"]]:
+        """Score the next tokens of hypotheses of one utterance, as ESPnet's BatchBeamSearch asks for it.
+
+        Args:
+            ys: Start symbol and tokens of each hypothesis (B, L).
+            states: What the call before returned for the hypotheses that each of these goes on; None at the start.
+            xs: The utterance's frames, repeated (B, T, E).
+
+        Returns:
+            Log-probabilities (B, V) and a state a hypothesis. The states of the call before are used up.
+        """
+        if states[0] is None:
+            lens = torch.tensor([xs.size(1)], device=xs.device)
+            texts = self.start(xs[:1], lens)
+            logits = texts.first_logits.expand(len(ys), -1)
+            return logits.log_softmax(-1), [Hypothesis(texts, 0)] * len(ys)
+        texts = states[0].texts
+        texts.select(torch.tensor([state.row for state in states]))
+        logits = texts.step(ys[:, -1:], torch.ones(len(ys), dtype=torch.long))[:, -1]
+        return logits.log_softmax(-1), [Hypothesis(texts, row) for row in range(len(ys))]
+
+    def _prompt_parts(self, hs_pad: torch.Tensor, hlens: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor, bool]]:
+        speech, speech_lens = self.projector(hs_pad, hlens)
+        before, after = (self._embed_all(tokens, hs_pad) for tokens in self.prompt)
+        return [before, (speech.to(before[0].dtype), speech_lens, True), after]
+
+    def _embed_all(self, tokens: Sequence[int], like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, bool]:
+        """The same tokens for each row."""
+        ids = torch.tensor(tokens, dtype=torch.long, device=like.device)
+        rows = self.backbone.embed(ids).expand(len(like), -1, -1)
+        return rows, torch.full((len(like),), len(tokens), device=like.device), False
+
+    def _run(self, packed: Packed) -> torch.Tensor:
+        """Hidden states (B, N, D) of whole rows, nothing remembered."""
+        self._check_context(packed)
+        positions = torch.arange(packed.embeddings.size(1), device=packed.lens.device).expand(len(packed.lens), -1)
+        hidden: torch.Tensor = self.backbone(packed.embeddings, positions, packed.lens, packed.speech)
+        return hidden
+
+    def _check_context(self, packed: Packed) -> None:
+        if packed.embeddings.size(1) > self.backbone.max_positions:
+            raise ValueError(
+                f"prompt, speech and text take {packed.embeddings.size(1)} positions, more than the "
+                f"{self.backbone.max_positions} of the LM's context; leave out longer audio (--max_wav_duration), or "
+                "take more projector_frames."
+            )
+
+
+class Hypothesis:
+    """A row of `SpeechTexts`, as ESPnet's search hands it around."""
+
+    def __init__(self, texts: "SpeechTexts", row: int) -> None:
+        self.texts = texts
+        self.row = row
+
+
+class SpeechTexts:
+    """Texts of a batch of utterances that the LM has begun; its `TextModel` for the searches.
+
+    Args:
+        backbone: The LM.
+        prompt: Of each utterance.
+    """
+
+    def __init__(self, backbone: Backbone, prompt: Packed) -> None:
+        self.backbone = backbone
+        self.cache = backbone.new_cache()
+        num_positions = prompt.embeddings.size(1)
+        positions = torch.arange(num_positions, device=prompt.lens.device).expand(len(prompt.lens), -1)
+        hidden = backbone(prompt.embeddings, positions, prompt.lens, prompt.speech, self.cache)
+        self.cache.seal()
+        last = (prompt.lens - 1).view(-1, 1, 1).expand(-1, -1, hidden.size(2))
+        self.first_logits: torch.Tensor = backbone.logits(hidden.gather(1, last)[:, 0])
+        # Positions are counted here and not by the cache, whose layers may hold fewer.
+        self.next_positions = prompt.lens.cpu()
+
+    def step(self, tokens: torch.Tensor, num_new: torch.Tensor) -> torch.Tensor:
+        """Go on with tokens (B, L), of which num_new (B,) are valid; the logits after each (B, L, V)."""
+        positions = self.next_positions.unsqueeze(1) + torch.arange(tokens.size(1))
+        hidden = self.backbone(self.backbone.embed(tokens), positions.to(tokens.device), num_new, cache=self.cache)
+        self.next_positions = self.next_positions + num_new
+        return self.backbone.logits(hidden)
+
+    def select(self, rows: torch.Tensor) -> None:
+        """Keep these rows (B',), in this order, some perhaps several times."""
+        self.cache.select(rows)
+        self.next_positions = self.next_positions[rows]
+
+    def give_back(self, num_tokens: torch.Tensor) -> None:
+        """Forget the last tokens (B,) of each row."""
+        self.next_positions = self.next_positions - num_tokens
+        self.cache.crop(self.cache.text_lens[0] - num_tokens)
