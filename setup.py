@@ -24,6 +24,8 @@ REQUIREMENTS = [
     "sentencepiece",
     "jiwer>=3.1",
     "packaging>=22",
+    # What ESPnet reads sizes such as `fs: 16k` with.
+    "humanfriendly>=8",
     "PyYAML>=6",
     "typeguard>=4",
     "matplotlib>=3.8",

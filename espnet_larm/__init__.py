@@ -23,7 +23,7 @@ def load(
     Args:
         source: A pack, also a stranger's: it is checked, and cannot run code; or a folder with `config.yaml`.
         device: `cpu`, `cuda` or `cuda:N`.
-        dtype: `float16`, `float32` or `float64`.
+        dtype: `bfloat16`, `float16`, `float32` or `float64`.
         asr_model_file: Weights in the folder; its only `*.ave.pth` by default.
 
     Raises:

@@ -10,6 +10,7 @@ import difflib
 import importlib
 import importlib.metadata
 import inspect
+import typing
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -146,6 +147,28 @@ def check_conf(kind: str, name: str | None, conf: dict[str, Any]) -> None:
             raise ValueError(f"{kind}_conf: {key} is not an option of {kind}: {name}. {_nearest(key, allowed)}")
 
 
+def find_wrong_type(kind: str, name: str | None, conf: dict[str, Any]) -> str | None:
+    """A sentence about the first value of `<kind>_conf` that is not of the type that its class wants."""
+    if name is None:
+        return None
+    hints = typing.get_type_hints(_class_choices()[kind].classes[name].__init__)
+    for key, value in conf.items():
+        wanted = hints.get(key, Any)
+        if not _is_of_type(value, wanted):
+            allowed = wanted.__name__ if isinstance(wanted, type) else str(wanted).replace("typing.", "")
+            return f"{kind}_conf: {key} is {value!r}; allowed: {allowed}."
+    return None
+
+
+def default_conf(kind: str, name: str | None) -> dict[str, Any]:
+    """The values that `<kind>_conf` need not name; none of a kind or name that is not known here."""
+    choices = _class_choices().get(kind)
+    if choices is None or name not in choices.classes:
+        return {}
+    parameters = inspect.signature(choices.classes[name]).parameters.values()
+    return {parameter.name: parameter.default for parameter in parameters if parameter.default is not parameter.empty}
+
+
 def checked_kinds() -> list[str]:
     """The kinds that `check_name` and `check_conf` know: ours, and ESPnet's others (specaug, normalize, ...)."""
     return list(_class_choices())
@@ -221,6 +244,17 @@ def _nearest(name: str, allowed: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, names, n=3)
     hint = f"Did you mean {' or '.join(near)}? " if near else ""
     return f"{hint}Allowed: {', '.join(names)}."
+
+
+def _is_of_type(value: Any, wanted: Any) -> bool:
+    # The doctor imports this file where nothing is installed yet.
+    from typeguard import TypeCheckError, check_type
+
+    try:
+        check_type(value, wanted)
+    except TypeCheckError:
+        return False
+    return True
 
 
 def _full_name(some_class: type) -> str:

@@ -4,12 +4,10 @@ The rest of the package imports these names from here, so that one file follows 
 """
 
 try:
-    from espnet.nets.pytorch_backend.nets_utils import make_pad_mask
     from espnet.nets.pytorch_backend.transformer.subsampling import TooShortUttError
     from espnet.nets.scorer_interface import BatchScorerInterface
 except ModuleNotFoundError:
-    from espnet2.legacy.nets.pytorch_backend.nets_utils import make_pad_mask
     from espnet2.legacy.nets.pytorch_backend.transformer.subsampling import TooShortUttError
     from espnet2.legacy.nets.scorer_interface import BatchScorerInterface
 
-__all__ = ["BatchScorerInterface", "TooShortUttError", "make_pad_mask"]
+__all__ = ["BatchScorerInterface", "TooShortUttError"]

@@ -17,7 +17,7 @@ LAYERS = (
     ("model", "decoder"),
     ("encoder", "frontend", "llm"),
     ("search", "pooling", "data", "scoring"),
-    ("upstream",),
+    ("upstream", "origin", "wording"),
 )
 RANKS = {name: rank for rank, row in enumerate(LAYERS) for name in row}
 # What only these files may import, with everything below it.

@@ -5,11 +5,12 @@
         --decoded decode_ctc_greedy_asr_model_latest/test --num_jobs 2 -- --ngpu 0
 
 What follows `--` goes to the recipe. The recipe's data must be prepared (its stages 1-10). Writes a folder a run, and
-`RESULTS.md` with `baselines.png`: word error rates with intervals, each row beside the reference row. A plan is
+`RESULTS.md` with `grid.png`: word error rates with intervals, each row beside the reference row. A plan is
 described in espnet_larm/grid/plan.py.
 """
 
 import argparse
+import contextlib
 import datetime as dt
 import logging
 import re
@@ -20,13 +21,12 @@ from pathlib import Path
 import torch
 
 from espnet_larm.bin._program import run_program
-from espnet_larm.bin.results import ROOT, commit, without_root
 from espnet_larm.data.kaldi_dir import read_table
 from espnet_larm.grid.comparing import RowResult, compare_rows, read_row
 from espnet_larm.grid.plan import Plan, Run, read_plan, runs_of
 from espnet_larm.grid.reporting import draw_grid, format_table
 from espnet_larm.grid.running import LOG, Outcome, Recipe, attempts, failures, is_done, run_grid, write_configs
-from espnet_larm.inference.machine import cpu_model
+from espnet_larm.origin import ROOT, commit, cpu_model, without_root
 from espnet_larm.scoring.bootstrap import NUM_RESAMPLES, group_utterances
 
 PICTURE = "grid.png"
@@ -54,6 +54,8 @@ def main(cmd: list[str] | None = None) -> int:
     args = get_parser().parse_args(cmd)
     if args.num_jobs < 1:
         raise ValueError(f"--num_jobs {args.num_jobs} must be at least 1.")
+    if not (args.ref_dir / "text").is_file():
+        raise FileNotFoundError(f"--ref_dir {args.ref_dir}: text is missing; run the recipe's stages 1-10 first.")
     args.exp_dir = args.exp_dir.resolve()
     plan = read_plan(args.plan, ROOT)
     status, failed = 0, []
@@ -81,13 +83,15 @@ def run_all(plan: Plan, args: argparse.Namespace) -> list[Outcome]:
     num_done = sum(is_done(args.exp_dir / run.name) for run in runs)
     logger.info("%d of %d runs are done.", num_done, len(runs))
     outcomes = []
-    for outcome in run_grid(plan, args.exp_dir, recipe, args.num_jobs):
-        outcomes.append(outcome)
-        num_done += outcome.status == 0
-        logger.info(
-            "%s ended with status %d after %.0f s; %d of %d runs are done.",
-            outcome.run.name, outcome.status, outcome.seconds, num_done, len(runs),
-        )  # fmt: skip
+    # Closed here, an interruption between two outcomes ends the running ones too.
+    with contextlib.closing(run_grid(plan, args.exp_dir, recipe, args.num_jobs)) as found:
+        for outcome in found:
+            outcomes.append(outcome)
+            num_done += outcome.status == 0
+            logger.info(
+                "%s ended with status %d after %.0f s; %d of %d runs are done.",
+                outcome.run.name, outcome.status, outcome.seconds, num_done, len(runs),
+            )  # fmt: skip
     return failures(outcomes)
 
 

@@ -18,11 +18,12 @@ from typing import Any
 
 from espnet_larm.bin._program import run_program
 from espnet_larm.data.kaldi_dir import read_table, write_tables
+from espnet_larm.scoring.experiment import read_out_number
 
 TABLES = ("text", "token", "token_int", "score")
 CTM = "ctm"
 BEST = "1best_recog"
-OF_ONE_DECODING = re.compile(r"(loop|layer)\d+|\d+best_recog")
+NBEST = re.compile(r"\d+best_recog")
 NOT_ADDED = ("peak_", "wall_")
 
 
@@ -45,7 +46,8 @@ def main(cmd: list[str] | None = None) -> int:
         write_tables(target, join_tables([job / name for job in args.input_dirs]))
         join_ctm([job / name for job in args.input_dirs], target)
     for path in args.output_dir.glob("*/"):
-        if OF_ONE_DECODING.fullmatch(path.name) and path.name not in folders:
+        is_of_one_decoding = NBEST.fullmatch(path.name) or read_out_number(path.name) is not None
+        if is_of_one_decoding and path.name not in folders:
             shutil.rmtree(path)
     statistics = [json.loads(path.read_text()) for job in args.input_dirs if (path := job / "stats.json").is_file()]
     if statistics:

@@ -8,27 +8,22 @@ configuration, command, seed, data, machine, date, versions) and `images/wer_by_
 
 import argparse
 import datetime as dt
-import importlib.metadata
-import platform
-import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 
-import espnet_larm
 from espnet_larm.bin._program import run_program
-from espnet_larm.inference.machine import describe_machine
+from espnet_larm.origin import commit, describe_machine, versions, without_root
 from espnet_larm.scoring.experiment import SetResult, find_results
 from espnet_larm.scoring.picture import draw_wer
 from espnet_larm.scoring.tables import format_tables
+from espnet_larm.train.journal import JOURNAL, Spent, read_journal
 
-ROOT = Path(espnet_larm.__file__).resolve().parents[1]
 PICTURE = "images/wer_by_loops.png"
-PACKAGES = ("espnet", "torch", "torchaudio")
 # What egs/utils/asr_parts.sh appends to the command in an experiment's run.sh.
 RESUME_OPTIONS = '--stage train --stop_stage upload "$@"'
 
@@ -75,15 +70,12 @@ def read_config(path: Path) -> dict[str, Any]:
 def describe(exp_dir: Path, config: Mapping[str, Any], results: Sequence[SetResult]) -> Iterator[tuple[str, str]]:
     """What the numbers came from: (name, text)."""
     yield "date", f"{dt.datetime.now(dt.timezone.utc):%Y-%m-%d %H:%M} UTC"
-    yield "commit", commit()
-    packages = [f"{name} {importlib.metadata.version(name)}" for name in PACKAGES]
-    yield (
-        "versions",
-        ", ".join([f"espnet_larm {espnet_larm.__version__}", *packages, f"python {platform.python_version()}"]),
-    )
+    yield "commit of scoring", commit()
+    yield "versions of scoring", join(versions())
     yield "configuration", without_root(str(config.get("config") or "not recorded"))
     yield "command", command(exp_dir)
     yield "seed", str(config.get("seed", "not recorded"))
+    yield from describe_training(read_journal(exp_dir / JOURNAL))
     for name in ("train", "valid"):
         paths = [path for path, *_ in config.get(f"{name}_data_path_and_name_and_type") or []]
         yield f"{name} data", describe_data(paths)
@@ -92,15 +84,39 @@ def describe(exp_dir: Path, config: Mapping[str, Any], results: Sequence[SetResu
         yield f"decoding of {result.tag}/{result.name}", describe_decoding(result.stats)
 
 
-def commit() -> str:
-    """Of the repository that the package lies in, `-dirty` if tracked files were changed."""
-    outputs = []
-    for words in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "--untracked-files=no"]):
-        done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            return f"none (espnet_larm {espnet_larm.__version__} outside a repository)"
-        outputs.append(done.stdout.strip())
-    return outputs[0] + ("-dirty" if outputs[1] else "")
+def describe_training(spent: Spent | None) -> Iterator[tuple[str, str]]:
+    """Time, sessions, machines and commits of the training, which need not be those of scoring."""
+    if spent is None:
+        yield "training", "not recorded"
+        return
+    sessions = count(len(spent.starts), "session")
+    if spent.starts[1:]:
+        sessions += f", resumed {count(len(spent.starts) - 1, 'time')}"
+    epochs = f"{count(len(spent.epochs), 'epoch')} in {duration(spent.seconds)}"
+    yield "training", f"{epochs}; {sessions}; began {spent.starts[0]['time']}"
+    yield "commits of training", all_of(start["commit"] for start in spent.starts)
+    yield "versions of training", all_of(join(start["versions"]) for start in spent.starts)
+    machines = (f"{join(start['machine'])}, processes {start['num_processes']}" for start in spent.starts)
+    yield "machines of training", all_of(machines)
+
+
+def count(number: int, name: str) -> str:
+    """`1 epoch`, `2 epochs`."""
+    return f"{number} {name}{'' if number == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """For people: `59 s`, `12 min 5 s` or `3 h 20 min`."""
+    minutes, rest = divmod(round(seconds), 60)
+    if not minutes:
+        return f"{rest} s"
+    hours, minutes_left = divmod(minutes, 60)
+    return f"{hours} h {minutes_left} min" if hours else f"{minutes} min {rest} s"
+
+
+def all_of(texts: Iterable[str]) -> str:
+    """Those that differ, in their order."""
+    return "; ".join(dict.fromkeys(texts))
 
 
 def command(exp_dir: Path) -> str:
@@ -139,11 +155,6 @@ def describe_decoding(stats: Mapping[str, Any]) -> str:
 def join(machine: Mapping[str, str]) -> str:
     """`cpu AMD EPYC, cores 2, ...`."""
     return ", ".join(f"{name} {value}" for name, value in machine.items())
-
-
-def without_root(text: str) -> str:
-    """Paths below the repository, named from its root."""
-    return text.replace(f"{ROOT}/", "")
 
 
 if __name__ == "__main__":

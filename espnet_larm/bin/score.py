@@ -24,8 +24,9 @@ from espnet_larm.scoring.alignment import split_characters, split_words
 from espnet_larm.scoring.bootstrap import MIN_SPEAKERS, Grouping, group_utterances
 from espnet_larm.scoring.experiment import read_out_folders
 from espnet_larm.scoring.sclite import format_result
-from espnet_larm.scoring.scores import Difference, Scores, as_json, compare, name_some, score
+from espnet_larm.scoring.scores import Difference, Scores, as_json, compare, score
 from espnet_larm.scoring.tokens import token_splitter
+from espnet_larm.wording import name_some
 
 # The folder itself, with the text of the last read-out.
 LAST = "last"

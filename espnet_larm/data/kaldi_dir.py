@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from espnet_larm.wording import name_some
+
 
 class Utterance(NamedTuple):
     """One line of each file of a data folder.
@@ -25,18 +27,24 @@ class Utterance(NamedTuple):
 
 
 def read_table(path: Path) -> dict[str, str]:
-    """Read `key value...` lines; the value may be empty.
+    """Read `key value...` lines, separated by any white space as in Kaldi and ESPnet; the value may be empty.
 
     Raises:
         FileNotFoundError: No such file.
-        ValueError: A line is blank, or its key was there before.
+        ValueError: A line is blank, or its key was there before, or the file begins with a byte order mark.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; run the stage that makes it, or add the file.")
     table: dict[str, str] = {}
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
-            key, _, value = line.strip().partition(" ")
+            if number == 1 and line.startswith("\ufeff"):
+                # ESPnet, which reads these files too, would take it for a part of the id.
+                raise ValueError(
+                    f"{path}:1: the file begins with a byte order mark (U+FEFF); cut it off: "
+                    rf"sed -i '1s/^\xEF\xBB\xBF//' {path}"
+                )
+            key, value = [*line.split(None, 1), "", ""][:2]
             if not key:
                 raise ValueError(f"{path}:{number}: the line is blank; remove it.")
             if key in table:
@@ -112,11 +120,14 @@ def _check_same_keys(folder: Path, tables: Mapping[str, Mapping[str, str]]) -> N
     wanted = tables["wav.scp"].keys()
     for name, table in tables.items():
         if missing := sorted(wanted - table.keys()):
-            raise ValueError(f"{folder}/{name} lacks {_some(missing)} of wav.scp there; add the lines, or drop those.")
+            raise ValueError(
+                f"{folder}/{name} lacks {name_some(missing)} of wav.scp there; add the lines, or drop those."
+            )
         if extra := sorted(table.keys() - wanted):
             number = list(table).index(extra[0]) + 1
             raise ValueError(
-                f"{folder}/{name}:{number}: {_some(extra)} not in {folder}/wav.scp; add the audio or drop the lines."
+                f"{folder}/{name}:{number}: {name_some(extra)} not in {folder}/wav.scp; "
+                "add the audio or drop the lines."
             )
 
 
@@ -137,9 +148,3 @@ def _check_ids(folder: Path, utterances: list[Utterance]) -> None:
         if utterance.id in seen:
             raise ValueError(f"{folder}: two utterances are called {utterance.id}; ids must be unique.")
         seen.add(utterance.id)
-
-
-def _some(keys: list[str]) -> str:
-    """The first three keys, and how many more."""
-    more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-    return ", ".join(keys[:3]) + more

@@ -34,15 +34,15 @@ logger = logging.getLogger(__name__)
 
 
 class ReadOut(NamedTuple):
-    """What a checkpoint loop gives to the CTC head.
+    """An input of the CTC head.
 
     Attributes:
-        loop: Its number, 1 for the first.
-        hs_pad: The stack's output (B, T, D).
+        number: Of the checkpoint loop (of the layer, in an encoder without loops), 1 for the first.
+        hs_pad: (B, T, D).
         hlens: Valid frames (B,).
     """
 
-    loop: int
+    number: int
     hs_pad: torch.Tensor
     hlens: torch.Tensor
 
@@ -217,7 +217,7 @@ model_conf:
         *others, last = self.read_outs(xs_pad, ilens, ctc, self.num_loops if self.training else None)
         if not others:
             return last.hs_pad, last.hlens, None
-        return (last.hs_pad, [(other.loop, other.hs_pad) for other in others]), last.hlens, None
+        return (last.hs_pad, [(other.number, other.hs_pad) for other in others]), last.hlens, None
 
     def read_outs(
         self, xs_pad: torch.Tensor, ilens: torch.Tensor, ctc: CTC | None, num_loops: int | None = None

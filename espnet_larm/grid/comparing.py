@@ -91,11 +91,19 @@ def read_row(
 
     Returns:
         None if no run is done.
+
+    Raises:
+        FileNotFoundError: A finished run has no such text.
     """
     seeds = tuple(seed for seed in row.seeds if is_done(exp_dir / Run(row.name, seed).name))
     if not seeds:
         return None
     folders = [exp_dir / Run(row.name, seed).name for seed in seeds]
+    for folder in folders:
+        if not (folder / decoded / "text").is_file():
+            raise FileNotFoundError(
+                f"{folder / decoded}/text is missing: --decoded {decoded} is not <inference tag>/<set> of the recipe."
+            )
     names = [*read_out_folders(folders[0] / decoded), LAST]
     read_outs = {}
     for name in names:

@@ -11,6 +11,7 @@
 then starts empty.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ import yaml
 
 PLAN_KEYS = ("config", "schedule", "reference", "rows")
 ROW_KEYS = ("title", "seeds", "options")
+ROW_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
 class Row(NamedTuple):
@@ -74,17 +76,16 @@ def read_plan(path: Path, root: Path) -> Plan:
         root: What its `config` is relative to.
 
     Raises:
-        ValueError: A key is missing or unknown, a row has no seeds, or the reference is no row.
+        ValueError: A key is missing or unknown, a value is of the wrong kind, or the reference is no row.
     """
-    plan = yaml.safe_load(path.read_text(encoding="utf-8"))
+    plan = _read_yaml(path)
     if not isinstance(plan, dict) or not isinstance(plan.get("rows"), dict) or not plan["rows"]:
         raise ValueError(f"{path}: `rows` is missing or empty; name at least one row.")
     _check_keys(f"{path}", plan, PLAN_KEYS, required=("config", "rows"))
-    config = yaml.safe_load((root / plan["config"]).read_text(encoding="utf-8"))
-    shared = merge(config, plan.get("schedule") or {})
-    rows = tuple(_read_row(f"{path}: rows: {name}", str(name), row or {}, shared) for name, row in plan["rows"].items())
-    reference = plan.get("reference", rows[0].name)
-    if reference not in plan["rows"]:
+    shared = merge(_read_yaml(root / str(plan["config"])), _options(f"{path}: schedule", plan.get("schedule")))
+    rows = tuple(_read_row(f"{path}: rows: {name}", str(name), row, shared) for name, row in plan["rows"].items())
+    reference = str(plan.get("reference", rows[0].name))
+    if reference not in [row.name for row in rows]:
         raise ValueError(f"{path}: reference is {reference}; allowed: {', '.join(row.name for row in rows)}.")
     return Plan(reference, rows)
 
@@ -105,12 +106,33 @@ def runs_of(plan: Plan) -> list[Run]:
     return [Run(row.name, row.seeds[index]) for index in range(most) for row in plan.rows if index < len(row.seeds)]
 
 
-def _read_row(where: str, name: str, row: Mapping[str, Any], shared: Mapping[str, Any]) -> Row:
+def _read_yaml(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is no YAML: {error}") from error
+
+
+def _read_row(where: str, name: str, row: Any, shared: Mapping[str, Any]) -> Row:
+    row = {} if row is None else row
+    if not isinstance(row, Mapping):
+        raise ValueError(f"{where} is {row}; allowed: {', '.join(ROW_KEYS)} with their values.")
+    if ROW_NAME.fullmatch(name) is None:
+        raise ValueError(f"{where}: {name} names folders; allowed: letters, digits, '_', '.' and '-'.")
     _check_keys(where, row, ROW_KEYS, required=("seeds",))
     seeds = row["seeds"]
-    if not isinstance(seeds, list) or not seeds or not all(isinstance(seed, int) for seed in seeds):
-        raise ValueError(f"{where}: seeds is {seeds}; allowed: a list of whole numbers, such as [0, 1, 2].")
-    return Row(name, str(row.get("title", name)), tuple(seeds), merge(shared, row.get("options") or {}))
+    is_list = isinstance(seeds, list) and seeds and all(type(seed) is int for seed in seeds)
+    # Two trainings of one seed would write into one folder.
+    if not is_list or len(set(seeds)) < len(seeds):
+        raise ValueError(f"{where}: seeds is {seeds}; allowed: a list of different whole numbers, such as [0, 1, 2].")
+    options = _options(f"{where}: options", row.get("options"))
+    return Row(name, str(row.get("title", name)), tuple(seeds), merge(shared, options))
+
+
+def _options(where: str, found: Any) -> Mapping[str, Any]:
+    if found is not None and not isinstance(found, Mapping):
+        raise ValueError(f"{where} is {found}; allowed: options with their values.")
+    return found or {}
 
 
 def _check_keys(where: str, found: Mapping[str, Any], allowed: tuple[str, ...], required: tuple[str, ...]) -> None:

@@ -67,9 +67,9 @@ def draw_grid(results: Sequence[RowResult], reference: str, path: Path) -> None:
         low, high = row_interval(result.last, stream, NUM_RESAMPLES)
         mean = result.last.mean
         color = "C0" if result.row.name == reference else "0.35"
-        axes.errorbar(
-            mean, stream, xerr=[[mean - low], [high - mean]], marker="|", markersize=13, color=color, capsize=3
-        )
+        # Of few seeds and groups, the mean may lie outside of the resamples' middle.
+        bars = [[max(0.0, mean - low)], [max(0.0, high - mean)]]
+        axes.errorbar(mean, stream, xerr=bars, marker="|", markersize=13, color=color, capsize=3)
         if len(result.last.seeds) > 1:
             axes.plot(result.last.by_seed, [stream] * len(result.last.seeds), "o", markersize=4, color=color, alpha=0.5)
         if result.row.name == reference:

@@ -4,17 +4,18 @@ A run is done when its recipe ended with status 0 after training, decoding and s
 so. One that was interrupted is given to the recipe again, which resumes its training.
 """
 
+import contextlib
 import datetime as dt
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import yaml
 
@@ -61,18 +62,24 @@ def write_configs(plan: Plan, exp_dir: Path) -> None:
     """
     folder = exp_dir / "conf"
     folder.mkdir(parents=True, exist_ok=True)
-    for row in plan.rows:
-        path = folder / f"{row.name}.yaml"
-        text = yaml.safe_dump(row.config, sort_keys=False)
-        begun = [
-            name for seed in row.seeds if (name := Run(row.name, seed).name) and (exp_dir / name / STATE).is_file()
-        ]
-        if begun and path.is_file() and path.read_text(encoding="utf-8") != text:
+    texts = {folder / f"{row.name}.yaml": yaml.safe_dump(row.config, sort_keys=False) for row in plan.rows}
+    # Those that are as they were are left alone: a recipe may be reading them.
+    changed = {
+        path: text for path, text in texts.items() if not path.is_file() or path.read_text(encoding="utf-8") != text
+    }
+    for row, path in zip(plan.rows, texts, strict=True):
+        names = [Run(row.name, seed).name for seed in row.seeds]
+        # A first attempt that has not ended yet has only its log.
+        begun = [name for name in names if (exp_dir / name / STATE).is_file() or (exp_dir / name / LOG).is_file()]
+        if begun and path in changed and path.is_file():
             raise ValueError(
                 f"{exp_dir / begun[0]} was begun with another configuration than the plan now has for {row.name}; "
                 f"remove {', '.join(begun)} in {exp_dir}, or name another --exp_dir."
             )
-        path.write_text(text, encoding="utf-8")
+    for path, text in changed.items():
+        part = path.with_name(f".{path.name}.part")
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
 
 
 def is_done(folder: Path) -> bool:
@@ -87,7 +94,7 @@ def attempts(folder: Path) -> list[dict[str, Any]]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
 
 
-def run_grid(plan: Plan, exp_dir: Path, recipe: Recipe, num_jobs: int) -> Iterator[Outcome]:
+def run_grid(plan: Plan, exp_dir: Path, recipe: Recipe, num_jobs: int) -> Generator[Outcome, None, None]:
     """Run what is not done; a run that fails does not stop the others.
 
     Args:
@@ -100,6 +107,7 @@ def run_grid(plan: Plan, exp_dir: Path, recipe: Recipe, num_jobs: int) -> Iterat
         Each attempt as it ends.
 
     Raises:
+        ValueError: A run is still at work, started by another grid.
         KeyboardInterrupt: By SIGINT or SIGTERM, after the running ones have saved and ended.
     """
     waiting = deque(run for run in runs_of(plan) if not is_done(exp_dir / run.name))
@@ -137,6 +145,7 @@ class _Attempt:
             *("--asr_args", f"--seed {run.seed}", *recipe.options),
         ]
         with (self.folder / LOG).open("ab") as log:
+            self._lock(log)
             # A session of its own: a Ctrl-C comes once, passed on by run_grid, and not from the terminal as well.
             self.process = subprocess.Popen(
                 command,
@@ -147,6 +156,19 @@ class _Attempt:
                 start_new_session=True,
             )
         self.stamp["threads"] = threads
+
+    def _lock(self, log: BinaryIO) -> None:
+        """Hold the log as long as any process of the recipe writes into it, also beyond a kill of the grid."""
+        try:
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(
+                f"{self.run.name} is still at work: a process holds {self.folder / LOG}, which `fuser` names; "
+                "wait for it or end it, then call the grid again."
+            ) from error
+        except OSError:
+            # A file system without locks.
+            return
 
     def finish(self) -> Outcome:
         """Record an attempt that has ended."""
@@ -163,7 +185,7 @@ class _Attempt:
         return Outcome(self.run, self.process.returncode, seconds)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
     """A SIGTERM ends the grid as a Ctrl-C does: the runs are told, and what they have saved stays."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)

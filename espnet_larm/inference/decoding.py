@@ -9,9 +9,11 @@ from espnet_larm.inference.audio import AudioTable
 from espnet_larm.inference.batching import batches_by_length
 from espnet_larm.inference.cutting import Cutting
 from espnet_larm.inference.long_audio import transcribe_blocks
-from espnet_larm.inference.machine import describe_machine, peak_memory_bytes
-from espnet_larm.inference.recognizer import GREEDY, Cost, Recognizer, Search, Transcript
+from espnet_larm.inference.machine import peak_memory_bytes
+from espnet_larm.inference.recognizer import Recognizer
+from espnet_larm.inference.transcripts import GREEDY, Cost, Search, Transcript
 from espnet_larm.inference.writer import HypothesisWriter
+from espnet_larm.origin import describe_machine
 
 logger = logging.getLogger(__name__)
 

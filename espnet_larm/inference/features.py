@@ -2,6 +2,8 @@
 
 ESPnet's STFT reflect-pads the batch, so that the last frames of a shorter utterance differ from the same utterance
 alone by up to 9 nats. Here a batch holds exactly what each utterance gives alone.
+In half precision features are computed in float32 and then rounded: float16 has no number near the floor of 1e-10 that
+ESPnet puts under a mel band, so that the logarithm of silence would be minus infinity.
 Shapes: B utterances, N samples, T frames, F features.
 """
 
@@ -21,24 +23,30 @@ def min_num_samples(model: ESPnetASRModel) -> int:
     return stft.n_fft // 2 + 1 if stft.center else stft.n_fft
 
 
+def feature_dtype(dtype: torch.dtype) -> torch.dtype:
+    """In which features are computed for a model of this type."""
+    return torch.promote_types(dtype, torch.float32)
+
+
 def extract_features(model: ESPnetASRModel, waveform: torch.Tensor) -> torch.Tensor:
     """Front end and normalisation of one utterance.
 
     Args:
         model: In eval mode.
-        waveform: Samples (N,), at least `min_num_samples`, on the model's device and of its dtype.
+        waveform: Samples (N,), at least `min_num_samples`, on the model's device.
 
     Returns:
-        (T, F); (N,) for a model without front end.
+        (T, F) of the encoder's type; (N,) for a model without front end.
     """
-    xs = waveform.unsqueeze(0)
+    dtype = next(model.encoder.parameters()).dtype
+    xs = waveform.unsqueeze(0).to(feature_dtype(dtype))
     lens = torch.tensor([xs.size(1)], device=xs.device)
     if model.frontend is not None:
         xs, lens = model.frontend(xs, lens)
     if model.normalize is not None:
         # ESPnet's normalisations write into their argument.
         xs, lens = model.normalize(xs if model.frontend is not None else xs.clone(), lens)
-    return xs[0, : int(lens)]
+    return xs[0, : int(lens)].to(dtype)
 
 
 def pad_features(features: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:

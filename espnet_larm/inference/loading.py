@@ -14,10 +14,10 @@ import yaml
 
 from espnet2.asr.espnet_model import ESPnetASRModel
 
+from espnet_larm.inference.features import feature_dtype
 from espnet_larm.packs.options import file_options, locate, set_option
 from espnet_larm.tasks.asr import LarmASRTask
-
-NUM_SHOWN = 5
+from espnet_larm.wording import name_some
 
 
 class LoadedModel(NamedTuple):
@@ -34,7 +34,7 @@ def load_model(config_file: Path, model_file: Path, device: str, dtype: torch.dt
         config_file: The experiment's `config.yaml`.
         model_file: Weights by name, as ESPnet saves them.
         device: `cpu`, `cuda`, `cuda:N`.
-        dtype: Of weights and activations.
+        dtype: Of weights and activations; the front end's is float32 at least.
 
     Raises:
         FileNotFoundError: One of the files is missing.
@@ -43,7 +43,9 @@ def load_model(config_file: Path, model_file: Path, device: str, dtype: torch.dt
     args = read_config(config_file)
     model = LarmASRTask.build_model(args)
     load_weights(model, model_file)
-    return LoadedModel(model.to(device=device, dtype=dtype).eval(), args)
+    for name, child in model.named_children():
+        child.to(feature_dtype(dtype) if name in ("frontend", "normalize") else dtype)
+    return LoadedModel(model.to(device).eval(), args)
 
 
 def read_config(config_file: Path) -> argparse.Namespace:
@@ -110,8 +112,4 @@ def _differences(wanted: Mapping[str, torch.Tensor], found: Mapping[str, torch.T
         if name in found and getattr(found[name], "shape", None) != wanted[name].shape
     ]
     kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped))
-    return [f"{len(names)} {kind} ({_some(names)})" for kind, names in kinds if names]
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:NUM_SHOWN]) + (", ..." if len(names) > NUM_SHOWN else "")
+    return [f"{len(names)} {kind} ({name_some(names)})" for kind, names in kinds if names]

@@ -11,7 +11,8 @@ import numpy as np
 from espnet_larm.inference.cutting import Cutting, Piece, cut
 from espnet_larm.inference.joining import join
 from espnet_larm.inference.machine import keep_memory_flat
-from espnet_larm.inference.recognizer import GREEDY, Cost, Hypothesis, Recognizer, Search, Transcript
+from espnet_larm.inference.recognizer import Recognizer
+from espnet_larm.inference.transcripts import GREEDY, Cost, Hypothesis, Search, Transcript
 from espnet_larm.inference.words import SPACE, Word
 
 # Padded audio of the pieces that are recognised together.

@@ -1,39 +1,14 @@
-"""What a program runs on, and how much memory it took."""
+"""How much memory a program took, and how it gives memory back."""
 
 import ctypes
-import os
 import platform
 import resource
-from pathlib import Path
 
 import torch
 
 # glibc's malloc.h.
 M_MMAP_THRESHOLD = -3
 LARGE_BYTES = 2**20
-
-
-def describe_machine(device: torch.device) -> dict[str, str]:
-    """Processor, its cores and threads in use, and the GPU if there is one in use."""
-    described = {
-        "cpu": cpu_model(),
-        "cores": str(os.cpu_count()),
-        "threads": str(torch.get_num_threads()),
-    }
-    if device.type == "cuda":
-        described["gpu"] = torch.cuda.get_device_name(device)
-    return described
-
-
-def cpu_model() -> str:
-    """The processor's name."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == "model name":
-                return value.strip()
-    return platform.processor() or platform.machine()
 
 
 def peak_memory_bytes(device: torch.device) -> int:

@@ -28,7 +28,7 @@ def load(
     Args:
         source: A pack (a file), or a folder with `config.yaml`.
         device: `cpu`, `cuda` or `cuda:N`.
-        dtype: `float16`, `float32` or `float64`.
+        dtype: `bfloat16`, `float16`, `float32` or `float64`.
         asr_model_file: Weights in the folder; its only `*.ave.pth` by default.
 
     Raises:

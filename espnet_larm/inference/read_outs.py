@@ -5,7 +5,6 @@ Shapes: B utterances, T frames, F features, D model size.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import torch
 
@@ -13,24 +12,11 @@ from espnet2.asr.encoder.abs_encoder import AbsEncoder
 from espnet2.asr.espnet_model import ESPnetASRModel
 from espnet2.asr.preencoder.linear import LinearProjection
 
+from espnet_larm.encoder.larm import ReadOut
 from espnet_larm.inference.words import FrameTimes
 
 # Divisible by 2, 3, 4, 6 and 8.
 MEASURED_FRAMES = 240
-
-
-class ReadOut(NamedTuple):
-    """An input of the CTC head.
-
-    Attributes:
-        number: Of the loop or layer, 1 for the first.
-        hs_pad: (B, T, D).
-        hlens: Valid frames (B,).
-    """
-
-    number: int
-    hs_pad: torch.Tensor
-    hlens: torch.Tensor
 
 
 def has_loops(encoder: AbsEncoder) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
-from espnet_larm.inference.recognizer import Hypothesis, Transcript
+from espnet_larm.inference.transcripts import Hypothesis, Transcript
 from espnet_larm.inference.words import format_ctm
 
 FILES = ("text", "token", "token_int", "score")

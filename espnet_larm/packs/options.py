@@ -15,8 +15,9 @@ from espnet_larm import registry
 
 Config = dict[str, Any]
 
-# Options whose value is a file that the model cannot do without.
-FILE_OPTIONS = (("normalize_conf", "stats_file"), ("bpemodel",), ("non_linguistic_symbols",))
+# Options whose value is a file that the model cannot do without. ESPnet writes the tokens into config.yaml, others
+# may name their file.
+FILE_OPTIONS = (("normalize_conf", "stats_file"), ("bpemodel",), ("non_linguistic_symbols",), ("token_list",))
 # Options that say where things lay on the training machine, of no use elsewhere.
 PLACES = (
     "config", "output_dir", "train_shape_file", "valid_shape_file", "train_data_path_and_name_and_type",
@@ -169,5 +170,6 @@ def locate(value: str, near: Path) -> Path:
         if (base / value).is_file():
             return (base / value).resolve()
     raise FileNotFoundError(
-        f"{value} is missing (config.yaml in {near} names it); sought from the working folder, and from there upwards."
+        f"{value} is missing (config.yaml in {near} names it); sought from {Path.cwd()} (the working folder) and from "
+        f"{near} upwards."
     )

@@ -28,10 +28,6 @@ class Interval(NamedTuple):
     low: float
     high: float
 
-    def contains(self, value: float) -> bool:
-        """Whether the value is not outside."""
-        return self.low <= value <= self.high
-
 
 class Grouping(NamedTuple):
     """Which utterances are drawn together.

@@ -13,12 +13,12 @@ class ReadOutResult(NamedTuple):
     """The scores and the cost of one read-out of one set.
 
     Attributes:
-        number: Of the loop or layer; 0 if it is not known.
+        number: Of the loop or layer; None of the only text that a decoding without read-outs gave, its last one.
         scores: `scores.json` by measure.
         seconds: Compute, None if it was not measured.
     """
 
-    number: int
+    number: int | None
     scores: dict[str, dict[str, Any]]
     seconds: float | None
 
@@ -50,8 +50,14 @@ class SetResult(NamedTuple):
 
 def read_out_folders(folder: Path) -> dict[str, Path]:
     """`loop2/`, `loop4/`, ... (or `layer6/`, ...) of a decoded set, in order of the numbers."""
-    found = [(int(match[2]), path) for path in folder.glob("*/") if (match := READ_OUT.fullmatch(path.name))]
+    found = [(number, path) for path in folder.glob("*/") if (number := read_out_number(path.name)) is not None]
     return {path.name: path for _, path in sorted(found)}
+
+
+def read_out_number(name: str) -> int | None:
+    """The k of `loop<k>` or `layer<k>`; None of any other folder."""
+    match = READ_OUT.fullmatch(name)
+    return int(match[2]) if match else None
 
 
 def find_results(exp_dir: Path) -> list[SetResult]:
@@ -72,11 +78,11 @@ def _read_set(folder: Path) -> SetResult:
     last = _read_scores(folder)
     read_outs = []
     for name, path in read_out_folders(folder).items():
-        number = int(name.removeprefix("loop").removeprefix("layer"))
+        number = read_out_number(name)
         read_outs.append(ReadOutResult(number, _read_scores(path), _seconds(costs, number)))
     if not read_outs:
-        number = max((int(key) for key in costs), default=0)
-        read_outs = [ReadOutResult(number, last, _seconds(costs, number))]
+        only = max(map(int, costs), default=None)
+        read_outs = [ReadOutResult(only, last, _seconds(costs, only))]
     differences = {measure: scores.get("differences", []) for measure, scores in last.items()}
     return SetResult(folder.parent.name, folder.name, stats.get("unit", "loop"), read_outs, stats, differences)
 
@@ -90,5 +96,5 @@ def _read_json(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def _seconds(costs: dict[str, Any], number: int) -> float | None:
+def _seconds(costs: dict[str, Any], number: int | None) -> float | None:
     return costs.get(str(number), {}).get("seconds")

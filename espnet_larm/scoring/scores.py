@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from espnet_larm.scoring.alignment import Alignment, Counts, add_counts, align
 from espnet_larm.scoring.bootstrap import NUM_RESAMPLES, SEED, Floats, Grouping, Interval, interval, resample_rates
+from espnet_larm.wording import name_some
 
 
 class Scores(NamedTuple):
@@ -125,9 +126,3 @@ def as_json(unit: str, scores: Scores, missing: Sequence[str], differences: Sequ
 def number(value: float) -> float | None:
     """As JSON has it: rounded, and None for what is not defined."""
     return None if math.isnan(value) else round(value, 4)
-
-
-def name_some(names: Sequence[str], limit: int = 5) -> str:
-    """The first few, and how many more."""
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more

@@ -31,6 +31,13 @@ def real_time_factor(result: SetResult, read_out: ReadOutResult) -> float | None
     return read_out.seconds / result.audio_seconds
 
 
+def read_out_name(unit: str, number: int | None) -> str:
+    """`2`, `layer 2`, or `last` where the number is not known."""
+    if number is None:
+        return "last"
+    return str(number) if unit == "loop" else f"{unit} {number}"
+
+
 def _row(result: SetResult, read_out: ReadOutResult, measure: str) -> list[str]:
     scores = read_out.scores[measure]
     units = scores["units"]
@@ -39,7 +46,7 @@ def _row(result: SetResult, read_out: ReadOutResult, measure: str) -> list[str]:
     factor = real_time_factor(result, read_out)
     return [
         f"{result.tag}/{result.name}",
-        (str(read_out.number) if result.unit == "loop" else f"{result.unit} {read_out.number}") or "-",
+        read_out_name(result.unit, read_out.number),
         str(scores["sentences"]),
         str(units),
         *rates,

@@ -19,9 +19,12 @@ from espnet2.asr.espnet_model import ESPnetASRModel
 from espnet2.tasks.asr import ASRTask
 
 from espnet_larm import registry
+from espnet_larm.tasks.refusals import check_gpus, ends_with_a_sentence, take_null_for_nothing, traced_to_options
 from espnet_larm.train import deterministic
+from espnet_larm.train.init_param import check_init_params
 from espnet_larm.train.optimizers import leave_frozen_out
-from espnet_larm.train.stopping import REQUEUE_STATUS, sigterm_goes_to_workers
+from espnet_larm.train.resumption import check_same_training
+from espnet_larm.train.stopping import sigterm_goes_to_workers
 from espnet_larm.train.trainer import LarmTrainer
 
 logger = logging.getLogger(__name__)
@@ -39,21 +42,33 @@ class LarmASRTask(ASRTask):
 
     @classmethod
     def main(cls, args: argparse.Namespace | None = None, cmd: Sequence[str] | None = None) -> None:
-        """ESPnet's main; with a process a GPU, signals and the status that asks for a requeue pass through it."""
-        with sigterm_goes_to_workers():
+        """ESPnet's main; with a process a GPU, signals and the exit status pass through it.
+
+        Raises:
+            SystemExit: An option is wrong, or a training process ended so.
+        """
+        args = cls.get_parser().parse_args(cmd) if args is None else args
+        with sigterm_goes_to_workers(), ends_with_a_sentence():
+            check_gpus(args.ngpu)
             try:
-                super().main(args=args, cmd=cmd)
+                super().main(args=args)
             except ProcessExitedException as error:
-                if error.exit_code != REQUEUE_STATUS:
+                # One that ended by itself has said why.
+                if error.exit_code < 0:
                     raise
-                sys.exit(REQUEUE_STATUS)
+                sys.exit(error.exit_code)
 
     @classmethod
     def main_worker(cls, args: argparse.Namespace) -> None:
-        """ESPnet's, in deterministic mode if `deterministic` asks for it."""
+        """ESPnet's, in deterministic mode if `deterministic` asks for it.
+
+        Raises:
+            SystemExit: An option is wrong. It stands here because a spawned process begins here.
+        """
         if args.deterministic:
             deterministic.switch_on()
-        super().main_worker(args)
+        with ends_with_a_sentence():
+            super().main_worker(args)
 
     @classmethod
     def get_parser(cls) -> argparse.ArgumentParser:
@@ -70,28 +85,36 @@ class LarmASRTask(ASRTask):
         """Check the options, then build the model as ESPnet does.
 
         Raises:
-            ValueError: A name or a key of a `*_conf` is wrong.
+            OptionError: A name, or a key or value of a `*_conf`, is wrong.
         """
-        check_plugins(args)
-        model = super().build_model(args)
+        with traced_to_options(args):
+            take_null_for_nothing(args)
+            check_plugins(args)
+            model = super().build_model(args)
         if getattr(args, "deterministic", False):
             deterministic.use_deterministic_losses(model)
         return model
 
     @classmethod
     def build_optimizers(cls, args: argparse.Namespace, model: torch.nn.Module) -> list[torch.optim.Optimizer]:
-        """ESPnet's, over trainable parameters only. Called in training alone, hence the check of the losses here.
+        """ESPnet's, over trainable parameters only.
+
+        Called in training alone, and just before ESPnet writes config.yaml, hence the checks here.
 
         Raises:
-            ValueError: `interctc_weight` leaves checkpoint loops without a loss.
+            OptionError: `interctc_weight` leaves checkpoint loops without a loss, `init_param` matches nothing, an
+                option of the optimiser is wrong, or the training would resume another one.
         """
-        if isinstance(model, ESPnetASRModel):
-            check_checkpoint_losses(model)
-        optimizers = super().build_optimizers(args, model=model)
-        for optimizer in optimizers:
-            num_frozen = leave_frozen_out(optimizer)
-            if num_frozen:
-                logger.info("%s frozen parameters are left out of the optimiser.", f"{num_frozen:,}")
+        with traced_to_options(args):
+            if isinstance(model, ESPnetASRModel):
+                check_checkpoint_losses(model)
+            check_init_params(args, model)
+            optimizers = super().build_optimizers(args, model=model)
+            for optimizer in optimizers:
+                num_frozen = leave_frozen_out(optimizer)
+                if num_frozen:
+                    logger.info("%s frozen parameters are left out of the optimiser.", f"{num_frozen:,}")
+            check_same_training(args)
         return optimizers
 
 

@@ -15,6 +15,7 @@ from espnet_larm.train.batches import Batch, TrainingBatches
 from espnet_larm.train.checkpoints import newest, read_progress, read_states, repair
 from espnet_larm.train.curves import draw_curves
 from espnet_larm.train.files import CHECKPOINT, INTERRUPTED, save_synced
+from espnet_larm.train.journal import JOURNAL, Journal
 from espnet_larm.train.staging import Staging
 from espnet_larm.train.stopping import REQUEUE_STATUS, StopRequest
 
@@ -48,6 +49,10 @@ class Session:
         self._options = options
         self._distributed = distributed
         self._rank = torch.distributed.get_rank() if distributed else 0
+        self._num_processes = torch.distributed.get_world_size() if distributed else 1
+        self._journal: Journal | None = None
+        if self._rank == 0:
+            self._journal = Journal(self.staging.output_dir / JOURNAL, bool(options.resume), self._num_processes)
         self._running: Running | None = None
         self._reporter: SubReporter | None = None
         self._batches: TrainingBatches | None = None
@@ -64,7 +69,7 @@ class Session:
             output_dir, chosen = self.staging.output_dir, None
             if self._options.resume:
                 self.staging.adopt()
-                chosen = newest(output_dir, torch.distributed.get_world_size() if self._distributed else 1)
+                chosen = newest(output_dir, self._num_processes)
             else:
                 (output_dir / INTERRUPTED).unlink(missing_ok=True)
             self.staging.reset(chosen.epoch if chosen else 0)
@@ -103,6 +108,8 @@ class Session:
         if self._rank == 0:
             self.staging.publish()
             self._draw()
+        if self._journal is not None:
+            self._journal.start_epoch(reporter.get_epoch(), next(running.model.parameters()).device)
         self.check_room()
         for optimizer in running.optimizers:
             # ESPnet leaves the gradients of an incomplete step at an epoch's end, which a resumed run would not have.
@@ -175,6 +182,13 @@ class Session:
         if self._rank == 0:
             self.staging.close()
             self._draw()
+        if self._journal is not None:
+            self._journal.end_epoch()
+
+    def break_off(self) -> None:
+        """Record what was spent on an epoch that is not finished, if there is one."""
+        if self._journal is not None:
+            self._journal.break_off()
 
     def _draw(self) -> None:
         checkpoint = self.staging.output_dir / CHECKPOINT
@@ -196,7 +210,7 @@ class Session:
         captured = progress.capture(self._reporter, self._batches.num_taken, self._is_trained)
         ranks = [captured]
         if self._distributed:
-            ranks = [{}] * torch.distributed.get_world_size()
+            ranks = [{}] * self._num_processes
             torch.distributed.all_gather_object(ranks, captured)
         if self._rank == 0:
             model, optimizers, schedulers, scaler = self._running

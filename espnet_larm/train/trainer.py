@@ -2,7 +2,8 @@
 
 ESPnet's loop runs unchanged, in a staging folder (`staging.py`). Around it: whole checkpoints and the one before,
 `--resume true` from the newest that is whole (`checkpoints.py`), SIGTERM between two steps (`stopping.py`), batches
-that are not finite (`batches.py`), room on the disk (`disk.py`).
+that are not finite (`batches.py`), utterances that are too short (`short.py`), room on the disk (`disk.py`), a record
+of the time spent (`journal.py`).
 Departures from ESPnet: gradients of an incomplete `accum_grad` step are dropped at the end of an epoch instead of being
 added to the next one's, so that a resumed run equals an undisturbed one; the statistics of an epoch whose training
 resumes in its middle are those of all its batches.
@@ -25,6 +26,7 @@ from espnet2.utils.types import str2bool
 from espnet_larm.train.batch_size import describe_batches
 from espnet_larm.train.batches import Batch, ValidationBatches
 from espnet_larm.train.session import Running, Session
+from espnet_larm.train.short import LongEnough, fewest_samples
 
 logger = logging.getLogger(__name__)
 
@@ -82,9 +84,11 @@ class LarmTrainer(Trainer):
             except (OSError, RuntimeError) as error:
                 session.staging.explain(error)
                 raise
+            else:
+                session.close()
             finally:
                 cls.session = None
-            session.close()
+                session.break_off()
 
     @classmethod
     def resume(
@@ -120,21 +124,26 @@ class LarmTrainer(Trainer):
 
         Returns:
             Whether no step of the epoch was made.
+
+        Raises:
+            ValueError: The encoder refused an utterance as too short, and had not told its bound.
         """
-        session = cls._running_session()
+        session, long_enough = cls._running_session(), LongEnough(iterator, fewest_samples(model))
         session.start_epoch(Running(model, optimizers, schedulers, scaler), reporter)
-        rest_is_invalid = super().train_one_epoch(
-            model=model,
-            iterator=session.batches(iterator),
-            optimizers=optimizers,
-            schedulers=schedulers,
-            scaler=scaler,
-            reporter=reporter,
-            summary_writer=summary_writer,
-            options=options,
-            distributed_option=distributed_option,
-        )
+        with long_enough.named():
+            rest_is_invalid = super().train_one_epoch(
+                model=model,
+                iterator=session.batches(long_enough),
+                optimizers=optimizers,
+                schedulers=schedulers,
+                scaler=scaler,
+                reporter=reporter,
+                summary_writer=summary_writer,
+                options=options,
+                distributed_option=distributed_option,
+            )
         session.report_skipped()
+        long_enough.report()
         return rest_is_invalid and "grad_norm" not in reporter.stats
 
     @classmethod
@@ -150,17 +159,34 @@ class LarmTrainer(Trainer):
 
         Raises:
             OSError: It does not.
+            ValueError: As in `train_one_epoch`.
         """
-        session = cls._running_session()
+        session, long_enough = cls._running_session(), LongEnough(iterator, fewest_samples(model))
         session.start_validation()
-        super().validate_one_epoch(
-            model=model,
-            iterator=ValidationBatches(iterator, session.end_if_asked),
-            reporter=reporter,
-            options=options,
-            distributed_option=distributed_option,
-        )
+        with long_enough.named():
+            super().validate_one_epoch(
+                model=model,
+                iterator=ValidationBatches(long_enough, session.end_if_asked),
+                reporter=reporter,
+                options=options,
+                distributed_option=distributed_option,
+            )
         session.check_room()
+
+    @classmethod
+    def plot_attention(
+        cls,
+        model: torch.nn.Module,
+        output_dir: Path | None,
+        summary_writer: Any,
+        iterator: Iterable[Batch],
+        reporter: SubReporter,
+        options: TrainerOptions,
+    ) -> None:
+        """Draw attention weights, of utterances that are long enough."""
+        long_enough = LongEnough(iterator, fewest_samples(model))
+        with long_enough.named():
+            super().plot_attention(model, output_dir, summary_writer, long_enough, reporter, options)
 
     @classmethod
     def _running_session(cls) -> Session:

@@ -5,8 +5,9 @@ import json
 import matplotlib as mpl
 import pytest
 
-from espnet_larm.bin.results import commit, main
+from espnet_larm.bin.results import duration, main
 from espnet_larm.bin.score import main as score
+from espnet_larm.origin import commit
 
 STATS = {
     "num_utts": 2,
@@ -53,7 +54,7 @@ def test_tables_have_a_row_a_loop(exp_dir):
 def test_numbers_have_their_origin(exp_dir):
     text = (exp_dir / "RESULTS.md").read_text()
     for line in (
-        f"- commit: {commit()}",
+        f"- commit of scoring: {commit()}",
         "- configuration: conf/x.yaml",
         "- command: `../asr.sh --train_set t --stage train --asr_args x`",
         "- seed: 7",
@@ -61,6 +62,37 @@ def test_numbers_have_their_origin(exp_dir):
         "- decoding of decode_x/test: 2 utterances, 1.0 min; cpu Abacus, threads 1; peak memory 1024 MiB; 1 too short",
     ):
         assert line in text.splitlines()
+
+
+def test_training_that_was_resumed_says_how_long_where_and_by_which_commits(exp_dir):
+    start = {"event": "start", "time": "T1", "resume": True, "epoch": 1, "commit": "aaa", "versions": {"torch": "2"}}
+    start |= {"machine": {"cpu": "Abacus"}, "num_processes": 1, "seconds": 0.0}
+    epochs = [{"event": "epoch", "epoch": epoch, "seconds": 2000.0} for epoch in (1, 2)]
+    lines = [start, epochs[0], {**start, "time": "T2", "epoch": 2, "commit": "bbb"}, epochs[1]]
+    (exp_dir / "training.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    main(["--exp_dir", str(exp_dir)])
+    text = (exp_dir / "RESULTS.md").read_text().splitlines()
+    assert "- training: 2 epochs in 1 h 6 min; 2 sessions, resumed 1 time; began T1" in text
+    assert "- commits of training: aaa; bbb" in text
+    assert "- machines of training: cpu Abacus, processes 1" in text
+
+
+def test_training_without_a_record_is_said(exp_dir):
+    assert "- training: not recorded" in (exp_dir / "RESULTS.md").read_text().splitlines()
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(59.4, "59 s"), (725, "12 min 5 s"), (12000, "3 h 20 min")])
+def test_duration_is_for_people(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_text_of_espnets_own_program_is_that_of_the_last_read_out(exp_dir):
+    # It writes neither folders of loops nor statistics.
+    (exp_dir / "decode_x" / "test" / "stats.json").unlink()
+    for name in ("loop2", "loop4"):
+        (exp_dir / "decode_x" / "test" / name).rename(exp_dir / name)
+    main(["--exp_dir", str(exp_dir)])
+    assert "|decode_x/test|last|2|8|75.0|" in (exp_dir / "RESULTS.md").read_text()
 
 
 def test_picture_is_drawn_and_shown(exp_dir):

@@ -50,6 +50,17 @@ def test_a_blank_line_is_named_with_file_and_line(data_dir: Path) -> None:
         read_dir(data_dir)
 
 
+def test_tabs_separate_as_in_kaldi(tmp_path: Path) -> None:
+    (tmp_path / "t").write_text("a-1\tONE\tTWO\na-2 \t THREE\na-3\t\n")
+    assert read_table(tmp_path / "t") == {"a-1": "ONE\tTWO", "a-2": "THREE", "a-3": ""}
+
+
+def test_a_byte_order_mark_is_named(tmp_path: Path) -> None:
+    (tmp_path / "t").write_text("a-1 ONE\n", encoding="utf-8-sig")
+    with pytest.raises(ValueError, match=r"t:1: .* byte order mark .* sed -i"):
+        read_table(tmp_path / "t")
+
+
 def test_a_transcript_without_audio_is_named_with_file_and_line(data_dir: Path) -> None:
     append(data_dir / "text", "cid-1 WORD")
     with pytest.raises(ValueError, match=r"set/text:4: cid-1 not in .*wav.scp"):

@@ -1,5 +1,6 @@
 """LarmEncoder: equality with plain formulas, checkpoints, padding, gradients, options."""
 
+import copy
 import logging
 
 import pytest
@@ -45,7 +46,7 @@ def batch(*lens: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def outputs(encoder: LarmEncoder, ctc: CTC | None = None, lens=(60, 33), loops=None) -> dict[int, torch.Tensor]:
-    return {read.loop: read.hs_pad for read in encoder.read_outs(*batch(*lens), ctc, loops)}
+    return {read.number: read.hs_pad for read in encoder.read_outs(*batch(*lens), ctc, loops)}
 
 
 @pytest.fixture(scope="module")
@@ -283,3 +284,56 @@ def test_feedback_without_a_head_is_refused():
 def test_options_out_of_range_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         new_encoder(**options)
+
+
+def training_step(encoder, ctc, device, **autocast):
+    """Loss, output and gradients of one batch, computed on a device."""
+    encoder, ctc = encoder.to(device), ctc.to(device)
+    xs, ilens = (part.to(device) for part in batch(60, 33))
+    tokens, lens = torch.tensor([[2, 3, 4], [3, 2, 2]], device=device), torch.tensor([3, 2], device=device)
+    with torch.autocast(device, **{"enabled": False, **autocast}):
+        (last, others), hlens, _ = encoder(xs, ilens, ctc=ctc)
+        loss = sum(ctc(hs, hlens, tokens, lens) for hs in (last, *(hs for _, hs in others)))
+    loss.backward()
+    gradients = {name: parameter.grad.cpu() for name, parameter in encoder.named_parameters()}
+    return loss.detach().cpu(), last.detach().cpu(), gradients
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("block", ["transformer", "conformer"])
+def test_a_gpu_gives_what_the_cpu_gives(block):
+    encoder, ctc = new_encoder(block=block, dropout_rate=0.0), CTC(VOCAB, SIZE)
+    randomise(encoder)
+    on_cpu = training_step(copy.deepcopy(encoder), copy.deepcopy(ctc), "cpu")
+    # Convolutions may otherwise round their inputs to 10 bits.
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        on_gpu = training_step(encoder, ctc, "cuda")
+    # Other kernels sum in another order, loop after loop.
+    torch.testing.assert_close(on_gpu, on_cpu, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.gpu
+def test_a_step_under_bfloat16_autocast_is_finite_and_near_float32():
+    encoder, ctc = new_encoder(dropout_rate=0.0), CTC(VOCAB, SIZE)
+    randomise(encoder)
+    exact, _, _ = training_step(copy.deepcopy(encoder), copy.deepcopy(ctc), "cuda")
+    loss, _, gradients = training_step(encoder, ctc, "cuda", enabled=True, dtype=torch.bfloat16)
+    assert loss.isfinite() and loss.item() == pytest.approx(exact.item(), rel=0.05)
+    assert [name for name, gradient in gradients.items() if not gradient.isfinite().all()] == []
+    assert [name for name, gradient in gradients.items() if not gradient.any()] == []
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+# torch's compiler warns of itself: of its own deprecated parts, of float32 that could be faster.
+@pytest.mark.filterwarnings("ignore")
+def test_a_compiled_stack_gives_what_the_plain_one_gives():
+    encoder, ctc = new_encoder().to("cuda").eval(), CTC(VOCAB, SIZE).to("cuda")
+    randomise(encoder)
+    xs, ilens = (part.to("cuda") for part in batch(60, 33))
+    with torch.no_grad():
+        plain = [read.hs_pad for read in encoder.read_outs(xs, ilens, ctc)]
+        encoder.stacks[0].compile()
+        compiled = [read.hs_pad for read in encoder.read_outs(xs, ilens, ctc)]
+    # Fused operations round less often.
+    torch.testing.assert_close(compiled, plain, rtol=1e-3, atol=1e-4)

@@ -78,6 +78,68 @@ def test_missing_files_are_named(larm_task, tiny_experiment, tmp_path):
         load_model(tiny_experiment.config, tmp_path / "none.pth", "cpu", torch.float32)
 
 
+@pytest.fixture
+def recipe(tiny_experiment, tmp_path):
+    """A recipe whose experiment names its files as they are called from the recipe's folder."""
+    import numpy as np
+    import sentencepiece
+
+    exp = tmp_path / "recipe/exp/asr"
+    exp.mkdir(parents=True)
+    stats = {"count": 10, "sum": np.zeros(80), "sum_square": np.ones(80)}
+    np.savez(exp.parent / "stats.npz", **stats)
+    (exp.parent / "tokens.txt").write_text((tiny_experiment.config.parent / "tokens.txt").read_text())
+    (exp.parent / "text").write_text("AB CD EF GH\n" * 9)
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(exp.parent / "text"), model_prefix=str(exp.parent / "bpe"), vocab_size=12, minloglevel=9
+    )
+    config = tiny_experiment.with_config(
+        exp / "config.yaml",
+        normalize="global_mvn",
+        normalize_conf={"stats_file": "exp/stats.npz"},
+        token_list="exp/tokens.txt",
+        token_type="bpe",
+        bpemodel="exp/bpe.model",
+    )
+    weights = torch.load(tiny_experiment.model, weights_only=True)
+    weights.update({"normalize.mean": torch.zeros(80).double(), "normalize.std": torch.ones(80).double()})
+    torch.save(weights, exp / "model.pth")
+    return config
+
+
+def test_files_are_found_from_the_recipes_folder_wherever_one_works(larm_task, recipe, tmp_path, monkeypatch):
+    from espnet_larm.inference.recognizer import Recognizer
+
+    (tmp_path / "elsewhere").mkdir()
+    for folder in (recipe.parents[2], tmp_path / "elsewhere"):
+        monkeypatch.chdir(folder)
+        loaded = Recognizer.from_files(recipe, recipe.parent / "model.pth")
+        assert len(loaded.model.token_list) == 12 and loaded.tokens_to_text(["A"]) == "A"
+
+
+def test_files_of_the_working_folder_come_first(larm_task, recipe, tmp_path, monkeypatch):
+    from espnet_larm.inference.loading import read_config
+
+    (tmp_path / "elsewhere/exp").mkdir(parents=True)
+    (tmp_path / "elsewhere/exp/bpe.model").touch()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    args = read_config(recipe)
+    assert args.bpemodel == str(tmp_path / "elsewhere/exp/bpe.model")
+    assert args.normalize_conf["stats_file"] == str(recipe.parents[1] / "stats.npz")
+
+
+@pytest.mark.parametrize("name", ["stats.npz", "bpe.model", "tokens.txt"])
+def test_a_file_that_is_nowhere_is_named_with_the_places_tried(larm_task, recipe, tmp_path, monkeypatch, name):
+    from espnet_larm.inference.loading import load_model
+
+    (recipe.parents[1] / name).unlink()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError) as missing:
+        load_model(recipe, recipe.parent / "model.pth", "cpu", torch.float32)
+    assert f"exp/{name} is missing" in str(missing.value)
+    assert f"sought from {tmp_path} (the working folder) and from {recipe.parent} upwards" in str(missing.value)
+
+
 def test_another_yaml_is_no_config(load, tmp_path):
     other = tmp_path / "other.yaml"
     other.write_text("beam_size: 1\n")

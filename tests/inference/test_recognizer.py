@@ -1,6 +1,7 @@
 """The recogniser: what a batch gives, loops, encoders of ESPnet's, and what it refuses."""
 
 import argparse
+import itertools
 import logging
 from types import SimpleNamespace
 
@@ -146,23 +147,26 @@ def test_loops_that_cannot_be_read_out_are_refused_with_the_allowed(recognizer, 
         recognizer.transcribe(waveforms, 3)
 
 
-def test_cost_of_a_loop_holds_features_and_grows(recognizer, waveforms):
+def test_cost_of_a_loop_holds_features_and_grows(recognizer, waveforms, monkeypatch):
+    # Each look at the clock takes a second, so that a busy machine changes nothing.
+    seconds = itertools.count()
+    monkeypatch.setattr(type(recognizer), "_now", lambda _: float(next(seconds)))
     cost = recognizer.decode(waveforms, 6)[1]
     assert 0 < cost.features < cost.read_outs[2] < cost.read_outs[4] < cost.read_outs[6]
 
 
 def test_cost_of_a_loop_leaves_out_the_searches_before_it(recognizer, waveforms, monkeypatch):
-    import time
-
-    plain = type(recognizer)._search
+    # A clock that only searches move, so that a busy machine changes nothing.
+    plain, clock = type(recognizer)._search, [0.0]
 
     def slow(*args):
-        time.sleep(0.2)
+        clock[0] += 5
         return plain(*args)
 
     monkeypatch.setattr(type(recognizer), "_search", slow)
+    monkeypatch.setattr(type(recognizer), "_now", lambda _: clock[0])
     cost = recognizer.decode(waveforms[:1], 6)[1]
-    assert 0.2 < cost.read_outs[6] < 0.39
+    assert cost.read_outs == {2: 5, 4: 5, 6: 5}
 
 
 @pytest.mark.parametrize("num_samples", [0, 1, 256, 257, 959])
@@ -231,3 +235,40 @@ def test_sample_rate_is_the_front_ends(recognizer, monkeypatch, fs, expected):
     module = SimpleNamespace(load_model=lambda *_: (recognizer.model, args))
     monkeypatch.setattr("espnet_larm.inference.recognizer.load_model", module.load_model)
     assert type(recognizer).from_files("config.yaml", "model.pth").sample_rate_hz == expected
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_silence_in_half_precision_gives_numbers(tiny_experiment, waveforms, dtype):
+    from espnet_larm.inference.recognizer import Search
+
+    half = build_half(tiny_experiment, dtype)
+    silence = np.zeros(16000, dtype=np.float32)
+    for search in (Search(), Search(beam_size=3, nbest=3)):
+        for found in half.transcribe([silence, waveforms[0]], search=search, with_words=True):
+            scores = [one.score for one in (*found.hypotheses.values(), *found.others)]
+            assert np.isfinite(scores).all()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_features_are_computed_in_single_precision(tiny_experiment, recognizer, waveforms, dtype):
+    from espnet_larm.inference.features import extract_features
+
+    half = build_half(tiny_experiment, dtype)
+    for waveform in (waveforms[0], np.zeros(8000, dtype=np.float32), waveforms[1] * 1e-5):
+        expected = extract_features(recognizer.model, torch.from_numpy(waveform))
+        found = extract_features(half.model, torch.from_numpy(waveform))
+        assert found.dtype == half.dtype
+        assert torch.equal(found, expected.to(half.dtype))
+
+
+def test_half_precision_recognises_what_single_precision_does(tiny_experiment, recognizer, waveforms):
+    found = build_half(tiny_experiment, "float16").transcribe(waveforms)
+    for one, other in zip(found, recognizer.transcribe(waveforms), strict=True):
+        # Close calls between random tokens go either way.
+        assert abs(one.best.score - other.best.score) < 0.05 * abs(other.best.score) + 0.5
+
+
+def build_half(tiny_experiment, dtype):
+    from espnet_larm.inference.recognizer import Recognizer
+
+    return Recognizer.from_files(tiny_experiment.config, tiny_experiment.model, dtype=dtype)

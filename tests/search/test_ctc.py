@@ -71,3 +71,11 @@ def test_nothing_but_blanks_is_an_empty_result():
     found = greedy(log_probs, torch.tensor([3, 3]))
     assert found.to_lists() == [[], []]
     assert found.tokens.shape == (2, 0)
+
+
+@pytest.mark.gpu
+def test_a_gpu_finds_what_the_cpu_finds():
+    log_probs, lens = random_log_probs(), torch.tensor([17, 12, 5, 1, 0])
+    found, expected = greedy(log_probs.cuda(), lens.cuda()), greedy(log_probs, lens)
+    assert found.to_lists() == expected.to_lists()
+    torch.testing.assert_close(found.scores.cpu(), expected.scores)

@@ -117,3 +117,11 @@ def test_no_frames_give_the_empty_text_alone():
 def test_a_beam_without_hypotheses_is_refused():
     with pytest.raises(ValueError, match="beam_size is 0; allowed: 1 or more"):
         prefix_beam(random_log_probs(), torch.full((5,), 17), 0)
+
+
+@pytest.mark.gpu
+def test_a_gpu_finds_what_the_cpu_finds():
+    log_probs, lens = random_log_probs(), torch.tensor([17, 12, 5, 1, 0])
+    found, expected = prefix_beam(log_probs.cuda(), lens.cuda(), 4), prefix_beam(log_probs, lens, 4)
+    assert found.to_lists() == expected.to_lists()
+    torch.testing.assert_close(found.scores.cpu(), expected.scores)

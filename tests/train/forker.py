@@ -118,7 +118,11 @@ def train(job, rank):
         (ASRTask if job["upstream"] else LarmASRTask).main(cmd=[*job["argv"], *processes(job, rank)])
         status = 0
     except SystemExit as exit_:
+        # As Python itself does.
         status = exit_.code or 0
+        if not isinstance(status, int):
+            print(status, file=sys.stderr)
+            status = 1
     except BaseException:  # noqa: BLE001 - as Python itself does
         traceback.print_exc()
     finally:

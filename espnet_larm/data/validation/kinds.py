@@ -56,7 +56,7 @@ LINES = (
     Kind("blank-line", _ERROR, "remove the line: sed -i '/^[[:space:]]*$/d' FILE"),
     Kind("leading-space", _WARNING, "begin the line with its id: sed -i 's/^ *//' FILE"),
     Kind("trailing-space", _WARNING, "cut it off: sed -i 's/ *$//' FILE"),
-    Kind("tab-after-id", _ERROR, r"put one space between id and value: sed -i 's/\t/ /' FILE"),
+    Kind("tab-after-id", _WARNING, r"nothing: it separates as a space does; to have it alike: sed -i 's/\t/ /' FILE"),
     Kind("tab-in-text", _ERROR, "put one space between words"),
     Kind("double-space", _ERROR, "put one space between words: sed -i 's/  */ /g' FILE"),
     Kind("control-character", _ERROR, "remove it: it is no part of a path, a name or a text"),

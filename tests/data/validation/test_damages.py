@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from espnet_larm.data.archive import Rendering, write_archive
+from espnet_larm.data.kaldi_dir import read_dir
 from espnet_larm.data.validation.kinds import KINDS
 from espnet_larm.data.validation.spelling import Tokens
 
@@ -683,6 +684,21 @@ def test_a_damage_is_found_at_its_place_and_nothing_else(folder: Folder, damage:
     assert str(ours[0]).startswith(f"{damage.place}: ") and damage.what in ours[0].what, found
     assert len(ours) == 1, found
     assert {problem.kind for problem in found} - {damage.kind} == damage.others, found
+
+
+@pytest.mark.parametrize("name", ["wav.scp", "text", "utt2spk"])
+def test_what_can_be_read_in_spite_of_it_is_a_warning_only(folder: Folder, name: str) -> None:
+    before = read_dir(Path("set"))
+    folder.swap(name, b"bob-1 ", b"bob-1\t")
+    assert [problem.kind for problem in problems()] == ["tab-after-id"] and not KINDS["tab-after-id"].is_error
+    assert read_dir(Path("set")) == before
+
+
+def test_what_cannot_be_read_is_an_error(folder: Folder) -> None:
+    folder.path("text").write_bytes(b"\xef\xbb\xbf" + folder.path("text").read_bytes())
+    assert [problem.kind for problem in problems()] == ["byte-order-mark"] and KINDS["byte-order-mark"].is_error
+    with pytest.raises(ValueError, match="byte order mark"):
+        read_dir(Path("set"))
 
 
 def test_every_kind_of_the_catalogue_has_its_damage() -> None:

@@ -1,0 +1,172 @@
+"""Batches of audio to transcripts: features, encoder, search, and what each cost.
+
+A batch gives what each utterance gives alone (test_batch_gives_what_each_utterance_gives_alone): features are computed
+per utterance; our encoders ignore padding; utterances for ESPnet's, which do not, share a batch only at equal length.
+Shapes: B utterances, N samples, T frames, F features.
+"""
+
+import functools
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from espnet2.asr.espnet_model import ESPnetASRModel
+
+from espnet_larm.inference.batching import same_length
+from espnet_larm.inference.features import extract_features, min_num_samples, pad_features
+from espnet_larm.inference.read_outs import has_loops, ignores_padding, measure_frame_times, read_out_numbers, read_outs
+from espnet_larm.inference.searching import Searcher
+from espnet_larm.inference.transcripts import GREEDY, Cost, Hypothesis, Search, Transcript, skipped_transcript
+from espnet_larm.inference.words import FrameTimes
+from espnet_larm.upstream import TooShortUttError
+
+logger = logging.getLogger(__name__)
+
+
+class BatchDecoder:
+    """A trained CTC model that decodes batches.
+
+    Args:
+        model: In eval mode.
+        tokens_to_text: Joins tokens to a text.
+        sample_rate_hz: Of the audio that it was trained on.
+
+    Raises:
+        ValueError: The model has no CTC head.
+    """
+
+    def __init__(
+        self,
+        model: ESPnetASRModel,
+        tokens_to_text: Callable[[list[str]], str],
+        sample_rate_hz: int,
+    ) -> None:
+        if model.ctc is None:
+            raise ValueError(
+                "the model has no CTC head (it was trained with model_conf: ctc_weight 0.0); decode it with ESPnet's "
+                "program: python -m espnet_larm --upstream -m espnet2.bin.asr_inference."
+            )
+        self.model = model
+        self.tokens_to_text = tokens_to_text
+        self.sample_rate_hz = sample_rate_hz
+        self._searcher = Searcher(model, tokens_to_text)
+        self.has_loops = has_loops(model.encoder)
+        parameter = next(model.ctc.parameters())
+        self.device, self.dtype = parameter.device, parameter.dtype
+        if not ignores_padding(model):
+            logger.info("%s is not padding-invariant: batches of equal length.", type(model.encoder).__name__)
+
+    def read_out_numbers(self, num_loops: int | None = None) -> list[int]:
+        """Loops (layers of an encoder without loops) that a transcript has hypotheses of."""
+        return read_out_numbers(self.model.encoder, num_loops)
+
+    @torch.no_grad()
+    def decode(
+        self,
+        waveforms: Sequence[np.ndarray | torch.Tensor],
+        num_loops: int | None = None,
+        search: Search = GREEDY,
+        with_words: bool = False,
+    ) -> tuple[list[Transcript], Cost]:
+        """Recognise utterances together.
+
+        Args:
+            waveforms: Samples (N,) of each, in [-1, 1], at the model's sample rate.
+            num_loops: The last loop, one that `check_loops` accepts; the model's own number by default.
+            search: Greedy by default.
+            with_words: Give words of the best hypotheses with their times.
+
+        Returns:
+            Transcripts, and what they cost.
+
+        Raises:
+            ValueError: A waveform is not one-dimensional.
+        """
+        numbers = self.read_out_numbers(num_loops)
+        transcripts: list[Transcript | None] = [None] * len(waveforms)
+        start = self._now()
+        features: dict[int, torch.Tensor] = {}
+        for index, waveform in enumerate(waveforms):
+            if (num_samples := self._check_waveform(waveform)) < min_num_samples(self.model):
+                transcripts[index] = skipped_transcript(numbers, f"{num_samples} samples are too few for a frame")
+            else:
+                features[index] = extract_features(self.model, torch.as_tensor(waveform).to(self.device))
+        feature_seconds = self._now() - start
+        seconds, word_seconds = dict.fromkeys(numbers, 0.0), [0.0] if with_words else []
+        for group in self._groups(features):
+            decoded = self._decode_group(group, features, num_loops, search, seconds, word_seconds)
+            for index, transcript in zip(group, decoded, strict=True):
+                transcripts[index] = transcript
+        read_out_seconds = {number: feature_seconds + spent for number, spent in seconds.items()}
+        cost = Cost(feature_seconds, read_out_seconds, sum(word_seconds))
+        return [transcript for transcript in transcripts if transcript is not None], cost
+
+    def _check_waveform(self, waveform: np.ndarray | torch.Tensor) -> int:
+        if waveform.ndim != 1:
+            raise ValueError(f"a waveform has the shape {tuple(waveform.shape)}; allowed: one dimension, samples.")
+        return len(waveform)
+
+    def _groups(self, features: dict[int, torch.Tensor]) -> list[list[int]]:
+        """Indices of utterances that share a batch."""
+        if not features:
+            return []
+        if ignores_padding(self.model):
+            return [list(features)]
+        return list(same_length({index: len(one) for index, one in features.items()}))
+
+    def _decode_group(
+        self,
+        group: list[int],
+        features: dict[int, torch.Tensor],
+        num_loops: int | None,
+        search: Search,
+        seconds: dict[int, float],
+        word_seconds: list[float],
+    ) -> list[Transcript]:
+        """Transcripts of a batch; adds to the seconds of read-outs, and of words, which an empty list leaves out."""
+        hypotheses: list[dict[int, Hypothesis]] = [{} for _ in group]
+        nbest: list[list[Hypothesis]] = []
+        mark, encoder_seconds = self._now(), 0.0
+        try:
+            for number, hs_pad, hlens in read_outs(
+                self.model, *pad_features([features[index] for index in group]), num_loops
+            ):
+                encoded = self._now()
+                encoder_seconds += encoded - mark
+                nbest = self._search(hs_pad, hlens, search)
+                best = [found[0] for found in nbest]
+                mark = self._now()
+                seconds[number] += encoder_seconds + mark - encoded
+                if word_seconds:
+                    best = self._searcher.add_words(best, hs_pad, hlens, self.frame_times)
+                    aligned = self._now()
+                    word_seconds[0] += aligned - mark
+                    mark = aligned
+                for row, hypothesis in zip(hypotheses, best, strict=True):
+                    row[number] = hypothesis
+        except TooShortUttError as error:
+            if len(group) == 1:
+                return [skipped_transcript(list(seconds), str(error.args[0]))]
+            # One short utterance stops the batch at its start: each goes alone, so that the others get their text.
+            return [
+                transcript
+                for index in group
+                for transcript in self._decode_group([index], features, num_loops, search, seconds, word_seconds)
+            ]
+        return [Transcript(row, others=tuple(found[1:])) for row, found in zip(hypotheses, nbest, strict=True)]
+
+    def _search(self, hs_pad: torch.Tensor, hlens: torch.Tensor, search: Search) -> list[list[Hypothesis]]:
+        return self._searcher.find(hs_pad, hlens, search)
+
+    @functools.cached_property
+    def frame_times(self) -> FrameTimes:
+        """Of the encoder's frames, measured once on two lengths."""
+        return measure_frame_times(self.model, self.sample_rate_hz, self.device, self.dtype)
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()

@@ -1,0 +1,86 @@
+"""Encoder output to hypotheses: the CTC head, its search, tokens to text, times of words.
+
+Shapes: B utterances, T frames, D model size.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from espnet2.asr.espnet_model import ESPnetASRModel
+
+from espnet_larm.inference.features import feature_dtype
+from espnet_larm.inference.transcripts import Hypothesis, Search
+from espnet_larm.inference.words import FrameTimes, Word, has_words, make_words
+from espnet_larm.search.align import align
+from espnet_larm.search.ctc import greedy
+from espnet_larm.search.ctc_beam import prefix_beam
+
+
+class Searcher:
+    """A model's CTC head and its tokens.
+
+    Args:
+        model: In eval mode, with a CTC head.
+        tokens_to_text: Joins tokens to a text.
+    """
+
+    def __init__(self, model: ESPnetASRModel, tokens_to_text: Callable[[list[str]], str]) -> None:
+        self.model = model
+        self.tokens_to_text = tokens_to_text
+
+    def find(self, hs_pad: torch.Tensor, hlens: torch.Tensor, search: Search) -> list[list[Hypothesis]]:
+        """The best hypotheses of each utterance, at least one.
+
+        Args:
+            hs_pad: Encoder output (B, T, D).
+            hlens: Valid frames (B,).
+            search: Which of them.
+        """
+        model = self.model
+        log_probs, no_text = self._log_probs(hs_pad), sorted({model.sos, model.eos})
+        if search.beam_size == 1:
+            best = greedy(log_probs, hlens, model.blank_id, no_text)
+            rows = zip(best.to_lists(), best.scores.tolist(), strict=True)
+            return [[self._hypothesis(token_ids, score)] for token_ids, score in rows]
+        log_probs[:, :, no_text] = float("-inf")
+        found = prefix_beam(log_probs, hlens, search.beam_size, model.blank_id)
+        return [
+            [self._hypothesis(*pair) for pair in list(zip(texts, scores, strict=False))[: search.nbest]]
+            for texts, scores in zip(found.to_lists(), found.scores.tolist(), strict=True)
+        ]
+
+    def _log_probs(self, hs_pad: torch.Tensor) -> torch.Tensor:
+        """(B, T, D) to (B, T, V), in float32 at least: sums over frames would lose half precision's three digits."""
+        logits = self.model.ctc.ctc_lo(hs_pad)
+        return logits.to(feature_dtype(logits.dtype)).log_softmax(dim=2)
+
+    def _hypothesis(self, token_ids: list[int], score: float) -> Hypothesis:
+        tokens = [self.model.token_list[token_id] for token_id in token_ids]
+        return Hypothesis(self.tokens_to_text(tokens), tokens, token_ids, score)
+
+    def add_words(
+        self, hypotheses: Sequence[Hypothesis], hs_pad: torch.Tensor, hlens: torch.Tensor, frame_times: FrameTimes
+    ) -> list[Hypothesis]:
+        """The hypotheses of a batch, one an utterance, with times of their words."""
+        log_probs = self._log_probs(hs_pad)
+        token_lens = torch.tensor([len(hypothesis.token_ids) for hypothesis in hypotheses], device=hs_pad.device)
+        tokens = pad_sequence(
+            [torch.tensor(hypothesis.token_ids, dtype=torch.long) for hypothesis in hypotheses], batch_first=True
+        ).to(hs_pad.device)
+        aligned = align(log_probs, hlens.to(hs_pad.device), tokens, token_lens, self.model.blank_id)
+        rows = zip(hypotheses, *(part.tolist() for part in aligned[:3]), strict=True)
+        return [
+            hypothesis._replace(
+                words=self._words_of(hypothesis, list(zip(starts, ends, means, strict=True)), frame_times)
+            )
+            for hypothesis, starts, ends, means in rows
+        ]
+
+    def _words_of(
+        self, hypothesis: Hypothesis, spans: list[tuple[int, int, float]], frame_times: FrameTimes
+    ) -> tuple[Word, ...]:
+        words = has_words(self.model.token_list)
+        tokens, token_ids = hypothesis.tokens, hypothesis.token_ids
+        return make_words(tokens, token_ids, spans, frame_times, self.tokens_to_text, words=words)

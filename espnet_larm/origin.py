@@ -1,0 +1,62 @@
+"""Where numbers come from: the commit of the repository, versions of packages, the machine."""
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+import torch
+
+import espnet_larm
+
+ROOT = Path(espnet_larm.__file__).resolve().parents[1]
+PACKAGES = ("espnet", "torch", "torchaudio")
+
+
+def commit() -> str:
+    """Of the repository that the package lies in, `-dirty` if tracked files were changed."""
+    outputs = []
+    for words in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "--untracked-files=no"]):
+        try:
+            done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=False)
+        except FileNotFoundError:
+            return f"not known (espnet_larm {espnet_larm.__version__}; git is not installed)"
+        if done.returncode != 0:
+            return f"none (espnet_larm {espnet_larm.__version__} outside a repository)"
+        outputs.append(done.stdout.strip())
+    return outputs[0] + ("-dirty" if outputs[1] else "")
+
+
+def versions() -> dict[str, str]:
+    """Of this package, those that decide numbers, and Python."""
+    others = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {"espnet_larm": espnet_larm.__version__, **others, "python": platform.python_version()}
+
+
+def describe_machine(device: torch.device) -> dict[str, str]:
+    """Processor, its cores and threads in use, and the GPU if there is one in use."""
+    described = {
+        "cpu": cpu_model(),
+        "cores": str(os.cpu_count()),
+        "threads": str(torch.get_num_threads()),
+    }
+    if device.type == "cuda":
+        described["gpu"] = torch.cuda.get_device_name(device)
+    return described
+
+
+def cpu_model() -> str:
+    """The processor's name."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def without_root(text: str) -> str:
+    """Paths below the repository, named from its root."""
+    return text.replace(f"{ROOT}/", "")

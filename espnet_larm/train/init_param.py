@@ -1,0 +1,72 @@
+"""`--init_param` that matches no parameter, which ESPnet takes without a word, is refused."""
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+NUM_SHOWN = 3
+
+
+def check_init_params(args: argparse.Namespace, model: torch.nn.Module) -> None:
+    """Look whether each entry of `init_param` would set a parameter at least.
+
+    Raises:
+        FileNotFoundError: A file is missing.
+        ValueError: An entry would set none; with names of the file and of the model.
+    """
+    for entry in args.init_param:
+        path, *keys = entry.split(":", 3)
+        source, target, excluded = [*keys, "", "", ""][:3]
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"--init_param: {path} is missing; it is PATH[:SRC_KEY[:DST_KEY[:EXCLUDE_KEYS]]].")
+        why = _why_nothing_matches(_shapes(path), _shapes_of(model.state_dict()), source, target, excluded)
+        if why:
+            raise ValueError(f"--init_param {entry} would change no parameter: {why}.")
+
+
+def _why_nothing_matches(
+    found: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]], source: str, target: str, excluded: str
+) -> str:
+    """As ESPnet matches: without the excluded, `source` cut off, below `target`. Empty if something does."""
+    kept = {name: shape for name, shape in found.items() if not _starts_with_any(name, excluded)}
+    if not kept:
+        return f"exclude_keys {excluded} leaves nothing of {_some(found)}"
+    chosen = {name[len(source) + 1 :] if source else name: kept[name] for name in kept if name.startswith(source)}
+    if not chosen:
+        return f"nothing begins with src_key {source}: the file has {_some(kept)}"
+    places = {name.removeprefix(f"{target}."): wanted[name] for name in wanted if name.startswith(f"{target}.")}
+    if target and not places:
+        return f"nothing begins with dst_key {target}: the model has {_some(wanted)}"
+    places = places if target else wanted
+    common = [name for name in chosen if name in places]
+    if not common:
+        return (
+            f"names {_some(chosen)} in the file; {_some(places)} in the model. "
+            "PATH:SRC_KEY:DST_KEY puts what is below one name below another"
+        )
+    if not any(chosen[name] == places[name] for name in common):
+        name = common[0]
+        return f"all shapes differ: {name} is {chosen[name]} in the file and {places[name]} in the model"
+    return ""
+
+
+def _starts_with_any(name: str, prefixes: str) -> bool:
+    return bool(prefixes) and name.startswith(tuple(prefixes.split(",")))
+
+
+def _shapes(path: str) -> dict[str, tuple[int, ...]]:
+    # As ESPnet loads it right after: whoever names the file trusts it.
+    states: Any = torch.load(path, map_location="cpu", weights_only=False)
+    return _shapes_of(states.get("module", states))
+
+
+def _shapes_of(states: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(getattr(value, "shape", ())) for name, value in states.items()}
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = list(names)
+    return ", ".join(listed[:NUM_SHOWN]) + (f" and {len(listed) - NUM_SHOWN} more" if len(listed) > NUM_SHOWN else "")

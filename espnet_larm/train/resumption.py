@@ -1,0 +1,136 @@
+"""A training that resumes must have the model and the optimiser of the one before.
+
+ESPnet overwrites config.yaml at each start, and then loads the checkpoint into whatever the model now is: other weights
+of the same shapes are taken without a word, and the new learning rate gives way to the old.
+"""
+
+import argparse
+import filecmp
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from espnet2.utils.yaml_no_alias_safe_dump import yaml_no_alias_safe_dump
+
+from espnet_larm import registry
+from espnet_larm.train.files import CHECKPOINT, INTERRUPTED, PREVIOUS
+
+logger = logging.getLogger(__name__)
+
+# Kinds of classes (and their `_conf`) whose parameters or buffers are in a checkpoint, or that give them their meaning.
+KINDS = ("frontend", "normalize", "preencoder", "encoder", "postencoder", "decoder", "model", "optim")
+OTHERS = (
+    "input_size", "ctc_conf", "joint_net_conf", "token_type", "bpemodel", "token_list", "init", "scheduler",
+    "train_dtype", "freeze_param", "use_adapter", "adapter", "adapter_conf",
+)  # fmt: skip
+# The state of a schedule holds its options.
+WITHOUT_EFFECT = ("scheduler_conf",)
+# They change how a model is computed and not what it gives.
+FREE = ("encoder_conf: activation_checkpointing",)
+
+
+def check_same_training(args: argparse.Namespace) -> None:
+    """Refuse to resume with another model or optimiser. To be called before ESPnet writes config.yaml.
+
+    All processes of a distributed training do the same: the first one's finding is everybody's.
+
+    Raises:
+        ValueError: With each option that differs.
+    """
+    found: list[str | None] = [None]
+    is_distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if not is_distributed or torch.distributed.get_rank() == 0:
+        found = [_refusal(args)]
+    if is_distributed:
+        torch.distributed.broadcast_object_list(found, src=0)
+    if found[0] is not None:
+        raise ValueError(found[0])
+
+
+def _refusal(args: argparse.Namespace) -> str | None:
+    output_dir = Path(args.output_dir)
+    if not args.resume or not _has_checkpoint(output_dir) or not (output_dir / "config.yaml").is_file():
+        return None
+    old = read_options(output_dir / "config.yaml")
+    names = [name for kind in KINDS for name in (kind, f"{kind}_conf")]
+    names += [*OTHERS, *WITHOUT_EFFECT]
+    # As the file would have them, tuples as lists for example.
+    new = yaml.safe_load(yaml_no_alias_safe_dump({name: getattr(args, name, None) for name in names}))
+    found = list(_differences(old, new))
+    for name, difference in found:
+        if name in WITHOUT_EFFECT:
+            logger.warning("%s: without effect, since the checkpoint's schedule goes on.", difference)
+    if refused := [difference for name, difference in found if name not in WITHOUT_EFFECT]:
+        listed = "\n  ".join(refused)
+        return (
+            f"--resume true: {output_dir} holds checkpoints of a training with other options:\n  {listed}\n"
+            "Train in another folder (--asr_tag of a recipe, --output_dir), set the old values again, or remove the "
+            "folder."
+        )
+    return None
+
+
+def read_options(config: Path) -> dict[str, Any]:
+    """The options of the training before; none if a kill damaged the file as it was written."""
+    try:
+        options = yaml.safe_load(config.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        options = None
+    if not isinstance(options, dict):
+        logger.warning("%s is damaged: whether its training had these options cannot be told.", config)
+        return {}
+    return options
+
+
+def _has_checkpoint(output_dir: Path) -> bool:
+    return any((output_dir / name).exists() for name in (CHECKPOINT, PREVIOUS, INTERRUPTED, f".staging/{CHECKPOINT}"))
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Names of options that both have and that differ, each with a description, one or more a name."""
+    for name, value in new.items():
+        kind = name.removesuffix("_conf")
+        if name not in old or (name != kind and old.get(kind) != new.get(kind)):
+            # With another class its options are others anyway.
+            continue
+        if not isinstance(value, dict):
+            if not _is_same(old[name], value):
+                yield name, _describe(name, old[name], value)
+            continue
+        default = registry.default_conf(kind, new.get(kind))
+        before, now = {**default, **(old[name] or {})}, {**default, **value}
+        for key in [*before, *(key for key in now if key not in before)]:
+            difference = f"{name}: {key}"
+            values = before.get(key, _NOT_SET), now.get(key, _NOT_SET)
+            if difference not in FREE and not _is_same(*values):
+                yield name, _describe(difference, *values)
+
+
+class _NotSet:
+    def __repr__(self) -> str:
+        return "not set"
+
+
+_NOT_SET = _NotSet()
+
+
+def _is_same(old: Any, new: Any) -> bool:
+    if old == new:
+        return True
+    if isinstance(old, str) and isinstance(new, str) and Path(new).is_file():
+        # Recipes are moved: content counts, not the name; a file that has gone cannot be compared.
+        return not Path(old).is_file() or filecmp.cmp(old, new, shallow=False)
+    return False
+
+
+def _describe(name: str, old: Any, new: Any) -> str:
+    if isinstance(old, list) and isinstance(new, list):
+        if len(old) != len(new):
+            return f"{name} had {len(old)} values, has {len(new)}"
+        place = next(index for index, pair in enumerate(zip(old, new, strict=True)) if pair[0] != pair[1])
+        return f"{name} differs from value {place + 1} on: was {old[place]!r}, is {new[place]!r}"
+    return f"{name} was {old!r}, is {new!r}"

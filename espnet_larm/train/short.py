@@ -1,0 +1,125 @@
+"""Utterances too short for the encoder leave their batches, so that one of them does not end a training of days.
+
+An utterance is left out, not its batch: the same one comes in every epoch, and would take its neighbours with it.
+Where the bound is not known (encoders of ESPnet's), the batch that the encoder refuses is named.
+"""
+
+import contextlib
+import logging
+from collections.abc import Iterable, Iterator
+
+import torch
+
+from espnet2.asr.frontend.default import DefaultFrontend
+
+from espnet_larm.train.batches import Batch
+from espnet_larm.upstream import TooShortUttError
+
+logger = logging.getLogger(__name__)
+
+NUM_NAMED = 10
+REMEDY = "Drop such utterances for good with asr.sh --min_wav_duration, in seconds."
+
+
+def fewest_samples(model: torch.nn.Module) -> int | None:
+    """Samples that one output frame of the encoder takes, feature frames if there is no front end.
+
+    Args:
+        model: An ASR model, or what holds it for several processes.
+
+    Returns:
+        None if the encoder does not tell, or the front end is not a plain STFT.
+    """
+    model = getattr(model, "module", model)
+    num_frames = getattr(getattr(model, "encoder", None), "min_input_length", None)
+    if num_frames is None or model.preencoder is not None:
+        return None
+    if model.frontend is None:
+        return num_frames
+    if type(model.frontend) is not DefaultFrontend:
+        return None
+    stft = model.frontend.stft
+    if not stft.center:
+        return (num_frames - 1) * stft.hop_length + stft.n_fft
+    # A centred STFT reflects half a window at both ends, which must be there.
+    half = stft.n_fft // 2
+    return max((num_frames - 1) * stft.hop_length + stft.n_fft - 2 * half, half + 1)
+
+
+class LongEnough:
+    """Batches without the utterances that are too short.
+
+    Attributes:
+        left_out: Those of the pass that was last begun.
+
+    Args:
+        loader: Of batches.
+        fewest: Samples that an utterance needs; None if it is not known.
+    """
+
+    def __init__(self, loader: Iterable[Batch], fewest: int | None) -> None:
+        self._loader = loader
+        self._fewest = fewest
+        self._last: Batch | None = None
+        self.left_out: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self._loader)  # type: ignore[arg-type]  # ESPnet asks, and takes a TypeError for "not known"
+
+    def __iter__(self) -> Iterator[Batch]:
+        self.left_out = []
+        # Workers start here, where the caller shields them from signals, not at the first batch.
+        return self._filtered(iter(self._loader))
+
+    def _filtered(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        for batch in batches:
+            self._last = self._without_short(batch)
+            if self._last is not None:
+                yield self._last
+
+    def _without_short(self, batch: Batch) -> Batch | None:
+        """The batch, or a smaller one, or None if nothing is left of it."""
+        utt_ids, values = batch
+        lens = values.get("speech_lengths")
+        if self._fewest is None or lens is None or bool((lens >= self._fewest).all()):
+            return batch
+        short = [index for index, length in enumerate(lens.tolist()) if length < self._fewest]
+        self.left_out += [utt_ids[index] for index in short]
+        # An error, because ESPnet silences warnings of all processes but the first.
+        logger.error("Left out, the encoder needs %d: %s. %s", self._fewest, _lengths(batch, short), REMEDY)
+        keep = [index for index in range(len(utt_ids)) if index not in short]
+        kept = {name: value[keep] if isinstance(value, torch.Tensor) else value for name, value in values.items()}
+        return ([utt_ids[index] for index in keep], kept) if keep else None
+
+    def report(self) -> None:
+        """Say how many utterances of the pass were left out."""
+        if self.left_out:
+            logger.warning(
+                "%d utterances of this epoch were left out because they are too short; each is named above.",
+                len(self.left_out),
+            )
+
+    @contextlib.contextmanager
+    def named(self) -> Iterator[None]:
+        """Name the utterances of a batch that the model refuses as too short.
+
+        Raises:
+            ValueError: It has refused one.
+        """
+        try:
+            yield
+        except TooShortUttError as error:
+            if self._last is None:
+                raise
+            lens = self._last[1]["speech_lengths"].tolist()
+            shortest = sorted(range(len(lens)), key=lens.__getitem__)[:NUM_NAMED]
+            raise ValueError(
+                f"The encoder refused an utterance of a batch as too short; the shortest are "
+                f"{_lengths(self._last, shortest)}: {error.args[0]}. {REMEDY}"
+            ) from error
+
+
+def _lengths(batch: Batch, indices: Iterable[int]) -> str:
+    unit = "samples" if batch[1]["speech"].dim() == 2 else "frames"
+    lens = batch[1]["speech_lengths"].tolist()
+    return ", ".join(f"{batch[0][index]} ({lens[index]} {unit})" for index in indices)

@@ -1,0 +1,55 @@
+"""`--init_param` that would change nothing is refused."""
+
+import argparse
+
+import pytest
+import torch
+
+from espnet_larm.train.init_param import check_init_params
+
+
+@pytest.fixture
+def check(tmp_path):
+    def check(names, suffix="", ignore=True):
+        model = torch.nn.ModuleDict({"encoder": torch.nn.Linear(2, 3), "ctc": torch.nn.Linear(3, 4)})
+        torch.save({name: torch.zeros(shape) for name, shape in names.items()}, tmp_path / "model.pth")
+        check_init_params(
+            argparse.Namespace(init_param=[f"{tmp_path}/model.pth{suffix}"], ignore_init_mismatch=ignore), model
+        )
+
+    return check
+
+
+@pytest.mark.parametrize(
+    ("names", "suffix"),
+    [
+        ({"encoder.weight": (3, 2)}, ""),
+        ({"encoder.weight": (3, 2), "other": (1,)}, ""),
+        ({"encoder.weight": (3, 2)}, ":encoder:encoder"),
+        ({"weight": (3, 2)}, "::encoder"),
+        ({"old.weight": (3, 2), "old.bias": (3,)}, ":old:encoder:old.bias"),
+    ],
+)
+def test_parameters_that_are_found_are_accepted(check, names, suffix):
+    check(names, suffix)
+
+
+@pytest.mark.parametrize(
+    ("names", "suffix", "message"),
+    [
+        ({"module.weight": (3, 2)}, "", "names module.weight in the file; encoder.weight, .* in the model"),
+        ({"encoder.weight": (3, 2)}, ":encodr:encoder", "src_key encodr: the file has encoder.weight"),
+        ({"encoder.weight": (3, 2)}, ":encoder:encodr", "dst_key encodr: the model has encoder.weight"),
+        ({"encoder.weight": (3, 2)}, ":encoder:encoder:encoder", "exclude_keys encoder leaves nothing"),
+        ({"encoder.weight": (5, 2)}, "", r"encoder.weight is \(5, 2\) in the file and \(3, 2\) in the model"),
+    ],
+)
+def test_what_matches_nothing_is_refused_with_names_of_both(check, names, suffix, message):
+    with pytest.raises(ValueError, match=message):
+        check(names, suffix)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    args = argparse.Namespace(init_param=[f"{tmp_path}/none.pth:a:b"], ignore_init_mismatch=False)
+    with pytest.raises(FileNotFoundError, match=r"--init_param: .*/none.pth is missing"):
+        check_init_params(args, torch.nn.Linear(1, 1))

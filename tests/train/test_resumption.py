@@ -1,0 +1,153 @@
+"""A folder with checkpoints is only gone on in with the model and optimiser that are in them."""
+
+import logging
+
+import pytest
+import yaml
+
+from espnet_larm.train.files import CHECKPOINT
+
+TOKENS = ["<blank>", "<unk>", "A", "B", "<sos/eos>"]
+CONFIG = {
+    "token_list": TOKENS,
+    "token_type": "char",
+    "decoder": None,
+    "encoder": "larm",
+    "encoder_conf": {"num_loops": 4, "checkpoint_period": 4},
+    "model_conf": {"ctc_weight": 1.0},
+    "frontend_conf": {"fs": "16k"},
+    "optim": "adam",
+    "scheduler": "warmuplr",
+    "scheduler_conf": {"warmup_steps": 10},
+    "max_epoch": 3,
+}
+
+
+@pytest.fixture
+def check(larm_task, tmp_path):
+    """Checks a training against one before, in a folder with a checkpoint."""
+    from espnet_larm.train.resumption import check_same_training
+
+    def parse(changes, *more):
+        path = tmp_path / "train.yaml"
+        path.write_text(yaml.safe_dump({**CONFIG, **changes}))
+        options = ["--config", str(path), "--output_dir", str(tmp_path), "--resume", "true", *more]
+        args = larm_task.get_parser().parse_args(options)
+        # ESPnet does so before it writes config.yaml.
+        args.token_list = list(args.token_list)
+        return args
+
+    def check(changes, *more, old=None, checkpoint=CHECKPOINT):
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(vars(parse(old or {}))))
+        (tmp_path / checkpoint).parent.mkdir(exist_ok=True)
+        (tmp_path / checkpoint).touch()
+        check_same_training(parse(changes, *more))
+
+    return check
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"encoder_conf": {"num_loops": 8, "checkpoint_period": 4}}, "encoder_conf: num_loops was 4, is 8"),
+        ({"encoder": "transformer", "encoder_conf": {}}, "encoder was 'larm', is 'transformer'\n"),
+        ({"frontend_conf": {"fs": "8k"}}, "frontend_conf: fs was '16k', is '8k'"),
+        ({"normalize": None}, "normalize was 'utterance_mvn', is None"),
+        ({"decoder": "transformer"}, "decoder was None, is 'transformer'"),
+        ({"model_conf": {"ctc_weight": 0.5}}, "model_conf: ctc_weight was 1.0, is 0.5"),
+        ({"ctc_conf": {"dropout_rate": 0.5}}, "ctc_conf: dropout_rate was 0.0, is 0.5"),
+        ({"token_list": [*TOKENS[:3], "C", TOKENS[4]]}, "token_list differs from value 4 on: was 'B', is 'C'"),
+        ({"token_list": TOKENS[:4]}, "token_list had 5 values, has 4"),
+        ({"token_type": "word"}, "token_type was 'char', is 'word'"),
+        ({"optim": "sgd"}, "optim was 'adam', is 'sgd'"),
+        ({"optim_conf": {"lr": 0.1}}, "optim_conf: lr was not set, is 0.1"),
+        ({"scheduler": "noamlr"}, "scheduler was 'warmuplr', is 'noamlr'"),
+        ({"init": "chainer"}, "init was None, is 'chainer'"),
+        ({"freeze_param": ["encoder"]}, r"freeze_param had 0 values, has 1"),
+    ],
+)
+def test_another_model_or_optimiser_is_refused_with_both_values(check, tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message) as refused:
+        check(changes)
+    assert str(tmp_path) in str(refused.value) and "--asr_tag" in str(refused.value)
+    assert (yaml.safe_load((tmp_path / "config.yaml").read_text()))["encoder_conf"] == CONFIG["encoder_conf"]
+
+
+def test_every_difference_is_named_at_once(check):
+    with pytest.raises(
+        ValueError, match=r"num_loops was 4, is 8\n  encoder_conf: clock was True, is False\n  optim was"
+    ):
+        check({"encoder_conf": {"num_loops": 8, "checkpoint_period": 4, "clock": False}, "optim": "sgd"})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {
+            "max_epoch": 9, "num_workers": 3, "log_interval": 7, "batch_size": 3, "batch_bins": 99, "accum_grad": 2,
+            "keep_nbest_models": 5, "patience": 3, "seed": 5, "use_amp": True, "specaug": "specaug",
+        },
+        {"encoder_conf": {"num_loops": 4, "checkpoint_period": 4, "clock": True}},
+        {"encoder_conf": {"num_loops": 4, "checkpoint_period": 4, "activation_checkpointing": True}},
+    ],
+    ids=["nothing", "how to train", "a default spelt out", "what changes no result"],
+)  # fmt: skip
+def test_what_may_change_is_not_refused(check, changes):
+    check(changes)
+
+
+def test_a_schedule_that_would_not_change_is_said(check, caplog):
+    with caplog.at_level(logging.WARNING):
+        check({"scheduler_conf": {"warmup_steps": 20}})
+    assert "scheduler_conf: warmup_steps was 10, is 20" in caplog.text and "without effect" in caplog.text
+
+
+def test_files_are_compared_by_content(check, tmp_path):
+    for name, content in (("a.model", "one"), ("b.model", "one"), ("c.model", "two")):
+        (tmp_path / name).write_text(content)
+    old = {"bpemodel": str(tmp_path / "a.model")}
+    check({"bpemodel": str(tmp_path / "b.model")}, old=old)
+    with pytest.raises(ValueError, match=r"bpemodel was '.*a.model', is '.*c.model'"):
+        check({"bpemodel": str(tmp_path / "c.model")}, old=old)
+
+
+def test_files_of_a_recipe_that_was_moved_are_not_compared(check, tmp_path):
+    (tmp_path / "b.model").touch()
+    check({"bpemodel": str(tmp_path / "b.model")}, old={"bpemodel": "/elsewhere/b.model"})
+
+
+def test_a_checkpoint_that_was_not_yet_published_counts(check):
+    with pytest.raises(ValueError, match="optim was"):
+        check({"optim": "sgd"}, checkpoint=f".staging/{CHECKPOINT}")
+
+
+def test_training_from_the_start_is_not_compared(check):
+    check({"optim": "sgd"}, "--resume", "false")
+
+
+def test_a_folder_without_checkpoint_is_not_compared(check, tmp_path):
+    check({"optim": "sgd"}, checkpoint="other")
+
+
+def test_a_damaged_configuration_is_said(check, tmp_path, larm_task, caplog, monkeypatch):
+    from espnet_larm.train import resumption
+
+    (tmp_path / CHECKPOINT).touch()
+    (tmp_path / "config.yaml").write_text("encoder_conf: {")
+    assert resumption.read_options(tmp_path / "config.yaml") == {}
+    assert "config.yaml is damaged" in caplog.text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_training_with_another_model_ends_before_anything_is_written(trainings, tmp_path, num_processes):
+    folder = tmp_path / "run"
+    assert trainings.run(folder, "--max_epoch", "1", num_processes=num_processes) == 0, trainings.log(folder)
+    before = (folder / "config.yaml").read_text(), (folder / CHECKPOINT).read_bytes()
+    options = ["--max_epoch", "2", "--encoder_conf", "linear_units=24"]
+    assert trainings.run(folder, *options, num_processes=num_processes) == 1
+    assert "encoder_conf: linear_units was 16, is 24" in trainings.log(folder)
+    assert "Traceback" not in trainings.log(folder)
+    assert ((folder / "config.yaml").read_text(), (folder / CHECKPOINT).read_bytes()) == before
+    assert trainings.run(folder, "--max_epoch", "2", num_processes=num_processes) == 0, trainings.log(folder)
