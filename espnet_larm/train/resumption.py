@@ -7,6 +7,7 @@ of the same shapes are taken without a word, and the new learning rate gives way
 import argparse
 import filecmp
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ OTHERS = (
 )  # fmt: skip
 # The state of a schedule holds its options.
 WITHOUT_EFFECT = ("scheduler_conf",)
+RATE = re.compile(r"(\d+)k", re.IGNORECASE)
 # They change how a model is computed and not what it gives.
 FREE = ("encoder_conf: activation_checkpointing",)
 
@@ -119,12 +121,19 @@ _NOT_SET = _NotSet()
 
 
 def _is_same(old: Any, new: Any) -> bool:
-    if old == new:
+    if old == new or (_rate(old) is not None and _rate(old) == _rate(new)):
         return True
     if isinstance(old, str) and isinstance(new, str) and Path(new).is_file():
         # Recipes are moved: content counts, not the name; a file that has gone cannot be compared.
         return not Path(old).is_file() or filecmp.cmp(old, new, shallow=False)
     return False
+
+
+def _rate(value: Any) -> int | None:
+    """Of `16k` or 16000, which ESPnet's front ends both take; None of anything else."""
+    if isinstance(value, str) and (match := RATE.fullmatch(value)):
+        return int(match[1]) * 1000
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _describe(name: str, old: Any, new: Any) -> str:

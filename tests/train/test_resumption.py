@@ -90,8 +90,9 @@ def test_every_difference_is_named_at_once(check):
         },
         {"encoder_conf": {"num_loops": 4, "checkpoint_period": 4, "clock": True}},
         {"encoder_conf": {"num_loops": 4, "checkpoint_period": 4, "activation_checkpointing": True}},
+        {"frontend_conf": {"fs": 16000}},
     ],
-    ids=["nothing", "how to train", "a default spelt out", "what changes no result"],
+    ids=["nothing", "how to train", "a default spelt out", "what changes no result", "another spelling"],
 )  # fmt: skip
 def test_what_may_change_is_not_refused(check, changes):
     check(changes)
