@@ -17,6 +17,7 @@ from espnet_larm.llm.adaptation import adapt
 from espnet_larm.llm.backbone import Backbone, load_tokenizer
 from espnet_larm.llm.projector import Projector
 from espnet_larm.llm.prompt import Packed, make_prompt, pack
+from espnet_larm.llm.tokens import special_tokens
 from espnet_larm.upstream import BatchScorerInterface
 
 
@@ -81,7 +82,9 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
                 "the list from the LM's tokenizer, a token a row."
             )
         adapt(self.backbone, adaptation, lora_conf, is_named=llm is not None)
-        self.prompt = make_prompt(load_tokenizer(named_tokenizer, revision), prefix, suffix, instruction)
+        self.tokenizer = load_tokenizer(named_tokenizer, revision)
+        self.special_tokens = special_tokens(self.tokenizer)
+        self.prompt = make_prompt(self.tokenizer, prefix, suffix, instruction)
         self.projector = Projector(projector, encoder_output_size, self.backbone.hidden_size, projector_frames)
 
     def forward(
