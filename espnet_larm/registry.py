@@ -59,6 +59,7 @@ PLUGINS: tuple[Plugin, ...] = (
     Plugin("encoder", "larm", "espnet_larm.encoder.larm:LarmEncoder"),
     Plugin("decoder", "speech_llm", "espnet_larm.decoder.speech_llm:SpeechLlmDecoder"),
     Plugin("model", "speech_llm", "espnet_larm.model.speech_llm:SpeechLlmModel"),
+    Plugin("preprocessor", "speech_llm", "espnet_larm.preprocessor.speech_llm:SpeechLlmPreprocessor"),
 )
 
 
