@@ -32,7 +32,7 @@ class SpeechLlmPreprocessor(CommonPreprocessor):
         self,
         train: bool,
         ctc_token_list: str | None = None,
-        ctc_token_type: str = "char",
+        ctc_token_type: str = "char",  # noqa: S107  # no password
         ctc_bpemodel: str | None = None,
         **espnet: Any,
     ) -> None:
