@@ -74,11 +74,7 @@ class Backbone(torch.nn.Module):
             FileNotFoundError: Neither a folder nor to be had from the hub (offline, gated, misspelt).
             ValueError: The architecture is not supported.
         """
-        try:
-            config = transformers.AutoConfig.from_pretrained(llm, revision=revision)
-        except (OSError, ValueError) as error:
-            raise FileNotFoundError(_cannot_load(llm, error)) from error
-        _check_architecture(config)
+        _check_architecture(_load_config(llm, revision))
         try:
             model = transformers.AutoModelForCausalLM.from_pretrained(llm, revision=revision, dtype=dtype)
         except OSError as error:
@@ -225,6 +221,19 @@ def load_tokenizer(llm: str, revision: str | None = None) -> Any:
         raise FileNotFoundError(_cannot_load(llm, error)) from error
 
 
+def num_rows_of(llm: str, revision: str | None = None) -> int:
+    """Rows of an LM's logits, without loading its weights.
+
+    Args:
+        llm: Folder or hub id.
+        revision: Of the hub; the newest by default.
+
+    Raises:
+        FileNotFoundError: It cannot be had.
+    """
+    return int(_load_config(llm, revision).vocab_size)
+
+
 def attention(
     module: torch.nn.Module,  # noqa: ARG001  # HF's signature
     query: torch.Tensor,
@@ -291,6 +300,13 @@ def _call(
         return output
 
     return call
+
+
+def _load_config(llm: str, revision: str | None) -> Any:
+    try:
+        return transformers.AutoConfig.from_pretrained(llm, revision=revision)
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(_cannot_load(llm, error)) from error
 
 
 def _cannot_load(llm: str, error: Exception) -> str:
