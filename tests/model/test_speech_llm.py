@@ -2,71 +2,6 @@
 
 import pytest
 import torch
-import transformers
-import yaml
-from tokenizers import Tokenizer, models, pre_tokenizers
-
-WORDS = ["<unk>", "<s>", "</s>", "A", "B", "C", "D"]
-LARM = {
-    "output_size": 16,
-    "attention_heads": 2,
-    "linear_units": 16,
-    "num_blocks": 1,
-    "num_loops": 2,
-    "checkpoint_period": 1,
-    "subsampling_channels": 4,
-    "dropout_rate": 0.1,
-}
-
-
-def save_lm(folder, words=WORDS):
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=len(words),
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=64,
-    )
-    transformers.LlamaForCausalLM(config).save_pretrained(folder)
-    made = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>"))
-    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    transformers.PreTrainedTokenizerFast(
-        tokenizer_object=made, unk_token="<unk>", bos_token="<s>", eos_token="</s>"
-    ).save_pretrained(folder)
-    return str(folder)
-
-
-@pytest.fixture
-def build(larm_task, tmp_path):
-    """Builds a model from a YAML, as training does."""
-    llm = save_lm(tmp_path / "llm")
-
-    def build(words=WORDS, **changes):
-        config = {
-            "token_type": "char",
-            "encoder": "larm",
-            "encoder_conf": LARM,
-            "decoder": "speech_llm",
-            "decoder_conf": {"llm": llm, "projector_frames": 2},
-            "model": "speech_llm",
-            "model_conf": {"ctc_weight": 0.3, "interctc_weight": 0.5},
-            "normalize": "utterance_mvn",
-        }
-        for name, value in changes.items():
-            config[name] = {**config.get(name, {}), **value} if isinstance(value, dict) else value
-        path = tmp_path / "train.yaml"
-        path.write_text(yaml.safe_dump(config))
-        (tmp_path / "tokens.txt").write_text("".join(f"{word}\n" for word in words))
-        options = ["--config", str(path), "--token_list", str(tmp_path / "tokens.txt"), "--output_dir", str(tmp_path)]
-        torch.manual_seed(0)
-        args = larm_task.get_parser().parse_args(options)
-        model = larm_task.build_model(args)
-        model.args = args
-        return model
-
-    return build
 
 
 def batch(seed=0):
@@ -79,8 +14,8 @@ def batch(seed=0):
     }
 
 
-def test_special_tokens_are_the_lms(build):
-    model = build()
+def test_special_tokens_are_the_lms(build_speech_llm):
+    model = build_speech_llm()
     assert (model.blank_id, model.sos, model.eos) == (0, 2, 2)
     loss, stats, weight = model(**batch())
     assert loss.isfinite() and weight == 2
@@ -88,8 +23,8 @@ def test_special_tokens_are_the_lms(build):
     torch.testing.assert_close(loss.detach(), parts)
 
 
-def test_loss_of_the_lm_is_the_log_probability_of_text_and_end(build):
-    model = build().eval()
+def test_loss_of_the_lm_is_the_log_probability_of_text_and_end(build_speech_llm):
+    model = build_speech_llm().eval()
     given = batch()
     with torch.no_grad():
         _, stats, _ = model(**{name: value.clone() for name, value in given.items()})
@@ -102,8 +37,8 @@ def test_loss_of_the_lm_is_the_log_probability_of_text_and_end(build):
     torch.testing.assert_close(stats["loss_att"], (-total / 2).view(1))
 
 
-def test_half_a_batch_each_gives_the_gradient_of_one(build):
-    model = build(encoder_conf={"dropout_rate": 0.0}).eval()
+def test_half_a_batch_each_gives_the_gradient_of_one(build_speech_llm):
+    model = build_speech_llm(encoder_conf={"dropout_rate": 0.0}).eval()
     given = batch()
     given["speech_lengths"][:] = 16000
 
@@ -117,9 +52,9 @@ def test_half_a_batch_each_gives_the_gradient_of_one(build):
         torch.testing.assert_close(whole, (first + second) / 2, rtol=1e-3, atol=1e-5)
 
 
-def test_ctc_head_and_feedback_have_tokens_of_their_own(build, tmp_path):
+def test_ctc_head_and_feedback_have_tokens_of_their_own(build_speech_llm, tmp_path):
     (tmp_path / "ctc.txt").write_text("<blank>\n<unk>\na\nb\n<space>\n<sos/eos>\n")
-    model = build(model_conf={"ctc_token_list": str(tmp_path / "ctc.txt")})
+    model = build_speech_llm(model_conf={"ctc_token_list": str(tmp_path / "ctc.txt")})
     assert model.ctc.ctc_lo.out_features == 6 and model.encoder.conditioning_layer.in_features == 6
     with pytest.raises(ValueError, match="the data no ctc_text: preprocessor: speech_llm"):
         model(**batch())
@@ -135,8 +70,8 @@ def test_ctc_head_and_feedback_have_tokens_of_their_own(build, tmp_path):
     torch.testing.assert_close(stats["loss_ctc"], expected.view(1))
 
 
-def test_only_what_learns_gets_a_gradient_and_is_in_the_optimiser(build, larm_task):
-    model = build()
+def test_only_what_learns_gets_a_gradient_and_is_in_the_optimiser(build_speech_llm, larm_task):
+    model = build_speech_llm()
     (optimizer,) = larm_task.build_optimizers(model.args, model)
     model(**batch())[0].backward()
     learning = {name for name, each in model.named_parameters() if each.grad is not None}
@@ -146,8 +81,8 @@ def test_only_what_learns_gets_a_gradient_and_is_in_the_optimiser(build, larm_ta
     }
 
 
-def test_frozen_parts_have_no_dropout(build):
-    model = build()
+def test_frozen_parts_have_no_dropout(build_speech_llm):
+    model = build_speech_llm()
     model.encoder.requires_grad_(False)
     model.train()
     assert not model.encoder.training and model.decoder.training and model.training
@@ -157,8 +92,8 @@ def test_frozen_parts_have_no_dropout(build):
     assert torch.equal(first, second)
 
 
-def test_checkpoints_hold_no_weight_of_the_lm_and_load_strictly(build, tmp_path):
-    model = build()
+def test_checkpoints_hold_no_weight_of_the_lm_and_load_strictly(build_speech_llm, tmp_path):
+    model = build_speech_llm()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
@@ -166,7 +101,7 @@ def test_checkpoints_hold_no_weight_of_the_lm_and_load_strictly(build, tmp_path)
     torch.save(model.state_dict(), tmp_path / "model.pth")
     state = torch.load(tmp_path / "model.pth", weights_only=True)
     assert not any("embed_tokens" in name or "layers" in name for name in state if "backbone" in name)
-    fresh = build()
+    fresh = build_speech_llm()
     fresh.load_state_dict(state, strict=True)
     with torch.no_grad():
         assert torch.equal(fresh.eval()(**batch())[0], model.eval()(**batch())[0])
@@ -180,18 +115,18 @@ def test_checkpoints_hold_no_weight_of_the_lm_and_load_strictly(build, tmp_path)
         ({"model_conf": {"ctc_token_list": "nowhere.txt"}}, "ctc_token_list nowhere.txt is missing"),
     ],
 )
-def test_wrong_options_are_refused_with_a_sentence(build, changes, message):
+def test_wrong_options_are_refused_with_a_sentence(build_speech_llm, changes, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        build(**changes)
+        build_speech_llm(**changes)
 
 
-def test_a_blank_that_a_transcript_may_hold_is_refused(build, tmp_path):
+def test_a_blank_that_a_transcript_may_hold_is_refused(build_speech_llm, save_lm, tmp_path):
     words = ["A", "<unk>", "</s>", "<s>", "B", "C", "D"]
     llm = save_lm(tmp_path / "other", words)
     with pytest.raises(ValueError, match="token 0 of the LM, 'A', can stand in a transcript"):
-        build(words=words, decoder_conf={"llm": llm})
+        build_speech_llm(words=words, decoder_conf={"llm": llm})
     assert (
-        build(
+        build_speech_llm(
             words=words,
             decoder_conf={"llm": llm},
             model_conf={"ctc_weight": 0.0, "interctc_weight": 0.0},
