@@ -87,7 +87,7 @@ def splitters(args: argparse.Namespace) -> Splitters:
         # transformers takes seconds to import.
         from espnet_larm.llm.backbone import load_tokenizer
 
-        return {**known, "ter": load_tokenizer(bpemodel).tokenize}
+        return {**known, "ter": load_tokenizer(str(bpemodel)).tokenize}
     return {**known, "ter": token_splitter(token_type, bpemodel)}
 
 

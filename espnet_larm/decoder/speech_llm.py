@@ -82,7 +82,7 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
                 "the list from the LM's tokenizer, a token a row."
             )
         adapt(self.backbone, adaptation, lora_conf, is_named=llm is not None)
-        self.tokenizer = load_tokenizer(named_tokenizer, revision)
+        self.tokenizer = load_tokenizer(named_tokenizer, revision if tokenizer is None else None)
         self.special_tokens = special_tokens(self.tokenizer)
         self.prompt = make_prompt(self.tokenizer, prefix, suffix, instruction)
         self.projector = Projector(projector, encoder_output_size, self.backbone.hidden_size, projector_frames)
@@ -107,8 +107,9 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
         text_lens = ys_in_lens - 1
         prompt = self._prompt_parts(hs_pad, hlens)
         packed = pack([*prompt, (self.backbone.embed(ys_in_pad[:, 1:]), text_lens, False)])
-        hidden = self._run(packed)
-        starts = (packed.lens - text_lens.to(packed.lens.device) - 1).unsqueeze(1)
+        self._check_context(packed)
+        hidden, _, lens, _ = self.backbone(packed.embeddings, _positions(packed), packed.lens, packed.speech)
+        starts = (lens - text_lens.to(lens.device) - 1).unsqueeze(1)
         columns = starts + torch.arange(ys_in_pad.size(1), device=starts.device)
         columns = columns.clamp(max=hidden.size(1) - 1).unsqueeze(-1).expand(-1, -1, hidden.size(2))
         return self.backbone.logits(hidden.gather(1, columns)), ys_in_lens
@@ -149,16 +150,32 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
 
         Returns:
             Log-probabilities (B, V) and a state a hypothesis. The states of the call before are used up.
+
+        Raises:
+            ValueError: States are used a second time, or are of different utterances.
         """
         if states[0] is None:
-            lens = torch.tensor([xs.size(1)], device=xs.device)
-            texts = self.start(xs[:1], lens)
-            logits = texts.first_logits.expand(len(ys), -1)
-            return logits.log_softmax(-1), [Hypothesis(texts, 0)] * len(ys)
-        texts = states[0].texts
-        texts.select(torch.tensor([state.row for state in states]))
-        logits = texts.step(ys[:, -1:], torch.ones(len(ys), dtype=torch.long))[:, -1]
+            texts = self.start(xs[:1], torch.tensor([xs.size(1)], device=xs.device))
+            texts.select(torch.zeros(len(ys), dtype=torch.long))
+            new = ys[:, 1:]
+        else:
+            texts = states[0].texts
+            if any(state.texts is not texts or state.num_steps != texts.num_steps for state in states):
+                raise ValueError("states of batch_score are used a second time, or are of different utterances.")
+            texts.select(torch.tensor([state.row for state in states]))
+            new = ys[:, -1:]
+        logits = texts.logits
+        if new.size(1):
+            logits = texts.step(new, torch.full((len(ys),), new.size(1)))[:, -1]
         return logits.log_softmax(-1), [Hypothesis(texts, row) for row in range(len(ys))]
+
+    def reload_pretrained_parameters(self) -> None:
+        """ESPnet calls it after an `init`, which has overwritten the LM.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError("init would overwrite the weights of the LM; leave it out, or set init: null.")
 
     def _prompt_parts(self, hs_pad: torch.Tensor, hlens: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor, bool]]:
         speech, speech_lens = self.projector(hs_pad, hlens)
@@ -171,13 +188,6 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
         rows = self.backbone.embed(ids).expand(len(like), -1, -1)
         return rows, torch.full((len(like),), len(tokens), device=like.device), False
 
-    def _run(self, packed: Packed) -> torch.Tensor:
-        """Hidden states (B, N, D) of whole rows, nothing remembered."""
-        self._check_context(packed)
-        positions = torch.arange(packed.embeddings.size(1), device=packed.lens.device).expand(len(packed.lens), -1)
-        hidden: torch.Tensor = self.backbone(packed.embeddings, positions, packed.lens, packed.speech)
-        return hidden
-
     def _check_context(self, packed: Packed) -> None:
         if packed.embeddings.size(1) > self.backbone.max_positions:
             raise ValueError(
@@ -187,12 +197,19 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
             )
 
 
+def _positions(packed: Packed) -> torch.Tensor:
+    """Counted from each row's start (B, N)."""
+    num_rows, num_positions = packed.speech.shape
+    return torch.arange(num_positions, device=packed.lens.device).expand(num_rows, -1)
+
+
 class Hypothesis:
-    """A row of `SpeechTexts`, as ESPnet's search hands it around."""
+    """A row of `SpeechTexts` at one step, as ESPnet's search hands it around."""
 
     def __init__(self, texts: "SpeechTexts", row: int) -> None:
         self.texts = texts
         self.row = row
+        self.num_steps = texts.num_steps
 
 
 class SpeechTexts:
@@ -201,33 +218,74 @@ class SpeechTexts:
     Args:
         backbone: The LM.
         prompt: Of each utterance.
+
+    Attributes:
+        hidden: Of the last valid position of each row (B, D): what draft heads read.
+        num_steps: Calls of `step` so far.
     """
 
     def __init__(self, backbone: Backbone, prompt: Packed) -> None:
         self.backbone = backbone
         self.cache = backbone.new_cache()
-        num_positions = prompt.embeddings.size(1)
-        positions = torch.arange(num_positions, device=prompt.lens.device).expand(len(prompt.lens), -1)
-        hidden = backbone(prompt.embeddings, positions, prompt.lens, prompt.speech, self.cache)
+        stream = backbone(prompt.embeddings, _positions(prompt), prompt.lens, prompt.speech, self.cache)
         self.cache.seal()
-        last = (prompt.lens - 1).view(-1, 1, 1).expand(-1, -1, hidden.size(2))
-        self.first_logits: torch.Tensor = backbone.logits(hidden.gather(1, last)[:, 0])
+        self.hidden = _last(stream.hidden, stream.lens)
         # Positions are counted here and not by the cache, whose layers may hold fewer.
         self.next_positions = prompt.lens.cpu()
+        self.num_steps = 0
+
+    @property
+    def logits(self) -> torch.Tensor:
+        """Of the next token of each row (B, V)."""
+        return self.backbone.logits(self.hidden)
 
     def step(self, tokens: torch.Tensor, num_new: torch.Tensor) -> torch.Tensor:
-        """Go on with tokens (B, L), of which num_new (B,) are valid; the logits after each (B, L, V)."""
-        positions = self.next_positions.unsqueeze(1) + torch.arange(tokens.size(1))
-        hidden = self.backbone(self.backbone.embed(tokens), positions.to(tokens.device), num_new, cache=self.cache)
-        self.next_positions = self.next_positions + num_new
-        return self.backbone.logits(hidden)
+        """Go on with tokens (B, L), L of 1 or more, of which num_new (B,) are valid; the logits after each (B, L, V).
+
+        Raises:
+            ValueError: A row grows beyond the LM's context.
+        """
+        return self.backbone.logits(self.read(tokens, num_new))
+
+    def read(self, tokens: torch.Tensor, num_new: torch.Tensor) -> torch.Tensor:
+        """As `step`, the hidden states after each token (B, L, D)."""
+        assert tokens.size(1) >= 1
+        num_new = num_new.cpu()
+        after = self.next_positions + num_new
+        if int(after.max()) > self.backbone.max_positions:
+            raise ValueError(
+                f"a text has grown to {int(after.max())} positions, prompt included, more than the "
+                f"{self.backbone.max_positions} of the LM's context."
+            )
+        positions = (self.next_positions.unsqueeze(1) + torch.arange(tokens.size(1))).to(tokens.device)
+        stream = self.backbone(self.backbone.embed(tokens), positions, num_new.to(tokens.device), cache=self.cache)
+        # A row without a new token keeps its last state.
+        last = _last(stream.hidden, stream.lens.clamp(min=1))
+        self.hidden = torch.where((num_new > 0).to(last.device).unsqueeze(1), last, self.hidden)
+        self.next_positions = after
+        self.num_steps += 1
+        return stream.hidden
 
     def select(self, rows: torch.Tensor) -> None:
-        """Keep these rows (B',), in this order, some perhaps several times."""
+        """Keep these rows (B',), on the CPU, in this order, some perhaps several times."""
         self.cache.select(rows)
         self.next_positions = self.next_positions[rows]
+        self.hidden = self.hidden[rows.to(self.hidden.device)]
 
-    def give_back(self, num_tokens: torch.Tensor) -> None:
-        """Forget the last tokens (B,) of each row."""
+    def give_back(self, num_tokens: torch.Tensor, hidden: torch.Tensor) -> None:
+        """Forget the last tokens (B,) of each row.
+
+        Args:
+            num_tokens: At most those that a row has, on the CPU.
+            hidden: Of the position that is the last then (B, D).
+        """
+        lens = self.cache.text_lens[0] - num_tokens
+        assert int(lens.min()) >= 0
         self.next_positions = self.next_positions - num_tokens
-        self.cache.crop(self.cache.text_lens[0] - num_tokens)
+        self.cache.crop(lens)
+        self.hidden = hidden
+
+
+def _last(hidden: torch.Tensor, lens: torch.Tensor) -> torch.Tensor:
+    """Of each row's last valid position: (B, L, D) to (B, D)."""
+    return hidden.gather(1, (lens - 1).view(-1, 1, 1).expand(-1, -1, hidden.size(2)))[:, 0]

@@ -57,17 +57,20 @@ def adapt(backbone: Backbone, method: str, lora_conf: Mapping[str, Any] | None, 
         raise ValueError(f"decoder_conf: lora_conf is given, but adaptation is {method}; leave it out, or take lora.")
     if method != "full":
         backbone.requires_grad_(False)
-    names = _names_of_frozen(backbone) if is_named else []
-    if names:
+    if is_named:
         # Before LoRA is added, whose modules rename those that they wrap.
-        fingerprint = fingerprint_of(backbone, names)
+        fingerprint = fingerprint_of(backbone)
     if method == "lora":
         _add_lora(backbone, {**LORA_DEFAULTS, **(lora_conf or {})})
-    if names:
-        left_out = _names_of_frozen(backbone)
+    elif method == "full" and backbone.dtype != torch.float32:
+        raise ValueError(
+            f"decoder_conf: adaptation is full and dtype {backbone.dtype}: steps of training would be rounded away; "
+            "take dtype: float32, with use_amp: true for speed."
+        )
+    if is_named:
         backbone.register_buffer(FINGERPRINT, fingerprint)
-        backbone.register_state_dict_post_hook(_Omission(left_out))
-        backbone.register_load_state_dict_pre_hook(_Completion(left_out))
+        backbone.register_state_dict_post_hook(_omit)
+        backbone.register_load_state_dict_pre_hook(_complete)
     backbone.freeze_modes()
 
 
@@ -81,21 +84,38 @@ def shares(parts: Mapping[str, torch.nn.Module]) -> Iterator[Share]:
         yield Share(name, trainable, sum(each.numel() for each in parameters))
 
 
-def fingerprint_of(backbone: Backbone, names: list[str]) -> torch.Tensor:
-    """SHA-256 of weights (32,), as float32: checkpoints are averaged, and means of equal small integers are exact."""
-    state = backbone.state_dict()
+def fingerprint_of(backbone: Backbone) -> torch.Tensor:
+    """SHA-256 of all weights (32,), as float32: checkpoints are averaged, and means of equal small integers are exact.
+
+    Of the weights' values in float32, so that an LM that was published in bfloat16 is the same in both types.
+    """
     digest = hashlib.sha256()
-    for name in names:
-        tensor = state[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    for name, parameter in sorted(backbone.named_parameters()):
+        values = parameter.detach().cpu().float().contiguous()
+        digest.update(f"{name} {tuple(values.shape)}".encode())
+        digest.update(values.numpy().data)
     return torch.tensor(list(digest.digest()), dtype=torch.float32)
 
 
-def _names_of_frozen(backbone: Backbone) -> list[str]:
-    """In the state dict; a tied weight is there under both of its names."""
-    state = backbone.state_dict(keep_vars=True)
-    return sorted(name for name, tensor in state.items() if not tensor.requires_grad)
+def left_out(backbone: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Weights of the named LM that no training changes, by all their names (tied ones have several)."""
+    named = dict((*backbone.named_parameters(remove_duplicate=False), *backbone.named_buffers()))
+    return {
+        name: named[name]
+        for name in _state_names(backbone)
+        if not named[name].requires_grad and name != FINGERPRINT and LORA_PREFIX not in name
+    }
+
+
+def _state_names(backbone: torch.nn.Module) -> list[str]:
+    """Of the weights that a state dict has before any hook."""
+    persistent = [
+        f"{prefix}.{name}".lstrip(".")
+        for prefix, module in backbone.named_modules()
+        for name in module._buffers
+        if name not in module._non_persistent_buffers_set and module._buffers[name] is not None
+    ]
+    return [*(name for name, _ in backbone.named_parameters(remove_duplicate=False)), *persistent]
 
 
 def _add_lora(backbone: Backbone, options: Mapping[str, Any]) -> None:
@@ -103,58 +123,63 @@ def _add_lora(backbone: Backbone, options: Mapping[str, Any]) -> None:
         import peft
     except ImportError as error:
         raise ImportError("decoder_conf: adaptation lora needs peft: pip install peft") from error
+    _check_lora(options)
     try:
         peft.inject_adapter_in_model(peft.LoraConfig(**options), backbone.model)
     except (TypeError, ValueError) as error:
         raise ValueError(f"decoder_conf: lora_conf: {error}") from error
     for name, parameter in backbone.named_parameters():
         parameter.requires_grad_(LORA_PREFIX in name)
+        if LORA_PREFIX in name:
+            # In bfloat16 steps of a usual learning rate are rounded away; peft casts what goes in and out.
+            parameter.data = parameter.data.float()
 
 
-class _Omission:
-    """Leaves weights out of a state dict."""
-
-    def __init__(self, names: list[str]) -> None:
-        self.names = names
-
-    def __call__(self, module: torch.nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:  # noqa: ARG002
-        for name in self.names:
-            state.pop(prefix + name, None)
+def _check_lora(options: Mapping[str, Any]) -> None:
+    """Refuse what would change or add weights beside the low-rank ones, or be overruled here."""
+    allowed = {"modules_to_save": (None,), "bias": ("none",), "init_lora_weights": (True, False, "gaussian")}
+    for name, values in allowed.items():
+        if name in options and options[name] not in values:
+            listed = ", ".join("null" if value is None else str(value) for value in values)
+            raise ValueError(f"decoder_conf: lora_conf: {name} is {options[name]}; allowed: {listed}.")
 
 
-class _Completion:
-    """Puts the module's own weights in place of those that were left out, if they are the same."""
+def _omit(module: torch.nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:  # noqa: ARG001
+    """A state-dict hook: leave out what the LM's name gives back."""
+    for name in left_out(module):
+        state.pop(prefix + name, None)
 
-    def __init__(self, names: list[str]) -> None:
-        self.names = names
 
-    def __call__(
-        self,
-        module: torch.nn.Module,
-        state: dict[str, Any],
-        prefix: str,
-        metadata: Any,  # noqa: ARG002
-        strict: bool,  # noqa: ARG002
-        missing: list[str],  # noqa: ARG002
-        unexpected: list[str],  # noqa: ARG002
-        errors: list[str],
-    ) -> None:
-        saved = state.get(prefix + FINGERPRINT)
-        own = module.get_buffer(FINGERPRINT)
-        if saved is not None and not torch.equal(saved.cpu().float(), own.cpu()):
-            errors.append(
-                "decoder_conf: llm is not the LM that the checkpoint was trained with: their weights differ (SHA-256 "
-                f"{_hex(own)}, the checkpoint's {_hex(saved)}). Name that LM, in the same dtype."
-            )
-            return
-        if changed := [name for name in self.names if prefix + name in state]:
-            errors.append(
-                f"the checkpoint holds {changed[0]} and {len(changed) - 1} more weights of the LM, which adaptation "
-                "leaves as they are in the named LM; take adaptation: full, or save those weights as an LM first."
-            )
-            return
-        weights = dict((*module.named_parameters(remove_duplicate=False), *module.named_buffers()))
-        state.update({prefix + name: weights[name] for name in self.names})
+def _complete(
+    module: torch.nn.Module,
+    state: dict[str, Any],
+    prefix: str,
+    metadata: Any,  # noqa: ARG001
+    strict: bool,  # noqa: ARG001
+    missing: list[str],  # noqa: ARG001
+    unexpected: list[str],  # noqa: ARG001
+    errors: list[str],
+) -> None:
+    """A load hook: put the module's own weights in place of those that were left out, if they are the same."""
+    own, weights = module.get_buffer(FINGERPRINT), left_out(module)
+    saved = state.get(prefix + FINGERPRINT)
+    has_lm = any(name.startswith(f"{prefix}model.") and LORA_PREFIX not in name for name in state)
+    is_complete = has_lm and not weights
+    if saved is not None and not is_complete and not torch.equal(saved.cpu().float(), own.cpu()):
+        errors.append(
+            "decoder_conf: llm is not the LM that the checkpoint was trained with: their weights differ (SHA-256 "
+            f"{_hex(own)}, the checkpoint's {_hex(saved)}). Name that LM."
+        )
+    elif changed := [name for name in weights if prefix + name in state]:
+        errors.append(
+            f"the checkpoint holds {changed[0]} and {len(changed) - 1} more weights of the LM, which adaptation leaves "
+            "as they are in the named LM; take adaptation: full, or save those weights as an LM first."
+        )
+    # Also beside an error, or names of all weights of the LM would stand before it.
+    state.update({prefix + name: weight for name, weight in weights.items()})
+    if saved is not None and not has_lm and not weights:
+        # Another adaptation left all weights out, and this one learns them: it begins with the named LM's.
+        state.update({prefix + name: value for name, value in module.named_parameters(remove_duplicate=False)})
 
 
 def _hex(fingerprint: torch.Tensor) -> str:

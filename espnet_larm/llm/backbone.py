@@ -11,15 +11,35 @@ from typing import Any, NamedTuple
 
 import torch
 import transformers
+import transformers.masking_utils
+from safetensors import SafetensorError
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from espnet_larm.llm.cache import KeyValueCache
 
 ATTENTION = "espnet_larm"
+DTYPES = ("float32", "bfloat16", "float16")
 # Architectures whose forward is: embeddings, layers with one rotary embedding and full attention, norm, head.
 ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
 FULL_ATTENTION = "full_attention"
+
+
+class Stream(NamedTuple):
+    """What goes from layer to layer.
+
+    Attributes:
+        hidden: (B, L, D).
+        positions: For the rotary embedding (B, L).
+        lens: Valid positions of each row (B,); padding is behind them.
+        speech: Which positions are speech (B, L), for layers that treat them differently; None where none is, as in
+            every step after the prompt.
+    """
+
+    hidden: torch.Tensor
+    positions: torch.Tensor
+    lens: torch.Tensor
+    speech: torch.Tensor | None
 
 
 class Step(NamedTuple):
@@ -35,6 +55,11 @@ class Step(NamedTuple):
     layer: int
     num_new: torch.Tensor
 
+    @property
+    def is_prefill(self) -> bool:
+        """Whether the prompt is read, as a whole."""
+        return not self.cache.is_sealed
+
 
 class Backbone(torch.nn.Module):
     """A causal LM from embeddings to hidden states, and its head.
@@ -46,6 +71,9 @@ class Backbone(torch.nn.Module):
         model: Of one of ARCHITECTURES.
         activation_checkpointing: Recompute each layer in the backward pass.
 
+    Attributes:
+        after_layer: Functions of the stream behind a layer, by its index; they may shorten a prompt.
+
     Raises:
         ValueError: The architecture is not supported.
     """
@@ -56,6 +84,7 @@ class Backbone(torch.nn.Module):
         model.set_attn_implementation(ATTENTION)
         self.model = model
         self.activation_checkpointing = activation_checkpointing
+        self.after_layer: dict[int, Callable[[Stream], Stream]] = {}
         self._has_frozen_modes = False
 
     @classmethod
@@ -74,11 +103,19 @@ class Backbone(torch.nn.Module):
             FileNotFoundError: Neither a folder nor to be had from the hub (offline, gated, misspelt).
             ValueError: The architecture is not supported.
         """
+        _check_dtype(dtype)
         _check_architecture(_load_config(llm, revision))
         try:
-            model = transformers.AutoModelForCausalLM.from_pretrained(llm, revision=revision, dtype=dtype)
-        except OSError as error:
+            model, report = transformers.AutoModelForCausalLM.from_pretrained(
+                llm, revision=revision, dtype=dtype, output_loading_info=True
+            )
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise FileNotFoundError(_cannot_load(llm, error)) from error
+        # HF fills what is missing with random numbers, others in every process.
+        if lacking := sorted({*report["missing_keys"], *(str(key) for key in report["mismatched_keys"])}):
+            raise ValueError(
+                f"decoder_conf: llm {llm} lacks {len(lacking)} weights ({lacking[0]}, ...); copy it again."
+            )
         return cls(model, activation_checkpointing)
 
     @classmethod
@@ -95,6 +132,7 @@ class Backbone(torch.nn.Module):
         Raises:
             ValueError: The architecture is not supported.
         """
+        _check_dtype(dtype)
         options = dict(config)
         kind = options.pop("model_type", None)
         if kind not in ARCHITECTURES:
@@ -149,32 +187,39 @@ class Backbone(torch.nn.Module):
         lens: torch.Tensor,
         speech: torch.Tensor | None = None,
         cache: KeyValueCache | None = None,
-    ) -> torch.Tensor:
+    ) -> Stream:
         """Run all layers on the next positions of each row; padding is behind the valid positions.
 
         Args:
             embeddings: (B, L, D), of any floating type.
             positions: For the rotary embedding (B, L); they need not agree with what the cache holds.
             lens: Valid positions of each row (B,).
-            speech: Which positions are speech (B, L), for layers that treat them differently; none by default.
+            speech: Which positions are speech (B, L); None for none.
             cache: What came before and is to be remembered; None to remember nothing.
 
         Returns:
-            Hidden states before the head (B, L, D) in the LM's type; what is behind `lens` means nothing.
+            Hidden states before the head, in the LM's type, with the lengths that are left: what is behind them means
+            nothing, and `after_layer` may have shortened them.
         """
-        hidden = embeddings.to(self.dtype)
-        num_new = lens.cpu() if cache is not None else lens
-        rotary = self.model.model.rotary_emb(hidden, position_ids=positions)
-        if speech is None:
-            speech = torch.zeros(hidden.shape[:2], dtype=torch.bool, device=hidden.device)
+        stream = Stream(embeddings.to(self.dtype), positions, lens, speech)
+        rotary, num_new = self._rotary(stream), lens.cpu() if cache is not None else lens
         for index, layer in enumerate(self.layers):
             step = None if cache is None else Step(cache, index, num_new)
-            call = _call(layer, positions, rotary, speech, lens, step)
-            if self.activation_checkpointing and self.training and step is None:
-                hidden = checkpoint(call, hidden, use_reentrant=False)
+            call = _call(layer, stream, rotary, step)
+            # Gradients run through frozen layers too, which are in eval mode.
+            if self.activation_checkpointing and step is None and torch.is_grad_enabled():
+                hidden = checkpoint(call, stream.hidden, use_reentrant=False)
             else:
-                hidden = call(hidden)
-        return self.model.model.norm(hidden)
+                hidden = call(stream.hidden)
+            stream = stream._replace(hidden=hidden)
+            if index in self.after_layer:
+                stream = self.after_layer[index](stream)
+                rotary, num_new = self._rotary(stream), stream.lens.cpu() if cache is not None else stream.lens
+        return stream._replace(hidden=self.model.model.norm(stream.hidden))
+
+    def _rotary(self, stream: Stream) -> tuple[torch.Tensor, torch.Tensor]:
+        cosines, sines = self.model.model.rotary_emb(stream.hidden, position_ids=stream.positions)
+        return cosines, sines
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """(..., D) to (..., V), float32."""
@@ -189,9 +234,7 @@ class Backbone(torch.nn.Module):
         """As any module's, but for what `freeze_modes` fixed."""
         super().train(mode)
         if mode and self._has_frozen_modes:
-            for module in self.modules():
-                if not any(parameter.requires_grad for parameter in module.parameters()):
-                    module.training = False
+            _freeze_modes(self, mode)
         return self
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "Backbone":
@@ -199,7 +242,8 @@ class Backbone(torch.nn.Module):
 
         def moved(tensor: torch.Tensor) -> torch.Tensor:
             result = fn(tensor)
-            return result.to(tensor.dtype) if tensor.is_floating_point() else result
+            # Cast there and back, numbers would be rounded, or overflow.
+            return tensor.to(result.device) if result.dtype != tensor.dtype else result
 
         super()._apply(moved, recurse)
         return self
@@ -252,7 +296,8 @@ def attention(
         query: (B, H, L, S).
         key: (B, key-value heads, L, S).
         value: Likewise.
-        attention_mask: None: padding is behind the valid positions, where no valid position looks.
+        attention_mask: None from us: padding is behind the valid positions, where no valid position looks. HF's own
+            forward of the model, as other programs call it, may have one.
         scaling: Of the scores.
         dropout: Of the weights, in training.
         step: None to remember nothing.
@@ -260,7 +305,6 @@ def attention(
     Returns:
         (B, L, H, S), and no weights.
     """
-    assert attention_mask is None
     scaling = query.size(-1) ** -0.5 if scaling is None else scaling
     if step is not None:
         step.cache.append(step.layer, key, value, step.num_new)
@@ -269,21 +313,25 @@ def attention(
     else:
         shares_keys = query.size(1) != key.size(1)
         mixed = functional.scaled_dot_product_attention(
-            query, key, value, dropout_p=dropout, is_causal=query.size(2) > 1, scale=scaling, enable_gqa=shares_keys
+            query,
+            key,
+            value,
+            attn_mask=attention_mask,
+            dropout_p=dropout,
+            is_causal=attention_mask is None and query.size(2) > 1,
+            scale=scaling,
+            enable_gqa=shares_keys,
         )
     return mixed.transpose(1, 2).contiguous(), None
 
 
 transformers.AttentionInterface.register(ATTENTION, attention)
+# The masks that HF's own forward makes for it are those of its SDPA.
+transformers.AttentionMaskInterface.register(ATTENTION, transformers.masking_utils.sdpa_mask)
 
 
 def _call(
-    layer: torch.nn.Module,
-    positions: torch.Tensor,
-    rotary: tuple[torch.Tensor, torch.Tensor],
-    speech: torch.Tensor,
-    lens: torch.Tensor,
-    step: Step | None,
+    layer: torch.nn.Module, stream: Stream, rotary: tuple[torch.Tensor, torch.Tensor], step: Step | None
 ) -> Callable[[torch.Tensor], torch.Tensor]:
     """A layer as a function of the hidden states alone; HF's layers hand what they do not know to `attention`."""
 
@@ -291,15 +339,30 @@ def _call(
         output: torch.Tensor = layer(
             hidden,
             attention_mask=None,
-            position_ids=positions,
+            position_ids=stream.positions,
             position_embeddings=rotary,
-            speech=speech,
-            lens=lens,
+            speech=stream.speech,
+            lens=stream.lens,
             step=step,
         )
         return output
 
     return call
+
+
+def _freeze_modes(module: torch.nn.Module, mode: bool) -> None:
+    """Modules with weights learn or are in eval mode; those without, such as dropout, are as what they are part of."""
+    parameters = list(module.parameters())
+    if parameters:
+        mode = any(parameter.requires_grad for parameter in parameters)
+    module.training = mode
+    for child in module.children():
+        _freeze_modes(child, mode)
+
+
+def _check_dtype(dtype: str) -> None:
+    if dtype not in DTYPES:
+        raise ValueError(f"decoder_conf: dtype is {dtype}; allowed: {', '.join(DTYPES)}.")
 
 
 def _load_config(llm: str, revision: str | None) -> Any:
@@ -312,8 +375,8 @@ def _load_config(llm: str, revision: str | None) -> Any:
 def _cannot_load(llm: str, error: Exception) -> str:
     kind = "folder" if Path(llm).is_dir() else "hub model"
     return (
-        f"decoder_conf: llm {llm}: this {kind} cannot be loaded: {str(error).splitlines()[0]} Name a folder that holds "
-        "config.json and weights; a model of the hub needs a network, and `hf auth login` if it is gated."
+        f"decoder_conf: llm {llm}: this {kind} cannot be loaded: {str(error).partition(chr(10))[0]} Name a folder "
+        "that holds config.json and weights; a model of the hub needs a network, and `hf auth login` if it is gated."
     )
 
 
@@ -323,6 +386,12 @@ def _check_architecture(config: Any) -> None:
         raise ValueError(f"decoder_conf: llm is a {config.model_type}; allowed: {', '.join(ARCHITECTURES)}.")
     kinds = set(getattr(config, "layer_types", None) or [FULL_ATTENTION])
     window = getattr(config, "sliding_window", None)
+    rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
+    if rope == "longrope":
+        raise ValueError(
+            "decoder_conf: llm has rotary embeddings of the type longrope, whose angles depend on the longest row of a "
+            "batch; allowed: all others."
+        )
     if kinds != {FULL_ATTENTION} or (window is not None and config.model_type == "mistral"):
         raise ValueError(
             f"decoder_conf: llm has attention over a window of {window} positions; allowed: full attention in all "

@@ -92,8 +92,8 @@ class KeyValueCache:
         self.text = [Segment() for _ in range(num_layers)]
         self.is_sealed = False
         self.owners = torch.zeros(0, dtype=torch.long)
-        # Rows by utterance (U, most rows), -1 where there are fewer; None while row b belongs to utterance b.
-        self._slots: torch.Tensor | None = None
+        # None while row b belongs to utterance b.
+        self._places: _Places | None = None
         self._seen: _Seen | None = None
 
     @property
@@ -143,12 +143,12 @@ class KeyValueCache:
             segment.lens = torch.zeros_like(lens)
 
     def crop(self, lens: torch.Tensor) -> None:
-        """Forget text behind these lengths (B,), in all layers; a row that is shorter stays."""
+        """Forget text behind these lengths (B,), on the CPU, in all layers; a row that is shorter stays."""
         for segment in self.text:
             segment.lens = torch.minimum(segment.lens, lens)
 
     def select(self, rows: torch.Tensor) -> None:
-        """Keep these rows (B'), in this order, some perhaps several times; prompts that no row needs are dropped."""
+        """Keep these rows (B'), on the CPU, in this order, some perhaps several times; idle prompts are dropped."""
         for segment in self.text:
             segment.select(rows)
         owners = self.owners[rows]
@@ -156,7 +156,10 @@ class KeyValueCache:
         if len(kept) < len(self.prompt[0].lens):
             for segment in self.prompt:
                 segment.select(kept)
-        self._slots = None if torch.equal(self.owners, torch.arange(len(kept))) else self._rows_by_utterance()
+        self._places = None
+        if not torch.equal(self.owners, torch.arange(len(kept))):
+            buffer = self.prompt[0].keys
+            self._places = _Places.of(self.owners, "cpu" if buffer is None else buffer.device)
 
     def attend(self, layer: int, queries: torch.Tensor, num_new: torch.Tensor, scaling: float) -> torch.Tensor:
         """Attention of text positions that were just appended.
@@ -174,8 +177,9 @@ class KeyValueCache:
         assert prompt.keys is not None and prompt.values is not None
         assert text.keys is not None and text.values is not None
         num_rows, num_heads, num_queries, size = queries.shape
-        # Heads that share keys become more queries of one head: keys are not repeated for them.
-        grouped = queries.reshape(num_rows, prompt.keys.size(1), -1, size)  # (B, H, Q L, S)
+        # Heads that share keys become more queries of one head: keys are not repeated for them. Scaled before the
+        # product, as in torch's own attention, or float16 would overflow.
+        grouped = (queries * scaling).reshape(num_rows, prompt.keys.size(1), -1, size)  # (B, H, Q L, S)
         before = text.lens - num_new
         longest = int(before.max()) + num_queries
         scores = torch.cat(
@@ -187,7 +191,7 @@ class KeyValueCache:
         )  # (B, H, Q L, P + N)
         hidden = self._hidden(prompt, before, longest, num_queries)
         by_query = scores.view(num_rows, scores.size(1), -1, num_queries, scores.size(-1))
-        weights = (by_query.float() * scaling).masked_fill(hidden, float("-inf")).softmax(-1).to(queries.dtype)
+        weights = by_query.float().masked_fill(hidden, float("-inf")).softmax(-1).to(queries.dtype)
         prompt_weights, text_weights = weights.view_as(scores).split([prompt.keys.size(2), longest], dim=-1)
         mixed = self._per_utterance(prompt_weights, prompt.values) + text_weights @ text.values[:, :, :longest]
         return mixed.view(num_rows, num_heads, num_queries, size)
@@ -195,49 +199,64 @@ class KeyValueCache:
     def _hidden(self, prompt: Segment, before: torch.Tensor, longest: int, num_queries: int) -> torch.Tensor:
         """Which keys a query may not see (B, 1, 1, L, P + N); layers of equal lengths share it."""
         assert prompt.keys is not None
-        lens = prompt.lens[self.owners]
-        if self._seen is not None and self._seen.holds_for(lens, before, num_queries):
+        lens, width = prompt.lens[self.owners], prompt.keys.size(2)
+        if self._seen is not None and self._seen.holds_for(lens, width, before, num_queries):
             return self._seen.hidden
-        in_prompt = torch.arange(prompt.keys.size(2)) < lens.unsqueeze(1)  # (B, P)
+        in_prompt = torch.arange(width) < lens.unsqueeze(1)  # (B, P)
         own = before.unsqueeze(1) + torch.arange(num_queries)  # (B, L)
         in_text = torch.arange(longest) <= own.unsqueeze(2)  # (B, L, N)
         seen = torch.cat([in_prompt.unsqueeze(1).expand(-1, num_queries, -1), in_text], dim=2)
-        self._seen = _Seen(lens, before, num_queries, ~seen[:, None, None].to(prompt.keys.device))
+        self._seen = _Seen(lens, width, before, num_queries, ~seen[:, None, None].to(prompt.keys.device))
         return self._seen.hidden
 
     def _per_utterance(self, rows: torch.Tensor, stored: torch.Tensor) -> torch.Tensor:
         """Products of each row (B, H, any, i) with what is stored of its utterance (U, H, i, j)."""
-        if self._slots is None:
+        if self._places is None:
             return rows @ stored
-        slots = self._slots.to(rows.device)
+        owners, ranks, slots = self._places
         num_utterances, most = slots.shape
         heads, queries = rows.shape[1:3]
-        together = rows[slots.clamp(min=0)].transpose(1, 2).reshape(num_utterances, heads, most * queries, -1)
+        together = rows[slots].transpose(1, 2).reshape(num_utterances, heads, most * queries, -1)
         products = (together @ stored).view(num_utterances, heads, most, queries, -1).transpose(1, 2)
-        found = products.new_empty(len(rows), *products.shape[2:])
-        found[slots[slots >= 0]] = products[slots >= 0]
-        return found
+        return products[owners, ranks]
 
-    def _rows_by_utterance(self) -> torch.Tensor:
-        counts = self.owners.bincount()
-        order = self.owners.argsort(stable=True)
-        ranks = torch.arange(len(order)) - (counts.cumsum(0) - counts)[self.owners[order]]
-        slots = torch.full((len(counts), int(counts.max())), -1, dtype=torch.long)
-        slots[self.owners[order], ranks] = order
-        return slots
+
+class _Places(NamedTuple):
+    """Which rows belong to which utterance, on the device of keys and values.
+
+    Attributes:
+        owners: Utterance of each row (B,).
+        ranks: Its place among the utterance's rows (B,).
+        slots: The row at each place (U, most rows); any row where there are fewer.
+    """
+
+    owners: torch.Tensor
+    ranks: torch.Tensor
+    slots: torch.Tensor
+
+    @classmethod
+    def of(cls, owners: torch.Tensor, device: "torch.device | str") -> "_Places":
+        counts = owners.bincount()
+        order = owners.argsort(stable=True)
+        ranks = torch.empty_like(owners)
+        ranks[order] = torch.arange(len(order)) - (counts.cumsum(0) - counts)[owners[order]]
+        slots = torch.zeros((len(counts), int(counts.max())), dtype=torch.long)
+        slots[owners, ranks] = torch.arange(len(owners))
+        return cls(owners.to(device), ranks.to(device), slots.to(device))
 
 
 class _Seen(NamedTuple):
     """A mask, and what it was made for."""
 
     prompt_lens: torch.Tensor
+    width: int
     before: torch.Tensor
     num_queries: int
     hidden: torch.Tensor
 
-    def holds_for(self, prompt_lens: torch.Tensor, before: torch.Tensor, num_queries: int) -> bool:
+    def holds_for(self, prompt_lens: torch.Tensor, width: int, before: torch.Tensor, num_queries: int) -> bool:
         return (
-            num_queries == self.num_queries
+            (width, num_queries) == (self.width, self.num_queries)
             and torch.equal(prompt_lens, self.prompt_lens)
             and torch.equal(before, self.before)
         )

@@ -13,8 +13,8 @@ class TextModel(Protocol):
     """A batch of texts that an autoregressive model has begun."""
 
     @property
-    def first_logits(self) -> torch.Tensor:
-        """Of the first token of each row (B, V)."""
+    def logits(self) -> torch.Tensor:
+        """Of the next token of each row (B, V)."""
         ...
 
     def step(self, tokens: torch.Tensor, num_new: torch.Tensor) -> torch.Tensor:
@@ -22,7 +22,7 @@ class TextModel(Protocol):
         ...
 
     def select(self, rows: torch.Tensor) -> None:
-        """Keep these rows (B',), in this order."""
+        """Keep these rows (B',), in this order, some perhaps several times."""
         ...
 
 
@@ -42,6 +42,7 @@ class Found(NamedTuple):
     num_calls: int
 
 
+@torch.no_grad()
 def greedy(model: TextModel, limits: torch.Tensor, eos: int) -> Found:
     """Take the best token until it is the end.
 
@@ -56,7 +57,7 @@ def greedy(model: TextModel, limits: torch.Tensor, eos: int) -> Found:
     num_rows = len(limits)
     token_ids: list[list[int]] = [[] for _ in range(num_rows)]
     scores, is_ended = [0.0] * num_rows, [False] * num_rows
-    rows, logits, num_calls = list(range(num_rows)), model.first_logits, 1
+    rows, logits, num_calls = list(range(num_rows)), model.logits, 1
     while rows:
         log_probs = logits.log_softmax(-1)
         best_scores, best = log_probs.max(-1)

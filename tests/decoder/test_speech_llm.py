@@ -83,10 +83,10 @@ def test_cached_steps_are_the_teacher_forced_forward(decoder):
     (hs_pad, hlens), (ys_in, _) = speech(), texts()
     wanted, _ = decoder(hs_pad, hlens, ys_in, torch.full((3,), 7))
     started = decoder.start(hs_pad, hlens)
-    torch.testing.assert_close(started.first_logits, wanted[:, 0], **CLOSE)
+    torch.testing.assert_close(started.logits, wanted[:, 0], **CLOSE)
     found = started.step(ys_in[:, 1:4], torch.tensor([3, 1, 2]))
     torch.testing.assert_close(found[1, :1], wanted[1, 1:2], **CLOSE)
-    started.give_back(torch.tensor([2, 0, 1]))
+    started.give_back(torch.tensor([2, 0, 1]), started.hidden)
     found = started.step(ys_in[:, 2:5], torch.full((3,), 3))
     torch.testing.assert_close(found, wanted[:, 2:5], **CLOSE)
 
@@ -183,3 +183,37 @@ def test_what_is_longer_than_the_context_is_refused(decoder):
     hs_pad, hlens = torch.randn(1, 200, 6), torch.tensor([200])
     with pytest.raises(ValueError, match="take 103 positions, more than the 64 of the LM's context"):
         decoder.start(hs_pad, hlens)
+
+
+@torch.no_grad()
+def test_states_are_used_once_and_for_one_utterance(decoder):
+    frames = speech(1)[0].expand(2, -1, -1)
+    _, states = decoder.batch_score(torch.tensor([[EOS], [EOS]]), [None, None], frames)
+    ys = torch.tensor([[EOS, 5], [EOS, 6]])
+    _, later = decoder.batch_score(ys, states, frames)
+    with pytest.raises(ValueError, match="used a second time"):
+        decoder.batch_score(ys, states, frames)
+    _, others = decoder.batch_score(torch.tensor([[EOS]]), [None], frames[:1])
+    with pytest.raises(ValueError, match="of different utterances"):
+        decoder.batch_score(ys, [later[0], others[0]], frames)
+
+
+@torch.no_grad()
+def test_a_search_may_begin_with_tokens(decoder):
+    frames, ys = speech(1)[0].expand(2, -1, -1), torch.tensor([[EOS, 5, 7], [EOS, 6, 4]])
+    found, _ = decoder.batch_score(ys, [None, None], frames)
+    logits, _ = decoder(frames, torch.full((2,), 11), ys, torch.full((2,), 3))
+    torch.testing.assert_close(found, logits[:, -1].log_softmax(-1), **CLOSE)
+
+
+@torch.no_grad()
+def test_a_text_that_outgrows_the_context_is_refused(decoder):
+    started = decoder.start(*speech(1))
+    tokens = torch.full((1, 64 - int(started.next_positions) + 1), 5)
+    with pytest.raises(ValueError, match="a text has grown to 65 positions, prompt included, more than the 64"):
+        started.step(tokens, torch.tensor([tokens.size(1)]))
+
+
+def test_an_init_that_would_overwrite_the_lm_is_refused(decoder):
+    with pytest.raises(ValueError, match="init would overwrite the weights of the LM"):
+        decoder.reload_pretrained_parameters()

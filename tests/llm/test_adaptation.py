@@ -27,7 +27,7 @@ def trained(backbone, steps=3):
     for _ in range(steps if optimizer else 0):
         embeddings = backbone.embed(ids).detach().requires_grad_()
         positions, lens = torch.arange(9).expand(3, -1), torch.full((3,), 9)
-        backbone.logits(backbone(embeddings, positions, lens)).square().mean().backward()
+        backbone.logits(backbone(embeddings, positions, lens).hidden).square().mean().backward()
         optimizer.step()
         optimizer.zero_grad()
     return backbone.eval()
@@ -138,3 +138,55 @@ def test_options_that_mean_nothing_are_refused(hf_model):
         adapted(hf_model(), "lora", lora_conf={"rank": 4})
     with pytest.raises(ValueError, match="lora_conf: Target modules"):
         adapted(hf_model(), "lora", lora_conf={"target_modules": ["nowhere"]})
+
+
+def test_lora_learns_in_float32_and_with_its_dropout(hf_model):
+    model = hf_model().to(torch.bfloat16)
+    backbone = adapted(model, "lora", lora_conf={"lora_dropout": 0.5}).train()
+    assert {each.dtype for each in backbone.parameters() if each.requires_grad} == {torch.float32}
+    dropouts = [each for each in backbone.modules() if isinstance(each, torch.nn.Dropout)]
+    assert dropouts and all(each.training for each in dropouts)
+    assert not any(each.training for each in backbone.eval().modules())
+    assert logits_of(backbone, random_rows()).isfinite().all()
+
+
+def test_a_full_training_begins_with_the_named_lm_after_a_frozen_one(hf_model):
+    model = hf_model()
+    full = adapted(model, "full")
+    full.load_state_dict(adapted(model, "frozen").state_dict(), strict=True)
+    assert torch.equal(logits_of(full.eval(), random_rows()), logits_of(adapted(model, "frozen").eval(), random_rows()))
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        other.model.norm.weight[0] += 1e-3
+    with pytest.raises(RuntimeError, match="llm is not the LM that the checkpoint was trained with"):
+        adapted(other, "full").load_state_dict(adapted(model, "frozen").state_dict())
+    # What a full training has saved is complete, whatever it began with.
+    adapted(other, "full").load_state_dict(full.state_dict(), strict=True)
+
+
+def test_an_lm_is_the_same_in_both_types_that_hold_its_values(hf_model):
+    half = hf_model().to(torch.bfloat16)
+    adapted(copy.deepcopy(half).float(), "frozen").load_state_dict(adapted(half, "frozen").state_dict(), strict=True)
+
+
+def test_the_reason_stands_first_under_strict_loading(hf_model):
+    model = hf_model()
+    state = adapted(model, "frozen").state_dict()
+    with torch.no_grad():
+        model.model.norm.weight[0] += 1e-3
+    with pytest.raises(RuntimeError) as error:
+        adapted(model, "frozen").load_state_dict(state, strict=True)
+    assert "Missing key" not in str(error.value) and "is not the LM" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "options", [{"modules_to_save": ["lm_head"]}, {"bias": "all"}, {"init_lora_weights": "pissa"}], ids=str
+)
+def test_lora_options_that_change_other_weights_are_refused(hf_model, options):
+    with pytest.raises(ValueError, match=f"lora_conf: {next(iter(options))} is .*; allowed: "):
+        adapted(hf_model(), "lora", lora_conf=options)
+
+
+def test_a_full_training_in_half_precision_is_refused(hf_model):
+    with pytest.raises(ValueError, match="adaptation is full and dtype torch.bfloat16"):
+        adapted(hf_model().to(torch.bfloat16), "full")

@@ -112,6 +112,7 @@ def test_checkpoints_hold_no_weight_of_the_lm_and_load_strictly(build_speech_llm
     [
         ({"decoder": "transformer", "decoder_conf": None}, "needs decoder: speech_llm; got TransformerDecoder"),
         ({"model_conf": {"ctc_weight": 1.0}}, "model_conf: ctc_weight is 1.0; allowed: 0 to below 1"),
+        ({"init": "xavier_uniform"}, "init is xavier_uniform, which would overwrite the LM"),
         ({"model_conf": {"ctc_token_list": "nowhere.txt"}}, "ctc_token_list nowhere.txt is missing"),
     ],
 )

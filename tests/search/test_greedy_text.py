@@ -14,20 +14,20 @@ class Toy:
         self.texts = [[seed] for seed in seeds]
         self.calls = []
 
-    def logits(self, text):
+    def logits_of(self, text):
         generator = torch.Generator().manual_seed(sum((index + 1) * token for index, token in enumerate(text)))
         return torch.randn(6, generator=generator)
 
     @property
-    def first_logits(self):
-        return torch.stack([self.logits(text) for text in self.texts])
+    def logits(self):
+        return torch.stack([self.logits_of(text) for text in self.texts])
 
     def step(self, tokens, num_new):
         assert num_new.tolist() == [1] * len(self.texts)
         self.calls.append(len(self.texts))
         for text, new in zip(self.texts, tokens.tolist(), strict=True):
             text.extend(new)
-        return self.first_logits.unsqueeze(1)
+        return self.logits.unsqueeze(1)
 
     def select(self, rows):
         self.texts = [list(self.texts[row]) for row in rows.tolist()]
@@ -36,7 +36,7 @@ class Toy:
 def alone(seed, limit):
     text, score = [seed], 0.0
     while True:
-        log_probs = Toy([0]).logits(text).log_softmax(-1)
+        log_probs = Toy([0]).logits_of(text).log_softmax(-1)
         token = int(log_probs.argmax())
         if token == EOS or len(text) - 1 >= limit:
             return text[1:], score + float(log_probs[EOS]), token == EOS
@@ -59,4 +59,4 @@ def test_rows_that_end_at_different_times_are_what_they_are_alone():
 def test_a_forced_end_is_in_the_score():
     found = greedy(Toy([20]), torch.tensor([0]), EOS)
     assert found.token_ids == [[]] and found.num_calls == 1
-    torch.testing.assert_close(found.scores[0], float(Toy([0]).logits([20]).log_softmax(-1)[EOS]))
+    torch.testing.assert_close(found.scores[0], float(Toy([0]).logits_of([20]).log_softmax(-1)[EOS]))
