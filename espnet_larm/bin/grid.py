@@ -18,19 +18,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from espnet_larm.bin._program import run_program
 from espnet_larm.data.kaldi_dir import read_table
 from espnet_larm.grid.comparing import RowResult, compare_rows, read_row
 from espnet_larm.grid.plan import Plan, Run, read_plan, runs_of
 from espnet_larm.grid.reporting import draw_grid, format_table
 from espnet_larm.grid.running import LOG, Outcome, Recipe, attempts, failures, is_done, run_grid, write_configs
-from espnet_larm.origin import ROOT, commit, cpu_model, without_root
+from espnet_larm.origin import ROOT, versions, without_root
 from espnet_larm.scoring.bootstrap import NUM_RESAMPLES, group_utterances
 
 PICTURE = "grid.png"
 INTERRUPTED = 75  # as a training that was interrupted and has saved
+# What espnet_larm/grid/running.py gives a recipe.
+RUN_OPTIONS = ("stage", "stop_stage", "asr_config", "asr_exp", "asr_args")
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9}
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--exp_dir", type=Path, required=True, help="a folder a run, and the results")
     parser.add_argument("--ref_dir", type=Path, required=True, help="data folder of the test set: text, utt2spk")
     parser.add_argument("--decoded", required=True, help="<inference tag>/<set> that the recipe writes below a run")
-    parser.add_argument("--num_jobs", type=int, default=1, help="runs at once, each with an equal share of the cores")
+    parser.add_argument(
+        "--num_jobs", type=int, default=1, help="runs at once, each with an equal share of the cores; all see all GPUs"
+    )
     parser.add_argument("--report_only", action="store_true", help="train nothing, report what is done")
     parser.add_argument("options", nargs="*", metavar="-- OPTIONS", help="options for the recipe, after --")
     return parser
@@ -56,6 +58,7 @@ def main(cmd: list[str] | None = None) -> int:
         raise ValueError(f"--num_jobs {args.num_jobs} must be at least 1.")
     if not (args.ref_dir / "text").is_file():
         raise FileNotFoundError(f"--ref_dir {args.ref_dir}: text is missing; run the recipe's stages 1-10 first.")
+    check_options(args.options)
     args.exp_dir = args.exp_dir.resolve()
     plan = read_plan(args.plan, ROOT)
     status, failed = 0, []
@@ -73,12 +76,24 @@ def main(cmd: list[str] | None = None) -> int:
     return status or int(bool(failed))
 
 
+def check_options(options: Sequence[str]) -> None:
+    """Refuse what would override a run's own options: the recipe takes the last value of each.
+
+    Raises:
+        ValueError: With the option.
+    """
+    for option in options:
+        name = option.partition("=")[0].lstrip("-").replace("-", "_")
+        if option.startswith("--") and name in RUN_OPTIONS:
+            raise ValueError(
+                f"--{name} after -- would override what the grid gives each run; what all runs share is the plan's "
+                "`schedule`."
+            )
+
+
 def run_all(plan: Plan, args: argparse.Namespace) -> list[Outcome]:
     """Train what is not done, with a line a run; the runs that failed."""
-    stamp = {"commit": commit(), "machine": cpu_model()}
-    if torch.cuda.is_available():
-        stamp["machine"] += f", {torch.cuda.get_device_name()}"
-    recipe = Recipe(args.recipe.resolve(), tuple(args.options), stamp)
+    recipe = Recipe(args.recipe.resolve(), tuple(args.options))
     runs = runs_of(plan)
     num_done = sum(is_done(args.exp_dir / run.name) for run in runs)
     logger.info("%d of %d runs are done.", num_done, len(runs))
@@ -120,7 +135,7 @@ def report(plan: Plan, args: argparse.Namespace) -> None:
         *(*format_table(results, comparisons, parameters), ""),
         *(intervals, ""),
         *(f"![Word error rates of the grid]({PICTURE})", ""),
-        *(f"- {name}: {value}" for name, value in describe(plan, results, args.exp_dir).items()),
+        *(f"- {name}: {value}" for name, value in describe(plan, results, args).items()),
     ]
     part = args.exp_dir / ".RESULTS.md.part"
     part.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -134,7 +149,7 @@ def first_folder(result: RowResult, exp_dir: Path) -> Path:
 
 
 def count_parameters(log: Path) -> int:
-    """Numbers that a training adjusts, from the summary that ESPnet writes into its log.
+    """All of a model's parameters, from the summary that ESPnet writes into its log.
 
     Raises:
         ValueError: There is none.
@@ -145,8 +160,9 @@ def count_parameters(log: Path) -> int:
     return round(float(found[1]) * UNITS[found[2]])
 
 
-def describe(plan: Plan, results: Sequence[RowResult], exp_dir: Path) -> dict[str, str]:
+def describe(plan: Plan, results: Sequence[RowResult], args: argparse.Namespace) -> dict[str, str]:
     """What the numbers came from."""
+    exp_dir, num_utts = args.exp_dir, len(read_table(args.ref_dir / "text"))
     done = [Run(result.row.name, seed) for result in results for seed in result.last.seeds]
     records = [attempt for run in done for attempt in attempts(exp_dir / run.name)]
 
@@ -154,9 +170,12 @@ def describe(plan: Plan, results: Sequence[RowResult], exp_dir: Path) -> dict[st
         return ", ".join(dict.fromkeys(str(record[key]) for record in records))
 
     return {
-        "runs": f"{len(done)} of {len(runs_of(plan))}",
+        "runs": f"{len(done)} of {len(runs_of(plan))}; seeds {', '.join(map(str, sorted({run.seed for run in done})))}",
+        "recipe": f"{without_root(str(args.recipe.resolve()))} {' '.join(args.options)}".strip(),
+        "test data": f"{without_root(str(args.ref_dir.resolve()))}, {num_utts} utterances",
         "commits": all_of("commit"),
         "machines": f"{all_of('machine')}; {all_of('threads')} thread(s) a run",
+        "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
         "began": min(str(record["started"]) for record in records),
         "date": f"{dt.datetime.now(dt.timezone.utc):%Y-%m-%d %H:%M} UTC",
     }

@@ -1,7 +1,8 @@
 """Compares the rows of a grid: mean error rates over seeds, with intervals over speakers and seeds.
 
 Departure from plain bootstrapping over speakers: a resample also draws each row's seeds anew, since two trainings that
-differ in their seed alone differ too. A row of one seed has no such spread to draw: its interval is too narrow.
+differ in their seed alone differ too. A row of one seed has no such spread to draw: its interval is too narrow. Draws
+of n seeds from n vary by (n - 1) / n of what n trainings do; deviations from the mean are widened by as much.
 Shapes: N seeds, G groups (speakers or utterances), R resamples.
 """
 
@@ -139,7 +140,9 @@ def resample(found: SeedErrors, stream: int, num_resamples: int) -> Floats:
     generator = np.random.default_rng([stream, num_seeds])
     drawn_seeds = generator.multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), size=num_resamples) / num_seeds
     drawn_groups = np.concatenate(list(draw_groups(len(found.units), num_resamples)))
-    errors = ((drawn_seeds @ found.errors) * drawn_groups).sum(axis=1)
+    mean = found.errors.mean(axis=0)
+    widening = np.sqrt(num_seeds / (num_seeds - 1)) if num_seeds > 1 else 1.0
+    errors = ((mean + widening * (drawn_seeds @ found.errors - mean)) * drawn_groups).sum(axis=1)
     return 100 * errors / (drawn_groups @ found.units)
 
 

@@ -17,9 +17,11 @@ from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+import torch
 import yaml
 
 from espnet_larm.grid.plan import Plan, Run, runs_of
+from espnet_larm.origin import commit, cpu_model
 
 POLL_S = 0.5
 STATE = "grid.json"
@@ -32,12 +34,10 @@ class Recipe(NamedTuple):
     Attributes:
         script: run.sh of a recipe.
         options: For run.sh, beyond those that a run sets.
-        stamp: What each attempt is recorded with: commit, machine, ...
     """
 
     script: Path
     options: tuple[str, ...]
-    stamp: dict[str, str]
 
 
 class Outcome(NamedTuple):
@@ -135,7 +135,8 @@ class _Attempt:
     def __init__(self, run: Run, exp_dir: Path, recipe: Recipe, num_jobs: int) -> None:
         self.run = run
         self.folder = exp_dir / run.name
-        self.stamp = dict(recipe.stamp)
+        # Asked anew for each run: the repository may have moved on since the grid was started.
+        self.stamp = {"commit": commit(), "machine": machine()}
         self.started = dt.datetime.now(dt.timezone.utc)
         self.folder.mkdir(parents=True, exist_ok=True)
         threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, _num_cores() // num_jobs))
@@ -193,6 +194,12 @@ def _terminated_as_interrupted() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def machine() -> str:
+    """The processor, and GPUs that a run may use."""
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return ", ".join([cpu_model(), *(f"{name} visible" for name in names)])
 
 
 def _num_cores() -> int:

@@ -55,7 +55,8 @@ def test_all_rows_are_trained_and_compared_with_the_reference(grid):
     lines = (grid.exp_dir / "RESULTS.md").read_text().splitlines()
     assert "| with the clock | 0.79 M | 0.0 | 0.0 to 0.0 | 0.0, 0.0 |  | 0 |" in lines
     assert "| without | 0.79 M | 25.0 | 0.0 to 50.0 | 25.0 | +25.0 (+0.0 to +50.0) | 0 |" in lines
-    assert "- runs: 3 of 3" in lines and f"- commits: {commit()}" in lines
+    assert "- runs: 3 of 3; seeds 0, 1" in lines and "test data: " in "".join(lines)
+    assert f"- commits: {commit()}" in lines
     assert "(grid.png)" in "\n".join(lines) and (grid.exp_dir / "grid.png").is_file()
 
 
@@ -63,7 +64,7 @@ def test_a_failed_run_is_named_and_the_others_are_reported(grid, capsys):
     fails = '[ "$(basename "$exp")" != b_seed0 ]'
     assert grid(behave=fails) == 1
     assert "ERROR: b_seed0 ended with status 1: " in capsys.readouterr().err
-    assert "- runs: 2 of 3" in (grid.exp_dir / "RESULTS.md").read_text()
+    assert "- runs: 2 of 3; " in (grid.exp_dir / "RESULTS.md").read_text()
     assert grid() == 0
 
 
@@ -72,7 +73,7 @@ def test_an_interrupted_grid_ends_with_status_75_and_is_resumed(grid):
         '[ "$(basename "$exp")" != b_seed0 ] || { trap "exit 75" TERM; kill -TERM $PPID; while :; do sleep 0.1; done; }'
     )
     assert grid(behave=signals) == 75
-    assert "- runs: 1 of 3" in (grid.exp_dir / "RESULTS.md").read_text()
+    assert "- runs: 1 of 3; " in (grid.exp_dir / "RESULTS.md").read_text()
     assert grid() == 0
 
 
@@ -85,6 +86,13 @@ def test_a_report_alone_trains_nothing(grid, capsys):
 def test_options_behind_two_dashes_go_to_the_recipe(grid):
     assert grid("--", "--ngpu", "0", behave='echo "$called" > "$exp/called"') == 0
     assert (grid.exp_dir / "a_seed1/called").read_text().endswith("--asr_args --seed 1 --ngpu 0\n")
+
+
+@pytest.mark.parametrize("option", ["--asr_args", "--asr-exp", "--stage=train"])
+def test_options_that_would_override_a_runs_own_are_refused(grid, option):
+    with pytest.raises(ValueError, match="after -- would override what the grid gives each run"):
+        grid("--", "--ngpu", "0", option, "value")
+    assert not (grid.exp_dir / "a_seed0").exists()
 
 
 def test_a_missing_reference_is_said_before_anything_is_trained(grid):

@@ -40,7 +40,7 @@ def make_recipe(tmp_path: Path) -> Callable[..., Recipe]:
         script = tmp_path / "run.sh"
         script.write_text(f"{HEAD}{body}\n")
         script.chmod(0o755)
-        return Recipe(script, options, {"commit": "abc", "machine": "Abacus"})
+        return Recipe(script, options)
 
     return make
 

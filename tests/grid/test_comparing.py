@@ -67,7 +67,8 @@ def test_resamples_are_those_of_a_plain_loop_with_the_same_draws():
             wrong = sum(found.errors[seed, group] * often for group, often in enumerate(drawn_groups))
             words = sum(found.units[group] * often for group, often in enumerate(drawn_groups))
             rates += [100 * wrong / words] * times
-        expected.append(sum(rates) / 3)
+        mean = 100 * (found.errors.mean(axis=0) @ drawn_groups) / (found.units @ drawn_groups)
+        expected.append(mean + (sum(rates) / 3 - mean) * (3 / 2) ** 0.5)
     np.testing.assert_allclose(resample(found, 7, 40), expected)
     assert row_interval(found, 7, 40) == tuple(np.percentile(resample(found, 7, 40), (2.5, 97.5)))
 
@@ -92,7 +93,15 @@ def test_seeds_that_differ_widen_the_interval_of_a_comparison():
     base = errors([1, 1, 1, 1], units=(5, 5, 5, 5))
     spread = errors([0, 0, 0, 0], [2, 2, 2, 2], units=(5, 5, 5, 5))
     found = compare_rows([result("base", base), result("spread", spread)], "base", 400)["spread"]
-    assert found.points == 0 and found.interval == pytest.approx((-20, 20))
+    assert found.points == 0 and found.interval == pytest.approx((-20 * 2**0.5, 20 * 2**0.5))
+
+
+def test_resampled_means_vary_as_means_of_so_many_trainings_do():
+    """The variance of a mean of n is the unbiased variance of one, divided by n."""
+    seeds = np.random.default_rng(0).integers(0, 9, size=5)
+    found = errors(*([seed] for seed in seeds), units=(9,))
+    rates = resample(found, 0, 40_000)
+    assert np.var(rates) == pytest.approx(np.var(found.by_seed, ddof=1) / 5, rel=0.03)
 
 
 def test_nothing_is_compared_while_the_reference_has_no_result():

@@ -34,9 +34,9 @@ def test_table_has_read_outs_rates_by_seed_and_the_comparison():
         *("row", "parameters", "loop 2", "loop 4", "WER %", "95 % interval", "WER % by seed"),
         *("beside the reference", "minutes"),
     ]
-    assert cells(base) == ["BASE", "0.79 M", "30.0", "30.0", "30.0", "20.0 to 40.0", "20.0, 40.0", "", "2"]
+    assert cells(base) == ["BASE", "0.79 M", "30.0", "30.0", "30.0", "15.9 to 44.1", "20.0, 40.0", "", "2"]
     assert cells(other)[:7] == ["OTHER", "1.20 M", "60.0", "60.0", "60.0", "60.0 to 60.0", "60.0"]
-    assert cells(other)[7] == "+30.0 (+20.0 to +40.0)"
+    assert cells(other)[7] == "+30.0 (+15.9 to +44.1)"
     assert cells(plain)[2:5] == ["", "", "0.0"]
 
 

@@ -9,6 +9,7 @@ import yaml
 
 from espnet_larm.grid.plan import Plan
 from espnet_larm.grid.running import attempts, failures, is_done, run_grid, write_configs
+from espnet_larm.origin import commit
 
 
 def calls(exp_dir):
@@ -35,7 +36,7 @@ def test_an_attempt_is_recorded_with_what_it_ran_on(plan, tmp_path, make_recipe)
     run_all(plan, tmp_path, make_recipe("true"), num_jobs=10**6)
     (record,) = attempts(tmp_path / "a_seed0")
     assert list(record) == ["started", "seconds", "status", "commit", "machine", "threads"]
-    assert (record["status"], record["commit"], record["threads"]) == (0, "abc", "1")
+    assert (record["status"], record["commit"], record["threads"]) == (0, commit(), "1")
 
 
 @pytest.mark.parametrize("num_jobs", [1, 2])

@@ -3,7 +3,8 @@
 
 The folder is generated: 281,241 utterances of 2,338 speakers with ids and texts of LibriSpeech's form, whose audio are
 a few real, short files named again and again. Every line is decoded, but files come from the page cache, and they are
-shorter than LibriSpeech's 12.3 s: hence hours decoded stand beside utterances.
+shorter than LibriSpeech's 12.3 s: hence hours decoded stand beside utterances. Seconds of CPU, of all processes, are
+the same beside other work; seconds are not.
 
     python tools/bench/data.py --audio ../shared/data/an4/flac               everything, some minutes
     python tools/bench/data.py --audio ... --utterances 28124 --nj 2         a tenth, to see whether memory grows
@@ -107,8 +108,9 @@ def run_measured(program: str, options: list[str]) -> None:
     main_of = {"validate_data": validate_data.main, "format_audio": format_audio.main}[program]
     if main_of(options) != 0:
         raise SystemExit(f"{program} found errors in the generated folder")
-    peaks = [resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    print(json.dumps({"own_mib": peaks[0], "worker_mib": peaks[1]}))
+    own, workers = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    cpu = sum(usage.ru_utime + usage.ru_stime for usage in (own, workers))
+    print(json.dumps({"own_mib": own.ru_maxrss / 1024, "worker_mib": workers.ru_maxrss / 1024, "cpu_seconds": cpu}))
 
 
 def main() -> None:
@@ -124,8 +126,8 @@ def main() -> None:
     print(" ".join(sys.argv), f"| {platform.processor() or platform.machine()}, {os.cpu_count()} cores")
     mean_s = sum(seconds for _, seconds in files) / len(files)
     print(f"{args.utterances} utterances naming {len(files)} files of {mean_s:.2f} s on average")
-    print("| what | nj | seconds | utterances/s | audio decoded, h | peak MiB, main | largest worker |")
-    print("|---|---|---|---|---|---|---|")
+    print("| what | nj | seconds | utterances/s | CPU s | utterances/CPU s | audio decoded, h | MiB, main | worker |")
+    print("|---|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         generate(folder, args.utterances, files)
@@ -148,7 +150,8 @@ def main() -> None:
             got = measure(program, options)
             decoded = args.utterances * mean_s / 3600 if "audio" in title or program == "format_audio" else 0.0
             print(
-                f"| {title} | {nj} | {got['seconds']:.1f} | {args.utterances / got['seconds']:.0f} | {decoded:.0f} "
+                f"| {title} | {nj} | {got['seconds']:.1f} | {args.utterances / got['seconds']:.0f} "
+                f"| {got['cpu_seconds']:.1f} | {args.utterances / got['cpu_seconds']:.0f} | {decoded:.0f} "
                 f"| {got['own_mib']:.0f} | {got['worker_mib'] if nj > 1 else 0:.0f} |",
                 flush=True,
             )
