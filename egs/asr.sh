@@ -181,11 +181,14 @@ stage_stats() {
 }
 
 stage_train() {
-    local options=() part
+    local options=() part script=$asr_exp/run.sh status=0
     for part in train valid; do need_file "$asr_stats_dir/$part/speech_shape" stats; done
     log "$data_feats/{$train_set,$valid_set} -> $asr_exp (log: $asr_exp/train.log)"
     mkdir -p "$asr_exp"
-    write_resume_script "$asr_exp/run.sh"
+    # Where a training can be resumed, these options may be refused: until it has saved, run.sh keeps the others.
+    [ ! -f "$script" ] || [ -z "$(find "$asr_exp" -maxdepth 2 -name 'checkpoint*.pth')" ] ||
+        script=$asr_exp/.run.sh.part
+    write_resume_script "$script"
     model_options
     [ "$feats_normalize" != global_mvn ] ||
         options+=(--normalize global_mvn --normalize_conf "stats_file=$asr_stats_dir/train/feats_stats.npz")
@@ -199,7 +202,9 @@ stage_train() {
         --valid_shape_file "$asr_stats_dir/valid/speech_shape" \
         --valid_shape_file "$asr_stats_dir/valid/text_shape.$token_type" \
         --fold_length "$((asr_speech_fold_length * 100))" --fold_length "$asr_text_fold_length" \
-        --resume true --ignore_init_mismatch "$ignore_init_mismatch" --output_dir "$asr_exp" $asr_args
+        --resume true --ignore_init_mismatch "$ignore_init_mismatch" --output_dir "$asr_exp" $asr_args || status=$?
+    [ "$script" = "$asr_exp/run.sh" ] || mv "$script" "$asr_exp/run.sh"
+    return "$status"
 }
 
 stage_decode() {

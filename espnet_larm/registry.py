@@ -163,11 +163,15 @@ def find_wrong_type(kind: str, name: str | None, conf: dict[str, Any]) -> str | 
 
 
 def default_conf(kind: str, name: str | None) -> dict[str, Any]:
-    """The values that `<kind>_conf` need not name; none of a kind or name that is not known here."""
-    choices = _class_choices().get(kind)
-    if choices is None or name not in choices.classes:
+    """The values that `<kind>_conf` need not name, the optimiser's too; none of a kind or name that is not known."""
+    if kind == "optim":
+        from espnet2.tasks.abs_task import optim_classes as classes
+    else:
+        choices = _class_choices().get(kind)
+        classes = {} if choices is None else choices.classes
+    if name not in classes:
         return {}
-    parameters = inspect.signature(choices.classes[name]).parameters.values()
+    parameters = inspect.signature(classes[name]).parameters.values()
     return {parameter.name: parameter.default for parameter in parameters if parameter.default is not parameter.empty}
 
 

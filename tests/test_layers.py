@@ -17,7 +17,7 @@ LAYERS = (
     ("model", "decoder", "preprocessor"),
     ("encoder", "frontend", "llm"),
     ("search", "pooling", "data", "scoring"),
-    ("upstream", "origin", "wording"),
+    ("upstream", "origin", "stated", "wording"),
 )
 RANKS = {name: rank for rank, row in enumerate(LAYERS) for name in row}
 # What only these files may import, with everything below it.

@@ -22,7 +22,7 @@ an4_root=  # folder that holds AN4's etc/ and audio
 print_recipe_help run.sh "$@"
 take_option an4_root "$@"
 # A relative path is the caller's, or else the recipe's.
-[ -z "$an4_root" ] || [ ! -d "$caller/$an4_root" ] || an4_root=$caller/$an4_root
+[[ -z $an4_root || $an4_root = /* || ! -d $caller/$an4_root ]] || an4_root=$caller/$an4_root
 [ -z "$an4_root" ] || export AN4_ROOT=$an4_root
 
 exec ../asr.sh \

@@ -20,6 +20,12 @@ end_jobs_at_signals() { # COMMAND: run at INT or TERM, before the script ends; a
     trap "trap - INT TERM; { $1; } || true; exit 143" TERM
 }
 
+end_jobs() { # PID...: those that still run; the number of one that has ended may be another process's by now
+    local pid running
+    running=" $(jobs -rp | tr '\n' ' ')"
+    for pid in "$@"; do [[ $running != *" $pid "* ]] || kill "$pid" 2>/dev/null || true; done
+}
+
 # With saves_results set, a failure is returned, so that the caller can save what the jobs did.
 run_jobs() { # TITLE NUM_JOBS NUM_GPUS LOG COMMAND...: @JOB@ in LOG and COMMAND becomes 1 ... NUM_JOBS
     local title=$1 num_jobs=$2 num_gpus=$3 log=$4 dir failed start=$SECONDS reporter status=0
@@ -82,7 +88,7 @@ run_jobs_here() { # NUM_JOBS NUM_GPUS LOG COMMAND...: as many at a time as there
         slots=$((${#gpus[@]} / num_gpus))
         [ "$slots" -ge 1 ] || { kill "$reporter"; die "jobs want $num_gpus GPU(s), only ${#gpus[@]} can be seen"; }
     fi
-    end_jobs_at_signals 'kill "${pids[@]}" "$reporter" 2>/dev/null; wait "${pids[@]}"'
+    end_jobs_at_signals 'end_jobs "${pids[@]}" "$reporter"; wait "${pids[@]}"'
     for ((job = 1; job <= num_jobs; job++)); do
         until take_free_slot; do wait -n || true; done
         [ ! -s "$failed" ] || break
@@ -160,7 +166,7 @@ run_live() { # LOG COMMAND...: one job on this machine's screen and in LOG; seve
     "$@" >&"$screen" 2>&1 &
     job=$!
     exec {screen}>&-
-    end_jobs_at_signals 'kill "$job" 2>/dev/null; wait "$job"'
+    end_jobs_at_signals 'end_jobs "$job"; wait "$job"'
     wait "$job" || status=$?
     trap - INT TERM
     wait "$tee" || true

@@ -5,7 +5,7 @@ requeue_status=75  # what a training exits with that a SIGTERM ended and that ha
 requeue_warning_s=${requeue_warning_s:-120}  # slurm: seconds before the time limit at which the SIGTERM comes
 max_requeues=${max_requeues:-100}  # slurm: how often an interrupted training is submitted again
 
-run_training() { # NUM_GPUS NUM_NODES LOG COMMAND...: appends to LOG, shows a line an epoch; slurm: requeues
+run_training() { # NUM_GPUS NUM_NODES LOG COMMAND...: appends to LOG, a line an epoch; returns 0 or requeue_status
     local num_gpus=$1 num_nodes=$2 log=$3 follower status is_stopped=false requeue launcher=()
     shift 3
     if [ "$cmd_backend" = slurm ]; then
@@ -35,7 +35,7 @@ run_training() { # NUM_GPUS NUM_NODES LOG COMMAND...: appends to LOG, shows a li
     show_tail "$log"
     if [ "$status" -eq "$requeue_status" ]; then
         log "training was interrupted and has saved; the same command resumes it (status $requeue_status)"
-        exit "$requeue_status"
+        return "$requeue_status"
     fi
     fail "training ended with status $status; its log is $log, the same command resumes it"
 }

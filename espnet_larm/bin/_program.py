@@ -4,11 +4,8 @@ import logging
 import sys
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 
-import espnet_larm
-
-PACKAGE = Path(espnet_larm.__file__).parent
+from espnet_larm.stated import is_stated
 
 
 def run_program(main: Callable[[], int]) -> int:
@@ -26,11 +23,3 @@ def run_program(main: Callable[[], int]) -> int:
             traceback.print_exc()
         print(f"ERROR: {error}", file=sys.stderr)
         return 1
-
-
-def is_stated(error: BaseException) -> bool:
-    """Whether the message was written for whoever runs the program: by the package's `raise`, or by the system."""
-    if isinstance(error, OSError) or type(error).__module__.startswith(f"{espnet_larm.__name__}."):
-        return True
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return Path(last.filename).is_relative_to(PACKAGE) and (last.line or "").startswith("raise ")

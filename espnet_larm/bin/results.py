@@ -135,8 +135,9 @@ def describe_data(paths: Sequence[str]) -> str:
     described = []
     for folder in folders:
         text = folder / "text"
-        count = f" ({len(text.read_text(encoding='utf-8').splitlines())} utterances)" if text.is_file() else ""
-        described.append(f"{without_root(str(folder))}{count}")
+        num_utts = len(text.read_text(encoding="utf-8").splitlines()) if text.is_file() else None
+        amount = "" if num_utts is None else f" ({count(num_utts, 'utterance')})"
+        described.append(f"{without_root(str(folder))}{amount}")
     return ", ".join(described) or "not recorded"
 
 

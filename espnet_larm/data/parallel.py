@@ -2,11 +2,15 @@
 
 import logging
 import math
+import multiprocessing
+import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from itertools import islice
+from multiprocessing.connection import wait
 from typing import Any, TypeVar
 
 logger = logging.getLogger(__name__)
@@ -47,7 +51,7 @@ def map_chunks(
             results[number] = function(number, chunk)
             progress.add(len(chunk))
     else:
-        with ProcessPoolExecutor(min(num_jobs, len(chunks))) as pool:
+        with ProcessPoolExecutor(min(num_jobs, len(chunks)), initializer=_end_with_parent) as pool:
             futures = {pool.submit(function, number, chunk): number for number, chunk in enumerate(chunks)}
             for future in as_completed(futures):
                 results[futures[future]] = future.result()
@@ -79,7 +83,7 @@ def stream_chunks(
             progress.add(len(chunk))
         return
     pending: deque[tuple[Future[Result], int]] = deque()
-    with ProcessPoolExecutor(num_jobs) as pool:
+    with ProcessPoolExecutor(num_jobs, initializer=_end_with_parent) as pool:
         while True:
             while len(pending) < CHUNKS_PER_PROCESS * num_jobs and (chunk := list(islice(source, STREAM_CHUNK_SIZE))):
                 pending.append((pool.submit(function, chunk), len(chunk)))
@@ -88,6 +92,18 @@ def stream_chunks(
             future, size = pending.popleft()
             yield future.result()
             progress.add(size)
+
+
+def _end_with_parent() -> None:
+    """In a process of a pool: end it when its parent was killed, or it would wait for chunks for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 class _Progress:

@@ -73,8 +73,8 @@ class Cost(NamedTuple):
 
     Attributes:
         features: Front end and normalisation.
-        read_outs: By loop or layer: features, encoder up to it, and its own greedy search, so what a run costs that
-            stops there.
+        read_outs: By loop or layer: features, encoder up to it, and its own search, greedy or by a beam, so what a
+            run costs that stops there.
         words: Alignments of all read-outs, if times of words were asked for; in no other figure.
     """
 

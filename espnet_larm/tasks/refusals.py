@@ -1,7 +1,8 @@
 """Options that nothing can be built with: one sentence that names them instead of a traceback.
 
-Classes check their options as they are built, ESPnet's by typeguard and by bare asserts. What they raise is traced back
-to the option of the YAML; what cannot be is a bug, and keeps its traceback.
+Classes check their options as they are built, ESPnet's by typeguard and by bare asserts too. What a `raise` of theirs
+says is a sentence; what typeguard and asserts say is traced back to the option of the YAML. All else is a bug, and
+keeps its traceback.
 """
 
 import argparse
@@ -17,8 +18,12 @@ import torch
 from typeguard import TypeCheckError
 
 from espnet_larm import registry
+from espnet_larm.stated import is_stated
 
 logger = logging.getLogger(__name__)
+
+# They check what a YAML says, as plugins do.
+CHECKING = ("espnet", "espnet2", "torch.optim")
 
 
 class OptionError(ValueError):
@@ -45,6 +50,9 @@ def traced_to_options(args: argparse.Namespace) -> Iterator[None]:
     try:
         yield
     except (ValueError, FileNotFoundError, ImportError) as error:
+        plugins = {plugin.path.partition(":")[0].partition(".")[0] for plugin in registry.plugins()}
+        if not is_stated(error, (*CHECKING, *plugins)):
+            raise
         raise OptionError(str(error)) from error
     except (TypeError, TypeCheckError, AssertionError) as error:
         sentence = _broken_rule(args, error) if isinstance(error, AssertionError) else _wrong_kind(args)

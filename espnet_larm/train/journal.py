@@ -29,7 +29,7 @@ class Journal:
 
     Args:
         path: Of the file.
-        is_resumed: Whether what was trained before counts; otherwise readers forget earlier lines.
+        is_resumed: Whether the training goes on from a checkpoint; otherwise readers forget earlier lines.
         num_processes: Of the training.
     """
 

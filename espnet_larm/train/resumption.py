@@ -25,14 +25,20 @@ logger = logging.getLogger(__name__)
 # Kinds of classes (and their `_conf`) whose parameters or buffers are in a checkpoint, or that give them their meaning.
 KINDS = ("frontend", "normalize", "preencoder", "encoder", "postencoder", "decoder", "model", "optim")
 OTHERS = (
-    "input_size", "ctc_conf", "joint_net_conf", "token_type", "bpemodel", "token_list", "init", "scheduler",
-    "train_dtype", "freeze_param", "use_adapter", "adapter", "adapter_conf",
+    "input_size", "ctc_conf", "joint_net_conf", "token_type", "bpemodel", "token_list", "cleaner", "g2p",
+    "non_linguistic_symbols", "init", "scheduler", "exclude_weight_decay", "exclude_weight_decay_conf", "train_dtype",
+    "freeze_param", "use_adapter", "adapter", "adapter_conf",
 )  # fmt: skip
-# The state of a schedule holds its options.
-WITHOUT_EFFECT = ("scheduler_conf",)
-RATE = re.compile(r"(\d+)k", re.IGNORECASE)
-# They change how a model is computed and not what it gives.
-FREE = ("encoder_conf: activation_checkpointing",)
+# The state of a schedule holds its options, and the checkpoint's parameters replace those of `init_param`.
+WITHOUT_EFFECT = ("scheduler_conf", "init_param")
+RATE = re.compile(r"(\d+)(k?)", re.IGNORECASE)
+# They change how a model is computed or what is told of it, and no parameter.
+FREE = (
+    "encoder_conf: activation_checkpointing",
+    "model_conf: report_cer",
+    "model_conf: report_wer",
+    "model_conf: extract_feats_in_collect_stats",
+)
 
 
 def check_same_training(args: argparse.Namespace) -> None:
@@ -60,12 +66,11 @@ def _refusal(args: argparse.Namespace) -> str | None:
     old = read_options(output_dir / "config.yaml")
     names = [name for kind in KINDS for name in (kind, f"{kind}_conf")]
     names += [*OTHERS, *WITHOUT_EFFECT]
-    # As the file would have them, tuples as lists for example.
-    new = yaml.safe_load(yaml_no_alias_safe_dump({name: getattr(args, name, None) for name in names}))
+    new = {name: _through_yaml(getattr(args, name, None)) for name in names}
     found = list(_differences(old, new))
     for name, difference in found:
         if name in WITHOUT_EFFECT:
-            logger.warning("%s: without effect, since the checkpoint's schedule goes on.", difference)
+            logger.warning("%s: without effect, since the checkpoint's parameters and schedule go on.", difference)
     if refused := [difference for name, difference in found if name not in WITHOUT_EFFECT]:
         listed = "\n  ".join(refused)
         return (
@@ -88,6 +93,15 @@ def read_options(config: Path) -> dict[str, Any]:
     return options
 
 
+def _through_yaml(value: Any) -> Any:
+    """As config.yaml would have it, tuples as lists for example."""
+    try:
+        return yaml.safe_load(yaml_no_alias_safe_dump(value))
+    except yaml.representer.RepresenterError:
+        # The default of a class may be anything, a function for example.
+        return value
+
+
 def _has_checkpoint(output_dir: Path) -> bool:
     return any((output_dir / name).exists() for name in (CHECKPOINT, PREVIOUS, INTERRUPTED, f".staging/{CHECKPOINT}"))
 
@@ -103,7 +117,7 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> Iterator[tuple[str
             if not _is_same(old[name], value):
                 yield name, _describe(name, old[name], value)
             continue
-        default = registry.default_conf(kind, new.get(kind))
+        default = {key: _through_yaml(value) for key, value in registry.default_conf(kind, new.get(kind)).items()}
         before, now = {**default, **(old[name] or {})}, {**default, **value}
         for key in [*before, *(key for key in now if key not in before)]:
             difference = f"{name}: {key}"
@@ -130,9 +144,9 @@ def _is_same(old: Any, new: Any) -> bool:
 
 
 def _rate(value: Any) -> int | None:
-    """Of `16k` or 16000, which ESPnet's front ends both take; None of anything else."""
+    """Of `16k`, "16000" or 16000, which ESPnet's front ends all take; None of anything else."""
     if isinstance(value, str) and (match := RATE.fullmatch(value)):
-        return int(match[1]) * 1000
+        return int(match[1]) * (1000 if match[2] else 1)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 

@@ -51,8 +51,6 @@ class Session:
         self._rank = torch.distributed.get_rank() if distributed else 0
         self._num_processes = torch.distributed.get_world_size() if distributed else 1
         self._journal: Journal | None = None
-        if self._rank == 0:
-            self._journal = Journal(self.staging.output_dir / JOURNAL, bool(options.resume), self._num_processes)
         self._running: Running | None = None
         self._reporter: SubReporter | None = None
         self._batches: TrainingBatches | None = None
@@ -72,6 +70,8 @@ class Session:
                 chosen = newest(output_dir, self._num_processes)
             else:
                 (output_dir / INTERRUPTED).unlink(missing_ok=True)
+            # With no checkpoint the hours and commits of an earlier training in the folder are not this one's.
+            self._journal = Journal(output_dir / JOURNAL, chosen is not None, self._num_processes)
             self.staging.reset(chosen.epoch if chosen else 0)
             if chosen:
                 (self.staging.folder / CHECKPOINT).symlink_to(f"../{chosen.path.name}")

@@ -1,6 +1,9 @@
 """Chunks in order, whatever process finishes first."""
 
+import multiprocessing
+import time
 from collections.abc import Sequence
+from multiprocessing.connection import Connection
 
 import pytest
 
@@ -16,6 +19,30 @@ def double(number: int, chunk: Sequence[int]) -> list[int]:
 @pytest.mark.parametrize("num_items", [0, 1, 7, 100])
 def test_results_are_in_order(num_items: int, num_jobs: int) -> None:
     assert map_chunks(double, range(num_items), num_jobs, "doubled") == [2 * item for item in range(num_items)]
+
+
+def announce_and_wait(number: int, chunk: Sequence[Connection]) -> list[int]:
+    chunk[0].send(number)
+    time.sleep(9)
+    return []
+
+
+def begin(pipe: Connection) -> None:
+    map_chunks(announce_and_wait, [pipe, pipe], 2, "begun")
+
+
+def test_no_process_outlives_a_parent_that_is_killed() -> None:
+    ours, theirs = multiprocessing.get_context("fork").Pipe(duplex=False)
+    parent = multiprocessing.get_context("fork").Process(target=begin, args=[theirs])
+    parent.start()
+    theirs.close()
+    assert sorted([ours.recv(), ours.recv()]) == [0, 1]
+    parent.kill()
+    parent.join()
+    # The pipe ends when nobody holds its other side any more.
+    assert ours.poll(5)
+    with pytest.raises(EOFError):
+        ours.recv()
 
 
 def total(items: Sequence[int]) -> int:

@@ -186,6 +186,38 @@ def test_more_gpus_than_there_are_is_said_before_anything_runs(recipe: Recipe, t
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.parametrize(
+    ("checkpoint", "status", "kept"),
+    [
+        ("exp/asr_x/checkpoint.pth", 1, "--max_epoch 3"),
+        ("exp/asr_x/checkpoint.pth", 75, "--max_epoch 4"),
+        ("exp/asr_x/checkpoint.pth", 0, "--max_epoch 4"),
+        ("exp/nothing_to_resume.pth", 1, "--max_epoch 4"),
+    ],
+)
+def test_run_sh_of_an_experiment_keeps_the_options_of_the_last_training_that_saved(
+    recipe: Recipe, tmp_path: Path, checkpoint: str, status: int, kept: str
+) -> None:
+    for path in ("train/speech_shape", "valid/speech_shape"):
+        (tmp_path / "exp/asr_stats_raw_char" / path).parent.mkdir(parents=True)
+        (tmp_path / "exp/asr_stats_raw_char" / path).write_text("a 1\n")
+    for name in ("train", "dev"):
+        (tmp_path / "dump/raw" / name).mkdir(parents=True)
+        (tmp_path / "dump/raw" / name / "audio_format").write_text("flac\n")
+
+    def train(epochs: int, status: int) -> int:
+        options = ["--asr_tag", "x", "--asr_args", f"--max_epoch {epochs}", "--python", "./python"]
+        (tmp_path / "python").write_text(f"#!/bin/sh\nexit {status}\n")
+        (tmp_path / "python").chmod(0o755)
+        return recipe("--stage", "train", "--stop_stage", "train", *options).returncode
+
+    assert train(3, 75) == 75
+    (tmp_path / checkpoint).touch()
+    assert train(4, status) == status
+    script = tmp_path / "exp/asr_x/run.sh"
+    assert kept.replace(" ", "\\ ") in script.read_text() and script.stat().st_mode & 0o100
+
+
 @pytest.mark.slow
 @pytest.mark.recipe
 def test_all_stages_end_in_results_and_a_pack_and_training_resumes(recipe: Recipe, tmp_path: Path) -> None:

@@ -25,10 +25,10 @@ def call(tmp_path):
         path.write_text(f'#!/usr/bin/env bash\necho "{path.name} $*" >> "{tmp_path}/calls"\n')
         path.chmod(0o755)
 
-    def call(*options):
+    def call(*options, folder=None):
         command = [recipe / "run_baselines.sh", *options]
         environment = {**os.environ, "ESPNET_LARM_VENV": str(tmp_path / "venv")}
-        subprocess.run(command, check=True, env=environment, capture_output=True)
+        subprocess.run(command, check=True, cwd=folder, env=environment, capture_output=True)
         return (tmp_path / "calls").read_text().splitlines()
 
     return call
@@ -39,6 +39,13 @@ def test_data_are_prepared_before_the_grid_is_called(call):
     assert prepared == "run.sh --ngpu 0 --stop_stage stats"
     assert grid.startswith("python3 -m espnet_larm.bin.grid --plan ../../conf/an4/baselines.yaml --recipe run.sh ")
     assert grid.endswith("--num_jobs 2 -- --ngpu 0")
+
+
+def test_a_relative_folder_of_the_corpus_is_the_callers(call, tmp_path):
+    (tmp_path / "elsewhere/corpus").mkdir(parents=True)
+    prepared, grid = call("--an4_root", "corpus", folder=tmp_path / "elsewhere")
+    options = f"--ngpu 1 --an4_root {tmp_path}/elsewhere/corpus"
+    assert prepared == f"run.sh {options} --stop_stage stats" and grid.endswith(f" -- {options}")
 
 
 def test_a_report_alone_prepares_nothing(call):

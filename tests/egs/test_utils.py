@@ -2,11 +2,13 @@
 
 import re
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[2]
 Bash = Callable[[str], subprocess.CompletedProcess[str]]
 
 SCRIPT = """#!/usr/bin/env bash
@@ -115,6 +117,19 @@ def test_an_interrupted_script_waits_until_its_jobs_have_ended(
     assert sorted(path.name for path in tmp_path.glob("*ed.*")) == ["ended.1", "ended.2", "started.1", "started.2"]
 
 
+def test_a_signal_is_sent_to_no_job_that_has_ended(bash: Bash, tmp_path: Path) -> None:
+    # Its number may be another process's by then.
+    (tmp_path / "job.sh").write_text("echo $PPID > pid.$1; [ $1 = 1 ] || { touch started; sleep 9 & wait; }\n")
+    script = """kill() { echo "$*" >> killed; builtin kill "$@"; }
+        (while [ ! -e started ]; do sleep 0.1; done; builtin kill -TERM $$) &
+        num_cores() { echo 1; }; run_jobs title 2 0 x.@JOB@.log bash job.sh @JOB@"""
+    done = bash(script)
+    assert done.returncode == 143
+    killed = (tmp_path / "killed").read_text().split()
+    ended, running = ((tmp_path / f"pid.{job}").read_text().strip() for job in (1, 2))
+    assert running in killed and ended not in killed
+
+
 def test_an_interrupted_script_cancels_its_array(bash: Bash) -> None:
     slurm = """cmd_backend=slurm
         sbatch() { echo "sbatch $*" >&2; touch started; exec sleep 9; }
@@ -132,6 +147,25 @@ def test_an_interrupted_script_ends_its_live_job(bash: Bash, tmp_path: Path) -> 
     done = bash(f"{stop} run_live x.log bash job.sh; echo not reached")
     assert done.returncode == 143 and done.stdout == ""
     assert (tmp_path / "x.log").read_text() == "ended\n"
+
+
+@pytest.mark.parametrize("target", ["-TERM $$", "-INT $$", "-INT -- -$$"])
+def test_an_interrupted_script_leaves_no_process_of_its_live_jobs_pool(bash: Bash, tmp_path: Path, target: str) -> None:
+    (tmp_path / "job.py").write_text(
+        "import os, pathlib, time\n"
+        "from espnet_larm.data.parallel import map_chunks\n"
+        "def work(number, chunk):\n"
+        "    pathlib.Path(f'started.{number}').touch()\n"
+        "    time.sleep(5)\n"
+        "    pathlib.Path(f'survived.{number}').touch()\n"
+        "    os._exit(1)\n"
+        "map_chunks(work, 'ab', 2, 'done')\n"
+    )
+    stop = f"(while [ ! -e started.0 ] || [ ! -e started.1 ]; do sleep 0.1; done; kill {target}) &"
+    # This returns when the last process has closed descriptor 9.
+    done = bash(f"exec 9>&1; export PYTHONPATH={ROOT}; {stop} run_live x.log {sys.executable} job.py; echo not reached")
+    assert done.returncode == (143 if "TERM" in target else 130) and done.stdout == ""
+    assert sorted(path.name for path in tmp_path.glob("*.[01]")) == ["started.0", "started.1"]
 
 
 def test_progress_counts_jobs_and_shows_the_first_that_is_at_work(bash: Bash, tmp_path: Path) -> None:
@@ -269,7 +303,7 @@ def test_experiments_are_named_as_espnet_does_unless_the_configuration_is_anothe
 def test_a_download_is_checked_and_a_complete_file_left_alone(bash: Bash, tmp_path: Path) -> None:
     (tmp_path / "source").write_text("data")
     sha256 = "3a6eb0790f39ac87c94f3856b2dd2c5d110e6811602261a9a923d3bb23adc8b7"
-    download = Path(__file__).parents[2] / "egs/utils/download.sh"
+    download = ROOT / "egs/utils/download.sh"
     assert bash(f"{download} file://{tmp_path}/source d/copy {sha256}").returncode == 0
     assert (tmp_path / "d/copy").read_text() == "data"
     assert bash(f"{download} file:///nowhere d/copy {sha256}").returncode == 0

@@ -1,8 +1,14 @@
 """What a user gets wrong in a YAML or on the command line ends in one sentence that names the option."""
 
+import importlib
+from pathlib import Path
+
 import pytest
 import torch
 import yaml
+
+from espnet_larm import registry
+from espnet_larm.registry import Plugin
 
 TOKENS = ["<blank>", "<unk>", "A", "B", "C", "<space>", "<sos/eos>"]
 CONFIG = {
@@ -106,6 +112,59 @@ def test_a_bug_keeps_its_traceback(larm_task, options, monkeypatch):
     monkeypatch.setattr(LarmEncoder, "output_size", fail)
     with pytest.raises(AssertionError):
         larm_task.main(cmd=options())
+
+
+@pytest.mark.parametrize(
+    "bug",
+    [lambda _: int("x"), lambda _: Path("a").relative_to("b"), lambda _: importlib.import_module("no_such_module")],
+)
+def test_an_error_that_no_check_made_keeps_its_traceback(larm_task, options, monkeypatch, bug):
+    from espnet_larm.encoder.larm import LarmEncoder
+
+    monkeypatch.setattr(LarmEncoder, "output_size", bug)
+    with pytest.raises((ValueError, ImportError)):
+        larm_task.main(cmd=options())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"encoder": "rnn", "encoder_conf": {"rnn_type": "x"}}, "Not supported rnn_type=x"),
+        ({"optim_conf": {"lr": -1.0}}, "Invalid learning rate: -1.0"),
+        ({"token_list": "/no/tokens.txt"}, "No such file or directory: '/no/tokens.txt'"),
+    ],
+    ids=["ESPnet", "torch's optimiser", "the system"],
+)
+def test_what_others_refuse_is_a_sentence(larm_task, options, monkeypatch, changes, message):
+    monkeypatch.setitem(CONFIG, "encoder_conf", {} if "encoder" in changes else CONFIG["encoder_conf"])
+    with pytest.raises(SystemExit, match=f"^ERROR: .*{message}$"):
+        larm_task.main(cmd=options(**changes))
+
+
+PLUGIN = """
+from espnet2.asr.encoder.rnn_encoder import RNNEncoder
+
+
+class Theirs(RNNEncoder):
+    def __init__(self, input_size: int, factor: int = 4) -> None:
+        if factor < 1:
+            raise ValueError(f"encoder_conf: factor is {factor}; allowed: 1 or more.")
+        super().__init__(input_size, num_layers=int("x"))
+"""
+
+
+def test_what_another_package_checks_is_a_sentence_and_its_bug_is_none(
+    larm_task, options, monkeypatch, tmp_path, encoder_choices
+):
+    (tmp_path / "their_plugin.py").write_text(PLUGIN)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(registry, "PLUGINS", (*registry.PLUGINS, Plugin("encoder", "theirs", "their_plugin:Theirs")))
+    monkeypatch.setitem(CONFIG, "encoder_conf", {})
+    registry.register()
+    with pytest.raises(SystemExit, match="factor is 0; allowed: 1 or more"):
+        larm_task.main(cmd=options(encoder="theirs", encoder_conf={"factor": 0}))
+    with pytest.raises(ValueError, match="invalid literal for int"):
+        larm_task.main(cmd=options(encoder="theirs"))
 
 
 def test_gpus_that_are_not_there_are_refused(larm_task, options, monkeypatch):

@@ -124,3 +124,14 @@ def test_a_finished_training_that_is_called_again_adds_no_line(trainings, tmp_pa
     for _ in range(2):
         assert trainings.run(tmp_path / "again", "--max_epoch", "1") == 0
     assert len(lines(tmp_path / "again" / JOURNAL)) == 2
+
+
+@pytest.mark.slow
+def test_a_training_whose_checkpoints_were_deleted_begins_its_record_anew(trainings, tmp_path):
+    folder = tmp_path / "emptied"
+    assert trainings.run(folder, "--max_epoch", "2") == 0, trainings.log(folder)
+    for path in folder.rglob("*.pth"):
+        path.unlink()
+    assert trainings.run(folder, "--max_epoch", "1") == 0, trainings.log(folder)
+    spent = read_journal(folder / JOURNAL)
+    assert spent.epochs == (1,) and len(spent.starts) == 1

@@ -24,9 +24,8 @@ CONFIG = {
 
 
 @pytest.fixture
-def check(larm_task, tmp_path):
-    """Checks a training against one before, in a folder with a checkpoint."""
-    from espnet_larm.train.resumption import check_same_training
+def parse(larm_task, tmp_path):
+    """Options of a training of CONFIG with changes."""
 
     def parse(changes, *more):
         path = tmp_path / "train.yaml"
@@ -36,6 +35,14 @@ def check(larm_task, tmp_path):
         # ESPnet does so before it writes config.yaml.
         args.token_list = list(args.token_list)
         return args
+
+    return parse
+
+
+@pytest.fixture
+def check(parse, tmp_path):
+    """Checks a training against one before, in a folder with a checkpoint."""
+    from espnet_larm.train.resumption import check_same_training
 
     def check(changes, *more, old=None, checkpoint=CHECKPOINT):
         (tmp_path / "config.yaml").write_text(yaml.safe_dump(vars(parse(old or {}))))
@@ -60,17 +67,24 @@ def check(larm_task, tmp_path):
         ({"token_list": TOKENS[:4]}, "token_list had 5 values, has 4"),
         ({"token_type": "word"}, "token_type was 'char', is 'word'"),
         ({"optim": "sgd"}, "optim was 'adam', is 'sgd'"),
-        ({"optim_conf": {"lr": 0.1}}, "optim_conf: lr was not set, is 0.1"),
+        ({"optim_conf": {"lr": 0.1}}, "optim_conf: lr was 0.001, is 0.1"),
         ({"scheduler": "noamlr"}, "scheduler was 'warmuplr', is 'noamlr'"),
         ({"init": "chainer"}, "init was None, is 'chainer'"),
         ({"freeze_param": ["encoder"]}, r"freeze_param had 0 values, has 1"),
+        ({"exclude_weight_decay": True}, "exclude_weight_decay was False, is True"),
+        (
+            {"exclude_weight_decay_conf": {"bias_weight_decay": True}},
+            "exclude_weight_decay_conf: bias_weight_decay was not set, is True",
+        ),
+        ({"cleaner": "tacotron"}, "cleaner was None, is 'tacotron'"),
+        ({"g2p": "g2p_en"}, "g2p was None, is 'g2p_en'"),
+        ({"non_linguistic_symbols": "symbols.txt"}, "non_linguistic_symbols was None, is 'symbols.txt'"),
     ],
 )
 def test_another_model_or_optimiser_is_refused_with_both_values(check, tmp_path, changes, message):
     with pytest.raises(ValueError, match=message) as refused:
         check(changes)
     assert str(tmp_path) in str(refused.value) and "--asr_tag" in str(refused.value)
-    assert (yaml.safe_load((tmp_path / "config.yaml").read_text()))["encoder_conf"] == CONFIG["encoder_conf"]
 
 
 def test_every_difference_is_named_at_once(check):
@@ -90,18 +104,43 @@ def test_every_difference_is_named_at_once(check):
         },
         {"encoder_conf": {"num_loops": 4, "checkpoint_period": 4, "clock": True}},
         {"encoder_conf": {"num_loops": 4, "checkpoint_period": 4, "activation_checkpointing": True}},
+        {"model_conf": {"ctc_weight": 1.0, "report_wer": False, "report_cer": False}},
+        {"model_conf": {"ctc_weight": 1.0, "extract_feats_in_collect_stats": False}},
+        {"optim_conf": {"lr": 0.001, "betas": [0.9, 0.999]}},
         {"frontend_conf": {"fs": 16000}},
+        {"frontend_conf": {"fs": "16000"}},
     ],
-    ids=["nothing", "how to train", "a default spelt out", "what changes no result", "another spelling"],
+    ids=[
+        "nothing", "how to train", "a default spelt out", "what changes no result", "what is reported",
+        "how statistics are made", "defaults of the optimiser spelt out", "another spelling", "a quoted number",
+    ],
 )  # fmt: skip
 def test_what_may_change_is_not_refused(check, changes):
     check(changes)
+
+
+def test_a_tuple_that_is_a_default_may_be_spelt_out_as_a_list(check):
+    rnn = {"encoder": "rnn", "encoder_conf": {}}
+    check({"encoder": "rnn", "encoder_conf": {"subsample": [2, 2, 1, 1]}}, old=rnn)
+    with pytest.raises(ValueError, match="encoder_conf: subsample differs from value 1 on: was 2, is 1"):
+        check({"encoder": "rnn", "encoder_conf": {"subsample": [1, 1, 1, 1]}}, old=rnn)
+
+
+def test_the_quoted_number_of_another_rate_is_refused(check):
+    with pytest.raises(ValueError, match="frontend_conf: fs was '16k', is '8000'"):
+        check({"frontend_conf": {"fs": "8000"}})
 
 
 def test_a_schedule_that_would_not_change_is_said(check, caplog):
     with caplog.at_level(logging.WARNING):
         check({"scheduler_conf": {"warmup_steps": 20}})
     assert "scheduler_conf: warmup_steps was 10, is 20" in caplog.text and "without effect" in caplog.text
+
+
+def test_parameters_that_the_checkpoint_replaces_are_said(check, caplog):
+    with caplog.at_level(logging.WARNING):
+        check({"init_param": ["other.pth"]})
+    assert "init_param had 0 values, has 1" in caplog.text and "without effect" in caplog.text
 
 
 def test_files_are_compared_by_content(check, tmp_path):
@@ -131,12 +170,12 @@ def test_a_folder_without_checkpoint_is_not_compared(check, tmp_path):
     check({"optim": "sgd"}, checkpoint="other")
 
 
-def test_a_damaged_configuration_is_said(check, tmp_path, larm_task, caplog, monkeypatch):
-    from espnet_larm.train import resumption
+def test_a_damaged_configuration_is_said_and_the_training_goes_on(parse, tmp_path, caplog):
+    from espnet_larm.train.resumption import check_same_training
 
     (tmp_path / CHECKPOINT).touch()
-    (tmp_path / "config.yaml").write_text("encoder_conf: {")
-    assert resumption.read_options(tmp_path / "config.yaml") == {}
+    (tmp_path / "config.yaml").write_text("optim: adam\nencoder_conf: {")
+    check_same_training(parse({"optim": "sgd"}))
     assert "config.yaml is damaged" in caplog.text
 
 
