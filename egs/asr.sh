@@ -51,7 +51,8 @@ min_wav_duration=0.1  # seconds; shorter training utterances are dropped
 max_wav_duration=20  # seconds; longer training utterances are dropped
 allow_problems=  # problems of the data that only warn, such as "silence clipped"; validate_data --list names them
 # --- Tokens
-token_type=char  # char or bpe
+token_type=char  # char, bpe, or hugging_face: the tokens of an LM
+hugging_face_model_name_or_path=  # folder or hub id of the LM of token_type hugging_face, for tokens and decoder_conf
 nbpe=30  # pieces of the BPE model
 bpemode=unigram  # unigram or bpe
 bpe_char_cover=1.0  # share of the characters that get a BPE piece
@@ -154,6 +155,7 @@ stage_tokens() {
     log "$data_feats/$train_set/text -> $token_dir"
     local options=()
     [ "$nlsyms_txt" = none ] || options+=(--nlsyms "$nlsyms_txt")
+    [ "$token_type" != hugging_face ] || options+=(--llm "$hugging_face_model_name_or_path")
     run_live "$token_dir/make_tokens.log" "${py[@]}" -m espnet_larm.bin.make_tokens --token_type "$token_type" \
         --text "$data_feats/$train_set/text" --out_dir "$token_dir" --nbpe "$nbpe" --bpemode "$bpemode" \
         --bpe_char_cover "$bpe_char_cover" ${options[@]+"${options[@]}"}

@@ -55,7 +55,12 @@ class Survey(NamedTuple):
     broken: list[Broken]
 
 
-PLUGINS: tuple[Plugin, ...] = (Plugin("encoder", "larm", "espnet_larm.encoder.larm:LarmEncoder"),)
+PLUGINS: tuple[Plugin, ...] = (
+    Plugin("encoder", "larm", "espnet_larm.encoder.larm:LarmEncoder"),
+    Plugin("decoder", "speech_llm", "espnet_larm.decoder.speech_llm:SpeechLlmDecoder"),
+    Plugin("model", "speech_llm", "espnet_larm.model.speech_llm:SpeechLlmModel"),
+    Plugin("preprocessor", "speech_llm", "espnet_larm.preprocessor.speech_llm:SpeechLlmPreprocessor"),
+)
 
 
 def plugins() -> list[Plugin]:

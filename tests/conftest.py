@@ -1,7 +1,7 @@
 """Fixtures for all tests: seeded randomness, and ESPnet's task imported once."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -103,3 +103,75 @@ def tiny_experiment(larm_task: "type[LarmASRTask]", tmp_path_factory: pytest.Tem
     for name, lines in tables.items():
         (data / name).write_text("".join(sorted(lines)))
     return TinyExperiment(folder / "config.yaml", folder / "model.pth", data)
+
+
+LLM_WORDS = ["<unk>", "<s>", "</s>", "A", "B", "C", "D"]
+TINY_LARM = {
+    "output_size": 16,
+    "attention_heads": 2,
+    "linear_units": 16,
+    "num_blocks": 1,
+    "num_loops": 2,
+    "checkpoint_period": 1,
+    "subsampling_channels": 4,
+    "dropout_rate": 0.1,
+}
+
+
+@pytest.fixture
+def save_lm() -> Callable[..., str]:
+    """Saves a tiny random LM and its tokenizer."""
+    return _save_lm
+
+
+def _save_lm(folder: Path, words: list[str] = LLM_WORDS, **options: Any) -> str:
+    import transformers
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=len(words),
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        **{"max_position_embeddings": 64, "initializer_range": 0.5, **options},
+    )
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    made = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=made, unk_token="<unk>", bos_token="<s>", eos_token="</s>"
+    ).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def build_speech_llm(larm_task: "type[LarmASRTask]", tmp_path: Path) -> Callable[..., Any]:
+    """Builds a model with an LM from a YAML, as training does; its options are in `args`."""
+    llm = _save_lm(tmp_path / "llm")
+
+    def build(words: list[str] = LLM_WORDS, **changes: Any) -> Any:
+        config = {
+            "token_type": "char",
+            "encoder": "larm",
+            "encoder_conf": TINY_LARM,
+            "decoder": "speech_llm",
+            "decoder_conf": {"llm": llm, "projector_frames": 2},
+            "model": "speech_llm",
+            "model_conf": {"ctc_weight": 0.3, "interctc_weight": 0.5},
+            "normalize": "utterance_mvn",
+        }
+        for name, value in changes.items():
+            config[name] = {**config.get(name, {}), **value} if isinstance(value, dict) else value
+        path = tmp_path / "train.yaml"
+        path.write_text(yaml.safe_dump(config))
+        (tmp_path / "tokens.txt").write_text("".join(f"{word}\n" for word in words))
+        options = ["--config", str(path), "--token_list", str(tmp_path / "tokens.txt"), "--output_dir", str(tmp_path)]
+        torch.manual_seed(0)
+        args = larm_task.get_parser().parse_args(options)
+        model = larm_task.build_model(args)
+        model.args = args
+        return model
+
+    return build

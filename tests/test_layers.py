@@ -14,7 +14,7 @@ LAYERS = (
     ("tasks", "packs", "grid"),
     ("train",),
     ("registry",),
-    ("model", "decoder"),
+    ("model", "decoder", "preprocessor"),
     ("encoder", "frontend", "llm"),
     ("search", "pooling", "data", "scoring"),
     ("upstream", "origin", "stated", "wording"),

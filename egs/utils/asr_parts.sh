@@ -46,7 +46,13 @@ check_options() {
     [ "$stop_stage" -lt 12 ] || "$skip_eval" || [ -n "$test_sets" ] || die "--test_sets is empty; stages 12-13 need it"
     [ "$feats_type" = raw ] || die "--feats_type $feats_type is not supported; allowed: raw"
     [ "$audio_format" = flac.ark ] || die "--audio_format $audio_format is not supported; allowed: flac.ark"
-    [[ $token_type =~ ^(char|bpe)$ ]] || die "--token_type $token_type is not known; allowed: char, bpe"
+    [[ $token_type =~ ^(char|bpe|hugging_face)$ ]] ||
+        die "--token_type $token_type is not known; allowed: char, bpe, hugging_face"
+    [ "$token_type" != hugging_face ] || [ -n "$hugging_face_model_name_or_path" ] ||
+        die "--token_type hugging_face needs --hugging_face_model_name_or_path, a folder or hub id"
+    # Absolute, so that the model finds it from any working folder.
+    [ ! -d "$hugging_face_model_name_or_path" ] ||
+        hugging_face_model_name_or_path=$(cd "$hugging_face_model_name_or_path" && pwd)
     [[ $feats_normalize =~ ^(global_mvn|utterance_mvn)$ ]] ||
         die "--feats_normalize $feats_normalize is not known; allowed: global_mvn, utterance_mvn"
     ! "$use_lm" || die "--use_lm true: language models come with the decoder that uses them; leave it out"
@@ -107,8 +113,11 @@ set_names() { # of folders, as ESPnet makes them
     [ "$lang" != noinfo ] || language=
     local tokens=$token_type
     [ "$token_type" != bpe ] || tokens=bpe$nbpe
+    local llm=${hugging_face_model_name_or_path%/}
+    [ "$token_type" != hugging_face ] || tokens=hugging_face_${llm##*/}
     token_dir=data/${language:+${lang}_}token_list/$token_type
     [ "$token_type" != bpe ] || token_dir=data/${language:+${lang}_}token_list/bpe_$bpemode$nbpe
+    [ "$token_type" != hugging_face ] || token_dir=data/${language:+${lang}_}token_list/$tokens
     token_list=$token_dir/tokens.txt
     # Sought only when a stage needs them: preparing data asks for no configuration.
     [ "$stop_stage" -lt 10 ] || asr_config=${asr_config:+$(find_file asr_config "$asr_config" "$repository")}
@@ -147,6 +156,8 @@ validate_folders() { # SET...: files, ids, speakers, texts and paths of data/SET
 
 validate_spelling() { # can the tokens spell the transcripts? Test sets may hold what training never showed
     local options=() kind="cannot-spell other-case" set folders=()
+    # Stage 5 has asked the LM's tokenizer.
+    [ "$token_type" != hugging_face ] || return 0
     [ "$token_type" != bpe ] || options+=(--bpemodel "$token_dir/bpe.model")
     [ "$nlsyms_txt" = none ] || options+=(--nlsyms "$nlsyms_txt")
     log "validating the spelling of $data_feats/{$train_set,$valid_set${test_sets:+,${test_sets// /,}}} by $token_list"
@@ -165,6 +176,7 @@ validate_spelling() { # can the tokens spell the transcripts? Test sets may hold
 model_options() { # fills `options` with what statistics and training share
     local bpemodel=none
     [ "$token_type" != bpe ] || bpemodel=$token_dir/bpe.model
+    [ "$token_type" != hugging_face ] || bpemodel=$hugging_face_model_name_or_path
     options=(
         --use_preprocessor true --token_type "$token_type" --token_list "$token_list" --bpemodel "$bpemodel"
         --non_linguistic_symbols "$nlsyms_txt" --cleaner "$cleaner" --g2p "$g2p"
@@ -179,6 +191,7 @@ model_options() { # fills `options` with what statistics and training share
         --frontend_conf "fs=$fs"
     )
     [ -z "$asr_config" ] || options+=(--config "$asr_config")
+    [ "$token_type" != hugging_face ] || options+=(--decoder_conf "llm=$hugging_face_model_name_or_path")
 }
 
 aggregate_stats() { # NUM_JOBS: into asr_stats_dir, beside first

@@ -106,7 +106,7 @@ def load(args: argparse.Namespace) -> Any:
         args.bpemodel,
     )
     recognizer.check_loops(args.num_loops)
-    check_decoder(recognizer.model.decoder is not None, args.ctc_weight)
+    check_decoder(recognizer.model.decoder is not None and recognizer.llm_searcher is None, args.ctc_weight)
     preprocess = LarmASRTask.build_preprocess_fn(read_config(Path(args.asr_train_config)), False)
     return recognizer, AudioTable(wav_scp, audio_type, recognizer.sample_rate_hz, preprocess)
 
@@ -136,6 +136,8 @@ def print_costs(stats: dict[str, Any]) -> None:
         print(f"{number:>8}  {cost['seconds']:9.2f}  {factor:>16}")
     wall = f"{stats['wall_seconds']:.2f} s with reading and writing"
     print(f"features: {stats['feature_seconds']:.2f} s; everything: {wall}")
+    if "decoder_calls" in stats:
+        print(f"decoder calls: {stats['decoder_calls']}; texts broken off: {len(stats['broken_off'])}")
     print(f"peak memory: {stats['peak_memory_bytes'] / 2**20:.0f} MiB")
 
 

@@ -1,7 +1,9 @@
-"""Stage 5: the token list, and for BPE its sentencepiece model, from the training text.
+"""Stage 5: the token list, and for BPE its sentencepiece model, from the training text; or the tokens of an LM.
 
-Example:
+Examples:
     python -m espnet_larm.bin.make_tokens --text dump/raw/train/text --token_type char --out_dir data/token_list/char
+    python -m espnet_larm.bin.make_tokens --text dump/raw/train/text --token_type hugging_face --llm models/SmolLM2 \
+        --out_dir data/token_list/smollm2
 """
 
 import argparse
@@ -18,12 +20,14 @@ def get_parser() -> argparse.ArgumentParser:
     """Options of this program."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", type=Path, nargs="+", required=True, help="`text` files of Kaldi folders")
-    parser.add_argument("--token_type", choices=("char", "bpe"), required=True)
+    parser.add_argument("--token_type", choices=("char", "bpe", "hugging_face"), required=True)
     parser.add_argument("--out_dir", type=Path, required=True, help="gets tokens.txt, and bpe.model for bpe")
     parser.add_argument("--nbpe", type=int, default=30, help="bpe: pieces of the model")
     parser.add_argument("--bpemode", choices=BPE_MODES, default="unigram", help="bpe: kind of model")
     parser.add_argument("--bpe_char_cover", type=float, default=1.0, help="bpe: share of characters with a piece")
     parser.add_argument("--nlsyms", type=Path, help="char: file of symbols that stay whole, one a line")
+    parser.add_argument("--llm", help="hugging_face: folder or hub id of the LM, whose tokenizer must spell the text")
+    parser.add_argument("--revision", help="hugging_face: of the LM on the hub")
     return parser
 
 
@@ -45,8 +49,23 @@ def _make(args: argparse.Namespace, texts: list[str], part: Path) -> list[str]:
     if args.token_type == "char":  # noqa: S105  # no password
         symbols = args.nlsyms.read_text(encoding="utf-8").split() if args.nlsyms else []
         return character_tokens(texts, symbols)
+    if args.token_type == "hugging_face":  # noqa: S105  # no password
+        return _tokens_of_lm(args, texts)
     (part / "train.txt").write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
     return train_bpe(part / "train.txt", part / "bpe", args.nbpe, args.bpemode, args.bpe_char_cover)
+
+
+def _tokens_of_lm(args: argparse.Namespace, texts: list[str]) -> list[str]:
+    # transformers takes seconds to import.
+    from espnet_larm.llm.backbone import load_tokenizer, num_rows_of
+    from espnet_larm.llm.tokens import check_spelling, special_tokens, token_list_of
+
+    if args.llm is None:
+        raise ValueError("--token_type hugging_face needs --llm, a folder or hub id.")
+    tokenizer = load_tokenizer(args.llm, args.revision)
+    special_tokens(tokenizer)
+    check_spelling(tokenizer, texts)
+    return token_list_of(tokenizer, num_rows_of(args.llm, args.revision))
 
 
 if __name__ == "__main__":

@@ -82,7 +82,13 @@ def splitters(args: argparse.Namespace) -> Splitters:
     if token_type is None:
         print(f"No token error rates: {path} is missing and --token_type is not given.", file=sys.stderr)
         return known
-    return {**known, "ter": token_splitter(token_type, args.bpemodel or config.get("bpemodel"))}
+    bpemodel = args.bpemodel or config.get("bpemodel")
+    if token_type == "hugging_face":  # noqa: S105  # no password
+        # transformers takes seconds to import.
+        from espnet_larm.llm.backbone import load_tokenizer
+
+        return {**known, "ter": load_tokenizer(str(bpemodel)).tokenize}
+    return {**known, "ter": token_splitter(token_type, bpemodel)}
 
 
 def say_what_is_odd(

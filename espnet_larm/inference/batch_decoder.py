@@ -17,6 +17,7 @@ from espnet2.asr.espnet_model import ESPnetASRModel
 
 from espnet_larm.inference.batching import same_length
 from espnet_larm.inference.features import extract_features, min_num_samples, pad_features
+from espnet_larm.inference.llm_searching import LlmSearcher
 from espnet_larm.inference.read_outs import has_loops, ignores_padding, measure_frame_times, read_out_numbers, read_outs
 from espnet_larm.inference.searching import Searcher
 from espnet_larm.inference.transcripts import GREEDY, Cost, Hypothesis, Search, Transcript, skipped_transcript
@@ -27,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 class BatchDecoder:
-    """A trained CTC model that decodes batches.
+    """A trained model that decodes batches: by its LM if it has one, otherwise by CTC.
 
     Args:
         model: In eval mode.
@@ -35,7 +36,7 @@ class BatchDecoder:
         sample_rate_hz: Of the audio that it was trained on.
 
     Raises:
-        ValueError: The model has no CTC head.
+        ValueError: The model has neither an LM nor a CTC head.
     """
 
     def __init__(
@@ -44,7 +45,8 @@ class BatchDecoder:
         tokens_to_text: Callable[[list[str]], str],
         sample_rate_hz: int,
     ) -> None:
-        if model.ctc is None:
+        has_llm = hasattr(model.decoder, "special_tokens")
+        if model.ctc is None and not has_llm:
             raise ValueError(
                 "the model has no CTC head (it was trained with model_conf: ctc_weight 0.0); decode it with ESPnet's "
                 "program: python -m espnet_larm --upstream -m espnet2.bin.asr_inference."
@@ -53,15 +55,18 @@ class BatchDecoder:
         self.tokens_to_text = tokens_to_text
         self.sample_rate_hz = sample_rate_hz
         self._searcher = Searcher(model, tokens_to_text)
+        self.llm_searcher = LlmSearcher(model) if has_llm else None
         self.has_loops = has_loops(model.encoder)
-        parameter = next(model.ctc.parameters())
+        parameter = next((model.decoder.projector if has_llm else model.ctc).parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
         if not ignores_padding(model):
             logger.info("%s is not padding-invariant: batches of equal length.", type(model.encoder).__name__)
 
     def read_out_numbers(self, num_loops: int | None = None) -> list[int]:
         """Loops (layers of an encoder without loops) that a transcript has hypotheses of."""
-        return read_out_numbers(self.model.encoder, num_loops)
+        numbers = read_out_numbers(self.model.encoder, num_loops)
+        # An LM reads one encoder output, the last: reading others would cost as much again.
+        return numbers[-1:] if self.llm_searcher is not None else numbers
 
     @torch.no_grad()
     def decode(
@@ -85,6 +90,8 @@ class BatchDecoder:
         Raises:
             ValueError: A waveform is not one-dimensional.
         """
+        if with_words and self.llm_searcher is not None:
+            raise ValueError("times of words come from the CTC head, but the text from an LM; leave write_ctm out.")
         numbers = self.read_out_numbers(num_loops)
         transcripts: list[Transcript | None] = [None] * len(waveforms)
         start = self._now()
@@ -136,6 +143,9 @@ class BatchDecoder:
             ):
                 encoded = self._now()
                 encoder_seconds += encoded - mark
+                mark = encoded
+                if number not in seconds:
+                    continue
                 nbest = self._search(hs_pad, hlens, search)
                 best = [found[0] for found in nbest]
                 mark = self._now()
@@ -159,6 +169,8 @@ class BatchDecoder:
         return [Transcript(row, others=tuple(found[1:])) for row, found in zip(hypotheses, nbest, strict=True)]
 
     def _search(self, hs_pad: torch.Tensor, hlens: torch.Tensor, search: Search) -> list[list[Hypothesis]]:
+        if self.llm_searcher is not None:
+            return self.llm_searcher.find(hs_pad, hlens, search, self.frame_times)
         return self._searcher.find(hs_pad, hlens, search)
 
     @functools.cached_property

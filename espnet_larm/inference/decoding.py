@@ -55,6 +55,7 @@ class Tally:
         self.skipped: dict[str, str] = {}
         self.failed: dict[str, str] = {}
         self.cut: list[str] = []
+        self.broken_off: list[str] = []
         self.start = self.reported = time.perf_counter()
 
     def add(self, num_utts: int, num_samples: int, cost: Cost) -> None:
@@ -87,6 +88,8 @@ class Tally:
             "skipped": self.skipped,
             "failed": self.failed,
             "cut": self.cut,
+            "broken_off": self.broken_off,
+            **({} if recognizer.llm_searcher is None else {"decoder_calls": recognizer.llm_searcher.num_calls}),
             "machine": describe_machine(recognizer.device),
         }
 
@@ -147,6 +150,9 @@ def _decode_batch(
         if transcript.skipped:
             logger.warning("%s: %s; its hypothesis is empty", key, transcript.skipped)
             tally.skipped[key] = transcript.skipped
+        if not transcript.best.is_ended:
+            logger.warning("%s: the LM did not end its text by itself; it is broken off", key)
+            tally.broken_off.append(key)
         yield key, transcript
 
 

@@ -15,6 +15,7 @@ class Hypothesis(NamedTuple):
         token_ids: Their ids.
         score: Log-probability of the best path; with a beam, of the text as far as the beam held its alignments.
         words: With their times, if they were asked for.
+        is_ended: False for a text of an LM that was broken off at its bound.
     """
 
     text: str
@@ -22,6 +23,7 @@ class Hypothesis(NamedTuple):
     token_ids: list[int]
     score: float
     words: tuple[Word, ...] = ()
+    is_ended: bool = True
 
 
 EMPTY = Hypothesis("", [], [], 0.0)

@@ -139,6 +139,8 @@ def make_portable(config: Config, near: Path) -> tuple[Config, dict[str, Path]]:
 def file_options(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
     """The options of FILE_OPTIONS that are set, with their values."""
     for option in FILE_OPTIONS:
+        if option == ("bpemodel",) and config.get("token_type") == "hugging_face":
+            continue  # a folder or hub id of an LM
         value: Any = config
         for key in option:
             value = (value or {}).get(key) if isinstance(value, dict | None) else None

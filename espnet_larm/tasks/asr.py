@@ -90,6 +90,8 @@ class LarmASRTask(ASRTask):
         with traced_to_options(args):
             take_null_for_nothing(args)
             check_plugins(args)
+            if args.init is not None and args.decoder == "speech_llm":
+                raise ValueError(f"init is {args.init}, which would overwrite the LM; allowed with speech_llm: null.")
             model = super().build_model(args)
         if getattr(args, "deterministic", False):
             deterministic.use_deterministic_losses(model)

@@ -100,8 +100,10 @@ def test_template_of_an_encoder_has_a_loss_without_a_decoder(documented, capsys)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("plugin", registry.PLUGINS, ids=lambda plugin: f"{plugin.kind}.{plugin.name}")
-def test_template_of_our_plugins_trains_as_it_stands(plugin, larm_task, tiny_experiment, tmp_path, capsys):
+@pytest.mark.parametrize(
+    "plugin", [each for each in registry.PLUGINS if each.kind == "encoder"], ids=lambda each: each.name
+)
+def test_template_of_our_encoders_trains_as_it_stands(plugin, larm_task, tiny_experiment, tmp_path, capsys):
     list_plugins.main(["--yaml", "--name", plugin.name])
     (tmp_path / "train.yaml").write_text(capsys.readouterr().out)
     tokens = tiny_experiment.config.parent / "tokens.txt"

@@ -110,7 +110,8 @@ def test_a_text_that_the_tokens_cannot_spell_stops_stage_10(recipe: Recipe, tmp_
     [
         (["--traning_set", "x"], "unknown option --traning_set; nearest: --train_set"),
         (["--stage", "trian"], "--stage trian is no stage; nearest: train"),
-        (["--token_type", "word"], "--token_type word is not known; allowed: char, bpe"),
+        (["--token_type", "word"], "--token_type word is not known; allowed: char, bpe, hugging_face"),
+        (["--token_type", "hugging_face"], "needs --hugging_face_model_name_or_path, a folder or hub id"),
         (["--use_lm", "true"], "language models come with the decoder that uses them"),
         (["--nj", "many"], "--nj many must be a whole number"),
         (["--fs", "16kHz"], "--fs 16kHz must be a whole number"),

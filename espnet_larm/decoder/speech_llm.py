@@ -1,0 +1,291 @@
+"""A causal LM as decoder of encoder frames: prefix, speech, suffix, text.
+
+The first token is predicted by the last position of the suffix: ESPnet's start symbol is a placeholder that is never
+embedded. A batch gives what each utterance gives alone, whatever its padding.
+Shapes: B utterances (rows), T frames, E encoder size, D model size of the LM, L text positions, V tokens.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from typeguard import typechecked
+
+from espnet2.asr.decoder.abs_decoder import AbsDecoder
+
+from espnet_larm.llm.adaptation import adapt
+from espnet_larm.llm.backbone import Backbone, load_tokenizer
+from espnet_larm.llm.projector import Projector
+from espnet_larm.llm.prompt import Packed, make_prompt, pack
+from espnet_larm.llm.tokens import special_tokens
+from espnet_larm.upstream import BatchScorerInterface
+
+
+class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
+    """Decodes speech with a causal LM of Hugging Face.
+
+    Args:
+        vocab_size: Tokens of the token list, as many as the LM's head has rows; ESPnet sets it.
+        encoder_output_size: E; ESPnet sets it.
+        llm: Folder or hub id of the LM and of its tokenizer.
+        llm_config: Instead of weights by name, a configuration to build random ones from, as config.json has it
+            (`model_type` at least); the tokenizer is then that of `tokenizer`.
+        tokenizer: Folder or hub id of the tokenizer; `llm` by default.
+        revision: Of `llm` on the hub; the newest by default.
+        dtype: Of the LM's weights, `float32`, `bfloat16` or `float16`; other parts have ESPnet's.
+        adaptation: `frozen`, `full` or `lora`: which of the LM's weights learn.
+        lora_conf: Options of peft's LoraConfig, such as `{r: 16}`.
+        projector: `linear`, `stack` or `conv`: from frames to embeddings.
+        projector_frames: Frames an embedding, 1 or more; 4 for frames of 40 ms makes 6 embeddings a second.
+        prefix: Text before the speech.
+        suffix: Text after it; by default the token that begins a text.
+        instruction: For chat models, instead of prefix and suffix: what is asked, put into the chat template.
+        activation_checkpointing: Recompute the LM's layers in the backward pass.
+
+    Raises:
+        ValueError: An option is out of its range, or the token list is not that of the LM.
+        FileNotFoundError: The LM or its tokenizer cannot be had.
+    """
+
+    @typechecked
+    def __init__(
+        self,
+        vocab_size: int,
+        encoder_output_size: int,
+        llm: str | None = None,
+        llm_config: dict[str, Any] | None = None,
+        tokenizer: str | None = None,
+        revision: str | None = None,
+        dtype: str = "float32",
+        adaptation: str = "frozen",
+        lora_conf: dict[str, Any] | None = None,
+        projector: str = "stack",
+        projector_frames: int = 4,
+        prefix: str = "",
+        suffix: str | None = None,
+        instruction: str | None = None,
+        activation_checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        if (llm is None) == (llm_config is None):
+            raise ValueError("decoder_conf: give llm (a folder or hub id) or llm_config (random weights), one of them.")
+        named_tokenizer = tokenizer or llm
+        if named_tokenizer is None:
+            raise ValueError("decoder_conf: llm_config needs tokenizer, a folder or hub id.")
+        if llm is not None:
+            self.backbone = Backbone.from_pretrained(llm, revision, dtype, activation_checkpointing)
+        else:
+            self.backbone = Backbone.from_config(llm_config or {}, dtype, activation_checkpointing)
+        if self.backbone.vocab_size != vocab_size:
+            raise ValueError(
+                f"the token list has {vocab_size} tokens, but the LM's head has {self.backbone.vocab_size} rows; make "
+                "the list from the LM's tokenizer, a token a row."
+            )
+        adapt(self.backbone, adaptation, lora_conf, is_named=llm is not None)
+        self.tokenizer = load_tokenizer(named_tokenizer, revision if tokenizer is None else None)
+        self.special_tokens = special_tokens(self.tokenizer)
+        self.prompt = make_prompt(self.tokenizer, prefix, suffix, instruction)
+        self.projector = Projector(projector, encoder_output_size, self.backbone.hidden_size, projector_frames)
+
+    def forward(
+        self, hs_pad: torch.Tensor, hlens: torch.Tensor, ys_in_pad: torch.Tensor, ys_in_lens: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Predict each token from those before it.
+
+        Args:
+            hs_pad: Encoder frames (B, T, E).
+            hlens: Valid frames (B,).
+            ys_in_pad: Start symbol and tokens (B, L), any token behind them.
+            ys_in_lens: Valid entries of ys_in_pad (B,), the start symbol counted.
+
+        Returns:
+            Logits (B, L, V), what is behind ys_in_lens meaning nothing; ys_in_lens.
+
+        Raises:
+            ValueError: Prompt and text are longer than the LM's context.
+        """
+        text_lens = ys_in_lens - 1
+        prompt = self._prompt_parts(hs_pad, hlens)
+        packed = pack([*prompt, (self.backbone.embed(ys_in_pad[:, 1:]), text_lens, False)])
+        self._check_context(packed)
+        hidden, _, lens, _ = self.backbone(packed.embeddings, _positions(packed), packed.lens, packed.speech)
+        starts = (lens - text_lens.to(lens.device) - 1).unsqueeze(1)
+        columns = starts + torch.arange(ys_in_pad.size(1), device=starts.device)
+        columns = columns.clamp(max=hidden.size(1) - 1).unsqueeze(-1).expand(-1, -1, hidden.size(2))
+        return self.backbone.logits(hidden.gather(1, columns)), ys_in_lens
+
+    def start(self, hs_pad: torch.Tensor, hlens: torch.Tensor) -> "SpeechTexts":
+        """Read the prompts of a batch; its texts can then be gone on with.
+
+        Args:
+            hs_pad: Encoder frames (B, T, E).
+            hlens: Valid frames (B,).
+
+        Raises:
+            ValueError: A prompt is longer than the LM's context.
+        """
+        return SpeechTexts(self.backbone, self.read_prompt(hs_pad, hlens))
+
+    def read_prompt(self, hs_pad: torch.Tensor, hlens: torch.Tensor) -> Packed:
+        """Embeddings of prefix, speech and suffix (B, N, D)."""
+        packed = pack(self._prompt_parts(hs_pad, hlens))
+        self._check_context(packed)
+        return packed
+
+    def score(self, y: torch.Tensor, state: Any, x: torch.Tensor) -> tuple[torch.Tensor, Any]:  # noqa: ARG002
+        """Log-probabilities (V,) of the next token of y (L,) for frames x (T, E), from the start: slow, for ESPnet."""
+        lens = torch.tensor([len(x)], device=x.device), torch.tensor([len(y)], device=x.device)
+        logits, _ = self(x.unsqueeze(0), lens[0], y.unsqueeze(0), lens[1])
+        return logits[0, -1].log_softmax(-1), None
+
+    def batch_score(
+        self, ys: torch.Tensor, states: list[Any], xs: torch.Tensor
+    ) -> tuple[torch.Tensor, list["Hypothesis"]]:
+        """Score the next tokens of hypotheses of one utterance, as ESPnet's BatchBeamSearch asks for it.
+
+        Args:
+            ys: Start symbol and tokens of each hypothesis (B, L).
+            states: What the call before returned for the hypotheses that each of these goes on; None at the start.
+            xs: The utterance's frames, repeated (B, T, E).
+
+        Returns:
+            Log-probabilities (B, V) and a state a hypothesis. The states of the call before are used up.
+
+        Raises:
+            ValueError: States are used a second time, or are of different utterances.
+        """
+        if states[0] is None:
+            texts = self.start(xs[:1], torch.tensor([xs.size(1)], device=xs.device))
+            texts.select(torch.zeros(len(ys), dtype=torch.long))
+            new = ys[:, 1:]
+        else:
+            texts = states[0].texts
+            if any(state.texts is not texts or state.num_steps != texts.num_steps for state in states):
+                raise ValueError("states of batch_score are used a second time, or are of different utterances.")
+            texts.select(torch.tensor([state.row for state in states]))
+            new = ys[:, -1:]
+        logits = texts.logits
+        if new.size(1):
+            logits = texts.step(new, torch.full((len(ys),), new.size(1)))[:, -1]
+        return logits.log_softmax(-1), [Hypothesis(texts, row) for row in range(len(ys))]
+
+    def reload_pretrained_parameters(self) -> None:
+        """ESPnet calls it after an `init`, which has overwritten the LM.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError("init would overwrite the weights of the LM; leave it out, or set init: null.")
+
+    def _prompt_parts(self, hs_pad: torch.Tensor, hlens: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor, bool]]:
+        speech, speech_lens = self.projector(hs_pad, hlens)
+        before, after = (self._embed_all(tokens, hs_pad) for tokens in self.prompt)
+        return [before, (speech.to(before[0].dtype), speech_lens, True), after]
+
+    def _embed_all(self, tokens: Sequence[int], like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, bool]:
+        """The same tokens for each row."""
+        ids = torch.tensor(tokens, dtype=torch.long, device=like.device)
+        rows = self.backbone.embed(ids).expand(len(like), -1, -1)
+        return rows, torch.full((len(like),), len(tokens), device=like.device), False
+
+    def _check_context(self, packed: Packed) -> None:
+        if packed.embeddings.size(1) > self.backbone.max_positions:
+            raise ValueError(
+                f"prompt, speech and text take {packed.embeddings.size(1)} positions, more than the "
+                f"{self.backbone.max_positions} of the LM's context; leave out longer audio (--max_wav_duration), or "
+                "take more projector_frames."
+            )
+
+
+def _positions(packed: Packed) -> torch.Tensor:
+    """Counted from each row's start (B, N)."""
+    num_rows, num_positions = packed.speech.shape
+    return torch.arange(num_positions, device=packed.lens.device).expand(num_rows, -1)
+
+
+class Hypothesis:
+    """A row of `SpeechTexts` at one step, as ESPnet's search hands it around."""
+
+    def __init__(self, texts: "SpeechTexts", row: int) -> None:
+        self.texts = texts
+        self.row = row
+        self.num_steps = texts.num_steps
+
+
+class SpeechTexts:
+    """Texts of a batch of utterances that the LM has begun; its `TextModel` for the searches.
+
+    Args:
+        backbone: The LM.
+        prompt: Of each utterance.
+
+    Attributes:
+        hidden: Of the last valid position of each row (B, D): what draft heads read.
+        num_steps: Calls of `step` so far.
+    """
+
+    def __init__(self, backbone: Backbone, prompt: Packed) -> None:
+        self.backbone = backbone
+        self.cache = backbone.new_cache()
+        stream = backbone(prompt.embeddings, _positions(prompt), prompt.lens, prompt.speech, self.cache)
+        self.cache.seal()
+        self.hidden = _last(stream.hidden, stream.lens)
+        # Positions are counted here and not by the cache, whose layers may hold fewer.
+        self.next_positions = prompt.lens.cpu()
+        self.num_steps = 0
+
+    @property
+    def logits(self) -> torch.Tensor:
+        """Of the next token of each row (B, V)."""
+        return self.backbone.logits(self.hidden)
+
+    def step(self, tokens: torch.Tensor, num_new: torch.Tensor) -> torch.Tensor:
+        """Go on with tokens (B, L), L of 1 or more, of which num_new (B,) are valid; the logits after each (B, L, V).
+
+        Raises:
+            ValueError: A row grows beyond the LM's context.
+        """
+        return self.backbone.logits(self.read(tokens, num_new))
+
+    def read(self, tokens: torch.Tensor, num_new: torch.Tensor) -> torch.Tensor:
+        """As `step`, the hidden states after each token (B, L, D)."""
+        assert tokens.size(1) >= 1
+        num_new = num_new.cpu()
+        after = self.next_positions + num_new
+        if int(after.max()) > self.backbone.max_positions:
+            raise ValueError(
+                f"a text has grown to {int(after.max())} positions, prompt included, more than the "
+                f"{self.backbone.max_positions} of the LM's context."
+            )
+        positions = (self.next_positions.unsqueeze(1) + torch.arange(tokens.size(1))).to(tokens.device)
+        stream = self.backbone(self.backbone.embed(tokens), positions, num_new.to(tokens.device), cache=self.cache)
+        # A row without a new token keeps its last state.
+        last = _last(stream.hidden, stream.lens.clamp(min=1))
+        self.hidden = torch.where((num_new > 0).to(last.device).unsqueeze(1), last, self.hidden)
+        self.next_positions = after
+        self.num_steps += 1
+        return stream.hidden
+
+    def select(self, rows: torch.Tensor) -> None:
+        """Keep these rows (B',), on the CPU, in this order, some perhaps several times."""
+        self.cache.select(rows)
+        self.next_positions = self.next_positions[rows]
+        self.hidden = self.hidden[rows.to(self.hidden.device)]
+
+    def give_back(self, num_tokens: torch.Tensor, hidden: torch.Tensor) -> None:
+        """Forget the last tokens (B,) of each row.
+
+        Args:
+            num_tokens: At most those that a row has, on the CPU.
+            hidden: Of the position that is the last then (B, D).
+        """
+        lens = self.cache.text_lens[0] - num_tokens
+        assert int(lens.min()) >= 0
+        self.next_positions = self.next_positions - num_tokens
+        self.cache.crop(lens)
+        self.hidden = hidden
+
+
+def _last(hidden: torch.Tensor, lens: torch.Tensor) -> torch.Tensor:
+    """Of each row's last valid position: (B, L, D) to (B, D)."""
+    return hidden.gather(1, (lens - 1).view(-1, 1, 1).expand(-1, -1, hidden.size(2)))[:, 0]

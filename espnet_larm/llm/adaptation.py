@@ -1,0 +1,186 @@
+"""Which weights of an LM learn, and which never leave the folder that they came from.
+
+`frozen` trains none, `full` all, `lora` low-rank additions to the projections (Hu et al., "LoRA: Low-Rank Adaptation of
+Large Language Models", ICLR 2022, arXiv:2106.09685; peft). Weights that are frozen and were loaded by name are not in
+checkpoints: those hold a fingerprint of them, and loading takes them from the named LM, if it is still the same.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import torch
+
+from espnet_larm.llm.backbone import Backbone
+
+METHODS = ("frozen", "full", "lora")
+FINGERPRINT = "fingerprint"
+LORA_PREFIX = "lora_"
+LORA_DEFAULTS = {
+    "r": 16,
+    "lora_alpha": 32,
+    "lora_dropout": 0.0,
+    "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+}
+
+
+class Share(NamedTuple):
+    """How much of a part learns.
+
+    Attributes:
+        part: Its name.
+        trainable: Numbers that learn.
+        total: All numbers.
+    """
+
+    part: str
+    trainable: int
+    total: int
+
+
+def adapt(backbone: Backbone, method: str, lora_conf: Mapping[str, Any] | None, is_named: bool) -> None:
+    """Set what learns, once, before anything is loaded from a checkpoint.
+
+    Args:
+        backbone: As it was loaded or made.
+        method: One of METHODS.
+        lora_conf: Options of peft's LoraConfig over LORA_DEFAULTS, for `lora` only.
+        is_named: Whether the weights can be had again by the LM's name; otherwise all of them go into checkpoints.
+
+    Raises:
+        ValueError: An option is not allowed, or no layer has a module that LoRA shall be added to.
+        ImportError: peft is missing.
+    """
+    if method not in METHODS:
+        raise ValueError(f"decoder_conf: adaptation is {method}; allowed: {', '.join(METHODS)}.")
+    if lora_conf and method != "lora":
+        raise ValueError(f"decoder_conf: lora_conf is given, but adaptation is {method}; leave it out, or take lora.")
+    if method != "full":
+        backbone.requires_grad_(False)
+    if is_named:
+        # Before LoRA is added, whose modules rename those that they wrap.
+        fingerprint = fingerprint_of(backbone)
+    if method == "lora":
+        _add_lora(backbone, {**LORA_DEFAULTS, **(lora_conf or {})})
+    elif method == "full" and backbone.dtype != torch.float32:
+        raise ValueError(
+            f"decoder_conf: adaptation is full and dtype {backbone.dtype}: steps of training would be rounded away; "
+            "take dtype: float32, with use_amp: true for speed."
+        )
+    if is_named:
+        backbone.register_buffer(FINGERPRINT, fingerprint)
+        backbone.register_state_dict_post_hook(_omit)
+        backbone.register_load_state_dict_pre_hook(_complete)
+    backbone.freeze_modes()
+
+
+def shares(parts: Mapping[str, torch.nn.Module]) -> Iterator[Share]:
+    """How much of each part learns; weights that parts share are counted in the first."""
+    seen: set[int] = set()
+    for name, part in parts.items():
+        parameters = [each for each in part.parameters() if id(each) not in seen]
+        seen.update(map(id, parameters))
+        trainable = sum(each.numel() for each in parameters if each.requires_grad)
+        yield Share(name, trainable, sum(each.numel() for each in parameters))
+
+
+def fingerprint_of(backbone: Backbone) -> torch.Tensor:
+    """SHA-256 of all weights (32,), as float32: checkpoints are averaged, and means of equal small integers are exact.
+
+    Of the weights' values in float32, so that an LM that was published in bfloat16 is the same in both types.
+    """
+    digest = hashlib.sha256()
+    for name, parameter in sorted(backbone.named_parameters()):
+        values = parameter.detach().cpu().float().contiguous()
+        digest.update(f"{name} {tuple(values.shape)}".encode())
+        digest.update(values.numpy().data)
+    return torch.tensor(list(digest.digest()), dtype=torch.float32)
+
+
+def left_out(backbone: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Weights of the named LM that no training changes, by all their names (tied ones have several)."""
+    named = dict((*backbone.named_parameters(remove_duplicate=False), *backbone.named_buffers()))
+    return {
+        name: named[name]
+        for name in _state_names(backbone)
+        if not named[name].requires_grad and name != FINGERPRINT and LORA_PREFIX not in name
+    }
+
+
+def _state_names(backbone: torch.nn.Module) -> list[str]:
+    """Of the weights that a state dict has before any hook."""
+    persistent = [
+        f"{prefix}.{name}".lstrip(".")
+        for prefix, module in backbone.named_modules()
+        for name in module._buffers
+        if name not in module._non_persistent_buffers_set and module._buffers[name] is not None
+    ]
+    return [*(name for name, _ in backbone.named_parameters(remove_duplicate=False)), *persistent]
+
+
+def _add_lora(backbone: Backbone, options: Mapping[str, Any]) -> None:
+    try:
+        import peft
+    except ImportError as error:
+        raise ImportError("decoder_conf: adaptation lora needs peft: pip install peft") from error
+    _check_lora(options)
+    try:
+        peft.inject_adapter_in_model(peft.LoraConfig(**options), backbone.model)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"decoder_conf: lora_conf: {error}") from error
+    for name, parameter in backbone.named_parameters():
+        parameter.requires_grad_(LORA_PREFIX in name)
+        if LORA_PREFIX in name:
+            # In bfloat16 steps of a usual learning rate are rounded away; peft casts what goes in and out.
+            parameter.data = parameter.data.float()
+
+
+def _check_lora(options: Mapping[str, Any]) -> None:
+    """Refuse what would change or add weights beside the low-rank ones, or be overruled here."""
+    allowed = {"modules_to_save": (None,), "bias": ("none",), "init_lora_weights": (True, False, "gaussian")}
+    for name, values in allowed.items():
+        if name in options and options[name] not in values:
+            listed = ", ".join("null" if value is None else str(value) for value in values)
+            raise ValueError(f"decoder_conf: lora_conf: {name} is {options[name]}; allowed: {listed}.")
+
+
+def _omit(module: torch.nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:  # noqa: ARG001
+    """A state-dict hook: leave out what the LM's name gives back."""
+    for name in left_out(module):
+        state.pop(prefix + name, None)
+
+
+def _complete(
+    module: torch.nn.Module,
+    state: dict[str, Any],
+    prefix: str,
+    metadata: Any,  # noqa: ARG001
+    strict: bool,  # noqa: ARG001
+    missing: list[str],  # noqa: ARG001
+    unexpected: list[str],  # noqa: ARG001
+    errors: list[str],
+) -> None:
+    """A load hook: put the module's own weights in place of those that were left out, if they are the same."""
+    own, weights = module.get_buffer(FINGERPRINT), left_out(module)
+    saved = state.get(prefix + FINGERPRINT)
+    has_lm = any(name.startswith(f"{prefix}model.") and LORA_PREFIX not in name for name in state)
+    is_complete = has_lm and not weights
+    if saved is not None and not is_complete and not torch.equal(saved.cpu().float(), own.cpu()):
+        errors.append(
+            "decoder_conf: llm is not the LM that the checkpoint was trained with: their weights differ (SHA-256 "
+            f"{_hex(own)}, the checkpoint's {_hex(saved)}). Name that LM."
+        )
+    elif changed := [name for name in weights if prefix + name in state]:
+        errors.append(
+            f"the checkpoint holds {changed[0]} and {len(changed) - 1} more weights of the LM, which adaptation leaves "
+            "as they are in the named LM; take adaptation: full, or save those weights as an LM first."
+        )
+    # Also beside an error, or names of all weights of the LM would stand before it.
+    state.update({prefix + name: weight for name, weight in weights.items()})
+    if saved is not None and not has_lm and not weights:
+        # Another adaptation left all weights out, and this one learns them: it begins with the named LM's.
+        state.update({prefix + name: value for name, value in module.named_parameters(remove_duplicate=False)})
+
+
+def _hex(fingerprint: torch.Tensor) -> str:
+    return "".join(f"{int(value):02x}" for value in fingerprint.tolist())[:12]

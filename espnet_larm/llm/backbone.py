@@ -1,0 +1,399 @@
+"""A Hugging Face causal LM whose layers are run here, with our cache: the only import of transformers.
+
+HF's own forward makes one mask from one length for all layers and rows. Here every layer is called by itself, its
+attention being a function of ours, so that rows and layers may remember different numbers of positions.
+Shapes: B rows, L positions, D model size, V tokens, H heads, S head size. Masks are True where valid.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import transformers
+import transformers.masking_utils
+from safetensors import SafetensorError
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from espnet_larm.llm.cache import KeyValueCache
+
+ATTENTION = "espnet_larm"
+DTYPES = ("float32", "bfloat16", "float16")
+# Architectures whose forward is: embeddings, layers with one rotary embedding and full attention, norm, head.
+ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
+FULL_ATTENTION = "full_attention"
+
+
+class Stream(NamedTuple):
+    """What goes from layer to layer.
+
+    Attributes:
+        hidden: (B, L, D).
+        positions: For the rotary embedding (B, L).
+        lens: Valid positions of each row (B,); padding is behind them.
+        speech: Which positions are speech (B, L), for layers that treat them differently; None where none is, as in
+            every step after the prompt.
+    """
+
+    hidden: torch.Tensor
+    positions: torch.Tensor
+    lens: torch.Tensor
+    speech: torch.Tensor | None
+
+
+class Step(NamedTuple):
+    """What the attention of one layer needs to know of a call.
+
+    Attributes:
+        cache: Where keys and values go.
+        layer: Index in the cache.
+        num_new: Valid positions of each row (B,), on the CPU.
+    """
+
+    cache: KeyValueCache
+    layer: int
+    num_new: torch.Tensor
+
+    @property
+    def is_prefill(self) -> bool:
+        """Whether the prompt is read, as a whole."""
+        return not self.cache.is_sealed
+
+
+class Backbone(torch.nn.Module):
+    """A causal LM from embeddings to hidden states, and its head.
+
+    Casts of a whole model to one floating type, as ESPnet makes them, do not reach it: an LM in bfloat16 stays so
+    beside float32 parts (test_a_cast_of_the_whole_model_leaves_the_type).
+
+    Args:
+        model: Of one of ARCHITECTURES.
+        activation_checkpointing: Recompute each layer in the backward pass.
+
+    Attributes:
+        after_layer: Functions of the stream behind a layer, by its index; they may shorten a prompt.
+
+    Raises:
+        ValueError: The architecture is not supported.
+    """
+
+    def __init__(self, model: transformers.PreTrainedModel, activation_checkpointing: bool = False) -> None:
+        super().__init__()
+        _check_architecture(model.config)
+        model.set_attn_implementation(ATTENTION)
+        self.model = model
+        self.activation_checkpointing = activation_checkpointing
+        self.after_layer: dict[int, Callable[[Stream], Stream]] = {}
+        self._has_frozen_modes = False
+
+    @classmethod
+    def from_pretrained(
+        cls, llm: str, revision: str | None = None, dtype: str = "float32", activation_checkpointing: bool = False
+    ) -> "Backbone":
+        """Load a folder, or a model of the hub.
+
+        Args:
+            llm: Folder or hub id.
+            revision: Of the hub; the newest by default.
+            dtype: `float32`, `bfloat16` or `float16`.
+            activation_checkpointing: As in the constructor.
+
+        Raises:
+            FileNotFoundError: Neither a folder nor to be had from the hub (offline, gated, misspelt).
+            ValueError: The architecture is not supported.
+        """
+        _check_dtype(dtype)
+        _check_architecture(_load_config(llm, revision))
+        try:
+            model, report = transformers.AutoModelForCausalLM.from_pretrained(
+                llm, revision=revision, dtype=dtype, output_loading_info=True
+            )
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            raise FileNotFoundError(_cannot_load(llm, error)) from error
+        # HF fills what is missing with random numbers, others in every process.
+        if lacking := sorted({*report["missing_keys"], *(str(key) for key in report["mismatched_keys"])}):
+            raise ValueError(
+                f"decoder_conf: llm {llm} lacks {len(lacking)} weights ({lacking[0]}, ...); copy it again."
+            )
+        return cls(model, activation_checkpointing)
+
+    @classmethod
+    def from_config(
+        cls, config: Mapping[str, Any], dtype: str = "float32", activation_checkpointing: bool = False
+    ) -> "Backbone":
+        """Random weights.
+
+        Args:
+            config: As config.json has it, `model_type` at least.
+            dtype: `float32`, `bfloat16` or `float16`.
+            activation_checkpointing: As in the constructor.
+
+        Raises:
+            ValueError: The architecture is not supported.
+        """
+        _check_dtype(dtype)
+        options = dict(config)
+        kind = options.pop("model_type", None)
+        if kind not in ARCHITECTURES:
+            raise ValueError(f"llm_config: model_type is {kind}; allowed: {', '.join(ARCHITECTURES)}.")
+        made = transformers.AutoConfig.for_model(kind, **options)
+        _check_architecture(made)
+        model = transformers.AutoModelForCausalLM.from_config(made, dtype=getattr(torch, dtype))
+        return cls(model, activation_checkpointing)
+
+    @property
+    def config(self) -> Any:
+        """HF's."""
+        return self.model.config
+
+    @property
+    def hidden_size(self) -> int:
+        """D."""
+        return int(self.config.hidden_size)
+
+    @property
+    def vocab_size(self) -> int:
+        """V: rows of the head."""
+        return int(self.model.get_output_embeddings().weight.size(0))
+
+    @property
+    def max_positions(self) -> int:
+        """Longest prompt and text together that the LM was made for."""
+        return int(self.config.max_position_embeddings)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return self.model.get_input_embeddings().weight.dtype
+
+    @property
+    def layers(self) -> torch.nn.ModuleList:
+        """HF's decoder layers, which others may be put between."""
+        return self.model.model.layers
+
+    def new_cache(self) -> KeyValueCache:
+        """An empty one."""
+        return KeyValueCache(len(self.layers))
+
+    def embed(self, token_ids: torch.Tensor) -> torch.Tensor:
+        """(B, L) to (B, L, D)."""
+        return self.model.get_input_embeddings()(token_ids)
+
+    def forward(
+        self,
+        embeddings: torch.Tensor,
+        positions: torch.Tensor,
+        lens: torch.Tensor,
+        speech: torch.Tensor | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> Stream:
+        """Run all layers on the next positions of each row; padding is behind the valid positions.
+
+        Args:
+            embeddings: (B, L, D), of any floating type.
+            positions: For the rotary embedding (B, L); they need not agree with what the cache holds.
+            lens: Valid positions of each row (B,).
+            speech: Which positions are speech (B, L); None for none.
+            cache: What came before and is to be remembered; None to remember nothing.
+
+        Returns:
+            Hidden states before the head, in the LM's type, with the lengths that are left: what is behind them means
+            nothing, and `after_layer` may have shortened them.
+        """
+        stream = Stream(embeddings.to(self.dtype), positions, lens, speech)
+        rotary, num_new = self._rotary(stream), lens.cpu() if cache is not None else lens
+        for index, layer in enumerate(self.layers):
+            step = None if cache is None else Step(cache, index, num_new)
+            call = _call(layer, stream, rotary, step)
+            # Gradients run through frozen layers too, which are in eval mode.
+            if self.activation_checkpointing and step is None and torch.is_grad_enabled():
+                hidden = checkpoint(call, stream.hidden, use_reentrant=False)
+            else:
+                hidden = call(stream.hidden)
+            stream = stream._replace(hidden=hidden)
+            if index in self.after_layer:
+                stream = self.after_layer[index](stream)
+                rotary, num_new = self._rotary(stream), stream.lens.cpu() if cache is not None else stream.lens
+        return stream._replace(hidden=self.model.model.norm(stream.hidden))
+
+    def _rotary(self, stream: Stream) -> tuple[torch.Tensor, torch.Tensor]:
+        cosines, sines = self.model.model.rotary_emb(stream.hidden, position_ids=stream.positions)
+        return cosines, sines
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """(..., D) to (..., V), float32."""
+        return self.model.get_output_embeddings()(hidden).float()
+
+    def freeze_modes(self) -> None:
+        """Keep modules without a weight that learns in eval mode from here on: frozen means no dropout either."""
+        self._has_frozen_modes = True
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "Backbone":
+        """As any module's, but for what `freeze_modes` fixed."""
+        super().train(mode)
+        if mode and self._has_frozen_modes:
+            _freeze_modes(self, mode)
+        return self
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "Backbone":
+        """Move, but keep floating types: ESPnet casts whole models at several places."""
+
+        def moved(tensor: torch.Tensor) -> torch.Tensor:
+            result = fn(tensor)
+            # Cast there and back, numbers would be rounded, or overflow.
+            return tensor.to(result.device) if result.dtype != tensor.dtype else result
+
+        super()._apply(moved, recurse)
+        return self
+
+
+def load_tokenizer(llm: str, revision: str | None = None) -> Any:
+    """The tokenizer of a folder, or of a model of the hub.
+
+    Args:
+        llm: Folder or hub id.
+        revision: Of the hub; the newest by default.
+
+    Raises:
+        FileNotFoundError: There is none, or it cannot be had.
+    """
+    try:
+        return transformers.AutoTokenizer.from_pretrained(llm, revision=revision)
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(_cannot_load(llm, error)) from error
+
+
+def num_rows_of(llm: str, revision: str | None = None) -> int:
+    """Rows of an LM's logits, without loading its weights.
+
+    Args:
+        llm: Folder or hub id.
+        revision: Of the hub; the newest by default.
+
+    Raises:
+        FileNotFoundError: It cannot be had.
+    """
+    return int(_load_config(llm, revision).vocab_size)
+
+
+def attention(
+    module: torch.nn.Module,  # noqa: ARG001  # HF's signature
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    step: Step | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """What HF's attention layers call: causal over the rows themselves, or over what the cache holds and them.
+
+    Args:
+        module: HF's attention layer.
+        query: (B, H, L, S).
+        key: (B, key-value heads, L, S).
+        value: Likewise.
+        attention_mask: None from us: padding is behind the valid positions, where no valid position looks. HF's own
+            forward of the model, as other programs call it, may have one.
+        scaling: Of the scores.
+        dropout: Of the weights, in training.
+        step: None to remember nothing.
+
+    Returns:
+        (B, L, H, S), and no weights.
+    """
+    scaling = query.size(-1) ** -0.5 if scaling is None else scaling
+    if step is not None:
+        step.cache.append(step.layer, key, value, step.num_new)
+    if step is not None and step.cache.is_sealed:
+        mixed = step.cache.attend(step.layer, query, step.num_new, scaling)
+    else:
+        shares_keys = query.size(1) != key.size(1)
+        mixed = functional.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=attention_mask,
+            dropout_p=dropout,
+            is_causal=attention_mask is None and query.size(2) > 1,
+            scale=scaling,
+            enable_gqa=shares_keys,
+        )
+    return mixed.transpose(1, 2).contiguous(), None
+
+
+transformers.AttentionInterface.register(ATTENTION, attention)
+# The masks that HF's own forward makes for it are those of its SDPA.
+transformers.AttentionMaskInterface.register(ATTENTION, transformers.masking_utils.sdpa_mask)
+
+
+def _call(
+    layer: torch.nn.Module, stream: Stream, rotary: tuple[torch.Tensor, torch.Tensor], step: Step | None
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A layer as a function of the hidden states alone; HF's layers hand what they do not know to `attention`."""
+
+    def call(hidden: torch.Tensor) -> torch.Tensor:
+        output: torch.Tensor = layer(
+            hidden,
+            attention_mask=None,
+            position_ids=stream.positions,
+            position_embeddings=rotary,
+            speech=stream.speech,
+            lens=stream.lens,
+            step=step,
+        )
+        return output
+
+    return call
+
+
+def _freeze_modes(module: torch.nn.Module, mode: bool) -> None:
+    """Modules with weights learn or are in eval mode; those without, such as dropout, are as what they are part of."""
+    parameters = list(module.parameters())
+    if parameters:
+        mode = any(parameter.requires_grad for parameter in parameters)
+    module.training = mode
+    for child in module.children():
+        _freeze_modes(child, mode)
+
+
+def _check_dtype(dtype: str) -> None:
+    if dtype not in DTYPES:
+        raise ValueError(f"decoder_conf: dtype is {dtype}; allowed: {', '.join(DTYPES)}.")
+
+
+def _load_config(llm: str, revision: str | None) -> Any:
+    try:
+        return transformers.AutoConfig.from_pretrained(llm, revision=revision)
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(_cannot_load(llm, error)) from error
+
+
+def _cannot_load(llm: str, error: Exception) -> str:
+    kind = "folder" if Path(llm).is_dir() else "hub model"
+    return (
+        f"decoder_conf: llm {llm}: this {kind} cannot be loaded: {str(error).partition(chr(10))[0]} Name a folder "
+        "that holds config.json and weights; a model of the hub needs a network, and `hf auth login` if it is gated."
+    )
+
+
+def _check_architecture(config: Any) -> None:
+    """Refuse what would be computed wrongly."""
+    if config.model_type not in ARCHITECTURES:
+        raise ValueError(f"decoder_conf: llm is a {config.model_type}; allowed: {', '.join(ARCHITECTURES)}.")
+    kinds = set(getattr(config, "layer_types", None) or [FULL_ATTENTION])
+    window = getattr(config, "sliding_window", None)
+    rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
+    if rope == "longrope":
+        raise ValueError(
+            "decoder_conf: llm has rotary embeddings of the type longrope, whose angles depend on the longest row of a "
+            "batch; allowed: all others."
+        )
+    if kinds != {FULL_ATTENTION} or (window is not None and config.model_type == "mistral"):
+        raise ValueError(
+            f"decoder_conf: llm has attention over a window of {window} positions; allowed: full attention in all "
+            "layers."
+        )

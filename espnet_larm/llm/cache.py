@@ -1,0 +1,262 @@
+"""Keys and values of a causal LM: prompts once an utterance, texts once a hypothesis, a length per layer and row.
+
+Hugging Face's caches have one length for all rows and copy an utterance's prompt for each of its hypotheses. Here rows
+accept different numbers of tokens, give some back, part and leave; layers may hold prompts of different lengths.
+Lengths and owners stay on the CPU, whatever the device of keys and values, so that no step waits for a GPU.
+Shapes: U utterances, B rows (hypotheses), H key-value heads, Q queries a key-value head, P prompt positions, N text
+positions, L new positions, S head size.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch.nn import functional
+
+GROWTH = 2
+LEAST_CAPACITY = 16
+
+
+class Segment:
+    """Keys and values of one layer: a buffer with more room than is in use, and a length per row.
+
+    Attributes:
+        keys: (rows, H, capacity, S); None before the first append.
+        values: Likewise.
+        lens: Valid positions (rows,).
+    """
+
+    def __init__(self) -> None:
+        self.keys: torch.Tensor | None = None
+        self.values: torch.Tensor | None = None
+        self.lens: torch.Tensor = torch.zeros(0, dtype=torch.long)
+
+    @property
+    def longest(self) -> int:
+        """Positions in use."""
+        return int(self.lens.max()) if len(self.lens) else 0
+
+    def append(self, keys: torch.Tensor, values: torch.Tensor, num_new: torch.Tensor) -> None:
+        """Write behind each row's end.
+
+        Args:
+            keys: (rows, H, L, S).
+            values: Likewise.
+            num_new: How many of the L are valid (rows,); what is behind them is overwritten by the next append.
+        """
+        if self.keys is None or self.values is None:
+            # A prompt is appended once: no more room than it takes.
+            self.keys, self.values = keys, values
+            self.lens = num_new
+            return
+        self._make_room(self.longest + keys.size(2))
+        start = self.longest
+        if bool((self.lens == start).all()):
+            self.keys[:, :, start : start + keys.size(2)] = keys
+            self.values[:, :, start : start + keys.size(2)] = values
+        else:
+            positions = (self.lens.unsqueeze(1) + torch.arange(keys.size(2))).to(keys.device)  # (rows, L)
+            rows = torch.arange(len(keys), device=keys.device).unsqueeze(1)
+            self.keys[rows, :, positions] = keys.transpose(1, 2)
+            self.values[rows, :, positions] = values.transpose(1, 2)
+        self.lens = self.lens + num_new
+
+    def select(self, rows: torch.Tensor) -> None:
+        """Keep these rows, in this order, some perhaps several times."""
+        if self.keys is not None and self.values is not None:
+            there = rows.to(self.keys.device)
+            self.keys, self.values = self.keys[there], self.values[there]
+        self.lens = self.lens[rows]
+
+    def _make_room(self, needed: int) -> None:
+        assert self.keys is not None and self.values is not None
+        capacity = self.keys.size(2)
+        if needed > capacity:
+            more = max(needed, GROWTH * capacity, LEAST_CAPACITY) - capacity
+            self.keys = functional.pad(self.keys, (0, 0, 0, more))
+            self.values = functional.pad(self.values, (0, 0, 0, more))
+
+
+class KeyValueCache:
+    """What a causal LM remembers of a batch, in two segments.
+
+    Everything appended before `seal` is the prompt, stored once an utterance; everything after is text, stored once a
+    row. Attention reads both where they are: no copy of a prompt is made for a hypothesis
+    (test_prompts_are_stored_once_an_utterance).
+
+    Args:
+        num_layers: Of the LM.
+    """
+
+    def __init__(self, num_layers: int) -> None:
+        self.prompt = [Segment() for _ in range(num_layers)]
+        self.text = [Segment() for _ in range(num_layers)]
+        self.is_sealed = False
+        self.owners = torch.zeros(0, dtype=torch.long)
+        # None while row b belongs to utterance b.
+        self._places: _Places | None = None
+        self._seen: _Seen | None = None
+
+    @property
+    def num_rows(self) -> int:
+        """B."""
+        return len(self.owners)
+
+    @property
+    def prompt_lens(self) -> torch.Tensor:
+        """Prompt positions by layer and utterance (layers, U)."""
+        return torch.stack([segment.lens for segment in self.prompt])
+
+    @property
+    def text_lens(self) -> torch.Tensor:
+        """Text positions by layer and row (layers, B)."""
+        return torch.stack([segment.lens for segment in self.text])
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all buffers."""
+        buffers = [buffer for segment in (*self.prompt, *self.text) for buffer in (segment.keys, segment.values)]
+        return sum(buffer.numel() * buffer.element_size() for buffer in buffers if buffer is not None)
+
+    def append(self, layer: int, keys: torch.Tensor, values: torch.Tensor, num_new: torch.Tensor) -> None:
+        """Write behind each row's end.
+
+        Args:
+            layer: From 0.
+            keys: (B, H, L, S).
+            values: Likewise.
+            num_new: How many of the L are valid (B,), on the CPU.
+        """
+        segment = (self.text if self.is_sealed else self.prompt)[layer]
+        assert self.is_sealed or segment.keys is None, "a prompt is given as a whole"
+        if self.is_sealed and segment.keys is None:
+            # Room for more steps, so that not every step copies.
+            room = max(LEAST_CAPACITY - keys.size(2), 0)
+            keys, values = (functional.pad(each, (0, 0, 0, room)) for each in (keys, values))
+        segment.append(keys, values, num_new)
+
+    def seal(self) -> None:
+        """End the prompt: what follows is text, one row an utterance until `select` says otherwise."""
+        lens = self.prompt[0].lens
+        self.is_sealed = True
+        self.owners = torch.arange(len(lens))
+        for segment in self.text:
+            segment.lens = torch.zeros_like(lens)
+
+    def crop(self, lens: torch.Tensor) -> None:
+        """Forget text behind these lengths (B,), on the CPU, in all layers; a row that is shorter stays."""
+        for segment in self.text:
+            segment.lens = torch.minimum(segment.lens, lens)
+
+    def select(self, rows: torch.Tensor) -> None:
+        """Keep these rows (B'), on the CPU, in this order, some perhaps several times; idle prompts are dropped."""
+        for segment in self.text:
+            segment.select(rows)
+        owners = self.owners[rows]
+        kept, self.owners = owners.unique(return_inverse=True)
+        if len(kept) < len(self.prompt[0].lens):
+            for segment in self.prompt:
+                segment.select(kept)
+        self._places = None
+        if not torch.equal(self.owners, torch.arange(len(kept))):
+            buffer = self.prompt[0].keys
+            self._places = _Places.of(self.owners, "cpu" if buffer is None else buffer.device)
+
+    def attend(self, layer: int, queries: torch.Tensor, num_new: torch.Tensor, scaling: float) -> torch.Tensor:
+        """Attention of text positions that were just appended.
+
+        Args:
+            layer: From 0.
+            queries: (B, H x Q, L, S), of the last positions of each row.
+            num_new: How many of the L are valid (B,); outputs behind them mean nothing.
+            scaling: Of the scores.
+
+        Returns:
+            (B, H x Q, L, S).
+        """
+        prompt, text = self.prompt[layer], self.text[layer]
+        assert prompt.keys is not None and prompt.values is not None
+        assert text.keys is not None and text.values is not None
+        num_rows, num_heads, num_queries, size = queries.shape
+        # Heads that share keys become more queries of one head: keys are not repeated for them. Scaled before the
+        # product, as in torch's own attention, or float16 would overflow.
+        grouped = (queries * scaling).reshape(num_rows, prompt.keys.size(1), -1, size)  # (B, H, Q L, S)
+        before = text.lens - num_new
+        longest = int(before.max()) + num_queries
+        scores = torch.cat(
+            [
+                self._per_utterance(grouped, prompt.keys.transpose(-1, -2)),
+                grouped @ text.keys[:, :, :longest].transpose(-1, -2),
+            ],
+            dim=-1,
+        )  # (B, H, Q L, P + N)
+        hidden = self._hidden(prompt, before, longest, num_queries)
+        by_query = scores.view(num_rows, scores.size(1), -1, num_queries, scores.size(-1))
+        weights = by_query.float().masked_fill(hidden, float("-inf")).softmax(-1).to(queries.dtype)
+        prompt_weights, text_weights = weights.view_as(scores).split([prompt.keys.size(2), longest], dim=-1)
+        mixed = self._per_utterance(prompt_weights, prompt.values) + text_weights @ text.values[:, :, :longest]
+        return mixed.view(num_rows, num_heads, num_queries, size)
+
+    def _hidden(self, prompt: Segment, before: torch.Tensor, longest: int, num_queries: int) -> torch.Tensor:
+        """Which keys a query may not see (B, 1, 1, L, P + N); layers of equal lengths share it."""
+        assert prompt.keys is not None
+        lens, width = prompt.lens[self.owners], prompt.keys.size(2)
+        if self._seen is not None and self._seen.holds_for(lens, width, before, num_queries):
+            return self._seen.hidden
+        in_prompt = torch.arange(width) < lens.unsqueeze(1)  # (B, P)
+        own = before.unsqueeze(1) + torch.arange(num_queries)  # (B, L)
+        in_text = torch.arange(longest) <= own.unsqueeze(2)  # (B, L, N)
+        seen = torch.cat([in_prompt.unsqueeze(1).expand(-1, num_queries, -1), in_text], dim=2)
+        self._seen = _Seen(lens, width, before, num_queries, ~seen[:, None, None].to(prompt.keys.device))
+        return self._seen.hidden
+
+    def _per_utterance(self, rows: torch.Tensor, stored: torch.Tensor) -> torch.Tensor:
+        """Products of each row (B, H, any, i) with what is stored of its utterance (U, H, i, j)."""
+        if self._places is None:
+            return rows @ stored
+        owners, ranks, slots = self._places
+        num_utterances, most = slots.shape
+        heads, queries = rows.shape[1:3]
+        together = rows[slots].transpose(1, 2).reshape(num_utterances, heads, most * queries, -1)
+        products = (together @ stored).view(num_utterances, heads, most, queries, -1).transpose(1, 2)
+        return products[owners, ranks]
+
+
+class _Places(NamedTuple):
+    """Which rows belong to which utterance, on the device of keys and values.
+
+    Attributes:
+        owners: Utterance of each row (B,).
+        ranks: Its place among the utterance's rows (B,).
+        slots: The row at each place (U, most rows); any row where there are fewer.
+    """
+
+    owners: torch.Tensor
+    ranks: torch.Tensor
+    slots: torch.Tensor
+
+    @classmethod
+    def of(cls, owners: torch.Tensor, device: "torch.device | str") -> "_Places":
+        counts = owners.bincount()
+        order = owners.argsort(stable=True)
+        ranks = torch.empty_like(owners)
+        ranks[order] = torch.arange(len(order)) - (counts.cumsum(0) - counts)[owners[order]]
+        slots = torch.zeros((len(counts), int(counts.max())), dtype=torch.long)
+        slots[owners, ranks] = torch.arange(len(owners))
+        return cls(owners.to(device), ranks.to(device), slots.to(device))
+
+
+class _Seen(NamedTuple):
+    """A mask, and what it was made for."""
+
+    prompt_lens: torch.Tensor
+    width: int
+    before: torch.Tensor
+    num_queries: int
+    hidden: torch.Tensor
+
+    def holds_for(self, prompt_lens: torch.Tensor, width: int, before: torch.Tensor, num_queries: int) -> bool:
+        return (
+            (width, num_queries) == (self.width, self.num_queries)
+            and torch.equal(prompt_lens, self.prompt_lens)
+            and torch.equal(before, self.before)
+        )

@@ -1,0 +1,90 @@
+"""From encoder frames to embeddings of a causal LM: which frames an embedding covers, and how.
+
+Shapes: B utterances, T frames, E encoder size, D model size of the LM, k frames an embedding.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch.nn import functional
+
+KINDS = ("linear", "stack", "conv")
+HIDDEN_FACTOR = 2
+
+
+class Projected(NamedTuple):
+    """Embeddings of speech.
+
+    Attributes:
+        embeddings: (B, T', D).
+        lens: Valid embeddings (B,).
+    """
+
+    embeddings: torch.Tensor
+    lens: torch.Tensor
+
+
+class Projector(torch.nn.Module):
+    """Frames to embeddings. A batch gives what each utterance gives alone, and padding comes out as zeros.
+
+    `linear` is one layer a frame. `stack` puts k frames side by side and has a hidden layer; the frames that are
+    missing at an utterance's end are zeros, so that no speech is dropped. `conv` is a convolution of width 2 k - 1 and
+    stride k with a hidden layer behind it: neighbouring embeddings share frames.
+
+    Args:
+        kind: One of KINDS.
+        input_size: E.
+        output_size: D.
+        frames: k, 1 or more; 1 for `linear`.
+
+    Raises:
+        ValueError: An option is not allowed.
+    """
+
+    def __init__(self, kind: str, input_size: int, output_size: int, frames: int = 1) -> None:
+        super().__init__()
+        if kind not in KINDS:
+            raise ValueError(f"decoder_conf: projector is {kind}; allowed: {', '.join(KINDS)}.")
+        if frames < 1 or (kind == "linear" and frames != 1):
+            raise ValueError(f"decoder_conf: projector_frames is {frames}; allowed: 1 or more, and 1 for linear.")
+        self.kind = kind
+        self.frames = frames
+        hidden_size = HIDDEN_FACTOR * output_size
+        self.hidden: torch.nn.Module
+        if kind == "linear":
+            self.out = torch.nn.Linear(input_size, output_size)
+        elif kind == "stack":
+            self.hidden = torch.nn.Linear(frames * input_size, hidden_size)
+            self.out = torch.nn.Linear(hidden_size, output_size)
+        else:
+            self.hidden = torch.nn.Conv1d(input_size, hidden_size, 2 * frames - 1, stride=frames, padding=frames - 1)
+            self.out = torch.nn.Linear(hidden_size, output_size)
+
+    def output_lens(self, lens: torch.Tensor) -> torch.Tensor:
+        """Embeddings (B,) of so many frames (B,): every frame is covered."""
+        return torch.div(lens + self.frames - 1, self.frames, rounding_mode="floor")
+
+    def forward(self, hs_pad: torch.Tensor, hlens: torch.Tensor) -> Projected:
+        """Project a padded batch.
+
+        Args:
+            hs_pad: (B, T, E); what is behind hlens has no effect.
+            hlens: Valid frames (B,).
+        """
+        mask = torch.arange(hs_pad.size(1), device=hs_pad.device) < hlens.unsqueeze(1)
+        frames = hs_pad.masked_fill(~mask.unsqueeze(-1), 0.0)
+        lens = self.output_lens(hlens)
+        hidden = frames if self.kind == "linear" else functional.gelu(self._gather(frames))
+        embeddings = self.out(hidden)  # (B, T', D)
+        valid = torch.arange(embeddings.size(1), device=hs_pad.device) < lens.unsqueeze(1)
+        return Projected(embeddings.masked_fill(~valid.unsqueeze(-1), 0.0), lens)
+
+    def _gather(self, frames: torch.Tensor) -> torch.Tensor:
+        """The hidden layer (B, T', 2 D) before its activation."""
+        if self.kind == "conv":
+            # The last window begins at or before the last frame, so that ceil(T / k) come out, as output_lens says.
+            hidden: torch.Tensor = self.hidden(frames.transpose(1, 2)).transpose(1, 2)
+            return hidden
+        padded = functional.pad(frames, (0, 0, 0, -frames.size(1) % self.frames))
+        stacked: torch.Tensor = self.hidden(padded.reshape(len(frames), -1, self.frames * frames.size(2)))
+        return stacked

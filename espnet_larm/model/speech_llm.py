@@ -1,0 +1,220 @@
+"""CTC and a causal LM on one encoder: ESPnet's model with the LM's own special tokens.
+
+The CTC head has the LM's tokens, or tokens of its own (`ctc_token_list`), whose text a preprocessor adds to each
+utterance. Losses are sums over an utterance's tokens and means over utterances, so that two processes with half a batch
+each make the step of one.
+Shapes: B utterances, L tokens, V tokens of the LM, C tokens of the CTC head.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional
+from typeguard import typechecked
+
+from espnet2.asr.ctc import CTC
+from espnet2.asr.decoder.abs_decoder import AbsDecoder
+from espnet2.asr.encoder.abs_encoder import AbsEncoder
+from espnet2.asr.espnet_model import ESPnetASRModel
+from espnet2.asr.frontend.abs_frontend import AbsFrontend
+from espnet2.asr.postencoder.abs_postencoder import AbsPostEncoder
+from espnet2.asr.preencoder.abs_preencoder import AbsPreEncoder
+from espnet2.asr.specaug.abs_specaug import AbsSpecAug
+from espnet2.layers.abs_normalize import AbsNormalize
+
+from espnet_larm.upstream import ErrorCalculator, add_sos_eos
+
+BLANK = "<blank>"
+# The second text of an utterance, as espnet_larm/data and preprocessors call it.
+CTC_TEXT = "ctc_text"
+
+
+class SpeechLlmModel(ESPnetASRModel):
+    """The model of `decoder: speech_llm`.
+
+    Args:
+        vocab_size: V; ESPnet sets it, as all others up to joint_network.
+        token_list: Names of the LM's tokens.
+        frontend: Features.
+        specaug: Their augmentation.
+        normalize: Their normalisation.
+        preencoder: None, or before the encoder.
+        encoder: Any of ESPnet's or ours.
+        postencoder: None, or between encoder and both heads.
+        decoder: A `speech_llm`.
+        ctc: As ESPnet makes it; replaced by one of C tokens if the CTC head has its own.
+        joint_network: None.
+        ctc_weight: Of the CTC loss, 0 to below 1; the LM's has the rest.
+        interctc_weight: Of the CTC losses of earlier checkpoints in it; (n - 1) / n with n checkpoint loops.
+        ctc_token_list: File of the CTC head's own tokens, `<blank>` first; the LM's tokens by default.
+        lsm_weight: Label smoothing of the LM's loss, 0 to below 1.
+        ignore_id: Padding of texts.
+        extract_feats_in_collect_stats: As ESPnet has it.
+
+    Raises:
+        ValueError: An option is out of its range, the decoder is of another kind, or token 0 cannot be CTC's blank.
+        FileNotFoundError: ctc_token_list is not there.
+    """
+
+    ctc: CTC | None
+
+    @typechecked
+    def __init__(
+        self,
+        vocab_size: int,
+        token_list: tuple[str, ...] | list[str],
+        frontend: AbsFrontend | None,
+        specaug: AbsSpecAug | None,
+        normalize: AbsNormalize | None,
+        preencoder: AbsPreEncoder | None,
+        encoder: AbsEncoder,
+        postencoder: AbsPostEncoder | None,
+        decoder: AbsDecoder | None,
+        ctc: CTC,
+        joint_network: torch.nn.Module | None,
+        ctc_weight: float = 0.3,
+        interctc_weight: float = 0.0,
+        ctc_token_list: str | None = None,
+        lsm_weight: float = 0.0,
+        ignore_id: int = -1,
+        extract_feats_in_collect_stats: bool = True,
+    ) -> None:
+        special = getattr(decoder, "special_tokens", None)
+        if special is None:
+            raise ValueError(f"model: speech_llm needs decoder: speech_llm; got {type(decoder).__name__}.")
+        for name, value in (
+            ("ctc_weight", ctc_weight),
+            ("interctc_weight", interctc_weight),
+            ("lsm_weight", lsm_weight),
+        ):
+            if not 0.0 <= value < 1.0:
+                raise ValueError(f"model_conf: {name} is {value}; allowed: 0 to below 1.")
+        super().__init__(
+            vocab_size=vocab_size,
+            token_list=list(token_list),
+            frontend=frontend,
+            specaug=specaug,
+            normalize=normalize,
+            preencoder=preencoder,
+            encoder=encoder,
+            postencoder=postencoder,
+            decoder=decoder,
+            ctc=ctc,
+            joint_network=joint_network,
+            ctc_weight=ctc_weight,
+            interctc_weight=interctc_weight,
+            ignore_id=ignore_id,
+            lsm_weight=lsm_weight,
+            report_cer=False,
+            report_wer=False,
+            extract_feats_in_collect_stats=extract_feats_in_collect_stats,
+        )
+        self.lsm_weight = lsm_weight
+        self.sos = self.eos = special.eos
+        self.blank_id = 0
+        self.ctc_token_list: list[str] = list(token_list)
+        self._ctc_text: tuple[torch.Tensor, torch.Tensor] | None = None
+        self.has_own_ctc_tokens = ctc_token_list is not None
+        if ctc_token_list is not None:
+            self._take_own_tokens(_read_tokens(Path(ctc_token_list)))
+        elif ctc_weight > 0 and not special.can_be_blank:
+            raise ValueError(
+                f"model_conf: token 0 of the LM, {token_list[0]!r}, can stand in a transcript, and ESPnet's CTC takes "
+                "token 0 for its blank; give the CTC head tokens of its own with ctc_token_list."
+            )
+
+    def forward(
+        self,
+        speech: torch.Tensor,
+        speech_lengths: torch.Tensor,
+        text: torch.Tensor,
+        text_lengths: torch.Tensor,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
+        """ESPnet's, where the CTC losses may have a text of their own.
+
+        Args:
+            speech: Samples (B, N).
+            speech_lengths: Valid samples (B,).
+            text: The LM's tokens (B, L).
+            text_lengths: Valid tokens (B,).
+            kwargs: `ctc_text` and `ctc_text_lengths`, if the CTC head has its own tokens.
+
+        Raises:
+            ValueError: The CTC head has its own tokens and the batch no text of them.
+        """
+        if self.has_own_ctc_tokens and self.ctc is not None:
+            if CTC_TEXT not in kwargs:
+                raise ValueError(
+                    "the CTC head has tokens of its own, but the data no ctc_text: preprocessor: speech_llm."
+                )
+            lengths = kwargs[f"{CTC_TEXT}_lengths"]
+            self._ctc_text = kwargs[CTC_TEXT][:, : lengths.max()], lengths
+        try:
+            return super().forward(speech, speech_lengths, text, text_lengths, **kwargs)
+        finally:
+            self._ctc_text = None
+
+    def train(self, mode: bool = True) -> "SpeechLlmModel":
+        """As any module's, but parts without a weight that learns stay in eval mode: frozen means no dropout either."""
+        super().train(mode)
+        for part in self.children():
+            parameters = list(part.parameters())
+            if mode and parameters and not any(parameter.requires_grad for parameter in parameters):
+                part.eval()
+        return self
+
+    def _calc_ctc_loss(
+        self,
+        encoder_out: torch.Tensor,
+        encoder_out_lens: torch.Tensor,
+        ys_pad: torch.Tensor,
+        ys_pad_lens: torch.Tensor,
+    ) -> tuple[torch.Tensor, float | None]:
+        """Of one read-out, and in validation its error rate in the CTC head's tokens."""
+        if self._ctc_text is not None:
+            ys_pad, ys_pad_lens = self._ctc_text
+        return super()._calc_ctc_loss(encoder_out, encoder_out_lens, ys_pad, ys_pad_lens)
+
+    def _calc_att_loss(
+        self,
+        encoder_out: torch.Tensor,
+        encoder_out_lens: torch.Tensor,
+        ys_pad: torch.Tensor,
+        ys_pad_lens: torch.Tensor,
+    ) -> tuple[torch.Tensor, float, None, None]:
+        """The LM's loss and the share of tokens that it predicts right.
+
+        ESPnet's own smoothing loss makes three tensors of the logits' size; torch's makes none.
+        """
+        ys_in_pad, ys_out_pad = add_sos_eos(ys_pad, self.sos, self.eos, self.ignore_id)
+        logits, _ = self.decoder(encoder_out, encoder_out_lens, ys_in_pad, ys_pad_lens + 1)  # (B, L + 1, V)
+        loss = functional.cross_entropy(
+            logits.flatten(0, 1),
+            ys_out_pad.flatten(),
+            ignore_index=self.ignore_id,
+            label_smoothing=self.lsm_weight,
+            reduction="sum",
+        )
+        counted = ys_out_pad != self.ignore_id
+        accuracy = (logits.argmax(-1) == ys_out_pad)[counted].float().mean().item()
+        return loss / len(ys_pad), accuracy, None, None
+
+    def _take_own_tokens(self, tokens: list[str]) -> None:
+        """Make the CTC head, and the layer that feeds it back, of another size."""
+        if not tokens or tokens[0] != BLANK:
+            raise ValueError(f"model_conf: ctc_token_list begins with {tokens[:1]}; allowed: {BLANK} first.")
+        self.ctc_token_list = tokens
+        size = self.encoder.output_size() if self.postencoder is None else self.postencoder.output_size()
+        if self.ctc is not None:
+            self.ctc = CTC(len(tokens), size, self.ctc.dropout_rate, self.ctc.ctc_type)
+            self.error_calculator = ErrorCalculator(tokens, "<space>", BLANK, report_cer=True, report_wer=False)
+        if getattr(self.encoder, "interctc_use_conditioning", False):
+            self.encoder.conditioning_layer = torch.nn.Linear(len(tokens), self.encoder.output_size())
+
+
+def _read_tokens(path: Path) -> list[str]:
+    if not path.is_file():
+        raise FileNotFoundError(f"model_conf: ctc_token_list {path} is missing; run the stage that makes tokens.")
+    return path.read_text(encoding="utf-8").splitlines()

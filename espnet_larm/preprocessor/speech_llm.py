@@ -1,0 +1,56 @@
+"""ESPnet's preprocessor that writes an utterance's text twice: in the LM's tokens, and in those of the CTC head.
+
+The second is made from the first's text, so that data folders need no second file.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from espnet2.text.build_tokenizer import build_tokenizer
+from espnet2.text.token_id_converter import TokenIDConverter
+from espnet2.train.preprocessor import CommonPreprocessor
+
+CTC_TEXT = "ctc_text"
+
+
+class SpeechLlmPreprocessor(CommonPreprocessor):
+    """For `model: speech_llm` with `ctc_token_list`.
+
+    Args:
+        train: Whether data is augmented; ESPnet sets it, and all that is not named here.
+        ctc_token_list: File of the CTC head's tokens, the one that model_conf has; none leaves the second text out.
+        ctc_token_type: `char` or `bpe`.
+        ctc_bpemodel: The sentencepiece model of `bpe`.
+        espnet: What CommonPreprocessor takes.
+
+    Raises:
+        ValueError: The tokens' type is another one, or lacks its model.
+    """
+
+    def __init__(
+        self,
+        train: bool,
+        ctc_token_list: str | None = None,
+        ctc_token_type: str = "char",  # noqa: S107  # no password
+        ctc_bpemodel: str | None = None,
+        **espnet: Any,
+    ) -> None:
+        super().__init__(train=train, **espnet)
+        if ctc_token_type not in ("char", "bpe"):
+            raise ValueError(f"preprocessor_conf: ctc_token_type is {ctc_token_type}; allowed: char, bpe.")
+        if ctc_token_type == "bpe" and ctc_bpemodel is None:  # noqa: S105  # no password
+            raise ValueError("preprocessor_conf: ctc_token_type bpe needs ctc_bpemodel, a sentencepiece model.")
+        self.ctc_converter = None
+        if ctc_token_list is not None:
+            self.ctc_tokenizer = build_tokenizer(ctc_token_type, ctc_bpemodel)
+            self.ctc_converter = TokenIDConverter(ctc_token_list)
+
+    def __call__(self, uid: str, data: dict[str, Any]) -> dict[str, np.ndarray]:
+        """ESPnet's, with `ctc_text` beside `text` if there is one."""
+        text = data.get(self.text_name)
+        processed: dict[str, np.ndarray] = super().__call__(uid, data)
+        if self.ctc_converter is not None and isinstance(text, str):
+            tokens = self.ctc_tokenizer.text2tokens(self.text_cleaner(text))
+            processed[CTC_TEXT] = np.array(self.ctc_converter.tokens2ids(tokens), dtype=np.int64)
+        return processed

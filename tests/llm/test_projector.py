@@ -1,0 +1,51 @@
+"""Frames to embeddings: lengths, padding, batches, gradients."""
+
+import pytest
+import torch
+
+from espnet_larm.llm.projector import Projector
+
+SHAPES = [("linear", 1), ("stack", 1), ("stack", 4), ("conv", 1), ("conv", 2), ("conv", 5)]
+# A batched product adds in another order than a single one.
+CLOSE = {"rtol": 1e-5, "atol": 1e-6}
+
+
+def projector(kind, frames):
+    torch.manual_seed(0)
+    return Projector(kind, 6, 8, frames)
+
+
+@pytest.mark.parametrize(("kind", "frames"), SHAPES)
+@pytest.mark.parametrize("length", [1, 2, 4, 5, 9])
+def test_lengths_are_exact_and_cover_every_frame(kind, frames, length):
+    module = projector(kind, frames)
+    hs_pad = torch.randn(1, length, 6, requires_grad=True)
+    embeddings, lens = module(hs_pad, torch.tensor([length]))
+    assert embeddings.shape == (1, -(-length // frames), 8) and lens.tolist() == [-(-length // frames)]
+    embeddings.square().sum().backward()
+    assert (hs_pad.grad.abs().sum(-1) > 0).all()
+
+
+@pytest.mark.parametrize(("kind", "frames"), SHAPES)
+def test_batch_gives_what_each_utterance_gives_alone(kind, frames):
+    module, hs_pad, hlens = projector(kind, frames), torch.randn(3, 11, 6), torch.tensor([11, 7, 1])
+    embeddings, lens = module(hs_pad, hlens)
+    for row, length in enumerate(hlens):
+        alone = module(hs_pad[row : row + 1, :length], hlens[row : row + 1])
+        torch.testing.assert_close(embeddings[row, : lens[row]], alone.embeddings[0], **CLOSE)
+        assert not embeddings[row, lens[row] :].any()
+
+
+@pytest.mark.parametrize(("kind", "frames"), SHAPES)
+def test_gradients_reach_every_weight(kind, frames):
+    module = projector(kind, frames)
+    module(torch.randn(2, 9, 6), torch.tensor([9, 4])).embeddings.square().sum().backward()
+    assert all(parameter.grad.any() for parameter in module.parameters())
+
+
+def test_options_out_of_range_are_refused():
+    with pytest.raises(ValueError, match="projector is mlp; allowed: linear, stack, conv"):
+        Projector("mlp", 6, 8)
+    for kind, frames in (("stack", 0), ("linear", 2)):
+        with pytest.raises(ValueError, match=f"projector_frames is {frames}; allowed: 1 or more"):
+            Projector(kind, 6, 8, frames)

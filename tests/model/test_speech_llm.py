@@ -1,0 +1,137 @@
+"""CTC and an LM on one encoder, built from YAML as ESPnet builds it."""
+
+import pytest
+import torch
+
+
+def batch(seed=0):
+    torch.manual_seed(seed)
+    return {
+        "speech": torch.randn(2, 16000),
+        "speech_lengths": torch.tensor([16000, 9000]),
+        "text": torch.tensor([[3, 4, 5], [6, 3, -1]]),
+        "text_lengths": torch.tensor([3, 2]),
+    }
+
+
+def test_special_tokens_are_the_lms(build_speech_llm):
+    model = build_speech_llm()
+    assert (model.blank_id, model.sos, model.eos) == (0, 2, 2)
+    loss, stats, weight = model(**batch())
+    assert loss.isfinite() and weight == 2
+    parts = 0.3 * (0.5 * stats["loss_ctc"] + 0.5 * stats["loss_interctc_layer1"]) + 0.7 * stats["loss_att"]
+    torch.testing.assert_close(loss.detach(), parts)
+
+
+def test_loss_of_the_lm_is_the_log_probability_of_text_and_end(build_speech_llm):
+    model = build_speech_llm().eval()
+    given = batch()
+    with torch.no_grad():
+        _, stats, _ = model(**{name: value.clone() for name, value in given.items()})
+        hs_pad, hlens = model.encode(given["speech"], given["speech_lengths"])
+        ys_in = torch.tensor([[2, 3, 4, 5], [2, 6, 3, 2]])
+        logits, _ = model.decoder(hs_pad[0], hlens, ys_in, torch.tensor([4, 3]))
+    log_probs = logits.log_softmax(-1)
+    targets = [[3, 4, 5, 2], [6, 3, 2]]
+    total = sum(log_probs[row, index, token] for row, text in enumerate(targets) for index, token in enumerate(text))
+    torch.testing.assert_close(stats["loss_att"], (-total / 2).view(1))
+
+
+def test_half_a_batch_each_gives_the_gradient_of_one(build_speech_llm):
+    model = build_speech_llm(encoder_conf={"dropout_rate": 0.0}).eval()
+    given = batch()
+    given["speech_lengths"][:] = 16000
+
+    def gradient(rows):
+        model.zero_grad()
+        model(**{name: value[rows].clone() for name, value in given.items()})[0].backward()
+        return [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
+
+    halves = zip(gradient(slice(0, 1)), gradient(slice(1, 2)), strict=True)
+    for whole, (first, second) in zip(gradient(slice(0, 2)), halves, strict=True):
+        torch.testing.assert_close(whole, (first + second) / 2, rtol=1e-3, atol=1e-5)
+
+
+def test_ctc_head_and_feedback_have_tokens_of_their_own(build_speech_llm, tmp_path):
+    (tmp_path / "ctc.txt").write_text("<blank>\n<unk>\na\nb\n<space>\n<sos/eos>\n")
+    model = build_speech_llm(model_conf={"ctc_token_list": str(tmp_path / "ctc.txt")})
+    assert model.ctc.ctc_lo.out_features == 6 and model.encoder.conditioning_layer.in_features == 6
+    with pytest.raises(ValueError, match="the data no ctc_text: preprocessor: speech_llm"):
+        model(**batch())
+    own = {"ctc_text": torch.tensor([[2, 4, 3, 2, 3], [3, -1, -1, -1, -1]]), "ctc_text_lengths": torch.tensor([5, 1])}
+    loss, stats, _ = model(**batch(), **own)
+    loss.backward()
+    assert model.ctc.ctc_lo.weight.grad.any() and model.encoder.conditioning_layer.weight.grad.any()
+    model.eval()
+    with torch.no_grad():
+        hs_pad, hlens = model.encode(batch()["speech"], batch()["speech_lengths"])
+        _, stats, _ = model(**batch(), **own)
+        expected = model.ctc(hs_pad[0], hlens, own["ctc_text"], own["ctc_text_lengths"])
+    torch.testing.assert_close(stats["loss_ctc"], expected.view(1))
+
+
+def test_only_what_learns_gets_a_gradient_and_is_in_the_optimiser(build_speech_llm, larm_task):
+    model = build_speech_llm()
+    (optimizer,) = larm_task.build_optimizers(model.args, model)
+    model(**batch())[0].backward()
+    learning = {name for name, each in model.named_parameters() if each.grad is not None}
+    assert learning == {name for name, each in model.named_parameters() if "backbone" not in name}
+    assert {id(each) for group in optimizer.param_groups for each in group["params"]} == {
+        id(each) for name, each in model.named_parameters() if name in learning
+    }
+
+
+def test_frozen_parts_have_no_dropout(build_speech_llm):
+    model = build_speech_llm()
+    model.encoder.requires_grad_(False)
+    model.train()
+    assert not model.encoder.training and model.decoder.training and model.training
+    with torch.no_grad():
+        given = batch()
+        first, second = (model.encode(given["speech"], given["speech_lengths"])[0][0] for _ in range(2))
+    assert torch.equal(first, second)
+
+
+def test_checkpoints_hold_no_weight_of_the_lm_and_load_strictly(build_speech_llm, tmp_path):
+    model = build_speech_llm()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.01)
+    torch.save(model.state_dict(), tmp_path / "model.pth")
+    state = torch.load(tmp_path / "model.pth", weights_only=True)
+    assert not any("embed_tokens" in name or "layers" in name for name in state if "backbone" in name)
+    fresh = build_speech_llm()
+    fresh.load_state_dict(state, strict=True)
+    with torch.no_grad():
+        assert torch.equal(fresh.eval()(**batch())[0], model.eval()(**batch())[0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"decoder": "transformer", "decoder_conf": None}, "needs decoder: speech_llm; got TransformerDecoder"),
+        ({"model_conf": {"ctc_weight": 1.0}}, "model_conf: ctc_weight is 1.0; allowed: 0 to below 1"),
+        ({"init": "xavier_uniform"}, "init is xavier_uniform, which would overwrite the LM"),
+        ({"model_conf": {"ctc_token_list": "nowhere.txt"}}, "ctc_token_list nowhere.txt is missing"),
+    ],
+)
+def test_wrong_options_are_refused_with_a_sentence(build_speech_llm, changes, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        build_speech_llm(**changes)
+
+
+def test_a_blank_that_a_transcript_may_hold_is_refused(build_speech_llm, save_lm, tmp_path):
+    words = ["A", "<unk>", "</s>", "<s>", "B", "C", "D"]
+    llm = save_lm(tmp_path / "other", words)
+    with pytest.raises(ValueError, match="token 0 of the LM, 'A', can stand in a transcript"):
+        build_speech_llm(words=words, decoder_conf={"llm": llm})
+    assert (
+        build_speech_llm(
+            words=words,
+            decoder_conf={"llm": llm},
+            model_conf={"ctc_weight": 0.0, "interctc_weight": 0.0},
+            encoder_conf={"feedback": False, "num_loops": 1},
+        ).ctc
+        is None
+    )
