@@ -24,6 +24,7 @@ from espnet_larm.grid.plan import Plan, Run, runs_of
 from espnet_larm.origin import commit, cpu_model
 
 POLL_S = 0.5
+LOCK_PATIENCE_S = 10.0
 STATE = "grid.json"
 LOG = "grid.log"
 
@@ -160,16 +161,15 @@ class _Attempt:
 
     def _lock(self, log: BinaryIO) -> None:
         """Hold the log as long as any process of the recipe writes into it, also beyond a kill of the grid."""
-        try:
-            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(
-                f"{self.run.name} is still at work: a process holds {self.folder / LOG}, which `fuser` names; "
-                "wait for it or end it, then call the grid again."
-            ) from error
-        except OSError:
-            # A file system without locks.
-            return
+        # A recipe that was told to end may leave a process behind for a moment.
+        deadline = time.monotonic() + LOCK_PATIENCE_S
+        while not _takes_lock(log):
+            if time.monotonic() > deadline:
+                raise ValueError(
+                    f"{self.run.name} is still at work: a process holds {self.folder / LOG}, which `fuser` names; "
+                    "wait for it or end it, then call the grid again."
+                )
+            time.sleep(POLL_S)
 
     def finish(self) -> Outcome:
         """Record an attempt that has ended."""
@@ -184,6 +184,17 @@ class _Attempt:
         part.write_text(json.dumps([*attempts(self.folder), record], indent=2) + "\n", encoding="utf-8")
         part.replace(self.folder / STATE)
         return Outcome(self.run, self.process.returncode, seconds)
+
+
+def _takes_lock(log: BinaryIO) -> bool:
+    """Whether nobody else holds it, or the file system has no locks."""
+    try:
+        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ import subprocess
 import pytest
 import yaml
 
+from espnet_larm.grid import running
 from espnet_larm.grid.plan import Plan
 from espnet_larm.grid.running import attempts, failures, is_done, run_grid, write_configs
 from espnet_larm.origin import commit
@@ -94,7 +95,8 @@ def test_a_reader_that_stops_ends_the_running_ones(plan, tmp_path, make_recipe):
     assert attempts(tmp_path / "b_seed0")[-1]["status"] == -signal.SIGTERM
 
 
-def test_a_run_that_still_works_is_not_started_twice(plan, tmp_path, make_recipe):
+def test_a_run_that_still_works_is_not_started_twice(plan, tmp_path, make_recipe, monkeypatch):
+    monkeypatch.setattr(running, "LOCK_PATIENCE_S", 0.0)
     # What a grid leaves behind that was killed.
     (tmp_path / "a_seed0").mkdir()
     with (tmp_path / "a_seed0" / "grid.log").open("ab") as log:
@@ -111,7 +113,18 @@ def test_a_run_that_still_works_is_not_started_twice(plan, tmp_path, make_recipe
     assert len(run_all(plan, tmp_path, make_recipe("true"))) == 3
 
 
-def test_a_recipe_at_work_holds_its_log(plan, tmp_path, make_recipe):
+def test_a_process_that_lingers_for_a_moment_is_waited_for(plan, tmp_path, make_recipe):
+    (tmp_path / "a_seed0").mkdir()
+    with (tmp_path / "a_seed0" / "grid.log").open("ab") as log:
+        import fcntl
+
+        fcntl.flock(log, fcntl.LOCK_EX)
+        subprocess.Popen(["sleep", "0.3"], stdout=log)
+    assert len(run_all(plan, tmp_path, make_recipe("true"))) == 3
+
+
+def test_a_recipe_at_work_holds_its_log(plan, tmp_path, make_recipe, monkeypatch):
+    monkeypatch.setattr(running, "LOCK_PATIENCE_S", 0.0)
     outcomes = run_grid(plan, tmp_path, make_recipe('[ "$name" = a_seed0 ] || exec sleep 20'), 2)
     next(outcomes)
     with pytest.raises(ValueError, match="b_seed0 is still at work"):
