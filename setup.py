@@ -16,6 +16,7 @@ REQUIREMENTS = [
     "torch>=2.6,<2.13",
     "torchaudio>=2.6",
     "transformers>=5,<6",
+    "safetensors>=0.4",
     "peft>=0.17",
     "numpy>=2",
     "kaldiio>=2.18",

@@ -119,8 +119,9 @@ def test_a_process_that_lingers_for_a_moment_is_waited_for(plan, tmp_path, make_
         import fcntl
 
         fcntl.flock(log, fcntl.LOCK_EX)
-        subprocess.Popen(["sleep", "0.3"], stdout=log)
+        orphan = subprocess.Popen(["sleep", "0.3"], stdout=log)
     assert len(run_all(plan, tmp_path, make_recipe("true"))) == 3
+    assert orphan.wait() == 0
 
 
 def test_a_recipe_at_work_holds_its_log(plan, tmp_path, make_recipe, monkeypatch):

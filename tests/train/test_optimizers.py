@@ -43,7 +43,7 @@ def test_nothing_to_train_is_refused():
 
 
 @pytest.mark.parametrize("exclude_weight_decay", [False, True])
-def test_task_builds_optimizers_without_frozen_parameters(larm_task, caplog, exclude_weight_decay):
+def test_task_builds_optimizers_without_frozen_parameters(larm_task, caplog, tmp_path, exclude_weight_decay):
     model = half_frozen()
     args = Namespace(
         optim="adamw",
@@ -51,6 +51,9 @@ def test_task_builds_optimizers_without_frozen_parameters(larm_task, caplog, exc
         sharded_ddp=False,
         exclude_weight_decay=exclude_weight_decay,
         exclude_weight_decay_conf={},
+        init_param=[],
+        resume=False,
+        output_dir=str(tmp_path),
     )
     with caplog.at_level(logging.INFO):
         (optimizer,) = larm_task.build_optimizers(args, model)
