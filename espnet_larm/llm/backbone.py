@@ -7,7 +7,7 @@ Shapes: B rows, L positions, D model size, V tokens, H heads, S head size. Masks
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import transformers
@@ -17,48 +17,13 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from espnet_larm.llm.cache import KeyValueCache
+from espnet_larm.llm.stream import Step, Stream, as_function, freeze_modes
 
 ATTENTION = "espnet_larm"
 DTYPES = ("float32", "bfloat16", "float16")
 # Architectures whose forward is: embeddings, layers with one rotary embedding and full attention, norm, head.
 ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
 FULL_ATTENTION = "full_attention"
-
-
-class Stream(NamedTuple):
-    """What goes from layer to layer.
-
-    Attributes:
-        hidden: (B, L, D).
-        positions: For the rotary embedding (B, L).
-        lens: Valid positions of each row (B,); padding is behind them.
-        speech: Which positions are speech (B, L), for layers that treat them differently; None where none is, as in
-            every step after the prompt.
-    """
-
-    hidden: torch.Tensor
-    positions: torch.Tensor
-    lens: torch.Tensor
-    speech: torch.Tensor | None
-
-
-class Step(NamedTuple):
-    """What the attention of one layer needs to know of a call.
-
-    Attributes:
-        cache: Where keys and values go.
-        layer: Index in the cache.
-        num_new: Valid positions of each row (B,), on the CPU.
-    """
-
-    cache: KeyValueCache
-    layer: int
-    num_new: torch.Tensor
-
-    @property
-    def is_prefill(self) -> bool:
-        """Whether the prompt is read, as a whole."""
-        return not self.cache.is_sealed
 
 
 class Backbone(torch.nn.Module):
@@ -205,7 +170,7 @@ class Backbone(torch.nn.Module):
         rotary, num_new = self._rotary(stream), lens.cpu() if cache is not None else lens
         for index, layer in enumerate(self.layers):
             step = None if cache is None else Step(cache, index, num_new)
-            call = _call(layer, stream, rotary, step)
+            call = as_function(layer, stream, rotary, step)
             # Gradients run through frozen layers too, which are in eval mode.
             if self.activation_checkpointing and step is None and torch.is_grad_enabled():
                 hidden = checkpoint(call, stream.hidden, use_reentrant=False)
@@ -234,7 +199,7 @@ class Backbone(torch.nn.Module):
         """As any module's, but for what `freeze_modes` fixed."""
         super().train(mode)
         if mode and self._has_frozen_modes:
-            _freeze_modes(self, mode)
+            freeze_modes(self, mode)
         return self
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "Backbone":
@@ -328,36 +293,6 @@ def attention(
 transformers.AttentionInterface.register(ATTENTION, attention)
 # The masks that HF's own forward makes for it are those of its SDPA.
 transformers.AttentionMaskInterface.register(ATTENTION, transformers.masking_utils.sdpa_mask)
-
-
-def _call(
-    layer: torch.nn.Module, stream: Stream, rotary: tuple[torch.Tensor, torch.Tensor], step: Step | None
-) -> Callable[[torch.Tensor], torch.Tensor]:
-    """A layer as a function of the hidden states alone; HF's layers hand what they do not know to `attention`."""
-
-    def call(hidden: torch.Tensor) -> torch.Tensor:
-        output: torch.Tensor = layer(
-            hidden,
-            attention_mask=None,
-            position_ids=stream.positions,
-            position_embeddings=rotary,
-            speech=stream.speech,
-            lens=stream.lens,
-            step=step,
-        )
-        return output
-
-    return call
-
-
-def _freeze_modes(module: torch.nn.Module, mode: bool) -> None:
-    """Modules with weights learn or are in eval mode; those without, such as dropout, are as what they are part of."""
-    parameters = list(module.parameters())
-    if parameters:
-        mode = any(parameter.requires_grad for parameter in parameters)
-    module.training = mode
-    for child in module.children():
-        _freeze_modes(child, mode)
 
 
 def _check_dtype(dtype: str) -> None:

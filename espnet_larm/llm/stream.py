@@ -1,0 +1,77 @@
+"""What goes through an LM's layers, and how a layer is called with it.
+
+Shapes: B rows, L positions, D model size, S head size. Masks are True where valid.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+
+from espnet_larm.llm.cache import KeyValueCache
+
+
+class Stream(NamedTuple):
+    """What goes from layer to layer.
+
+    Attributes:
+        hidden: (B, L, D).
+        positions: For the rotary embedding (B, L).
+        lens: Valid positions of each row (B,); padding is behind them.
+        speech: Which positions are speech (B, L), for layers that treat them differently; None where none is, as in
+            every step after the prompt.
+    """
+
+    hidden: torch.Tensor
+    positions: torch.Tensor
+    lens: torch.Tensor
+    speech: torch.Tensor | None
+
+
+class Step(NamedTuple):
+    """What the attention of one layer needs to know of a call.
+
+    Attributes:
+        cache: Where keys and values go.
+        layer: Index in the cache.
+        num_new: Valid positions of each row (B,), on the CPU.
+    """
+
+    cache: KeyValueCache
+    layer: int
+    num_new: torch.Tensor
+
+    @property
+    def is_prefill(self) -> bool:
+        """Whether the prompt is read, as a whole."""
+        return not self.cache.is_sealed
+
+
+def as_function(
+    layer: torch.nn.Module, stream: Stream, rotary: tuple[torch.Tensor, torch.Tensor], step: Step | None
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A layer as a function of the hidden states alone; HF's layers hand what they do not know to `attention`."""
+
+    def call(hidden: torch.Tensor) -> torch.Tensor:
+        output: torch.Tensor = layer(
+            hidden,
+            attention_mask=None,
+            position_ids=stream.positions,
+            position_embeddings=rotary,
+            speech=stream.speech,
+            lens=stream.lens,
+            step=step,
+        )
+        return output
+
+    return call
+
+
+def freeze_modes(module: torch.nn.Module, mode: bool) -> None:
+    """Modules with weights learn or are in eval mode; those without, such as dropout, are as what they are part of."""
+    parameters = list(module.parameters())
+    if parameters:
+        mode = any(parameter.requires_grad for parameter in parameters)
+    module.training = mode
+    for child in module.children():
+        freeze_modes(child, mode)
