@@ -1,6 +1,7 @@
 """Fixtures for all tests: seeded randomness, and ESPnet's task imported once."""
 
 import random
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,6 +14,12 @@ import yaml
 
 if TYPE_CHECKING:
     from espnet_larm.tasks.asr import LarmASRTask
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C be a signal for programs under test, also where pytest itself runs in the background without it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -37,7 +37,8 @@ def make_recipe(tmp_path: Path) -> Callable[..., Recipe]:
     """A recipe with a body in bash: `$exp` is the run's folder, `$name` its name, `$config` its configuration."""
 
     def make(body: str, *options: str) -> Recipe:
-        script = tmp_path / "run.sh"
+        # A file of its own: bash reads a script as it goes, and an earlier one may still be at work.
+        script = tmp_path / f"run{len(list(tmp_path.glob('run*.sh')))}.sh"
         script.write_text(f"{HEAD}{body}\n")
         script.chmod(0o755)
         return Recipe(script, options)
