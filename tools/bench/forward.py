@@ -32,7 +32,6 @@ from espnet_larm.inference.read_outs import read_outs
 from espnet_larm.inference.recognizer import Recognizer
 from espnet_larm.search.ctc import greedy
 
-SAMPLE_RATE_HZ = 16000
 MATRIX_SIZE = 4096
 NUM_OPERATORS = 8
 
@@ -59,7 +58,7 @@ class Bench:
         self.device = self.recognizer.device
         sources = [utterance.audio for utterance in read_dir(args.data_dir)]
         self.waveforms = [torch.from_numpy(read_audio(source).samples).to(self.device) for source in sources]
-        self.audio_seconds = sum(map(len, self.waveforms)) / SAMPLE_RATE_HZ
+        self.audio_seconds = sum(map(len, self.waveforms)) / self.recognizer.sample_rate_hz
 
     def now(self) -> float:
         """Seconds, after all that the device still had to do."""
@@ -70,7 +69,7 @@ class Bench:
     def batches(self, batch_seconds: float) -> list[list[int]]:
         """Indices of the utterances in each batch, of similar length."""
         lengths = [len(waveform) for waveform in self.waveforms]
-        return list(batches_by_length(lengths, batch_seconds * SAMPLE_RATE_HZ, None))
+        return list(batches_by_length(lengths, batch_seconds * self.recognizer.sample_rate_hz, None))
 
     def forward(self, batch_seconds: float, dtype: torch.dtype = torch.float32) -> Forward:
         """Features, then the encoder under autocast to `dtype`, batch by batch."""
@@ -252,7 +251,8 @@ def report_operators(bench: Bench, batch_seconds: float) -> None:
     with profile(activities=activities) as profiler:
         bench.forward(batch_seconds)
     events = profiler.key_averages()
-    times = {event.key: event.self_device_time_total or event.self_cpu_time_total for event in events}
+    on_gpu = bench.device.type == "cuda"
+    times = {event.key: event.self_device_time_total if on_gpu else event.self_cpu_time_total for event in events}
     total = sum(times.values())
     print("| operator | share of a pass |")
     print("|---|---|")
