@@ -106,6 +106,11 @@ def load(args: argparse.Namespace) -> Any:
         args.bpemodel,
     )
     recognizer.check_loops(args.num_loops)
+    if recognizer.llm_searcher is not None and args.ctc_weight is not None:
+        raise ValueError(
+            f"ctc_weight is {args.ctc_weight}, but a model with an LM is decoded by the LM alone here: leave it out "
+            "(of the recipe too: --inference_config '')."
+        )
     check_decoder(recognizer.model.decoder is not None and recognizer.llm_searcher is None, args.ctc_weight)
     preprocess = LarmASRTask.build_preprocess_fn(read_config(Path(args.asr_train_config)), False)
     return recognizer, AudioTable(wav_scp, audio_type, recognizer.sample_rate_hz, preprocess)

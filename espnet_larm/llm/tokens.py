@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 BLANK_ID = 0
+# The text of an utterance in the CTC head's own tokens: what the preprocessor adds and the model reads.
+CTC_TEXT = "ctc_text"
 
 
 class SpecialTokens(NamedTuple):

@@ -23,11 +23,10 @@ from espnet2.asr.preencoder.abs_preencoder import AbsPreEncoder
 from espnet2.asr.specaug.abs_specaug import AbsSpecAug
 from espnet2.layers.abs_normalize import AbsNormalize
 
+from espnet_larm.llm.tokens import CTC_TEXT
 from espnet_larm.upstream import ErrorCalculator, add_sos_eos
 
 BLANK = "<blank>"
-# The second text of an utterance, as espnet_larm/data and preprocessors call it.
-CTC_TEXT = "ctc_text"
 
 
 class SpeechLlmModel(ESPnetASRModel):

@@ -11,7 +11,7 @@ from espnet2.text.build_tokenizer import build_tokenizer
 from espnet2.text.token_id_converter import TokenIDConverter
 from espnet2.train.preprocessor import CommonPreprocessor
 
-CTC_TEXT = "ctc_text"
+from espnet_larm.llm.tokens import CTC_TEXT
 
 
 class SpeechLlmPreprocessor(CommonPreprocessor):

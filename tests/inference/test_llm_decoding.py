@@ -83,7 +83,10 @@ def test_program_writes_texts_calls_and_what_was_broken_off(build_speech_llm, ti
         "asr_model_file": tmp_path / "model.pth",
         "output_dir": tmp_path / "out",
     }
-    assert asr_inference.main([word for name, value in options.items() for word in (f"--{name}", str(value))]) == 0
+    command = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    with pytest.raises(ValueError, match="ctc_weight is 1.0, but a model with an LM is decoded by the LM alone"):
+        asr_inference.main([*command, "--ctc_weight", "1.0"])
+    assert asr_inference.main(command) == 0
     keys = [line.split()[0] for line in (tiny_experiment.data / "wav.scp").read_text().splitlines()]
     texts = (tmp_path / "out" / "1best_recog" / "text").read_text().splitlines()
     assert [line.split()[0] for line in texts] == keys

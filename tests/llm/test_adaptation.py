@@ -103,6 +103,7 @@ def test_averaged_checkpoints_have_the_same_fingerprint(hf_model):
     model = hf_model()
     states = [adapted(model, "frozen").state_dict() for _ in range(7)]
     mean = {name: sum(state[name] for state in states) / 7 for name in states[0]}
+    assert torch.equal(mean["fingerprint"], states[0]["fingerprint"])
     adapted(model, "frozen").load_state_dict(mean, strict=True)
 
 
@@ -166,7 +167,9 @@ def test_a_full_training_begins_with_the_named_lm_after_a_frozen_one(hf_model):
 
 def test_an_lm_is_the_same_in_both_types_that_hold_its_values(hf_model):
     half = hf_model().to(torch.bfloat16)
-    adapted(copy.deepcopy(half).float(), "frozen").load_state_dict(adapted(half, "frozen").state_dict(), strict=True)
+    wide = adapted(copy.deepcopy(half).float(), "frozen")
+    assert torch.equal(wide.fingerprint, adapted(half, "frozen").fingerprint)
+    wide.load_state_dict(adapted(half, "frozen").state_dict(), strict=True)
 
 
 def test_the_reason_stands_first_under_strict_loading(hf_model):
