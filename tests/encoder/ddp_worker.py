@@ -9,6 +9,8 @@ first gradients from the mean of what one process gets of both halves, and wheth
 import copy
 import json
 import sys
+import time
+from pathlib import Path
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
@@ -99,6 +101,10 @@ def main(rank, store, variants):
         result = train(options, rank)
         if rank == 0:
             print(json.dumps({"name": name, **result}), flush=True)
+    # Neither closes its connections while the other may still be reading from them.
+    Path(f"{store}.done{rank}").touch()
+    while not Path(f"{store}.done{1 - rank}").exists():
+        time.sleep(0.01)
     torch.distributed.destroy_process_group()
 
 
