@@ -53,6 +53,7 @@ allow_problems=  # problems of the data that only warn, such as "silence clipped
 # --- Tokens
 token_type=char  # char, bpe, or hugging_face: the tokens of an LM
 hugging_face_model_name_or_path=  # folder or hub id of the LM of token_type hugging_face, for tokens and decoder_conf
+ctc_token_type=  # of token_type hugging_face: char or bpe gives the CTC head tokens of its own; default: the LM's
 nbpe=30  # pieces of the BPE model
 bpemode=unigram  # unigram or bpe
 bpe_char_cover=1.0  # share of the characters that get a BPE piece
@@ -152,12 +153,17 @@ stage_filter() {
 
 stage_tokens() {
     need_file "$data_feats/$train_set/text" filter
-    log "$data_feats/$train_set/text -> $token_dir"
+    make_tokens "$token_type" "$token_dir"
+    [ -z "$ctc_token_type" ] || make_tokens "$ctc_token_type" "$ctc_token_dir"
+}
+
+make_tokens() { # TYPE DIR
+    log "$data_feats/$train_set/text -> $2"
     local options=()
     [ "$nlsyms_txt" = none ] || options+=(--nlsyms "$nlsyms_txt")
-    [ "$token_type" != hugging_face ] || options+=(--llm "$hugging_face_model_name_or_path")
-    run_live "$token_dir/make_tokens.log" "${py[@]}" -m espnet_larm.bin.make_tokens --token_type "$token_type" \
-        --text "$data_feats/$train_set/text" --out_dir "$token_dir" --nbpe "$nbpe" --bpemode "$bpemode" \
+    [ "$1" != hugging_face ] || options+=(--llm "$hugging_face_model_name_or_path")
+    run_live "$2/make_tokens.log" "${py[@]}" -m espnet_larm.bin.make_tokens --token_type "$1" \
+        --text "$data_feats/$train_set/text" --out_dir "$2" --nbpe "$nbpe" --bpemode "$bpemode" \
         --bpe_char_cover "$bpe_char_cover" ${options[@]+"${options[@]}"}
 }
 

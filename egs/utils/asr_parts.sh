@@ -50,6 +50,9 @@ check_options() {
         die "--token_type $token_type is not known; allowed: char, bpe, hugging_face"
     [ "$token_type" != hugging_face ] || [ -n "$hugging_face_model_name_or_path" ] ||
         die "--token_type hugging_face needs --hugging_face_model_name_or_path, a folder or hub id"
+    [[ $ctc_token_type =~ ^(char|bpe)?$ ]] || die "--ctc_token_type $ctc_token_type is not known; allowed: char, bpe"
+    [ -z "$ctc_token_type" ] || [ "$token_type" = hugging_face ] ||
+        die "--ctc_token_type $ctc_token_type is for --token_type hugging_face; leave it out"
     # Absolute, so that the model finds it from any working folder.
     [ ! -d "$hugging_face_model_name_or_path" ] ||
         hugging_face_model_name_or_path=$(cd "$hugging_face_model_name_or_path" && pwd)
@@ -115,10 +118,14 @@ set_names() { # of folders, as ESPnet makes them
     [ "$token_type" != bpe ] || tokens=bpe$nbpe
     local llm=${hugging_face_model_name_or_path%/}
     [ "$token_type" != hugging_face ] || tokens=hugging_face_${llm##*/}
-    token_dir=data/${language:+${lang}_}token_list/$token_type
-    [ "$token_type" != bpe ] || token_dir=data/${language:+${lang}_}token_list/bpe_$bpemode$nbpe
-    [ "$token_type" != hugging_face ] || token_dir=data/${language:+${lang}_}token_list/$tokens
+    local token_lists=data/${language:+${lang}_}token_list
+    token_dir=$token_lists/$token_type
+    [ "$token_type" != bpe ] || token_dir=$token_lists/bpe_$bpemode$nbpe
+    [ "$token_type" != hugging_face ] || token_dir=$token_lists/$tokens
     token_list=$token_dir/tokens.txt
+    ctc_token_dir=$token_lists/$ctc_token_type
+    [ "$ctc_token_type" != bpe ] || ctc_token_dir=$token_lists/bpe_$bpemode$nbpe
+    [ -z "$ctc_token_type" ] || tokens+=_ctc_${ctc_token_dir##*/}
     # Sought only when a stage needs them: preparing data asks for no configuration.
     [ "$stop_stage" -lt 10 ] || asr_config=${asr_config:+$(find_file asr_config "$asr_config" "$repository")}
     [ "$stop_stage" -lt 12 ] ||
@@ -192,6 +199,13 @@ model_options() { # fills `options` with what statistics and training share
     )
     [ -z "$asr_config" ] || options+=(--config "$asr_config")
     [ "$token_type" != hugging_face ] || options+=(--decoder_conf "llm=$hugging_face_model_name_or_path")
+    [ -n "$ctc_token_type" ] || return 0
+    local ctc_tokens=$ctc_token_dir/tokens.txt
+    options+=(
+        --model_conf "ctc_token_list=$ctc_tokens" --preprocessor speech_llm
+        --preprocessor_conf "ctc_token_list=$ctc_tokens" --preprocessor_conf "ctc_token_type=$ctc_token_type"
+    )
+    [ "$ctc_token_type" != bpe ] || options+=(--preprocessor_conf "ctc_bpemodel=$ctc_token_dir/bpe.model")
 }
 
 aggregate_stats() { # NUM_JOBS: into asr_stats_dir, beside first
