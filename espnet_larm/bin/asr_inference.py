@@ -142,7 +142,10 @@ def print_costs(stats: dict[str, Any]) -> None:
     wall = f"{stats['wall_seconds']:.2f} s with reading and writing"
     print(f"features: {stats['feature_seconds']:.2f} s; everything: {wall}")
     if "decoder_calls" in stats:
-        print(f"decoder calls: {stats['decoder_calls']}; texts broken off: {len(stats['broken_off'])}")
+        guarded = ", ".join(f"{guard} {len(keys)}" for guard, keys in stats["guarded"].items())
+        print(f"decoder calls: {stats['decoder_calls']}; texts that met a guard: {guarded}")
+    if stats["num_halved_batches"]:
+        print(f"batches halved for want of memory: {stats['num_halved_batches']}")
     print(f"peak memory: {stats['peak_memory_bytes'] / 2**20:.0f} MiB")
 
 

@@ -18,6 +18,7 @@ from espnet2.asr.espnet_model import ESPnetASRModel
 from espnet_larm.inference.batching import same_length
 from espnet_larm.inference.features import extract_features, min_num_samples, pad_features
 from espnet_larm.inference.llm_searching import LlmSearcher
+from espnet_larm.inference.machine import is_out_of_memory
 from espnet_larm.inference.read_outs import has_loops, ignores_padding, measure_frame_times, read_out_numbers, read_outs
 from espnet_larm.inference.searching import Searcher
 from espnet_larm.inference.transcripts import GREEDY, Cost, Hypothesis, Search, Transcript, skipped_transcript
@@ -34,6 +35,9 @@ class BatchDecoder:
         model: In eval mode.
         tokens_to_text: Joins tokens to a text.
         sample_rate_hz: Of the audio that it was trained on.
+
+    Attributes:
+        num_halved: Batches so far that did not fit into memory and were decoded in halves.
 
     Raises:
         ValueError: The model has neither an LM nor a CTC head.
@@ -55,7 +59,8 @@ class BatchDecoder:
         self.tokens_to_text = tokens_to_text
         self.sample_rate_hz = sample_rate_hz
         self._searcher = Searcher(model, tokens_to_text)
-        self.llm_searcher = LlmSearcher(model) if has_llm else None
+        self.llm_searcher = LlmSearcher(model, self._searcher if model.ctc is not None else None) if has_llm else None
+        self.num_halved = 0
         self.has_loops = has_loops(model.encoder)
         parameter = next((model.decoder.projector if has_llm else model.ctc).parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
@@ -104,7 +109,7 @@ class BatchDecoder:
         feature_seconds = self._now() - start
         seconds, word_seconds = dict.fromkeys(numbers, 0.0), [0.0] if with_words else []
         for group in self._groups(features):
-            decoded = self._decode_group(group, features, num_loops, search, seconds, word_seconds)
+            decoded = self._decode_what_fits(group, features, num_loops, search, seconds, word_seconds)
             for index, transcript in zip(group, decoded, strict=True):
                 transcripts[index] = transcript
         read_out_seconds = {number: feature_seconds + spent for number, spent in seconds.items()}
@@ -123,6 +128,39 @@ class BatchDecoder:
         if ignores_padding(self.model):
             return [list(features)]
         return list(same_length({index: len(one) for index, one in features.items()}))
+
+    def _decode_what_fits(
+        self,
+        group: list[int],
+        features: dict[int, torch.Tensor],
+        num_loops: int | None,
+        search: Search,
+        seconds: dict[int, float],
+        word_seconds: list[float],
+    ) -> list[Transcript]:
+        """As `_decode_group`, in halves where the memory does not suffice."""
+        try:
+            return self._decode_group(group, features, num_loops, search, seconds, word_seconds)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            num_frames = sum(len(features[index]) for index in group)
+            if len(group) == 1:
+                raise MemoryError(
+                    f"one utterance of {num_frames} frames does not fit into memory ({self.device}); cut long audio "
+                    "into shorter pieces (--long_seconds, --longest_piece)."
+                ) from error
+        # Here, and not in the handler: there the error still holds all that the attempt had made.
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.num_halved += 1
+        logger.warning("%d utterances do not fit into memory together: in halves", len(group))
+        middle = len(group) // 2
+        return [
+            transcript
+            for half in (group[:middle], group[middle:])
+            for transcript in self._decode_what_fits(half, features, num_loops, search, seconds, word_seconds)
+        ]
 
     def _decode_group(
         self,

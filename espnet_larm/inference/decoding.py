@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from espnet_larm.inference.audio import AudioTable
 from espnet_larm.inference.batching import batches_by_length
 from espnet_larm.inference.cutting import Cutting
+from espnet_larm.inference.llm_searching import GUARDS
 from espnet_larm.inference.long_audio import transcribe_blocks
 from espnet_larm.inference.machine import peak_memory_bytes
 from espnet_larm.inference.recognizer import Recognizer
@@ -55,7 +56,7 @@ class Tally:
         self.skipped: dict[str, str] = {}
         self.failed: dict[str, str] = {}
         self.cut: list[str] = []
-        self.broken_off: list[str] = []
+        self.guarded: dict[str, list[str]] = {}
         self.start = self.reported = time.perf_counter()
 
     def add(self, num_utts: int, num_samples: int, cost: Cost) -> None:
@@ -88,10 +89,16 @@ class Tally:
             "skipped": self.skipped,
             "failed": self.failed,
             "cut": self.cut,
-            "broken_off": self.broken_off,
-            **({} if recognizer.llm_searcher is None else {"decoder_calls": recognizer.llm_searcher.num_calls}),
+            "num_halved_batches": recognizer.num_halved,
+            **self._stats_of_lm(recognizer),
             "machine": describe_machine(recognizer.device),
         }
+
+    def _stats_of_lm(self, recognizer: Recognizer) -> dict[str, Any]:
+        if recognizer.llm_searcher is None:
+            return {}
+        guarded = {guard: self.guarded.get(guard, []) for guard in GUARDS}
+        return {"decoder_calls": recognizer.llm_searcher.num_calls, "guarded": guarded}
 
 
 def unit_of(recognizer: Recognizer) -> str:
@@ -150,9 +157,9 @@ def _decode_batch(
         if transcript.skipped:
             logger.warning("%s: %s; its hypothesis is empty", key, transcript.skipped)
             tally.skipped[key] = transcript.skipped
-        if not transcript.best.is_ended:
-            logger.warning("%s: the LM did not end its text by itself; it is broken off", key)
-            tally.broken_off.append(key)
+        for guard in transcript.best.guards:
+            logger.warning("%s: the LM's text met a guard: %s", key, guard)
+            tally.guarded.setdefault(guard, []).append(key)
         yield key, transcript
 
 

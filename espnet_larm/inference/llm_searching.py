@@ -1,22 +1,42 @@
-"""Encoder output to hypotheses by an LM: greedy, in batches, with a bound on the length of each text.
+"""Encoder output to hypotheses by an LM: greedy, in batches, guarded.
 
-An LM may repeat itself without end. A text has as many tokens a second of speech as nobody speaks, at most; one that
-reaches the bound is marked, not hidden.
+An LM may repeat itself without end, stop in the middle, or go on where nobody speaks. A text has as many tokens a
+second of speech as nobody speaks, at most; a loop is cut back to its first copy; an end is not believed that comes when
+less than half of what the CTC head hears has been said. Whatever a guard changed is marked, not hidden.
 Shapes: B utterances, T frames, E encoder size.
 """
+
+from typing import NamedTuple
 
 import torch
 
 from espnet2.asr.espnet_model import ESPnetASRModel
 
-from espnet_larm.inference.transcripts import Hypothesis, Search
+from espnet_larm.inference.searching import Searcher
+from espnet_larm.inference.transcripts import GREEDY, Hypothesis, Search
 from espnet_larm.inference.words import FrameTimes
 from espnet_larm.search.greedy_text import greedy
+from espnet_larm.search.texts import Bounds, Ending, Text
 
-# Fast speech has 7 syllables a second; a tokenizer that knows a language needs one or two tokens for each, one that
-# spells it about 20.
-TOKENS_PER_SECOND = 24
 LEAST_TOKENS = 8
+LIMIT, LOOP, EARLY_END, FAR_FROM_CTC = "limit", "loop", "early end", "far from CTC"
+GUARDS = (LIMIT, LOOP, EARLY_END, FAR_FROM_CTC)
+
+
+class Guards(NamedTuple):
+    """What texts are held to.
+
+    Attributes:
+        max_tokens_per_second: Of speech, above 0; LEAST_TOKENS are always allowed. Fast speech has 7 syllables a
+            second; a tokenizer that knows a language needs one or two tokens for each, one that spells it about 20.
+        least_ctc_share: A text may end when it has this share of the tokens of the CTC head's text, 0 to 1; 0 lets it
+            end anywhere.
+        stops_loops: Whether loops are ended.
+    """
+
+    max_tokens_per_second: float = 24.0
+    least_ctc_share: float = 0.5
+    stops_loops: bool = True
 
 
 class LlmSearcher:
@@ -24,13 +44,17 @@ class LlmSearcher:
 
     Args:
         model: In eval mode, with a `speech_llm` decoder.
+        ctc: The model's CTC head, or None.
 
     Attributes:
+        guards: What texts are held to.
         num_calls: Of the LM so far, prefills included.
     """
 
-    def __init__(self, model: ESPnetASRModel) -> None:
+    def __init__(self, model: ESPnetASRModel, ctc: Searcher | None = None) -> None:
         self.model = model
+        self.ctc = ctc
+        self.guards = Guards()
         self.num_calls = 0
 
     def find(
@@ -51,17 +75,40 @@ class LlmSearcher:
             raise ValueError(
                 f"beam_size is {search.beam_size}; allowed with an LM as decoder: 1, which is greedy search."
             )
-        decoder = self.model.decoder
-        texts = decoder.start(hs_pad, hlens)
+        ctc_lens = self._ctc_lens(hs_pad, hlens)
+        begun = self.model.decoder.start(hs_pad, hlens)
         seconds = hlens.cpu().float() * frame_times.factor * frame_times.hop_s
-        limits = (LEAST_TOKENS + TOKENS_PER_SECOND * seconds).long()
-        room = (decoder.backbone.max_positions - texts.next_positions).clamp(min=0)
-        found = greedy(texts, torch.minimum(limits, room), self.model.eos)
+        limits = (LEAST_TOKENS + self.guards.max_tokens_per_second * seconds).long()
+        room = (self.model.decoder.backbone.max_positions - begun.next_positions).clamp(min=0)
+        bounds = [
+            Bounds(most, 0 if ctc_len is None else int(self.guards.least_ctc_share * ctc_len))
+            for most, ctc_len in zip(torch.minimum(limits, room).tolist(), ctc_lens, strict=True)
+        ]
+        found = greedy(begun, bounds, self.model.eos, self.guards.stops_loops)
         self.num_calls += found.num_calls
-        rows = zip(found.token_ids, found.scores, found.is_ended, strict=True)
-        return [[self._hypothesis(*row)] for row in rows]
+        return [[self._hypothesis(*row)] for row in zip(found.texts, ctc_lens, strict=True)]
 
-    def _hypothesis(self, token_ids: list[int], score: float, is_ended: bool) -> Hypothesis:
-        text = self.model.decoder.tokenizer.decode(token_ids, skip_special_tokens=True).strip()
-        tokens = [self.model.token_list[token_id] for token_id in token_ids]
-        return Hypothesis(" ".join(text.split()), tokens, token_ids, score, is_ended=is_ended)
+    def _ctc_lens(self, hs_pad: torch.Tensor, hlens: torch.Tensor) -> list[int | None]:
+        """How many of the LM's tokens the CTC head's text has, by utterance; None without a CTC head."""
+        if self.ctc is None:
+            return [None] * len(hlens)
+        tokenizer = self.model.decoder.tokenizer
+        found = self.ctc.find(hs_pad, hlens, GREEDY)
+        return [len(tokenizer.encode(best.text, add_special_tokens=False)) for (best,) in found]
+
+    def _hypothesis(self, text: Text, ctc_len: int | None) -> Hypothesis:
+        words = self.model.decoder.tokenizer.decode(text.token_ids, skip_special_tokens=True).split()
+        tokens = [self.model.token_list[token_id] for token_id in text.token_ids]
+        return Hypothesis(" ".join(words), tokens, text.token_ids, text.score, guards=_guards_met(text, ctc_len))
+
+
+def _guards_met(text: Text, ctc_len: int | None) -> tuple[str, ...]:
+    is_far = ctc_len is not None and len(text.token_ids) > LEAST_TOKENS + 2 * ctc_len
+    met = {
+        LIMIT: text.ending is Ending.LIMIT,
+        LOOP: text.ending is Ending.REPETITION,
+        EARLY_END: text.was_held_open,
+        # Only said: which of the two is wrong is not known.
+        FAR_FROM_CTC: is_far,
+    }
+    return tuple(name for name, is_met in met.items() if is_met)

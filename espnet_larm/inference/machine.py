@@ -31,3 +31,8 @@ def keep_memory_flat() -> None:
     if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim"):
         libc.mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
         libc.malloc_trim(0)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory did not suffice; on a CPU torch has no class of its own for it."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)

@@ -15,7 +15,7 @@ class Hypothesis(NamedTuple):
         token_ids: Their ids.
         score: Log-probability of the best path; with a beam, of the text as far as the beam held its alignments.
         words: With their times, if they were asked for.
-        is_ended: False for a text of an LM that was broken off at its bound.
+        guards: What an LM's text was held to and would not have kept by itself (`llm_searching.GUARDS`).
     """
 
     text: str
@@ -23,7 +23,7 @@ class Hypothesis(NamedTuple):
     token_ids: list[int]
     score: float
     words: tuple[Word, ...] = ()
-    is_ended: bool = True
+    guards: tuple[str, ...] = ()
 
 
 EMPTY = Hypothesis("", [], [], 0.0)

@@ -1,12 +1,16 @@
 """Greedy search with an autoregressive model, in batches whose finished rows leave.
 
-The model is whatever can go on with a batch of texts (`TextModel`); nothing else of it is known here.
-Shapes: B rows still running, L tokens a call, V tokens of the vocabulary.
+The model is whatever can go on with a batch of texts (`TextModel`); nothing else of it is known here. A second opinion
+on the next token (`Adviser`, such as a CTC head) may be heard before the best is taken.
+Shapes: N rows still running, L tokens a call, V tokens of the vocabulary.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import torch
+
+from espnet_larm.search.texts import Bounds, Text, hold_open
 
 
 class TextModel(Protocol):
@@ -14,15 +18,31 @@ class TextModel(Protocol):
 
     @property
     def logits(self) -> torch.Tensor:
-        """Of the next token of each row (B, V)."""
+        """Of the next token of each row (N, V)."""
         ...
 
     def step(self, tokens: torch.Tensor, num_new: torch.Tensor) -> torch.Tensor:
-        """Go on with tokens (B, L), of which num_new (B,) are valid; the logits after each (B, L, V)."""
+        """Go on with tokens (N, L), of which num_new (N,) are valid; the logits after each (N, L, V)."""
         ...
 
     def select(self, rows: torch.Tensor) -> None:
-        """Keep these rows (B',), in this order, some perhaps several times."""
+        """Keep these rows (N',), in this order, some perhaps several times."""
+        ...
+
+
+class Adviser(Protocol):
+    """A second opinion on the next token of each row."""
+
+    def combine(self, log_probs: torch.Tensor) -> torch.Tensor:
+        """The model's log-probabilities (N, V) and its own as one score a token (N, V); -inf for what it rules out."""
+        ...
+
+    def take(self, tokens: torch.Tensor) -> None:
+        """The rows go on with tokens (N,), none of them the end."""
+        ...
+
+    def select(self, rows: torch.Tensor) -> None:
+        """Keep these rows (N',), in this order."""
         ...
 
 
@@ -30,54 +50,51 @@ class Found(NamedTuple):
     """What was found.
 
     Attributes:
-        token_ids: Of each row, without the end.
-        scores: Log-probability of each row's tokens and end, the end included where it was forced.
-        is_ended: Whether each row ended by itself, before its limit.
+        texts: Of each row.
         num_calls: Calls of the model, the prefill included.
     """
 
-    token_ids: list[list[int]]
-    scores: list[float]
-    is_ended: list[bool]
+    texts: list[Text]
     num_calls: int
 
 
 @torch.no_grad()
-def greedy(model: TextModel, limits: torch.Tensor, eos: int) -> Found:
+def greedy(
+    model: TextModel, bounds: Sequence[Bounds], eos: int, guards_loops: bool = True, adviser: Adviser | None = None
+) -> Found:
     """Take the best token until it is the end.
 
     Args:
         model: At the start of its texts.
-        limits: Most tokens of each row (B,), the end not counted; 0 or more, on the CPU.
+        bounds: Of the length of each row's text.
         eos: The token that ends a text.
+        guards_loops: End texts that repeat themselves.
+        adviser: Is heard on each token; scores are then its own.
 
     Returns:
-        By row, in the order of the model's rows at the start.
+        Texts by row, in the order of the model's rows at the start.
     """
-    num_rows = len(limits)
-    token_ids: list[list[int]] = [[] for _ in range(num_rows)]
-    scores, is_ended = [0.0] * num_rows, [False] * num_rows
-    rows, logits, num_calls = list(range(num_rows)), model.logits, 1
-    while rows:
-        log_probs = logits.log_softmax(-1)
-        best_scores, best = log_probs.max(-1)
-        going: list[int] = []
-        for index, (row, token, score, end) in enumerate(
-            zip(rows, best.tolist(), best_scores.tolist(), log_probs[:, eos].tolist(), strict=True)
-        ):
-            is_ended[row] = token == eos
-            if token == eos or len(token_ids[row]) >= int(limits[row]):
-                scores[row] += end
-            else:
-                token_ids[row].append(token)
-                scores[row] += score
-                going.append(index)
-        if not going:
-            break
-        if len(going) < len(rows):
+    texts = [Text(one, guards_loops) for one in bounds]
+    running, logits, num_calls = texts, model.logits, 1
+    while running:
+        scores = logits.log_softmax(-1)
+        if adviser is not None:
+            scores = adviser.combine(scores)
+        best = hold_open(scores, running, eos).argmax(-1)
+        chosen = scores.gather(1, best.unsqueeze(1))[:, 0].tolist()
+        rows = enumerate(zip(running, best.tolist(), chosen, scores[:, eos].tolist(), strict=True))
+        going = [index for index, (text, token, score, end) in rows if text.add(token, score, end, eos)]
+        if len(going) < len(running):
+            running = [running[index] for index in going]
+            if not running:
+                break
             kept = torch.tensor(going)
             model.select(kept)
-            rows, best = [rows[index] for index in going], best[kept.to(best.device)]
-        logits = model.step(best.unsqueeze(1), torch.ones(len(rows), dtype=torch.long))[:, -1]
+            if adviser is not None:
+                adviser.select(kept)
+            best = best[kept.to(best.device)]
+        if adviser is not None:
+            adviser.take(best)
+        logits = model.step(best.unsqueeze(1), torch.ones(len(running), dtype=torch.long))[:, -1]
         num_calls += 1
-    return Found(token_ids, scores, is_ended, num_calls)
+    return Found(texts, num_calls)

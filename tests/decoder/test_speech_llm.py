@@ -9,6 +9,7 @@ from espnet2.asr.ctc import CTC
 
 from espnet_larm.decoder.speech_llm import SpeechLlmDecoder
 from espnet_larm.search.greedy_text import greedy
+from espnet_larm.search.texts import Bounds
 
 VOCAB_SIZE, EOS = 23, 2
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
@@ -94,7 +95,7 @@ def test_cached_steps_are_the_teacher_forced_forward(decoder):
 @torch.no_grad()
 def test_greedy_is_hugging_faces_generate(decoder, llm):
     hs_pad, hlens = speech()
-    found = greedy(decoder.start(hs_pad, hlens), torch.full((3,), 20), EOS)
+    found = greedy(decoder.start(hs_pad, hlens), [Bounds(20)] * 3, EOS, guards_loops=False).texts
     model = transformers.AutoModelForCausalLM.from_pretrained(llm).eval()
     for row in range(3):
         prompt = decoder.read_prompt(hs_pad[row : row + 1, : hlens[row]], hlens[row : row + 1])
@@ -102,20 +103,21 @@ def test_greedy_is_hugging_faces_generate(decoder, llm):
             inputs_embeds=prompt.embeddings, max_new_tokens=20, do_sample=False, eos_token_id=EOS, pad_token_id=EOS
         )
         tokens = output[0].tolist()
-        assert found.token_ids[row] == (tokens[: tokens.index(EOS)] if EOS in tokens else tokens)
-    assert len(set(map(tuple, found.token_ids))) == 3
+        assert found[row].token_ids == (tokens[: tokens.index(EOS)] if EOS in tokens else tokens)
+    assert len({tuple(text.token_ids) for text in found}) == 3
 
 
 @torch.no_grad()
 def test_a_greedy_score_is_the_teacher_forced_log_probability(decoder):
     hs_pad, hlens = speech()
-    found = greedy(decoder.start(hs_pad, hlens), torch.tensor([20, 3, 0]), EOS)
-    for row, tokens in enumerate(found.token_ids):
+    found = greedy(decoder.start(hs_pad, hlens), [Bounds(20), Bounds(3), Bounds(0)], EOS).texts
+    for row, text in enumerate(found):
+        tokens = text.token_ids
         ys_in = torch.tensor([[EOS, *tokens]])
         logits, _ = decoder(hs_pad[row : row + 1], hlens[row : row + 1], ys_in, torch.tensor([ys_in.size(1)]))
         log_probs = logits[0].log_softmax(-1)
         expected = sum(float(log_probs[index, token]) for index, token in enumerate([*tokens, EOS]))
-        torch.testing.assert_close(found.scores[row], expected, **CLOSE)
+        torch.testing.assert_close(text.score, expected, **CLOSE)
 
 
 @torch.no_grad()

@@ -1,0 +1,120 @@
+"""Texts of an autoregressive search while they grow: their bounds, their guards, and how they ended.
+
+All searches of an LM keep their rows here, so that the same guards end the same texts whatever the search.
+"""
+
+import enum
+from typing import NamedTuple
+
+import torch
+
+# A loop is a part of at most LONGEST_PART tokens that comes MIN_COPIES times and fills MIN_LOOP tokens: digits that
+# somebody spells ("four four four four") are none.
+LONGEST_PART = 32
+MIN_COPIES = 4
+MIN_LOOP = 24
+
+
+class Ending(enum.Enum):
+    """Why a text ended."""
+
+    BY_ITSELF = "by itself"
+    LIMIT = "limit"
+    REPETITION = "repetition"
+
+
+class Bounds(NamedTuple):
+    """Tokens of a text, the end not counted.
+
+    Attributes:
+        most: Its end is forced there.
+        least: Its end is not allowed before.
+    """
+
+    most: int
+    least: int = 0
+
+
+class Text:
+    """One row.
+
+    Args:
+        bounds: Of its length.
+        guards_loops: Whether a text that repeats itself is ended, and cut back to the first copy.
+
+    Attributes:
+        token_ids: So far, without the end.
+        score: Log-probability of the tokens, and of the end once there is one.
+        ending: None while the text grows.
+        was_held_open: Whether its end was refused because it came too early.
+    """
+
+    def __init__(self, bounds: Bounds, guards_loops: bool = True) -> None:
+        self.bounds = bounds
+        self.guards_loops = guards_loops
+        self.token_ids: list[int] = []
+        self.score = 0.0
+        self.ending: Ending | None = None
+        self.was_held_open = False
+        # After each number of tokens: the score with an end put there.
+        self._ended_scores: list[float] = []
+
+    def add(self, token: int, score: float, end_score: float, eos: int) -> bool:
+        """Take the next token, or end.
+
+        Args:
+            token: The one that the search chose; eos only where `may_end`.
+            score: Its log-probability.
+            end_score: Of an end in its place.
+            eos: The token that ends a text.
+
+        Returns:
+            Whether the text goes on.
+        """
+        self._ended_scores.append(self.score + end_score)
+        if token == eos:
+            self._end(len(self.token_ids), Ending.BY_ITSELF)
+        elif len(self.token_ids) >= self.bounds.most:
+            self._end(len(self.token_ids), Ending.LIMIT)
+        else:
+            self.token_ids.append(token)
+            self.score += score
+            first_copy = loop_start(self.token_ids) if self.guards_loops else None
+            if first_copy is not None:
+                self._end(first_copy, Ending.REPETITION)
+        return self.ending is None
+
+    @property
+    def may_end(self) -> bool:
+        """Whether the text is long enough."""
+        return len(self.token_ids) >= min(self.bounds.least, self.bounds.most)
+
+    def _end(self, num_tokens: int, ending: Ending) -> None:
+        self.token_ids = self.token_ids[:num_tokens]
+        self.score, self.ending = self._ended_scores[num_tokens], ending
+
+
+def loop_start(token_ids: list[int]) -> int | None:
+    """How much of a text is left when its end is a loop and only the loop's first copy is kept; None without a loop."""
+    for part in range(1, LONGEST_PART + 1):
+        copies = max(MIN_COPIES, -(-MIN_LOOP // part))
+        loop = part * copies
+        if len(token_ids) < loop or token_ids[-1] != token_ids[-1 - part]:
+            continue
+        # A text has grown by one token since it was last looked at, so that no loop is longer than this.
+        tail = token_ids[-loop:]
+        if tail[part:] == tail[:-part]:
+            return len(token_ids) - loop + part
+    return None
+
+
+def hold_open(scores: torch.Tensor, texts: list[Text], eos: int) -> torch.Tensor:
+    """The scores (N, V) without the end where a text is too short for it; marks the texts whose best token it was."""
+    early = [row for row, text in enumerate(texts) if not text.may_end]
+    if not early:
+        return scores
+    for row, best in zip(early, scores[early].argmax(-1).tolist(), strict=True):
+        texts[row].was_held_open |= best == eos
+    held = scores.clone()
+    held[early, eos] = float("-inf")
+    return held
