@@ -1,234 +1,190 @@
 #!/usr/bin/env python3
-"""Cost of CTC decoding: greedy and prefix beam search beside the forward pass before them, and beside ESPnet's own.
+"""Decoding with an LM: ours at one utterance and in batches, beside Hugging Face's `generate` and ESPnet's beam search.
 
-All in this process, in turn, on the same model and utterances; starting and reading audio are not counted. "forward"
-is features and encoder. ESPnet decodes an utterance at a time, with ctc_weight 1. A hypothesis's log-probability is
-the exact one of its text under the model's encoded, whatever search found it.
+All in this process, in turn, on the same LM and the same encoder output; starting and reading audio are not counted.
+Times are medians of repetitions that go through all ways in turn; ratios are medians of the ratios within a repetition.
+A model of an experiment, or with --random an LM of 30 million random weights whose texts have --tokens tokens.
 
     cd egs/an4 && python ../../tools/bench/decoding.py --asr_train_config exp/asr_x/config.yaml
-        --asr_model_file exp/asr_x/valid.loss.ave.pth --data_dir dump/raw/test
+        --asr_model_file exp/asr_x/latest.pth --data_dir dump/raw/test
+    python tools/bench/decoding.py --random
 """
 
 import argparse
+import logging
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch.nn import functional
+from decoding_inputs import Inputs, of_experiment, random_inputs
+from llm_ways import Calls, Espnet, Frames, HuggingFace, Ours, Peak, Way, top_two_margins
 
-from espnet2.bin.asr_inference import Speech2Text
-
-from espnet_larm.data.audio import read_audio
-from espnet_larm.data.kaldi_dir import Utterance, read_dir
-from espnet_larm.inference.batching import batches_by_length
-from espnet_larm.inference.features import extract_features, pad_features
-from espnet_larm.inference.read_outs import read_outs
-from espnet_larm.inference.recognizer import Recognizer
-from espnet_larm.scoring.alignment import add_counts, align, split_words
-from espnet_larm.search.ctc import greedy
-from espnet_larm.search.ctc_beam import prefix_beam
-
-SAMPLE_RATE_HZ = 16000
-
-
-class Encoded(NamedTuple):
-    """What the forward pass of a batch gives (B, T, D), and the utterances it belongs to."""
-
-    indices: list[int]
-    hs_pad: torch.Tensor
-    lens: torch.Tensor
+HF_SINGLY, HF_BATCHED = "HF generate, one by one", "HF generate, batched"
+SINGLY, BATCHED = "ours, one by one", "ours, batched"
+CACHED, UNCACHED = "ESPnet beam {}, our cached scorer", "ESPnet beam {}, uncached"
+# What is compared in the report: a ratio of the first to the second.
+RATIOS = ((HF_SINGLY, BATCHED, 4.0), (HF_BATCHED, BATCHED, 1.0), (HF_SINGLY, SINGLY, None), (UNCACHED, CACHED, 5.0))
 
 
 class Run(NamedTuple):
-    """One repetition of one way to decode: seconds, and the token ids of each utterance."""
+    """One repetition of a way: seconds, calls of the LM, peak MiB, token ids of each utterance."""
 
     seconds: float
+    calls: int
+    mib: float
     token_ids: list[list[int]]
 
 
 class Bench:
-    """The model, the utterances and the clock."""
+    """The ways, the frames and the clock."""
 
-    def __init__(self, args: argparse.Namespace) -> None:
-        self.recognizer = Recognizer.from_files(args.asr_train_config, args.asr_model_file, args.device)
-        self.model = self.recognizer.model
-        self.device = self.recognizer.device
-        utterances = read_dir(args.data_dir)
-        self.texts = [utterance.text for utterance in utterances]
-        self.waveforms = [_samples(utterance, args.data_dir) for utterance in utterances]
-        self.audio_seconds = sum(map(len, self.waveforms)) / SAMPLE_RATE_HZ
-        lengths = [len(waveform) for waveform in self.waveforms]
-        self.batches = list(batches_by_length(lengths, args.batch_seconds * SAMPLE_RATE_HZ, None))
-        self.no_text = sorted({self.model.sos, self.model.eos})
+    def __init__(self, inputs: Inputs, args: argparse.Namespace) -> None:
+        self.inputs = inputs
+        decoder, eos = inputs.decoder, inputs.eos
+        hugging_face = HuggingFace(decoder, eos)
+        ours = Ours(decoder, eos)
+        self.calls = Calls(decoder.backbone, hugging_face.model)
+        self.ways: dict[str, tuple[Way, bool]] = {
+            HF_SINGLY: (hugging_face, False),
+            HF_BATCHED: (hugging_face, True),
+            SINGLY: (ours, False),
+            BATCHED: (ours, True),
+        }
+        self.espnet: dict[str, Way] = {}
+        if args.beam_size:
+            self.espnet = {
+                name.format(args.beam_size): Espnet(decoder, eos, args.beam_size, is_cached)
+                for name, is_cached in ((CACHED, True), (UNCACHED, False))
+            }
 
     def now(self) -> float:
         """Seconds, after all that the device still had to do."""
-        if self.device.type == "cuda":
+        if self.inputs.device.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter()
 
-    def forward(self) -> tuple[float, list[Encoded]]:
-        """Seconds of features and encoder, and what they gave."""
-        found, seconds = [], 0.0
-        for indices in self.batches:
-            start = self.now()
-            features = [
-                extract_features(self.model, torch.from_numpy(self.waveforms[index]).to(self.device))
-                for index in indices
-            ]
-            *_, (_, hs_pad, lens) = read_outs(self.model, *pad_features(features))
-            seconds += self.now() - start
-            found.append(Encoded(indices, hs_pad, lens))
-        return seconds, found
-
-    def search(self, batches: Sequence[Encoded], beam_size: int) -> Run:
-        """CTC head and search."""
-        token_ids: list[list[int]] = [[] for _ in self.waveforms]
-        start = self.now()
-        for indices, hs_pad, lens in batches:
-            log_probs = self.model.ctc.log_softmax(hs_pad)
-            if beam_size == 1:
-                found = greedy(log_probs, lens, self.model.blank_id, self.no_text).to_lists()
-            else:
-                nbest = prefix_beam(log_probs, lens, beam_size, self.model.blank_id).to_lists()
-                found = [hypotheses[0] for hypotheses in nbest]
-            for index, tokens in zip(indices, found, strict=True):
-                token_ids[index] = tokens
-        return Run(self.now() - start, token_ids)
-
-    def espnet(self, speech2text: Speech2Text) -> Run:
-        """ESPnet's program's class, an utterance at a time, with its own features and encoder."""
-        start, token_ids = self.now(), []
-        for waveform in self.waveforms:
-            result = speech2text(waveform)
-            hypotheses = result[0] if isinstance(result, tuple) else result
-            token_ids.append(hypotheses[0][2])
-        return Run(self.now() - start, token_ids)
-
-    def words_wrong(self, token_ids: Sequence[Sequence[int]]) -> str:
-        """Errors of reference words."""
-        tokens = [[self.model.token_list[token] for token in row] for row in token_ids]
-        texts = [self.recognizer.tokens_to_text(row) for row in tokens]
-        counts = add_counts([one.counts for one in align(self.texts, texts, split_words)])
-        return f"{counts.errors} of {counts.units} ({counts.error_percent:.2f} %)"
-
-    def log_probability(self, batches: Sequence[Encoded], token_ids: Sequence[list[int]]) -> list[float]:
-        """Exact log-probability of each text."""
-        values = [0.0] * len(token_ids)
-        for indices, hs_pad, lens in batches:
-            log_probs = self.model.ctc.log_softmax(hs_pad)
-            for row, index in enumerate(indices):
-                target = torch.tensor([token_ids[index]], dtype=torch.long, device=self.device)
-                loss = functional.ctc_loss(
-                    log_probs[row : row + 1, : lens[row]].transpose(0, 1).double(),
-                    target,
-                    lens[row : row + 1],
-                    torch.tensor([target.size(1)], device=self.device),
-                    blank=self.model.blank_id,
-                    reduction="sum",
-                )
-                values[index] = -loss.item()
-        return values
+    def run(self, way: Way, is_batched: bool, batches: Sequence[Frames], most: int | None = None) -> Run:
+        """Decode all."""
+        parts = list(batches) if is_batched else [one for batch in batches for one in batch.singly()]
+        token_ids: list[list[int]] = [[] for _ in range(self.inputs.num_utts)]
+        peak, self.calls.count, start = Peak(self.inputs.device), 0, self.now()
+        for frames in parts:
+            for index, found in zip(frames.indices, way(frames, most), strict=True):
+                token_ids[index] = found
+        return Run(self.now() - start, self.calls.count, peak.mib(), token_ids)
 
 
-def _samples(utterance: Utterance, data_dir: Path) -> "torch.Tensor":
-    source = utterance.audio
-    audio = read_audio(source if Path(source.rpartition(":")[0] or source).exists() else str(data_dir / source))
-    if audio.header.sample_rate != SAMPLE_RATE_HZ:
-        raise ValueError(f"{source} has {audio.header.sample_rate} Hz; allowed: {SAMPLE_RATE_HZ}.")
-    return audio.samples
-
-
-@torch.inference_mode()
-def main() -> None:
-    """Run all ways in turn and print the table."""
+def get_parser() -> argparse.ArgumentParser:
+    """Options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--asr_train_config", type=Path, required=True)
-    parser.add_argument("--asr_model_file", type=Path, required=True)
-    parser.add_argument("--data_dir", type=Path, required=True, help="wav.scp, text, utt2spk")
-    parser.add_argument("--batch_seconds", type=float, default=60.0, help="padded audio in a batch (60)")
-    parser.add_argument("--beam_size", type=int, default=10, help="of the prefix beam and of ESPnet's second run (10)")
+    parser.add_argument("--asr_train_config", type=Path, help="of an experiment with decoder: speech_llm")
+    parser.add_argument("--asr_model_file", type=Path, help="its weights")
+    parser.add_argument("--data_dir", type=Path, help="wav.scp, text, utt2spk")
+    parser.add_argument("--random", action="store_true", help="instead of an experiment, 30 M random weights")
+    parser.add_argument("--utterances", type=int, default=16, help="with --random, of 10 s each (16)")
+    parser.add_argument("--tokens", type=int, default=50, help="with --random, of each text (50)")
+    parser.add_argument("--batch_seconds", type=float, default=160.0, help="padded audio in a batch (160)")
+    parser.add_argument("--beam_size", type=int, default=4, help="of ESPnet's search; 0 leaves it out (4)")
+    parser.add_argument("--espnet_utterances", type=int, default=8, help="that ESPnet's search decodes (8)")
     parser.add_argument("--repeats", type=int, default=5, help="counted repetitions, after one that is not (5)")
-    parser.add_argument("--espnet_repeats", type=int, default=1, help="of ESPnet's, which is slow; 0 for none (1)")
+    parser.add_argument("--bfloat16", action="store_true", help="decode with the LM in bfloat16 too, and compare texts")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (2)")
-    args = parser.parse_args()
+    return parser
+
+
+@torch.no_grad()
+def main() -> None:
+    """Run all ways in turn and print the tables."""
+    args = get_parser().parse_args()
     torch.set_num_threads(args.threads)
-    bench = Bench(args)
-    beams = (1, args.beam_size)
-    theirs = {
-        f"ESPnet, beam {beam}": Speech2Text(
-            args.asr_train_config, args.asr_model_file, device=args.device, ctc_weight=1.0, beam_size=beam
-        )
-        for beam in beams
-        if args.espnet_repeats
-    }
-    forwards: list[float] = []
+    # ESPnet's search says at every utterance that its bound was met.
+    logging.disable(logging.WARNING)
+    inputs = random_inputs(args) if args.random else of_experiment(args)
+    bench = Bench(inputs, args)
+    few = [one for batch in inputs.batches for one in batch.singly()][: args.espnet_utterances]
     runs: dict[str, list[Run]] = {}
+    first: dict[str, list[Run]] = {}
     for repetition in range(args.repeats + 1):
-        seconds, encoded = bench.forward()
-        ways: dict[str, Callable[[], Run]] = {
-            "greedy": lambda: bench.search(encoded, 1),  # noqa: B023
-            f"prefix beam {args.beam_size}": lambda: bench.search(encoded, args.beam_size),  # noqa: B023
-        }
-        if 0 < repetition <= args.espnet_repeats:
-            ways |= {name: (lambda each=each: bench.espnet(each)) for name, each in theirs.items()}
-        found = {name: way() for name, way in ways.items()}
+        found = {name: bench.run(*way, inputs.batches) for name, way in bench.ways.items()}
+        found |= {name: bench.run(way, False, few) for name, way in bench.espnet.items()}
+        started = {name: bench.run(*way, inputs.batches, most=1) for name, way in bench.ways.items()}
+        started |= {name: bench.run(way, False, few, most=1) for name, way in bench.espnet.items()}
         if repetition:
-            forwards.append(seconds)
             for name, run in found.items():
                 runs.setdefault(name, []).append(run)
-    report(args, bench, forwards, runs, encoded)
+                first.setdefault(name, []).append(started[name])
+    report(args, inputs, runs, first, len(few))
+    if args.bfloat16:
+        compare_bfloat16(inputs, runs[BATCHED][-1].token_ids)
 
 
 def report(
     args: argparse.Namespace,
-    bench: Bench,
-    forwards: Sequence[float],
+    inputs: Inputs,
     runs: dict[str, list[Run]],
-    encoded: Sequence[Encoded],
+    first: dict[str, list[Run]],
+    num_few: int,
 ) -> None:
-    """Print a row a way; ratios are medians over repetitions, each to the forward pass of the same repetition."""
-    audio = bench.audio_seconds
+    """A row a way, and what is compared."""
     print(" ".join(sys.argv), f"| torch {torch.__version__}, {args.device}, {args.threads} threads")
     print(
-        f"{len(bench.waveforms)} utterances, {audio:.0f} s; batches of {args.batch_seconds:.0f} s; {args.repeats} times"
+        f"{inputs.num_utts} utterances, {inputs.audio_seconds:.0f} s in {len(inputs.batches)} batches of at most "
+        f"{args.batch_seconds:.0f} s; {args.repeats} times; encoder {inputs.encoder_seconds:.2f} s"
     )
-    middle = statistics.median(forwards)
-    print(f"forward: {middle:.3f} s ({min(forwards):.3f}-{max(forwards):.3f}), real-time factor {middle / audio:.5f}")
-    print("| search | s after forward | adds to forward | real-time factor, all | words wrong | log-probability |")
-    print("|---|---|---|---|---|---|")
+    print("| decoding | utterances | s (range) | RTF with encoder | calls | first token s | peak MiB |")
+    print("|---|---|---|---|---|---|---|")
     for name, repetitions in runs.items():
-        spent = statistics.median(run.seconds for run in repetitions)
-        is_theirs = name.startswith("ESPnet")
-        share = statistics.median(run.seconds / base for run, base in zip(repetitions, forwards, strict=False))
-        exact = bench.log_probability(encoded, repetitions[-1].token_ids)
-        total = spent if is_theirs else spent + middle
+        seconds = [run.seconds for run in repetitions]
+        is_few = name.startswith("ESPnet")
+        num_utts = num_few if is_few else inputs.num_utts
+        share = sum(inputs.seconds[:num_utts]) if is_few else inputs.audio_seconds
+        encoder = inputs.encoder_seconds * share / inputs.audio_seconds
+        middle, num_parts = statistics.median(seconds), len(inputs.batches) if "batched" in name else num_utts
+        begun = statistics.median(run.seconds for run in first[name]) / num_parts
         print(
-            f"| {name} | {'-' if is_theirs else f'{spent:.3f}'} | {'-' if is_theirs else f'{100 * share:.1f} %'} "
-            f"| {total / audio:.5f} | {bench.words_wrong(repetitions[-1].token_ids)} | {sum(exact):.3f} |"
+            f"| {name} | {num_utts} | {middle:.2f} ({min(seconds):.2f}-{max(seconds):.2f}) "
+            f"| {(middle + encoder) / share:.4f} | {repetitions[-1].calls} | {begun:.4f} "
+            f"| {max(run.mib for run in repetitions):.0f} |"
         )
-    compare(bench, runs, encoded, f"prefix beam {args.beam_size}")
+    print("| ratio of seconds | median (range) | wanted |")
+    print("|---|---|---|")
+    for slow, fast, wanted in RATIOS:
+        slow_runs, fast_runs = runs.get(slow.format(args.beam_size)), runs.get(fast.format(args.beam_size))
+        if slow_runs and fast_runs:
+            ratios = [left.seconds / right.seconds for left, right in zip(slow_runs, fast_runs, strict=True)]
+            print(
+                f"| {slow} / {fast} | {statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f}) "
+                f"| {'' if wanted is None else f'at least {wanted:.0f}'} |".replace("{}", str(args.beam_size))
+            )
+    wanted_ids = runs[HF_SINGLY][-1].token_ids
+    for name in (HF_BATCHED, SINGLY, BATCHED):
+        same = sum(left == right for left, right in zip(wanted_ids, runs[name][-1].token_ids, strict=True))
+        print(f"{name}: {same} of {inputs.num_utts} texts are those of HF one by one")
+    if inputs.texts:
+        print(f"words wrong, {BATCHED}: {inputs.words_wrong(runs[BATCHED][-1].token_ids)}")
 
 
-def compare(bench: Bench, runs: dict[str, list[Run]], encoded: Sequence[Encoded], ours: str) -> None:
-    """Say for how many utterances our beam's text is more or less probable than ESPnet's."""
-    best = bench.log_probability(encoded, runs[ours][-1].token_ids)
-    for name, repetitions in runs.items():
-        if not name.startswith("ESPnet"):
-            continue
-        other = bench.log_probability(encoded, repetitions[-1].token_ids)
-        gaps = [mine - theirs for mine, theirs in zip(best, other, strict=True)]
-        above, below = sum(gap > 1e-4 for gap in gaps), sum(gap < -1e-4 for gap in gaps)
-        print(
-            f"{ours} beside {name}: more probable {above}, as probable {len(gaps) - above - below}, less {below}",
-            end="",
-        )
-        print(f" (by {-min(gaps):.4f} at most)" if below else "")
+def compare_bfloat16(inputs: Inputs, expected: Sequence[list[int]]) -> None:
+    """Texts of the LM in bfloat16 beside those in float32."""
+    half = inputs.in_bfloat16()
+    found: list[list[int]] = [[] for _ in expected]
+    way, margins = Ours(half, inputs.eos), []
+    for frames in inputs.batches:
+        texts = way(frames)
+        wanted = [expected[index] for index in frames.indices]
+        margins += top_two_margins(inputs.decoder, frames, wanted, texts, inputs.eos)
+        for index, text in zip(frames.indices, texts, strict=True):
+            found[index] = text
+    listed = ", ".join(f"{margin:.3f}" for margin in sorted(margins))
+    print(f"LM in bfloat16: {len(margins)} of {len(expected)} texts differ; where they part, float32 prefers its own")
+    print(f"token by (nats): {listed or '-'}")
+    if inputs.texts:
+        print(f"words wrong: {inputs.words_wrong(found)}")
 
 
 if __name__ == "__main__":

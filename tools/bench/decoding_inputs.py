@@ -1,0 +1,140 @@
+"""What decoding.py decodes: encoder output of an experiment's utterances, or random frames for a random LM."""
+
+import argparse
+import copy
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from ctc_decoding import SAMPLE_RATE_HZ, samples_of
+from llm_ways import Frames
+from transformers import PreTrainedTokenizerFast
+
+from espnet_larm.data.kaldi_dir import read_dir
+from espnet_larm.decoder.speech_llm import SpeechLlmDecoder
+from espnet_larm.inference.batching import batches_by_length
+from espnet_larm.inference.features import extract_features, pad_features
+from espnet_larm.inference.llm_searching import LEAST_TOKENS, Guards
+from espnet_larm.inference.read_outs import read_outs
+from espnet_larm.inference.recognizer import Recognizer
+from espnet_larm.scoring.alignment import add_counts, align, split_words
+
+# 30 million weights: 9 layers of 2.95 M, and a tied embedding of 8000 x 512.
+RANDOM_LM = {
+    "model_type": "llama",
+    "vocab_size": 8000,
+    "hidden_size": 512,
+    "intermediate_size": 1408,
+    "num_hidden_layers": 9,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "max_position_embeddings": 2048,
+    "tie_word_embeddings": True,
+}
+ENCODER_SIZE, FRAMES_A_SECOND, RANDOM_SECONDS = 144, 25, 10.0
+
+
+class Inputs(NamedTuple):
+    """Encoder output, and what decodes it.
+
+    Attributes:
+        decoder: In eval mode.
+        eos: Ends a text.
+        batches: Of encoder output.
+        seconds: Of each utterance.
+        encoder_seconds: What features and encoder took.
+        texts: Transcripts; none of random frames.
+    """
+
+    decoder: SpeechLlmDecoder
+    eos: int
+    batches: list[Frames]
+    seconds: list[float]
+    encoder_seconds: float
+    texts: list[str]
+
+    @property
+    def num_utts(self) -> int:
+        """Utterances."""
+        return len(self.seconds)
+
+    @property
+    def audio_seconds(self) -> float:
+        """Of all utterances."""
+        return sum(self.seconds)
+
+    @property
+    def device(self) -> torch.device:
+        """Of the frames."""
+        return self.batches[0].hs_pad.device
+
+    def words_wrong(self, token_ids: Sequence[list[int]]) -> str:
+        """Errors of reference words."""
+        found = [" ".join(self.decoder.tokenizer.decode(row, skip_special_tokens=True).split()) for row in token_ids]
+        counts = add_counts([one.counts for one in align(self.texts, found, split_words)])
+        return f"{counts.errors} of {counts.units} ({counts.error_percent:.2f} %)"
+
+    def in_bfloat16(self) -> SpeechLlmDecoder:
+        """The decoder with its LM in bfloat16; the projector stays."""
+        half = copy.deepcopy(self.decoder)
+        for tensor in (*half.backbone.parameters(), *half.backbone.buffers()):
+            if tensor.is_floating_point():
+                tensor.data = tensor.data.bfloat16()
+        return half
+
+
+def of_experiment(args: argparse.Namespace) -> Inputs:
+    """Encode the utterances of a Kaldi folder."""
+    if None in (args.asr_train_config, args.asr_model_file, args.data_dir):
+        raise SystemExit("give --asr_train_config, --asr_model_file and --data_dir, or --random")
+    recognizer = Recognizer.from_files(args.asr_train_config, args.asr_model_file, args.device)
+    model, utterances = recognizer.model, read_dir(args.data_dir)
+    waveforms = [samples_of(utterance, args.data_dir) for utterance in utterances]
+    seconds = [len(waveform) / SAMPLE_RATE_HZ for waveform in waveforms]
+    batches, start = [], time.perf_counter()
+    for indices in batches_by_length(list(map(len, waveforms)), args.batch_seconds * SAMPLE_RATE_HZ, None):
+        features = [
+            extract_features(model, torch.from_numpy(waveforms[index]).to(recognizer.device)) for index in indices
+        ]
+        *_, (_, hs_pad, hlens) = read_outs(model, *pad_features(features))
+        most = [LEAST_TOKENS + int(Guards().max_tokens_per_second * seconds[index]) for index in indices]
+        batches.append(Frames(list(indices), hs_pad, hlens, most))
+    spent = time.perf_counter() - start
+    return Inputs(model.decoder, model.eos, batches, seconds, spent, [utterance.text for utterance in utterances])
+
+
+def random_inputs(args: argparse.Namespace) -> Inputs:
+    """A random LM whose texts never end by themselves, and random frames of 10 s."""
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as folder:
+        _write_tokenizer(Path(folder), RANDOM_LM["vocab_size"])
+        decoder = SpeechLlmDecoder(
+            RANDOM_LM["vocab_size"], ENCODER_SIZE, llm_config=RANDOM_LM, tokenizer=folder, projector_frames=3
+        )
+    eos = decoder.special_tokens.eos
+    # Its logit is 0 then, which among thousands is never the greatest.
+    decoder.backbone.model.get_output_embeddings().weight.data[eos] = 0.0
+    decoder.to(args.device).eval()
+    num_frames = int(RANDOM_SECONDS * FRAMES_A_SECOND)
+    hs_pad = torch.randn(args.utterances, num_frames, ENCODER_SIZE, device=args.device)
+    in_batch = max(1, int(args.batch_seconds // RANDOM_SECONDS))
+    batches = []
+    for first in range(0, args.utterances, in_batch):
+        rows = hs_pad[first : first + in_batch]
+        hlens = torch.full((len(rows),), num_frames, device=args.device)
+        batches.append(Frames(list(range(first, first + len(rows))), rows, hlens, [args.tokens] * len(rows)))
+    return Inputs(decoder, eos, batches, [RANDOM_SECONDS] * args.utterances, 0.0, [])
+
+
+def _write_tokenizer(folder: Path, size: int) -> None:
+    """Of as many words, which nothing is spelled with."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+
+    specials = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
+    words = [*specials.values(), *(f"w{number}" for number in range(len(specials), size))]
+    tokenizer = Tokenizer(WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>"))  # noqa: S106
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **specials).save_pretrained(folder)

@@ -1,0 +1,208 @@
+"""Ways to turn encoder frames into text with an LM, behind one interface: ours, Hugging Face's, ESPnet's.
+
+Each begins with encoder frames and includes projector and prompt. All are greedy but for ESPnet's beam.
+Shapes: B utterances, T frames, E encoder size, N prompt positions, D model size.
+"""
+
+import copy
+import resource
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import torch
+
+from espnet.nets.batch_beam_search import BatchBeamSearch
+
+from espnet_larm.decoder.speech_llm import SpeechLlmDecoder
+from espnet_larm.inference.machine import keep_memory_flat
+from espnet_larm.search.greedy_text import greedy
+from espnet_larm.search.texts import Bounds
+from espnet_larm.upstream import BatchScorerInterface
+
+
+class Frames(NamedTuple):
+    """A batch of encoder output.
+
+    Attributes:
+        indices: Of the utterances.
+        hs_pad: (B, T, E).
+        hlens: (B,).
+        most: Tokens of each utterance at most.
+    """
+
+    indices: list[int]
+    hs_pad: torch.Tensor
+    hlens: torch.Tensor
+    most: list[int]
+
+    def singly(self) -> list["Frames"]:
+        """An utterance a batch."""
+        return [
+            Frames([index], self.hs_pad[row : row + 1, : self.hlens[row]], self.hlens[row : row + 1], [self.most[row]])
+            for row, index in enumerate(self.indices)
+        ]
+
+
+class Way(Protocol):
+    """One way to decode."""
+
+    def __call__(self, frames: Frames, most: int | None = None) -> list[list[int]]:
+        """Token ids of each utterance; `most` instead of the batch's own bounds."""
+        ...
+
+
+class Calls:
+    """Counts calls of modules."""
+
+    def __init__(self, *modules: torch.nn.Module) -> None:
+        self.count = 0
+        for module in modules:
+            module.register_forward_hook(self._add)
+
+    def _add(self, *_: Any) -> None:
+        self.count += 1
+
+
+class Ours:
+    """Batched greedy search with our cache; no guard but the bound, which all ways have."""
+
+    def __init__(self, decoder: SpeechLlmDecoder, eos: int) -> None:
+        self.decoder = decoder
+        self.eos = eos
+
+    def __call__(self, frames: Frames, most: int | None = None) -> list[list[int]]:
+        """As `Way`."""
+        bounds = [Bounds(limit if most is None else most) for limit in frames.most]
+        found = greedy(self.decoder.start(frames.hs_pad, frames.hlens), bounds, self.eos, guards_loops=False)
+        return [text.token_ids for text in found.texts]
+
+
+class HuggingFace:
+    """`generate` with `inputs_embeds`, SDPA attention, its own cache; a batch is padded on the left.
+
+    Args:
+        decoder: Whose prompt and LM it takes, low-rank additions included.
+        eos: Ends a text.
+    """
+
+    def __init__(self, decoder: SpeechLlmDecoder, eos: int) -> None:
+        self.decoder = decoder
+        self.eos = eos
+        self.model = copy.deepcopy(decoder.backbone.model).eval()
+        self.model.set_attn_implementation("sdpa")
+
+    def __call__(self, frames: Frames, most: int | None = None) -> list[list[int]]:
+        """As `Way`."""
+        prompt = self.decoder.read_prompt(frames.hs_pad, frames.hlens)
+        embeddings, mask = _left_padded(prompt.embeddings, prompt.lens)
+        limits = frames.most if most is None else [most] * len(frames.most)
+        # One more, so that a text of the longest length can end.
+        output = self.model.generate(
+            inputs_embeds=embeddings,
+            attention_mask=mask,
+            max_new_tokens=max(limits) + 1 if most is None else most,
+            do_sample=False,
+            eos_token_id=self.eos,
+            pad_token_id=self.eos,
+        )
+        rows = (row[: row.index(self.eos)] if self.eos in row else row for row in output.tolist())
+        return [row[:limit] for row, limit in zip(rows, limits, strict=True)]
+
+
+def _left_padded(embeddings: torch.Tensor, lens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    num_positions = embeddings.size(1)
+    columns = torch.arange(num_positions, device=lens.device) - (num_positions - lens).unsqueeze(1)
+    mask = columns >= 0
+    columns = columns.clamp(min=0).unsqueeze(-1).expand_as(embeddings)
+    return embeddings.gather(1, columns) * mask.unsqueeze(-1), mask.long()
+
+
+class Espnet:
+    """ESPnet's BatchBeamSearch, an utterance at a time.
+
+    Args:
+        decoder: The scorer.
+        eos: Ends a text.
+        beam_size: Hypotheses.
+        is_cached: False scores whole prompts and texts at every step, as ESPnet's own decoder of HF models does.
+    """
+
+    def __init__(self, decoder: SpeechLlmDecoder, eos: int, beam_size: int, is_cached: bool) -> None:
+        vocab_size = decoder.backbone.vocab_size
+        self.search = BatchBeamSearch(
+            scorers={"decoder": decoder if is_cached else Uncached(decoder)},
+            weights={"decoder": 1.0},
+            beam_size=beam_size,
+            vocab_size=vocab_size,
+            sos=eos,
+            eos=eos,
+            token_list=[str(token) for token in range(vocab_size)],
+        ).to(next(decoder.parameters()).device)
+
+    def __call__(self, frames: Frames, most: int | None = None) -> list[list[int]]:
+        """As `Way`, of one utterance."""
+        # A negative ratio is a number of tokens.
+        ratio = -float(max(frames.most) if most is None else most)
+        best = self.search(frames.hs_pad[0, : frames.hlens[0]], maxlenratio=ratio)[0]
+        return [best.yseq.tolist()[1:-1]]
+
+
+class Uncached(BatchScorerInterface):
+    """A decoder without memory."""
+
+    def __init__(self, decoder: SpeechLlmDecoder) -> None:
+        self.decoder = decoder
+
+    def batch_score(self, ys: torch.Tensor, states: list[Any], xs: torch.Tensor) -> tuple[torch.Tensor, list[Any]]:
+        """Log-probabilities of the next tokens, from the first position on."""
+        hlens, ys_lens = (torch.full((len(ys),), part.size(1), device=ys.device) for part in (xs, ys))
+        logits, _ = self.decoder(xs, hlens, ys, ys_lens)
+        return logits[:, -1].log_softmax(-1), states
+
+
+class Peak:
+    """Memory that is taken at the most while a way runs, in MiB beyond what is held before."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.is_cuda = device.type == "cuda"
+        if self.is_cuda:
+            torch.cuda.reset_peak_memory_stats()
+            self.before = torch.cuda.memory_allocated() / 2**20
+            return
+        # Linux: the peak since now, after free pages have been given back. Elsewhere, of the process so far.
+        keep_memory_flat()
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        self.before = self._status("VmRSS")
+
+    def mib(self) -> float:
+        """Since it was made."""
+        peak = torch.cuda.max_memory_allocated() / 2**20 if self.is_cuda else self._status("VmHWM")
+        return max(0.0, peak - self.before)
+
+    @staticmethod
+    def _status(field: str) -> float:
+        try:
+            lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        except OSError:
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
+
+
+def top_two_margins(
+    decoder: SpeechLlmDecoder, frames: Frames, expected: Sequence[list[int]], found: Sequence[list[int]], eos: int
+) -> list[float]:
+    """Where two texts part: how much more probable the expected token is than the found one, in nats, by `decoder`."""
+    margins = []
+    for one, wanted, got in zip(frames.singly(), expected, found, strict=True):
+        if wanted == got:
+            continue
+        left, right = [*wanted, eos], [*got, eos]
+        place = next(index for index, pair in enumerate(zip(left, right, strict=False)) if pair[0] != pair[1])
+        ys_in = torch.tensor([[eos, *left[:place]]], device=frames.hs_pad.device)
+        logits, _ = decoder(one.hs_pad, one.hlens, ys_in, torch.tensor([place + 1], device=ys_in.device))
+        log_probs = logits[0, -1].log_softmax(-1)
+        margins.append(float(log_probs[left[place]] - log_probs[right[place]]))
+    return margins
