@@ -62,7 +62,9 @@ cleaner=none  # ESPnet's text cleaner
 g2p=none  # ESPnet's grapheme-to-phoneme converter
 # --- Training
 asr_config=  # YAML, found from the recipe's folder or from the repository's root
-asr_args=  # options for asr_train, such as "--max_epoch 10"
+first_asr_config=  # YAML of a first training, whose weights the one of asr_config begins with
+first_asr_model=latest.pth  # which of its weights
+asr_args=  # options for asr_train, both trainings if there are two, such as "--max_epoch 10"
 asr_tag=  # name of the experiment; by default from the config (with its folder if it is another recipe's) and asr_args
 asr_exp=  # folder of the experiment; <expdir>/asr_<asr_tag> by default
 asr_stats_dir=  # folder of the statistics; <expdir>/asr_stats_... by default
@@ -187,8 +189,18 @@ stage_stats() {
 }
 
 stage_train() {
-    local options=() part script=$asr_exp/run.sh status=0
+    local part
     for part in train valid; do need_file "$asr_stats_dir/$part/speech_shape" stats; done
+    if [ -n "$first_asr_config" ]; then
+        train_model "$first_asr_config" "$first_asr_exp" "$pretrained_model"
+        pretrained_model=$first_asr_exp/$first_asr_model
+        need_file "$pretrained_model" train
+    fi
+    train_model "$asr_config" "$asr_exp" "$pretrained_model"
+}
+
+train_model() { # CONFIG EXPERIMENT INITIAL_WEIGHTS
+    local asr_config=$1 asr_exp=$2 pretrained_model=$3 options=() script=$2/run.sh status=0
     log "$data_feats/{$train_set,$valid_set} -> $asr_exp (log: $asr_exp/train.log)"
     mkdir -p "$asr_exp"
     # Where a training can be resumed, these options may be refused: until it has saved, run.sh keeps the others.

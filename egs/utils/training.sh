@@ -59,14 +59,16 @@ run_and_pass_signals() { # LOG COMMAND...: sets `status`, and `is_stopped` if a 
 
 show_epochs() { # stdin: ESPnet's train.log; stderr: a line an epoch
     # In bash, because awk may read a pipe in blocks, and lines would come epochs late.
-    local line of='' left='' train valid
+    local line of='' left='' train valid accuracy
     while IFS= read -r line; do
         if [[ $line =~ ([0-9]+)/([0-9]+)epoch\ started\.?(\ Estimated\ time\ to\ finish:\ (.*))? ]]; then
             of=${BASH_REMATCH[2]} left=${BASH_REMATCH[4]%% and *}
         elif [[ $line =~ ([0-9]+)epoch\ results:\ \[train\](.*)\[valid\](.*) ]]; then
             train=${BASH_REMATCH[2]} valid=${BASH_REMATCH[3]%%\[att_plot\]*}
-            printf '  epoch %s/%s: loss %s, valid loss %s, valid cer_ctc %s; %s%s\n' "${BASH_REMATCH[1]}" "$of" \
-                "$(value_of loss "$train")" "$(value_of loss "$valid")" "$(value_of cer_ctc "$valid")" \
+            accuracy=$(value_of acc "$valid")
+            [ "$accuracy" = - ] && accuracy= || accuracy=", valid acc $accuracy"
+            printf '  epoch %s/%s: loss %s, valid loss %s, valid cer_ctc %s%s; %s%s\n' "${BASH_REMATCH[1]}" "$of" \
+                "$(value_of loss "$train")" "$(value_of loss "$valid")" "$(value_of cer_ctc "$valid")" "$accuracy" \
                 "$(value_of time "$train")" "${left:+, about $left left}" >&2
         fi
     done

@@ -122,6 +122,11 @@ class SpeechLlmModel(ESPnetASRModel):
                 f"model_conf: token 0 of the LM, {token_list[0]!r}, can stand in a transcript, and ESPnet's CTC takes "
                 "token 0 for its blank; give the CTC head tokens of its own with ctc_token_list."
             )
+        if self.ctc is not None:
+            # In validation, the CTC head's errors are counted in its own tokens.
+            self.error_calculator = ErrorCalculator(
+                self.ctc_token_list, "<space>", self.ctc_token_list[0], report_cer=True, report_wer=False
+            )
 
     def forward(
         self,
@@ -207,10 +212,24 @@ class SpeechLlmModel(ESPnetASRModel):
         self.ctc_token_list = tokens
         size = self.encoder.output_size() if self.postencoder is None else self.postencoder.output_size()
         if self.ctc is not None:
-            self.ctc = CTC(len(tokens), size, self.ctc.dropout_rate, self.ctc.ctc_type)
-            self.error_calculator = ErrorCalculator(tokens, "<space>", BLANK, report_cer=True, report_wer=False)
+            self.ctc = OwnTokensCtc(len(tokens), size, self.ctc.dropout_rate, self.ctc.ctc_type)
         if getattr(self.encoder, "interctc_use_conditioning", False):
             self.encoder.conditioning_layer = torch.nn.Linear(len(tokens), self.encoder.output_size())
+
+
+class OwnTokensCtc(CTC):
+    """A CTC head whose tokens are not the LM's."""
+
+    def log_softmax(self, hs_pad: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
+        """What ESPnet's searches begin with, which add scores of the same token from all scorers.
+
+        Raises:
+            ValueError: Always; the search of this package scores the spelling instead.
+        """
+        raise ValueError(
+            "the CTC head has tokens of its own (model_conf: ctc_token_list), which ESPnet's beam search would take "
+            "for the LM's: decode with ctc_weight 0 there, or with python -m espnet_larm -m espnet2.bin.asr_inference."
+        )
 
 
 def _read_tokens(path: Path) -> list[str]:

@@ -1,5 +1,6 @@
 """Stages 1 to 5 of asr.sh on a tiny corpus of noise."""
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -8,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
+import yaml
 
 from espnet_larm.data.kaldi_dir import Utterance, read_dir, write_dir
 
@@ -112,6 +115,9 @@ def test_a_text_that_the_tokens_cannot_spell_stops_stage_10(recipe: Recipe, tmp_
         (["--stage", "trian"], "--stage trian is no stage; nearest: train"),
         (["--token_type", "word"], "--token_type word is not known; allowed: char, bpe, hugging_face"),
         (["--token_type", "hugging_face"], "needs --hugging_face_model_name_or_path, a folder or hub id"),
+        (["--ctc_token_type", "char"], "--ctc_token_type char is for --token_type hugging_face; leave it out"),
+        (["--ctc_token_type", "word"], "--ctc_token_type word is not known; allowed: char, bpe"),
+        (["--first_asr_config", "conf/nowhere.yaml"], "--first_asr_config conf/nowhere.yaml: no such file in"),
         (["--use_lm", "true"], "language models come with the decoder that uses them"),
         (["--nj", "many"], "--nj many must be a whole number"),
         (["--fs", "16kHz"], "--fs 16kHz must be a whole number"),
@@ -239,3 +245,33 @@ def test_all_stages_end_in_results_and_a_pack_and_training_resumes(recipe: Recip
     )
     assert resumed.returncode == 0, resumed.stderr
     assert "epoch 2/2: loss" in resumed.stderr and "epoch 1/2" not in resumed.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.recipe
+def test_an_lm_is_trained_in_two_stages_with_the_second_beginning_where_the_first_ended(
+    recipe: Recipe, tmp_path: Path, save_lm: Callable[..., str]
+) -> None:
+    llm = save_lm(tmp_path / "lm", ["<unk>", "<s>", "</s>", "WORD", "A", "B"])
+    shutil.copytree(ROOT / "conf/tiny", tmp_path / "conf")
+    first = yaml.safe_load((ROOT / "conf/tiny/train_llm.yaml").read_text())
+    second = {**first, "decoder_conf": {**first["decoder_conf"], "adaptation": "lora", "lora_conf": {"r": 2}}}
+    (tmp_path / "conf/second.yaml").write_text(yaml.safe_dump(second))
+    options = ["--token_type", "hugging_face", "--hugging_face_model_name_or_path", llm, "--ctc_token_type", "char"]
+    options += ["--first_asr_config", "conf/train_llm.yaml", "--asr_config", "conf/second.yaml"]
+    options += ["--inference_asr_model", "latest.pth", "--asr_args", "--max_epoch 1"]
+    done = recipe(*options, "--stop_stage", "score")
+    assert done.returncode == 0, done.stderr
+    exps = sorted(path.parent for path in (tmp_path / "exp").glob("*/latest.pth"))
+    assert [path.name for path in exps] == [
+        f"asr_{name}_raw_hugging_face_lm_ctc_char_max_epoch1" for name in ("second", "train_llm")
+    ]
+    log = (exps[0] / "train.log").read_text()
+    assert f"--init_param {exps[1].relative_to(tmp_path)}/latest.pth" in log
+    weights = [torch.load(path / "latest.pth", weights_only=True) for path in exps]
+    assert set(weights[1]) < set(weights[0]) and all("lora_" in name for name in set(weights[0]) - set(weights[1]))
+    (texts,) = exps[0].glob("inference*/test/text")
+    assert len(texts.read_text().splitlines()) == 3 and (exps[0] / "RESULTS.md").is_file()
+    again = recipe(*options, "--stage", "train", "--stop_stage", "train")
+    assert again.returncode == 0, again.stderr
+    assert "epoch 1/1" not in again.stderr

@@ -70,6 +70,40 @@ def test_ctc_head_and_feedback_have_tokens_of_their_own(build_speech_llm, tmp_pa
     torch.testing.assert_close(stats["loss_ctc"], expected.view(1))
 
 
+def test_espnets_search_is_refused_where_the_ctc_head_has_other_tokens(build_speech_llm, tmp_path):
+    from espnet.nets.batch_beam_search import BatchBeamSearch
+    from espnet.nets.scorers.ctc import CTCPrefixScorer
+
+    def search(model):
+        scorers = {"decoder": model.decoder, "ctc": CTCPrefixScorer(ctc=model.ctc, eos=model.eos)}
+        beam = BatchBeamSearch(
+            scorers=scorers,
+            weights={"decoder": 0.5, "ctc": 0.5},
+            beam_size=2,
+            vocab_size=model.vocab_size,
+            sos=model.sos,
+            eos=model.eos,
+            token_list=model.token_list,
+        )
+        with torch.no_grad():
+            return beam(torch.randn(12, model.encoder.output_size()), maxlenratio=-3.0)
+
+    assert search(build_speech_llm().eval())
+    (tmp_path / "ctc.txt").write_text("<blank>\n<unk>\na\nb\n<space>\n<sos/eos>\n")
+    with pytest.raises(ValueError, match="tokens of its own .* which ESPnet's beam search would take for the LM's"):
+        search(build_speech_llm(model_conf={"ctc_token_list": str(tmp_path / "ctc.txt")}).eval())
+
+
+def test_validation_counts_errors_of_the_ctc_head_in_its_tokens(build_speech_llm, tmp_path):
+    _, stats, _ = build_speech_llm().eval()(**batch())
+    assert 0.0 < float(stats["cer_ctc"])
+    (tmp_path / "ctc.txt").write_text("<blank>\n<unk>\na\nb\n<space>\n<sos/eos>\n")
+    model = build_speech_llm(model_conf={"ctc_token_list": str(tmp_path / "ctc.txt")}).eval()
+    own = {"ctc_text": torch.tensor([[2, 3, 2], [3, 3, -1]]), "ctc_text_lengths": torch.tensor([3, 2])}
+    _, stats, _ = model(**batch(), **own)
+    assert 0.0 < float(stats["cer_ctc"])
+
+
 def test_only_what_learns_gets_a_gradient_and_is_in_the_optimiser(build_speech_llm, larm_task):
     model = build_speech_llm()
     (optimizer,) = larm_task.build_optimizers(model.args, model)

@@ -74,7 +74,8 @@ class Ours:
 
     def __call__(self, frames: Frames, most: int | None = None) -> list[list[int]]:
         """As `Way`."""
-        bounds = [Bounds(limit if most is None else most) for limit in frames.most]
+        # The call after the last token only tells whether the text ends there.
+        bounds = [Bounds(limit if most is None else most - 1) for limit in frames.most]
         found = greedy(self.decoder.start(frames.hs_pad, frames.hlens), bounds, self.eos, guards_loops=False)
         return [text.token_ids for text in found.texts]
 
