@@ -18,6 +18,7 @@ from espnet2.asr.espnet_model import ESPnetASRModel
 from espnet_larm.inference.batching import same_length
 from espnet_larm.inference.features import extract_features, min_num_samples, pad_features
 from espnet_larm.inference.llm_searching import LlmSearcher
+from espnet_larm.inference.options import check_ctc_weight
 from espnet_larm.inference.read_outs import has_loops, ignores_padding, measure_frame_times, read_out_numbers, read_outs
 from espnet_larm.inference.searching import Searcher
 from espnet_larm.inference.transcripts import GREEDY, Cost, Hypothesis, Search, Transcript, skipped_transcript
@@ -63,10 +64,45 @@ class BatchDecoder:
             logger.info("%s is not padding-invariant: batches of equal length.", type(model.encoder).__name__)
 
     def read_out_numbers(self, num_loops: int | None = None) -> list[int]:
-        """Loops (layers of an encoder without loops) that a transcript has hypotheses of."""
+        """Loops (layers of an encoder without loops) that a transcript has hypotheses of; all of them by CTC."""
         numbers = read_out_numbers(self.model.encoder, num_loops)
         # An LM reads one encoder output, the last: reading others would cost as much again.
         return numbers[-1:] if self.llm_searcher is not None else numbers
+
+    def set_ctc_weight(self, ctc_weight: float) -> None:
+        """Choose what decodes from here on: 1.0 is CTC alone, at all read-outs; 0.0, of a model with an LM, the LM.
+
+        Raises:
+            ValueError: The weight lies between, or the model has no such head.
+        """
+        has_llm = hasattr(self.model.decoder, "special_tokens")
+        check_ctc_weight(ctc_weight)
+        if ctc_weight == 1.0 and self.model.ctc is None:
+            raise ValueError(
+                "ctc_weight is 1.0, but the model has no CTC head (it was trained with model_conf: ctc_weight 0.0); "
+                "leave the option out."
+            )
+        if ctc_weight == 0.0 and not has_llm:
+            raise ValueError("ctc_weight is 0.0, but the model has no LM; set ctc_weight: 1.0 or leave it out.")
+        self.llm_searcher = LlmSearcher(self.model) if ctc_weight == 0.0 else None
+
+    def set_prompt(self, prefix: str = "", suffix: str | None = None, instruction: str | None = None) -> None:
+        """Give the LM another prompt than in training, all of it: what is left out has its default.
+
+        Args:
+            prefix: Text before the speech.
+            suffix: Text after it; by default the token that begins a text.
+            instruction: For chat models, instead of both: what is asked, put into the chat template.
+
+        Raises:
+            ValueError: The model is not decoded by an LM, or training would refuse the prompt, too.
+        """
+        if self.llm_searcher is None:
+            raise ValueError(
+                "prefix, suffix and instruction are read by an LM, but this model is decoded by CTC alone; leave them "
+                "out."
+            )
+        self.model.decoder.set_prompt(prefix, suffix, instruction)
 
     @torch.no_grad()
     def decode(
@@ -91,7 +127,10 @@ class BatchDecoder:
             ValueError: A waveform is not one-dimensional.
         """
         if with_words and self.llm_searcher is not None:
-            raise ValueError("times of words come from the CTC head, but the text from an LM; leave write_ctm out.")
+            raise ValueError(
+                "times of words come from the CTC head, but the text from an LM; leave write_ctm out, or set "
+                "ctc_weight: 1.0 to decode by CTC alone."
+            )
         numbers = self.read_out_numbers(num_loops)
         transcripts: list[Transcript | None] = [None] * len(waveforms)
         start = self._now()

@@ -89,9 +89,18 @@ class Tally:
             "failed": self.failed,
             "cut": self.cut,
             "broken_off": self.broken_off,
-            **({} if recognizer.llm_searcher is None else {"decoder_calls": recognizer.llm_searcher.num_calls}),
+            **_stats_of_llm(recognizer),
             "machine": describe_machine(recognizer.device),
         }
+
+
+def _stats_of_llm(recognizer: Recognizer) -> dict[str, Any]:
+    """Calls and prompt of the LM that decoded, nothing if none did."""
+    if recognizer.llm_searcher is None:
+        return {}
+    decoder = recognizer.model.decoder
+    texts = {name: decoder.tokenizer.decode(tokens) for name, tokens in decoder.prompt._asdict().items()}
+    return {"decoder_calls": recognizer.llm_searcher.num_calls, "prompt": texts}
 
 
 def unit_of(recognizer: Recognizer) -> str:
