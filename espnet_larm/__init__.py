@@ -16,7 +16,11 @@ __all__ = ["__version__", "load", "unpack"]
 
 
 def load(
-    source: str | Path, device: str = "cpu", dtype: str = "float32", asr_model_file: str | Path | None = None
+    source: str | Path,
+    device: str = "cpu",
+    dtype: str = "float32",
+    asr_model_file: str | Path | None = None,
+    llm: str | None = None,
 ) -> "Recognizer":
     """The recogniser of a pack (`model.zip`) or of an experiment's folder. 10 s of imports, the first time.
 
@@ -25,30 +29,32 @@ def load(
         device: `cpu`, `cuda` or `cuda:N`.
         dtype: `bfloat16`, `float16`, `float32` or `float64`.
         asr_model_file: Weights in the folder; its only `*.ave.pth` by default.
+        llm: Folder or hub id of the model's LM, where it is another than in training.
 
     Raises:
-        FileNotFoundError: There is no such pack, or the folder lacks a file.
+        FileNotFoundError: There is no such pack, the folder lacks a file, or the LM is not there.
         ValueError: The pack is damaged or refused, or its weights are not those of its configuration.
     """
     from espnet_larm.inference import packs
 
-    return packs.load(source, device, dtype, asr_model_file)
+    return packs.load(source, device, dtype, asr_model_file, llm)
 
 
-def unpack(pack: str | Path, folder: str | Path) -> dict[str, str]:
+def unpack(pack: str | Path, folder: str | Path, llm: str | None = None) -> dict[str, str]:
     """Unpack a checked pack for ESPnet: `Speech2Text(**espnet_larm.unpack("model.zip", "model"), ctc_weight=1.0)`.
 
     Args:
         pack: The file.
         folder: Made if it is not there; files of the same names are replaced.
+        llm: Folder or hub id of the model's LM, where it is another than in training.
 
     Returns:
         `asr_train_config` and `asr_model_file`.
 
     Raises:
-        FileNotFoundError: There is no such pack.
+        FileNotFoundError: There is no such pack, or its LM is not there.
         ValueError: It is damaged or refused.
     """
     from espnet_larm.inference import packs
 
-    return packs.unpack(pack, folder)
+    return packs.unpack(pack, folder, llm)

@@ -1,10 +1,11 @@
-"""Stage 12: decoding by CTC in batches, greedily or with a prefix beam, every checkpoint loop read out in one pass.
+"""Stage 12: decoding in batches: by CTC, every checkpoint loop read out in one pass, or by the model's LM.
 
     python -m espnet_larm -m espnet2.bin.asr_inference --data_path_and_name_and_type dump/raw/test/wav.scp,speech,sound
         --asr_train_config exp/asr_x/config.yaml --asr_model_file exp/asr_x/valid.loss.ave.pth --output_dir out
 
-Takes ESPnet's arguments; `--batch_seconds`, `--num_loops`, `--write_ctm` and those of long audio are ours.
-`--beam_size` 1, the default here, is greedy. Writes `1best_recog/` (up to `--nbest`), `loop<k>/` and `stats.json`.
+Takes ESPnet's arguments, and those that `--help` lists under espnet_larm. `--beam_size` 1, the default here, is greedy.
+A model with an LM is decoded by the LM, or with `--ctc_weight 1.0` by its CTC head alone, at all loops.
+Writes `1best_recog/` (up to `--nbest`), `loop<k>/` and `stats.json`.
 Audio longer than `--long_seconds` is read in blocks, cut at silences, recognised in pieces and joined: memory does not
 grow with it. Exit status 1 after a wrong option (nothing decoded) or if audio could not be read (the rest decoded).
 """
@@ -22,6 +23,10 @@ from espnet_larm.inference.options import check_decoder, check_search, forget_de
 logger = logging.getLogger(__name__)
 
 NUM_NAMED = 10
+# Options of the LM's prompt, named as in decoder_conf.
+PROMPT = ("prefix", "suffix", "instruction")
+# What the LM's texts are held to, named as in inference.llm_searching.Guards.
+GUARDS = ("max_tokens_per_second", "least_ctc_share", "stops_loops")
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -37,6 +42,13 @@ def get_parser() -> argparse.ArgumentParser:
     group.add_argument("--batch_seconds", type=float, default=60.0, help="padded audio in a batch, in seconds")
     group.add_argument("--num_loops", type=int, help="the last loop; as trained by default")
     group.add_argument("--write_ctm", type=str2bool, default=False, help="times of words into ctm, beside text")
+    group.add_argument("--llm", help="folder or hub id of the model's LM, where it is another than in training")
+    group.add_argument("--prefix", help="text before the speech; any of these three replaces the prompt of training")
+    group.add_argument("--suffix", help="text after the speech; by default the token that begins a text")
+    group.add_argument("--instruction", help="what a chat model is asked, instead of prefix and suffix")
+    group.add_argument("--max_tokens_per_second", type=float, help="of speech in an LM's text, and 8 always (24)")
+    group.add_argument("--least_ctc_share", type=float, help="of CTC's tokens, before an LM may end its text (0.5)")
+    group.add_argument("--stops_loops", type=str2bool, help="cut an LM's loops back to their first copy (true)")
     group.add_argument("--long_seconds", type=float, default=40.0, help="longer audio is cut at silences, and joined")
     group.add_argument("--longest_piece", type=float, default=30.0, help="of cut audio, in seconds")
     group.add_argument("--shortest_piece", type=float, default=1.0, help="of cut audio, in seconds")
@@ -89,10 +101,11 @@ def load(args: argparse.Namespace) -> Any:
         ValueError: The options do not fit the model.
     """
     from espnet_larm.inference.audio import AudioTable
-    from espnet_larm.inference.loading import read_config
     from espnet_larm.inference.recognizer import Recognizer
-    from espnet_larm.tasks.asr import LarmASRTask
 
+    prompt, guards = (
+        {name: getattr(args, name) for name in names if getattr(args, name) is not None} for names in (PROMPT, GUARDS)
+    )
     for name in ("asr_train_config", "asr_model_file"):
         if getattr(args, name) is None:
             raise ValueError(f"--{name} is missing; it is a file of the experiment.")
@@ -104,16 +117,17 @@ def load(args: argparse.Namespace) -> Any:
         args.dtype,
         args.token_type,
         args.bpemodel,
+        args.llm,
     )
     recognizer.check_loops(args.num_loops)
-    if recognizer.llm_searcher is not None and args.ctc_weight is not None:
-        raise ValueError(
-            f"ctc_weight is {args.ctc_weight}, but a model with an LM is decoded by the LM alone here: leave it out "
-            "(of the recipe too: --inference_config '')."
-        )
     check_decoder(recognizer.model.decoder is not None and recognizer.llm_searcher is None, args.ctc_weight)
-    preprocess = LarmASRTask.build_preprocess_fn(read_config(Path(args.asr_train_config)), False)
-    return recognizer, AudioTable(wav_scp, audio_type, recognizer.sample_rate_hz, preprocess)
+    if args.ctc_weight is not None:
+        recognizer.set_ctc_weight(args.ctc_weight)
+    if guards:
+        recognizer.set_guards(**guards)
+    if prompt:
+        recognizer.set_prompt(**prompt)
+    return recognizer, AudioTable(wav_scp, audio_type, recognizer.sample_rate_hz, recognizer.preprocess)
 
 
 def speech_of(triples: list[tuple[str, str, str]]) -> tuple[Path, str]:

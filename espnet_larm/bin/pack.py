@@ -6,6 +6,7 @@
 
 Takes ESPnet's arguments of its task `asr`. ESPnet can unpack and use the file, and so can `espnet_larm.load`. The pack
 is loaded before it gets its name. The same input gives the same bytes. Other tasks: `--upstream` before `-m`.
+Of an LM as decoder, the pack holds the tokenizer and what training changed; it names the rest, with its SHA-256.
 """
 
 import argparse
@@ -13,13 +14,16 @@ import importlib.metadata
 import platform
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from espnet_larm.bin._program import run_program
 from espnet_larm.packs.archive import digest, write_archive
 from espnet_larm.packs.card import UNKNOWN, About, format_card
+from espnet_larm.packs.llm import check_llm, has_llm, make_llm_portable, name_llm, name_tokenizer, places_near
 from espnet_larm.packs.manifest import META, Manifest, plugins_of
 from espnet_larm.packs.options import Config, check_self_contained, dump_yaml, make_portable
 from espnet_larm.scoring.experiment import SetResult, find_results
@@ -43,6 +47,11 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--option", type=Path, action="append", default=[], help="a further file to put in; repeatable")
     parser.add_argument("--lm_train_config", help="not supported: packs of recognisers hold no language model")
     parser.add_argument("--lm_file", help="not supported, likewise")
+    parser.add_argument(
+        "--llm",
+        help="folder or hub id of the model's LM, where it is another than in training; the pack names it so. Its "
+        "unchanged weights are not in the pack",
+    )
     parser.add_argument("--name", help="of the model; the experiment's by default")
     parser.add_argument("--language", default="", help="code for the model card, en for example")
     parser.add_argument("--license", default=UNKNOWN, help="for the model card: what weights and training data allow")
@@ -53,22 +62,33 @@ def main(cmd: list[str] | None = None) -> int:
     """Pack, and say what is in it."""
     args = get_parser().parse_args(cmd)
     config_file, model_file, outpath = check(args)
+    from espnet_larm.inference.loading import read_weights
+
     exp_dir = config_file.parent
     config = yaml.safe_load(config_file.read_text(encoding="utf-8"))
     check_self_contained(config)
+    check_llm(config)
+    name_llm(config, args.llm, places_near(config_file))
+    name_tokenizer(config, places_near(config_file))
     portable, files = make_portable(config, exp_dir)
     if files.setdefault(model_file.name, model_file) != model_file:
         raise ValueError(f"{files[model_file.name]} and {model_file} have one name; rename one of them.")
     files |= extra_files(exp_dir, args.option, files)
+    weights = read_weights(model_file)
+    tokenizer: dict[str, bytes] = {}
+    llm = None
+    if has_llm(config):
+        portable, tokenizer, llm = make_llm_portable(portable, fingerprint_in(weights))
     name = args.name or exp_dir.resolve().name
-    manifest = Manifest(CONFIG, model_file.name, name, plugins_of(config), {}, versions())
+    manifest = Manifest(CONFIG, model_file.name, name, plugins_of(config), {}, versions(), llm)
     about = About("" if args.language == NO_LANGUAGE else args.language, args.license)
-    card = format_card(manifest, config, datasets_of(config), count_weights(model_file), results_of(exp_dir), about)
-    members: Members = {CONFIG: dump_yaml(portable), CARD: card.encode(), **dict(sorted(files.items()))}
-    if taken := {CONFIG, CARD, META} & files.keys():
+    card = format_card(manifest, config, datasets_of(config), count(weights), results_of(exp_dir), about)
+    members: Members = {CONFIG: dump_yaml(portable), CARD: card.encode(), **dict(sorted(files.items())), **tokenizer}
+    if taken := {CONFIG, CARD, META, *tokenizer} & files.keys():
         raise ValueError(f"{files[min(taken)]} has a name that packs need for themselves; leave it out or rename it.")
     manifest = manifest._replace(digests={name: digest(content) for name, content in members.items()})
-    publish(outpath, {META: dump_yaml(manifest.as_mapping()), **members})
+    place = (config["decoder_conf"] or {}).get("llm") if llm is not None and llm.is_needed_folder else None
+    publish(outpath, {META: dump_yaml(manifest.as_mapping()), **members}, place)
     print(f"{outpath}: {outpath.stat().st_size / 2**20:.1f} MiB, {', '.join([META, *members])}")
     return 0
 
@@ -132,11 +152,19 @@ def datasets_of(config: Config) -> list[str]:
     return list(dict.fromkeys(path.parent.name for path in paths))
 
 
-def count_weights(model_file: Path) -> int:
-    """Numbers in all tensors of a file."""
-    from espnet_larm.inference.loading import read_weights
+def count(weights: Mapping[str, Any]) -> int:
+    """Numbers in all tensors, without the fingerprint, which is no weight."""
+    from espnet_larm.llm.fingerprint import FINGERPRINT
 
-    return sum(tensor.numel() for tensor in read_weights(model_file).values())
+    return sum(tensor.numel() for name, tensor in weights.items() if not name.endswith(FINGERPRINT))
+
+
+def fingerprint_in(weights: Mapping[str, Any]) -> str | None:
+    """SHA-256 of the LM that was left out of the weights, or that they began with."""
+    from espnet_larm.llm.fingerprint import FINGERPRINT, hexadecimal
+
+    found = [tensor for name, tensor in weights.items() if name.endswith(FINGERPRINT)]
+    return hexadecimal(found[0]) if found else None
 
 
 def results_of(exp_dir: Path) -> list[SetResult]:
@@ -147,8 +175,13 @@ def results_of(exp_dir: Path) -> list[SetResult]:
         return []
 
 
-def publish(outpath: Path, members: Members) -> None:
+def publish(outpath: Path, members: Members, llm: str | None = None) -> None:
     """Write the pack, load it, and only then give it its name.
+
+    Args:
+        outpath: Its name.
+        members: What is in it.
+        llm: Folder of the LM that it needs, if it needs one.
 
     Raises:
         ValueError: It cannot be loaded: the weights are not those of the configuration.
@@ -159,7 +192,7 @@ def publish(outpath: Path, members: Members) -> None:
     with tempfile.TemporaryDirectory(dir=outpath.parent, prefix=".pack-") as folder:
         written = Path(folder) / outpath.name
         write_archive(written, members)
-        load(written)
+        load(written, llm=llm)
         written.replace(outpath)
 
 

@@ -78,13 +78,13 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
             self.backbone = Backbone.from_config(llm_config or {}, dtype, activation_checkpointing)
         if self.backbone.vocab_size != vocab_size:
             raise ValueError(
-                f"the token list has {vocab_size} tokens, but the LM's head has {self.backbone.vocab_size} rows; make "
-                "the list from the LM's tokenizer, a token a row."
+                f"the token list has {vocab_size} tokens, but the LM's head has {self.backbone.vocab_size} rows; name "
+                "the LM that the list was made from, or make it from this LM's tokenizer, a token a row."
             )
         adapt(self.backbone, adaptation, lora_conf, is_named=llm is not None)
         self.tokenizer = load_tokenizer(named_tokenizer, revision if tokenizer is None else None)
         self.special_tokens = special_tokens(self.tokenizer)
-        self.prompt = make_prompt(self.tokenizer, prefix, suffix, instruction)
+        self.set_prompt(prefix, suffix, instruction)
         self.projector = Projector(projector, encoder_output_size, self.backbone.hidden_size, projector_frames)
 
     def forward(
@@ -113,6 +113,10 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
         columns = starts + torch.arange(ys_in_pad.size(1), device=starts.device)
         columns = columns.clamp(max=hidden.size(1) - 1).unsqueeze(-1).expand(-1, -1, hidden.size(2))
         return self.backbone.logits(hidden.gather(1, columns)), ys_in_lens
+
+    def set_prompt(self, prefix: str = "", suffix: str | None = None, instruction: str | None = None) -> None:
+        """Choose what stands around the speech from here on; arguments and errors as those of the class."""
+        self.prompt = make_prompt(self.tokenizer, prefix, suffix, instruction)
 
     def start(self, hs_pad: torch.Tensor, hlens: torch.Tensor) -> "SpeechTexts":
         """Read the prompts of a batch; its texts can then be gone on with.

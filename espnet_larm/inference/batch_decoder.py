@@ -9,6 +9,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,12 +18,14 @@ from espnet2.asr.espnet_model import ESPnetASRModel
 
 from espnet_larm.inference.batching import same_length
 from espnet_larm.inference.features import extract_features, min_num_samples, pad_features
-from espnet_larm.inference.llm_searching import LlmSearcher
+from espnet_larm.inference.llm_searching import Guards, LlmSearcher
 from espnet_larm.inference.machine import is_out_of_memory
+from espnet_larm.inference.options import check_ctc_weight
 from espnet_larm.inference.read_outs import has_loops, ignores_padding, measure_frame_times, read_out_numbers, read_outs
 from espnet_larm.inference.searching import Searcher
 from espnet_larm.inference.transcripts import GREEDY, Cost, Hypothesis, Search, Transcript, skipped_transcript
 from espnet_larm.inference.words import FrameTimes
+from espnet_larm.search.ctc_adviser import Spell
 from espnet_larm.upstream import TooShortUttError
 
 logger = logging.getLogger(__name__)
@@ -35,8 +38,10 @@ class BatchDecoder:
         model: In eval mode.
         tokens_to_text: Joins tokens to a text.
         sample_rate_hz: Of the audio that it was trained on.
+        spell: From the LM's tokens to those of a CTC head that has its own, to hear both at once.
 
     Attributes:
+        llm_searcher: The LM's, None where CTC alone decodes.
         num_halved: Batches so far that did not fit into memory and were decoded in halves.
 
     Raises:
@@ -48,6 +53,7 @@ class BatchDecoder:
         model: ESPnetASRModel,
         tokens_to_text: Callable[[list[str]], str],
         sample_rate_hz: int,
+        spell: Spell | None = None,
     ) -> None:
         has_llm = hasattr(model.decoder, "special_tokens")
         if model.ctc is None and not has_llm:
@@ -59,7 +65,9 @@ class BatchDecoder:
         self.tokens_to_text = tokens_to_text
         self.sample_rate_hz = sample_rate_hz
         self._searcher = Searcher(model, tokens_to_text)
-        self.llm_searcher = LlmSearcher(model, self._searcher if model.ctc is not None else None) if has_llm else None
+        ctc = None if model.ctc is None else self._searcher
+        self._llm = LlmSearcher(model, ctc, spell) if has_llm else None
+        self.llm_searcher = self._llm
         self.num_halved = 0
         self.has_loops = has_loops(model.encoder)
         parameter = next((model.decoder.projector if has_llm else model.ctc).parameters())
@@ -68,10 +76,63 @@ class BatchDecoder:
             logger.info("%s is not padding-invariant: batches of equal length.", type(model.encoder).__name__)
 
     def read_out_numbers(self, num_loops: int | None = None) -> list[int]:
-        """Loops (layers of an encoder without loops) that a transcript has hypotheses of."""
+        """Loops (layers of an encoder without loops) that a transcript has hypotheses of; all of them by CTC."""
         numbers = read_out_numbers(self.model.encoder, num_loops)
         # An LM reads one encoder output, the last: reading others would cost as much again.
         return numbers[-1:] if self.llm_searcher is not None else numbers
+
+    def set_ctc_weight(self, ctc_weight: float) -> None:
+        """Choose what decodes: 1.0 is CTC alone, at all read-outs; below, the LM, which hears CTC above 0.0.
+
+        Raises:
+            ValueError: The weight is out of its range, or the model has no such head.
+        """
+        check_ctc_weight(ctc_weight)
+        if ctc_weight > 0.0 and self.model.ctc is None:
+            raise ValueError(
+                f"ctc_weight is {ctc_weight}, but the model has no CTC head (it was trained with model_conf: "
+                "ctc_weight 0.0); leave the option out."
+            )
+        if ctc_weight < 1.0 and self._llm is None:
+            raise ValueError(
+                f"ctc_weight is {ctc_weight}, but the model has no LM; set ctc_weight: 1.0 or leave it out."
+            )
+        if self._llm is not None and ctc_weight < 1.0:
+            self._llm.set_ctc_weight(ctc_weight)
+        self.llm_searcher = self._llm if ctc_weight < 1.0 else None
+
+    def set_prompt(self, prefix: str = "", suffix: str | None = None, instruction: str | None = None) -> None:
+        """Give the LM another prompt than in training, all of it: what is left out has its default.
+
+        Args:
+            prefix: Text before the speech.
+            suffix: Text after it; by default the token that begins a text.
+            instruction: For chat models, instead of both: what is asked, put into the chat template.
+
+        Raises:
+            ValueError: The model is not decoded by an LM, or training would refuse the prompt, too.
+        """
+        if self.llm_searcher is None:
+            raise ValueError(
+                "prefix, suffix and instruction are read by an LM, but this model is decoded by CTC alone; leave them "
+                "out."
+            )
+        self.model.decoder.set_prompt(prefix, suffix, instruction)
+
+    def set_guards(self, **guards: Any) -> None:
+        """Hold the LM's texts to something else; what is left out is as `llm_searching.Guards` has it.
+
+        Raises:
+            ValueError: The model is not decoded by an LM, or a guard is out of its range.
+        """
+        if self.llm_searcher is None:
+            raise ValueError(f"{', '.join(guards)}: guards of an LM, but this model is decoded by CTC alone.")
+        made = Guards(**guards)
+        if made.max_tokens_per_second <= 0:
+            raise ValueError(f"max_tokens_per_second is {made.max_tokens_per_second}; allowed: above 0.")
+        if not 0.0 <= made.least_ctc_share <= 1.0:
+            raise ValueError(f"least_ctc_share is {made.least_ctc_share}; allowed: 0 (off) to 1.")
+        self.llm_searcher.guards = made
 
     @torch.no_grad()
     def decode(
@@ -96,7 +157,10 @@ class BatchDecoder:
             ValueError: A waveform is not one-dimensional.
         """
         if with_words and self.llm_searcher is not None:
-            raise ValueError("times of words come from the CTC head, but the text from an LM; leave write_ctm out.")
+            raise ValueError(
+                "times of words come from the CTC head, but the text from an LM; leave write_ctm out, or set "
+                "ctc_weight: 1.0 to decode by CTC alone."
+            )
         numbers = self.read_out_numbers(num_loops)
         transcripts: list[Transcript | None] = [None] * len(waveforms)
         start = self._now()

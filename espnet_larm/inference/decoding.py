@@ -90,15 +90,21 @@ class Tally:
             "failed": self.failed,
             "cut": self.cut,
             "num_halved_batches": recognizer.num_halved,
-            **self._stats_of_lm(recognizer),
+            **self._stats_of_llm(recognizer),
             "machine": describe_machine(recognizer.device),
         }
 
-    def _stats_of_lm(self, recognizer: Recognizer) -> dict[str, Any]:
+    def _stats_of_llm(self, recognizer: Recognizer) -> dict[str, Any]:
+        """Calls, prompt and guards of the LM that decoded, nothing if none did."""
         if recognizer.llm_searcher is None:
             return {}
-        guarded = {guard: self.guarded.get(guard, []) for guard in GUARDS}
-        return {"decoder_calls": recognizer.llm_searcher.num_calls, "guarded": guarded}
+        decoder = recognizer.model.decoder
+        return {
+            "decoder_calls": recognizer.llm_searcher.num_calls,
+            "ctc_weight": recognizer.llm_searcher.ctc_weight,
+            "prompt": {name: decoder.tokenizer.decode(tokens) for name, tokens in decoder.prompt._asdict().items()},
+            "guarded": {guard: self.guarded.get(guard, []) for guard in GUARDS},
+        }
 
 
 def unit_of(recognizer: Recognizer) -> str:

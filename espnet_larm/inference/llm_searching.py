@@ -15,6 +15,8 @@ from espnet2.asr.espnet_model import ESPnetASRModel
 from espnet_larm.inference.searching import Searcher
 from espnet_larm.inference.transcripts import GREEDY, Hypothesis, Search
 from espnet_larm.inference.words import FrameTimes
+from espnet_larm.search.ctc_adviser import CtcAdviser, Spell, same_tokens
+from espnet_larm.search.ctc_prefix import CtcPrefixScorer
 from espnet_larm.search.greedy_text import greedy
 from espnet_larm.search.texts import Bounds, Ending, Text
 
@@ -45,17 +47,34 @@ class LlmSearcher:
     Args:
         model: In eval mode, with a `speech_llm` decoder.
         ctc: The model's CTC head, or None.
+        spell: From the LM's tokens to those of a CTC head that has its own.
 
     Attributes:
         guards: What texts are held to.
+        ctc_weight: Of CTC's opinion on each token; 0 asks the LM alone.
         num_calls: Of the LM so far, prefills included.
     """
 
-    def __init__(self, model: ESPnetASRModel, ctc: Searcher | None = None) -> None:
+    def __init__(self, model: ESPnetASRModel, ctc: Searcher | None = None, spell: Spell | None = None) -> None:
         self.model = model
         self.ctc = ctc
+        self.spell = spell if getattr(model, "has_own_ctc_tokens", False) else same_tokens
         self.guards = Guards()
+        self.ctc_weight = 0.0
         self.num_calls = 0
+
+    def set_ctc_weight(self, ctc_weight: float) -> None:
+        """Let CTC be heard, 0 (not) to below 1.
+
+        Raises:
+            ValueError: How the LM's tokens are spelled in those of the CTC head is not known.
+        """
+        if ctc_weight > 0 and self.spell is None:
+            raise ValueError(
+                f"ctc_weight is {ctc_weight}, but the CTC head has tokens of its own, and no preprocessor: speech_llm "
+                "says how a text is spelled in them; set ctc_weight: 0.0."
+            )
+        self.ctc_weight = ctc_weight
 
     def find(
         self, hs_pad: torch.Tensor, hlens: torch.Tensor, search: Search, frame_times: FrameTimes
@@ -84,9 +103,15 @@ class LlmSearcher:
             Bounds(most, 0 if ctc_len is None else int(self.guards.least_ctc_share * ctc_len))
             for most, ctc_len in zip(torch.minimum(limits, room).tolist(), ctc_lens, strict=True)
         ]
-        found = greedy(begun, bounds, self.model.eos, self.guards.stops_loops)
+        found = greedy(begun, bounds, self.model.eos, self.guards.stops_loops, self._adviser(hs_pad, hlens))
         self.num_calls += found.num_calls
         return [[self._hypothesis(*row)] for row in zip(found.texts, ctc_lens, strict=True)]
+
+    def _adviser(self, hs_pad: torch.Tensor, hlens: torch.Tensor) -> CtcAdviser | None:
+        if self.ctc_weight == 0.0 or self.ctc is None or self.spell is None:
+            return None
+        scorer = CtcPrefixScorer(self.ctc.log_probs(hs_pad), hlens, self.model.blank_id)
+        return CtcAdviser(scorer, self.spell, self.model.eos, self.ctc_weight)
 
     def _ctc_lens(self, hs_pad: torch.Tensor, hlens: torch.Tensor) -> list[int | None]:
         """How many of the LM's tokens the CTC head's text has, by utterance; None without a CTC head."""

@@ -15,6 +15,8 @@ import yaml
 from espnet2.asr.espnet_model import ESPnetASRModel
 
 from espnet_larm.inference.features import feature_dtype
+from espnet_larm.llm.fingerprint import FINGERPRINT, difference
+from espnet_larm.packs.llm import name_llm, name_tokenizer, places_near
 from espnet_larm.packs.options import file_options, locate, set_option
 from espnet_larm.tasks.asr import LarmASRTask
 from espnet_larm.wording import name_some
@@ -27,7 +29,9 @@ class LoadedModel(NamedTuple):
     args: argparse.Namespace
 
 
-def load_model(config_file: Path, model_file: Path, device: str, dtype: torch.dtype) -> LoadedModel:
+def load_model(
+    config_file: Path, model_file: Path, device: str, dtype: torch.dtype, llm: str | None = None
+) -> LoadedModel:
     """Build and load.
 
     Args:
@@ -35,12 +39,13 @@ def load_model(config_file: Path, model_file: Path, device: str, dtype: torch.dt
         model_file: Weights by name, as ESPnet saves them.
         device: `cpu`, `cuda`, `cuda:N`.
         dtype: Of weights and activations; the front end's is float32 at least.
+        llm: Folder or hub id of the model's LM, where it is another than in training.
 
     Raises:
-        FileNotFoundError: One of the files is missing.
+        FileNotFoundError: One of the files, or the LM, is missing.
         ValueError: The config is wrong, or the weights are unreadable or not those of the model.
     """
-    args = read_config(config_file)
+    args = read_config(config_file, llm)
     model = LarmASRTask.build_model(args)
     load_weights(model, model_file)
     for name, child in model.named_children():
@@ -48,12 +53,16 @@ def load_model(config_file: Path, model_file: Path, device: str, dtype: torch.dt
     return LoadedModel(model.to(device).eval(), args)
 
 
-def read_config(config_file: Path) -> argparse.Namespace:
+def read_config(config_file: Path, llm: str | None = None) -> argparse.Namespace:
     """The options of a training run. Files that it names by relative paths are found from any working folder.
+
+    Args:
+        config_file: The experiment's `config.yaml`.
+        llm: Folder or hub id of the model's LM, where it is another than in training.
 
     Raises:
         FileNotFoundError: The file, or one that it names, is missing.
-        ValueError: It holds no options.
+        ValueError: It holds no options, or the model needs no LM.
     """
     if not config_file.is_file():
         raise FileNotFoundError(f"{config_file} is missing; --asr_train_config is the experiment's config.yaml.")
@@ -62,6 +71,8 @@ def read_config(config_file: Path) -> argparse.Namespace:
         raise ValueError(f"{config_file} holds no token_list; --asr_train_config is the experiment's config.yaml.")
     for option, value in list(file_options(config)):
         set_option(config, option, str(locate(value, config_file.parent)))
+    name_llm(config, llm, places_near(config_file))
+    name_tokenizer(config, places_near(config_file))
     return argparse.Namespace(**config)
 
 
@@ -70,9 +81,11 @@ def load_weights(model: torch.nn.Module, model_file: Path) -> None:
 
     Raises:
         FileNotFoundError: The file is missing.
-        ValueError: It is unreadable, or names or shapes differ; the message counts and names them.
+        ValueError: It is unreadable, or names or shapes differ; the message counts and names them. Or the model's LM
+            is not the one that it was trained with.
     """
     weights = read_weights(model_file)
+    _check_fingerprint(model, model_file, weights)
     if differences := _differences(model.state_dict(), weights):
         raise ValueError(
             f"{model_file} is not a checkpoint of this configuration: {'; '.join(differences)}. "
@@ -101,6 +114,23 @@ def read_weights(model_file: Path) -> dict[str, torch.Tensor]:
             f"{model_file} holds no tensors by name; --asr_model_file is valid.loss.ave.pth or N epoch.pth."
         )
     return weights
+
+
+def _check_fingerprint(model: torch.nn.Module, model_file: Path, weights: dict[str, torch.Tensor]) -> None:
+    """Refuse another LM before shapes and names are compared, which would not say why they differ."""
+    buffers = dict(model.named_buffers())
+    for name in [name for name in weights if name.rpartition(".")[2] == FINGERPRINT]:
+        if name not in buffers:
+            # A model that holds all weights of its LM: where they came from is told, and no part of it.
+            del weights[name]
+        elif not _holds_llm(weights, name) and (reason := difference(buffers[name], weights[name])):
+            raise ValueError(f"{model_file}: {reason}")
+
+
+def _holds_llm(weights: Mapping[str, torch.Tensor], fingerprint: str) -> bool:
+    """Whether the weights of the LM itself are there, which training has changed."""
+    start = f"{fingerprint.removesuffix(FINGERPRINT)}model."
+    return any(name.startswith(start) and "lora_" not in name for name in weights)
 
 
 def _differences(wanted: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Options of ESPnet's decoding program that a CTC search cannot honour: each is refused with a sentence.
+"""Options of ESPnet's decoding program that our searches cannot honour: each is refused with a sentence.
 
 ESPnet's defaults (beam_size 20, ctc_weight 0.5) are no wish of the user's: a default that was left alone is ignored,
 and the search is greedy.
@@ -9,7 +9,6 @@ import argparse
 UPSTREAM = "python -m espnet_larm --upstream -m espnet2.bin.asr_inference"
 # Name -> the only value allowed.
 CTC_VALUES = {
-    "ctc_weight": 1.0,
     "penalty": 0.0,
     "lm_train_config": None,
     "lm_file": None,
@@ -30,8 +29,8 @@ CTC_VALUES = {
 
 
 def forget_defaults(parser: argparse.ArgumentParser) -> None:
-    """Make the options of CTC_VALUES None unless the user sets them, in YAML or on the command line; greedy search."""
-    parser.set_defaults(**dict.fromkeys(CTC_VALUES), beam_size=1)
+    """Make ctc_weight and the options of CTC_VALUES None unless the user sets them; greedy search."""
+    parser.set_defaults(**dict.fromkeys(CTC_VALUES), ctc_weight=None, beam_size=1)
 
 
 def check_search(args: argparse.Namespace) -> None:
@@ -40,11 +39,15 @@ def check_search(args: argparse.Namespace) -> None:
     Raises:
         ValueError: With the option, what is allowed, and the program that does it.
     """
+    if args.ctc_weight is not None:
+        check_ctc_weight(args.ctc_weight)
     for name, allowed in CTC_VALUES.items():
         value = getattr(args, name)
         if value is not None and value != allowed:
             instead = "leave it out" if allowed in (None, False) else f"set {name}: {allowed} or leave it out"
-            raise ValueError(f"{name} is {value}, but decoding here is by CTC alone: {instead}, or use {UPSTREAM}.")
+            raise ValueError(
+                f"{name} is {value}, but decoding here is by CTC or an LM alone: {instead}, or use {UPSTREAM}."
+            )
     if args.beam_size < 1:
         raise ValueError(f"beam_size is {args.beam_size}; allowed: 1 (greedy) or more (prefix beam).")
     if not 1 <= args.nbest <= args.beam_size:
@@ -55,6 +58,18 @@ def check_search(args: argparse.Namespace) -> None:
         raise ValueError(f"batch_seconds is {args.batch_seconds}; allowed: above 0, seconds of padded audio.")
     if args.batch_size < 1:
         raise ValueError(f"batch_size is {args.batch_size}; allowed: 1 or more (1 bounds batches by seconds alone).")
+
+
+def check_ctc_weight(ctc_weight: float) -> None:
+    """Refuse what is no weight.
+
+    Raises:
+        ValueError: It is not 0 to 1.
+    """
+    if not 0.0 <= ctc_weight <= 1.0:
+        raise ValueError(
+            f"ctc_weight is {ctc_weight}; allowed: 1.0 (CTC alone), and with an LM 0.0 (the LM alone) to below 1.0."
+        )
 
 
 def check_decoder(has_attention_decoder: bool, ctc_weight: float | None) -> None:

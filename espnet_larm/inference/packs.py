@@ -14,6 +14,7 @@ from espnet_larm.inference.loading import read_weights
 from espnet_larm.inference.recognizer import Recognizer
 from espnet_larm.packs import manifest as manifests
 from espnet_larm.packs.archive import digest, extract, open_archive
+from espnet_larm.packs.llm import TOKENIZER, check_inside, check_llm, check_tokenizer, has_llm, name_llm, name_tokenizer
 from espnet_larm.packs.manifest import Manifest, check_plugins, parse_manifest
 from espnet_larm.packs.options import check_self_contained, dump_yaml, file_options, parse_yaml, set_option
 
@@ -21,7 +22,11 @@ MAX_TEXT_BYTES = 64 * 2**20
 
 
 def load(
-    source: str | Path, device: str = "cpu", dtype: str = "float32", asr_model_file: str | Path | None = None
+    source: str | Path,
+    device: str = "cpu",
+    dtype: str = "float32",
+    asr_model_file: str | Path | None = None,
+    llm: str | None = None,
 ) -> Recognizer:
     """The recogniser of a pack or of an experiment's folder.
 
@@ -30,37 +35,39 @@ def load(
         device: `cpu`, `cuda` or `cuda:N`.
         dtype: `bfloat16`, `float16`, `float32` or `float64`.
         asr_model_file: Weights in the folder; its only `*.ave.pth` by default.
+        llm: Folder or hub id of the model's LM, where it is another than in training.
 
     Raises:
-        FileNotFoundError: There is no such pack, or the folder lacks a file.
+        FileNotFoundError: There is no such pack, the folder lacks a file, or the LM is not there.
         ValueError: The pack is damaged or refused, or its weights are not those of its configuration.
     """
     source = Path(source)
     if source.is_dir():
         config, weights = files_of_folder(source, asr_model_file)
-        return Recognizer.from_files(config, weights, device, dtype)
+        return Recognizer.from_files(config, weights, device, dtype, llm=llm)
     if asr_model_file is not None:
         raise ValueError(f"asr_model_file is {asr_model_file}, but {source} is no folder; a pack names its weights.")
     with tempfile.TemporaryDirectory() as folder:
-        files = _unpack(source, Path(folder))
+        files = _unpack(source, Path(folder), llm)
         return Recognizer.from_files(files[manifests.CONFIG], files[manifests.WEIGHTS], device, dtype)
 
 
-def unpack(pack: str | Path, folder: str | Path) -> dict[str, str]:
+def unpack(pack: str | Path, folder: str | Path, llm: str | None = None) -> dict[str, str]:
     """Unpack a pack that has been checked as `load` checks it, so that ESPnet can be trusted with the files.
 
     Args:
         pack: The file.
         folder: Made if it is not there; files of the same names are replaced.
+        llm: Folder or hub id of the model's LM, where it is another than in training.
 
     Returns:
         Arguments of ESPnet's `Speech2Text`: `asr_train_config` and `asr_model_file`.
 
     Raises:
-        FileNotFoundError: There is no such pack.
+        FileNotFoundError: There is no such pack, or its LM is not there.
         ValueError: It is damaged or refused.
     """
-    files = _unpack(Path(pack), Path(folder).resolve())
+    files = _unpack(Path(pack), Path(folder).resolve(), llm)
     # ESPnet unpickles anything. What the restricted unpickler accepts holds nothing to run.
     read_weights(Path(files[manifests.WEIGHTS]))
     return files
@@ -102,23 +109,31 @@ def _only_average(folder: Path) -> str:
     raise ValueError(f"{folder} has several averages; name one with asr_model_file: {', '.join(names)}.")
 
 
-def _unpack(pack: Path, folder: Path) -> dict[str, str]:
+def _unpack(pack: Path, folder: Path, llm: str | None) -> dict[str, str]:
     with open_archive(pack) as archive:
         manifest = parse_manifest(parse_yaml(f"{pack}: {manifests.META}", _read_text(archive, pack, manifests.META)))
         check_plugins(manifest.plugins)
         name = f"{pack}: {manifest.config}"
         config = parse_yaml(name, _read_text(archive, pack, manifest.config))
         check_self_contained(config)
+        check_llm(config)
         names = {info.filename for info in archive.infolist() if not info.is_dir()}
         inside = [manifest.weights, *(value for _, value in file_options(config))]
         if lacking := [value for value in inside if value not in names]:
             raise ValueError(f"{name}: {', '.join(lacking)} is not in the pack; a pack holds all files that it names.")
+        if has_llm(config):
+            check_inside(config, names)
+        # Before anything is written: the LM may not be here.
+        name_llm(config, llm, (Path.cwd(),), manifest.llm)
         extract(archive, folder)
     _check_digests(pack, manifest, folder)
     for option, value in file_options(config):
         if option[-1] == "stats_file":
             _check_statistics(pack, folder / value)
         set_option(config, option, str(folder / value))
+    if has_llm(config):
+        check_tokenizer(folder / TOKENIZER)
+        name_tokenizer(config, (folder,))
     (folder / manifest.config).write_bytes(dump_yaml(config))
     return {manifests.CONFIG: str(folder / manifest.config), manifests.WEIGHTS: str(folder / manifest.weights)}
 

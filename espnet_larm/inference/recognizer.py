@@ -1,4 +1,4 @@
-"""Speech to text by CTC, greedily or with a prefix beam, at every read-out of an encoder in one pass."""
+"""Speech to text: by CTC, greedily or with a prefix beam, at every read-out of an encoder in one pass; or by an LM."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from espnet2.asr.espnet_model import ESPnetASRModel
-from espnet2.text.build_tokenizer import build_tokenizer
 
 from espnet_larm.data.stream import stream_file
 from espnet_larm.inference.audio import Preprocess
 from espnet_larm.inference.batch_decoder import BatchDecoder
+from espnet_larm.inference.ctc_text import ctc_text_maker, spelling_of
 from espnet_larm.inference.cutting import Cutting
 from espnet_larm.inference.loading import load_model
 from espnet_larm.inference.transcripts import GREEDY, Cost, Hypothesis, Search, Transcript
@@ -25,17 +25,17 @@ DEFAULT_SAMPLE_RATE_HZ = 16000
 
 
 class Recognizer(BatchDecoder):
-    """A trained CTC model as a transcriber.
+    """A trained model as a transcriber: by its LM if it has one, otherwise by CTC.
 
     Args:
         model: In eval mode.
-        tokens_to_text: Joins tokens to a text.
+        tokens_to_text: Joins tokens of the CTC head to a text.
         sample_rate_hz: Of the audio that it was trained on.
         preprocess: The model's preprocessor, called as ESPnet does in decoding, on audio that is read from files; None
             for none.
 
     Raises:
-        ValueError: The model has no CTC head.
+        ValueError: The model has neither an LM nor a CTC head.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Recognizer(BatchDecoder):
         sample_rate_hz: int = DEFAULT_SAMPLE_RATE_HZ,
         preprocess: Preprocess | None = None,
     ) -> None:
-        super().__init__(model, tokens_to_text, sample_rate_hz)
+        super().__init__(model, tokens_to_text, sample_rate_hz, spelling_of(model, preprocess))
         self.preprocess = preprocess
 
     @classmethod
@@ -57,6 +57,7 @@ class Recognizer(BatchDecoder):
         dtype: str = "float32",
         token_type: str | None = None,
         bpemodel: str | None = None,
+        llm: str | None = None,
     ) -> "Recognizer":
         """Load the model of an experiment.
 
@@ -67,18 +68,18 @@ class Recognizer(BatchDecoder):
             dtype: `bfloat16`, `float16`, `float32` or `float64`.
             token_type: How tokens make text, as trained by default.
             bpemodel: The sentencepiece model of `token_type: bpe`, as trained by default.
+            llm: Folder or hub id of the model's LM, where it is another than in training.
 
         Raises:
-            FileNotFoundError: A file is missing.
-            ValueError: The model has no CTC head, or the weights are not those of the configuration.
+            FileNotFoundError: A file or the LM is missing.
+            ValueError: The model has neither an LM nor a CTC head, the weights are not those of the configuration, the
+                LM is another one, or an option has no effect on this model.
         """
-        model, args = load_model(Path(asr_train_config), Path(asr_model_file), device, getattr(torch, dtype))
-        tokenizer = build_tokenizer(token_type or args.token_type or "word", bpemodel or args.bpemodel)
-        # ESPnet reads a sentencepiece model at its first use, when a pack's temporary files are gone.
-        tokenizer.tokens2text([])
+        model, args = load_model(Path(asr_train_config), Path(asr_model_file), device, getattr(torch, dtype), llm)
+        tokens_to_text = ctc_text_maker(model, args, token_type, bpemodel)
         fs = (getattr(args, "frontend_conf", None) or {}).get("fs", DEFAULT_SAMPLE_RATE_HZ)
         sample_rate_hz = humanfriendly.parse_size(fs) if isinstance(fs, str) else fs
-        return cls(model, tokenizer.tokens2text, sample_rate_hz, LarmASRTask.build_preprocess_fn(args, False))
+        return cls(model, tokens_to_text, sample_rate_hz, LarmASRTask.build_preprocess_fn(args, False))
 
     def check_loops(self, num_loops: int | None) -> None:
         """Refuse a number of loops that cannot be read out; None stands for the model's own.

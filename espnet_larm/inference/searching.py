@@ -17,18 +17,24 @@ from espnet_larm.search.align import align
 from espnet_larm.search.ctc import greedy
 from espnet_larm.search.ctc_beam import prefix_beam
 
+SOS_EOS = "<sos/eos>"
+
 
 class Searcher:
-    """A model's CTC head and its tokens.
+    """A model's CTC head and its tokens, which beside an LM may be others than the LM's.
 
     Args:
         model: In eval mode, with a CTC head.
-        tokens_to_text: Joins tokens to a text.
+        tokens_to_text: Joins tokens of the CTC head to a text.
     """
 
     def __init__(self, model: ESPnetASRModel, tokens_to_text: Callable[[list[str]], str]) -> None:
         self.model = model
         self.tokens_to_text = tokens_to_text
+        self.token_list: list[str] = getattr(model, "ctc_token_list", model.token_list)
+        self.no_text = sorted({model.sos, model.eos})
+        if getattr(model, "has_own_ctc_tokens", False):
+            self.no_text = [index for index, token in enumerate(self.token_list) if token == SOS_EOS]
 
     def find(self, hs_pad: torch.Tensor, hlens: torch.Tensor, search: Search) -> list[list[Hypothesis]]:
         """The best hypotheses of each utterance, at least one.
@@ -38,8 +44,8 @@ class Searcher:
             hlens: Valid frames (B,).
             search: Which of them.
         """
-        model = self.model
-        log_probs, no_text = self._log_probs(hs_pad), sorted({model.sos, model.eos})
+        model, no_text = self.model, self.no_text
+        log_probs = self.log_probs(hs_pad)
         if search.beam_size == 1:
             best = greedy(log_probs, hlens, model.blank_id, no_text)
             rows = zip(best.to_lists(), best.scores.tolist(), strict=True)
@@ -51,20 +57,20 @@ class Searcher:
             for texts, scores in zip(found.to_lists(), found.scores.tolist(), strict=True)
         ]
 
-    def _log_probs(self, hs_pad: torch.Tensor) -> torch.Tensor:
+    def log_probs(self, hs_pad: torch.Tensor) -> torch.Tensor:
         """(B, T, D) to (B, T, V), in float32 at least: sums over frames would lose half precision's three digits."""
         logits = self.model.ctc.ctc_lo(hs_pad)
         return logits.to(feature_dtype(logits.dtype)).log_softmax(dim=2)
 
     def _hypothesis(self, token_ids: list[int], score: float) -> Hypothesis:
-        tokens = [self.model.token_list[token_id] for token_id in token_ids]
+        tokens = [self.token_list[token_id] for token_id in token_ids]
         return Hypothesis(self.tokens_to_text(tokens), tokens, token_ids, score)
 
     def add_words(
         self, hypotheses: Sequence[Hypothesis], hs_pad: torch.Tensor, hlens: torch.Tensor, frame_times: FrameTimes
     ) -> list[Hypothesis]:
         """The hypotheses of a batch, one an utterance, with times of their words."""
-        log_probs = self._log_probs(hs_pad)
+        log_probs = self.log_probs(hs_pad)
         token_lens = torch.tensor([len(hypothesis.token_ids) for hypothesis in hypotheses], device=hs_pad.device)
         tokens = pad_sequence(
             [torch.tensor(hypothesis.token_ids, dtype=torch.long) for hypothesis in hypotheses], batch_first=True
@@ -81,6 +87,6 @@ class Searcher:
     def _words_of(
         self, hypothesis: Hypothesis, spans: list[tuple[int, int, float]], frame_times: FrameTimes
     ) -> tuple[Word, ...]:
-        words = has_words(self.model.token_list)
+        words = has_words(self.token_list)
         tokens, token_ids = hypothesis.tokens, hypothesis.token_ids
         return make_words(tokens, token_ids, spans, frame_times, self.tokens_to_text, words=words)

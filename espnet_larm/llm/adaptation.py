@@ -5,16 +5,15 @@ Large Language Models", ICLR 2022, arXiv:2106.09685; peft). Weights that are fro
 checkpoints: those hold a fingerprint of them, and loading takes them from the named LM, if it is still the same.
 """
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
 
 from espnet_larm.llm.backbone import Backbone
+from espnet_larm.llm.fingerprint import FINGERPRINT, difference, fingerprint_of
 
 METHODS = ("frozen", "full", "lora")
-FINGERPRINT = "fingerprint"
 LORA_PREFIX = "lora_"
 LORA_DEFAULTS = {
     "r": 16,
@@ -82,19 +81,6 @@ def shares(parts: Mapping[str, torch.nn.Module]) -> Iterator[Share]:
         seen.update(map(id, parameters))
         trainable = sum(each.numel() for each in parameters if each.requires_grad)
         yield Share(name, trainable, sum(each.numel() for each in parameters))
-
-
-def fingerprint_of(backbone: Backbone) -> torch.Tensor:
-    """SHA-256 of all weights (32,), as float32: checkpoints are averaged, and means of equal small integers are exact.
-
-    Of the weights' values in float32, so that an LM that was published in bfloat16 is the same in both types.
-    """
-    digest = hashlib.sha256()
-    for name, parameter in sorted(backbone.named_parameters()):
-        values = parameter.detach().cpu().float().contiguous()
-        digest.update(f"{name} {tuple(values.shape)}".encode())
-        digest.update(values.numpy().data)
-    return torch.tensor(list(digest.digest()), dtype=torch.float32)
 
 
 def left_out(backbone: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -165,11 +151,8 @@ def _complete(
     saved = state.get(prefix + FINGERPRINT)
     has_lm = any(name.startswith(f"{prefix}model.") and LORA_PREFIX not in name for name in state)
     is_complete = has_lm and not weights
-    if saved is not None and not is_complete and not torch.equal(saved.cpu().float(), own.cpu()):
-        errors.append(
-            "decoder_conf: llm is not the LM that the checkpoint was trained with: their weights differ (SHA-256 "
-            f"{_hex(own)}, the checkpoint's {_hex(saved)}). Name that LM."
-        )
+    if saved is not None and not is_complete and (reason := difference(own, saved)):
+        errors.append(reason)
     elif changed := [name for name in weights if prefix + name in state]:
         errors.append(
             f"the checkpoint holds {changed[0]} and {len(changed) - 1} more weights of the LM, which adaptation leaves "
@@ -180,7 +163,3 @@ def _complete(
     if saved is not None and not has_lm and not weights:
         # Another adaptation left all weights out, and this one learns them: it begins with the named LM's.
         state.update({prefix + name: value for name, value in module.named_parameters(remove_duplicate=False)})
-
-
-def _hex(fingerprint: torch.Tensor) -> str:
-    return "".join(f"{int(value):02x}" for value in fingerprint.tolist())[:12]

@@ -5,6 +5,7 @@ attention being a function of ours, so that rows and layers may remember differe
 Shapes: B rows, L positions, D model size, V tokens, H heads, S head size. Masks are True where valid.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ DTYPES = ("float32", "bfloat16", "float16")
 # Architectures whose forward is: embeddings, layers with one rotary embedding and full attention, norm, head.
 ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
 FULL_ATTENTION = "full_attention"
+# Of every call that builds a model from what a configuration says: one that names code of the hub would have it run,
+# in `auto_map`, or in `attn_implementation` as a kernel.
+SAFE: dict[str, Any] = {"trust_remote_code": False, "attn_implementation": ATTENTION}
 
 
 class Backbone(torch.nn.Module):
@@ -72,7 +76,7 @@ class Backbone(torch.nn.Module):
         _check_architecture(_load_config(llm, revision))
         try:
             model, report = transformers.AutoModelForCausalLM.from_pretrained(
-                llm, revision=revision, dtype=dtype, output_loading_info=True
+                llm, revision=revision, dtype=dtype, output_loading_info=True, **SAFE
             )
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise FileNotFoundError(_cannot_load(llm, error)) from error
@@ -104,7 +108,7 @@ class Backbone(torch.nn.Module):
             raise ValueError(f"llm_config: model_type is {kind}; allowed: {', '.join(ARCHITECTURES)}.")
         made = transformers.AutoConfig.for_model(kind, **options)
         _check_architecture(made)
-        model = transformers.AutoModelForCausalLM.from_config(made, dtype=getattr(torch, dtype))
+        model = transformers.AutoModelForCausalLM.from_config(made, dtype=getattr(torch, dtype), **SAFE)
         return cls(model, activation_checkpointing)
 
     @property
@@ -225,7 +229,7 @@ def load_tokenizer(llm: str, revision: str | None = None) -> Any:
         FileNotFoundError: There is none, or it cannot be had.
     """
     try:
-        return transformers.AutoTokenizer.from_pretrained(llm, revision=revision)
+        return transformers.AutoTokenizer.from_pretrained(llm, revision=revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise FileNotFoundError(_cannot_load(llm, error)) from error
 
@@ -241,6 +245,20 @@ def num_rows_of(llm: str, revision: str | None = None) -> int:
         FileNotFoundError: It cannot be had.
     """
     return int(_load_config(llm, revision).vocab_size)
+
+
+def config_of(llm: str, revision: str | None = None) -> dict[str, Any]:
+    """What an LM's config.json says, as `Backbone.from_config` takes it.
+
+    Args:
+        llm: Folder or hub id.
+        revision: Of the hub; the newest by default.
+
+    Raises:
+        FileNotFoundError: It cannot be had.
+    """
+    options = json.loads(_load_config(llm, revision).to_json_string(use_diff=True))
+    return {name: value for name, value in options.items() if name not in ("_name_or_path", "transformers_version")}
 
 
 def attention(
@@ -302,7 +320,7 @@ def _check_dtype(dtype: str) -> None:
 
 def _load_config(llm: str, revision: str | None) -> Any:
     try:
-        return transformers.AutoConfig.from_pretrained(llm, revision=revision)
+        return transformers.AutoConfig.from_pretrained(llm, revision=revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise FileNotFoundError(_cannot_load(llm, error)) from error
 
@@ -311,7 +329,8 @@ def _cannot_load(llm: str, error: Exception) -> str:
     kind = "folder" if Path(llm).is_dir() else "hub model"
     return (
         f"decoder_conf: llm {llm}: this {kind} cannot be loaded: {str(error).partition(chr(10))[0]} Name a folder "
-        "that holds config.json and weights; a model of the hub needs a network, and `hf auth login` if it is gated."
+        "that holds config.json and weights (to decode with an LM that was moved: --llm); a model of the hub needs a "
+        "network, and `hf auth login` if it is gated."
     )
 
 

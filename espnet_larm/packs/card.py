@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from espnet_larm.packs.llm import NamedLlm, has_llm
 from espnet_larm.packs.manifest import Manifest
 from espnet_larm.packs.options import Config, dump_yaml
 from espnet_larm.scoring.experiment import SetResult
@@ -47,7 +48,7 @@ def format_card(
         "---", header.rstrip(), "---", "",
         f"# {manifest.name}", "",
         *_description(manifest, config, datasets, num_weights), "",
-        *_use(manifest, bool(manifest.plugins)),
+        *_use(manifest, 0.0 if has_llm(config) else 1.0),
         "## Results", "",
         *(format_tables(results) if results else ["Nothing was scored.", ""]),
         "## Licence", "",
@@ -94,6 +95,8 @@ def _description(manifest: Manifest, config: Config, datasets: Sequence[str], nu
     yield f"- model: `{config.get('model', 'espnet')}`, encoder `{config.get('encoder')}`, {num_weights:,} weights"
     if "num_loops" in conf:
         yield f"- loops: {conf['num_loops']} as trained, with a read-out every {conf.get('checkpoint_period', 4)}"
+    if manifest.llm is not None:
+        yield from _describe_llm(manifest.llm, config)
     yield f"- tokens: {len(config['token_list'])}, `{config.get('token_type')}`"
     yield f"- trained on: {', '.join(datasets) or 'not recorded'}"
     yield f"- seed: {config.get('seed', 'not recorded')}"
@@ -102,21 +105,36 @@ def _description(manifest: Manifest, config: Config, datasets: Sequence[str], nu
     yield f"- made with: {', '.join(f'{name} {version}' for name, version in manifest.versions.items())}"
 
 
-def _use(manifest: Manifest, has_plugins: bool) -> Iterator[str]:
+def _describe_llm(llm: NamedLlm, config: Config) -> Iterator[str]:
+    method = (config.get("decoder_conf") or {}).get("adaptation", "frozen")
+    name = llm.name.removeprefix("./")
+    if not llm.is_needed:
+        yield f"- LM: began as `{name}` and was trained ({method}): all its weights are in this pack"
+        return
+    where = "which lay in a folder: have its files from where they came from" if llm.is_folder else "of the hub"
+    revision = f", revision `{llm.revision}`" if llm.revision else ""
+    yield f"- LM: `{name}`{revision}, {where}; adaptation `{method}`, its own weights are NOT in this pack"
+    yield f"- LM's SHA-256, of its weights as espnet_larm reads them: `{llm.sha256}`"
+
+
+def _use(manifest: Manifest, ctc_weight: float) -> Iterator[str]:
+    where = ", in a script that `python -m espnet_larm script.py` runs" if manifest.plugins else ""
+    more = ', llm="<folder of the LM>"' if manifest.llm is not None and manifest.llm.is_needed_folder else ""
     packages = sorted({plugin.package.replace("_", "-") for plugin in manifest.plugins} | {"espnet-larm"})
     yield from (
         "## Use", "",
         f"With {', '.join(packages)} installed and this pack as `model.zip`:", "",
         "```python",
         "import espnet_larm",
-        'recognizer = espnet_larm.load("model.zip")',
+        f'recognizer = espnet_larm.load("model.zip"{more})',
         'print(recognizer.transcribe_file("speech.flac").text)',
         "```", "",
-        "By ESPnet itself" + (", in a script that `python -m espnet_larm script.py` runs:" if has_plugins else ":"), "",
+        f"By ESPnet itself{where}:", "",
         "```python",
         "from espnet2.bin.asr_inference import Speech2Text", "",
         "import espnet_larm", "",
-        'speech2text = Speech2Text(**espnet_larm.unpack("model.zip", "model"), ctc_weight=1.0, beam_size=1)',
+        f'files = espnet_larm.unpack("model.zip", "model"{more})',
+        f"speech2text = Speech2Text(**files, ctc_weight={ctc_weight}, beam_size=1)",
         "```", "",
         "`espnet_larm` unpickles tensors only. ESPnet's own unpacking and loading trusts a pack fully:",
         "`espnet_larm.unpack` checks it first.", "",

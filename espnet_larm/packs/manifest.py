@@ -5,7 +5,9 @@ Our entry, `espnet_larm`:
     name        of the experiment
     version     of espnet_larm
     plugins     kind, name, package and version of every plugin in the configuration
-    external    what the model needs and the pack does not hold, a mapping each; none in this format
+    external    what the model needs and the pack does not hold, a mapping each: kind `llm`, its name, revision and the
+                SHA-256 of its weights; other kinds are refused
+    started     the LM that training began with, where the pack holds all weights that became of it
     sha256      of every member by name
 A pack of ESPnet's own `pack` has no such entry and is read too.
 """
@@ -18,12 +20,16 @@ from typing import Any, NamedTuple
 from packaging.version import InvalidVersion, Version
 
 from espnet_larm import __version__, registry
+from espnet_larm.packs.llm import NamedLlm
 from espnet_larm.packs.options import Config
 
 logger = logging.getLogger(__name__)
 
 META = "meta.yaml"
 FORMAT = 1
+LLM = "llm"
+# Of a NamedLlm, in its order.
+LLM_KEYS = ("name", "revision", "sha256")
 # Names of the arguments of ESPnet's Speech2Text.
 CONFIG, WEIGHTS = "asr_train_config", "asr_model_file"
 
@@ -47,6 +53,7 @@ class Manifest(NamedTuple):
         plugins: In use.
         digests: SHA-256 by member; empty in packs of ESPnet's own.
         versions: Of packages at the time of packing.
+        llm: That the model was trained with, None if it had no name.
     """
 
     config: str
@@ -55,9 +62,11 @@ class Manifest(NamedTuple):
     plugins: tuple[PluginUse, ...]
     digests: dict[str, str]
     versions: dict[str, str]
+    llm: NamedLlm | None = None
 
     def as_mapping(self) -> dict[str, Any]:
         """The content of `meta.yaml`, without a time: the same input gives the same pack."""
+        llm = None if self.llm is None else {"kind": LLM, **dict(zip(LLM_KEYS, self.llm, strict=False))}
         return {
             "yaml_files": {CONFIG: self.config},
             "files": {WEIGHTS: self.weights},
@@ -67,7 +76,8 @@ class Manifest(NamedTuple):
                 "name": self.name,
                 "version": __version__,
                 "plugins": [plugin._asdict() for plugin in self.plugins],
-                "external": [],
+                "external": [llm] if self.llm is not None and self.llm.is_needed else [],
+                **({"started": llm} if self.llm is not None and not self.llm.is_needed else {}),
                 "sha256": self.digests,
             },
         }
@@ -109,7 +119,7 @@ def parse_manifest(meta: Mapping[str, Any]) -> Manifest:
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{META}: plugins or sha256 is not what format {FORMAT} has.") from error
     versions = {name: str(meta[name]) for name in ("espnet", "torch", "python") if name in meta}
-    return Manifest(config, weights, str(ours.get("name", "")), plugins, digests, versions)
+    return Manifest(config, weights, str(ours.get("name", "")), plugins, digests, versions, _llm_of(ours))
 
 
 def _check_format(ours: Mapping[str, Any]) -> None:
@@ -119,11 +129,25 @@ def _check_format(ours: Mapping[str, Any]) -> None:
             f"the pack is of format {ours['format']}, espnet_larm {__version__} reads up to {FORMAT}; "
             f'pip install -U "espnet-larm>={version}".'
         )
-    if external := ours.get("external"):
+
+
+def _llm_of(ours: Mapping[str, Any]) -> NamedLlm | None:
+    external = ours.get("external") or []
+    started = ours.get("started")
+    if not external and not isinstance(started, dict):
+        return None
+    entry = external[0] if external and isinstance(external, list) else started
+    if (
+        (external and (not isinstance(external, list) or len(external) > 1))
+        or not isinstance(entry, dict)
+        or set(entry) != {"kind", *LLM_KEYS}
+        or entry["kind"] != LLM
+    ):
         raise ValueError(
-            f"the pack needs what it does not hold: {external}; espnet_larm {__version__} cannot fetch it, install a "
-            "later one."
+            f"the pack needs what it does not hold: {external or started}; espnet_larm {__version__} cannot fetch it, "
+            "install a later one."
         )
+    return NamedLlm(**{key: str(entry[key]) for key in LLM_KEYS}, is_needed=bool(external))
 
 
 def check_plugins(plugins: tuple[PluginUse, ...]) -> None:

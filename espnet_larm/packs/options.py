@@ -17,7 +17,10 @@ Config = dict[str, Any]
 
 # Options whose value is a file that the model cannot do without. ESPnet writes the tokens into config.yaml, others
 # may name their file.
-FILE_OPTIONS = (("normalize_conf", "stats_file"), ("bpemodel",), ("non_linguistic_symbols",), ("token_list",))
+FILE_OPTIONS = (
+    ("normalize_conf", "stats_file"), ("bpemodel",), ("non_linguistic_symbols",), ("token_list",),
+    ("model_conf", "ctc_token_list"), ("preprocessor_conf", "ctc_token_list"), ("preprocessor_conf", "ctc_bpemodel"),
+)  # fmt: skip
 # Options that say where things lay on the training machine, of no use elsewhere.
 PLACES = (
     "config", "output_dir", "train_shape_file", "valid_shape_file", "train_data_path_and_name_and_type",
@@ -46,6 +49,8 @@ SELF_CONTAINED: dict[str, frozenset[str]] = {
     "preprocessor": frozenset({"default", "multi"}),
 }  # fmt: skip
 TOKEN_TYPES = ("bpe", "char", "word", "phn")
+# token_type of the decoder whose tokenizer is in the pack too (packs/llm.py).
+LLM_TOKENS = ("hugging_face", "speech_llm")
 
 
 class _NoAliases(yaml.SafeLoader):
@@ -103,7 +108,7 @@ def check_self_contained(config: Config) -> None:
                 f"Allowed: {', '.join(names)}."
             )
     token_type, token_list = config.get("token_type"), config.get("token_list")
-    if token_type not in (None, *TOKEN_TYPES):
+    if token_type not in (None, *TOKEN_TYPES) and (token_type, config.get("decoder")) != LLM_TOKENS:
         raise ValueError(f"token_type: {token_type} cannot be in a pack. Allowed: {', '.join(TOKEN_TYPES)}.")
     if not isinstance(token_list, list) or not all(isinstance(token, str) for token in token_list):
         raise ValueError("token_list must be a list of tokens.")
@@ -165,10 +170,11 @@ def locate(value: str, near: Path) -> Path:
         near: Folder of the configuration.
 
     Raises:
-        FileNotFoundError: It is neither there from the working folder nor from `near` and the folders above.
+        FileNotFoundError: It is neither there from `near`, nor from the working folder, nor from the folders above.
     """
     near = near.resolve()
-    for base in (Path.cwd(), near, *near.parents):
+    # A pack that was unzipped names files beside it, and none that happens to lie in the working folder.
+    for base in (near, Path.cwd(), *near.parents):
         if (base / value).is_file():
             return (base / value).resolve()
     raise FileNotFoundError(

@@ -42,6 +42,7 @@ class SpeechLlmPreprocessor(CommonPreprocessor):
         if ctc_token_type == "bpe" and ctc_bpemodel is None:  # noqa: S105  # no password
             raise ValueError("preprocessor_conf: ctc_token_type bpe needs ctc_bpemodel, a sentencepiece model.")
         self.ctc_converter = None
+        self.ctc_token_type = ctc_token_type
         if ctc_token_list is not None:
             self.ctc_tokenizer = build_tokenizer(ctc_token_type, ctc_bpemodel)
             self.ctc_converter = TokenIDConverter(ctc_token_list)
@@ -51,6 +52,11 @@ class SpeechLlmPreprocessor(CommonPreprocessor):
         text = data.get(self.text_name)
         processed: dict[str, np.ndarray] = super().__call__(uid, data)
         if self.ctc_converter is not None and isinstance(text, str):
-            tokens = self.ctc_tokenizer.text2tokens(self.text_cleaner(text))
-            processed[CTC_TEXT] = np.array(self.ctc_converter.tokens2ids(tokens), dtype=np.int64)
+            processed[CTC_TEXT] = np.array(self.to_ctc_ids(self.text_cleaner(text)), dtype=np.int64)
         return processed
+
+    def to_ctc_ids(self, text: str) -> list[int]:
+        """A cleaned text in the CTC head's tokens, of a preprocessor that has them."""
+        assert self.ctc_converter is not None
+        ids: list[int] = self.ctc_converter.tokens2ids(self.ctc_tokenizer.text2tokens(text))
+        return ids

@@ -12,6 +12,10 @@ import torch
 from espnet_larm.search.ctc import PAD
 from espnet_larm.search.ctc_prefix import NOTHING, CtcPrefixScorer
 
+# What CTC cannot spell at all, more tokens than frames for example: differences of infinities are no numbers, and where
+# all candidates are impossible the LM decides.
+IMPOSSIBLE = -1e6
+
 
 class Spell(Protocol):
     """Tokens of a text in those of the CTC head."""
@@ -57,7 +61,8 @@ class CtcAdviser:
         # The end is always one of them: in place of the worst if it is not among the best.
         is_end = candidates == self.eos
         candidates[:, -1] = torch.where(is_end.any(1), candidates[:, -1], self.eos)
-        ctc = (self._score(candidates) - self.prefixes.score.unsqueeze(1)).to(log_probs.dtype)
+        before = self.prefixes.score.clamp(min=IMPOSSIBLE).unsqueeze(1)
+        ctc = (self._score(candidates) - before).to(log_probs.dtype)
         both = (1 - self.weight) * log_probs.gather(1, candidates) + self.weight * ctc
         return torch.full_like(log_probs, NOTHING).scatter_(1, candidates, both)
 
@@ -85,7 +90,7 @@ class CtcAdviser:
             for row, tokens in enumerate(candidates.tolist())
         ]
         extended = self.scorer.extend(self.prefixes, self.utterances, self._padded(extensions))
-        return torch.where(candidates == self.eos, self.scorer.ended(extended), extended.score)
+        return torch.where(candidates == self.eos, self.scorer.ended(extended), extended.score).clamp(min=IMPOSSIBLE)
 
     def _spelled(self, row: int, token: int) -> list[int]:
         if token == self.eos:

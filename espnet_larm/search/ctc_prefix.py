@@ -51,8 +51,10 @@ class CtcPrefixScorer:
         # A frame of padding is a certain blank, which changes no score.
         padded = log_probs.double().masked_fill(is_padding.unsqueeze(2), NOTHING)
         padded[:, :, blank] = padded[:, :, blank].masked_fill(is_padding, 0.0)
+        self.blank = padded[:, :, blank].clone()
+        # No text holds a blank, whatever an LM that shares the tokens may say.
+        padded[:, :, blank] = NOTHING
         self.log_probs = padded
-        self.blank = padded[:, :, blank]
 
     def start(self) -> Prefixes:
         """The empty prefix of each utterance (B,)."""

@@ -116,7 +116,7 @@ class LarmASRTask(ASRTask):
                 num_frozen = leave_frozen_out(optimizer)
                 if num_frozen:
                     logger.info("%s frozen parameters are left out of the optimiser.", f"{num_frozen:,}")
-            check_same_training(args)
+            check_same_training(args, model)
         return optimizers
 
 

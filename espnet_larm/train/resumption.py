@@ -18,7 +18,9 @@ import yaml
 from espnet2.utils.yaml_no_alias_safe_dump import yaml_no_alias_safe_dump
 
 from espnet_larm import registry
-from espnet_larm.train.files import CHECKPOINT, INTERRUPTED, PREVIOUS
+from espnet_larm.llm.fingerprint import FINGERPRINT, difference
+from espnet_larm.train.checkpoints import read_states
+from espnet_larm.train.files import CHECKPOINT, INTERRUPTED, PREVIOUS, is_whole
 
 logger = logging.getLogger(__name__)
 
@@ -41,10 +43,14 @@ FREE = (
 )
 
 
-def check_same_training(args: argparse.Namespace) -> None:
+def check_same_training(args: argparse.Namespace, model: torch.nn.Module | None = None) -> None:
     """Refuse to resume with another model or optimiser. To be called before ESPnet writes config.yaml.
 
     All processes of a distributed training do the same: the first one's finding is everybody's.
+
+    Args:
+        args: Of the training.
+        model: As built, before a checkpoint is loaded; its LM, if it has been moved, is compared with the checkpoint's.
 
     Raises:
         ValueError: With each option that differs.
@@ -52,7 +58,7 @@ def check_same_training(args: argparse.Namespace) -> None:
     found: list[str | None] = [None]
     is_distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     if not is_distributed or torch.distributed.get_rank() == 0:
-        found = [_refusal(args)]
+        found = [_refusal(args) or _refusal_of_llm(args, model)]
     if is_distributed:
         torch.distributed.broadcast_object_list(found, src=0)
     if found[0] is not None:
@@ -68,16 +74,30 @@ def _refusal(args: argparse.Namespace) -> str | None:
     names += [*OTHERS, *WITHOUT_EFFECT]
     new = {name: _through_yaml(getattr(args, name, None)) for name in names}
     found = list(_differences(old, new))
-    for name, difference in found:
+    for name, text in found:
         if name in WITHOUT_EFFECT:
-            logger.warning("%s: without effect, since the checkpoint's parameters and schedule go on.", difference)
-    if refused := [difference for name, difference in found if name not in WITHOUT_EFFECT]:
+            logger.warning("%s: without effect, since the checkpoint's parameters and schedule go on.", text)
+    if refused := [text for name, text in found if name not in WITHOUT_EFFECT]:
         listed = "\n  ".join(refused)
         return (
             f"--resume true: {output_dir} holds checkpoints of a training with other options:\n  {listed}\n"
             "Train in another folder (--asr_tag of a recipe, --output_dir), set the old values again, or remove the "
             "folder."
         )
+    return None
+
+
+def _refusal_of_llm(args: argparse.Namespace, model: torch.nn.Module | None) -> str | None:
+    """Where an LM lies may change, but not its weights, which are not in the checkpoint."""
+    output_dir, name = Path(args.output_dir), f"decoder.backbone.{FINGERPRINT}"
+    own = None if model is None else dict(model.named_buffers()).get(name)
+    if own is None or not args.resume or args.decoder_conf.get("adaptation") == "full":
+        return None
+    for file in (INTERRUPTED, CHECKPOINT, PREVIOUS):
+        if (output_dir / file).exists() and is_whole(output_dir / file):
+            saved = read_states(output_dir / file)["model"].get(name)
+            reason = None if saved is None else difference(own, saved)
+            return f"--resume true: {output_dir}: {reason}" if reason else None
     return None
 
 
@@ -120,10 +140,10 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> Iterator[tuple[str
         default = {key: _through_yaml(value) for key, value in registry.default_conf(kind, new.get(kind)).items()}
         before, now = {**default, **(old[name] or {})}, {**default, **value}
         for key in [*before, *(key for key in now if key not in before)]:
-            difference = f"{name}: {key}"
+            option = f"{name}: {key}"
             values = before.get(key, _NOT_SET), now.get(key, _NOT_SET)
-            if difference not in FREE and not _is_same(*values):
-                yield name, _describe(difference, *values)
+            if option not in FREE and not _is_same(*values):
+                yield name, _describe(option, *values)
 
 
 class _NotSet:
@@ -140,7 +160,15 @@ def _is_same(old: Any, new: Any) -> bool:
     if isinstance(old, str) and isinstance(new, str) and Path(new).is_file():
         # Recipes are moved: content counts, not the name; a file that has gone cannot be compared.
         return not Path(old).is_file() or filecmp.cmp(old, new, shallow=False)
+    if isinstance(old, str) and isinstance(new, str) and Path(new).is_dir():
+        # So are LMs: their tokens stand in token_list, and their weights are compared with the checkpoint.
+        return not Path(old).is_dir() or _has_same_tokenizer(Path(old), Path(new))
     return False
+
+
+def _has_same_tokenizer(old: Path, new: Path) -> bool:
+    before, now = (folder / "tokenizer.json" for folder in (old, new))
+    return before.is_file() and now.is_file() and filecmp.cmp(before, now, shallow=False)
 
 
 def _rate(value: Any) -> int | None:

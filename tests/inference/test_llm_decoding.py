@@ -4,9 +4,11 @@ import json
 
 import pytest
 import torch
+import yaml
 
 from espnet_larm.inference.llm_searching import EARLY_END, FAR_FROM_CTC, GUARDS, LIMIT, LOOP, Guards
 from espnet_larm.inference.transcripts import Hypothesis
+from espnet_larm.llm.spelling import Spelling
 from espnet_larm.search.greedy_text import greedy
 from espnet_larm.search.texts import Bounds
 
@@ -141,28 +143,223 @@ def test_what_an_lm_does_not_do_is_refused(recognizer, waveforms):
         recognizer.transcribe(waveforms, with_words=True)
 
 
-def test_program_writes_texts_calls_and_what_was_broken_off(build_speech_llm, tiny_experiment, tmp_path):
-    import yaml
+@pytest.fixture
+def save(tmp_path):
+    """Files of a model as training leaves them."""
 
-    from espnet_larm.bin import asr_inference
+    def save(model):
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(vars(model.args)))
+        torch.save(model.state_dict(), tmp_path / "model.pth")
+        return tmp_path / "config.yaml", tmp_path / "model.pth"
 
-    model = build_speech_llm(normalize="utterance_mvn")
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(vars(model.args)))
-    torch.save(model.state_dict(), tmp_path / "model.pth")
+    return save
+
+
+@pytest.fixture
+def command(save, build_speech_llm, tiny_experiment, tmp_path):
+    """A command line of the program, for a model with an LM."""
+    config, model = save(build_speech_llm())
     options = {
         "data_path_and_name_and_type": f"{tiny_experiment.data}/wav.scp,speech,sound",
-        "asr_train_config": tmp_path / "config.yaml",
-        "asr_model_file": tmp_path / "model.pth",
+        "asr_train_config": config,
+        "asr_model_file": model,
         "output_dir": tmp_path / "out",
     }
-    command = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    with pytest.raises(ValueError, match="ctc_weight is 1.0, but a model with an LM is decoded by the LM alone"):
-        asr_inference.main([*command, "--ctc_weight", "1.0"])
+    return [word for name, value in options.items() for word in (f"--{name}", str(value))]
+
+
+def stats_of(tmp_path):
+    return json.loads((tmp_path / "out" / "stats.json").read_text())
+
+
+def test_program_writes_texts_calls_and_what_was_broken_off(command, tiny_experiment, tmp_path):
+    from espnet_larm.bin import asr_inference
+
     assert asr_inference.main(command) == 0
     keys = [line.split()[0] for line in (tiny_experiment.data / "wav.scp").read_text().splitlines()]
     texts = (tmp_path / "out" / "1best_recog" / "text").read_text().splitlines()
     assert [line.split()[0] for line in texts] == keys
-    stats = json.loads((tmp_path / "out" / "stats.json").read_text())
+    stats = stats_of(tmp_path)
     assert stats["decoder_calls"] >= 1 and set(stats["guarded"]) == set(GUARDS)
     assert all(set(guarded) <= set(keys) for guarded in stats["guarded"].values())
     assert stats["num_halved_batches"] == 0
+    assert stats["prompt"] == {"prefix": "", "suffix": "<s>"}
+
+
+def test_program_takes_another_prompt_and_says_which(command, tmp_path):
+    from espnet_larm.bin import asr_inference
+
+    assert asr_inference.main([*command, "--prefix", "A B", "--suffix", "C"]) == 0
+    assert stats_of(tmp_path)["prompt"] == {"prefix": "A B", "suffix": "C"}
+    with pytest.raises(ValueError, match="no chat template; write prefix and suffix"):
+        asr_inference.main([*command, "--instruction", "Write."])
+    with pytest.raises(ValueError, match="are read by an LM, but this model is decoded by CTC alone"):
+        asr_inference.main([*command, "--suffix", "C", "--ctc_weight", "1.0"])
+
+
+def test_program_decodes_by_the_ctc_head_at_all_loops_on_demand(command, tiny_experiment, tmp_path):
+    from espnet_larm.bin import asr_inference
+
+    assert asr_inference.main([*command, "--ctc_weight", "1.0", "--write_ctm", "true"]) == 0
+    stats = stats_of(tmp_path)
+    assert list(stats["loops"]) == ["1", "2"] and "decoder_calls" not in stats and "prompt" not in stats
+    assert (tmp_path / "out/loop1/text").is_file() and (tmp_path / "out/1best_recog/ctm").is_file()
+    assert asr_inference.main([*command, "--ctc_weight", "0.0", "--max_tokens_per_second", "1"]) == 0
+    assert stats_of(tmp_path)["decoder_calls"] >= 1 and stats_of(tmp_path)["guarded"]["limit"]
+    assert asr_inference.main([*command, "--ctc_weight", "0.3"]) == 0
+    assert stats_of(tmp_path)["ctc_weight"] == 0.3
+
+
+def test_a_prompt_at_decoding_is_that_prompt_of_training(build_speech_llm, recognizer, waveforms):
+    trained = type(recognizer)(build_speech_llm(decoder_conf={"prefix": "A D", "suffix": "B"}).eval(), " ".join)
+    trained.model.load_state_dict(recognizer.model.state_dict())
+    before = recognizer.transcribe(waveforms)
+    recognizer.set_prompt("A D", "B")
+    found = recognizer.transcribe(waveforms)
+    assert found == trained.transcribe(waveforms) and found != before
+    recognizer.set_prompt()
+    assert recognizer.transcribe(waveforms) == before
+
+
+def greedy_ids(recognizer, waveform, loop, no_text):
+    """Of the CTC head, worked out from the model's parts."""
+    model = recognizer.model
+    model.encoder.set_inference_loops(loop)
+    output, lens = model.encode(torch.from_numpy(waveform).unsqueeze(0), torch.tensor([len(waveform)]))
+    hs_pad = output[0] if isinstance(output, tuple) else output
+    path = model.ctc.ctc_lo(hs_pad)[0, : lens[0]].argmax(-1)
+    return [index for index in torch.unique_consecutive(path).tolist() if index not in (0, *no_text)]
+
+
+@torch.no_grad()
+def test_ctc_alone_has_the_lms_tokens_where_the_head_has_none_of_its_own(recognizer, waveforms):
+    torch.nn.init.normal_(recognizer.model.ctc.ctc_lo.weight, std=3.0)
+    recognizer.set_ctc_weight(1.0)
+    (found,) = recognizer.transcribe(waveforms[:1])
+    assert list(found.hypotheses) == [1, 2]
+    for loop in (1, 2):
+        expected = greedy_ids(recognizer, waveforms[0], loop, [recognizer.model.eos])
+        assert found.hypotheses[loop].token_ids == expected and expected
+        assert found.hypotheses[loop].tokens == [recognizer.model.token_list[index] for index in expected]
+
+
+@pytest.fixture
+def own_tokens(build_speech_llm, save, tmp_path):
+    """Files of a model whose CTC head has characters."""
+    tokens = ["<blank>", "<unk>", "<space>", *"ABCDEFGH", "<sos/eos>"]
+    (tmp_path / "ctc.txt").write_text("".join(f"{token}\n" for token in tokens))
+    model = build_speech_llm(
+        model_conf={"ctc_token_list": str(tmp_path / "ctc.txt")},
+        preprocessor="speech_llm",
+        preprocessor_conf={"ctc_token_list": str(tmp_path / "ctc.txt"), "ctc_token_type": "char"},
+    )
+    torch.nn.init.normal_(model.ctc.ctc_lo.weight, std=3.0)
+    return save(model), tokens
+
+
+@torch.no_grad()
+def test_ctc_alone_has_its_own_tokens_and_times_of_its_words(own_tokens, waveforms):
+    from espnet_larm.inference.recognizer import Recognizer, Search
+
+    files, tokens = own_tokens
+    recognizer = Recognizer.from_files(*files)
+    recognizer.set_ctc_weight(1.0)
+    (found,) = recognizer.transcribe(waveforms[:1], with_words=True)
+    for loop in (1, 2):
+        expected = greedy_ids(recognizer, waveforms[0], loop, [len(tokens) - 1])
+        names = [tokens[index] for index in expected]
+        assert found.hypotheses[loop].tokens == names and len(names) > 2
+        assert found.hypotheses[loop].text == "".join(" " if name == "<space>" else name for name in names)
+    assert [word.text for word in found.best.words] == found.text.split()
+    (best,) = recognizer.transcribe(waveforms[:1], search=Search(3, 2))
+    assert len(best.others) == 1 and best.best.tokens and "<sos/eos>" not in best.best.tokens
+    recognizer.set_ctc_weight(0.0)
+    (by_lm,) = recognizer.transcribe(waveforms[:1])
+    assert set(by_lm.best.tokens) <= set(recognizer.model.token_list)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("has_own_tokens", [False, True])
+def test_an_lm_hears_ctc_in_a_batch_as_alone(recognizer, own_tokens, waveforms, has_own_tokens):
+    from espnet_larm.inference.recognizer import Recognizer
+
+    if has_own_tokens:
+        recognizer = Recognizer.from_files(*own_tokens[0])
+        assert isinstance(recognizer.llm_searcher.spell, Spelling)
+    torch.nn.init.normal_(recognizer.model.ctc.ctc_lo.weight, std=3.0)
+    by_lm = recognizer.transcribe(waveforms)
+    recognizer.set_ctc_weight(0.7)
+    found = recognizer.transcribe(waveforms)
+    for waveform, one in zip(waveforms, found, strict=True):
+        (alone,) = recognizer.transcribe([waveform])
+        assert alone.best.token_ids == one.best.token_ids
+        assert alone.best.score == pytest.approx(one.best.score, abs=1e-3)
+    assert [one.text for one in found] != [one.text for one in by_lm]
+    recognizer.set_ctc_weight(0.0)
+    assert recognizer.transcribe(waveforms) == by_lm
+
+
+def test_ctc_is_not_heard_where_the_spelling_is_not_known(own_tokens):
+    from espnet_larm.inference.recognizer import Recognizer
+
+    recognizer = Recognizer.from_files(*own_tokens[0])
+    bare = Recognizer(recognizer.model, recognizer.tokens_to_text)
+    with pytest.raises(ValueError, match="no preprocessor: speech_llm says how a text is spelled"):
+        bare.set_ctc_weight(0.3)
+
+
+def test_what_the_model_has_no_head_for_is_refused(build_speech_llm, recognizer):
+    with pytest.raises(ValueError, match="ctc_weight is 1.5; allowed: 1.0 .CTC alone., and with an LM 0.0"):
+        recognizer.set_ctc_weight(1.5)
+    without = type(recognizer)(build_speech_llm(model_conf={"ctc_weight": 0.0}, encoder_conf={"feedback": False}), str)
+    for weight in (0.3, 1.0):
+        with pytest.raises(ValueError, match=f"ctc_weight is {weight}, but the model has no CTC head"):
+            without.set_ctc_weight(weight)
+    recognizer.set_ctc_weight(1.0)
+    with pytest.raises(ValueError, match="max_tokens_per_second: guards of an LM, but this model is decoded by CTC"):
+        recognizer.set_guards(max_tokens_per_second=3.0)
+    recognizer.set_ctc_weight(0.0)
+    for guards in ({"max_tokens_per_second": 0.0}, {"least_ctc_share": 1.5}):
+        with pytest.raises(ValueError, match=f"{next(iter(guards))} is .*; allowed: "):
+            recognizer.set_guards(**guards)
+
+
+def test_options_of_an_lm_are_refused_for_a_model_without(tiny_experiment):
+    from espnet_larm.inference.recognizer import Recognizer
+
+    files = tiny_experiment.config, tiny_experiment.model
+    with pytest.raises(ValueError, match=r"llm is x, but the model has no LM; leave --llm \(llm= in Python\) out"):
+        Recognizer.from_files(*files, llm="x")
+    recognizer = Recognizer.from_files(*files)
+    with pytest.raises(ValueError, match="prefix, suffix and instruction are read by an LM"):
+        recognizer.set_prompt("A")
+    with pytest.raises(ValueError, match="ctc_weight is 0.0, but the model has no LM"):
+        recognizer.set_ctc_weight(0.0)
+
+
+def test_an_lm_that_was_moved_is_named(build_speech_llm, save, waveforms, tmp_path, monkeypatch):
+    from espnet_larm.inference.recognizer import Recognizer
+
+    files = save(build_speech_llm(token_type="hugging_face", bpemodel=str(tmp_path / "llm")))
+    expected = Recognizer.from_files(*files).transcribe(waveforms)
+    (tmp_path / "llm").rename(tmp_path / "moved")
+    with pytest.raises(FileNotFoundError, match=r"needs the LM .*/llm, .* name its folder or hub id with --llm"):
+        Recognizer.from_files(*files)
+    with pytest.raises(FileNotFoundError, match=r"--llm /none is no folder that is there, and no hub id"):
+        Recognizer.from_files(*files, llm="/none")
+    assert Recognizer.from_files(*files, llm=str(tmp_path / "moved")).transcribe(waveforms) == expected
+    monkeypatch.chdir(tmp_path)
+    assert Recognizer.from_files(*files, llm="moved").transcribe(waveforms) == expected
+
+
+@pytest.mark.parametrize("options", [{}, {"hidden_size": 24}], ids=["same shapes", "other shapes"])
+def test_another_lm_is_refused_in_one_sentence_with_both_hashes(build_speech_llm, save, save_lm, tmp_path, options):
+    from espnet_larm.inference.recognizer import Recognizer
+
+    files = save(build_speech_llm())
+    other = save_lm(tmp_path / "other", rms_norm_eps=0.1, initializer_range=0.4, **options)
+    with pytest.raises(
+        ValueError, match=r"SHA-256 [0-9a-f]{12}, the checkpoint's [0-9a-f]{12}\). Name that LM"
+    ) as error:
+        Recognizer.from_files(*files, llm=other)
+    assert "\n" not in str(error.value) and "Missing" not in str(error.value)

@@ -8,7 +8,7 @@ from espnet_larm.inference.options import CTC_VALUES, check_decoder, check_searc
 
 
 def options(**values):
-    ours = {"beam_size": 1, "nbest": 1, "ngpu": 0, "batch_seconds": 60.0, "batch_size": 1}
+    ours = {"beam_size": 1, "nbest": 1, "ngpu": 0, "ctc_weight": None, "batch_seconds": 60.0, "batch_size": 1}
     defaults = {**dict.fromkeys(CTC_VALUES), **ours}
     return argparse.Namespace(**{**defaults, **values})
 
@@ -23,7 +23,10 @@ def test_wishes_of_ctc_pass(values):
     [
         ({"beam_size": 0}, "beam_size is 0; allowed: 1 .greedy. or more"),
         ({"nbest": 3, "beam_size": 2}, "nbest is 3; allowed: 1 to beam_size, which is 2"),
-        ({"ctc_weight": 0.3}, "ctc_weight is 0.3, .* set ctc_weight: 1.0 or leave it out, or use .*--upstream"),
+        (
+            {"ctc_weight": 1.3},
+            "ctc_weight is 1.3; allowed: 1.0 .CTC alone., and with an LM 0.0",
+        ),
         ({"lm_file": "lm.pth"}, "lm_file is lm.pth, .* leave it out"),
         ({"ngram_file": "4gram.arpa"}, "ngram_file"),
         ({"streaming": True}, "streaming is True"),

@@ -289,3 +289,9 @@ def test_types_and_angles_that_would_go_wrong_are_refused():
     factors = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
     with pytest.raises(ValueError, match="longrope, whose angles depend on the longest row"):
         Backbone.from_config(tiny_config("llama", rope_parameters={**factors, "original_max_position_embeddings": 32}))
+
+
+def test_a_configuration_cannot_name_code_that_runs():
+    # HF would fetch a kernel of this name and run it.
+    made = Backbone.from_config(tiny_config("llama", attn_implementation="some/kernel"))
+    assert made.config._attn_implementation == "espnet_larm"

@@ -1,8 +1,10 @@
 """The model card: a header that parses, results, use and licence."""
 
+import pytest
 import yaml
 
 from espnet_larm.packs.card import About, format_card
+from espnet_larm.packs.llm import NamedLlm
 from espnet_larm.packs.manifest import Manifest, PluginUse
 from espnet_larm.scoring.experiment import ReadOutResult, SetResult
 
@@ -42,6 +44,21 @@ def test_header_is_what_hubs_read():
     (entry,) = found["model-index"][0]["results"]
     assert entry["dataset"]["name"] == "test"
     assert entry["metrics"] == [{"type": "wer", "name": "word error rate, loop 6", "value": 22.0}]
+
+
+@pytest.mark.parametrize(
+    ("llm", "lines"),
+    [
+        (NamedLlm("./lm", "", "00ff"), ["LM: `lm`, which lay in a folder", "`00ff`", 'llm="<folder of the LM>")']),
+        (NamedLlm("org/lm", "r1", "00ff"), ["LM: `org/lm`, revision `r1`, of the hub", "NOT in this pack", "`00ff`"]),
+        (NamedLlm("org/lm", "", "00ff", is_needed=False), ["began as `org/lm`", "all its weights are in this pack"]),
+    ],
+)
+def test_an_lm_is_named(llm, lines):
+    text = format_card(MANIFEST._replace(llm=llm), CONFIG | {"decoder": "speech_llm"}, [], 1, [], About())
+    for line in (*lines, "ctc_weight=0.0"):
+        assert line in text
+    assert llm.is_needed_folder or 'espnet_larm.load("model.zip")' in text
 
 
 def test_licence_is_left_to_the_publisher():

@@ -6,6 +6,7 @@ import pytest
 
 from espnet_larm import __version__
 from espnet_larm.packs import manifest as manifests
+from espnet_larm.packs.llm import NamedLlm
 from espnet_larm.packs.manifest import Manifest, PluginUse, check_plugins, parse_manifest, plugins_of
 
 LARM = PluginUse("encoder", "larm", "espnet_larm", __version__)
@@ -14,6 +15,10 @@ PLAIN = Manifest("config.yaml", "model.pth", "asr_x", (LARM,), {"config.yaml": "
 
 def test_manifest_comes_back_as_it_was():
     assert parse_manifest(PLAIN.as_mapping()) == PLAIN
+    for is_needed in (True, False):
+        manifest = PLAIN._replace(llm=NamedLlm("org/lm", "r1", "00ff", is_needed))
+        assert parse_manifest(manifest.as_mapping()) == manifest
+        assert bool(manifest.as_mapping()["espnet_larm"]["external"]) == is_needed
 
 
 def test_plugins_are_those_that_the_configuration_names():
@@ -41,6 +46,7 @@ def test_later_entries_of_the_same_format_are_left_alone():
     [
         ({"format": 2}, r'of format 2, espnet_larm .* reads up to 1; pip install -U "espnet-larm>='),
         ({"external": [{"kind": "llm", "name": "x"}]}, "needs what it does not hold: .*'llm'"),
+        ({"external": [{"kind": "data", "name": "x", "revision": "", "sha256": ""}]}, "needs what it does not hold"),
         ({"plugins": [{"kind": "encoder"}]}, "plugins or sha256 is not what format 1 has"),
         ({"sha256": ["a"]}, "plugins or sha256 is not what format 1 has"),
     ],

@@ -35,7 +35,7 @@ LENS = torch.tensor([6, 4, 1])
 
 def test_scores_of_prefixes_and_texts_are_sums_over_all_alignments(log_probs):
     scorer = CtcPrefixScorer(log_probs, LENS)
-    prefixes = [(1,), (2,), (1, 1), (2, 1, 2), (3, 3, 3), (1, 2, 3, 1), (2, 2, 2, 2)]
+    prefixes = [(1,), (2,), (1, 1), (2, 1, 2), (3, 3, 3), (1, 2, 3, 1), (2, 2, 2, 2), (0,), (1, 0, 1)]
     longest = max(map(len, prefixes))
     extensions = torch.tensor([[[*prefix, *[PAD] * (longest - len(prefix))] for prefix in prefixes]] * 3)
     found = scorer.extend(scorer.start(), torch.arange(3), extensions)

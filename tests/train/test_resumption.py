@@ -3,6 +3,7 @@
 import logging
 
 import pytest
+import torch
 import yaml
 
 from espnet_larm.train.files import CHECKPOINT
@@ -191,3 +192,39 @@ def test_training_with_another_model_ends_before_anything_is_written(trainings, 
     assert "Traceback" not in trainings.log(folder)
     assert ((folder / "config.yaml").read_text(), (folder / CHECKPOINT).read_bytes()) == before
     assert trainings.run(folder, "--max_epoch", "2", num_processes=num_processes) == 0, trainings.log(folder)
+
+
+@pytest.fixture
+def moved(build_speech_llm, larm_task, tmp_path):
+    """Options and model of a training that goes on with its LM in another folder, or with another LM."""
+
+    def moved(other=None, **changes):
+        model = build_speech_llm(resume=True)
+        larm_task.build_optimizers(model.args, model)
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(vars(model.args)))
+        torch.save({"model": model.state_dict()}, tmp_path / CHECKPOINT)
+        if other is None:
+            (tmp_path / "llm").rename(tmp_path / "moved")
+        folder = other or str(tmp_path / "moved")
+        resumed = build_speech_llm(resume=True, decoder_conf={"llm": folder, **changes})
+        larm_task.build_optimizers(resumed.args, resumed)
+
+    return moved
+
+
+def test_an_lm_that_was_moved_goes_on(moved):
+    moved()
+
+
+def test_another_lm_is_refused_before_anything_is_written(moved, save_lm, tmp_path):
+    other = save_lm(tmp_path / "other", initializer_range=0.4)
+    with pytest.raises(ValueError, match=r"--resume true: .* their weights differ \(SHA-256 .*, the checkpoint's"):
+        moved(other)
+
+
+def test_an_lm_with_another_tokenizer_is_refused(moved, save_lm, tmp_path):
+    other = save_lm(tmp_path / "other")
+    tokenizer = tmp_path / "other/tokenizer.json"
+    tokenizer.write_text(tokenizer.read_text().replace("WhitespaceSplit", "Whitespace"))
+    with pytest.raises(ValueError, match="decoder_conf: llm was .*/llm', is .*/other'"):
+        moved(other)

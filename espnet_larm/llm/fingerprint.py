@@ -1,0 +1,43 @@
+"""The name of an LM's weights: a SHA-256 of them, which checkpoints and packs hold in place of the weights."""
+
+import hashlib
+
+import torch
+
+FINGERPRINT = "fingerprint"
+# Of the hexadecimal digits, enough to tell two LMs apart.
+SHOWN_DIGITS = 12
+
+
+def fingerprint_of(module: torch.nn.Module) -> torch.Tensor:
+    """SHA-256 of all weights (32,), as float32: checkpoints are averaged, and means of equal small integers are exact.
+
+    Of the weights' values in float32, so that an LM that was published in bfloat16 is the same in both types.
+    """
+    digest = hashlib.sha256()
+    for name, parameter in sorted(module.named_parameters()):
+        values = parameter.detach().cpu().float().contiguous()
+        digest.update(f"{name} {tuple(values.shape)}".encode())
+        digest.update(values.numpy().data)
+    return torch.tensor(list(digest.digest()), dtype=torch.float32)
+
+
+def hexadecimal(fingerprint: torch.Tensor) -> str:
+    """All 64 digits."""
+    return "".join(f"{int(value):02x}" for value in fingerprint.tolist())
+
+
+def difference(own: torch.Tensor, saved: torch.Tensor) -> str | None:
+    """A sentence if the LM is not that of a checkpoint.
+
+    Args:
+        own: Fingerprint of the LM that is there (32,).
+        saved: Fingerprint in the checkpoint (32,).
+    """
+    if torch.equal(saved.cpu().float(), own.cpu().float()):
+        return None
+    found, wanted = (hexadecimal(each)[:SHOWN_DIGITS] for each in (own, saved))
+    return (
+        "decoder_conf: llm is not the LM that the checkpoint was trained with: their weights differ (SHA-256 "
+        f"{found}, the checkpoint's {wanted}). Name that LM; --llm (llm= in Python) says where it is now."
+    )
