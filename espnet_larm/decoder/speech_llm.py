@@ -13,7 +13,7 @@ from typeguard import typechecked
 
 from espnet2.asr.decoder.abs_decoder import AbsDecoder
 
-from espnet_larm.llm.adaptation import adapt
+from espnet_larm.llm.adaptation import LORA_PREFIX, adapt, frozen_names
 from espnet_larm.llm.backbone import Backbone, load_tokenizer
 from espnet_larm.llm.projector import Projector
 from espnet_larm.llm.prompt import Packed, make_prompt, pack
@@ -82,6 +82,7 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
                 "the list from the LM's tokenizer, a token a row."
             )
         adapt(self.backbone, adaptation, lora_conf, is_named=llm is not None)
+        self.adaptation = adaptation
         self.tokenizer = load_tokenizer(named_tokenizer, revision if tokenizer is None else None)
         self.special_tokens = special_tokens(self.tokenizer)
         self.prompt = make_prompt(self.tokenizer, prefix, suffix, instruction)
@@ -168,6 +169,16 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
         if new.size(1):
             logits = texts.step(new, torch.full((len(ys),), new.size(1)))[:, -1]
         return logits.log_softmax(-1), [Hypothesis(texts, row) for row in range(len(ys))]
+
+    def frozen_names(self) -> list[str]:
+        """Parameters that `adaptation` leaves as they are; training checks that they are frozen."""
+        return [f"backbone.{name}" for name in frozen_names(self.backbone, self.adaptation)]
+
+    def part_of(self, name: str) -> str:
+        """What a parameter is counted as in tables: `projector`, `LM`, or `LoRA` for what was added to the LM."""
+        if not name.startswith("backbone."):
+            return name.partition(".")[0]
+        return "LoRA" if LORA_PREFIX in name else "LM"
 
     def reload_pretrained_parameters(self) -> None:
         """ESPnet calls it after an `init`, which has overwritten the LM.
