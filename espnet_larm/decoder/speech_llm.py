@@ -40,7 +40,8 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
         prefix: Text before the speech.
         suffix: Text after it; by default the token that begins a text.
         instruction: For chat models, instead of prefix and suffix: what is asked, put into the chat template.
-        activation_checkpointing: Recompute the LM's layers in the backward pass.
+        activation_checkpointing: Recompute the LM's layers in the backward pass: a twelfth of their activations or less
+            stays in memory (tools/bench/memory.py), for another forward pass of the LM.
 
     Raises:
         ValueError: An option is out of its range, or the token list is not that of the LM.

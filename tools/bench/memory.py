@@ -149,6 +149,11 @@ class Unfilled(TorchDispatchMode):
             return left.new_empty((*left.shape[:-1], right.size(-1)))
         if operation in (aten.normal_, aten.uniform_, aten.lerp_, aten.addcmul_, aten.addcdiv_):
             return args[0]
+        # Optimisers count their steps in tensors of no dimension, and divide by what comes of it.
+        if operation in (aten.mul_, aten.add_) and args[0].is_floating_point() and args[0].dim():
+            return args[0]
+        if operation in (aten.sqrt, aten.zeros_like) and args[0].is_floating_point():
+            return torch.empty_like(args[0], dtype=(kwargs or {}).get("dtype"))
         return func(*args, **(kwargs or {}))
 
 
