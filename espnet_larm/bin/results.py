@@ -22,6 +22,7 @@ from espnet_larm.scoring.experiment import SetResult, find_results
 from espnet_larm.scoring.picture import draw_wer
 from espnet_larm.scoring.tables import format_tables
 from espnet_larm.train.journal import JOURNAL, Spent, read_journal
+from espnet_larm.train.learning import Share, percent
 
 PICTURE = "images/wer_by_loops.png"
 # What egs/utils/asr_parts.sh appends to the command in an experiment's run.sh.
@@ -85,7 +86,7 @@ def describe(exp_dir: Path, config: Mapping[str, Any], results: Sequence[SetResu
 
 
 def describe_training(spent: Spent | None) -> Iterator[tuple[str, str]]:
-    """Time, sessions, machines and commits of the training, which need not be those of scoring."""
+    """Time, sessions, trainable share, machines and commits of the training, which need not be those of scoring."""
     if spent is None:
         yield "training", "not recorded"
         return
@@ -94,10 +95,25 @@ def describe_training(spent: Spent | None) -> Iterator[tuple[str, str]]:
         sessions += f", resumed {count(len(spent.starts) - 1, 'time')}"
     epochs = f"{count(len(spent.epochs), 'epoch')} in {duration(spent.seconds)}"
     yield "training", f"{epochs}; {sessions}; began {spent.starts[0]['time']}"
+    yield "trainable", describe_shares([Share(**each) for each in spent.starts[-1].get("parameters", ())])
     yield "commits of training", all_of(start["commit"] for start in spent.starts)
     yield "versions of training", all_of(join(start["versions"]) for start in spent.starts)
     machines = (f"{join(start['machine'])}, processes {start['num_processes']}" for start in spent.starts)
     yield "machines of training", all_of(machines)
+
+
+def describe_shares(found: Sequence[Share]) -> str:
+    """How much of the model learned, and of each part."""
+    if not found:
+        return "not recorded"
+    total = Share("all", sum(each.trainable for each in found), sum(each.total for each in found))
+    parts = (f"{each.part} {millions(each.trainable)} of {millions(each.total)}" for each in found)
+    return f"{millions(total.trainable)} of {millions(total.total)} ({percent(total):.1f} %): {', '.join(parts)}"
+
+
+def millions(number: int) -> str:
+    """`0.94 M`."""
+    return f"{number / 1e6:.2f} M"
 
 
 def count(number: int, name: str) -> str:

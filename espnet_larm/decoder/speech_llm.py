@@ -13,7 +13,7 @@ from typeguard import typechecked
 
 from espnet2.asr.decoder.abs_decoder import AbsDecoder
 
-from espnet_larm.llm.adaptation import adapt
+from espnet_larm.llm.adaptation import LORA_PREFIX, adapt, frozen_names
 from espnet_larm.llm.backbone import Backbone, load_tokenizer
 from espnet_larm.llm.projector import Projector
 from espnet_larm.llm.prompt import Packed, make_prompt, pack
@@ -40,7 +40,8 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
         prefix: Text before the speech.
         suffix: Text after it; by default the token that begins a text.
         instruction: For chat models, instead of prefix and suffix: what is asked, put into the chat template.
-        activation_checkpointing: Recompute the LM's layers in the backward pass.
+        activation_checkpointing: Recompute the LM's layers in the backward pass: a twelfth of their activations or less
+            stays in memory (tools/bench/memory.py), for another forward pass of the LM.
 
     Raises:
         ValueError: An option is out of its range, or the token list is not that of the LM.
@@ -82,6 +83,7 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
                 "the LM that the list was made from, or make it from this LM's tokenizer, a token a row."
             )
         adapt(self.backbone, adaptation, lora_conf, is_named=llm is not None)
+        self.adaptation = adaptation
         self.tokenizer = load_tokenizer(named_tokenizer, revision if tokenizer is None else None)
         self.special_tokens = special_tokens(self.tokenizer)
         self.set_prompt(prefix, suffix, instruction)
@@ -172,6 +174,16 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
         if new.size(1):
             logits = texts.step(new, torch.full((len(ys),), new.size(1)))[:, -1]
         return logits.log_softmax(-1), [Hypothesis(texts, row) for row in range(len(ys))]
+
+    def frozen_names(self) -> list[str]:
+        """Parameters that `adaptation` leaves as they are; training checks that they are frozen."""
+        return [f"backbone.{name}" for name in frozen_names(self.backbone, self.adaptation)]
+
+    def part_of(self, name: str) -> str:
+        """What a parameter is counted as in tables: `projector`, `LM`, or `LoRA` for what was added to the LM."""
+        if not name.startswith("backbone."):
+            return name.partition(".")[0]
+        return "LoRA" if LORA_PREFIX in name else "LM"
 
     def reload_pretrained_parameters(self) -> None:
         """ESPnet calls it after an `init`, which has overwritten the LM.

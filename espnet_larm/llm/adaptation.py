@@ -5,8 +5,8 @@ Large Language Models", ICLR 2022, arXiv:2106.09685; peft). Weights that are fro
 checkpoints: those hold a fingerprint of them, and loading takes them from the named LM, if it is still the same.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -21,20 +21,6 @@ LORA_DEFAULTS = {
     "lora_dropout": 0.0,
     "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
 }
-
-
-class Share(NamedTuple):
-    """How much of a part learns.
-
-    Attributes:
-        part: Its name.
-        trainable: Numbers that learn.
-        total: All numbers.
-    """
-
-    part: str
-    trainable: int
-    total: int
 
 
 def adapt(backbone: Backbone, method: str, lora_conf: Mapping[str, Any] | None, is_named: bool) -> None:
@@ -73,14 +59,10 @@ def adapt(backbone: Backbone, method: str, lora_conf: Mapping[str, Any] | None, 
     backbone.freeze_modes()
 
 
-def shares(parts: Mapping[str, torch.nn.Module]) -> Iterator[Share]:
-    """How much of each part learns; weights that parts share are counted in the first."""
-    seen: set[int] = set()
-    for name, part in parts.items():
-        parameters = [each for each in part.parameters() if id(each) not in seen]
-        seen.update(map(id, parameters))
-        trainable = sum(each.numel() for each in parameters if each.requires_grad)
-        yield Share(name, trainable, sum(each.numel() for each in parameters))
+def frozen_names(backbone: Backbone, method: str) -> list[str]:
+    """The weights that a method leaves as they are, by all their names (tied ones have several)."""
+    names = [name for name, _ in backbone.named_parameters(remove_duplicate=False)]
+    return [] if method == "full" else [name for name in names if LORA_PREFIX not in name]
 
 
 def left_out(backbone: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -23,6 +23,7 @@ from espnet2.asr.preencoder.abs_preencoder import AbsPreEncoder
 from espnet2.asr.specaug.abs_specaug import AbsSpecAug
 from espnet2.layers.abs_normalize import AbsNormalize
 
+from espnet_larm.llm.stream import freeze_modes
 from espnet_larm.llm.tokens import CTC_TEXT
 from espnet_larm.upstream import ErrorCalculator, add_sos_eos
 
@@ -161,12 +162,10 @@ class SpeechLlmModel(ESPnetASRModel):
             self._ctc_text = None
 
     def train(self, mode: bool = True) -> "SpeechLlmModel":
-        """As any module's, but parts without a weight that learns stay in eval mode: frozen means no dropout either."""
+        """As any module's, but what has weights and none that learns is in eval mode: frozen is without dropout."""
         super().train(mode)
-        for part in self.children():
-            parameters = list(part.parameters())
-            if mode and parameters and not any(parameter.requires_grad for parameter in parameters):
-                part.eval()
+        if mode:
+            freeze_modes(self, mode)
         return self
 
     def _calc_ctc_loss(

@@ -22,6 +22,7 @@ from espnet_larm import registry
 from espnet_larm.tasks.refusals import check_gpus, ends_with_a_sentence, take_null_for_nothing, traced_to_options
 from espnet_larm.train import deterministic
 from espnet_larm.train.init_param import check_init_params
+from espnet_larm.train.learning import check_frozen
 from espnet_larm.train.optimizers import leave_frozen_out
 from espnet_larm.train.resumption import check_same_training
 from espnet_larm.train.stopping import sigterm_goes_to_workers
@@ -104,8 +105,9 @@ class LarmASRTask(ASRTask):
         Called in training alone, and just before ESPnet writes config.yaml, hence the checks here.
 
         Raises:
-            OptionError: `interctc_weight` leaves checkpoint loops without a loss, `init_param` matches nothing, an
-                option of the optimiser is wrong, or the training would resume another one.
+            OptionError: `interctc_weight` leaves checkpoint loops without a loss, `init_param` or `freeze_param` match
+                nothing, an option of the optimiser is wrong, weights that shall be frozen are not, or the training
+                would resume another one.
         """
         with traced_to_options(args):
             if isinstance(model, ESPnetASRModel):
@@ -116,6 +118,7 @@ class LarmASRTask(ASRTask):
                 num_frozen = leave_frozen_out(optimizer)
                 if num_frozen:
                     logger.info("%s frozen parameters are left out of the optimiser.", f"{num_frozen:,}")
+            check_frozen(model, optimizers, args.freeze_param)
             check_same_training(args, model)
         return optimizers
 

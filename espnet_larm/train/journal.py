@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, NamedTuple
 import torch
 
 from espnet_larm.origin import commit, describe_machine, versions
+from espnet_larm.train.learning import shares
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ class Journal:
         self._epoch: int | None = None
         self._mark = 0.0
 
-    def start_epoch(self, epoch: int, device: torch.device) -> None:
+    def start_epoch(self, epoch: int, model: torch.nn.Module) -> None:
         """Note the end of the epoch before or, at a session's first epoch, the session."""
         self.end_epoch()
         if not self._is_started:
@@ -53,8 +54,9 @@ class Journal:
                 resume=self._is_resumed,
                 commit=commit(),
                 versions=versions(),
-                machine=describe_machine(device),
+                machine=describe_machine(next(model.parameters()).device),
                 num_processes=self._num_processes,
+                parameters=[share._asdict() for share in shares(model)],
             )
         self._epoch = epoch
 

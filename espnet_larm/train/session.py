@@ -16,6 +16,7 @@ from espnet_larm.train.checkpoints import newest, read_progress, read_states, re
 from espnet_larm.train.curves import draw_curves
 from espnet_larm.train.files import CHECKPOINT, INTERRUPTED, save_synced
 from espnet_larm.train.journal import JOURNAL, Journal
+from espnet_larm.train.learning import FrozenWeights
 from espnet_larm.train.staging import Staging
 from espnet_larm.train.stopping import REQUEUE_STATUS, StopRequest
 
@@ -52,6 +53,7 @@ class Session:
         self._num_processes = torch.distributed.get_world_size() if distributed else 1
         self._journal: Journal | None = None
         self._running: Running | None = None
+        self._frozen: FrozenWeights | None = None
         self._reporter: SubReporter | None = None
         self._batches: TrainingBatches | None = None
         self._is_trained = False
@@ -109,15 +111,24 @@ class Session:
             self.staging.publish()
             self._draw()
         if self._journal is not None:
-            self._journal.start_epoch(reporter.get_epoch(), next(running.model.parameters()).device)
+            self._journal.start_epoch(reporter.get_epoch(), running.model)
+        if self._frozen is None:
+            # Not earlier: a checkpoint is loaded by now.
+            self._frozen = FrozenWeights(running.model)
         self.check_room()
         for optimizer in running.optimizers:
             # ESPnet leaves the gradients of an incomplete step at an epoch's end, which a resumed run would not have.
             optimizer.zero_grad()
 
     def start_validation(self) -> None:
-        """All batches of the epoch are trained on."""
+        """All batches of the epoch are trained on.
+
+        Raises:
+            RuntimeError: A frozen weight has changed.
+        """
         self._is_trained = True
+        assert self._running is not None and self._frozen is not None
+        self._frozen.check(self._running.model)
 
     def check_room(self) -> None:
         """Look whether this epoch fits on the disk.

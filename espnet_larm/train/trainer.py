@@ -2,8 +2,8 @@
 
 ESPnet's loop runs unchanged, in a staging folder (`staging.py`). Around it: whole checkpoints and the one before,
 `--resume true` from the newest that is whole (`checkpoints.py`), SIGTERM between two steps (`stopping.py`), batches
-that are not finite (`batches.py`), utterances that are too short (`short.py`), room on the disk (`disk.py`), a record
-of the time spent (`journal.py`).
+that are not finite (`batches.py`), utterances that are too short (`short.py`), room on the disk (`disk.py`), frozen
+weights that stay as they are (`learning.py`), a record of the time spent (`journal.py`).
 Departures from ESPnet: gradients of an incomplete `accum_grad` step are dropped at the end of an epoch instead of being
 added to the next one's, so that a resumed run equals an undisturbed one; the statistics of an epoch whose training
 resumes in its middle are those of all its batches.
@@ -25,6 +25,7 @@ from espnet2.utils.types import str2bool
 
 from espnet_larm.train.batch_size import describe_batches
 from espnet_larm.train.batches import Batch, ValidationBatches
+from espnet_larm.train.learning import format_shares, shares
 from espnet_larm.train.session import Running, Session
 from espnet_larm.train.short import LongEnough, fewest_samples
 
@@ -63,9 +64,11 @@ class LarmTrainer(Trainer):
         Raises:
             SystemExit: With REQUEUE_STATUS, after a SIGTERM.
             OSError: The disk is full. The checkpoint is as it was.
+            RuntimeError: A frozen weight has changed.
             ValueError: `--resume true`, and every checkpoint is damaged.
         """
         logger.info(describe_batches(train_iter_factory, trainer_options.accum_grad, distributed_option))
+        logger.info("What learns:\n%s", format_shares(shares(model)))
         session = Session(trainer_options, distributed_option.distributed)
         with session.stop.listen():
             session.open()
@@ -159,6 +162,7 @@ class LarmTrainer(Trainer):
 
         Raises:
             OSError: It does not.
+            RuntimeError: The epoch's training has changed a frozen weight.
             ValueError: As in `train_one_epoch`.
         """
         session, long_enough = cls._running_session(), LongEnough(iterator, fewest_samples(model))

@@ -73,8 +73,21 @@ def test_training_that_was_resumed_says_how_long_where_and_by_which_commits(exp_
     main(["--exp_dir", str(exp_dir)])
     text = (exp_dir / "RESULTS.md").read_text().splitlines()
     assert "- training: 2 epochs in 1 h 6 min; 2 sessions, resumed 1 time; began T1" in text
+    assert "- trainable: not recorded" in text
     assert "- commits of training: aaa; bbb" in text
     assert "- machines of training: cpu Abacus, processes 1" in text
+
+
+def test_what_learned_is_said_by_part(exp_dir):
+    start = {"event": "start", "time": "T1", "resume": False, "epoch": 1, "commit": "aaa", "versions": {"torch": "2"}}
+    start |= {"machine": {"cpu": "Abacus"}, "num_processes": 1, "seconds": 0.0}
+    parts = [("encoder", 600_000, 600_000), ("projector", 300_000, 300_000), ("LM", 0, 3_500_000)]
+    start["parameters"] = [dict(zip(("part", "trainable", "total"), part, strict=True)) for part in parts]
+    (exp_dir / "training.jsonl").write_text(f"{json.dumps(start)}\n")
+    main(["--exp_dir", str(exp_dir)])
+    text = (exp_dir / "RESULTS.md").read_text().splitlines()
+    shown = "encoder 0.60 M of 0.60 M, projector 0.30 M of 0.30 M, LM 0.00 M of 3.50 M"
+    assert f"- trainable: 0.90 M of 4.40 M (20.5 %): {shown}" in text
 
 
 def test_training_without_a_record_is_said(exp_dir):

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from espnet_larm.llm.adaptation import METHODS, adapt, shares
+from espnet_larm.llm.adaptation import METHODS, adapt, frozen_names
 from espnet_larm.llm.backbone import Backbone
 
 from .test_backbone import logits_of, random_rows
@@ -121,13 +121,12 @@ def test_frozen_modules_have_no_dropout_in_training(hf_model):
     assert not torch.equal(logits_of(full, ids), logits_of(full.eval(), ids))
 
 
-def test_shares_count_each_weight_once(hf_model):
-    backbone = adapted(hf_model(), "lora", lora_conf={"r": 2})
-    linear = torch.nn.Linear(3, 4)
-    own, lm, again = shares({"linear": linear, "llm": backbone, "head": backbone})
-    assert own == ("linear", 16, 16)
-    assert lm.trainable == sum(each.numel() for name, each in backbone.named_parameters() if "lora_" in name)
-    assert 0 < lm.trainable < lm.total and again == ("head", 0, 0)
+@pytest.mark.parametrize("method", METHODS)
+def test_frozen_names_are_those_of_weights_without_a_gradient(hf_model, method):
+    backbone = adapted(hf_model(), method)
+    weights = dict(backbone.named_parameters(remove_duplicate=False))
+    assert frozen_names(backbone, method) == [name for name in weights if not weights[name].requires_grad]
+    assert ("model.lm_head.weight" in frozen_names(backbone, method)) == (method != "full")
 
 
 def test_options_that_mean_nothing_are_refused(hf_model):

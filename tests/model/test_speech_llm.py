@@ -126,6 +126,35 @@ def test_frozen_parts_have_no_dropout(build_speech_llm):
     assert torch.equal(first, second)
 
 
+def test_a_frozen_piece_of_a_part_has_no_dropout_and_the_rest_has(build_speech_llm):
+    model = build_speech_llm()
+    model.encoder.stacks.requires_grad_(False)
+    model.train()
+    assert model.encoder.training and model.encoder.subsampling.training
+    assert not any(each.training for each in model.encoder.stacks.modules() if list(each.parameters()))
+    model.eval()
+    assert not any(each.training for each in model.modules())
+
+
+def test_activation_checkpointing_changes_no_bit_of_loss_or_gradients(build_speech_llm):
+    results = []
+    for checkpointing in (False, True):
+        conf = {"adaptation": "lora", "lora_conf": {"r": 2, "lora_dropout": 0.3}}
+        model = build_speech_llm(decoder_conf={**conf, "activation_checkpointing": checkpointing})
+        for name, each in model.named_parameters():
+            if "lora_B" in name:
+                # Zero at the start, it would let no gradient through.
+                torch.nn.init.constant_(each, 0.1)
+        torch.manual_seed(1)
+        loss, *_ = model.train()(**batch())
+        loss.backward()
+        results.append({name: each.grad for name, each in model.named_parameters() if each.requires_grad})
+        results[-1]["loss"] = loss
+    plain, checkpointed = results
+    assert all(torch.equal(plain[name], checkpointed[name]) for name in plain)
+    assert all(each.any() for name, each in plain.items() if "lora" in name or "projector" in name)
+
+
 def test_checkpoints_hold_no_weight_of_the_lm_and_load_strictly(build_speech_llm, tmp_path):
     model = build_speech_llm()
     with torch.no_grad():

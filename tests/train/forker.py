@@ -10,7 +10,7 @@ its exit status (negative: the signal), the highest if there are several process
     {"at": "link", "file": "latest.pth", "nth": 1, "do": "kill"}     before ESPnet makes a link
 
 It happens in the last process. `do` is kill (SIGKILL), term (SIGTERM to the process), term_group (to it and its
-workers), full (the disk takes half of the file) or nan (the loss of that forward).
+workers), full (the disk takes half of the file), nan (the loss of that forward) or move_lm (a frozen weight changes).
 """
 
 import io
@@ -29,10 +29,22 @@ def act(what):
         os.kill(os.getpid(), signal.SIGKILL)
     elif what == "term":
         os.kill(os.getpid(), signal.SIGTERM)
+    elif what == "move_lm":
+        move_lm()
     elif what == "term_group":
         os.killpg(os.getpgid(0), signal.SIGTERM)
         # Time for workers to die of it, if they do.
         time.sleep(0.2)
+
+
+def move_lm():
+    import gc
+
+    from espnet_larm.llm.backbone import Backbone
+
+    for each in gc.get_objects():
+        if isinstance(each, Backbone):
+            each.model.model.norm.weight.data.mul_(1.01)
 
 
 def before_nth(function, nth, action, matches=lambda *_: True):

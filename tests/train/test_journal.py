@@ -9,7 +9,7 @@ from espnet_larm.origin import commit
 from espnet_larm.train import journal as module
 from espnet_larm.train.journal import JOURNAL, Journal, read_journal
 
-CPU = torch.device("cpu")
+MODEL = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 1).requires_grad_(False))
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def lines(path):
 def train(path, clock, epochs, seconds=10.0, is_resumed=True, broken_off=False):
     journal = Journal(path, is_resumed, 1)
     for epoch in epochs:
-        journal.start_epoch(epoch, CPU)
+        journal.start_epoch(epoch, MODEL)
         clock[0] += seconds
     if not broken_off:
         journal.end_epoch()
@@ -38,6 +38,10 @@ def test_a_session_has_a_line_at_its_start_and_one_an_epoch(tmp_path, clock):
     train(tmp_path / JOURNAL, clock, [1, 2])
     start, *epochs = lines(tmp_path / JOURNAL)
     assert (start["event"], start["epoch"], start["commit"], start["num_processes"]) == ("start", 1, commit(), 1)
+    assert start["parameters"] == [
+        {"part": "0", "trainable": 16, "total": 16},
+        {"part": "1", "trainable": 0, "total": 5},
+    ]
     assert start["machine"].keys() == {"cpu", "cores", "threads"} and "espnet" in start["versions"]
     assert [(line["event"], line["epoch"], line["seconds"]) for line in epochs] == [("epoch", 1, 10), ("epoch", 2, 10)]
 
@@ -77,7 +81,7 @@ def test_half_a_line_of_a_power_cut_spoils_no_other(tmp_path, clock):
 
 def test_a_full_disk_does_not_hide_the_error_that_ended_the_training(tmp_path, clock, monkeypatch, caplog):
     journal = Journal(tmp_path / JOURNAL, True, 1)
-    journal.start_epoch(1, CPU)
+    journal.start_epoch(1, MODEL)
     monkeypatch.setattr(module.os, "fsync", fail)
     journal.break_off()
     assert "The seconds of epoch 1 are not in" in caplog.text

@@ -52,6 +52,7 @@ def test_task_builds_optimizers_without_frozen_parameters(larm_task, caplog, tmp
         exclude_weight_decay=exclude_weight_decay,
         exclude_weight_decay_conf={},
         init_param=[],
+        freeze_param=[],
         resume=False,
         output_dir=str(tmp_path),
     )

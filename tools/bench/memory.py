@@ -1,0 +1,358 @@
+#!/usr/bin/env python3
+"""What fills the memory in a training step of an encoder with a causal LM: by part, by what learns of the LM.
+
+One step of a YAML's model with an LM of random weights, a setting (adaptation, activation checkpointing of the LM's
+layers and of a looped encoder's loops) after the other. Bytes are those of tensors that are alive: activations are what
+the forward pass leaves for the backward pass, the peak is the most that is alive at once in a later step, optimiser
+included. By default matrix products are left out, results of their sizes are made instead: bytes do not depend on
+values. With `--compute` nothing is left out, and what the system saw stands beside the count: resident memory on a CPU,
+torch's allocator on a GPU. Nothing is loaded from the network.
+
+    python tools/bench/memory.py                                            SmolLM2-360M's shape, 4 x 15 s of audio
+    python tools/bench/memory.py --config conf/an4/train_llm.yaml --batch 8 --seconds 7.5 --compute --device cuda
+    python tools/bench/memory.py --llm_config my_llm/config.json --adaptation lora --markdown memory.md
+"""
+
+import argparse
+import contextlib
+import gc
+import json
+import multiprocessing
+import sys
+import tempfile
+import weakref
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import yaml
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from espnet_larm.llm.adaptation import METHODS
+from espnet_larm.train.learning import part_of
+
+ROOT = Path(__file__).parents[2]
+SMOLLM2_360M = {
+    "model_type": "llama",
+    "vocab_size": 49152,
+    "hidden_size": 960,
+    "intermediate_size": 2560,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 15,
+    "num_key_value_heads": 5,
+    "max_position_embeddings": 8192,
+    "rope_theta": 100000.0,
+    "rms_norm_eps": 1e-5,
+    "tie_word_embeddings": True,
+}
+aten = torch.ops.aten
+CHARACTERS = ["<blank>", "<unk>", "<space>", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ'", "<sos/eos>"]
+REST = "features and losses"
+PARTS = ("encoder", "ctc", "projector", "LM", "LoRA", REST)
+SAMPLE_RATE_HZ = 16000
+Bytes = Mapping[str, int]
+
+
+class Setting(NamedTuple):
+    """What is compared."""
+
+    adaptation: str
+    checkpointing: bool
+
+
+class Memory(NamedTuple):
+    """Of one training step: bytes by part, and at once.
+
+    Attributes:
+        weights: Buffers included.
+        gradients: After the backward pass.
+        state: Of the optimiser.
+        activations: Left by the forward pass; LoRA's are the LM's.
+        peak: Most that is alive at once, all of the above included.
+        seen: By the system, for comparison; None where not all was computed.
+    """
+
+    weights: Bytes
+    gradients: Bytes
+    state: Bytes
+    activations: Bytes
+    peak: int
+    seen: int | None
+
+
+class LiveTensors(TorchDispatchMode):
+    """Counts the bytes of tensors made in its context that are still alive, by the part that made them.
+
+    Args:
+        known: Tensors that are there already and shall not be counted.
+
+    Attributes:
+        live: Bytes by part.
+        peak: Most of all parts together so far.
+        part: Which makes tensors now.
+    """
+
+    def __init__(self, known: Iterable[torch.Tensor] = ()) -> None:
+        super().__init__()
+        self.live: Counter[str] = Counter()
+        self.peak = 0
+        self.part = REST
+        self._known = {tensor.untyped_storage()._cdata for tensor in known}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Do as without it, and look at the results."""
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor):
+                self._add(tensor.untyped_storage())
+        return result
+
+    def watch(self, part: str, module: torch.nn.Module) -> None:
+        """Count what a module makes in its forward pass as a part's."""
+        before: list[str] = []
+
+        def enter(*_: Any) -> None:
+            before.append(self.part)
+            self.part = part
+
+        def leave(*_: Any) -> None:
+            self.part = before.pop()
+
+        module.register_forward_pre_hook(enter)
+        module.register_forward_hook(leave)
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        # A view has its storage from a tensor that is counted; an empty one has none.
+        if storage._cdata in self._known or not storage.nbytes():
+            return
+        self._known.add(storage._cdata)
+        self.live[self.part] += storage.nbytes()
+        self.peak = max(self.peak, self.live.total())
+        weakref.finalize(storage, self._drop, storage._cdata, self.part, storage.nbytes())
+
+    def _drop(self, key: int, part: str, size: int) -> None:
+        self._known.discard(key)
+        self.live[part] -= size
+
+
+class Unfilled(TorchDispatchMode):
+    """Makes results of products, random numbers and steps without computing them; what they hold is arbitrary."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Do as without it, or leave the numbers out."""
+        operation = func.overloadpacket
+        if operation in (aten.mm, aten.bmm, aten.addmm):
+            left, right = args[-2:]
+            return left.new_empty((*left.shape[:-1], right.size(-1)))
+        if operation in (aten.normal_, aten.uniform_, aten.lerp_, aten.addcmul_, aten.addcdiv_):
+            return args[0]
+        # Optimisers count their steps in tensors of no dimension, and divide by what comes of it.
+        if operation in (aten.mul_, aten.add_) and args[0].is_floating_point() and args[0].dim():
+            return args[0]
+        if operation in (aten.sqrt, aten.zeros_like) and args[0].is_floating_point():
+            return torch.empty_like(args[0], dtype=(kwargs or {}).get("dtype"))
+        return func(*args, **(kwargs or {}))
+
+
+def build(args: argparse.Namespace, setting: Setting, folder: Path) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+    """The YAML's model with the LM of `--llm_config`, and its optimiser, as a training makes them."""
+    from espnet_larm.tasks.asr import LarmASRTask
+
+    tokens = write_tokenizer(folder / "llm", args.llm_config["vocab_size"])
+    for name, names in (("tokens.txt", tokens), ("ctc_tokens.txt", CHARACTERS)):
+        (folder / name).write_text("".join(f"{each}\n" for each in names), encoding="utf-8")
+    command = ["--config", str(args.config), "--token_list", str(folder / "tokens.txt"), "--output_dir", str(folder)]
+    options = LarmASRTask.get_parser().parse_args([*command, "--token_type", "char"])
+    lora_conf = options.decoder_conf.pop("lora_conf", None)
+    options.decoder_conf |= {
+        "llm": None,
+        "llm_config": args.llm_config,
+        "tokenizer": str(folder / "llm"),
+        "adaptation": setting.adaptation,
+        "activation_checkpointing": setting.checkpointing,
+        "lora_conf": lora_conf if setting.adaptation == "lora" else None,
+    }
+    if args.encoder_of:
+        other = yaml.safe_load(args.encoder_of.read_text(encoding="utf-8"))
+        options.encoder, options.encoder_conf = other["encoder"], other["encoder_conf"]
+        options.model_conf["interctc_weight"] = other["model_conf"]["interctc_weight"]
+    if options.encoder == "larm":
+        options.encoder_conf["activation_checkpointing"] = setting.checkpointing
+    options.model_conf["ctc_token_list"] = str(folder / "ctc_tokens.txt")
+    model = LarmASRTask.build_model(options).to(args.device).train()
+    (optimizer,) = LarmASRTask.build_optimizers(options, model)
+    return model, optimizer
+
+
+def write_tokenizer(folder: Path, num_tokens: int) -> list[str]:
+    """One of so many words, for an LM that has none; their names."""
+    import transformers
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    names = ["<unk>", "<s>", "</s>", *(f"w{index}" for index in range(num_tokens - 3))]
+    special = {"unk_token": names[0], "bos_token": names[1], "eos_token": names[2]}
+    ids = {name: index for index, name in enumerate(names)}
+    made = Tokenizer(models.WordLevel(ids, unk_token=names[0]))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    transformers.PreTrainedTokenizerFast(tokenizer_object=made, **special).save_pretrained(folder)
+    return names
+
+
+def new_batch(args: argparse.Namespace) -> dict[str, torch.Tensor]:
+    """Noise and random texts, all utterances of one length."""
+    torch.manual_seed(0)
+    sizes = {"text": (args.tokens_per_s, args.llm_config["vocab_size"]), "ctc_text": (14.0, len(CHARACTERS) - 1)}
+    batch = {"speech": torch.randn(args.batch, round(args.seconds * SAMPLE_RATE_HZ))}
+    for name, (per_s, num_tokens) in sizes.items():
+        batch[name] = torch.randint(3, num_tokens, (args.batch, max(1, round(per_s * args.seconds))))
+    lengths = {f"{name}_lengths": torch.full((args.batch,), each.size(1)) for name, each in batch.items()}
+    return {name: each.to(args.device) for name, each in {**batch, **lengths}.items()}
+
+
+def measure(args: argparse.Namespace, setting: Setting) -> Memory:
+    """Make one step and count."""
+    torch.set_num_threads(args.threads)
+    start = seen_now(args.device)
+    computing = contextlib.nullcontext if args.compute else Unfilled
+    with tempfile.TemporaryDirectory() as folder, computing():
+        model, optimizer = build(args, setting, Path(folder))
+    batch = new_batch(args)
+    named = dict(model.named_parameters())
+    live = LiveTensors([*named.values(), *model.buffers(), *batch.values()])
+    for part, module in (
+        ("encoder", model.encoder),
+        ("ctc", model.ctc),
+        ("LM", model.decoder),
+        ("projector", model.decoder.projector),
+    ):
+        live.watch(part, module)
+    reset_peak(args.device)
+    with live, computing():
+        loss, *_ = model(**batch)
+        activations = dict(live.live)
+        loss.backward()
+        peak = live.peak
+        del loss
+        optimizer.step()
+    gradients = {name: each.grad.nbytes for name, each in named.items() if each.grad is not None}
+    state = {name: sum(each.nbytes for each in tensors_of(optimizer.state.get(named[name]))) for name in named}
+    weights = {name: each.nbytes for name, each in (*named.items(), *model.named_buffers())}
+    totals = sum(weights.values()), sum(gradients.values()), sum(state.values())
+    # A later step finds the optimiser's state there, and no gradients yet.
+    peak = max(totals[0] + totals[2] + peak, totals[0] + live.peak)
+    by_part = [sum_by_part(model, sizes) for sizes in (weights, gradients, state)]
+    return Memory(*by_part, activations, peak, peak_seen(args.device) - start if args.compute else None)
+
+
+def tensors_of(state: Mapping[str, Any] | None) -> list[torch.Tensor]:
+    """An optimiser's, of one weight."""
+    return [each for each in (state or {}).values() if isinstance(each, torch.Tensor)]
+
+
+def sum_by_part(model: torch.nn.Module, sizes: Bytes) -> Bytes:
+    """Of named tensors."""
+    found: Counter[str] = Counter()
+    for name, size in sizes.items():
+        part = part_of(model, name)
+        found[part if part in PARTS else REST] += size
+    return dict(found)
+
+
+def seen_now(device: str) -> int:
+    """Bytes that this process has now."""
+    return torch.cuda.memory_allocated() if device == "cuda" else _status("VmRSS")
+
+
+def reset_peak(device: str) -> None:
+    """Forget the peak so far, that of building the model."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+
+
+def peak_seen(device: str) -> int:
+    """Most bytes since then."""
+    return torch.cuda.max_memory_allocated() if device == "cuda" else _status("VmHWM")
+
+
+def _status(name: str) -> int:
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024
+
+
+def format_tables(found: Mapping[Setting, Memory], device: str) -> Iterator[str]:
+    """Markdown: a row a setting, then a row a part and adaptation."""
+    seen = "torch's peak" if device == "cuda" else "resident peak"
+    yield f"| adaptation | checkpointing | weights | gradients | optimiser | activations | sum | peak | {seen} |"
+    yield "|---|---|---|---|---|---|---|---|---|"
+    for setting, memory in found.items():
+        sums = [sum(each.values()) for each in memory[:4]]
+        cells = [*map(mib, (*sums, sum(sums), memory.peak)), "-" if memory.seen is None else mib(memory.seen)]
+        yield f"| {setting.adaptation} | {'on' if setting.checkpointing else 'off'} | {' | '.join(cells)} |"
+    yield ""
+    yield "| adaptation | part | weights | gradients | optimiser | activations | with checkpointing |"
+    yield "|---|---|---|---|---|---|---|"
+    for method in dict.fromkeys(setting.adaptation for setting in found):
+        plain, checkpointed = (found.get(Setting(method, on)) for on in (False, True))
+        memory = plain or checkpointed
+        for part in PARTS:
+            columns = [each.get(part, 0) for each in memory[:3]] if memory else []
+            columns += [each.activations.get(part, 0) if each else 0 for each in (plain, checkpointed)]
+            if any(columns):
+                yield f"| {method} | {part} | {' | '.join(map(mib, columns))} |"
+
+
+def mib(size: int) -> str:
+    """`1,380`, or `0.4` where that is little."""
+    return f"{size / 2**20:,.0f}" if size >= 10 * 2**20 or not size else f"{size / 2**20:.1f}"
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Options of this script."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, default=ROOT / "conf/librispeech/train_llm_mini.yaml")
+    parser.add_argument("--encoder_of", type=Path, help="YAML whose encoder to take instead")
+    parser.add_argument("--llm_config", type=read_json, default=SMOLLM2_360M, help="a config.json (SmolLM2-360M's)")
+    parser.add_argument("--adaptation", nargs="+", default=list(METHODS), choices=METHODS)
+    parser.add_argument("--checkpointing", nargs="+", default=["off", "on"], choices=["off", "on"])
+    parser.add_argument("--batch", type=int, default=4, help="utterances (4)")
+    parser.add_argument("--seconds", type=float, default=15.0, help="of an utterance (15)")
+    parser.add_argument("--tokens_per_s", type=float, default=4.0, help="the LM's, a second of speech (4)")
+    parser.add_argument("--compute", action="store_true", help="leave nothing out; minutes a setting on a CPU")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (1)")
+    parser.add_argument("--markdown", type=Path, help="file for the tables too")
+    return parser
+
+
+def read_json(path: str) -> dict[str, Any]:
+    """A configuration as Hugging Face has it."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def main(cmd: list[str] | None = None) -> None:
+    """Measure each setting and print the tables."""
+    args = get_parser().parse_args(cmd)
+    found = {}
+    for setting in (Setting(method, on == "on") for method in args.adaptation for on in args.checkpointing):
+        if args.compute:
+            # A process of its own: its resident memory holds nothing of another setting.
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                found[setting] = pool.apply(measure, (args, setting))
+        else:
+            found[setting] = measure(args, setting)
+            gc.collect()
+        print(f"{setting.adaptation}, checkpointing {setting.checkpointing}: done", file=sys.stderr)
+    command = " ".join(["tools/bench/memory.py", *(sys.argv[1:] if cmd is None else cmd)])
+    lines = [f"`{command}`; MiB; torch {torch.__version__}, {args.device}", "", *format_tables(found, args.device)]
+    print("\n".join(lines))
+    if args.markdown:
+        args.markdown.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
