@@ -49,7 +49,8 @@ def measure_perplexity(
     device = next(model.parameters()).device
     chosen = text.tokens[: num_blocks * block_size] if num_blocks else text.tokens
     num_whole = len(chosen) // block_size
-    batches = list(chosen[: num_whole * block_size].reshape(-1, block_size).split(batch_size))
+    whole = chosen[: num_whole * block_size].reshape(num_whole, block_size)
+    batches = list(whole.split(batch_size)) if num_whole else []
     if len(rest := chosen[num_whole * block_size :]) > 1:
         batches.append(rest.unsqueeze(0))
     was_training, total, num_tokens = model.training, 0.0, 0

@@ -71,9 +71,11 @@ def test_the_record_says_how_the_lm_was_made(trained, text):
 @pytest.mark.slow
 def test_perplexity_of_the_folder_is_the_recorded_one(trained, capsys):
     recorded = json.loads((trained / "training.json").read_text())["perplexity"]
-    assert llm_perplexity.main(["--llm", str(trained), "--block_size", "32", "--ngpu", "0"]) == 0
+    assert llm_perplexity.main(["--llm", str(trained), "--ngpu", "0"]) == 0
     wanted = f"perplexity: {recorded['per_token']:.2f} per token, {recorded['per_word']:.1f} per word"
     assert wanted in capsys.readouterr().out
+    with pytest.raises(ValueError, match="--block_size 257 is more than the 256 positions of the LM"):
+        llm_perplexity.main(["--llm", str(trained), "--ngpu", "0", "--block_size", "257"])
 
 
 @pytest.mark.slow
@@ -173,7 +175,8 @@ def test_configurations_hold_options_only(path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--block_size", "1"], "--block_size 1 must be at least 2"),
+        (["--block_size", "1"], "--block_size 1; allowed: 2 or more, or 0"),
+        (["--batch_size", "0"], "--batch_size 0 must be at least 1"),
         (["--text", "nowhere.txt"], "nowhere.txt is missing"),
         ([], "valid.txt is missing"),
     ],

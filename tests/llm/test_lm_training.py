@@ -111,19 +111,19 @@ def random_llama(tokenizer):
     return transformers.LlamaForCausalLM(config)
 
 
-@pytest.mark.parametrize(("num_blocks", "num_read"), [(0, 90), (2, 32)])
-def test_perplexity_is_that_of_the_logits(tokenizer, text, random_llama, num_blocks, num_read):
+@pytest.mark.parametrize(("block_size", "num_blocks", "num_read"), [(16, 0, 90), (16, 2, 32), (99, 0, 90)])
+def test_perplexity_is_that_of_the_logits(tokenizer, text, random_llama, block_size, num_blocks, num_read):
     part = PackedText(text.tokens[:90], num_sentences=2, num_words=28, num_unknown=0)
-    found = measure_perplexity(random_llama.train(), part, block_size=16, num_blocks=num_blocks, batch_size=2)
+    found = measure_perplexity(random_llama.train(), part, block_size, num_blocks, batch_size=2)
     losses = []
-    for block in part.tokens[:num_read].split(16):
+    for block in part.tokens[:num_read].split(block_size):
         with torch.no_grad():
             logits = random_llama(input_ids=block.long().unsqueeze(0)).logits[0]
         for position in range(len(block) - 1):
             probabilities = logits[position].double().softmax(dim=0)
             losses.append(-probabilities[block[position + 1]].log())
     mean = torch.stack(losses).mean()
-    assert found.num_tokens == len(losses) == num_read - len(part.tokens[:num_read].split(16))
+    assert found.num_tokens == len(losses) == num_read - len(part.tokens[:num_read].split(block_size))
     assert found.per_token == pytest.approx(mean.exp().item(), rel=1e-5)
     assert found.per_word == pytest.approx((mean * 90 / 30).exp().item(), rel=1e-5)
     assert random_llama.training
