@@ -32,9 +32,6 @@ from espnet_larm.train.stopping import REQUEUE_STATUS, StopRequest
 if TYPE_CHECKING:
     from espnet_larm.llm.packing import PackedText
 
-# What decides the tokenizer, and with the fields of ModelSize and Schedule the LM.
-FILE_OPTIONS = ("text", "valid_text")
-TEXT_OPTIONS = ("num_valid_lines", "vocab_size", "max_positions")
 PROGRAM = "python -m espnet_larm.bin.llm_train"
 # Whose versions decide numbers, beside those that origin names.
 PACKAGES = ("transformers", "tokenizers")
@@ -87,23 +84,19 @@ def main(cmd: list[str] | None = None) -> int:
     schedule = Schedule(*(vars(args)[name] for name in Schedule._fields))
     check_options(size, schedule)
     sentences, valid_sentences = _read(args)
-    text_options: dict[str, Any] = {name: [fingerprint(path) for path in vars(args)[name]] for name in FILE_OPTIONS}
-    text_options |= {name: vars(args)[name] for name in TEXT_OPTIONS}
-    options = {**text_options, **size._asdict(), **schedule._asdict()}
+    tokenizer_options = {
+        "text": [fingerprint(path) for path in args.text],
+        "num_valid_lines": 0 if args.valid_text else args.num_valid_lines,
+        **{name: vars(args)[name] for name in ("vocab_size", "max_positions")},
+    }
+    valid_files = [fingerprint(path) for path in args.valid_text]
+    options = {**tokenizer_options, "valid_text": valid_files, **size._asdict(), **schedule._asdict()}
     done = lm_folder.trained_options(args.out_dir)
     lm_folder.check_same(args.out_dir, done, options)
     if done is not None:
         print(f"{args.out_dir} is trained already ({args.out_dir / lm_folder.RECORD}); nothing is left to do")
         return 0
-    tokenizer = _tokenizer(args, text_options, sentences)
-    # transformers takes seconds to import.
-    from espnet_larm.llm.packing import pack_sentences
-    from espnet_larm.llm.training import make_config
-
-    config = make_config(size, tokenizer)
-    config.save_pretrained(args.out_dir / "tokenizer")
-    texts = Texts(pack_sentences(tokenizer, sentences), pack_sentences(tokenizer, valid_sentences), valid_sentences)
-    print(f"tokenizer: {len(tokenizer)} tokens\ntraining text: {texts.train}\nheld-out text: {texts.valid}")
+    config, texts = _prepare(args, size, tokenizer_options, sentences, valid_sentences)
     if args.tokenizer_only:
         return 0
     lm_folder.check_same(args.out_dir, lm_folder.begun_options(args.out_dir / "checkpoints", "checkpoint-*"), options)
@@ -136,23 +129,39 @@ def _read(args: argparse.Namespace) -> tuple[list[str], list[str]]:
     return sentences[: -args.num_valid_lines], sentences[-args.num_valid_lines :]
 
 
-def _tokenizer(args: argparse.Namespace, options: dict[str, Any], sentences: list[str]) -> Any:
-    """The one that is there, or one that is trained."""
+def _prepare(
+    args: argparse.Namespace, size: ModelSize, options: dict[str, Any], sentences: list[str], valid_sentences: list[str]
+) -> tuple[Any, Texts]:
+    """The LM's configuration, and the texts in tokens of the tokenizer that is there or that is trained."""
+    # transformers takes seconds to import.
     from espnet_larm.llm.backbone import load_tokenizer
+    from espnet_larm.llm.packing import pack_sentences
     from espnet_larm.llm.text_tokenizer import train_tokenizer
+    from espnet_larm.llm.training import make_config
 
     folder = args.out_dir / "tokenizer"
     begun = lm_folder.begun_options(folder, "tokenizer.json")
     lm_folder.check_same(args.out_dir, begun, options)
     if begun is None:
-        made = train_tokenizer(sentences, args.vocab_size, args.max_positions)
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=args.out_dir, prefix=".part") as part:
-            made.save_pretrained(part)
-            lm_folder.move_in(Path(part), folder)
-        lm_folder.write_whole(folder / lm_folder.OPTIONS, options)
-    # As others will load it: what is trained with and what is decoded with are then the same.
-    return load_tokenizer(str(folder))
+        tokenizer = train_tokenizer(sentences, args.vocab_size, args.max_positions)
+    else:
+        tokenizer = load_tokenizer(str(folder))
+    config = make_config(size, tokenizer)
+    texts = Texts(pack_sentences(tokenizer, sentences), pack_sentences(tokenizer, valid_sentences), valid_sentences)
+    # Not before the texts are known to fit: options that are written bind.
+    if begun is None:
+        _save_tokenizer(folder, tokenizer, config, options)
+    print(f"tokenizer: {len(tokenizer)} tokens\ntraining text: {texts.train}\nheld-out text: {texts.valid}")
+    return config, texts
+
+
+def _save_tokenizer(folder: Path, tokenizer: Any, config: Any, options: dict[str, Any]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".part") as part:
+        tokenizer.save_pretrained(part)
+        config.save_pretrained(part)
+        lm_folder.move_in(Path(part), folder)
+    lm_folder.write_whole(folder / lm_folder.OPTIONS, options)
 
 
 def _train(args: argparse.Namespace, schedule: Schedule, config: Any, texts: Texts, record: dict[str, Any]) -> int:
@@ -189,8 +198,7 @@ def _train(args: argparse.Namespace, schedule: Schedule, config: Any, texts: Tex
         "seconds_since_resumed": round(time.monotonic() - start),
         "machine": origin.describe_machine(torch.device("cuda" if args.ngpu else "cpu")),
         "commit": origin.commit(),
-        "versions": origin.versions()
-        | {name: importlib.metadata.version(name) for name in ("transformers", "tokenizers")},
+        "versions": origin.versions() | {name: importlib.metadata.version(name) for name in PACKAGES},
     }
     with tempfile.TemporaryDirectory(dir=args.out_dir, prefix=".part") as part:
         model.save_pretrained(part)

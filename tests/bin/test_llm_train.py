@@ -148,6 +148,11 @@ def test_a_held_out_text_that_the_tokenizer_cannot_spell_is_refused(text, tmp_pa
     (tmp_path / "valid.txt").write_text("call anna\n")
     with pytest.raises(ValueError, match="the tokenizer cannot spell the text: .* first in 'call anna'"):
         run(text, tmp_path / "lm", "--valid_text", str(tmp_path / "valid.txt"))
+    # Nothing was begun that other options would be held against.
+    assert run(text, tmp_path / "lm", "--tokenizer_only", "true") == 0
+    (tmp_path / "valid.txt").write_text("CALL ANNA\n")
+    with pytest.raises(ValueError, match=r"num_valid_lines 20 \(now 0\)"):
+        run(text, tmp_path / "lm", "--tokenizer_only", "true", "--valid_text", str(tmp_path / "valid.txt"))
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,21 @@ def test_a_killed_training_ends_as_an_undisturbed_one(tokenizer, text, tmp_path)
 
 
 @pytest.mark.slow
+def test_a_training_killed_behind_its_last_checkpoint_is_done(tokenizer, text, tmp_path):
+    undisturbed = weights(train(tokenizer, text, tmp_path / "a"))
+    calls = []
+
+    def measure(_model):
+        calls.append(1)
+        if len(calls) == 3:
+            kill()
+
+    with pytest.raises(Killed):
+        train(tokenizer, text, tmp_path / "b", measure=measure)
+    assert torch.equal(weights(train(tokenizer, text, tmp_path / "b")), undisturbed)
+
+
+@pytest.mark.slow
 def test_a_stopped_training_has_saved_and_ends_as_an_undisturbed_one(tokenizer, text, tmp_path):
     undisturbed = weights(train(tokenizer, text, tmp_path / "a"))
     assert train(tokenizer, text, tmp_path / "b", should_stop=after(5, lambda: True)) is None
