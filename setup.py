@@ -16,6 +16,9 @@ REQUIREMENTS = [
     "torch>=2.6,<2.13",
     "torchaudio>=2.6",
     "transformers>=5,<6",
+    # What transformers' Trainer needs, and does not require by itself.
+    "accelerate>=1.1",
+    "tokenizers>=0.22",
     "safetensors>=0.4",
     "peft>=0.17",
     "numpy>=2",

@@ -2,8 +2,10 @@
 # The pipeline that all recipes share: from a corpus to a table of word error rates, with ESPnet's stages and options.
 #
 # A recipe's run.sh calls it in the recipe's folder. Stages have numbers and names:
-#   1 data  2 speed  3 format  4 filter  5 tokens  6-9 lm_stats lm_train lm_perplexity ngram
+#   1 data  2 speed  3 format  4 filter  5 tokens  6 lm_stats  7 lm_train  8 lm_perplexity  9 ngram
 #   10 stats  11 train  12 decode  13 score  14 pack  15 upload
+# 6-8 train an LM from --lm_train_text. Where it decodes (--token_type hugging_face, and no other LM is named), 6 runs
+# before 5, because it makes the tokens.
 # Every stage can be repeated. About an hour on two cores for the 42 minutes of egs/an4.
 #
 #   ../asr.sh --train_set train --valid_set dev --test_sets "test" --asr_config conf/an4/train_larm.yaml
@@ -52,7 +54,7 @@ max_wav_duration=20  # seconds; longer training utterances are dropped
 allow_problems=  # problems of the data that only warn, such as "silence clipped"; validate_data --list names them
 # --- Tokens
 token_type=char  # char, bpe, or hugging_face: the tokens of an LM
-hugging_face_model_name_or_path=  # folder or hub id of the LM of token_type hugging_face, for tokens and decoder_conf
+hugging_face_model_name_or_path=  # folder or hub id of that LM, for tokens and decoder_conf; default: that of stages 6-8
 ctc_token_type=  # of token_type hugging_face: char or bpe gives the CTC head tokens of its own; default: the LM's
 nbpe=30  # pieces of the BPE model
 bpemode=unigram  # unigram or bpe
@@ -60,6 +62,15 @@ bpe_char_cover=1.0  # share of the characters that get a BPE piece
 nlsyms_txt=none  # file of symbols that stay whole, one a line
 cleaner=none  # ESPnet's text cleaner
 g2p=none  # ESPnet's grapheme-to-phoneme converter
+# --- Language model
+lm_train_text=  # files to train an LM from, a sentence a line, plain or .gz; in those called `text`, ids come first
+lm_dev_text=  # files to measure it on while it is trained; by default the last lines of lm_train_text
+lm_test_text=  # files for the perplexity of stage 8; by default what stage 7 measured on
+lm_config=  # YAML with options of llm_train, found like asr_config
+lm_args=  # options for llm_train, such as "--max_steps 100"
+lm_tag=  # name of the LM; by default from the config and lm_args
+lm_exp=  # folder of the LM; <expdir>/lm_<lm_tag> by default
+use_lm=false  # not yet: LMs that only score come with the beam search; this one decodes, with token_type hugging_face
 # --- Training
 asr_config=  # YAML, found from the recipe's folder or from the repository's root
 first_asr_config=  # YAML of a first training, whose weights the one of asr_config begins with
@@ -80,8 +91,6 @@ inference_tag=  # name of the results' folder; made from config, args and model 
 results_note=  # sentence at the top of RESULTS.md
 inference_asr_model=valid.loss.ave.pth  # weights in the experiment's folder
 # --- Later
-use_lm=false  # language models come with the decoder that uses them
-lm_config=  # likewise
 download_model=  # not yet
 hf_repo=  # not yet
 # End of options
@@ -95,11 +104,12 @@ main() {
     set_up
     check_gpus
     set_names
-    local number
-    for ((number = stage; number <= stop_stage; number++)); do
-        ! is_skipped "$number" || continue
-        if [ "$number" -ge 6 ] && [ "$number" -le 9 ]; then
-            log "stage $number (${stage_names[number]}) is skipped: language models come with the decoder that uses them"
+    local number reason
+    for number in "${stage_order[@]}"; do
+        will_run "$number" || continue
+        reason=$(why_not "$number")
+        if [ -n "$reason" ]; then
+            log "stage $number (${stage_names[number]}) is skipped: $reason"
             continue
         fi
         log "stage $number (${stage_names[number]}) starts"
@@ -155,6 +165,7 @@ stage_filter() {
 
 stage_tokens() {
     need_file "$data_feats/$train_set/text" filter
+    [ -z "$lm_exp" ] || [ "$llm_of_tokens" != "$lm_exp/tokenizer" ] || need_file "$llm_of_tokens/config.json" lm_stats
     make_tokens "$token_type" "$token_dir"
     [ -z "$ctc_token_type" ] || make_tokens "$ctc_token_type" "$ctc_token_dir"
 }
@@ -163,10 +174,36 @@ make_tokens() { # TYPE DIR
     log "$data_feats/$train_set/text -> $2"
     local options=()
     [ "$nlsyms_txt" = none ] || options+=(--nlsyms "$nlsyms_txt")
-    [ "$1" != hugging_face ] || options+=(--llm "$hugging_face_model_name_or_path")
+    [ "$1" != hugging_face ] || options+=(--llm "$llm_of_tokens")
     run_live "$2/make_tokens.log" "${py[@]}" -m espnet_larm.bin.make_tokens --token_type "$1" \
         --text "$data_feats/$train_set/text" --out_dir "$2" --nbpe "$nbpe" --bpemode "$bpemode" \
         --bpe_char_cover "$bpe_char_cover" ${options[@]+"${options[@]}"}
+}
+
+stage_lm_stats() {
+    local options=()
+    log "$lm_train_text -> $lm_exp/tokenizer"
+    lm_options
+    run_live "$lm_exp/lm_stats.log" "${py[@]}" -m espnet_larm.bin.llm_train "${options[@]}" --tokenizer_only true
+}
+
+stage_lm_train() {
+    local options=()
+    need_file "$lm_exp/tokenizer/tokenizer.json" lm_stats
+    log "$lm_train_text -> $lm_exp (log: $lm_exp/train.log)"
+    lm_options
+    run_training "$lm_ngpu" 1 "$lm_exp/train.log" env "OMP_NUM_THREADS=${OMP_NUM_THREADS:-$train_threads}" \
+        "${py[@]}" -m espnet_larm.bin.llm_train "${options[@]}"
+}
+
+stage_lm_perplexity() {
+    local options=(--llm "$lm_exp" --ngpu "$lm_ngpu")
+    need_file "$lm_exp/config.json" lm_train
+    log "${lm_test_text:-$lm_exp/valid.txt} -> $lm_exp/perplexity.log"
+    # shellcheck disable=SC2206 # files are words
+    [ -z "$lm_test_text" ] || options+=(--text $lm_test_text)
+    run_live "$lm_exp/perplexity.log" env "OMP_NUM_THREADS=${OMP_NUM_THREADS:-$train_threads}" \
+        "${py[@]}" -m espnet_larm.bin.llm_perplexity "${options[@]}"
 }
 
 stage_stats() {

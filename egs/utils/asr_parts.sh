@@ -48,8 +48,12 @@ check_options() {
     [ "$audio_format" = flac.ark ] || die "--audio_format $audio_format is not supported; allowed: flac.ark"
     [[ $token_type =~ ^(char|bpe|hugging_face)$ ]] ||
         die "--token_type $token_type is not known; allowed: char, bpe, hugging_face"
-    [ "$token_type" != hugging_face ] || [ -n "$hugging_face_model_name_or_path" ] ||
-        die "--token_type hugging_face needs --hugging_face_model_name_or_path, a folder or hub id"
+    [ "$token_type" != hugging_face ] || [ -n "$hugging_face_model_name_or_path$lm_train_text" ] ||
+        die "--token_type hugging_face needs --hugging_face_model_name_or_path, a folder or hub id, or" \
+            "--lm_train_text to train an LM from"
+    for name in lm_dev_text lm_test_text lm_config lm_args; do
+        [ -z "${!name}" ] || [ -n "$lm_train_text" ] || die "--$name needs --lm_train_text, the text to train an LM from"
+    done
     [[ $ctc_token_type =~ ^(char|bpe)?$ ]] || die "--ctc_token_type $ctc_token_type is not known; allowed: char, bpe"
     [ -z "$ctc_token_type" ] || [ "$token_type" = hugging_face ] ||
         die "--ctc_token_type $ctc_token_type is for --token_type hugging_face; leave it out"
@@ -58,10 +62,14 @@ check_options() {
         hugging_face_model_name_or_path=$(cd "$hugging_face_model_name_or_path" && pwd)
     [[ $feats_normalize =~ ^(global_mvn|utterance_mvn)$ ]] ||
         die "--feats_normalize $feats_normalize is not known; allowed: global_mvn, utterance_mvn"
-    ! "$use_lm" || die "--use_lm true: language models come with the decoder that uses them; leave it out"
-    for name in lm_config download_model hf_repo; do
+    ! "$use_lm" || die "--use_lm true: LMs that score hypotheses come with the beam search; leave it out." \
+        "An LM decodes with --token_type hugging_face"
+    for name in download_model hf_repo; do
         [ -z "${!name}" ] || die "--$name is not supported yet; leave it out"
     done
+    # Numbers are checked below.
+    lm_ngpu=1
+    [ "$ngpu" != 0 ] || lm_ngpu=0
     train_threads=$(num_cores)
     nj=${nj:-$train_threads} inference_nj=${inference_nj:-$train_threads}
     [[ ! $fs =~ ^[0-9]+k$ ]] || fs=${fs%k}000
@@ -74,9 +82,17 @@ check_options() {
         die "--num_nodes $num_nodes needs a scheduler: set cmd_backend=slurm in cmd.sh"
 }
 
+why_not() { # NUMBER: why a stage has nothing to do; nothing if it has
+    case ${stage_names[$1]} in
+        lm_*) [ -n "$lm_train_text" ] || echo "--lm_train_text names no text to train an LM from" ;;
+        ngram) echo "n-grams come with the beam search that uses them" ;;
+    esac
+}
+
 check_gpus() { # before hours of preparation are spent; with a scheduler they are elsewhere
     [ "$cmd_backend" = local ] || return 0
     will_run 11 && need_gpus ngpu "$ngpu" "--ngpu 0 trains on the CPU"
+    [ -z "$lm_train_text" ] || ! will_run 7 || need_gpus ngpu "$lm_ngpu" "--ngpu 0 trains on the CPU"
     will_run 12 && "$gpu_inference" && need_gpus gpu_inference 1 "leave it out to decode on the CPU"
     return 0
 }
@@ -114,6 +130,7 @@ set_names() { # of folders, as ESPnet makes them
     data_feats=$dumpdir/$feats_type
     local language=_$lang
     [ "$lang" != noinfo ] || language=
+    set_lm_names
     local tokens=$token_type
     [ "$token_type" != bpe ] || tokens=bpe$nbpe
     local llm=${hugging_face_model_name_or_path%/}
@@ -143,6 +160,22 @@ set_names() { # of folders, as ESPnet makes them
         inference_tag=$(basename "${inference_config:-inference}" .yaml)$(tag_of "$inference_args")
         inference_tag+=_asr_model_$(printf %s "${inference_asr_model%.*}" | tr / _)
     fi
+}
+
+set_lm_names() { # the LM that stages 6-8 train, the one whose tokens are used, and the order of stages
+    llm_of_tokens=$hugging_face_model_name_or_path
+    stage_order=({1..15})
+    [ -n "$lm_train_text" ] || return 0
+    lm_config=${lm_config:+$(find_file lm_config "$lm_config" "$repository")}
+    lm_tag=${lm_tag:-$(name_of_config "${lm_config:-train_lm}" "$repository")$(tag_of "$lm_args")}
+    lm_exp=${lm_exp:-$expdir/lm_$lm_tag}
+    [ "$token_type" = hugging_face ] && [ -z "$hugging_face_model_name_or_path" ] || return 0
+    # The tokenizer is there before the LM.
+    llm_of_tokens=$lm_exp/tokenizer
+    stage_order=({1..4} 6 5 {7..15})
+    # Absolute, so that the model finds it from any working folder.
+    hugging_face_model_name_or_path=$lm_exp
+    [[ $lm_exp = /* ]] || hugging_face_model_name_or_path=$PWD/$lm_exp
 }
 
 formatted_dir() { # SET: stage 3 writes training and development sets to org/, for stage 4
@@ -210,6 +243,16 @@ model_options() { # fills `options` with what statistics and training share
         --preprocessor_conf "ctc_token_list=$ctc_tokens" --preprocessor_conf "ctc_token_type=$ctc_token_type"
     )
     [ "$ctc_token_type" != bpe ] || options+=(--preprocessor_conf "ctc_bpemodel=$ctc_token_dir/bpe.model")
+}
+
+lm_options() { # fills `options` with what stages 6 and 7 share
+    # shellcheck disable=SC2206 # files are words
+    options=(--out_dir "$lm_exp" --ngpu "$lm_ngpu" --text $lm_train_text)
+    # shellcheck disable=SC2206 # files are words
+    [ -z "$lm_dev_text" ] || options+=(--valid_text $lm_dev_text)
+    [ -z "$lm_config" ] || options+=(--config "$lm_config")
+    # shellcheck disable=SC2206 # words
+    options+=($lm_args)
 }
 
 aggregate_stats() { # NUM_JOBS: into asr_stats_dir, beside first

@@ -1,4 +1,4 @@
-"""A Hugging Face causal LM whose layers are run here, with our cache: the only import of transformers.
+"""A Hugging Face causal LM whose layers are run here, with our cache.
 
 HF's own forward makes one mask from one length for all layers and rows. Here every layer is called by itself, its
 attention being a function of ours, so that rows and layers may remember different numbers of positions.
@@ -11,13 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
-import transformers.masking_utils
 from safetensors import SafetensorError
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from espnet_larm.llm.cache import KeyValueCache
+from espnet_larm.llm.hugging_face import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    sdpa_mask,
+)
 from espnet_larm.llm.stream import Step, Stream, as_function, freeze_modes
 
 ATTENTION = "espnet_larm"
@@ -47,7 +54,7 @@ class Backbone(torch.nn.Module):
         ValueError: The architecture is not supported.
     """
 
-    def __init__(self, model: transformers.PreTrainedModel, activation_checkpointing: bool = False) -> None:
+    def __init__(self, model: PreTrainedModel, activation_checkpointing: bool = False) -> None:
         super().__init__()
         _check_architecture(model.config)
         model.set_attn_implementation(ATTENTION)
@@ -75,7 +82,7 @@ class Backbone(torch.nn.Module):
         _check_dtype(dtype)
         _check_architecture(_load_config(llm, revision))
         try:
-            model, report = transformers.AutoModelForCausalLM.from_pretrained(
+            model, report = AutoModelForCausalLM.from_pretrained(
                 llm, revision=revision, dtype=dtype, output_loading_info=True, **SAFE
             )
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
@@ -106,9 +113,9 @@ class Backbone(torch.nn.Module):
         kind = options.pop("model_type", None)
         if kind not in ARCHITECTURES:
             raise ValueError(f"llm_config: model_type is {kind}; allowed: {', '.join(ARCHITECTURES)}.")
-        made = transformers.AutoConfig.for_model(kind, **options)
+        made = AutoConfig.for_model(kind, **options)
         _check_architecture(made)
-        model = transformers.AutoModelForCausalLM.from_config(made, dtype=getattr(torch, dtype), **SAFE)
+        model = AutoModelForCausalLM.from_config(made, dtype=getattr(torch, dtype), **SAFE)
         return cls(model, activation_checkpointing)
 
     @property
@@ -229,7 +236,7 @@ def load_tokenizer(llm: str, revision: str | None = None) -> Any:
         FileNotFoundError: There is none, or it cannot be had.
     """
     try:
-        return transformers.AutoTokenizer.from_pretrained(llm, revision=revision, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(llm, revision=revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise FileNotFoundError(_cannot_load(llm, error)) from error
 
@@ -308,9 +315,9 @@ def attention(
     return mixed.transpose(1, 2).contiguous(), None
 
 
-transformers.AttentionInterface.register(ATTENTION, attention)
+AttentionInterface.register(ATTENTION, attention)
 # The masks that HF's own forward makes for it are those of its SDPA.
-transformers.AttentionMaskInterface.register(ATTENTION, transformers.masking_utils.sdpa_mask)
+AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 
 def _check_dtype(dtype: str) -> None:
@@ -320,7 +327,7 @@ def _check_dtype(dtype: str) -> None:
 
 def _load_config(llm: str, revision: str | None) -> Any:
     try:
-        return transformers.AutoConfig.from_pretrained(llm, revision=revision, trust_remote_code=False)
+        return AutoConfig.from_pretrained(llm, revision=revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise FileNotFoundError(_cannot_load(llm, error)) from error
 

@@ -118,7 +118,11 @@ def test_a_text_that_the_tokens_cannot_spell_stops_stage_10(recipe: Recipe, tmp_
         (["--ctc_token_type", "char"], "--ctc_token_type char is for --token_type hugging_face; leave it out"),
         (["--ctc_token_type", "word"], "--ctc_token_type word is not known; allowed: char, bpe"),
         (["--first_asr_config", "conf/nowhere.yaml"], "--first_asr_config conf/nowhere.yaml: no such file in"),
-        (["--use_lm", "true"], "language models come with the decoder that uses them"),
+        (["--use_lm", "true"], "--use_lm true: LMs that score hypotheses come with the beam search; leave it out"),
+        (["--lm_config", "conf/tiny/train_lm.yaml"], "--lm_config needs --lm_train_text, the text to train an LM from"),
+        (["--lm_train_text", "x", "--lm_config", "conf/nowhere.yaml"], "--lm_config conf/nowhere.yaml: no such file"),
+        (["--lm_train_text", "x", "--stage", "lm_train"], "tokenizer.json is missing; run --stage lm_stats first"),
+        (["--lm_train_text", "x", "--stage", "lm_perplexity"], "config.json is missing; run --stage lm_train first"),
         (["--nj", "many"], "--nj many must be a whole number"),
         (["--fs", "16kHz"], "--fs 16kHz must be a whole number"),
         (["--stage", "0"], "--stage 0 is no stage; allowed: 1 to 15, or a name"),
@@ -139,6 +143,35 @@ def test_misuse_ends_with_status_2_and_a_sentence(recipe: Recipe, options: list[
     done = recipe(*options)
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
+
+
+def test_without_text_for_an_lm_its_stages_are_skipped_with_the_reason(recipe: Recipe) -> None:
+    done = recipe("--stage", "lm_stats", "--stop_stage", "ngram")
+    assert done.returncode == 0
+    for stage in ("6 (lm_stats)", "7 (lm_train)", "8 (lm_perplexity)"):
+        assert f"stage {stage} is skipped: --lm_train_text names no text to train an LM from" in done.stderr
+    assert "stage 9 (ngram) is skipped: n-grams come with the beam search" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.recipe
+def test_an_lm_from_text_gives_the_tokens_and_is_named_as_the_decoder(recipe: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "more.txt").write_text("WORD A WORD B\nB WORD A\n" * 60)
+    (tmp_path / "dump/raw/train").mkdir(parents=True)
+    (tmp_path / "dump/raw/train/text").write_text("u1 WORD A\nu2 WORD B\n")
+    options = ["--token_type", "hugging_face", "--lm_train_text", "more.txt dump/raw/train/text", "--lm_tag", "toy"]
+    options += ["--lm_config", "conf/tiny/train_lm.yaml", "--lm_args", "--max_steps 20 --vocab_size 20"]
+    done = recipe(*options, "--stage", "tokens", "--stop_stage", "lm_perplexity")
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[4] for line in done.stderr.splitlines() if " took " in line] == ["6", "5", "7", "8"]
+    assert "step 20/20: loss" in done.stderr and "perplexity: " in done.stderr
+    tokens = (tmp_path / "data/token_list/hugging_face_lm_toy/tokens.txt").read_text().split()
+    assert tokens[:4] == ["<unk>", "<s>", "</s>", "<pad>"] and "\u2581WORD" in tokens
+    assert (tmp_path / "exp/lm_toy/model.safetensors").is_file()
+    changed = recipe(
+        *options, "--stage", "lm_train", "--stop_stage", "lm_train", "--lm_args", "--max_steps 9 --vocab_size 20"
+    )
+    assert changed.returncode == 1 and "was begun with other options: max_steps 20 (now 9)" in changed.stderr
 
 
 def test_several_machines_are_allowed_with_a_scheduler_and_where_nothing_is_trained(

@@ -1,0 +1,53 @@
+"""Text for a language model: files of one sentence a line, packed or not, or Kaldi's with ids."""
+
+import gzip
+import hashlib
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+# Kaldi's, whose first word in each line is an utterance's id.
+KALDI_NAME = "text"
+
+
+def read_sentences(paths: Sequence[Path]) -> list[str]:
+    """Lines of all files, one space between words; lines without words are left out.
+
+    Args:
+        paths: Plain or `.gz`. Of a file called `text`, the first word of each line is an id and not read.
+
+    Raises:
+        FileNotFoundError: A file is not there.
+        ValueError: A file has no words, is damaged or not UTF-8.
+    """
+    sentences: list[str] = []
+    for path in paths:
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing; name a file of one sentence a line, plain or .gz.")
+        before = len(sentences)
+        try:
+            sentences.extend(_sentences_of(path))
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is not in UTF-8 ({error.reason}); convert it (iconv -t utf-8).") from error
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise ValueError(f"{path} is no whole gzip file; copy it again.") from error
+        if len(sentences) == before:
+            raise ValueError(f"{path} has no words; expected one sentence a line.")
+    return sentences
+
+
+def fingerprint(path: Path) -> dict[str, str | int]:
+    """Name, bytes and SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return {"name": path.name, "bytes": path.stat().st_size, "sha256": digest.hexdigest()}
+
+
+def _sentences_of(path: Path) -> Iterator[str]:
+    num_ids = 1 if path.name == KALDI_NAME else 0
+    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
+        for line in file:
+            if words := line.split()[num_ids:]:
+                yield " ".join(words)
