@@ -266,6 +266,8 @@ stage_decode() {
     local set dir num_jobs options=() num_gpus=0 status=0
     need_file "$asr_exp/$inference_asr_model" train
     [ -z "$inference_config" ] || options+=(--config "$inference_config")
+    # The LM may have moved since the training.
+    [ "$token_type" != hugging_face ] || options+=(--llm "$hugging_face_model_name_or_path")
     ! "$gpu_inference" || num_gpus=1
     for set in $test_sets; do
         need_file "$data_feats/$set/wav.scp" format
@@ -305,6 +307,7 @@ stage_pack() {
     log "$asr_exp -> $packed"
     [ "$feats_normalize" != global_mvn ] || options+=(--option "$asr_stats_dir/train/feats_stats.npz")
     [ "$token_type" != bpe ] || options+=(--option "$token_dir/bpe.model")
+    [ "$token_type" != hugging_face ] || options+=(--llm "$hugging_face_model_name_or_path")
     [ ! -f "$asr_exp/RESULTS.md" ] || options+=(--option "$asr_exp/RESULTS.md")
     run_live "$asr_exp/pack.log" "${py[@]}" -m espnet2.bin.pack asr --asr_train_config "$asr_exp/config.yaml" \
         --asr_model_file "$asr_exp/$inference_asr_model" ${options[@]+"${options[@]}"} --outpath "$packed"

@@ -75,6 +75,11 @@ class BatchDecoder:
         if not ignores_padding(model):
             logger.info("%s is not padding-invariant: batches of equal length.", type(model.encoder).__name__)
 
+    @property
+    def ctc_token_list(self) -> list[str]:
+        """Names of the CTC head's tokens."""
+        return self._searcher.token_list
+
     def read_out_numbers(self, num_loops: int | None = None) -> list[int]:
         """Loops (layers of an encoder without loops) that a transcript has hypotheses of; all of them by CTC."""
         numbers = read_out_numbers(self.model.encoder, num_loops)
@@ -99,6 +104,8 @@ class BatchDecoder:
             )
         if self._llm is not None and ctc_weight < 1.0:
             self._llm.set_ctc_weight(ctc_weight)
+        if self._llm is not None and ctc_weight == 1.0:
+            logger.info("ctc_weight is 1.0: the LM is left aside, and the CTC head decodes.")
         self.llm_searcher = self._llm if ctc_weight < 1.0 else None
 
     def set_prompt(self, prefix: str = "", suffix: str | None = None, instruction: str | None = None) -> None:

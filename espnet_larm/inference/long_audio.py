@@ -117,10 +117,10 @@ class _Joined:
         return Transcript({number: self._hypothesis(number, with_words) for number in self.words})
 
     def _hypothesis(self, number: int, with_words: bool) -> Hypothesis:
-        model, words = self.recognizer.model, self.words[number]
-        space = model.token_list.index(SPACE) if SPACE in model.token_list else None
+        token_list, words = self.recognizer.ctc_token_list, self.words[number]
+        space = token_list.index(SPACE) if SPACE in token_list else None
         token_ids = list(_with_spaces([word.token_ids for word in words], space))
-        tokens = [model.token_list[token_id] for token_id in token_ids]
+        tokens = [token_list[token_id] for token_id in token_ids]
         text = self.recognizer.tokens_to_text(tokens)
         return Hypothesis(text, tokens, token_ids, self.scores[number], tuple(words) if with_words else ())
 

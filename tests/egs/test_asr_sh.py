@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -308,3 +309,42 @@ def test_an_lm_is_trained_in_two_stages_with_the_second_beginning_where_the_firs
     again = recipe(*options, "--stage", "train", "--stop_stage", "train")
     assert again.returncode == 0, again.stderr
     assert "epoch 1/1" not in again.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.recipe
+def test_stage_14_packs_a_model_with_an_lm_that_has_moved_and_pieces_for_its_ctc_head(
+    recipe: Recipe, tmp_path: Path, build_speech_llm: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import espnet_larm
+    from espnet_larm.data.tokens import train_bpe
+
+    pieces = tmp_path / "data/token_list/bpe_unigram9"
+    pieces.mkdir(parents=True)
+    (tmp_path / "text").write_text("A B C D\nAB CD\nABCD\n" * 5)
+    tokens = train_bpe(tmp_path / "text", pieces / "bpe", 9, "unigram")
+    (pieces / "tokens.txt").write_text("".join(f"{token}\n" for token in tokens))
+    names = {"ctc_token_list": "data/token_list/bpe_unigram9/tokens.txt"}
+    bpe = {"ctc_token_type": "bpe", "ctc_bpemodel": "data/token_list/bpe_unigram9/bpe.model"}
+    monkeypatch.chdir(tmp_path)
+    model = build_speech_llm(
+        token_type="hugging_face",
+        bpemodel=str(tmp_path / "llm"),
+        model_conf=names,
+        preprocessor="speech_llm",
+        preprocessor_conf={**names, **bpe},
+    )
+    torch.nn.init.normal_(model.ctc.ctc_lo.weight, std=3.0)
+    (tmp_path / "exp/asr_tiny").mkdir(parents=True)
+    (tmp_path / "exp/asr_tiny/config.yaml").write_text(yaml.safe_dump(vars(model.args)))
+    torch.save(model.state_dict(), tmp_path / "exp/asr_tiny/valid.loss.ave.pth")
+    (tmp_path / "llm").rename(tmp_path / "moved")
+    llm = ["--token_type", "hugging_face", "--hugging_face_model_name_or_path", "moved", "--ctc_token_type", "bpe"]
+    options = ["--asr_tag", "tiny", "--feats_normalize", "utterance_mvn", "--nbpe", "9", *llm]
+    done = recipe("--stage", "pack", "--stop_stage", "pack", *options)
+    assert done.returncode == 0, done.stderr
+    packed = tmp_path / "exp/asr_tiny/asr_tiny_valid.loss.ave.zip"
+    recognizer = espnet_larm.load(packed, llm=str(tmp_path / "moved"))
+    recognizer.set_ctc_weight(1.0)
+    best = recognizer.transcribe([np.random.default_rng(0).standard_normal(16000).astype(np.float32)])[0].best
+    assert set(best.tokens) <= set(tokens) and best.text.replace(" ", "") == "".join(best.tokens).replace("\u2581", "")

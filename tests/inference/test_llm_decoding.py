@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import soundfile
 import torch
 import yaml
 
@@ -363,3 +364,18 @@ def test_another_lm_is_refused_in_one_sentence_with_both_hashes(build_speech_llm
     ) as error:
         Recognizer.from_files(*files, llm=other)
     assert "\n" not in str(error.value) and "Missing" not in str(error.value)
+
+
+def test_ctc_alone_joins_long_audio_in_its_own_tokens(own_tokens, tmp_path):
+    from espnet_larm.inference.cutting import Cutting
+    from espnet_larm.inference.recognizer import Recognizer
+
+    files, tokens = own_tokens
+    recognizer = Recognizer.from_files(*files)
+    recognizer.set_ctc_weight(1.0)
+    soundfile.write(tmp_path / "long.wav", torch.randn(64000).clip(-3, 3).numpy() / 4, 16000)
+    cutting = Cutting(whole_s=1.5, longest_s=1.5, shortest_s=0.5, overlap_s=0.4)
+    found = recognizer.transcribe_file(tmp_path / "long.wav", cutting=cutting, with_words=True)
+    for hypothesis in found.hypotheses.values():
+        assert [tokens[index] for index in hypothesis.token_ids] == hypothesis.tokens != []
+    assert " ".join(word.text for word in found.best.words) == found.text != ""
