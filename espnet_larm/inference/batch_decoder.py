@@ -163,10 +163,11 @@ class BatchDecoder:
         Raises:
             ValueError: A waveform is not one-dimensional.
         """
-        if with_words and self.llm_searcher is not None:
+        if with_words and self.llm_searcher is not None and not self.llm_searcher.can_align:
             raise ValueError(
-                "times of words come from the CTC head, but the text from an LM; leave write_ctm out, or set "
-                "ctc_weight: 1.0 to decode by CTC alone."
+                "times of words, which long audio is joined by, come from a CTC head that knows how the LM's text is "
+                "spelled; the model has none. Leave write_ctm out, and cut audio into utterances of less than "
+                "--long_seconds."
             )
         numbers = self.read_out_numbers(num_loops)
         transcripts: list[Transcript | None] = [None] * len(waveforms)
@@ -260,10 +261,12 @@ class BatchDecoder:
                 mark = self._now()
                 seconds[number] += encoder_seconds + mark - encoded
                 if word_seconds:
-                    best = self._searcher.add_words(best, hs_pad, hlens, self.frame_times)
-                    aligned = self._now()
-                    word_seconds[0] += aligned - mark
-                    mark = aligned
+                    aligned = best if self.llm_searcher is None else self.llm_searcher.in_ctc_tokens(best)
+                    timed = self._searcher.add_words(aligned, hs_pad, hlens, self.frame_times)
+                    best = [one._replace(words=other.words) for one, other in zip(best, timed, strict=True)]
+                    after = self._now()
+                    word_seconds[0] += after - mark
+                    mark = after
                 for row, hypothesis in zip(hypotheses, best, strict=True):
                     row[number] = hypothesis
         except TooShortUttError as error:

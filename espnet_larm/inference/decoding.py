@@ -68,6 +68,12 @@ class Tally:
         for number, seconds in cost.read_outs.items():
             self.seconds[number] += seconds
 
+    def add_guards(self, key: str, transcript: Transcript) -> None:
+        """Note and say what guards an LM's text met."""
+        for guard in transcript.best.guards:
+            logger.warning("%s: the LM's text met a guard: %s", key, guard)
+            self.guarded.setdefault(guard, []).append(key)
+
     def report(self, total: int) -> None:
         """Say now and then how far the run is."""
         now = time.perf_counter()
@@ -163,9 +169,7 @@ def _decode_batch(
         if transcript.skipped:
             logger.warning("%s: %s; its hypothesis is empty", key, transcript.skipped)
             tally.skipped[key] = transcript.skipped
-        for guard in transcript.best.guards:
-            logger.warning("%s: the LM's text met a guard: %s", key, guard)
-            tally.guarded.setdefault(guard, []).append(key)
+        tally.add_guards(key, transcript)
         yield key, transcript
 
 
@@ -185,4 +189,5 @@ def _decode_long(
         tally.failed[key] = str(error)
         return {}
     tally.add(1, table.length(key), found[1])
+    tally.add_guards(key, found[0])
     return {key: found[0]}

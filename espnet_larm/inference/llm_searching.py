@@ -6,6 +6,7 @@ less than half of what the CTC head hears has been said. Whatever a guard change
 Shapes: B utterances, T frames, E encoder size.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -75,6 +76,22 @@ class LlmSearcher:
                 "says how a text is spelled in them; set ctc_weight: 0.0."
             )
         self.ctc_weight = ctc_weight
+
+    @property
+    def can_align(self) -> bool:
+        """Whether texts can be found in the CTC head's frames."""
+        return self.ctc is not None and self.spell is not None
+
+    def in_ctc_tokens(self, hypotheses: Sequence[Hypothesis]) -> list[Hypothesis]:
+        """The same texts in the CTC head's tokens, of a model that `can_align`."""
+        assert self.ctc is not None and self.spell is not None
+        found = []
+        for hypothesis in hypotheses:
+            spelled = self.spell(hypothesis.token_ids, is_complete=True)
+            token_ids = [token for token in spelled if token != self.model.blank_id]
+            tokens = [self.ctc.token_list[token] for token in token_ids]
+            found.append(hypothesis._replace(token_ids=token_ids, tokens=tokens))
+        return found
 
     def find(
         self, hs_pad: torch.Tensor, hlens: torch.Tensor, search: Search, frame_times: FrameTimes

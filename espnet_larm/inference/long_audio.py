@@ -91,6 +91,7 @@ class _Joined:
         self.only: Transcript | None = None
         self.words: dict[int, list[Word]] = {}
         self.scores: dict[int, float] = {}
+        self.guards: dict[int, tuple[str, ...]] = {}
         self.cost = Cost(0.0, {})
 
     def add_cost(self, cost: Cost) -> None:
@@ -110,6 +111,7 @@ class _Joined:
             kept = len(words) - tail
             words[kept:] = join(words[kept:], following, start_s, start_s + overlap_s)
             self.scores[number] = self.scores.get(number, 0.0) + hypothesis.score
+            self.guards[number] = tuple(dict.fromkeys((*self.guards.get(number, ()), *hypothesis.guards)))
 
     def transcript(self, with_words: bool) -> Transcript:
         if self.num_pieces == 1 and self.only is not None:
@@ -122,7 +124,8 @@ class _Joined:
         token_ids = list(_with_spaces([word.token_ids for word in words], space))
         tokens = [token_list[token_id] for token_id in token_ids]
         text = self.recognizer.tokens_to_text(tokens)
-        return Hypothesis(text, tokens, token_ids, self.scores[number], tuple(words) if with_words else ())
+        timed = tuple(words) if with_words else ()
+        return Hypothesis(text, tokens, token_ids, self.scores[number], timed, self.guards[number])
 
 
 def _with_spaces(words: Sequence[Sequence[int]], space: int | None) -> Iterator[int]:

@@ -3,6 +3,7 @@
 Shapes: B utterances, T frames, D model size.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -13,7 +14,7 @@ from espnet2.asr.espnet_model import ESPnetASRModel
 from espnet_larm.inference.features import feature_dtype
 from espnet_larm.inference.transcripts import Hypothesis, Search
 from espnet_larm.inference.words import FrameTimes, Word, has_words, make_words
-from espnet_larm.search.align import align
+from espnet_larm.search.align import NO_PATH, align
 from espnet_larm.search.ctc import greedy
 from espnet_larm.search.ctc_beam import prefix_beam
 
@@ -76,13 +77,14 @@ class Searcher:
             [torch.tensor(hypothesis.token_ids, dtype=torch.long) for hypothesis in hypotheses], batch_first=True
         ).to(hs_pad.device)
         aligned = align(log_probs, hlens.to(hs_pad.device), tokens, token_lens, self.model.blank_id)
-        rows = zip(hypotheses, *(part.tolist() for part in aligned[:3]), strict=True)
-        return [
-            hypothesis._replace(
-                words=self._words_of(hypothesis, list(zip(starts, ends, means, strict=True)), frame_times)
-            )
-            for hypothesis, starts, ends, means in rows
-        ]
+        rows = zip(hypotheses, hlens.tolist(), *(part.tolist() for part in aligned), strict=True)
+        timed = []
+        for hypothesis, num_frames, starts, ends, means, score in rows:
+            spans = list(zip(starts, ends, means, strict=True))
+            if score == NO_PATH:
+                spans = _evenly(len(hypothesis.token_ids), num_frames)
+            timed.append(hypothesis._replace(words=self._words_of(hypothesis, spans, frame_times)))
+        return timed
 
     def _words_of(
         self, hypothesis: Hypothesis, spans: list[tuple[int, int, float]], frame_times: FrameTimes
@@ -90,3 +92,9 @@ class Searcher:
         words = has_words(self.token_list)
         tokens, token_ids = hypothesis.tokens, hypothesis.token_ids
         return make_words(tokens, token_ids, spans, frame_times, self.tokens_to_text, words=words)
+
+
+def _evenly(num_tokens: int, num_frames: int) -> list[tuple[int, int, float]]:
+    """Spans of tokens that an LM found in too few frames for them, with no confidence."""
+    edges = [index * num_frames // max(num_tokens, 1) for index in range(num_tokens + 1)]
+    return [(start, end, NO_PATH) for start, end in itertools.pairwise(edges)]

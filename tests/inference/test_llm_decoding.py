@@ -39,6 +39,35 @@ def test_batch_gives_what_each_utterance_gives_alone(recognizer, waveforms):
         assert found.best.score == pytest.approx(expected.best.score, abs=1e-3)
 
 
+def test_words_of_the_lms_text_have_times_from_the_ctc_head(own_tokens, build_speech_llm, waveforms):
+    from espnet_larm.inference.recognizer import Recognizer
+
+    recognizer = Recognizer.from_files(*own_tokens[0])
+    plain = recognizer.transcribe(waveforms)
+    timed = recognizer.transcribe(waveforms, with_words=True)
+    assert [one.text for one in timed] == [one.text for one in plain] and any(one.text for one in plain)
+    for one, waveform in zip(timed, waveforms, strict=True):
+        assert [word.text for word in one.best.words] == one.text.split()
+        times = [time for word in one.best.words for time in (word.start_s, word.end_s)]
+        assert times == sorted(times) and all(0 <= time <= len(waveform) / 16000 for time in times)
+    without = type(recognizer)(build_speech_llm(model_conf={"ctc_weight": 0.0}, encoder_conf={"feedback": False}), str)
+    with pytest.raises(ValueError, match="times of words, which long audio is joined by, come from a CTC head"):
+        without.transcribe(waveforms, with_words=True)
+
+
+def test_long_audio_is_joined_from_pieces_that_the_lm_reads(own_tokens, tmp_path):
+    from espnet_larm.inference.cutting import Cutting
+    from espnet_larm.inference.long_audio import transcribe_blocks
+    from espnet_larm.inference.recognizer import Recognizer
+
+    recognizer = Recognizer.from_files(*own_tokens[0])
+    speech, silence = torch.randn(2, 24000).numpy() * 0.1, torch.zeros(16000).numpy()
+    blocks = [speech[0], silence, speech[1]]
+    joined, _ = transcribe_blocks(recognizer, blocks, cutting=Cutting(2.5, 2.0, 0.5, 0.2))
+    assert joined.best.text and joined.best.score < 0
+    assert set(joined.best.tokens) <= set(recognizer.ctc_token_list)
+
+
 @torch.no_grad()
 def test_text_is_that_of_greedy_search_on_the_last_loop(recognizer, waveforms):
     model = recognizer.model
@@ -140,8 +169,6 @@ def test_what_an_lm_does_not_do_is_refused(recognizer, waveforms):
 
     with pytest.raises(ValueError, match="beam_size is 4; allowed with an LM as decoder: 1"):
         recognizer.transcribe(waveforms, search=Search(4, 1))
-    with pytest.raises(ValueError, match="times of words come from the CTC head, but the text from an LM"):
-        recognizer.transcribe(waveforms, with_words=True)
 
 
 @pytest.fixture
