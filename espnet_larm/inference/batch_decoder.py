@@ -20,7 +20,7 @@ from espnet_larm.inference.batching import same_length
 from espnet_larm.inference.features import extract_features, min_num_samples, pad_features
 from espnet_larm.inference.llm_searching import Guards, LlmSearcher
 from espnet_larm.inference.machine import is_out_of_memory
-from espnet_larm.inference.options import check_ctc_weight
+from espnet_larm.inference.options import UPSTREAM, check_ctc_weight
 from espnet_larm.inference.read_outs import has_loops, ignores_padding, measure_frame_times, read_out_numbers, read_outs
 from espnet_larm.inference.searching import Searcher
 from espnet_larm.inference.transcripts import GREEDY, Cost, Hypothesis, Search, Transcript, skipped_transcript
@@ -100,7 +100,7 @@ class BatchDecoder:
             )
         if ctc_weight < 1.0 and self._llm is None:
             raise ValueError(
-                f"ctc_weight is {ctc_weight}, but the model has no LM; set ctc_weight: 1.0 or leave it out."
+                f"ctc_weight is {ctc_weight}, but the model has no LM; set ctc_weight: 1.0, leave it out, or use {UPSTREAM}."
             )
         if self._llm is not None and ctc_weight < 1.0:
             self._llm.set_ctc_weight(ctc_weight)

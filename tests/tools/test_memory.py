@@ -109,7 +109,8 @@ def test_what_is_left_out_changes_no_count(args):
     counted = tool.measure(args, setting)
     args.compute = True
     computed = tool.measure(args, setting)
-    assert counted.seen is None and computed.seen > 0
+    # What the system sees of tensors this small may be nothing.
+    assert counted.seen is None and computed.seen is not None
     assert counted == computed._replace(seen=None)
 
 
