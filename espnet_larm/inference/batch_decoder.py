@@ -100,7 +100,8 @@ class BatchDecoder:
             )
         if ctc_weight < 1.0 and self._llm is None:
             raise ValueError(
-                f"ctc_weight is {ctc_weight}, but the model has no LM; set ctc_weight: 1.0, leave it out, or use {UPSTREAM}."
+                f"ctc_weight is {ctc_weight}, but the model has no LM; set ctc_weight: 1.0, leave it out, or use "
+                f"{UPSTREAM}."
             )
         if self._llm is not None and ctc_weight < 1.0:
             self._llm.set_ctc_weight(ctc_weight)

@@ -178,7 +178,7 @@ def test_wrong_loops_are_refused_before_anything_is_written(decode, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--ctc_weight", "0.3"], "ctc_weight is 0.3; .*--upstream"),
+        (["--ctc_weight", "0.3"], "ctc_weight is 0.3, but the model has no LM; .*--upstream"),
         (["--lm_file", "lm.pth"], "lm_file is lm.pth"),
         (["--data_path_and_name_and_type", "text,text,text"], "names speech, text; allowed: speech alone"),
     ],
