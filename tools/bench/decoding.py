@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import torch
 from decoding_inputs import Inputs, of_experiment, random_inputs
-from llm_ways import Calls, Espnet, Frames, HuggingFace, Ours, Peak, Way, top_two_margins
+from llm_ways import Calls, Espnet, Frames, HuggingFace, Ours, Peak, Way, margins_where_parted
 
 HF_SINGLY, HF_BATCHED = "HF generate, one by one", "HF generate, batched"
 SINGLY, BATCHED = "ours, one by one", "ours, batched"
@@ -106,7 +106,9 @@ def main() -> None:
     logging.disable(logging.WARNING)
     inputs = random_inputs(args) if args.random else of_experiment(args)
     bench = Bench(inputs, args)
-    few = [one for batch in inputs.batches for one in batch.singly()][: args.espnet_utterances]
+    # Spread over all lengths, by which the batches are sorted.
+    singly = [one for batch in inputs.batches for one in batch.singly()]
+    few = singly[:: max(1, len(singly) // max(1, args.espnet_utterances))][: args.espnet_utterances]
     runs: dict[str, list[Run]] = {}
     first: dict[str, list[Run]] = {}
     for repetition in range(args.repeats + 1):
@@ -118,7 +120,7 @@ def main() -> None:
             for name, run in found.items():
                 runs.setdefault(name, []).append(run)
                 first.setdefault(name, []).append(started[name])
-    report(args, inputs, runs, first, len(few))
+    report(args, inputs, runs, first, [index for one in few for index in one.indices])
     if args.bfloat16:
         compare_bfloat16(inputs, runs[BATCHED][-1].token_ids)
 
@@ -128,7 +130,7 @@ def report(
     inputs: Inputs,
     runs: dict[str, list[Run]],
     first: dict[str, list[Run]],
-    num_few: int,
+    few: Sequence[int],
 ) -> None:
     """A row a way, and what is compared."""
     print(" ".join(sys.argv), f"| torch {torch.__version__}, {args.device}, {args.threads} threads")
@@ -141,8 +143,8 @@ def report(
     for name, repetitions in runs.items():
         seconds = [run.seconds for run in repetitions]
         is_few = name.startswith("ESPnet")
-        num_utts = num_few if is_few else inputs.num_utts
-        share = sum(inputs.seconds[:num_utts]) if is_few else inputs.audio_seconds
+        decoded = few if is_few else range(inputs.num_utts)
+        num_utts, share = len(decoded), sum(inputs.seconds[index] for index in decoded)
         encoder = inputs.encoder_seconds * share / inputs.audio_seconds
         middle, num_parts = statistics.median(seconds), len(inputs.batches) if "batched" in name else num_utts
         begun = statistics.median(run.seconds for run in first[name]) / num_parts
@@ -177,12 +179,12 @@ def compare_bfloat16(inputs: Inputs, expected: Sequence[list[int]]) -> None:
     for frames in inputs.batches:
         texts = way(frames)
         wanted = [expected[index] for index in frames.indices]
-        margins += top_two_margins(inputs.decoder, frames, wanted, texts, inputs.eos)
+        margins += margins_where_parted(inputs.decoder, frames, wanted, texts, inputs.eos)
         for index, text in zip(frames.indices, texts, strict=True):
             found[index] = text
     listed = ", ".join(f"{margin:.3f}" for margin in sorted(margins))
-    print(f"LM in bfloat16: {len(margins)} of {len(expected)} texts differ; where they part, float32 prefers its own")
-    print(f"token by (nats): {listed or '-'}")
+    print(f"LM in bfloat16: {len(margins)} of {len(expected)} texts differ; margins of float32's best two tokens where")
+    print(f"they part (nats): {listed or '-'}")
     if inputs.texts:
         print(f"words wrong: {inputs.words_wrong(found)}")
 

@@ -20,6 +20,7 @@ from espnet_larm.inference.features import extract_features, pad_features
 from espnet_larm.inference.llm_searching import LEAST_TOKENS, Guards
 from espnet_larm.inference.read_outs import read_outs
 from espnet_larm.inference.recognizer import Recognizer
+from espnet_larm.llm.adaptation import LORA_PREFIX
 from espnet_larm.scoring.alignment import add_counts, align, split_words
 
 # 30 million weights: 9 layers of 2.95 M, and a tied embedding of 8000 x 512.
@@ -78,11 +79,11 @@ class Inputs(NamedTuple):
         return f"{counts.errors} of {counts.units} ({counts.error_percent:.2f} %)"
 
     def in_bfloat16(self) -> SpeechLlmDecoder:
-        """The decoder with its LM in bfloat16; the projector stays."""
+        """The decoder as `dtype: bfloat16` makes it: projector, rotary angles and low-rank additions stay float32."""
         half = copy.deepcopy(self.decoder)
-        for tensor in (*half.backbone.parameters(), *half.backbone.buffers()):
-            if tensor.is_floating_point():
-                tensor.data = tensor.data.bfloat16()
+        for name, parameter in half.backbone.named_parameters():
+            if LORA_PREFIX not in name:
+                parameter.data = parameter.data.bfloat16()
         return half
 
 

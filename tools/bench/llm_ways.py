@@ -192,10 +192,10 @@ class Peak:
         return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
 
 
-def top_two_margins(
+def margins_where_parted(
     decoder: SpeechLlmDecoder, frames: Frames, expected: Sequence[list[int]], found: Sequence[list[int]], eos: int
 ) -> list[float]:
-    """Where two texts part: how much more probable the expected token is than the found one, in nats, by `decoder`."""
+    """Where two texts part: how much more probable the best token is than the second best, in nats, by `decoder`."""
     margins = []
     for one, wanted, got in zip(frames.singly(), expected, found, strict=True):
         if wanted == got:
@@ -204,6 +204,6 @@ def top_two_margins(
         place = next(index for index, pair in enumerate(zip(left, right, strict=False)) if pair[0] != pair[1])
         ys_in = torch.tensor([[eos, *left[:place]]], device=frames.hs_pad.device)
         logits, _ = decoder(one.hs_pad, one.hlens, ys_in, torch.tensor([place + 1], device=ys_in.device))
-        log_probs = logits[0, -1].log_softmax(-1)
-        margins.append(float(log_probs[left[place]] - log_probs[right[place]]))
+        best, second = logits[0, -1].topk(2).values.tolist()
+        margins.append(best - second)
     return margins
