@@ -44,8 +44,8 @@ class Segment:
             num_new: How many of the L are valid (rows,); what is behind them is overwritten by the next append.
         """
         if self.keys is None or self.values is None:
-            # A prompt is appended once: no more room than it takes.
-            self.keys, self.values = keys, values
+            # A prompt is appended once: no more room than it takes. Laid out as it is read, or each step would copy it.
+            self.keys, self.values = keys.contiguous(), values.contiguous()
             self.lens = num_new
             return
         self._make_room(self.longest + keys.size(2))
@@ -191,7 +191,7 @@ class KeyValueCache:
         )  # (B, H, Q L, P + N)
         hidden = self._hidden(prompt, before, longest, num_queries)
         by_query = scores.view(num_rows, scores.size(1), -1, num_queries, scores.size(-1))
-        weights = by_query.float().masked_fill(hidden, float("-inf")).softmax(-1).to(queries.dtype)
+        weights = by_query.float().masked_fill_(hidden, float("-inf")).softmax(-1).to(queries.dtype)
         prompt_weights, text_weights = weights.view_as(scores).split([prompt.keys.size(2), longest], dim=-1)
         mixed = self._per_utterance(prompt_weights, prompt.values) + text_weights @ text.values[:, :, :longest]
         return mixed.view(num_rows, num_heads, num_queries, size)
