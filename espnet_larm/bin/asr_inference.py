@@ -101,7 +101,8 @@ def load(args: argparse.Namespace) -> Any:
         ValueError: The options do not fit the model.
     """
     from espnet_larm.inference.audio import AudioTable
-    from espnet_larm.inference.recognizer import Recognizer
+    from espnet_larm.inference.llm_searching import check_search as check_llm_search
+    from espnet_larm.inference.recognizer import Recognizer, Search
 
     prompt, guards = (
         {name: getattr(args, name) for name in names if getattr(args, name) is not None} for names in (PROMPT, GUARDS)
@@ -125,6 +126,8 @@ def load(args: argparse.Namespace) -> Any:
         recognizer.set_ctc_weight(args.ctc_weight)
     if guards:
         recognizer.set_guards(**guards)
+    if recognizer.llm_searcher is not None:
+        check_llm_search(Search(args.beam_size, args.nbest))
     if prompt:
         recognizer.set_prompt(**prompt)
     return recognizer, AudioTable(wav_scp, audio_type, recognizer.sample_rate_hz, recognizer.preprocess)
@@ -148,7 +151,7 @@ def speech_of(triples: list[tuple[str, str, str]]) -> tuple[Path, str]:
 def print_costs(stats: dict[str, Any]) -> None:
     """Seconds and real-time factor by read-out, and the memory."""
     audio = stats["audio_seconds"]
-    print(f"{stats['num_utts']} utterances, {audio:.1f} s of audio, {len(stats['skipped'])} too short")
+    print(f"{stats['num_utts']} utterances, {audio:.1f} s of audio, {len(stats['skipped'])} not decoded")
     print(f"{stats['unit']:>8}  compute s  real-time factor")
     for number, cost in stats["loops"].items():
         factor = f"{cost['seconds'] / audio:.5f}" if audio else "-"

@@ -24,7 +24,7 @@ TABLES = ("text", "token", "token_int", "score")
 CTM = "ctm"
 BEST = "1best_recog"
 NBEST = re.compile(r"\d+best_recog")
-NOT_ADDED = ("peak_", "wall_")
+NOT_ADDED = ("peak_", "wall_", "ctc_weight")
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -92,7 +92,7 @@ def join_ctm(folders: Sequence[Path], target: Path) -> None:
 
 
 def join_statistics(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One record of several: numbers are added (of `peak_...` and `wall_...` the largest stays), records joined.
+    """One record of several: numbers are added (of peaks, wall time and settings the largest stays), records joined.
 
     Args:
         parts: Of the jobs; texts and settings are taken from the first.

@@ -163,9 +163,14 @@ def describe_decoding(stats: Mapping[str, Any]) -> str:
         return "not recorded"
     text = f"{stats['num_utts']} utterances, {stats['audio_seconds'] / 60:.1f} min; {join(stats.get('machine', {}))}; "
     text += f"peak memory {stats['peak_memory_bytes'] / 2**20:.0f} MiB"
-    for name, what in (("skipped", "too short"), ("failed", "unreadable")):
+    for name, what in (("skipped", "not decoded"), ("failed", "unreadable")):
         if stats.get(name):
             text += f"; {len(stats[name])} {what}"
+    if "decoder_calls" in stats:
+        guarded = ", ".join(f"{guard} {len(keys)}" for guard, keys in stats["guarded"].items())
+        text += f"; {stats['decoder_calls']} decoder calls, ctc_weight {stats['ctc_weight']}; guards met: {guarded}"
+    if stats.get("num_halved_batches"):
+        text += f"; {stats['num_halved_batches']} times a batch was halved for want of memory"
     return text
 
 

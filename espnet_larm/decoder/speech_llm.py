@@ -16,7 +16,7 @@ from espnet2.asr.decoder.abs_decoder import AbsDecoder
 from espnet_larm.llm.adaptation import LORA_PREFIX, adapt, frozen_names
 from espnet_larm.llm.backbone import Backbone, load_tokenizer
 from espnet_larm.llm.projector import Projector
-from espnet_larm.llm.prompt import Packed, make_prompt, pack
+from espnet_larm.llm.prompt import ContextError, Packed, make_prompt, pack
 from espnet_larm.llm.tokens import special_tokens
 from espnet_larm.upstream import BatchScorerInterface
 
@@ -42,6 +42,9 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
         instruction: For chat models, instead of prefix and suffix: what is asked, put into the chat template.
         activation_checkpointing: Recompute the LM's layers in the backward pass: a twelfth of their activations or less
             stays in memory (tools/bench/memory.py), for another forward pass of the LM.
+
+    Attributes:
+        before_projector: Shortens the frames (B, T, E) and their lengths (B,) behind the CTC head's tap; None for none.
 
     Raises:
         ValueError: An option is out of its range, or the token list is not that of the LM.
@@ -87,6 +90,7 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
         self.tokenizer = load_tokenizer(named_tokenizer, revision if tokenizer is None else None)
         self.special_tokens = special_tokens(self.tokenizer)
         self.set_prompt(prefix, suffix, instruction)
+        self.before_projector: torch.nn.Module | None = None
         self.projector = Projector(projector, encoder_output_size, self.backbone.hidden_size, projector_frames)
 
     def forward(
@@ -104,7 +108,7 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
             Logits (B, L, V), what is behind ys_in_lens meaning nothing; ys_in_lens.
 
         Raises:
-            ValueError: Prompt and text are longer than the LM's context.
+            ContextError: Prompt and text are longer than the LM's context.
         """
         text_lens = ys_in_lens - 1
         prompt = self._prompt_parts(hs_pad, hlens)
@@ -128,7 +132,7 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
             hlens: Valid frames (B,).
 
         Raises:
-            ValueError: A prompt is longer than the LM's context.
+            ContextError: A prompt is longer than the LM's context.
         """
         return SpeechTexts(self.backbone, self.read_prompt(hs_pad, hlens))
 
@@ -194,6 +198,8 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
         raise ValueError("init would overwrite the weights of the LM; leave it out, or set init: null.")
 
     def _prompt_parts(self, hs_pad: torch.Tensor, hlens: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor, bool]]:
+        if self.before_projector is not None:
+            hs_pad, hlens = self.before_projector(hs_pad, hlens)
         speech, speech_lens = self.projector(hs_pad, hlens)
         before, after = (self._embed_all(tokens, hs_pad) for tokens in self.prompt)
         return [before, (speech.to(before[0].dtype), speech_lens, True), after]
@@ -206,10 +212,10 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
 
     def _check_context(self, packed: Packed) -> None:
         if packed.embeddings.size(1) > self.backbone.max_positions:
-            raise ValueError(
+            raise ContextError(
                 f"prompt, speech and text take {packed.embeddings.size(1)} positions, more than the "
-                f"{self.backbone.max_positions} of the LM's context; leave out longer audio (--max_wav_duration), or "
-                "take more projector_frames."
+                f"{self.backbone.max_positions} of the LM's context; take shorter audio (--max_wav_duration of the "
+                "recipe, --longest_piece in decoding), or train with more projector_frames."
             )
 
 

@@ -18,13 +18,14 @@ from espnet2.asr.espnet_model import ESPnetASRModel
 
 from espnet_larm.inference.batching import same_length
 from espnet_larm.inference.features import extract_features, min_num_samples, pad_features
-from espnet_larm.inference.llm_searching import Guards, LlmSearcher
+from espnet_larm.inference.llm_searching import Guards, LlmSearcher, with_words_of
 from espnet_larm.inference.machine import is_out_of_memory
 from espnet_larm.inference.options import UPSTREAM, check_ctc_weight
 from espnet_larm.inference.read_outs import has_loops, ignores_padding, measure_frame_times, read_out_numbers, read_outs
 from espnet_larm.inference.searching import Searcher
 from espnet_larm.inference.transcripts import GREEDY, Cost, Hypothesis, Search, Transcript, skipped_transcript
 from espnet_larm.inference.words import FrameTimes
+from espnet_larm.llm.prompt import ContextError
 from espnet_larm.search.ctc_adviser import Spell
 from espnet_larm.upstream import TooShortUttError
 
@@ -174,6 +175,7 @@ class BatchDecoder:
         transcripts: list[Transcript | None] = [None] * len(waveforms)
         start = self._now()
         features: dict[int, torch.Tensor] = {}
+        self._lengths_s = {index: len(waveform) / self.sample_rate_hz for index, waveform in enumerate(waveforms)}
         for index, waveform in enumerate(waveforms):
             if (num_samples := self._check_waveform(waveform)) < min_num_samples(self.model):
                 transcripts[index] = skipped_transcript(numbers, f"{num_samples} samples are too few for a frame")
@@ -257,23 +259,23 @@ class BatchDecoder:
                 mark = encoded
                 if number not in seconds:
                     continue
-                nbest = self._search(hs_pad, hlens, search)
+                nbest = self._search(hs_pad, hlens, search, [self._lengths_s[index] for index in group])
                 best = [found[0] for found in nbest]
                 mark = self._now()
                 seconds[number] += encoder_seconds + mark - encoded
                 if word_seconds:
                     aligned = best if self.llm_searcher is None else self.llm_searcher.in_ctc_tokens(best)
                     timed = self._searcher.add_words(aligned, hs_pad, hlens, self.frame_times)
-                    best = [one._replace(words=other.words) for one, other in zip(best, timed, strict=True)]
+                    best = [with_words_of(*pair) for pair in zip(best, timed, strict=True)]
                     after = self._now()
                     word_seconds[0] += after - mark
                     mark = after
                 for row, hypothesis in zip(hypotheses, best, strict=True):
                     row[number] = hypothesis
-        except TooShortUttError as error:
+        except (TooShortUttError, ContextError) as error:
             if len(group) == 1:
                 return [skipped_transcript(list(seconds), str(error.args[0]))]
-            # One short utterance stops the batch at its start: each goes alone, so that the others get their text.
+            # One short or long utterance stops the batch at its start: each goes alone, and the others get their text.
             return [
                 transcript
                 for index in group
@@ -281,9 +283,11 @@ class BatchDecoder:
             ]
         return [Transcript(row, others=tuple(found[1:])) for row, found in zip(hypotheses, nbest, strict=True)]
 
-    def _search(self, hs_pad: torch.Tensor, hlens: torch.Tensor, search: Search) -> list[list[Hypothesis]]:
+    def _search(
+        self, hs_pad: torch.Tensor, hlens: torch.Tensor, search: Search, seconds: Sequence[float]
+    ) -> list[list[Hypothesis]]:
         if self.llm_searcher is not None:
-            return self.llm_searcher.find(hs_pad, hlens, search, self.frame_times)
+            return self.llm_searcher.find(hs_pad, hlens, search, seconds)
         return self._searcher.find(hs_pad, hlens, search)
 
     @functools.cached_property

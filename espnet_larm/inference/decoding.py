@@ -30,7 +30,7 @@ class Settings(NamedTuple):
         batch_seconds: Padded audio in a batch, above 0.
         batch_size: Utterances in a batch, 1 or more; None for no bound.
         num_loops: The last loop; None for the model's own.
-        search: Of the CTC head.
+        search: Of the CTC head or the LM.
         num_workers: 0 reads audio in turn; otherwise a thread reads ahead.
         with_words: Find times of words.
         cutting: What is long audio, and how it is cut.

@@ -15,13 +15,14 @@ from espnet2.asr.espnet_model import ESPnetASRModel
 
 from espnet_larm.inference.searching import Searcher
 from espnet_larm.inference.transcripts import GREEDY, Hypothesis, Search
-from espnet_larm.inference.words import FrameTimes
 from espnet_larm.search.ctc_adviser import CtcAdviser, Spell, same_tokens
 from espnet_larm.search.ctc_prefix import CtcPrefixScorer
 from espnet_larm.search.greedy_text import greedy
 from espnet_larm.search.texts import Bounds, Ending, Text
 
 LEAST_TOKENS = 8
+# A text this much longer than twice what CTC hears is said.
+FAR_CHARACTERS = 30
 LIMIT, LOOP, EARLY_END, FAR_FROM_CTC = "limit", "loop", "early end", "far from CTC"
 GUARDS = (LIMIT, LOOP, EARLY_END, FAR_FROM_CTC)
 
@@ -32,8 +33,8 @@ class Guards(NamedTuple):
     Attributes:
         max_tokens_per_second: Of speech, above 0; LEAST_TOKENS are always allowed. Fast speech has 7 syllables a
             second; a tokenizer that knows a language needs one or two tokens for each, one that spells it about 20.
-        least_ctc_share: A text may end when it has this share of the tokens of the CTC head's text, 0 to 1; 0 lets it
-            end anywhere.
+        least_ctc_share: A text may end when it has this share of the characters of the CTC head's text, 0 to 1; 0 lets
+            it end anywhere.
         stops_loops: Whether loops are ended.
     """
 
@@ -87,14 +88,14 @@ class LlmSearcher:
         assert self.ctc is not None and self.spell is not None
         found = []
         for hypothesis in hypotheses:
-            spelled = self.spell(hypothesis.token_ids, is_complete=True)
+            spelled = self.spell(hypothesis.token_ids, is_complete=True).sure
             token_ids = [token for token in spelled if token != self.model.blank_id]
             tokens = [self.ctc.token_list[token] for token in token_ids]
             found.append(hypothesis._replace(token_ids=token_ids, tokens=tokens))
         return found
 
     def find(
-        self, hs_pad: torch.Tensor, hlens: torch.Tensor, search: Search, frame_times: FrameTimes
+        self, hs_pad: torch.Tensor, hlens: torch.Tensor, search: Search, seconds: Sequence[float]
     ) -> list[list[Hypothesis]]:
         """The best hypothesis of each utterance.
 
@@ -102,50 +103,66 @@ class LlmSearcher:
             hs_pad: Encoder output (B, T, E).
             hlens: Valid frames (B,).
             search: Greedy; anything else is refused.
-            frame_times: Frames to seconds.
+            seconds: Of each utterance.
 
         Raises:
-            ValueError: A beam is asked for, or an utterance is longer than the LM's context.
+            ValueError: A beam is asked for.
+            ContextError: An utterance is longer than the LM's context.
         """
-        if search.beam_size != 1:
-            raise ValueError(
-                f"beam_size is {search.beam_size}; allowed with an LM as decoder: 1, which is greedy search."
-            )
-        ctc_lens = self._ctc_lens(hs_pad, hlens)
+        check_search(search)
+        heard = self._heard(hs_pad, hlens)
         begun = self.model.decoder.start(hs_pad, hlens)
-        seconds = hlens.cpu().float() * frame_times.factor * frame_times.hop_s
-        limits = (LEAST_TOKENS + self.guards.max_tokens_per_second * seconds).long()
-        room = (self.model.decoder.backbone.max_positions - begun.next_positions).clamp(min=0)
+        room = (self.model.decoder.backbone.max_positions - begun.next_positions).clamp(min=0).tolist()
+        limits = (LEAST_TOKENS + int(self.guards.max_tokens_per_second * each) for each in seconds)
         bounds = [
-            Bounds(most, 0 if ctc_len is None else int(self.guards.least_ctc_share * ctc_len))
-            for most, ctc_len in zip(torch.minimum(limits, room).tolist(), ctc_lens, strict=True)
+            Bounds(min(limits), 0 if text is None else int(self.guards.least_ctc_share * len(text)))
+            for *limits, text in zip(limits, room, heard, strict=True)
         ]
-        found = greedy(begun, bounds, self.model.eos, self.guards.stops_loops, self._adviser(hs_pad, hlens))
+        found = greedy(
+            begun,
+            bounds,
+            self.model.eos,
+            self.guards.stops_loops,
+            self._adviser(hs_pad, hlens),
+            lambda token_ids: len(self._decode(token_ids)),
+        )
         self.num_calls += found.num_calls
-        return [[self._hypothesis(*row)] for row in zip(found.texts, ctc_lens, strict=True)]
+        return [[self._hypothesis(*row)] for row in zip(found.texts, heard, strict=True)]
 
     def _adviser(self, hs_pad: torch.Tensor, hlens: torch.Tensor) -> CtcAdviser | None:
         if self.ctc_weight == 0.0 or self.ctc is None or self.spell is None:
             return None
         scorer = CtcPrefixScorer(self.ctc.log_probs(hs_pad), hlens, self.model.blank_id)
-        return CtcAdviser(scorer, self.spell, self.model.eos, self.ctc_weight)
+        special = self.model.decoder.tokenizer.all_special_ids
+        return CtcAdviser(scorer, self.spell, self.model.eos, self.ctc_weight, special)
 
-    def _ctc_lens(self, hs_pad: torch.Tensor, hlens: torch.Tensor) -> list[int | None]:
-        """How many of the LM's tokens the CTC head's text has, by utterance; None without a CTC head."""
+    def _heard(self, hs_pad: torch.Tensor, hlens: torch.Tensor) -> list[str | None]:
+        """The CTC head's text of each utterance; None without a CTC head."""
         if self.ctc is None:
             return [None] * len(hlens)
-        tokenizer = self.model.decoder.tokenizer
-        found = self.ctc.find(hs_pad, hlens, GREEDY)
-        return [len(tokenizer.encode(best.text, add_special_tokens=False)) for (best,) in found]
+        return [best.text for (best,) in self.ctc.find(hs_pad, hlens, GREEDY)]
 
-    def _hypothesis(self, text: Text, ctc_len: int | None) -> Hypothesis:
-        words = self.model.decoder.tokenizer.decode(text.token_ids, skip_special_tokens=True).split()
-        tokens = [self.model.token_list[token_id] for token_id in text.token_ids]
-        return Hypothesis(" ".join(words), tokens, text.token_ids, text.score, guards=_guards_met(text, ctc_len))
+    def _decode(self, token_ids: list[int]) -> str:
+        return " ".join(self.model.decoder.tokenizer.decode(token_ids, skip_special_tokens=True).split())
+
+    def _hypothesis(self, found: Text, heard: str | None) -> Hypothesis:
+        text = self._decode(found.token_ids)
+        tokens = [self.model.token_list[token_id] for token_id in found.token_ids]
+        is_far = heard is not None and len(text) > FAR_CHARACTERS + 2 * len(heard)
+        return Hypothesis(text, tokens, found.token_ids, found.score, guards=_guards_met(found, is_far))
 
 
-def _guards_met(text: Text, ctc_len: int | None) -> tuple[str, ...]:
-    is_far = ctc_len is not None and len(text.token_ids) > LEAST_TOKENS + 2 * ctc_len
+def check_search(search: Search) -> None:
+    """Refuse what an LM's search does not do.
+
+    Raises:
+        ValueError: A beam is asked for.
+    """
+    if search.beam_size != 1:
+        raise ValueError(f"beam_size is {search.beam_size}; allowed with an LM as decoder: 1, which is greedy search.")
+
+
+def _guards_met(text: Text, is_far: bool) -> tuple[str, ...]:
     met = {
         LIMIT: text.ending is Ending.LIMIT,
         LOOP: text.ending is Ending.REPETITION,
@@ -154,3 +171,11 @@ def _guards_met(text: Text, ctc_len: int | None) -> tuple[str, ...]:
         FAR_FROM_CTC: is_far,
     }
     return tuple(name for name, is_met in met.items() if is_met)
+
+
+def with_words_of(hypothesis: Hypothesis, timed: Hypothesis) -> Hypothesis:
+    """A hypothesis with the times of the same text in the CTC head's tokens, which may lack some of its characters."""
+    words, spelled = timed.words, hypothesis.text.split()
+    if len(words) == len(spelled):
+        words = tuple(word._replace(text=text) for word, text in zip(words, spelled, strict=True))
+    return hypothesis._replace(words=words)

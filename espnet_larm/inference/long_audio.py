@@ -13,7 +13,7 @@ from espnet_larm.inference.joining import join
 from espnet_larm.inference.machine import keep_memory_flat
 from espnet_larm.inference.recognizer import Recognizer
 from espnet_larm.inference.transcripts import GREEDY, Cost, Hypothesis, Search, Transcript
-from espnet_larm.inference.words import SPACE, Word
+from espnet_larm.inference.words import SPACE, Word, has_words
 
 # Padded audio of the pieces that are recognised together.
 BATCH_SECONDS = 60.0
@@ -124,6 +124,9 @@ class _Joined:
         token_ids = list(_with_spaces([word.token_ids for word in words], space))
         tokens = [token_list[token_id] for token_id in token_ids]
         text = self.recognizer.tokens_to_text(tokens)
+        if self.recognizer.llm_searcher is not None and has_words(token_list):
+            # The CTC head may lack characters of an LM's text.
+            text = " ".join(word.text for word in words)
         timed = tuple(words) if with_words else ()
         return Hypothesis(text, tokens, token_ids, self.scores[number], timed, self.guards[number])
 

@@ -33,7 +33,8 @@ class Searcher:
         self.model = model
         self.tokens_to_text = tokens_to_text
         self.token_list: list[str] = getattr(model, "ctc_token_list", model.token_list)
-        self.no_text = sorted({model.sos, model.eos})
+        # An LM's end may be token 0, which is CTC's blank.
+        self.no_text = sorted({model.sos, model.eos} - {model.blank_id})
         if getattr(model, "has_own_ctc_tokens", False):
             self.no_text = [index for index, token in enumerate(self.token_list) if token == SOS_EOS]
 

@@ -13,7 +13,8 @@ class Hypothesis(NamedTuple):
         text: For people.
         tokens: Of the token list.
         token_ids: Their ids.
-        score: Log-probability of the best path; with a beam, of the text as far as the beam held its alignments.
+        score: By CTC, log-probability of the best path, with a beam of the text as far as the beam held its alignments;
+            by an LM, of the text and its end; with ctc_weight, both, weighted.
         words: With their times, if they were asked for.
         guards: What an LM's text was held to and would not have kept by itself (`llm_searching.GUARDS`).
     """
@@ -30,7 +31,7 @@ EMPTY = Hypothesis("", [], [], 0.0)
 
 
 class Search(NamedTuple):
-    """How the CTC head is searched.
+    """How a head is searched.
 
     Attributes:
         beam_size: Hypotheses in the prefix beam; 1 is greedy search.

@@ -67,6 +67,10 @@ def make_prompt(tokenizer: Any, prefix: str, suffix: str | None, instruction: st
     return Prompt(before, after)
 
 
+class ContextError(ValueError):
+    """An utterance takes more positions than the LM's context has."""
+
+
 def pack(parts: Sequence[tuple[torch.Tensor, torch.Tensor, bool]]) -> Packed:
     """Put parts of rows one behind the other.
 

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from espnet_larm.search.ctc_adviser import Spelled
+
 # What a tokenizer of bytes gives for a character whose bytes are not all there yet.
 INCOMPLETE = "\ufffd"
 
@@ -22,11 +24,18 @@ class Spelling:
         self.to_ids = to_ids
         self.is_by_words = is_by_words
 
-    def __call__(self, token_ids: Sequence[int], is_complete: bool) -> list[int]:
-        """The CTC head's tokens that a text begins with for sure, whatever follows; all of them if nothing does."""
+    def __call__(self, token_ids: Sequence[int], is_complete: bool) -> Spelled:
+        """How a text is spelled that nothing follows, or that may go on."""
         text = " ".join(self.tokenizer.decode(list(token_ids), skip_special_tokens=True).split())
-        if not is_complete:
-            text = text.rstrip(INCOMPLETE).rstrip()
-            if self.is_by_words:
-                text = text.rpartition(" ")[0]
+        if is_complete:
+            return Spelled(self._ids(text), [])
+        text = text.rstrip(INCOMPLETE).rstrip()
+        spelled = self._ids(text)
+        if not self.is_by_words:
+            return Spelled(spelled, [])
+        sure = self._ids(text.rpartition(" ")[0])
+        # Pieces of a word do not depend on the words around it.
+        return Spelled(sure, spelled[len(sure) :])
+
+    def _ids(self, text: str) -> list[int]:
         return self.to_ids(text) if text else []

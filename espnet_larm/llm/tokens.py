@@ -17,7 +17,8 @@ class SpecialTokens(NamedTuple):
 
     Attributes:
         eos: Ends a text; ESPnet's start symbol too, which is a placeholder.
-        can_be_blank: Whether token 0 is special and not the end, so that no transcript holds it and CTC may use it.
+        can_be_blank: Whether token 0 is special (it may be the end, too), so that no transcript holds it and CTC may
+            use it.
     """
 
     eos: int

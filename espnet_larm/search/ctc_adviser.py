@@ -5,7 +5,7 @@ Shapes: N rows, V tokens of the LM, K candidates a row.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 
@@ -17,17 +17,29 @@ from espnet_larm.search.ctc_prefix import NOTHING, CtcPrefixScorer
 IMPOSSIBLE = -1e6
 
 
-class Spell(Protocol):
-    """Tokens of a text in those of the CTC head."""
+class Spelled(NamedTuple):
+    """A text in tokens of the CTC head.
 
-    def __call__(self, token_ids: Sequence[int], is_complete: bool) -> list[int]:
-        """What a text begins with for sure, whatever follows; all of it if nothing does."""
+    Attributes:
+        sure: What it begins with, whatever follows.
+        rest: What may change when something follows, such as the pieces of an unfinished word.
+    """
+
+    sure: list[int]
+    rest: list[int]
+
+
+class Spell(Protocol):
+    """Tokens of the LM in those of the CTC head."""
+
+    def __call__(self, token_ids: Sequence[int], is_complete: bool) -> Spelled:
+        """How a text is spelled that nothing follows, or that may go on."""
         ...
 
 
-def same_tokens(token_ids: Sequence[int], is_complete: bool) -> list[int]:  # noqa: ARG001  # a Spell
+def same_tokens(token_ids: Sequence[int], is_complete: bool) -> Spelled:  # noqa: ARG001  # a Spell
     """Where the CTC head has the LM's tokens."""
-    return list(token_ids)
+    return Spelled(list(token_ids), [])
 
 
 class CtcAdviser:
@@ -38,69 +50,92 @@ class CtcAdviser:
         spell: The LM's tokens in CTC's.
         eos: The LM's token that ends a text.
         weight: Of CTC, above 0 and below 1.
+        silent: Tokens that spell nothing, such as special ones: they would cost nothing under CTC, and are ruled out.
         num_candidates: K: of the LM's best tokens that CTC is asked about; the others are ruled out.
     """
 
     def __init__(
-        self, scorer: CtcPrefixScorer, spell: Spell, eos: int, weight: float, num_candidates: int = 20
+        self,
+        scorer: CtcPrefixScorer,
+        spell: Spell,
+        eos: int,
+        weight: float,
+        silent: Sequence[int] = (),
+        num_candidates: int = 20,
     ) -> None:
         self.scorer = scorer
         self.spell = spell
         self.eos = eos
         self.weight = weight
         self.num_candidates = num_candidates
+        # Of what is sure of each text; `heard` counts the rest, too.
         self.prefixes = scorer.start()
+        self.heard = self.prefixes.score
+        # Candidates of the last step and CTC's scores of them.
+        self._asked = (torch.zeros(0), torch.zeros(0))
         self.utterances = torch.arange(len(self.prefixes.score), device=self.prefixes.score.device)
+        self._silent = torch.tensor([token for token in silent if token != eos], dtype=torch.long)
+        self._silent = self._silent.to(self.utterances.device)
         self.token_ids: list[list[int]] = [[] for _ in self.utterances]
         self.spelled: list[list[int]] = [[] for _ in self.utterances]
 
     def combine(self, log_probs: torch.Tensor) -> torch.Tensor:
         """The LM's log-probabilities (N, V) and CTC's as one score a token (N, V); -inf where CTC was not asked."""
         num_candidates = min(self.num_candidates, log_probs.size(1))
+        log_probs = log_probs.index_fill(1, self._silent, NOTHING)
         candidates = log_probs.topk(num_candidates, dim=1).indices
         # The end is always one of them: in place of the worst if it is not among the best.
         is_end = candidates == self.eos
         candidates[:, -1] = torch.where(is_end.any(1), candidates[:, -1], self.eos)
-        before = self.prefixes.score.clamp(min=IMPOSSIBLE).unsqueeze(1)
-        ctc = (self._score(candidates) - before).to(log_probs.dtype)
+        scores = self._score(candidates)
+        self._asked = candidates, scores
+        ctc = (scores - self.heard.unsqueeze(1)).to(log_probs.dtype)
         both = (1 - self.weight) * log_probs.gather(1, candidates) + self.weight * ctc
         return torch.full_like(log_probs, NOTHING).scatter_(1, candidates, both)
 
     def take(self, tokens: torch.Tensor) -> None:
         """The rows go on with tokens (N,), none of them the end."""
+        candidates, scores = self._asked
+        self.heard = scores.gather(1, (candidates == tokens.unsqueeze(1)).int().argmax(1, keepdim=True))[:, 0]
+        extensions = []
         for row, token in enumerate(tokens.tolist()):
             self.token_ids[row].append(token)
-        spelled = [self.spell(token_ids, is_complete=False) for token_ids in self.token_ids]
-        extensions = self._padded([[self._extension(row, new)] for row, new in enumerate(spelled)])
-        extended = self.scorer.extend(self.prefixes, self.utterances, extensions)
+            more = self._beyond(row, self.spell(self.token_ids[row], is_complete=False).sure) or []
+            self.spelled[row] = [*self.spelled[row], *more]
+            extensions.append([more])
+        extended = self.scorer.extend(self.prefixes, self.utterances, self._padded(extensions))
         self.prefixes = type(extended)(*(field[:, 0] for field in extended))
-        self.spelled = spelled
 
     def select(self, rows: torch.Tensor) -> None:
         """Keep these rows (N',), on the CPU, in this order, some perhaps several times."""
-        self.prefixes = self.prefixes.pick(rows.to(self.utterances.device))
-        self.utterances = self.utterances[rows.to(self.utterances.device)]
+        there = rows.to(self.utterances.device)
+        self.prefixes = self.prefixes.pick(there)
+        self.utterances, self.heard = self.utterances[there], self.heard[there]
+        self._asked = self._asked[0][there], self._asked[1][there]
         self.token_ids = [list(self.token_ids[row]) for row in rows.tolist()]
         self.spelled = [self.spelled[row] for row in rows.tolist()]
 
     def _score(self, candidates: torch.Tensor) -> torch.Tensor:
         """CTC's log-probability (N, K) of all texts that begin so; of the text itself for the end."""
-        extensions = [
-            [self._extension(row, self._spelled(row, token)) for token in tokens]
+        more = [
+            [self._beyond(row, self._spelled(row, token)) for token in tokens]
             for row, tokens in enumerate(candidates.tolist())
         ]
-        extended = self.scorer.extend(self.prefixes, self.utterances, self._padded(extensions))
-        return torch.where(candidates == self.eos, self.scorer.ended(extended), extended.score).clamp(min=IMPOSSIBLE)
+        extensions = self._padded([[one or [] for one in row] for row in more])
+        extended = self.scorer.extend(self.prefixes, self.utterances, extensions)
+        scores = torch.where(candidates == self.eos, self.scorer.ended(extended), extended.score)
+        takes_back = torch.tensor([[one is None for one in row] for row in more], device=scores.device)
+        return scores.masked_fill(takes_back, IMPOSSIBLE).clamp(min=IMPOSSIBLE)
 
     def _spelled(self, row: int, token: int) -> list[int]:
-        if token == self.eos:
-            return self.spell(self.token_ids[row], is_complete=True)
-        return self.spell([*self.token_ids[row], token], is_complete=False)
+        is_end = token == self.eos
+        found = self.spell(self.token_ids[row] if is_end else [*self.token_ids[row], token], is_complete=is_end)
+        return [*found.sure, *found.rest]
 
-    def _extension(self, row: int, spelled: list[int]) -> list[int]:
+    def _beyond(self, row: int, spelled: list[int]) -> list[int] | None:
+        """What is new in a spelling; None if it takes back what was sure, as half a character may."""
         before = self.spelled[row]
-        assert spelled[: len(before)] == before, "a spelling changed that had been said to be sure"
-        return spelled[len(before) :]
+        return spelled[len(before) :] if spelled[: len(before)] == before else None
 
     def _padded(self, extensions: list[list[list[int]]]) -> torch.Tensor:
         longest = max(len(one) for row in extensions for one in row)

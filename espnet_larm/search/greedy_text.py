@@ -5,7 +5,7 @@ on the next token (`Adviser`, such as a CTC head) may be heard before the best i
 Shapes: N rows still running, L tokens a call, V tokens of the vocabulary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -60,7 +60,12 @@ class Found(NamedTuple):
 
 @torch.no_grad()
 def greedy(
-    model: TextModel, bounds: Sequence[Bounds], eos: int, guards_loops: bool = True, adviser: Adviser | None = None
+    model: TextModel,
+    bounds: Sequence[Bounds],
+    eos: int,
+    guards_loops: bool = True,
+    adviser: Adviser | None = None,
+    measure: Callable[[list[int]], int] = len,
 ) -> Found:
     """Take the best token until it is the end.
 
@@ -70,11 +75,12 @@ def greedy(
         eos: The token that ends a text.
         guards_loops: End texts that repeat themselves.
         adviser: Is heard on each token; scores are then its own.
+        measure: The size of a text, from its tokens, which `Bounds.least` is about.
 
     Returns:
         Texts by row, in the order of the model's rows at the start.
     """
-    texts = [Text(one, guards_loops) for one in bounds]
+    texts = [Text(one, guards_loops, measure) for one in bounds]
     running, logits, num_calls = texts, model.logits, 1
     while running:
         scores = logits.log_softmax(-1)

@@ -4,6 +4,7 @@ All searches of an LM keep their rows here, so that the same guards end the same
 """
 
 import enum
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -24,11 +25,11 @@ class Ending(enum.Enum):
 
 
 class Bounds(NamedTuple):
-    """Tokens of a text, the end not counted.
+    """Of a text, the end not counted.
 
     Attributes:
-        most: Its end is forced there.
-        least: Its end is not allowed before.
+        most: Tokens at which its end is forced.
+        least: Its end is not allowed before it has this size, as the search's `measure` has it.
     """
 
     most: int
@@ -41,6 +42,7 @@ class Text:
     Args:
         bounds: Of its length.
         guards_loops: Whether a text that repeats itself is ended, and cut back to the first copy.
+        measure: The size of a text, from its tokens.
 
     Attributes:
         token_ids: So far, without the end.
@@ -49,9 +51,10 @@ class Text:
         was_held_open: Whether its end was refused because it came too early.
     """
 
-    def __init__(self, bounds: Bounds, guards_loops: bool = True) -> None:
+    def __init__(self, bounds: Bounds, guards_loops: bool = True, measure: Callable[[list[int]], int] = len) -> None:
         self.bounds = bounds
         self.guards_loops = guards_loops
+        self.measure = measure
         self.token_ids: list[int] = []
         self.score = 0.0
         self.ending: Ending | None = None
@@ -87,7 +90,9 @@ class Text:
     @property
     def may_end(self) -> bool:
         """Whether the text is long enough."""
-        return len(self.token_ids) >= min(self.bounds.least, self.bounds.most)
+        if len(self.token_ids) >= self.bounds.most or self.bounds.least == 0:
+            return True
+        return self.measure(self.token_ids) >= self.bounds.least
 
     def _end(self, num_tokens: int, ending: Ending) -> None:
         self.token_ids = self.token_ids[:num_tokens]
@@ -109,12 +114,13 @@ def loop_start(token_ids: list[int]) -> int | None:
 
 
 def hold_open(scores: torch.Tensor, texts: list[Text], eos: int) -> torch.Tensor:
-    """The scores (N, V) without the end where a text is too short for it; marks the texts whose best token it was."""
-    early = [row for row, text in enumerate(texts) if not text.may_end]
+    """The scores (N, V) without the end where it is the best and the text too short for it; marks those texts."""
+    ends = (scores.argmax(-1) == eos).tolist()
+    early = [row for row, text in enumerate(texts) if ends[row] and not text.may_end]
     if not early:
         return scores
-    for row, best in zip(early, scores[early].argmax(-1).tolist(), strict=True):
-        texts[row].was_held_open |= best == eos
+    for row in early:
+        texts[row].was_held_open = True
     held = scores.clone()
     held[early, eos] = float("-inf")
     return held

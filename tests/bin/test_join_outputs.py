@@ -64,6 +64,11 @@ def test_one_record_stays_as_it_is() -> None:
     assert join_statistics([{"a": 1, "b": {"c": "d"}}]) == {"a": 1, "b": {"c": "d"}}
 
 
+def test_settings_are_not_added_up() -> None:
+    part = {"ctc_weight": 0.3, "decoder_calls": 4, "peak_memory_bytes": 7}
+    assert join_statistics([part, part]) == {"ctc_weight": 0.3, "decoder_calls": 8, "peak_memory_bytes": 7}
+
+
 def test_times_of_words_are_joined_by_utterance(tmp_path):
     from espnet_larm.bin.join_outputs import join_ctm
 

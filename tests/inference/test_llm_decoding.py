@@ -77,7 +77,7 @@ def test_text_is_that_of_greedy_search_on_the_last_loop(recognizer, waveforms):
         model.encoder.set_inference_loops(num_loops)
         output, lens = model.encode(torch.from_numpy(waveforms[0]).unsqueeze(0), torch.tensor([16000]))
         hs_pad = output[0] if isinstance(output, tuple) else output
-        (expected,) = greedy(model.decoder.start(hs_pad, lens), [Bounds(31)], model.eos).texts
+        (expected,) = greedy(model.decoder.start(hs_pad, lens), [Bounds(32)], model.eos).texts
         assert found.best.token_ids == expected.token_ids
         words = [model.token_list[token] for token in expected.token_ids if token > 2]
         assert found.text == " ".join(words)
@@ -98,10 +98,10 @@ def test_texts_have_bounds_and_say_when_they_met_them(babbler, waveforms):
     babbler.llm_searcher.guards = Guards(stops_loops=False)
     found = babbler.transcribe(waveforms[:2])
     assert all(LIMIT in one.best.guards for one in found)
-    # 24 tokens a second and 8, for 30 and 17 frames of 32 ms.
-    assert [len(one.best.token_ids) for one in found] == [31, 21]
+    # 24 tokens a second and 8.
+    assert [len(one.best.token_ids) for one in found] == [32, 21]
     babbler.llm_searcher.guards = Guards(max_tokens_per_second=5.0, stops_loops=False)
-    assert [len(one.best.token_ids) for one in babbler.transcribe(waveforms[:2])] == [12, 10]
+    assert [len(one.best.token_ids) for one in babbler.transcribe(waveforms[:2])] == [13, 10]
 
 
 def test_a_loop_is_cut_back_and_said(babbler, waveforms):
@@ -112,13 +112,14 @@ def test_a_loop_is_cut_back_and_said(babbler, waveforms):
 
 def test_an_end_before_half_of_what_ctc_hears_is_not_believed(recognizer, waveforms, monkeypatch):
     searcher = recognizer.llm_searcher
-    searcher.guards = Guards(stops_loops=False)
+    searcher.guards = Guards(least_ctc_share=0.0, stops_loops=False)
     # A token that the random LM says anyway.
     recognizer.model.eos = recognizer.transcribe(waveforms[:1])[0].best.token_ids[3]
     free = recognizer.transcribe(waveforms)
     longest = max(len(one.best.token_ids) for one in free)
     heard = Hypothesis("A B " * (longest + 1), [], [], 0.0)
     monkeypatch.setattr(searcher.ctc, "find", lambda hs_pad, *_: [[heard] for _ in hs_pad])
+    searcher.guards = Guards(stops_loops=False)
     held = recognizer.transcribe(waveforms)
     assert all(len(one.best.token_ids) > longest or LIMIT in one.best.guards for one in held)
     assert any(EARLY_END in one.best.guards for one in held)
@@ -153,6 +154,19 @@ def test_a_batch_that_does_not_fit_into_memory_is_decoded_in_halves(recognizer, 
     monkeypatch.setattr(recognizer.llm_searcher, "find", lambda *_: torch.empty(2**60))
     with pytest.raises(MemoryError, match=r"one utterance of \d+ frames does not fit into memory \(cpu\)"):
         recognizer.transcribe(waveforms[:1])
+
+
+def test_an_utterance_longer_than_the_context_is_left_out_and_the_others_are_not(recognizer, waveforms):
+    expected = recognizer.transcribe(waveforms)
+    found = recognizer.transcribe([waveforms[0], torch.randn(16000 * 12).numpy(), *waveforms[1:]])
+    assert "of the LM's context; take shorter audio" in found[1].skipped and not found[1].text
+    assert [one.best.token_ids for one in (found[0], *found[2:])] == [one.best.token_ids for one in expected]
+
+
+def test_bounds_need_no_hop_length_of_the_frontend(recognizer, waveforms):
+    expected = recognizer.transcribe(waveforms)
+    del recognizer.model.frontend.hop_length
+    assert recognizer.transcribe(waveforms) == expected
 
 
 def test_other_errors_do_not_halve_a_batch(recognizer, waveforms, monkeypatch):

@@ -30,17 +30,20 @@ def test_what_is_spelled_for_sure_is_never_taken_back(to_ids, is_by_words):
     for token_ids in texts:
         before = []
         for length in range(1, len(token_ids) + 1):
-            spelled = spell(token_ids[:length], is_complete=False)
-            assert spelled[: len(before)] == before
-            before = spelled
-            assert spell(token_ids[:length], is_complete=True)[: len(spelled)] == spelled
+            sure, rest = spell(token_ids[:length], is_complete=False)
+            assert sure[: len(before)] == before
+            before = sure
+            whole = spell(token_ids[:length], is_complete=True)
+            assert whole.sure[: len(sure)] == sure and whole.rest == []
+            if 4 not in token_ids[:length]:
+                assert whole.sure == [*sure, *rest]
 
 
 def test_spaces_are_said_with_what_follows_and_the_last_word_at_the_end():
     spell = Spelling(Tokenizer(), by_characters, is_by_words=False)
-    assert spell([0, 1, 2], is_complete=False) == by_characters("AND")
-    assert spell([0, 1, 2, 3], is_complete=False) == by_characters("AND CAT")
+    assert spell([0, 1, 2], is_complete=False) == (by_characters("AND"), [])
+    assert spell([0, 1, 2, 3], is_complete=False) == (by_characters("AND CAT"), [])
     words = Spelling(Tokenizer(), by_words, is_by_words=True)
-    assert words([0, 1, 3], is_complete=False) == by_words("AND")
-    assert words([0, 1, 3], is_complete=True) == by_words("AND CAT")
-    assert words([], is_complete=True) == []
+    assert words([0, 1, 3], is_complete=False) == (by_words("AND"), by_words("CAT"))
+    assert words([0, 1, 3], is_complete=True) == (by_words("AND CAT"), [])
+    assert words([], is_complete=True) == ([], [])

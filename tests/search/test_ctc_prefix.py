@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from espnet_larm.search.ctc import PAD
-from espnet_larm.search.ctc_adviser import CtcAdviser, same_tokens
+from espnet_larm.search.ctc_adviser import CtcAdviser, Spelled, same_tokens
 from espnet_larm.search.ctc_prefix import CtcPrefixScorer
 from espnet_larm.search.greedy_text import greedy
 from espnet_larm.search.texts import Bounds
@@ -85,7 +85,15 @@ SPELLINGS = {0: [], 1: [1], 2: [2, 1], 4: [2, 2], 5: [1, 2, 3]}
 def spell(token_ids, is_complete):
     """Six tokens of an LM, spelled by three of CTC; a text has one more at its end, and `is_complete` tells it."""
     spelled = [part for token in token_ids for part in SPELLINGS[token]]
-    return [*spelled, 3] if is_complete else spelled
+    return Spelled([*spelled, 3] if is_complete else spelled, [])
+
+
+def spell_late(token_ids, is_complete):
+    """As `spell`, but what is sure comes a token late, as with pieces of words."""
+    if is_complete:
+        return spell(token_ids, is_complete)
+    sure = spell(token_ids[:-1], is_complete).sure
+    return Spelled(sure, spell(token_ids, is_complete).sure[len(sure) :])
 
 
 class OwnTokens:
@@ -117,13 +125,13 @@ def exhaustive(log_probs, weight, most):
 
     while True:
         lm = table[token_ids[-1] if token_ids else 0].log_softmax(-1)
-        before = begins(spell(token_ids, is_complete=False))
+        before = begins(spell(token_ids, is_complete=False).sure)
         scores = {}
         for token in range(6):
             if token == EOS:
-                ctc = math.log(texts.get(tuple(spell(token_ids, is_complete=True)), 0.0) or 1e-300)
+                ctc = math.log(texts.get(tuple(spell(token_ids, is_complete=True).sure), 0.0) or 1e-300)
             else:
-                ctc = begins(spell([*token_ids, token], is_complete=False))
+                ctc = begins(spell([*token_ids, token], is_complete=False).sure)
             scores[token] = (1 - weight) * float(lm[token]) + weight * (ctc - before)
         best = max(scores, key=scores.__getitem__)
         if best == EOS or len(token_ids) >= most:
@@ -132,9 +140,10 @@ def exhaustive(log_probs, weight, most):
         token_ids.append(best)
 
 
+@pytest.mark.parametrize("spelling", [spell, spell_late])
 @pytest.mark.parametrize("weight", [0.1, 0.5, 0.9])
-def test_a_search_hears_how_its_texts_are_spelled_under_ctc(log_probs, weight):
-    adviser = CtcAdviser(CtcPrefixScorer(log_probs, LENS), spell, EOS, weight)
+def test_a_search_hears_how_its_texts_are_spelled_under_ctc(log_probs, weight, spelling):
+    adviser = CtcAdviser(CtcPrefixScorer(log_probs, LENS), spelling, EOS, weight)
     found = greedy(OwnTokens(3), [Bounds(4)] * 3, EOS, adviser=adviser)
     lens = set()
     for row, text in enumerate(found.texts):
@@ -151,3 +160,18 @@ def test_tokens_of_which_ctc_was_not_asked_are_ruled_out_and_the_end_is_always_a
     scores = torch.tensor([[5.0, 4.0, 3.0, 0.0]] * 3).log_softmax(-1)
     combined = adviser.combine(scores)
     assert combined.isfinite().sum(1).tolist()[:2] == [2, 2] and combined[:2, EOS].isfinite().all()
+
+
+def test_tokens_that_spell_nothing_are_ruled_out_and_those_that_take_spelling_back_are_the_last_choice(log_probs):
+    def takes_back(token_ids, is_complete):
+        return Spelled([], []) if token_ids[-1:] == [2] else spell(token_ids, is_complete)
+
+    adviser = CtcAdviser(CtcPrefixScorer(log_probs, LENS), takes_back, EOS, 0.5, silent=[0, EOS])
+    scores = torch.zeros(3, 6).log_softmax(-1)
+    combined = adviser.combine(scores)
+    assert not combined[:, 0].isfinite().any() and combined[:, EOS].isfinite().all()
+    adviser.take(torch.tensor([4, 4, 4]))
+    combined = adviser.combine(scores)
+    assert (combined[:2, 2] < -1e5).all() and (combined[0, [1, 4, 5]] > -1e5).any()
+    adviser.take(torch.tensor([2, 2, 2]))
+    assert adviser.spelled == [[2, 2]] * 3
