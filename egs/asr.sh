@@ -6,7 +6,8 @@
 #   10 stats  11 train  12 decode  13 score  14 pack  15 upload
 # 6-8 train an LM from --lm_train_text. Where it decodes (--token_type hugging_face, and no other LM is named), 6 runs
 # before 5, because it makes the tokens.
-# Every stage can be repeated. About an hour on two cores for the 42 minutes of egs/an4.
+# Every stage can be repeated. Relative paths of --lm_*_text and --hugging_face_model_name_or_path are those of whoever
+# calls run.sh, or else the recipe's. About an hour on two cores for the 42 minutes of egs/an4.
 #
 #   ../asr.sh --train_set train --valid_set dev --test_sets "test" --asr_config conf/an4/train_larm.yaml
 #   ../asr.sh ... --stage train --stop_stage score --asr_args "--max_epoch 5"
@@ -100,6 +101,7 @@ stage_names=(none data speed format filter tokens lm_stats lm_train lm_perplexit
 main() {
     run_args="$(printf '%q ' "$egs_dir/asr.sh" "$@")"
     parse_options "$egs_dir/asr.sh" "$@"
+    resolve_paths
     check_options
     set_up
     check_gpus

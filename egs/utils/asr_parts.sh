@@ -29,6 +29,17 @@ is_skipped() { # NUMBER
     fi
 }
 
+resolve_paths() { # relative ones are those of the caller, or else of the recipe
+    local name word paths
+    # Absolute, so that the model finds it from any working folder.
+    hugging_face_model_name_or_path=$(callers_folder "$hugging_face_model_name_or_path")
+    for name in lm_train_text lm_dev_text lm_test_text; do
+        paths=()
+        for word in ${!name}; do paths+=("$(callers_path "$word")"); done
+        printf -v "$name" %s "${paths[*]:-}"
+    done
+}
+
 check_options() {
     local name
     # shellcheck source=/dev/null
@@ -277,6 +288,7 @@ write_resume_script() { # PATH
 # Resumes this experiment; further options override: ./run.sh --stage decode
 set -euo pipefail
 cd $(printf %q "$PWD")
+export ESPNET_LARM_CALLER=$(printf %q "${ESPNET_LARM_CALLER:-$PWD}")
 exec $run_args --stage train --stop_stage upload "\$@"
 END
     chmod +x "$1"
