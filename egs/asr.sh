@@ -56,6 +56,7 @@ allow_problems=  # problems of the data that only warn, such as "silence clipped
 # --- Tokens
 token_type=char  # char, bpe, or hugging_face: the tokens of an LM
 hugging_face_model_name_or_path=  # folder or hub id of that LM, for tokens and decoder_conf; default: that of stages 6-8
+hugging_face_revision=  # of that LM on the hub: a branch, tag or commit; the newest by default
 ctc_token_type=  # of token_type hugging_face: char or bpe gives the CTC head tokens of its own; default: the LM's
 nbpe=30  # pieces of the BPE model
 bpemode=unigram  # unigram or bpe

@@ -68,9 +68,12 @@ check_options() {
     [[ $ctc_token_type =~ ^(char|bpe)?$ ]] || die "--ctc_token_type $ctc_token_type is not known; allowed: char, bpe"
     [ -z "$ctc_token_type" ] || [ "$token_type" = hugging_face ] ||
         die "--ctc_token_type $ctc_token_type is for --token_type hugging_face; leave it out"
-    # Absolute, so that the model finds it from any working folder.
-    [ ! -d "$hugging_face_model_name_or_path" ] ||
-        hugging_face_model_name_or_path=$(cd "$hugging_face_model_name_or_path" && pwd)
+    if [ -n "$hugging_face_revision" ]; then
+        [ "$token_type" = hugging_face ] && [ -n "$hugging_face_model_name_or_path" ] &&
+            [ ! -d "$hugging_face_model_name_or_path" ] ||
+            die "--hugging_face_revision $hugging_face_revision is for --token_type hugging_face and an LM of the" \
+                "hub; --hugging_face_model_name_or_path is '$hugging_face_model_name_or_path', so leave it out"
+    fi
     [[ $feats_normalize =~ ^(global_mvn|utterance_mvn)$ ]] ||
         die "--feats_normalize $feats_normalize is not known; allowed: global_mvn, utterance_mvn"
     ! "$use_lm" || die "--use_lm true: LMs that score hypotheses come with the beam search; leave it out." \
@@ -145,7 +148,8 @@ set_names() { # of folders, as ESPnet makes them
     local tokens=$token_type
     [ "$token_type" != bpe ] || tokens=bpe$nbpe
     local llm=${hugging_face_model_name_or_path%/}
-    [ "$token_type" != hugging_face ] || tokens=hugging_face_${llm##*/}
+    [ "$token_type" != hugging_face ] ||
+        tokens=hugging_face_${llm##*/}${hugging_face_revision:+_${hugging_face_revision//\//_}}
     local token_lists=data/${language:+${lang}_}token_list
     token_dir=$token_lists/$token_type
     [ "$token_type" != bpe ] || token_dir=$token_lists/bpe_$bpemode$nbpe
@@ -247,6 +251,8 @@ model_options() { # fills `options` with what statistics and training share
     )
     [ -z "$asr_config" ] || options+=(--config "$asr_config")
     [ "$token_type" != hugging_face ] || options+=(--decoder_conf "llm=$hugging_face_model_name_or_path")
+    # Quoted, because ESPnet reads YAML, where a commit may be a number.
+    [ -z "$hugging_face_revision" ] || options+=(--decoder_conf "revision='$hugging_face_revision'")
     [ -n "$ctc_token_type" ] || return 0
     local ctc_tokens=$ctc_token_dir/tokens.txt
     options+=(
