@@ -293,12 +293,15 @@ stage_decode() {
 }
 
 stage_score() {
-    local set dir
+    local set dir options=()
+    # The LM may have moved since the training.
+    [ "$token_type" != hugging_face ] || options+=(--bpemodel "$hugging_face_model_name_or_path")
     for set in $test_sets; do
         dir=$asr_exp/$inference_tag/$set
         need_file "$dir/text" decode
         log "$dir -> $dir/score_{wer,cer,ter}"
-        run_live "$dir/score.log" "${py[@]}" -m espnet_larm.bin.score --ref_dir "$data_feats/$set" --hyp_dir "$dir"
+        run_live "$dir/score.log" "${py[@]}" -m espnet_larm.bin.score --ref_dir "$data_feats/$set" --hyp_dir "$dir" \
+            ${options[@]+"${options[@]}"}
     done
     log "$asr_exp/*/* -> $asr_exp/RESULTS.md"
     run_live "$asr_exp/results.log" "${py[@]}" -m espnet_larm.bin.results --exp_dir "$asr_exp" --note "$results_note"
