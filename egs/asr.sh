@@ -177,7 +177,11 @@ make_tokens() { # TYPE DIR
     log "$data_feats/$train_set/text -> $2"
     local options=()
     [ "$nlsyms_txt" = none ] || options+=(--nlsyms "$nlsyms_txt")
-    [ "$1" != hugging_face ] || options+=(--llm "$llm_of_tokens")
+    if [ "$1" = hugging_face ]; then
+        need_file "$data_feats/$valid_set/text" filter
+        options+=(--llm "$llm_of_tokens" --check_text "$data_feats/$valid_set/text")
+        [ -z "$hugging_face_revision" ] || options+=(--revision "$hugging_face_revision")
+    fi
     run_live "$2/make_tokens.log" "${py[@]}" -m espnet_larm.bin.make_tokens --token_type "$1" \
         --text "$data_feats/$train_set/text" --out_dir "$2" --nbpe "$nbpe" --bpemode "$bpemode" \
         --bpe_char_cover "$bpe_char_cover" ${options[@]+"${options[@]}"}

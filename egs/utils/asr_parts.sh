@@ -213,22 +213,26 @@ validate_folders() { # SET...: files, ids, speakers, texts and paths of data/SET
         --data_dirs "${folders[@]}" --allow empty-text $allow_problems
 }
 
-validate_spelling() { # can the tokens spell the transcripts? Test sets may hold what training never showed
-    local options=() kind="cannot-spell other-case" set folders=()
+validate_spelling() { # can the tokens spell the transcripts?
     # Stage 5 has asked the LM's tokenizer.
-    [ "$token_type" != hugging_face ] || return 0
-    [ "$token_type" != bpe ] || options+=(--bpemodel "$token_dir/bpe.model")
+    [ "$token_type" = hugging_face ] || validate_spelling_by "$token_type" "$token_dir"
+    [ -z "$ctc_token_type" ] || validate_spelling_by "$ctc_token_type" "$ctc_token_dir"
+}
+
+validate_spelling_by() { # TYPE DIR: test sets may hold what training never showed
+    local options=() kind="cannot-spell other-case" set folders=()
+    [ "$1" != bpe ] || options+=(--bpemodel "$2/bpe.model")
     [ "$nlsyms_txt" = none ] || options+=(--nlsyms "$nlsyms_txt")
-    log "validating the spelling of $data_feats/{$train_set,$valid_set${test_sets:+,${test_sets// /,}}} by $token_list"
+    log "validating the spelling of $data_feats/{$train_set,$valid_set${test_sets:+,${test_sets// /,}}} by $2"
     # shellcheck disable=SC2086 # allow_problems holds words
-    run_live "$token_dir/validate_spelling.log" "${py[@]}" -m espnet_larm.bin.validate_data --audio none --fs "$fs" \
-        --data_dirs "$data_feats/$train_set" "$data_feats/$valid_set" --token_list "$token_list" \
+    run_live "$2/validate_spelling.log" "${py[@]}" -m espnet_larm.bin.validate_data --audio none --fs "$fs" \
+        --data_dirs "$data_feats/$train_set" "$data_feats/$valid_set" --token_list "$2/tokens.txt" \
         ${options[@]+"${options[@]}"} --allow $allow_problems
     for set in $test_sets; do [ ! -d "$data_feats/$set" ] || folders+=("$data_feats/$set"); done
     [ "${#folders[@]}" -gt 0 ] || return 0
     # shellcheck disable=SC2086 # words
-    run_live "$token_dir/validate_spelling_test.log" "${py[@]}" -m espnet_larm.bin.validate_data --audio none \
-        --fs "$fs" --data_dirs "${folders[@]}" --token_list "$token_list" ${options[@]+"${options[@]}"} \
+    run_live "$2/validate_spelling_test.log" "${py[@]}" -m espnet_larm.bin.validate_data --audio none \
+        --fs "$fs" --data_dirs "${folders[@]}" --token_list "$2/tokens.txt" ${options[@]+"${options[@]}"} \
         --allow empty-text $kind $allow_problems
 }
 
