@@ -6,7 +6,8 @@
 #   10 stats  11 train  12 decode  13 score  14 pack  15 upload
 # 6-8 train an LM from --lm_train_text. Where it decodes (--token_type hugging_face, and no other LM is named), 6 runs
 # before 5, because it makes the tokens.
-# Every stage can be repeated. About an hour on two cores for the 42 minutes of egs/an4.
+# Every stage can be repeated. Relative paths of --lm_*_text and --hugging_face_model_name_or_path are those of whoever
+# calls run.sh, or else the recipe's. About an hour on two cores for the 42 minutes of egs/an4.
 #
 #   ../asr.sh --train_set train --valid_set dev --test_sets "test" --asr_config conf/an4/train_larm.yaml
 #   ../asr.sh ... --stage train --stop_stage score --asr_args "--max_epoch 5"
@@ -55,6 +56,7 @@ allow_problems=  # problems of the data that only warn, such as "silence clipped
 # --- Tokens
 token_type=char  # char, bpe, or hugging_face: the tokens of an LM
 hugging_face_model_name_or_path=  # folder or hub id of that LM, for tokens and decoder_conf; default: that of stages 6-8
+hugging_face_revision=  # of that LM on the hub: a branch, tag or commit; the newest by default
 ctc_token_type=  # of token_type hugging_face: char or bpe gives the CTC head tokens of its own; default: the LM's
 nbpe=30  # pieces of the BPE model
 bpemode=unigram  # unigram or bpe
@@ -100,6 +102,7 @@ stage_names=(none data speed format filter tokens lm_stats lm_train lm_perplexit
 main() {
     run_args="$(printf '%q ' "$egs_dir/asr.sh" "$@")"
     parse_options "$egs_dir/asr.sh" "$@"
+    resolve_paths
     check_options
     set_up
     check_gpus
@@ -174,7 +177,11 @@ make_tokens() { # TYPE DIR
     log "$data_feats/$train_set/text -> $2"
     local options=()
     [ "$nlsyms_txt" = none ] || options+=(--nlsyms "$nlsyms_txt")
-    [ "$1" != hugging_face ] || options+=(--llm "$llm_of_tokens")
+    if [ "$1" = hugging_face ]; then
+        need_file "$data_feats/$valid_set/text" filter
+        options+=(--llm "$llm_of_tokens" --check_text "$data_feats/$valid_set/text")
+        [ -z "$hugging_face_revision" ] || options+=(--revision "$hugging_face_revision")
+    fi
     run_live "$2/make_tokens.log" "${py[@]}" -m espnet_larm.bin.make_tokens --token_type "$1" \
         --text "$data_feats/$train_set/text" --out_dir "$2" --nbpe "$nbpe" --bpemode "$bpemode" \
         --bpe_char_cover "$bpe_char_cover" ${options[@]+"${options[@]}"}
@@ -290,12 +297,15 @@ stage_decode() {
 }
 
 stage_score() {
-    local set dir
+    local set dir options=()
+    # The LM may have moved since the training.
+    [ "$token_type" != hugging_face ] || options+=(--bpemodel "$hugging_face_model_name_or_path")
     for set in $test_sets; do
         dir=$asr_exp/$inference_tag/$set
         need_file "$dir/text" decode
         log "$dir -> $dir/score_{wer,cer,ter}"
-        run_live "$dir/score.log" "${py[@]}" -m espnet_larm.bin.score --ref_dir "$data_feats/$set" --hyp_dir "$dir"
+        run_live "$dir/score.log" "${py[@]}" -m espnet_larm.bin.score --ref_dir "$data_feats/$set" --hyp_dir "$dir" \
+            ${options[@]+"${options[@]}"}
     done
     log "$asr_exp/*/* -> $asr_exp/RESULTS.md"
     run_live "$asr_exp/results.log" "${py[@]}" -m espnet_larm.bin.results --exp_dir "$asr_exp" --note "$results_note"

@@ -9,7 +9,7 @@
 #   ./run.sh --stage decode --inference_args "--num_loops 4"
 #   ./run.sh --help                # all options
 set -euo pipefail
-caller=$PWD
+export ESPNET_LARM_CALLER=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")"
 # shellcheck source=/dev/null
 . ../utils/log.sh
@@ -21,8 +21,7 @@ an4_root=  # folder that holds AN4's etc/ and audio
 # End of options
 print_recipe_help run.sh "$@"
 take_option an4_root "$@"
-# A relative path is the caller's, or else the recipe's.
-[[ -z $an4_root || $an4_root = /* || ! -d $caller/$an4_root ]] || an4_root=$caller/$an4_root
+an4_root=$(callers_folder "$an4_root")
 [ -z "$an4_root" ] || export AN4_ROOT=$an4_root
 
 exec ../asr.sh \

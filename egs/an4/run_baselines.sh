@@ -7,7 +7,7 @@
 #   ./run_baselines.sh --ngpu 0 --num_jobs 2      # on two cores
 #   ./run_baselines.sh --report_only true         # the table of what is done
 set -euo pipefail
-caller=$PWD
+export ESPNET_LARM_CALLER=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")"
 # shellcheck source=/dev/null
 . ../utils/log.sh
@@ -26,8 +26,7 @@ parse_options "$PWD/run_baselines.sh" "$@"
 
 [ -f ../../"$plan" ] || die "--plan $plan: no such file in the repository"
 options=(--ngpu "$ngpu")
-# A relative path is the caller's, or else the recipe's.
-[[ -z $an4_root || $an4_root = /* || ! -d $caller/$an4_root ]] || an4_root=$caller/$an4_root
+an4_root=$(callers_folder "$an4_root")
 [ -z "$an4_root" ] || options+=(--an4_root "$an4_root")
 report=()
 ! "$report_only" || report+=(--report_only)

@@ -12,7 +12,7 @@
 #   ./run.sh --stage decode --inference_args "--num_loops 4"
 #   ./run.sh --help                                         # all options of asr.sh
 set -euo pipefail
-started_in=$PWD
+export ESPNET_LARM_CALLER=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")"
 # shellcheck source=/dev/null
 . ../utils/log.sh
@@ -45,9 +45,7 @@ case $subset in
         ;;
     *) die "--subset $subset is not known; allowed: 100, 460, 960, mini" ;;
 esac
-if [ -n "$librispeech" ] && [ -d "$started_in/$librispeech" ]; then
-    librispeech=$(cd "$started_in/$librispeech" && pwd)
-fi
+librispeech=$(callers_folder "$librispeech")
 export LIBRISPEECH=$librispeech LIBRISPEECH_MIRROR=$mirror LIBRISPEECH_SUBSET=$subset
 export LIBRISPEECH_SETS="$train_set=$train $development $evaluation"
 

@@ -9,6 +9,7 @@
 #   ./run.sh --stage decode --inference_args "--num_loops 2"
 #   ./run.sh --help                        # all options
 set -euo pipefail
+export ESPNET_LARM_CALLER=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")"
 # shellcheck source=/dev/null
 . ../utils/options.sh

@@ -29,6 +29,17 @@ is_skipped() { # NUMBER
     fi
 }
 
+resolve_paths() { # relative ones are those of the caller, or else of the recipe
+    local name word paths
+    # Absolute, so that the model finds it from any working folder.
+    hugging_face_model_name_or_path=$(callers_folder "$hugging_face_model_name_or_path")
+    for name in lm_train_text lm_dev_text lm_test_text; do
+        paths=()
+        for word in ${!name}; do paths+=("$(callers_path "$word")"); done
+        printf -v "$name" %s "${paths[*]:-}"
+    done
+}
+
 check_options() {
     local name
     # shellcheck source=/dev/null
@@ -57,9 +68,12 @@ check_options() {
     [[ $ctc_token_type =~ ^(char|bpe)?$ ]] || die "--ctc_token_type $ctc_token_type is not known; allowed: char, bpe"
     [ -z "$ctc_token_type" ] || [ "$token_type" = hugging_face ] ||
         die "--ctc_token_type $ctc_token_type is for --token_type hugging_face; leave it out"
-    # Absolute, so that the model finds it from any working folder.
-    [ ! -d "$hugging_face_model_name_or_path" ] ||
-        hugging_face_model_name_or_path=$(cd "$hugging_face_model_name_or_path" && pwd)
+    if [ -n "$hugging_face_revision" ]; then
+        [ "$token_type" = hugging_face ] && [ -n "$hugging_face_model_name_or_path" ] &&
+            [ ! -d "$hugging_face_model_name_or_path" ] ||
+            die "--hugging_face_revision $hugging_face_revision is for --token_type hugging_face and an LM of the" \
+                "hub; --hugging_face_model_name_or_path is '$hugging_face_model_name_or_path', so leave it out"
+    fi
     [[ $feats_normalize =~ ^(global_mvn|utterance_mvn)$ ]] ||
         die "--feats_normalize $feats_normalize is not known; allowed: global_mvn, utterance_mvn"
     ! "$use_lm" || die "--use_lm true: LMs that score hypotheses come with the beam search; leave it out." \
@@ -134,7 +148,8 @@ set_names() { # of folders, as ESPnet makes them
     local tokens=$token_type
     [ "$token_type" != bpe ] || tokens=bpe$nbpe
     local llm=${hugging_face_model_name_or_path%/}
-    [ "$token_type" != hugging_face ] || tokens=hugging_face_${llm##*/}
+    [ "$token_type" != hugging_face ] ||
+        tokens=hugging_face_${llm##*/}${hugging_face_revision:+_${hugging_face_revision//\//_}}
     local token_lists=data/${language:+${lang}_}token_list
     token_dir=$token_lists/$token_type
     [ "$token_type" != bpe ] || token_dir=$token_lists/bpe_$bpemode$nbpe
@@ -198,22 +213,26 @@ validate_folders() { # SET...: files, ids, speakers, texts and paths of data/SET
         --data_dirs "${folders[@]}" --allow empty-text $allow_problems
 }
 
-validate_spelling() { # can the tokens spell the transcripts? Test sets may hold what training never showed
-    local options=() kind="cannot-spell other-case" set folders=()
+validate_spelling() { # can the tokens spell the transcripts?
     # Stage 5 has asked the LM's tokenizer.
-    [ "$token_type" != hugging_face ] || return 0
-    [ "$token_type" != bpe ] || options+=(--bpemodel "$token_dir/bpe.model")
+    [ "$token_type" = hugging_face ] || validate_spelling_by "$token_type" "$token_dir"
+    [ -z "$ctc_token_type" ] || validate_spelling_by "$ctc_token_type" "$ctc_token_dir"
+}
+
+validate_spelling_by() { # TYPE DIR: test sets may hold what training never showed
+    local options=() kind="cannot-spell other-case" set folders=()
+    [ "$1" != bpe ] || options+=(--bpemodel "$2/bpe.model")
     [ "$nlsyms_txt" = none ] || options+=(--nlsyms "$nlsyms_txt")
-    log "validating the spelling of $data_feats/{$train_set,$valid_set${test_sets:+,${test_sets// /,}}} by $token_list"
+    log "validating the spelling of $data_feats/{$train_set,$valid_set${test_sets:+,${test_sets// /,}}} by $2"
     # shellcheck disable=SC2086 # allow_problems holds words
-    run_live "$token_dir/validate_spelling.log" "${py[@]}" -m espnet_larm.bin.validate_data --audio none --fs "$fs" \
-        --data_dirs "$data_feats/$train_set" "$data_feats/$valid_set" --token_list "$token_list" \
+    run_live "$2/validate_spelling.log" "${py[@]}" -m espnet_larm.bin.validate_data --audio none --fs "$fs" \
+        --data_dirs "$data_feats/$train_set" "$data_feats/$valid_set" --token_list "$2/tokens.txt" \
         ${options[@]+"${options[@]}"} --allow $allow_problems
     for set in $test_sets; do [ ! -d "$data_feats/$set" ] || folders+=("$data_feats/$set"); done
     [ "${#folders[@]}" -gt 0 ] || return 0
     # shellcheck disable=SC2086 # words
-    run_live "$token_dir/validate_spelling_test.log" "${py[@]}" -m espnet_larm.bin.validate_data --audio none \
-        --fs "$fs" --data_dirs "${folders[@]}" --token_list "$token_list" ${options[@]+"${options[@]}"} \
+    run_live "$2/validate_spelling_test.log" "${py[@]}" -m espnet_larm.bin.validate_data --audio none \
+        --fs "$fs" --data_dirs "${folders[@]}" --token_list "$2/tokens.txt" ${options[@]+"${options[@]}"} \
         --allow empty-text $kind $allow_problems
 }
 
@@ -236,6 +255,8 @@ model_options() { # fills `options` with what statistics and training share
     )
     [ -z "$asr_config" ] || options+=(--config "$asr_config")
     [ "$token_type" != hugging_face ] || options+=(--decoder_conf "llm=$hugging_face_model_name_or_path")
+    # Quoted, because ESPnet reads YAML, where a commit may be a number.
+    [ -z "$hugging_face_revision" ] || options+=(--decoder_conf "revision='$hugging_face_revision'")
     [ -n "$ctc_token_type" ] || return 0
     local ctc_tokens=$ctc_token_dir/tokens.txt
     options+=(
@@ -277,6 +298,7 @@ write_resume_script() { # PATH
 # Resumes this experiment; further options override: ./run.sh --stage decode
 set -euo pipefail
 cd $(printf %q "$PWD")
+export ESPNET_LARM_CALLER=$(printf %q "${ESPNET_LARM_CALLER:-$PWD}")
 exec $run_args --stage train --stop_stage upload "\$@"
 END
     chmod +x "$1"

@@ -93,3 +93,19 @@ take_option() { # NAME ARGUMENT...: sets the variable NAME if the option is amon
         shift
     done
 }
+
+callers_path() { # PATH: a relative one is that of whoever called run.sh, or else the recipe's
+    local caller=${ESPNET_LARM_CALLER:-$PWD}
+    if [ -z "$1" ] || [[ $1 = /* ]] || [ "$caller" = "$PWD" ] || [ ! -e "$caller/$1" ]; then
+        echo "$1"
+    else
+        echo "$caller/$1"
+    fi
+}
+
+callers_folder() { # PATH: likewise, and absolute if it is a folder
+    local path
+    path=$(callers_path "$1")
+    [ ! -d "$path" ] || path=$(cd "$path" && pwd)
+    echo "$path"
+}

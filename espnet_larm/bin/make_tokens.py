@@ -10,6 +10,7 @@ import argparse
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from espnet_larm.bin._program import run_program
 from espnet_larm.data.kaldi_dir import read_table
@@ -27,17 +28,18 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--bpe_char_cover", type=float, default=1.0, help="bpe: share of characters with a piece")
     parser.add_argument("--nlsyms", type=Path, help="char: file of symbols that stay whole, one a line")
     parser.add_argument("--llm", help="hugging_face: folder or hub id of the LM, whose tokenizer must spell the text")
-    parser.add_argument("--revision", help="hugging_face: of the LM on the hub")
+    checked_help = "hugging_face: further texts that the tokenizer must spell, such as the development set's"
+    parser.add_argument("--check_text", type=Path, nargs="*", default=[], help=checked_help)
+    parser.add_argument("--revision", help="hugging_face: of the LM on the hub; the newest by default")
     return parser
 
 
 def main(cmd: list[str] | None = None) -> int:
     """Write the token list and print its size."""
     args = get_parser().parse_args(cmd)
-    texts = [text for path in args.text for text in read_table(path).values() if text]
     args.out_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=args.out_dir, prefix=".part") as part:
-        tokens = _make(args, texts, Path(part))
+        tokens = _make(args, Path(part))
         (Path(part) / "tokens.txt").write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")
         for path in sorted(Path(part).iterdir()):
             path.replace(args.out_dir / path.name)
@@ -45,27 +47,42 @@ def main(cmd: list[str] | None = None) -> int:
     return 0
 
 
-def _make(args: argparse.Namespace, texts: list[str], part: Path) -> list[str]:
+def _make(args: argparse.Namespace, part: Path) -> list[str]:
+    if args.token_type == "hugging_face":  # noqa: S105  # no password
+        return _tokens_of_lm(args)
+    texts = [text for path in args.text for text in _read(path)]
     if args.token_type == "char":  # noqa: S105  # no password
         symbols = args.nlsyms.read_text(encoding="utf-8").split() if args.nlsyms else []
         return character_tokens(texts, symbols)
-    if args.token_type == "hugging_face":  # noqa: S105  # no password
-        return _tokens_of_lm(args, texts)
     (part / "train.txt").write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
     return train_bpe(part / "train.txt", part / "bpe", args.nbpe, args.bpemode, args.bpe_char_cover)
 
 
-def _tokens_of_lm(args: argparse.Namespace, texts: list[str]) -> list[str]:
+def _read(path: Path) -> list[str]:
+    return [text for text in read_table(path).values() if text]
+
+
+def _tokens_of_lm(args: argparse.Namespace) -> list[str]:
     # transformers takes seconds to import.
     from espnet_larm.llm.backbone import load_tokenizer, num_rows_of
-    from espnet_larm.llm.tokens import check_spelling, special_tokens, token_list_of
+    from espnet_larm.llm.tokens import special_tokens, token_list_of
 
     if args.llm is None:
         raise ValueError("--token_type hugging_face needs --llm, a folder or hub id.")
     tokenizer = load_tokenizer(args.llm, args.revision)
     special_tokens(tokenizer)
-    check_spelling(tokenizer, texts)
+    for path in (*args.text, *args.check_text):
+        _check_spelling(tokenizer, path)
     return token_list_of(tokenizer, num_rows_of(args.llm, args.revision))
+
+
+def _check_spelling(tokenizer: Any, path: Path) -> None:
+    from espnet_larm.llm.tokens import check_spelling
+
+    try:
+        check_spelling(tokenizer, _read(path))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 if __name__ == "__main__":

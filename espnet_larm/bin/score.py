@@ -5,7 +5,7 @@
 Reads `text` and `utt2spk` of the reference, and `text` of the hypotheses and of every read-out beside it (`loop4/`,
 ...). Writes `score_wer/`, `score_cer/` and `score_ter/`, each with `result.txt` (as sclite's) and `scores.json`, into
 each of those folders, and prints a table. Token error rates need the experiment's `config.yaml`, which says what tokens
-are; without it they are left out.
+are, and their tokenizer; without one of them they are left out.
 """
 
 import argparse
@@ -20,6 +20,7 @@ import yaml
 
 from espnet_larm.bin._program import run_program
 from espnet_larm.data.kaldi_dir import read_table
+from espnet_larm.packs.llm import llm_conf
 from espnet_larm.scoring.alignment import split_characters, split_words
 from espnet_larm.scoring.bootstrap import MIN_SPEAKERS, Grouping, group_utterances
 from espnet_larm.scoring.experiment import read_out_folders
@@ -39,8 +40,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--ref_dir", type=Path, required=True, help="data folder with text and utt2spk")
     parser.add_argument("--hyp_dir", type=Path, required=True, help="folder with text, and with loop<k>/ if any")
     parser.add_argument("--asr_train_config", type=Path, help="config.yaml; the one of the experiment by default")
-    parser.add_argument("--token_type", help="char, bpe or word; the config's by default")
-    parser.add_argument("--bpemodel", help="sentencepiece model; the config's by default")
+    parser.add_argument("--token_type", help="char, bpe, word or hugging_face; the config's by default")
+    parser.add_argument("--bpemodel", help="sentencepiece model, or folder or hub id of an LM; the config's by default")
     return parser
 
 
@@ -83,12 +84,36 @@ def splitters(args: argparse.Namespace) -> Splitters:
         print(f"No token error rates: {path} is missing and --token_type is not given.", file=sys.stderr)
         return known
     bpemodel = args.bpemodel or config.get("bpemodel")
-    if token_type == "hugging_face":  # noqa: S105  # no password
-        # transformers takes seconds to import.
-        from espnet_larm.llm.backbone import load_tokenizer
+    try:
+        return {**known, "ter": split_tokens(token_type, bpemodel, llm_conf(config))}
+    except FileNotFoundError:
+        what = f"bpemodel {bpemodel} ({token_type}) cannot be loaded; name it with --bpemodel."
+        print(f"No token error rates: {what}", file=sys.stderr)
+        return known
 
-        return {**known, "ter": load_tokenizer(str(bpemodel)).tokenize}
-    return {**known, "ter": token_splitter(token_type, bpemodel)}
+
+def split_tokens(token_type: str, bpemodel: str | None, llm: Mapping[str, Any]) -> Callable[[str], list[str]]:
+    """Text to tokens; of an LM's revision, if the tokenizer is its own.
+
+    Args:
+        token_type: As trained.
+        bpemodel: Sentencepiece model, or folder or hub id of an LM.
+        llm: decoder_conf of a model with an LM.
+
+    Raises:
+        ValueError: The type is not known here, or has no tokenizer.
+        FileNotFoundError: The tokenizer is not there.
+    """
+    if token_type != "hugging_face":  # noqa: S105  # no password
+        return token_splitter(token_type, bpemodel)
+    if bpemodel is None:
+        raise ValueError("token_type hugging_face needs a tokenizer, a folder or hub id; give it as --bpemodel.")
+    # transformers takes seconds to import.
+    from espnet_larm.llm.backbone import load_tokenizer
+
+    revision = llm.get("revision") if bpemodel == llm.get("llm") else None
+    split: Callable[[str], list[str]] = load_tokenizer(bpemodel, revision).tokenize
+    return split
 
 
 def say_what_is_odd(

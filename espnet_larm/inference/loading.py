@@ -129,8 +129,11 @@ def _check_fingerprint(model: torch.nn.Module, model_file: Path, weights: dict[s
 
 def _holds_llm(weights: Mapping[str, torch.Tensor], fingerprint: str) -> bool:
     """Whether the weights of the LM itself are there, which training has changed."""
+    # transformers takes seconds to import.
+    from espnet_larm.llm.adaptation import LORA_PREFIX
+
     start = f"{fingerprint.removesuffix(FINGERPRINT)}model."
-    return any(name.startswith(start) and "lora_" not in name for name in weights)
+    return any(name.startswith(start) and LORA_PREFIX not in name for name in weights)
 
 
 def _differences(wanted: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> list[str]:

@@ -9,6 +9,11 @@ import torch
 # glibc's malloc.h.
 M_MMAP_THRESHOLD = -3
 LARGE_BYTES = 2**20
+# In errors of other classes: of the CPU's allocator, of the driver, and of libraries that want room for themselves.
+OUT_OF_MEMORY = (
+    "DefaultCPUAllocator", "CUDA error: out of memory", "HIP error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED", "CUSOLVER_STATUS_ALLOC_FAILED",
+)  # fmt: skip
 
 
 def peak_memory_bytes(device: torch.device) -> int:
@@ -34,5 +39,5 @@ def keep_memory_flat() -> None:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error says that memory did not suffice; on a CPU torch has no class of its own for it."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+    """Whether an error says that memory did not suffice; torch has no class of its own for it in all cases."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(sign in str(error) for sign in OUT_OF_MEMORY)

@@ -53,6 +53,9 @@ def adapt(backbone: Backbone, method: str, lora_conf: Mapping[str, Any] | None, 
             "take dtype: float32, with use_amp: true for speed."
         )
     if is_named:
+        # By name, once: `freeze_param` freezes later, in training only, what a trained LM must still save.
+        names = [] if method == "full" else _state_names(backbone)
+        backbone.left_out = tuple(name for name in names if LORA_PREFIX not in name)
         backbone.register_buffer(FINGERPRINT, fingerprint)
         backbone.register_state_dict_post_hook(_omit)
         backbone.register_load_state_dict_pre_hook(_complete)
@@ -65,14 +68,10 @@ def frozen_names(backbone: Backbone, method: str) -> list[str]:
     return [] if method == "full" else [name for name in names if LORA_PREFIX not in name]
 
 
-def left_out(backbone: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Weights of the named LM that no training changes, by all their names (tied ones have several)."""
+def _left_out(backbone: Backbone) -> dict[str, torch.Tensor]:
+    """Weights that the LM's name gives back, by all their names (tied ones have several)."""
     named = dict((*backbone.named_parameters(remove_duplicate=False), *backbone.named_buffers()))
-    return {
-        name: named[name]
-        for name in _state_names(backbone)
-        if not named[name].requires_grad and name != FINGERPRINT and LORA_PREFIX not in name
-    }
+    return {name: named[name] for name in backbone.left_out}
 
 
 def _state_names(backbone: torch.nn.Module) -> list[str]:
@@ -112,14 +111,14 @@ def _check_lora(options: Mapping[str, Any]) -> None:
             raise ValueError(f"decoder_conf: lora_conf: {name} is {options[name]}; allowed: {listed}.")
 
 
-def _omit(module: torch.nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:  # noqa: ARG001
+def _omit(module: Backbone, state: dict[str, Any], prefix: str, metadata: Any) -> None:  # noqa: ARG001
     """A state-dict hook: leave out what the LM's name gives back."""
-    for name in left_out(module):
+    for name in module.left_out:
         state.pop(prefix + name, None)
 
 
 def _complete(
-    module: torch.nn.Module,
+    module: Backbone,
     state: dict[str, Any],
     prefix: str,
     metadata: Any,  # noqa: ARG001
@@ -129,7 +128,7 @@ def _complete(
     errors: list[str],
 ) -> None:
     """A load hook: put the module's own weights in place of those that were left out, if they are the same."""
-    own, weights = module.get_buffer(FINGERPRINT), left_out(module)
+    own, weights = module.get_buffer(FINGERPRINT), _left_out(module)
     saved = state.get(prefix + FINGERPRINT)
     has_lm = any(name.startswith(f"{prefix}model.") and LORA_PREFIX not in name for name in state)
     is_complete = has_lm and not weights

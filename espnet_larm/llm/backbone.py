@@ -49,6 +49,7 @@ class Backbone(torch.nn.Module):
 
     Attributes:
         after_layer: Functions of the stream behind a layer, by its index; they may shorten a prompt.
+        left_out: Names of weights that no state dict holds, because the LM's name gives them back; `adapt` sets them.
 
     Raises:
         ValueError: The architecture is not supported.
@@ -61,6 +62,7 @@ class Backbone(torch.nn.Module):
         self.model = model
         self.activation_checkpointing = activation_checkpointing
         self.after_layer: dict[int, Callable[[Stream], Stream]] = {}
+        self.left_out: tuple[str, ...] = ()
         self._has_frozen_modes = False
 
     @classmethod

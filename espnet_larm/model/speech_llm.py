@@ -209,9 +209,10 @@ class SpeechLlmModel(ESPnetASRModel):
         if not tokens or tokens[0] != BLANK:
             raise ValueError(f"model_conf: ctc_token_list begins with {tokens[:1]}; allowed: {BLANK} first.")
         self.ctc_token_list = tokens
-        size = self.encoder.output_size() if self.postencoder is None else self.postencoder.output_size()
         if self.ctc is not None:
-            self.ctc = OwnTokensCtc(len(tokens), size, self.ctc.dropout_rate, self.ctc.ctc_type)
+            # All else of it is as ctc_conf says.
+            self.ctc.ctc_lo = torch.nn.Linear(self.ctc.ctc_lo.in_features, len(tokens))
+            self.ctc.__class__ = OwnTokensCtc
         if getattr(self.encoder, "interctc_use_conditioning", False):
             self.encoder.conditioning_layer = torch.nn.Linear(len(tokens), self.encoder.output_size())
 

@@ -22,7 +22,7 @@ class SpeechLlmPreprocessor(CommonPreprocessor):
         ctc_token_list: File of the CTC head's tokens, the one that model_conf has; none leaves the second text out.
         ctc_token_type: `char` or `bpe`.
         ctc_bpemodel: The sentencepiece model of `bpe`.
-        espnet: What CommonPreprocessor takes.
+        espnet: What CommonPreprocessor takes; `non_linguistic_symbols` stay whole in both texts.
 
     Raises:
         ValueError: The tokens' type is another one, or lacks its model.
@@ -44,7 +44,9 @@ class SpeechLlmPreprocessor(CommonPreprocessor):
         self.ctc_converter = None
         self.ctc_token_type = ctc_token_type
         if ctc_token_list is not None:
-            self.ctc_tokenizer = build_tokenizer(ctc_token_type, ctc_bpemodel)
+            self.ctc_tokenizer = build_tokenizer(
+                ctc_token_type, ctc_bpemodel, non_linguistic_symbols=espnet.get("non_linguistic_symbols")
+            )
             self.ctc_converter = TokenIDConverter(ctc_token_list)
 
     def __call__(self, uid: str, data: dict[str, Any]) -> dict[str, np.ndarray]:

@@ -20,6 +20,7 @@ from espnet2.tasks.asr import ASRTask
 
 from espnet_larm import registry
 from espnet_larm.tasks.refusals import check_gpus, ends_with_a_sentence, take_null_for_nothing, traced_to_options
+from espnet_larm.tasks.tokens import check_same_ctc_tokens, check_same_tokenizer
 from espnet_larm.train import deterministic
 from espnet_larm.train.init_param import check_init_params
 from espnet_larm.train.learning import check_frozen
@@ -86,11 +87,12 @@ class LarmASRTask(ASRTask):
         """Check the options, then build the model as ESPnet does.
 
         Raises:
-            OptionError: A name, or a key or value of a `*_conf`, is wrong.
+            OptionError: A name, or a key or value of a `*_conf`, is wrong, or two of them contradict each other.
         """
         with traced_to_options(args):
             take_null_for_nothing(args)
             check_plugins(args)
+            check_same_ctc_tokens(args)
             if args.init is not None and args.decoder == "speech_llm":
                 raise ValueError(f"init is {args.init}, which would overwrite the LM; allowed with speech_llm: null.")
             model = super().build_model(args)
@@ -106,12 +108,13 @@ class LarmASRTask(ASRTask):
 
         Raises:
             OptionError: `interctc_weight` leaves checkpoint loops without a loss, `init_param` or `freeze_param` match
-                nothing, an option of the optimiser is wrong, weights that shall be frozen are not, or the training
-                would resume another one.
+                nothing, an option of the optimiser is wrong, weights that shall be frozen are not, the LM and the texts
+                have other tokens, or the training would resume another one.
         """
         with traced_to_options(args):
             if isinstance(model, ESPnetASRModel):
                 check_checkpoint_losses(model)
+                check_same_tokenizer(args, model)
             check_init_params(args, model)
             optimizers = super().build_optimizers(args, model=model)
             for optimizer in optimizers:

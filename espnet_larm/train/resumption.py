@@ -37,6 +37,7 @@ RATE = re.compile(r"(\d+)(k?)", re.IGNORECASE)
 # They change how a model is computed or what is told of it, and no parameter.
 FREE = (
     "encoder_conf: activation_checkpointing",
+    "decoder_conf: activation_checkpointing",
     "model_conf: report_cer",
     "model_conf: report_wer",
     "model_conf: extract_feats_in_collect_stats",

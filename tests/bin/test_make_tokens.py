@@ -45,3 +45,11 @@ def test_an_lm_must_be_named_and_there(tmp_path):
         run(tmp_path, "u1 ONE\n")
     with pytest.raises(FileNotFoundError, match=r"llm .*nowhere: this hub model cannot be loaded"):
         run(tmp_path, "u1 ONE\n", "--llm", str(tmp_path / "nowhere"))
+
+
+def test_a_further_text_that_cannot_be_spelled_is_named(tmp_path, llm):
+    (tmp_path / "dev").write_text("v1 ONE\nv2 one\n")
+    with pytest.raises(ValueError, match=r"/dev: the LM's tokenizer cannot spell transcript 2: 'one' becomes"):
+        run(tmp_path, "u1 ONE TWO\n", "--llm", llm, "--check_text", str(tmp_path / "dev"))
+    (tmp_path / "dev").write_text("v1 ONE\nv2\n")
+    assert run(tmp_path, "u1 ONE TWO\n", "--llm", llm, "--check_text", str(tmp_path / "dev")) == 0

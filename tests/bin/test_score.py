@@ -106,3 +106,35 @@ def test_set_without_loops_is_scored(folders, capsys):
     run((ref, hyp.parent / "plain"))
     assert scores(hyp.parent / "plain")["differences"] == []
     assert "last " in capsys.readouterr().out
+
+
+def test_a_tokenizer_that_has_moved_is_named_with_the_option(folders, save_lm, capsys):
+    config = folders[1].parents[1] / "config.yaml"
+    config.write_text(f"token_type: hugging_face\nbpemodel: {folders[1]}/gone\n")
+    assert run(folders) == 0
+    assert f"No token error rates: bpemodel {folders[1]}/gone (hugging_face) cannot be" in capsys.readouterr().err
+    assert scores(folders[1])["units"] == 12 and not (folders[1] / "score_ter").exists()
+    run(folders, "--bpemodel", save_lm(folders[0].parent / "llm"))
+    assert scores(folders[1], "ter")["units"] == 12
+
+
+def test_a_missing_sentencepiece_model_leaves_token_error_rates_out(folders, capsys):
+    assert run(folders, "--token_type", "bpe", "--bpemodel", "gone.model") == 0
+    assert "No token error rates: bpemodel gone.model (bpe) cannot be loaded; name it with" in capsys.readouterr().err
+    assert scores(folders[1])["units"] == 12
+
+
+def test_tokens_of_an_lm_are_those_of_the_revision_that_it_was_trained_with(folders, monkeypatch):
+    from espnet_larm.llm import backbone
+
+    asked = []
+
+    class Tokenizer:
+        tokenize = staticmethod(str.split)
+
+    monkeypatch.setattr(backbone, "load_tokenizer", lambda *names: asked.append(names) or Tokenizer())
+    decoder = "decoder: speech_llm\ndecoder_conf: {llm: org/lm, revision: r1}\n"
+    (folders[1].parents[1] / "config.yaml").write_text(f"token_type: hugging_face\nbpemodel: org/lm\n{decoder}")
+    run(folders)
+    run(folders, "--bpemodel", "org/other")
+    assert asked == [("org/lm", "r1"), ("org/other", None)]

@@ -117,6 +117,17 @@ def test_a_text_that_the_tokens_cannot_spell_stops_stage_10(recipe: Recipe, tmp_
         (["--token_type", "word"], "--token_type word is not known; allowed: char, bpe, hugging_face"),
         (["--token_type", "hugging_face"], "needs --hugging_face_model_name_or_path, a folder or hub id"),
         (["--ctc_token_type", "char"], "--ctc_token_type char is for --token_type hugging_face; leave it out"),
+        (
+            [
+                "--hugging_face_revision",
+                "r1",
+                "--token_type",
+                "hugging_face",
+                "--hugging_face_model_name_or_path",
+                "local",
+            ],
+            "--hugging_face_revision r1 is for --token_type hugging_face and an LM of the hub;",
+        ),
         (["--ctc_token_type", "word"], "--ctc_token_type word is not known; allowed: char, bpe"),
         (["--first_asr_config", "conf/nowhere.yaml"], "--first_asr_config conf/nowhere.yaml: no such file in"),
         (["--use_lm", "true"], "--use_lm true: LMs that score hypotheses come with the beam search; leave it out"),
@@ -158,8 +169,9 @@ def test_without_text_for_an_lm_its_stages_are_skipped_with_the_reason(recipe: R
 @pytest.mark.recipe
 def test_an_lm_from_text_gives_the_tokens_and_is_named_as_the_decoder(recipe: Recipe, tmp_path: Path) -> None:
     (tmp_path / "more.txt").write_text("WORD A WORD B\nB WORD A\n" * 60)
-    (tmp_path / "dump/raw/train").mkdir(parents=True)
-    (tmp_path / "dump/raw/train/text").write_text("u1 WORD A\nu2 WORD B\n")
+    for name in ("train", "dev"):
+        (tmp_path / "dump/raw" / name).mkdir(parents=True)
+        (tmp_path / "dump/raw" / name / "text").write_text("u1 WORD A\nu2 WORD B\n")
     options = ["--token_type", "hugging_face", "--lm_train_text", "more.txt dump/raw/train/text", "--lm_tag", "toy"]
     options += ["--lm_config", "conf/tiny/train_lm.yaml", "--lm_args", "--max_steps 20 --vocab_size 20"]
     done = recipe(*options, "--stage", "tokens", "--stop_stage", "lm_perplexity")
@@ -214,6 +226,97 @@ def test_a_signal_to_a_recipe_reaches_its_pipeline(name: str, tmp_path: Path) ->
         assert process.communicate(timeout=60)[0] == f"{process.pid}\n"
 
 
+@pytest.fixture
+def calls(recipe: Recipe, tmp_path: Path) -> Callable[..., list[str]]:
+    """Run stages of the recipe with a program in place of Python that notes how it was called."""
+    (tmp_path / "python").write_text(f'#!/bin/sh\necho "$*" >> {tmp_path}/calls\n')
+    (tmp_path / "python").chmod(0o755)
+    for name in ("train", "dev", "test"):
+        (tmp_path / "dump/raw" / name).mkdir(parents=True)
+        for file in ("text", "wav.scp"):
+            (tmp_path / "dump/raw" / name / file).write_text("u1 A\n")
+        (tmp_path / "dump/raw" / name / "audio_format").write_text("flac\n")
+
+    def calls(stage: str, *options: str) -> list[str]:
+        recipe("--stage", stage, "--stop_stage", stage, "--python", f"{tmp_path}/python", *options)
+        return (tmp_path / "calls").read_text().splitlines()
+
+    return calls
+
+
+LM_OF_THE_HUB = ["--token_type", "hugging_face", "--hugging_face_model_name_or_path", "org/lm"]
+
+
+def test_an_lms_tokens_must_spell_the_development_text_too(calls: Callable[..., list[str]]) -> None:
+    (call,) = calls("tokens", *LM_OF_THE_HUB)
+    assert "--text dump/raw/train/text " in call and "--check_text dump/raw/dev/text" in call
+    assert "--revision" not in call
+
+
+def test_the_tokens_of_a_ctc_head_beside_an_lm_must_spell_all_sets(
+    calls: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    for name in ("hugging_face_lm", "bpe_unigram9"):
+        (tmp_path / "data/token_list" / name).mkdir(parents=True)
+        (tmp_path / "data/token_list" / name / "tokens.txt").write_text("A\n")
+    options = ["--ctc_token_type", "bpe", "--nbpe", "9"]
+    validated = [call for call in calls("stats", *LM_OF_THE_HUB, *options) if "validate_data" in call]
+    folders = ["dump/raw/train dump/raw/dev", "dump/raw/test"]
+    tokens = "data/token_list/bpe_unigram9/tokens.txt --bpemodel data/token_list/bpe_unigram9/bpe.model"
+    assert len(validated) == 2
+    for call, names in zip(validated, folders, strict=True):
+        assert f"--data_dirs {names} --token_list {tokens} " in call
+
+
+def test_a_revision_of_an_lm_is_given_to_its_tokens_and_to_the_decoder(
+    calls: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    revision = ["--hugging_face_revision", "refs/pr/1"]
+    (call,) = calls("tokens", *LM_OF_THE_HUB, *revision)
+    folder = "data/token_list/hugging_face_lm_refs_pr_1"
+    assert "--llm org/lm " in call and "--revision refs/pr/1" in call and f"--out_dir {folder} " in call
+    (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+    (tmp_path / folder / "tokens.txt").write_text("A\n")
+    (call,) = [call for call in calls("stats", *LM_OF_THE_HUB, *revision) if "asr_train" in call]
+    assert "--decoder_conf llm=org/lm --decoder_conf revision='refs/pr/1'" in call
+
+
+def test_an_lm_that_has_moved_is_named_for_scoring_too(calls: Callable[..., list[str]], tmp_path: Path) -> None:
+    decoded = tmp_path / "exp/asr_x/d/test"
+    decoded.mkdir(parents=True)
+    (decoded / "text").write_text("u1 A\n")
+    (tmp_path / "moved").mkdir()
+    options = ["--token_type", "hugging_face", "--hugging_face_model_name_or_path", "moved", "--asr_tag", "x"]
+    call, _ = calls("score", *options, "--inference_tag", "d")
+    assert call.endswith(f"--bpemodel {tmp_path}/moved")
+
+
+def test_paths_of_lms_and_their_texts_are_the_callers(
+    calls: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caller = tmp_path / "elsewhere"
+    (caller / "lm").mkdir(parents=True)
+    (caller / "novels.txt.gz").touch()
+    monkeypatch.setenv("ESPNET_LARM_CALLER", str(caller))
+    (call,) = calls("tokens", "--token_type", "hugging_face", "--hugging_face_model_name_or_path", "lm")
+    assert f"--llm {caller}/lm " in call
+    *_, call = calls("lm_stats", "--lm_train_text", "novels.txt.gz dump/raw/train/text")
+    assert f"--text {caller}/novels.txt.gz dump/raw/train/text " in call
+
+
+@pytest.mark.parametrize("name", ["an4", "librispeech", "mini"])
+def test_a_recipe_says_where_it_was_called(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
+    shutil.copy(ROOT / "egs" / name / "run.sh", tmp_path / name)
+    (tmp_path / "utils").symlink_to(ROOT / "egs/utils")
+    (tmp_path / "asr.sh").write_text('#!/usr/bin/env bash\necho "$ESPNET_LARM_CALLER"\n')
+    (tmp_path / "asr.sh").chmod(0o755)
+    (tmp_path / "caller").mkdir()
+    command = ["bash", tmp_path / name / "run.sh"]
+    done = subprocess.run(command, cwd=tmp_path / "caller", capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == f"{tmp_path}/caller\n"
+
+
 def test_stages_can_be_skipped_by_name(recipe: Recipe, tmp_path: Path) -> None:
     done = recipe("--stop_stage", "speed", "--skip_stages", "data")
     assert done.returncode == 0 and "stage 1" not in done.stderr
@@ -255,6 +358,7 @@ def test_run_sh_of_an_experiment_keeps_the_options_of_the_last_training_that_sav
     (tmp_path / checkpoint).touch()
     assert train(4, status) == status
     script = tmp_path / "exp/asr_x/run.sh"
+    assert f"export ESPNET_LARM_CALLER={tmp_path}\n" in script.read_text()
     assert kept.replace(" ", "\\ ") in script.read_text() and script.stat().st_mode & 0o100
 
 

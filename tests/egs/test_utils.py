@@ -309,3 +309,14 @@ def test_a_download_is_checked_and_a_complete_file_left_alone(bash: Bash, tmp_pa
     assert bash(f"{download} file:///nowhere d/copy {sha256}").returncode == 0
     wrong = bash(f"{download} file:///nowhere d/copy 00")
     assert wrong.returncode == 2 and "expected 00; move it away" in wrong.stderr
+
+
+def test_a_relative_path_is_the_callers_or_else_the_recipes(bash: Bash, tmp_path: Path) -> None:
+    (tmp_path / "caller/both").mkdir(parents=True)
+    (tmp_path / "recipe/own").mkdir(parents=True)
+    (tmp_path / "recipe/both").mkdir()
+    paths = "both own gone /else org/lm"
+    script = f"cd recipe; ESPNET_LARM_CALLER={tmp_path}/caller; for path in {paths} ''; do callers_path \"$path\"; done"
+    assert bash(script).stdout.splitlines() == [f"{tmp_path}/caller/both", *paths.split()[1:], ""]
+    folders = bash(script.replace("callers_path", "callers_folder")).stdout.splitlines()
+    assert folders == [f"{tmp_path}/caller/both", f"{tmp_path}/recipe/own", *paths.split()[2:], ""]

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import yaml
 
 
 @pytest.fixture
@@ -150,3 +151,17 @@ def test_another_yaml_is_no_config(load, tmp_path):
 def test_misspelt_key_of_the_config_is_refused(load, tiny_experiment, tmp_path):
     with pytest.raises(ValueError, match="encoder_conf: num_lops is not an option of encoder: larm. Did you"):
         load(config=tiny_experiment.with_config(tmp_path / "config.yaml", encoder_conf={"num_lops": 4}))
+
+
+def test_a_trained_lm_of_which_a_part_was_frozen_is_decoded(build_speech_llm, tmp_path):
+    from espnet_larm.inference.loading import load_model
+
+    frozen = "decoder.backbone.model.model.embed_tokens"
+    model = build_speech_llm(decoder_conf={"adaptation": "full"}, freeze_param=[frozen])
+    # As ESPnet does in training, and nobody does in decoding.
+    model.get_submodule(frozen).requires_grad_(False)
+    torch.save(model.state_dict(), tmp_path / "model.pth")
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(vars(model.args)))
+    loaded = load_model(tmp_path / "config.yaml", tmp_path / "model.pth", "cpu", torch.float32).model
+    weight = f"{frozen}.weight"
+    assert torch.equal(loaded.state_dict()[weight], model.state_dict()[weight])

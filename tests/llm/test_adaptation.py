@@ -81,6 +81,21 @@ def test_weights_that_no_name_gives_back_are_saved(hf_model, method, is_named):
     assert torch.equal(logits_of(fresh, random_rows()), logits_of(backbone, random_rows()))
 
 
+def test_what_is_frozen_in_a_full_training_is_saved_and_loads_where_it_is_not_frozen(hf_model):
+    model = hf_model()
+    backbone = adapted(model, "full")
+    # As ESPnet's freeze_param does, in training only.
+    backbone.model.model.embed_tokens.requires_grad_(False)
+    state = trained(backbone).state_dict()
+    assert "model.model.embed_tokens.weight" in state
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    fresh = adapted(model, "full").eval()
+    fresh.load_state_dict(state, strict=True)
+    assert torch.equal(logits_of(fresh, random_rows()), logits_of(backbone, random_rows()))
+
+
 def test_a_missing_weight_that_learned_is_still_missing(hf_model):
     backbone = adapted(hf_model(), "lora")
     state = backbone.state_dict()

@@ -70,6 +70,13 @@ def test_ctc_head_and_feedback_have_tokens_of_their_own(build_speech_llm, tmp_pa
     torch.testing.assert_close(stats["loss_ctc"], expected.view(1))
 
 
+def test_a_ctc_head_with_tokens_of_its_own_keeps_its_other_options(build_speech_llm, tmp_path):
+    (tmp_path / "ctc.txt").write_text("<blank>\n<unk>\na\nb\n<space>\n<sos/eos>\n")
+    conf = {"dropout_rate": 0.25, "zero_infinity": False, "reduce": False}
+    ctc = build_speech_llm(model_conf={"ctc_token_list": str(tmp_path / "ctc.txt")}, ctc_conf=conf).ctc
+    assert (ctc.dropout_rate, ctc.ctc_loss.zero_infinity, ctc.reduce) == (0.25, False, False)
+
+
 def test_espnets_search_is_refused_where_the_ctc_head_has_other_tokens(build_speech_llm, tmp_path):
     from espnet.nets.batch_beam_search import BatchBeamSearch
     from espnet.nets.scorers.ctc import CTCPrefixScorer

@@ -35,6 +35,13 @@ def test_the_second_text_is_cleaned_as_the_first(token_list):
     assert data["ctc_text"].tolist() == [3, 2]
 
 
+def test_symbols_stay_whole_in_the_ctc_heads_text_as_in_its_token_list(tmp_path):
+    (tmp_path / "tokens.txt").write_text("<blank>\n<unk>\n<noise>\nA\n<space>\n<sos/eos>\n")
+    (tmp_path / "symbols.txt").write_text("<noise>\n")
+    own = {"ctc_token_list": str(tmp_path / "tokens.txt"), "non_linguistic_symbols": str(tmp_path / "symbols.txt")}
+    assert make(**own)("u", {"text": "A <noise> A"})["ctc_text"].tolist() == [3, 4, 2, 4, 3]
+
+
 def test_wrong_options_are_refused(token_list):
     with pytest.raises(ValueError, match="ctc_token_type is word; allowed: char, bpe"):
         make(ctc_token_type="word")

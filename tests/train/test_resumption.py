@@ -216,6 +216,10 @@ def test_an_lm_that_was_moved_goes_on(moved):
     moved()
 
 
+def test_activation_checkpointing_of_an_lm_may_be_switched_on(moved):
+    moved(activation_checkpointing=True)
+
+
 def test_another_lm_is_refused_before_anything_is_written(moved, save_lm, tmp_path):
     other = save_lm(tmp_path / "other", initializer_range=0.4)
     with pytest.raises(ValueError, match=r"--resume true: .* their weights differ \(SHA-256 .*, the checkpoint's"):
