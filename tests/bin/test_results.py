@@ -59,8 +59,10 @@ def test_numbers_have_their_origin(exp_dir):
         "- command: `../asr.sh --train_set t --stage train --asr_args x`",
         "- seed: 7",
         f"- train data: {exp_dir.parent}/ref (2 utterances)",
-        "- decoding of decode_x/test: 2 utterances, 1.0 min; "
-        "cpu Abacus, threads 1; peak memory 1024 MiB; 1 not decoded",
+        (
+            "- decoding of decode_x/test: 2 utterances, 1.0 min; "
+            "cpu Abacus, threads 1; peak memory 1024 MiB; 1 not decoded"
+        ),
     ):
         assert line in text.splitlines()
 
