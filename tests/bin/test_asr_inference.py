@@ -99,7 +99,7 @@ def test_statistics_count_audio_and_cost(decode):
 def test_real_time_factors_are_printed(decode, capsys):
     decode()
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "7 utterances, 6.7 s of audio, 0 too short"
+    assert lines[0] == "7 utterances, 6.7 s of audio, 0 not decoded"
     assert [line.split()[0] for line in lines[1:4]] == ["loop", "2", "4"]
     assert "peak memory" in lines[-1]
 
