@@ -15,6 +15,7 @@ from espnet2.asr.decoder.abs_decoder import AbsDecoder
 
 from espnet_larm.llm.adaptation import LORA_PREFIX, adapt, frozen_names
 from espnet_larm.llm.backbone import Backbone, load_tokenizer
+from espnet_larm.llm.heads import DraftHeads
 from espnet_larm.llm.projector import Projector
 from espnet_larm.llm.prompt import ContextError, Packed, make_prompt, pack
 from espnet_larm.llm.tokens import special_tokens
@@ -42,6 +43,8 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
         instruction: For chat models, instead of prefix and suffix: what is asked, put into the chat template.
         activation_checkpointing: Recompute the LM's layers in the backward pass: a twelfth of their activations or less
             stays in memory (tools/bench/memory.py), for another forward pass of the LM.
+        num_heads: K, 1 to 8: tokens that one hidden state predicts. Head 1 is the LM's; the others draft for a search.
+        head_type: `latent` or `projection`, of heads 2 to K.
 
     Attributes:
         before_projector: Shortens the frames (B, T, E) and their lengths (B,) behind the CTC head's tap; None for none.
@@ -69,6 +72,8 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
         suffix: str | None = None,
         instruction: str | None = None,
         activation_checkpointing: bool = False,
+        num_heads: int = 1,
+        head_type: str = "latent",
     ) -> None:
         super().__init__()
         if (llm is None) == (llm_config is None):
@@ -92,6 +97,7 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
         self.set_prompt(prefix, suffix, instruction)
         self.before_projector: torch.nn.Module | None = None
         self.projector = Projector(projector, encoder_output_size, self.backbone.hidden_size, projector_frames)
+        self.heads = DraftHeads(head_type, num_heads, self.backbone.model.get_output_embeddings())
 
     def forward(
         self, hs_pad: torch.Tensor, hlens: torch.Tensor, ys_in_pad: torch.Tensor, ys_in_lens: torch.Tensor
@@ -110,6 +116,20 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
         Raises:
             ContextError: Prompt and text are longer than the LM's context.
         """
+        return self.backbone.logits(self.read_text(hs_pad, hlens, ys_in_pad, ys_in_lens)), ys_in_lens
+
+    def logits_of(self, head: int, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits of head 1 to K from hidden states, (..., D) to (..., V)."""
+        if head == 1:
+            return self.backbone.logits(hidden)
+        if self.heads.kind == "projection":
+            return self.heads.project(head, hidden)
+        return self.backbone.logits(self.heads.latent(head, hidden))
+
+    def read_text(
+        self, hs_pad: torch.Tensor, hlens: torch.Tensor, ys_in_pad: torch.Tensor, ys_in_lens: torch.Tensor
+    ) -> torch.Tensor:
+        """As `forward`, the hidden states that the heads predict from (B, L, D)."""
         text_lens = ys_in_lens - 1
         prompt = self._prompt_parts(hs_pad, hlens)
         packed = pack([*prompt, (self.backbone.embed(ys_in_pad[:, 1:]), text_lens, False)])
@@ -118,7 +138,7 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
         starts = (lens - text_lens.to(lens.device) - 1).unsqueeze(1)
         columns = starts + torch.arange(ys_in_pad.size(1), device=starts.device)
         columns = columns.clamp(max=hidden.size(1) - 1).unsqueeze(-1).expand(-1, -1, hidden.size(2))
-        return self.backbone.logits(hidden.gather(1, columns)), ys_in_lens
+        return hidden.gather(1, columns)
 
     def set_prompt(self, prefix: str = "", suffix: str | None = None, instruction: str | None = None) -> None:
         """Choose what stands around the speech from here on; arguments and errors as those of the class."""
@@ -260,6 +280,10 @@ class SpeechTexts:
     def logits(self) -> torch.Tensor:
         """Of the next token of each row (B, V)."""
         return self.backbone.logits(self.hidden)
+
+    def logits_of(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Of the next token, (..., D) to (..., V)."""
+        return self.backbone.logits(hidden)
 
     def step(self, tokens: torch.Tensor, num_new: torch.Tensor) -> torch.Tensor:
         """Go on with tokens (B, L), L of 1 or more, of which num_new (B,) are valid; the logits after each (B, L, V).

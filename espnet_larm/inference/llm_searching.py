@@ -13,11 +13,14 @@ import torch
 
 from espnet2.asr.espnet_model import ESPnetASRModel
 
+from espnet_larm.decoder.speech_llm import SpeechTexts
 from espnet_larm.inference.searching import Searcher
 from espnet_larm.inference.transcripts import GREEDY, Hypothesis, Search
 from espnet_larm.search.ctc_adviser import CtcAdviser, Spell, same_tokens
 from espnet_larm.search.ctc_prefix import CtcPrefixScorer
+from espnet_larm.search.drafts import HeadDrafts
 from espnet_larm.search.greedy_text import greedy
+from espnet_larm.search.multi_token import multi_token
 from espnet_larm.search.texts import Bounds, Ending, Text
 
 LEAST_TOKENS = 8
@@ -54,6 +57,8 @@ class LlmSearcher:
     Attributes:
         guards: What texts are held to.
         ctc_weight: Of CTC's opinion on each token; 0 asks the LM alone.
+        uses_drafts: Whether draft heads, where the model has them and CTC is not heard, make calls fewer; the texts are
+            the same.
         num_calls: Of the LM so far, prefills included.
     """
 
@@ -63,6 +68,7 @@ class LlmSearcher:
         self.spell = spell if getattr(model, "has_own_ctc_tokens", False) else same_tokens
         self.guards = Guards()
         self.ctc_weight = 0.0
+        self.uses_drafts = True
         self.num_calls = 0
 
     def set_ctc_weight(self, ctc_weight: float) -> None:
@@ -118,16 +124,22 @@ class LlmSearcher:
             Bounds(min(limits), 0 if text is None else int(self.guards.least_ctc_share * len(text)))
             for *limits, text in zip(limits, room, heard, strict=True)
         ]
-        found = greedy(
-            begun,
-            bounds,
-            self.model.eos,
-            self.guards.stops_loops,
-            self._adviser(hs_pad, hlens),
-            lambda token_ids: len(self._decode(token_ids)),
-        )
+        texts = self._search(begun, bounds, self._adviser(hs_pad, hlens))
+        return [[self._hypothesis(*row)] for row in zip(texts, heard, strict=True)]
+
+    def _search(self, begun: SpeechTexts, bounds: Sequence[Bounds], adviser: CtcAdviser | None) -> list[Text]:
+        eos, stops_loops, heads = self.model.eos, self.guards.stops_loops, self.model.decoder.heads.num_heads
+        if adviser is None and heads > 1 and self.uses_drafts:
+            drafts = HeadDrafts(self.model.decoder.logits_of, heads)
+            verified = multi_token(begun, bounds, eos, drafts, guards_loops=stops_loops, measure=self._num_characters)
+            self.num_calls += verified.num_calls
+            return verified.texts
+        found = greedy(begun, bounds, eos, stops_loops, adviser, self._num_characters)
         self.num_calls += found.num_calls
-        return [[self._hypothesis(*row)] for row in zip(found.texts, heard, strict=True)]
+        return found.texts
+
+    def _num_characters(self, token_ids: list[int]) -> int:
+        return len(self._decode(token_ids))
 
     def _adviser(self, hs_pad: torch.Tensor, hlens: torch.Tensor) -> CtcAdviser | None:
         if self.ctc_weight == 0.0 or self.ctc is None or self.spell is None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 from typeguard import typechecked
 
 from espnet2.asr.ctc import CTC
@@ -49,6 +50,7 @@ class SpeechLlmModel(ESPnetASRModel):
         interctc_weight: Of the CTC losses of earlier checkpoints in it; (n - 1) / n with n checkpoint loops.
         ctc_token_list: File of the CTC head's own tokens, `<blank>` first; the LM's tokens by default.
         lsm_weight: Label smoothing of the LM's loss, 0 to below 1.
+        head_weight: Of draft head k's loss beside head 1's, head_weight^(k - 1); above 0 to 1.
         ignore_id: Padding of texts.
         extract_feats_in_collect_stats: As ESPnet has it.
 
@@ -77,6 +79,7 @@ class SpeechLlmModel(ESPnetASRModel):
         interctc_weight: float = 0.0,
         ctc_token_list: str | None = None,
         lsm_weight: float = 0.0,
+        head_weight: float = 0.9,
         ignore_id: int = -1,
         extract_feats_in_collect_stats: bool = True,
     ) -> None:
@@ -110,7 +113,11 @@ class SpeechLlmModel(ESPnetASRModel):
             report_wer=False,
             extract_feats_in_collect_stats=extract_feats_in_collect_stats,
         )
+        if not 0.0 < head_weight <= 1.0:
+            raise ValueError(f"model_conf: head_weight is {head_weight}; allowed: above 0 to 1.")
         self.lsm_weight = lsm_weight
+        self.head_weight = head_weight
+        self._head_stats: dict[str, torch.Tensor] = {}
         self.sos = self.eos = special.eos
         self.blank_id = 0
         self.ctc_token_list: list[str] = list(token_list)
@@ -156,10 +163,14 @@ class SpeechLlmModel(ESPnetASRModel):
                 )
             lengths = kwargs[f"{CTC_TEXT}_lengths"]
             self._ctc_text = kwargs[CTC_TEXT][:, : lengths.max()], lengths
+        self._head_stats = {}
         try:
-            return super().forward(speech, speech_lengths, text, text_lengths, **kwargs)
+            loss, stats, weight = super().forward(speech, speech_lengths, text, text_lengths, **kwargs)
         finally:
             self._ctc_text = None
+        # As ESPnet makes its own: tensors of one number on the loss's device.
+        stats.update({name: value.detach().to(loss.device).view(1) for name, value in self._head_stats.items()})
+        return loss, stats, weight
 
     def train(self, mode: bool = True) -> "SpeechLlmModel":
         """As any module's, but what has weights and none that learns is in eval mode: frozen is without dropout."""
@@ -192,17 +203,36 @@ class SpeechLlmModel(ESPnetASRModel):
         ESPnet's own smoothing loss makes three tensors of the logits' size; torch's makes none.
         """
         ys_in_pad, ys_out_pad = add_sos_eos(ys_pad, self.sos, self.eos, self.ignore_id)
-        logits, _ = self.decoder(encoder_out, encoder_out_lens, ys_in_pad, ys_pad_lens + 1)  # (B, L + 1, V)
+        hidden = self.decoder.read_text(encoder_out, encoder_out_lens, ys_in_pad, ys_pad_lens + 1)  # (B, L + 1, D)
+        loss, accuracy = self._head_loss(1, hidden, ys_out_pad)
+        if self.decoder.heads.num_heads > 1:
+            self._head_stats = {"loss_head1": loss}
+        for head in range(2, self.decoder.heads.num_heads + 1):
+            # Recomputed in the backward pass: one tensor of logits at a time, however many heads there are.
+            more, share = checkpoint(self._head_loss, head, hidden, ys_out_pad, use_reentrant=False)
+            self._head_stats |= {f"loss_head{head}": more, f"acc_head{head}": share}
+            loss = loss + self.head_weight ** (head - 1) * more
+        return loss, accuracy.item(), None, None
+
+    def _head_loss(
+        self, head: int, hidden: torch.Tensor, ys_out_pad: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of tokens `head` places behind each hidden state (B, L, D), and the share that it predicts right.
+
+        A head whose tokens would all be behind the end has neither: 0 and 0.
+        """
+        targets = ys_out_pad[:, head - 1 :]
+        logits = self.decoder.logits_of(head, hidden[:, : targets.size(1)])  # (B, L', V)
         loss = functional.cross_entropy(
             logits.flatten(0, 1),
-            ys_out_pad.flatten(),
+            targets.flatten(),
             ignore_index=self.ignore_id,
             label_smoothing=self.lsm_weight,
             reduction="sum",
         )
-        counted = ys_out_pad != self.ignore_id
-        accuracy = (logits.argmax(-1) == ys_out_pad)[counted].float().mean().item()
-        return loss / len(ys_pad), accuracy, None, None
+        right = (logits.argmax(-1) == targets) & (targets != self.ignore_id)
+        share = right.sum() / (targets != self.ignore_id).sum().clamp(min=1)
+        return loss / len(ys_out_pad), share
 
     def _take_own_tokens(self, tokens: list[str]) -> None:
         """Make the CTC head, and the layer that feeds it back, of another size."""

@@ -169,6 +169,24 @@ def test_bounds_need_no_hop_length_of_the_frontend(recognizer, waveforms):
     assert recognizer.transcribe(waveforms) == expected
 
 
+def test_draft_heads_make_calls_fewer_and_change_no_text(build_speech_llm, waveforms):
+    from espnet_larm.inference.recognizer import Recognizer
+
+    model = build_speech_llm(decoder_conf={"num_heads": 4}).eval()
+    with torch.no_grad():
+        model.decoder.projector.out.weight.mul_(20)
+    recognizer = Recognizer(model, " ".join)
+    searcher = recognizer.llm_searcher
+    found, calls = recognizer.transcribe(waveforms), searcher.num_calls
+    searcher.uses_drafts = False
+    expected = recognizer.transcribe(waveforms)
+    # At the start all heads say what head 1 says, which is right where the random LM repeats a token.
+    assert calls < searcher.num_calls - calls
+    assert [(one.text, one.best.token_ids, one.best.guards) for one in found] == [
+        (one.text, one.best.token_ids, one.best.guards) for one in expected
+    ]
+
+
 def test_other_errors_do_not_halve_a_batch(recognizer, waveforms, monkeypatch):
     def find(*_):
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")

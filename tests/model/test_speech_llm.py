@@ -37,6 +37,62 @@ def test_loss_of_the_lm_is_the_log_probability_of_text_and_end(build_speech_llm)
     torch.testing.assert_close(stats["loss_att"], (-total / 2).view(1))
 
 
+def test_losses_of_heads_are_of_tokens_further_on_and_add_up_with_their_weights(build_speech_llm):
+    model = build_speech_llm(decoder_conf={"num_heads": 3}, model_conf={"head_weight": 0.5}).eval()
+    for layer in model.decoder.heads.layers:
+        torch.nn.init.normal_(layer.weight)
+    given = batch()
+    with torch.no_grad():
+        _, stats, _ = model(**{name: value.clone() for name, value in given.items()})
+        hs_pad, hlens = model.encode(given["speech"], given["speech_lengths"])
+        ys_in = torch.tensor([[2, 3, 4, 5], [2, 6, 3, 2]])
+        hidden = model.decoder.read_text(hs_pad[0], hlens, ys_in, torch.tensor([4, 3]))
+    targets, total = [[3, 4, 5, 2], [6, 3, 2]], 0.0
+    for head in (1, 2, 3):
+        log_probs = model.decoder.logits_of(head, hidden).log_softmax(-1)
+        pairs = [
+            (row, place, token) for row, text in enumerate(targets) for place, token in enumerate(text[head - 1 :])
+        ]
+        expected = -sum(log_probs[row, place, token] for row, place, token in pairs) / 2
+        torch.testing.assert_close(stats[f"loss_head{head}"], expected.view(1))
+        total += 0.5 ** (head - 1) * expected
+        right = [int(log_probs[row, place].argmax()) == token for row, place, token in pairs]
+        share = stats["acc"] if head == 1 else stats[f"acc_head{head}"]
+        assert float(share) == pytest.approx(sum(right) / len(right))
+    torch.testing.assert_close(stats["loss_att"], total.detach().view(1))
+
+
+def test_one_head_has_no_parts_of_its_own(build_speech_llm):
+    model = build_speech_llm()
+    assert not any("heads" in name for name in model.state_dict())
+    assert not any("head" in name for name in model(**batch())[1])
+
+
+@pytest.mark.parametrize("head_type", ["latent", "projection"])
+def test_training_heads_alone_leaves_head_1_as_it_was_bit_for_bit(build_speech_llm, larm_task, head_type):
+    frozen = ["encoder", "ctc", "decoder.backbone", "decoder.projector"]
+    model = build_speech_llm(decoder_conf={"num_heads": 3, "head_type": head_type, "adaptation": "lora"})
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not name.startswith(tuple(frozen)))
+    model.train()
+    ys = batch()
+    with torch.no_grad():
+        before = model.eval()(**{name: value.clone() for name, value in ys.items()})[1]["loss_head1"]
+    optimizer = torch.optim.AdamW((one for one in model.parameters() if one.requires_grad), lr=0.1, weight_decay=0.1)
+    losses = []
+    for _ in range(8):
+        loss, stats, _ = model.train()(**{name: value.clone() for name, value in ys.items()})
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(stats["loss_head2"]))
+    with torch.no_grad():
+        after = model.eval()(**{name: value.clone() for name, value in ys.items()})[1]["loss_head1"]
+    assert torch.equal(before, after) and losses[-1] < losses[0]
+    names = {name for name, one in model.named_parameters() if one.requires_grad}
+    assert names == {"decoder.heads.layers.0.weight", "decoder.heads.layers.1.weight"}
+
+
 def test_half_a_batch_each_gives_the_gradient_of_one(build_speech_llm):
     model = build_speech_llm(encoder_conf={"dropout_rate": 0.0}).eval()
     given = batch()
