@@ -225,7 +225,8 @@ def measure(args: argparse.Namespace, setting: Setting) -> Memory:
     for part, module in (
         ("encoder", model.encoder),
         ("ctc", model.ctc),
-        ("LM", model.decoder),
+        ("LM", model.decoder.backbone),
+        ("LM", model.decoder.backbone.model.get_output_embeddings()),
         ("projector", model.decoder.projector),
     ):
         live.watch(part, module)
