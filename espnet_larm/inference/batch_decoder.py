@@ -70,6 +70,8 @@ class BatchDecoder:
         self._llm = LlmSearcher(model, ctc, spell) if has_llm else None
         self.llm_searcher = self._llm
         self.num_halved = 0
+        # Seconds of the utterances that are being decoded.
+        self._lengths_s: dict[int, float] = {}
         self.has_loops = has_loops(model.encoder)
         parameter = next((model.decoder.projector if has_llm else model.ctc).parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
