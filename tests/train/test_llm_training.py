@@ -60,5 +60,6 @@ def test_training_resumes_with_its_lm_moved_and_a_fresh_process_reads_its_pack(t
     )
     assert done.returncode == 0, done.stderr
     # ESPnet prints when it is imported.
-    assert json.loads(done.stdout.splitlines()[-1]) == [found.text, found.best.score]
-    assert found.text
+    text, score = json.loads(done.stdout.splitlines()[-1])
+    # The processes may divide sums among other numbers of threads.
+    assert text == found.text != "" and score == pytest.approx(found.best.score, abs=1e-4)
