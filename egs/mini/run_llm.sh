@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A causal LM as decoder of the looped encoder, on run.sh's SYNTHETIC speech: trains a small LM from the transcripts, then
-# encoder, projector and LM together, in less than 15 minutes on two cores, set-up included.
+# encoder, projector and LM together, in about 8 minutes on two cores, set-up included.
 #
 #   ./run_llm.sh                                          # everything
 #   ./run_llm.sh --stage decode --inference_args "--ctc_weight 0.3"
