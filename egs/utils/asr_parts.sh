@@ -59,6 +59,9 @@ check_options() {
     [ "$audio_format" = flac.ark ] || die "--audio_format $audio_format is not supported; allowed: flac.ark"
     [[ $token_type =~ ^(char|bpe|hugging_face)$ ]] ||
         die "--token_type $token_type is not known; allowed: char, bpe, hugging_face"
+    # A hub id begins with a letter or digit: preparing data for an hour must not end in a lookup of a path.
+    [[ $hugging_face_model_name_or_path != [./]* ]] || [ -d "$hugging_face_model_name_or_path" ] ||
+        die "--hugging_face_model_name_or_path $hugging_face_model_name_or_path: no such folder; name one, or a hub id"
     [ "$token_type" != hugging_face ] || [ -n "$hugging_face_model_name_or_path$lm_train_text" ] ||
         die "--token_type hugging_face needs --hugging_face_model_name_or_path, a folder or hub id, or" \
             "--lm_train_text to train an LM from"

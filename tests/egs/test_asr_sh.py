@@ -116,6 +116,10 @@ def test_a_text_that_the_tokens_cannot_spell_stops_stage_10(recipe: Recipe, tmp_
         (["--stage", "trian"], "--stage trian is no stage; nearest: train"),
         (["--token_type", "word"], "--token_type word is not known; allowed: char, bpe, hugging_face"),
         (["--token_type", "hugging_face"], "needs --hugging_face_model_name_or_path, a folder or hub id"),
+        (
+            ["--token_type", "hugging_face", "--hugging_face_model_name_or_path", "../nowhere/lm"],
+            "--hugging_face_model_name_or_path ../nowhere/lm: no such folder; name one, or a hub id",
+        ),
         (["--ctc_token_type", "char"], "--ctc_token_type char is for --token_type hugging_face; leave it out"),
         (
             [
