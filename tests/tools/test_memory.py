@@ -98,10 +98,8 @@ def test_a_step_has_the_bytes_of_what_learns_and_checkpointing_spares_those_of_l
         assert sums[0] + sums[2] + sums[3] <= memory.peak
     for part in ("encoder", "LM"):
         assert checkpointed.activations[part] < 0.7 * plain.activations[part]
-    for part in ("ctc", "projector"):
+    for part in ("ctc", "projector", tool.REST):
         assert checkpointed.activations[part] == plain.activations[part]
-    # Prompt and text are put together outside of the LM.
-    assert checkpointed.activations[tool.REST] == pytest.approx(plain.activations[tool.REST], rel=0.01)
     assert checkpointed[:3] == plain[:3]
 
 

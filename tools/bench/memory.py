@@ -22,7 +22,7 @@ import sys
 import tempfile
 import weakref
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -123,6 +123,17 @@ class LiveTensors(TorchDispatchMode):
 
         module.register_forward_pre_hook(enter)
         module.register_forward_hook(leave)
+
+    def counted(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function whose tensors count as a part's."""
+
+        def called(*args: Any) -> Any:
+            before, self.part = self.part, part
+            result = function(*args)
+            self.part = before
+            return result
+
+        return called
 
     def _add(self, storage: torch.UntypedStorage) -> None:
         # A view has its storage from a tensor that is counted; an empty one has none.
@@ -225,11 +236,11 @@ def measure(args: argparse.Namespace, setting: Setting) -> Memory:
     for part, module in (
         ("encoder", model.encoder),
         ("ctc", model.ctc),
-        ("LM", model.decoder.backbone),
         ("LM", model.decoder.backbone.model.get_output_embeddings()),
         ("projector", model.decoder.projector),
     ):
         live.watch(part, module)
+    model.decoder.read_text = live.counted("LM", model.decoder.read_text)
     reset_peak(args.device)
     with live, computing():
         loss, *_ = model(**batch)
