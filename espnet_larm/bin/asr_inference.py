@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from espnet_larm.bin._program import run_program
+from espnet_larm.inference.effort import describe_drafting
 from espnet_larm.inference.options import check_decoder, check_search, forget_defaults
 
 logger = logging.getLogger(__name__)
@@ -27,6 +28,8 @@ NUM_NAMED = 10
 PROMPT = ("prefix", "suffix", "instruction")
 # What the LM's texts are held to, named as in inference.llm_searching.Guards.
 GUARDS = ("max_tokens_per_second", "least_ctc_share", "stops_loops")
+# How a call of the LM may yield several tokens, named as in inference.drafting.resolve.
+DRAFTING = ("drafts", "tokens_per_call", "accept", "tau", "tau_of")
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -49,6 +52,13 @@ def get_parser() -> argparse.ArgumentParser:
     group.add_argument("--max_tokens_per_second", type=float, help="of speech in an LM's text, and 8 always (24)")
     group.add_argument("--least_ctc_share", type=float, help="of CTC's tokens, before an LM may end its text (0.5)")
     group.add_argument("--stops_loops", type=str2bool, help="cut an LM's loops back to their first copy (true)")
+    group.add_argument("--drafts", help="of an LM's next tokens: heads (if it has some), ctc, longer (of both) or none")
+    group.add_argument("--tokens_per_call", type=int, help="that a call of the LM may yield; as many as it has heads")
+    group.add_argument(
+        "--accept", help="verified (same texts, the default) or threshold (drafts as sure as tau; lossy)"
+    )
+    group.add_argument("--tau", type=float, help="least probability of what heads draft (0; with drafts longer 0.5)")
+    group.add_argument("--tau_of", help="each head's probability (head, the default) or the draft's (product)")
     group.add_argument("--long_seconds", type=float, default=40.0, help="longer audio is cut at silences, and joined")
     group.add_argument("--longest_piece", type=float, default=30.0, help="of cut audio, in seconds")
     group.add_argument("--shortest_piece", type=float, default=1.0, help="of cut audio, in seconds")
@@ -104,8 +114,9 @@ def load(args: argparse.Namespace) -> Any:
     from espnet_larm.inference.llm_searching import check_search as check_llm_search
     from espnet_larm.inference.recognizer import Recognizer, Search
 
-    prompt, guards = (
-        {name: getattr(args, name) for name in names if getattr(args, name) is not None} for names in (PROMPT, GUARDS)
+    prompt, guards, drafting = (
+        {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+        for names in (PROMPT, GUARDS, DRAFTING)
     )
     for name in ("asr_train_config", "asr_model_file"):
         if getattr(args, name) is None:
@@ -126,6 +137,8 @@ def load(args: argparse.Namespace) -> Any:
         recognizer.set_ctc_weight(args.ctc_weight)
     if guards:
         recognizer.set_guards(**guards)
+    if drafting:
+        recognizer.set_drafting(**drafting)
     if recognizer.llm_searcher is not None:
         check_llm_search(Search(args.beam_size, args.nbest))
     if prompt:
@@ -161,6 +174,7 @@ def print_costs(stats: dict[str, Any]) -> None:
     if "decoder_calls" in stats:
         guarded = ", ".join(f"{guard} {len(keys)}" for guard, keys in stats["guarded"].items())
         print(f"decoder calls: {stats['decoder_calls']}; texts that met a guard: {guarded}")
+        print(describe_drafting(stats))
     if stats["num_halved_batches"]:
         print(f"batches halved for want of memory: {stats['num_halved_batches']}")
     print(f"peak memory: {stats['peak_memory_bytes'] / 2**20:.0f} MiB")

@@ -16,7 +16,7 @@ from espnet2.asr.decoder.abs_decoder import AbsDecoder
 from espnet_larm.llm.adaptation import LORA_PREFIX, adapt, frozen_names
 from espnet_larm.llm.backbone import Backbone, load_tokenizer
 from espnet_larm.llm.heads import DraftHeads
-from espnet_larm.llm.projector import Projector
+from espnet_larm.llm.projector import Heard, Projector
 from espnet_larm.llm.prompt import ContextError, Packed, make_prompt, pack
 from espnet_larm.llm.tokens import special_tokens
 from espnet_larm.upstream import BatchScorerInterface
@@ -36,7 +36,8 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
         dtype: Of the LM's weights, `float32`, `bfloat16` or `float16`; other parts have ESPnet's.
         adaptation: `frozen`, `full` or `lora`: which of the LM's weights learn.
         lora_conf: Options of peft's LoraConfig, such as `{r: 16}`.
-        projector: `linear`, `stack` or `conv`: from frames to embeddings.
+        projector: `linear`, `stack`, `conv` or `posterior`, which needs a CTC head of the LM's tokens: from frames to
+            embeddings.
         projector_frames: Frames an embedding, 1 or more; 4 for frames of 40 ms makes 6 embeddings a second.
         prefix: Text before the speech.
         suffix: Text after it; by default the token that begins a text.
@@ -98,6 +99,17 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
         self.before_projector: torch.nn.Module | None = None
         self.projector = Projector(projector, encoder_output_size, self.backbone.hidden_size, projector_frames)
         self.heads = DraftHeads(head_type, num_heads, self.backbone.model.get_output_embeddings())
+        # Of the model's CTC head, in a tuple: it is not this module's own. See `hear`.
+        self._ctc_head: tuple[torch.nn.Linear, ...] = ()
+
+    @property
+    def hears_ctc(self) -> bool:
+        """Whether the projector needs the model's CTC head."""
+        return self.projector.kind == "posterior"
+
+    def hear(self, ctc_head: torch.nn.Linear) -> None:
+        """Take the layer (E to V, blank 0) whose posteriors `projector: posterior` reads; its owner keeps it."""
+        self._ctc_head = (ctc_head,)
 
     def forward(
         self, hs_pad: torch.Tensor, hlens: torch.Tensor, ys_in_pad: torch.Tensor, ys_in_lens: torch.Tensor
@@ -125,6 +137,13 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
         if self.heads.kind == "projection":
             return self.heads.project(head, hidden)
         return self.backbone.logits(self.heads.latent(head, hidden))
+
+    def draft_logits(self, hidden: torch.Tensor, num_heads: int) -> torch.Tensor:
+        """Logits of heads 2 to `num_heads`, all in one product: (..., D) to (..., num_heads - 1, V)."""
+        heads = range(2, num_heads + 1)
+        if self.heads.kind == "projection":
+            return torch.stack([self.heads.project(head, hidden) for head in heads], dim=-2)
+        return self.backbone.logits(torch.stack([self.heads.latent(head, hidden) for head in heads], dim=-2))
 
     def read_text(
         self, hs_pad: torch.Tensor, hlens: torch.Tensor, ys_in_pad: torch.Tensor, ys_in_lens: torch.Tensor
@@ -220,9 +239,17 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
     def _prompt_parts(self, hs_pad: torch.Tensor, hlens: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor, bool]]:
         if self.before_projector is not None:
             hs_pad, hlens = self.before_projector(hs_pad, hlens)
-        speech, speech_lens = self.projector(hs_pad, hlens)
+        speech, speech_lens = self.projector(hs_pad, hlens, self._heard(hs_pad) if self.hears_ctc else None)
         before, after = (self._embed_all(tokens, hs_pad) for tokens in self.prompt)
         return [before, (speech.to(before[0].dtype), speech_lens, True), after]
+
+    def _heard(self, hs_pad: torch.Tensor) -> Heard:
+        """What the CTC head hears in frames (B, T, E)."""
+        (head,) = self._ctc_head
+        posteriors = head(hs_pad.to(head.weight.dtype)).softmax(-1)
+        posteriors = torch.cat([torch.zeros_like(posteriors[..., :1]), posteriors[..., 1:]], dim=-1)
+        table = self.backbone.model.get_input_embeddings().weight
+        return Heard(posteriors.to(table.dtype) @ table, posteriors.sum(-1))
 
     def _embed_all(self, tokens: Sequence[int], like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, bool]:
         """The same tokens for each row."""

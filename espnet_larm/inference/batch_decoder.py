@@ -145,6 +145,16 @@ class BatchDecoder:
             raise ValueError(f"least_ctc_share is {made.least_ctc_share}; allowed: 0 (off) to 1.")
         self.llm_searcher.guards = made
 
+    def set_drafting(self, **options: Any) -> None:
+        """Let a call of the LM yield several tokens; options and errors as those of `drafting.resolve`.
+
+        Raises:
+            ValueError: The model is not decoded by an LM, too.
+        """
+        if self.llm_searcher is None:
+            raise ValueError(f"{', '.join(options)}: of an LM's search, but this model is decoded by CTC alone.")
+        self.llm_searcher.set_drafting(**options)
+
     @torch.no_grad()
     def decode(
         self,

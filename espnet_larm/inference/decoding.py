@@ -104,10 +104,12 @@ class Tally:
         """Calls, prompt and guards of the LM that decoded, nothing if none did."""
         if recognizer.llm_searcher is None:
             return {}
-        decoder = recognizer.model.decoder
+        decoder, searcher = recognizer.model.decoder, recognizer.llm_searcher
         return {
-            "decoder_calls": recognizer.llm_searcher.num_calls,
-            "ctc_weight": recognizer.llm_searcher.ctc_weight,
+            "decoder_calls": searcher.effort.num_calls,
+            **searcher.effort.stats(),
+            "drafting": searcher.drafting._asdict(),
+            "ctc_weight": searcher.ctc_weight,
             "prompt": {name: decoder.tokenizer.decode(tokens) for name, tokens in decoder.prompt._asdict().items()},
             "guarded": {guard: self.guarded.get(guard, []) for guard in GUARDS},
         }

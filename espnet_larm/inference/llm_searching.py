@@ -7,20 +7,19 @@ Shapes: B utterances, T frames, E encoder size.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from espnet2.asr.espnet_model import ESPnetASRModel
 
-from espnet_larm.decoder.speech_llm import SpeechTexts
+from espnet_larm.inference.drafting import Drafting, make_drafts, resolve
+from espnet_larm.inference.effort import Effort
 from espnet_larm.inference.searching import Searcher
 from espnet_larm.inference.transcripts import GREEDY, Hypothesis, Search
 from espnet_larm.search.ctc_adviser import CtcAdviser, Spell, same_tokens
 from espnet_larm.search.ctc_prefix import CtcPrefixScorer
-from espnet_larm.search.drafts import HeadDrafts
-from espnet_larm.search.greedy_text import greedy
-from espnet_larm.search.multi_token import multi_token
+from espnet_larm.search.multi_token import greedy
 from espnet_larm.search.texts import Bounds, Ending, Text
 
 LEAST_TOKENS = 8
@@ -57,9 +56,8 @@ class LlmSearcher:
     Attributes:
         guards: What texts are held to.
         ctc_weight: Of CTC's opinion on each token; 0 asks the LM alone.
-        uses_drafts: Whether draft heads, where the model has them and CTC is not heard, make calls fewer; the texts are
-            the same.
-        num_calls: Of the LM so far, prefills included.
+        drafting: How many tokens a call may yield, and how.
+        effort: What the searches took so far.
     """
 
     def __init__(self, model: ESPnetASRModel, ctc: Searcher | None = None, spell: Spell | None = None) -> None:
@@ -68,8 +66,8 @@ class LlmSearcher:
         self.spell = spell if getattr(model, "has_own_ctc_tokens", False) else same_tokens
         self.guards = Guards()
         self.ctc_weight = 0.0
-        self.uses_drafts = True
-        self.num_calls = 0
+        self.drafting = resolve(model.decoder, ctc is not None)
+        self.effort = Effort()
 
     def set_ctc_weight(self, ctc_weight: float) -> None:
         """Let CTC be heard, 0 (not) to below 1.
@@ -82,7 +80,18 @@ class LlmSearcher:
                 f"ctc_weight is {ctc_weight}, but the CTC head has tokens of its own, and no preprocessor: speech_llm "
                 "says how a text is spelled in them; set ctc_weight: 0.0."
             )
+        _check_both(ctc_weight, self.drafting)
         self.ctc_weight = ctc_weight
+
+    def set_drafting(self, **options: Any) -> None:
+        """Let a call yield several tokens; options as those of `drafting.resolve`.
+
+        Raises:
+            ValueError: An option is out of its range, or the model has not what it needs.
+        """
+        drafting = resolve(self.model.decoder, self.ctc is not None, **options)
+        _check_both(self.ctc_weight, drafting)
+        self.drafting = drafting
 
     @property
     def can_align(self) -> bool:
@@ -121,22 +130,23 @@ class LlmSearcher:
         room = (self.model.decoder.backbone.max_positions - begun.next_positions).clamp(min=0).tolist()
         limits = (LEAST_TOKENS + int(self.guards.max_tokens_per_second * each) for each in seconds)
         bounds = [
-            Bounds(min(limits), 0 if text is None else int(self.guards.least_ctc_share * len(text)))
+            Bounds(min(limits), 0 if text is None else int(self.guards.least_ctc_share * len(text.text)))
             for *limits, text in zip(limits, room, heard, strict=True)
         ]
-        texts = self._search(begun, bounds, self._adviser(hs_pad, hlens))
-        return [[self._hypothesis(*row)] for row in zip(texts, heard, strict=True)]
-
-    def _search(self, begun: SpeechTexts, bounds: Sequence[Bounds], adviser: CtcAdviser | None) -> list[Text]:
-        eos, stops_loops, heads = self.model.eos, self.guards.stops_loops, self.model.decoder.heads.num_heads
-        if adviser is None and heads > 1 and self.uses_drafts:
-            drafts = HeadDrafts(self.model.decoder.logits_of, heads)
-            verified = multi_token(begun, bounds, eos, drafts, guards_loops=stops_loops, measure=self._num_characters)
-            self.num_calls += verified.num_calls
-            return verified.texts
-        found = greedy(begun, bounds, eos, stops_loops, adviser, self._num_characters)
-        self.num_calls += found.num_calls
-        return found.texts
+        drafts = make_drafts(self.drafting, self.model.decoder, lambda: self._respelled(heard), self.model.eos)
+        found = greedy(
+            begun,
+            bounds,
+            self.model.eos,
+            drafts,
+            self.drafting.verifies,
+            self.guards.stops_loops,
+            self._adviser(hs_pad, hlens),
+            self._num_characters,
+        )
+        hypotheses = [self._hypothesis(text, one) for text, one in zip(found.texts, heard, strict=True)]
+        self.effort.add(found, [hypothesis.text for hypothesis in hypotheses])
+        return [[hypothesis] for hypothesis in hypotheses]
 
     def _num_characters(self, token_ids: list[int]) -> int:
         return len(self._decode(token_ids))
@@ -148,19 +158,27 @@ class LlmSearcher:
         special = self.model.decoder.tokenizer.all_special_ids
         return CtcAdviser(scorer, self.spell, self.model.eos, self.ctc_weight, special)
 
-    def _heard(self, hs_pad: torch.Tensor, hlens: torch.Tensor) -> list[str | None]:
-        """The CTC head's text of each utterance; None without a CTC head."""
+    def _heard(self, hs_pad: torch.Tensor, hlens: torch.Tensor) -> list[Hypothesis | None]:
+        """What the CTC head hears in each utterance; None without a CTC head."""
         if self.ctc is None:
             return [None] * len(hlens)
-        return [best.text for (best,) in self.ctc.find(hs_pad, hlens, GREEDY)]
+        return [best for (best,) in self.ctc.find(hs_pad, hlens, GREEDY)]
+
+    def _respelled(self, heard: Sequence[Hypothesis | None]) -> list[list[int]]:
+        """What the CTC head heard in the LM's tokens."""
+        tokenizer = self.model.decoder.tokenizer
+        if getattr(self.model, "has_own_ctc_tokens", False):
+            return [tokenizer.encode(each.text, add_special_tokens=False) if each else [] for each in heard]
+        special = set(tokenizer.all_special_ids)
+        return [[token for token in each.token_ids if token not in special] if each else [] for each in heard]
 
     def _decode(self, token_ids: list[int]) -> str:
         return " ".join(self.model.decoder.tokenizer.decode(token_ids, skip_special_tokens=True).split())
 
-    def _hypothesis(self, found: Text, heard: str | None) -> Hypothesis:
+    def _hypothesis(self, found: Text, heard: Hypothesis | None) -> Hypothesis:
         text = self._decode(found.token_ids)
         tokens = [self.model.token_list[token_id] for token_id in found.token_ids]
-        is_far = heard is not None and len(text) > FAR_CHARACTERS + 2 * len(heard)
+        is_far = heard is not None and len(text) > FAR_CHARACTERS + 2 * len(heard.text)
         return Hypothesis(text, tokens, found.token_ids, found.score, guards=_guards_met(found, is_far))
 
 
@@ -172,6 +190,14 @@ def check_search(search: Search) -> None:
     """
     if search.beam_size != 1:
         raise ValueError(f"beam_size is {search.beam_size}; allowed with an LM as decoder: 1, which is greedy search.")
+
+
+def _check_both(ctc_weight: float, drafting: Drafting) -> None:
+    if ctc_weight > 0 and not drafting.verifies:
+        raise ValueError(
+            f"ctc_weight is {ctc_weight} and accept is {drafting.accept}: what is not verified cannot hear CTC; set "
+            "ctc_weight: 0.0 or accept: verified."
+        )
 
 
 def _guards_met(text: Text, is_far: bool) -> tuple[str, ...]:

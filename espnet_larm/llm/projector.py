@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional
 
-KINDS = ("linear", "stack", "conv")
+KINDS = ("linear", "stack", "conv", "posterior")
 HIDDEN_FACTOR = 2
 
 
@@ -24,12 +24,29 @@ class Projected(NamedTuple):
     lens: torch.Tensor
 
 
+class Heard(NamedTuple):
+    """What a CTC head hears in frames, in the LM's embeddings.
+
+    Attributes:
+        embeddings: Of all tokens but the blank, weighted by their posteriors (B, T, D).
+        shares: The posteriors' sum (B, T).
+    """
+
+    embeddings: torch.Tensor
+    shares: torch.Tensor
+
+
 class Projector(torch.nn.Module):
     """Frames to embeddings. A batch gives what each utterance gives alone, and padding comes out as zeros.
 
     `linear` is one layer a frame. `stack` puts k frames side by side and has a hidden layer; the frames that are
     missing at an utterance's end are zeros, so that no speech is dropped. `conv` is a convolution of width 2 k - 1 and
     stride k with a hidden layer behind it: neighbouring embeddings share frames.
+
+    `posterior` is what a CTC head hears in k frames, as the LM's own embeddings weighted by its posteriors, and a
+    correction like `stack` that is zero at the start: the LM reads words from the first step on. Source: Ma et al.,
+    "LegoSLM", arXiv:2505.11352. Departures: blanks are left out, k frames have the weight of one token at most, and
+    the correction.
 
     Args:
         kind: One of KINDS.
@@ -56,6 +73,11 @@ class Projector(torch.nn.Module):
         elif kind == "stack":
             self.hidden = torch.nn.Linear(frames * input_size, hidden_size)
             self.out = torch.nn.Linear(hidden_size, output_size)
+        elif kind == "posterior":
+            self.hidden = torch.nn.Linear(frames * input_size, hidden_size)
+            self.out = torch.nn.Linear(hidden_size, output_size)
+            torch.nn.init.zeros_(self.out.weight)
+            torch.nn.init.zeros_(self.out.bias)
         else:
             self.hidden = torch.nn.Conv1d(input_size, hidden_size, 2 * frames - 1, stride=frames, padding=frames - 1)
             self.out = torch.nn.Linear(hidden_size, output_size)
@@ -64,18 +86,22 @@ class Projector(torch.nn.Module):
         """Embeddings (B,) of so many frames (B,): every frame is covered."""
         return torch.div(lens + self.frames - 1, self.frames, rounding_mode="floor")
 
-    def forward(self, hs_pad: torch.Tensor, hlens: torch.Tensor) -> Projected:
+    def forward(self, hs_pad: torch.Tensor, hlens: torch.Tensor, heard: Heard | None = None) -> Projected:
         """Project a padded batch.
 
         Args:
             hs_pad: (B, T, E); what is behind hlens has no effect.
             hlens: Valid frames (B,).
+            heard: Of the same frames, for `posterior`.
         """
         mask = torch.arange(hs_pad.size(1), device=hs_pad.device) < hlens.unsqueeze(1)
         frames = hs_pad.masked_fill(~mask.unsqueeze(-1), 0.0)
         lens = self.output_lens(hlens)
         hidden = frames if self.kind == "linear" else functional.gelu(self._gather(frames))
         embeddings = self.out(hidden)  # (B, T', D)
+        if self.kind == "posterior":
+            assert heard is not None
+            embeddings = embeddings + self._words(heard, mask).to(embeddings.dtype)
         valid = torch.arange(embeddings.size(1), device=hs_pad.device) < lens.unsqueeze(1)
         return Projected(embeddings.masked_fill(~valid.unsqueeze(-1), 0.0), lens)
 
@@ -85,6 +111,16 @@ class Projector(torch.nn.Module):
             # The last window begins at or before the last frame, so that ceil(T / k) come out, as output_lens says.
             hidden: torch.Tensor = self.hidden(frames.transpose(1, 2)).transpose(1, 2)
             return hidden
-        padded = functional.pad(frames, (0, 0, 0, -frames.size(1) % self.frames))
-        stacked: torch.Tensor = self.hidden(padded.reshape(len(frames), -1, self.frames * frames.size(2)))
+        stacked: torch.Tensor = self.hidden(self._windows(frames).flatten(2))
         return stacked
+
+    def _windows(self, frames: torch.Tensor) -> torch.Tensor:
+        """(B, T, any) to (B, T', k, any), zeros behind the last frame."""
+        padded = functional.pad(frames, (0, 0, 0, -frames.size(1) % self.frames))
+        return padded.view(len(frames), -1, self.frames, frames.size(2))
+
+    def _words(self, heard: Heard, mask: torch.Tensor) -> torch.Tensor:
+        """What was heard in each window (B, T', D); one that holds more than a token is weighted down to one."""
+        embeddings = self._windows(heard.embeddings.masked_fill(~mask.unsqueeze(-1), 0.0)).sum(2)
+        shares = self._windows(heard.shares.masked_fill(~mask, 0.0).unsqueeze(-1)).sum(2)
+        return embeddings / shares.clamp(min=1.0).to(embeddings.dtype)

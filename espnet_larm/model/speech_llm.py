@@ -130,6 +130,13 @@ class SpeechLlmModel(ESPnetASRModel):
                 f"model_conf: token 0 of the LM, {token_list[0]!r}, can stand in a transcript, and ESPnet's CTC takes "
                 "token 0 for its blank; give the CTC head tokens of its own with ctc_token_list."
             )
+        if self.decoder.hears_ctc:
+            if self.ctc is None or self.has_own_ctc_tokens:
+                raise ValueError(
+                    "decoder_conf: projector is posterior, which hears a CTC head in the LM's tokens; leave "
+                    "ctc_token_list out and set model_conf: ctc_weight above 0, or take projector: stack."
+                )
+            self.decoder.hear(self.ctc.ctc_lo)
         if self.ctc is not None:
             # In validation, the CTC head's errors are counted in its own tokens.
             self.error_calculator = ErrorCalculator(

@@ -70,8 +70,8 @@ class CtcAdviser:
         self.num_candidates = num_candidates
         # Of what is sure of each text; `heard` counts the rest, too.
         self.prefixes = scorer.start()
-        self.heard = self.prefixes.score
-        # Candidates of the last step and CTC's scores of them.
+        self.heard = self.prefixes.score.clone()
+        # Candidates of each row's last step and CTC's scores of them (N, K).
         self._asked = (torch.zeros(0), torch.zeros(0))
         self.utterances = torch.arange(len(self.prefixes.score), device=self.prefixes.score.device)
         self._silent = torch.tensor([token for token in silent if token != eos], dtype=torch.long)
@@ -79,32 +79,45 @@ class CtcAdviser:
         self.token_ids: list[list[int]] = [[] for _ in self.utterances]
         self.spelled: list[list[int]] = [[] for _ in self.utterances]
 
-    def combine(self, log_probs: torch.Tensor) -> torch.Tensor:
-        """The LM's log-probabilities (N, V) and CTC's as one score a token (N, V); -inf where CTC was not asked."""
+    def combine(self, log_probs: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """The LM's log-probabilities of rows (N', V) and CTC's as one score a token; -inf where CTC was not asked.
+
+        Args:
+            log_probs: Of the rows.
+            rows: Which (N',), on the CPU.
+        """
         num_candidates = min(self.num_candidates, log_probs.size(1))
         log_probs = log_probs.index_fill(1, self._silent, NOTHING)
         candidates = log_probs.topk(num_candidates, dim=1).indices
         # The end is always one of them: in place of the worst if it is not among the best.
         is_end = candidates == self.eos
         candidates[:, -1] = torch.where(is_end.any(1), candidates[:, -1], self.eos)
-        scores = self._score(candidates)
-        self._asked = candidates, scores
-        ctc = (scores - self.heard.unsqueeze(1)).to(log_probs.dtype)
+        there = rows.to(self.utterances.device)
+        scores = self._score(candidates, rows.tolist(), there)
+        if len(self._asked[0]) != len(self.utterances):
+            shape = len(self.utterances), num_candidates
+            self._asked = candidates.new_zeros(shape), scores.new_zeros(shape)
+        self._asked[0][there], self._asked[1][there] = candidates, scores
+        ctc = (scores - self.heard[there].unsqueeze(1)).to(log_probs.dtype)
         both = (1 - self.weight) * log_probs.gather(1, candidates) + self.weight * ctc
         return torch.full_like(log_probs, NOTHING).scatter_(1, candidates, both)
 
-    def take(self, tokens: torch.Tensor) -> None:
-        """The rows go on with tokens (N,), none of them the end."""
-        candidates, scores = self._asked
-        self.heard = scores.gather(1, (candidates == tokens.unsqueeze(1)).int().argmax(1, keepdim=True))[:, 0]
+    def take(self, tokens: torch.Tensor, rows: torch.Tensor) -> None:
+        """Rows (N',), of those last asked about, go on with tokens (N',), none of them the end."""
+        there = rows.to(self.utterances.device)
+        candidates, scores = (one[there] for one in self._asked)
+        is_token = candidates == tokens.to(candidates.device).unsqueeze(1)
+        self.heard[there] = scores.gather(1, is_token.int().argmax(1, keepdim=True))[:, 0]
         extensions = []
-        for row, token in enumerate(tokens.tolist()):
+        for row, token in zip(rows.tolist(), tokens.tolist(), strict=True):
             self.token_ids[row].append(token)
             more = self._beyond(row, self.spell(self.token_ids[row], is_complete=False).sure) or []
             self.spelled[row] = [*self.spelled[row], *more]
             extensions.append([more])
-        extended = self.scorer.extend(self.prefixes, self.utterances, self._padded(extensions))
-        self.prefixes = type(extended)(*(field[:, 0] for field in extended))
+        before = self.prefixes.pick(there)
+        extended = self.scorer.extend(before, self.utterances[there], self._padded(extensions))
+        for field, new in zip(self.prefixes, extended, strict=True):
+            field[there] = new[:, 0]
 
     def select(self, rows: torch.Tensor) -> None:
         """Keep these rows (N',), on the CPU, in this order, some perhaps several times."""
@@ -115,14 +128,14 @@ class CtcAdviser:
         self.token_ids = [list(self.token_ids[row]) for row in rows.tolist()]
         self.spelled = [self.spelled[row] for row in rows.tolist()]
 
-    def _score(self, candidates: torch.Tensor) -> torch.Tensor:
-        """CTC's log-probability (N, K) of all texts that begin so; of the text itself for the end."""
+    def _score(self, candidates: torch.Tensor, rows: list[int], there: torch.Tensor) -> torch.Tensor:
+        """CTC's log-probability of all texts of rows that begin so (N', K); of the text itself for the end."""
         more = [
             [self._beyond(row, self._spelled(row, token)) for token in tokens]
-            for row, tokens in enumerate(candidates.tolist())
+            for row, tokens in zip(rows, candidates.tolist(), strict=True)
         ]
         extensions = self._padded([[one or [] for one in row] for row in more])
-        extended = self.scorer.extend(self.prefixes, self.utterances, extensions)
+        extended = self.scorer.extend(self.prefixes.pick(there), self.utterances[there], extensions)
         scores = torch.where(candidates == self.eos, self.scorer.ended(extended), extended.score)
         takes_back = torch.tensor([[one is None for one in row] for row in more], device=scores.device)
         return scores.masked_fill(takes_back, IMPOSSIBLE).clamp(min=IMPOSSIBLE)

@@ -1,8 +1,11 @@
-"""Greedy search that asks the LM about several drafted tokens in one call, in batches whose rows accept as they can.
+"""Greedy search, one or several tokens a call, in batches whose rows end and accept drafts as they can.
 
-Verified, a draft is taken as far as it is what greedy search would have chosen, so that the texts are greedy search's,
-and the call that verifies gives the next token, too: never a second call an iteration. Unverified, all that the source
-drafts is taken, which is what a threshold on its probabilities is for: faster, and not the same words.
+One call of the model reads each text's last token and a draft of the next ones. Then greedy steps are replayed on what
+it said. Verified, a text goes on along its draft as long as the draft is greedy search's own choice, so that the texts
+are greedy search's, and what is chosen where the draft ends or errs comes from the same call: never a second one.
+Unverified, all that is drafted is taken, which is what a threshold on its probabilities is for: faster, and not the
+same words. Without drafts it is greedy search.
+A second opinion (`Adviser`, such as a CTC head) may be heard on each token. Nothing else of the model is known here.
 Source: Raj et al., arXiv:2409.08148, verification- and threshold-based decoding.
 Shapes: N rows still running, L tokens a call, D model size, V tokens.
 """
@@ -13,12 +16,16 @@ from typing import NamedTuple, Protocol
 
 import torch
 
-from espnet_larm.search.drafts import Drafts
+from espnet_larm.search.drafts import Drafts, NoDrafts
 from espnet_larm.search.texts import Bounds, Text, hold_open
 
 
-class RevisableModel(Protocol):
-    """A batch of texts that an autoregressive model has begun, and may take tokens back from."""
+class TextModel(Protocol):
+    """A batch of texts that an autoregressive model has begun.
+
+    Attributes:
+        hidden: State (N, D) that the next token of each row is predicted from.
+    """
 
     hidden: torch.Tensor
 
@@ -35,137 +42,174 @@ class RevisableModel(Protocol):
         ...
 
     def select(self, rows: torch.Tensor) -> None:
-        """Keep these rows (N',), in this order."""
+        """Keep these rows (N',), on the CPU, in this order."""
+        ...
+
+
+class Adviser(Protocol):
+    """A second opinion on the next token of rows, which go on one token at a time and not all of them each time."""
+
+    def combine(self, log_probs: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """The model's log-probabilities of rows (N', V) and its own as one score a token; -inf for what is ruled out.
+
+        Args:
+            log_probs: Of the rows.
+            rows: Which (N',), on the CPU.
+        """
+        ...
+
+    def take(self, tokens: torch.Tensor, rows: torch.Tensor) -> None:
+        """Rows (N'), of those last asked about, go on with tokens (N',), none of them the end."""
+        ...
+
+    def select(self, rows: torch.Tensor) -> None:
+        """Keep these rows (N',), on the CPU, in this order."""
         ...
 
 
 class Found(NamedTuple):
-    """What was found.
+    """What was found, and what it took.
 
     Attributes:
         texts: Of each row.
         num_calls: Calls of the model, the prefill included.
+        num_row_calls: Rows of all calls: what the calls would be one utterance at a time.
         num_read: Tokens that the model read, of all rows and calls, without prompts.
-        accepted: How often a row's call took 0, 1, ... drafted tokens.
+        proposed: How often a row's call had 0, 1, ... drafted tokens.
+        accepted: How often it took 0, 1, ... of them.
     """
 
     texts: list[Text]
     num_calls: int
+    num_row_calls: int
     num_read: int
+    proposed: Counter[int]
     accepted: Counter[int]
 
 
-class _Row(NamedTuple):
-    """What the model says behind one row's tokens of a call: best token, its score and the end's, by place."""
-
-    best: list[int]
-    scores: list[float]
-    ends: list[float]
-
-
 @torch.no_grad()
-def multi_token(
-    model: RevisableModel,
+def greedy(
+    model: TextModel,
     bounds: Sequence[Bounds],
     eos: int,
-    drafts: Drafts,
+    drafts: Drafts | None = None,
     verifies: bool = True,
     guards_loops: bool = True,
+    adviser: Adviser | None = None,
     measure: Callable[[list[int]], int] = len,
 ) -> Found:
-    """Search.
+    """Take the best token until it is the end.
 
     Args:
         model: At the start of its texts.
         bounds: Of the length of each row's text.
         eos: The token that ends a text.
-        drafts: Of the model's rows.
-        verifies: Whether a draft is taken only as far as it is the model's own choice.
+        drafts: Of the model's rows; none by default.
+        verifies: Whether a draft is taken only as far as it is what greedy search chooses.
         guards_loops: End texts that repeat themselves.
+        adviser: Is heard on each token; scores are then its own.
         measure: The size of a text, from its tokens, which `Bounds.least` is about.
 
     Returns:
         Texts by row, in the order of the model's rows at the start.
     """
+    source = drafts or NoDrafts()
+    replay = _Replay(eos, verifies, adviser)
     texts = [Text(one, guards_loops, measure) for one in bounds]
-    running, log_probs, num_calls, num_read = texts, model.logits_of(model.hidden).log_softmax(-1), 1, 0
-    accepted: Counter[int] = Counter()
-    while running:
-        running, kept, best = _take_best(running, log_probs, eos)
-        if not running:
-            break
-        if kept is not None:
-            model.select(kept)
-            drafts.select(kept)
-        proposed = drafts.propose(model.hidden, running)
-        proposed = [row[: text.bounds.most - len(text.token_ids)] for row, text in zip(proposed, running, strict=True)]
-        tokens, num_new = _padded(best, proposed)
-        hidden = model.read(tokens.to(model.hidden.device), num_new)  # (N, L, D)
-        after = model.logits_of(hidden).log_softmax(-1)  # (N, L, V)
-        num_calls, num_read = num_calls + 1, num_read + int(num_new.sum())
-        taken = [
-            _accept(text, draft, heard, after[row], eos, verifies)
-            for row, (text, draft, heard) in enumerate(zip(running, proposed, _rows(after, eos), strict=True))
-        ]
-        accepted.update(taken)
-        last = torch.tensor(taken)
-        there = last.to(hidden.device)
-        rows = torch.arange(len(running), device=hidden.device)
-        model.give_back(num_new - 1 - last, hidden[rows, there])
-        log_probs = after[rows, there]
-        # Rows that ended within a draft leave before the next token is chosen.
+    running, hidden = texts, model.hidden.unsqueeze(1)  # (N, L, D)
+    proposed: list[list[int]] = [[] for _ in texts]
+    found = Found(texts, 1, len(texts), 0, Counter(), Counter())
+    while True:
+        taken = replay(model.logits_of(hidden), running, proposed)
+        found.proposed.update(map(len, proposed))
+        found.accepted.update(taken)
+        if any(proposed):
+            last, rows = torch.tensor(taken), torch.arange(len(taken))
+            num_back = torch.tensor([len(draft) for draft in proposed]) - last
+            model.give_back(num_back, hidden[rows.to(hidden.device), last.to(hidden.device)])
         going = [row for row, text in enumerate(running) if text.ending is None]
+        if not going:
+            return found
         if len(going) < len(running):
-            running, kept = [running[row] for row in going], torch.tensor(going, dtype=torch.long)
-            if not running:
-                break
+            running, kept = [running[row] for row in going], torch.tensor(going)
             model.select(kept)
-            drafts.select(kept)
-            log_probs = log_probs[kept.to(log_probs.device)]
-    return Found(texts, num_calls, num_read, accepted)
+            source.select(kept)
+            if adviser is not None:
+                adviser.select(kept)
+        proposed = [
+            draft[: text.bounds.most - len(text.token_ids)]
+            for draft, text in zip(source.propose(model.hidden, running), running, strict=True)
+        ]
+        tokens, num_new = _padded([[text.token_ids[-1], *draft] for text, draft in zip(running, proposed, strict=True)])
+        hidden = model.read(tokens.to(hidden.device), num_new)
+        found = found._replace(
+            num_calls=found.num_calls + 1,
+            num_row_calls=found.num_row_calls + len(running),
+            num_read=found.num_read + int(num_new.sum()),
+        )
 
 
-def _take_best(
-    texts: list[Text], log_probs: torch.Tensor, eos: int
-) -> tuple[list[Text], torch.Tensor | None, list[int]]:
-    """Give each text its next token: the texts that go on, their rows if some do not, and their tokens."""
-    best = hold_open(log_probs, texts, eos).argmax(-1)
-    scores = log_probs.gather(1, best.unsqueeze(1))[:, 0].tolist()
-    rows = enumerate(zip(texts, best.tolist(), scores, log_probs[:, eos].tolist(), strict=True))
-    going = [(row, token) for row, (text, token, score, end) in rows if text.add(token, score, end, eos)]
-    kept = torch.tensor([row for row, _ in going], dtype=torch.long) if len(going) < len(texts) else None
-    return [texts[row] for row, _ in going], kept, [token for _, token in going]
+class _Replay:
+    """Greedy steps on what a model said of drafts; arguments as those of `greedy`."""
+
+    def __init__(self, eos: int, verifies: bool, adviser: Adviser | None) -> None:
+        self.eos = eos
+        self.verifies = verifies
+        self.adviser = adviser
+
+    def __call__(self, logits: torch.Tensor, texts: Sequence[Text], drafts: Sequence[Sequence[int]]) -> list[int]:
+        """Go on with each text until its draft ends or errs; how many drafted tokens each took.
+
+        Args:
+            logits: Behind each text, and behind each of its drafted tokens (N, L, V).
+            texts: The rows.
+            drafts: Of each.
+        """
+        taken, rows, place = [0] * len(texts), list(range(len(texts))), 0
+        while rows:
+            tokens = self._step(logits[:, place], texts, drafts, rows, place)
+            going = [row for row in rows if texts[row].ending is None]
+            if self.adviser is not None and going:
+                self.adviser.take(torch.tensor([tokens[row] for row in going]), torch.tensor(going))
+            drafted = [row for row in rows if place < len(drafts[row]) and tokens[row] == drafts[row][place]]
+            for row in drafted:
+                taken[row] += 1
+            rows, place = [row for row in drafted if texts[row].ending is None], place + 1
+        return taken
+
+    def _step(
+        self,
+        logits: torch.Tensor,
+        texts: Sequence[Text],
+        drafts: Sequence[Sequence[int]],
+        rows: Sequence[int],
+        place: int,
+    ) -> dict[int, int]:
+        """Give rows their next tokens, from logits of all rows (N, V)."""
+        there = torch.tensor(rows)
+        own = logits if len(rows) == len(texts) else logits[there.to(logits.device)]
+        scores = own.log_softmax(-1)
+        if self.adviser is not None:
+            scores = self.adviser.combine(scores, there)
+        chosen = hold_open(scores, [texts[row] for row in rows], self.eos).argmax(-1).tolist()
+        if not self.verifies:
+            chosen = [
+                self._unverified(drafts[row][place : place + 1], token, texts[row])
+                for row, token in zip(rows, chosen, strict=True)
+            ]
+        both = torch.tensor([[token, self.eos] for token in chosen], device=scores.device)
+        for row, token, (score, end) in zip(rows, chosen, scores.gather(1, both).tolist(), strict=True):
+            texts[row].add(token, score, end, self.eos)
+        return dict(zip(rows, chosen, strict=True))
+
+    def _unverified(self, draft: Sequence[int], token: int, text: Text) -> int:
+        """The drafted token, unless it would end a text that is too short, or there is none."""
+        is_fit = bool(draft) and (draft[0] != self.eos or text.may_end)
+        return draft[0] if is_fit else token
 
 
-def _padded(best: list[int], drafts: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens (N, L), each row its next token and its draft, and how many are valid (N,)."""
-    rows = [[token, *draft] for token, draft in zip(best, drafts, strict=True)]
+def _padded(rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens (N, L), and how many are valid (N,)."""
     num_new = torch.tensor([len(row) for row in rows])
     longest = int(num_new.max())
     return torch.tensor([[*row, *row[-1:] * (longest - len(row))] for row in rows]), num_new
-
-
-def _rows(log_probs: torch.Tensor, eos: int) -> list[_Row]:
-    scores, best = log_probs.max(-1)
-    return [_Row(*row) for row in zip(best.tolist(), scores.tolist(), log_probs[:, :, eos].tolist(), strict=True)]
-
-
-def _accept(text: Text, draft: Sequence[int], heard: _Row, log_probs: torch.Tensor, eos: int, verifies: bool) -> int:
-    """Add a draft's tokens to a text as far as they may be taken; how many were."""
-    for place, token in enumerate(draft):
-        choice, score = heard.best[place], heard.scores[place]
-        if verifies:
-            if choice == eos and not text.may_end:
-                # As greedy search, which then takes the best of the others.
-                choice = int(hold_open(log_probs[place : place + 1], [text], eos).argmax(-1))
-                score = float(log_probs[place, choice])
-            if choice != token:
-                return place
-        elif token == eos and not text.may_end:
-            return place
-        else:
-            score = float(log_probs[place, token])
-        if not text.add(token, score, heard.ends[place], eos):
-            # What ended the text is read no more.
-            return place
-    return len(draft)

@@ -88,6 +88,11 @@ class Text:
         return self.ending is None
 
     @property
+    def num_steps(self) -> int:
+        """Tokens that were chosen so far, the end and what a guard has cut off included."""
+        return len(self._ended_scores)
+
+    @property
     def may_end(self) -> bool:
         """Whether the text is long enough."""
         if len(self.token_ids) >= self.bounds.most or self.bounds.least == 0:

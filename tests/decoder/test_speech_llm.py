@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from espnet2.asr.ctc import CTC
 
 from espnet_larm.decoder.speech_llm import SpeechLlmDecoder
-from espnet_larm.search.greedy_text import greedy
+from espnet_larm.search.multi_token import greedy
 from espnet_larm.search.texts import Bounds
 
 VOCAB_SIZE, EOS = 23, 2

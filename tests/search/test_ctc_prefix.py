@@ -10,7 +10,7 @@ import torch
 from espnet_larm.search.ctc import PAD
 from espnet_larm.search.ctc_adviser import CtcAdviser, Spelled, same_tokens
 from espnet_larm.search.ctc_prefix import CtcPrefixScorer
-from espnet_larm.search.greedy_text import greedy
+from espnet_larm.search.multi_token import greedy
 from espnet_larm.search.texts import Bounds
 
 NUM_FRAMES, NUM_TOKENS, EOS = 6, 4, 3
@@ -31,6 +31,7 @@ def log_probs():
 
 
 LENS = torch.tensor([6, 4, 1])
+ALL = torch.arange(3)
 
 
 def test_scores_of_prefixes_and_texts_are_sums_over_all_alignments(log_probs):
@@ -100,19 +101,21 @@ class OwnTokens:
     """A `TextModel` of six tokens whose logits depend on the last token."""
 
     def __init__(self, num_rows):
-        self.last = torch.zeros(num_rows, dtype=torch.long)
+        self.hidden = torch.zeros(num_rows, 1, dtype=torch.long)
         self.table = torch.randn(6, 6, generator=torch.Generator().manual_seed(4))
 
-    @property
-    def logits(self):
-        return self.table[self.last]
+    def logits_of(self, hidden):
+        return self.table[hidden[..., 0]]
 
-    def step(self, tokens, num_new):
-        self.last = tokens[:, -1]
-        return self.logits.unsqueeze(1)
+    def read(self, tokens, num_new):
+        self.hidden = tokens.gather(1, (num_new - 1).unsqueeze(1))
+        return tokens.unsqueeze(2)
+
+    def give_back(self, num_tokens, hidden):
+        self.hidden = hidden
 
     def select(self, rows):
-        self.last = self.last[rows]
+        self.hidden = self.hidden[rows]
 
 
 def exhaustive(log_probs, weight, most):
@@ -155,10 +158,42 @@ def test_a_search_hears_how_its_texts_are_spelled_under_ctc(log_probs, weight, s
     assert len(lens) > 1 or weight != 0.5
 
 
+class Guesses:
+    """Drafts of up to three tokens, some of them those that will be chosen."""
+
+    def __init__(self, known):
+        self.known = known
+        self.generator = torch.Generator().manual_seed(0)
+
+    def propose(self, hidden, texts):
+        found = []
+        for known, text in zip(self.known, texts, strict=True):
+            draft = [*known, EOS][len(text.token_ids) :][: int(torch.randint(4, (), generator=self.generator))]
+            wrong = torch.rand(len(draft), generator=self.generator) < 0.3
+            found.append([(token + 1) % 6 if is_wrong else token for token, is_wrong in zip(draft, wrong, strict=True)])
+        return found
+
+    def select(self, rows):
+        self.known = [self.known[row] for row in rows.tolist()]
+
+
+@pytest.mark.parametrize("spelling", [spell, spell_late])
+def test_a_search_with_drafts_hears_ctc_as_one_without(log_probs, spelling):
+    def search(drafts=None):
+        adviser = CtcAdviser(CtcPrefixScorer(log_probs, LENS), spelling, EOS, 0.3)
+        return greedy(OwnTokens(3), [Bounds(6)] * 3, EOS, drafts, adviser=adviser)
+
+    expected = search()
+    found = search(Guesses([text.token_ids for text in expected.texts]))
+    assert [text.token_ids for text in found.texts] == [text.token_ids for text in expected.texts]
+    assert [text.score for text in found.texts] == pytest.approx([text.score for text in expected.texts])
+    assert found.num_calls < expected.num_calls and set(found.accepted) > {0}
+
+
 def test_tokens_of_which_ctc_was_not_asked_are_ruled_out_and_the_end_is_always_asked(log_probs):
     adviser = CtcAdviser(CtcPrefixScorer(log_probs, LENS), same_tokens, EOS, 0.3, num_candidates=2)
     scores = torch.tensor([[5.0, 4.0, 3.0, 0.0]] * 3).log_softmax(-1)
-    combined = adviser.combine(scores)
+    combined = adviser.combine(scores, ALL)
     assert combined.isfinite().sum(1).tolist()[:2] == [2, 2] and combined[:2, EOS].isfinite().all()
 
 
@@ -168,10 +203,10 @@ def test_tokens_that_spell_nothing_are_ruled_out_and_those_that_take_spelling_ba
 
     adviser = CtcAdviser(CtcPrefixScorer(log_probs, LENS), takes_back, EOS, 0.5, silent=[0, EOS])
     scores = torch.zeros(3, 6).log_softmax(-1)
-    combined = adviser.combine(scores)
+    combined = adviser.combine(scores, ALL)
     assert not combined[:, 0].isfinite().any() and combined[:, EOS].isfinite().all()
-    adviser.take(torch.tensor([4, 4, 4]))
-    combined = adviser.combine(scores)
+    adviser.take(torch.tensor([4, 4, 4]), ALL)
+    combined = adviser.combine(scores, ALL)
     assert (combined[:2, 2] < -1e5).all() and (combined[0, [1, 4, 5]] > -1e5).any()
-    adviser.take(torch.tensor([2, 2, 2]))
+    adviser.take(torch.tensor([2, 2, 2]), ALL)
     assert adviser.spelled == [[2, 2]] * 3

@@ -17,7 +17,7 @@ from espnet.nets.batch_beam_search import BatchBeamSearch
 
 from espnet_larm.decoder.speech_llm import SpeechLlmDecoder
 from espnet_larm.inference.machine import keep_memory_flat
-from espnet_larm.search.greedy_text import greedy
+from espnet_larm.search.multi_token import greedy
 from espnet_larm.search.texts import Bounds
 from espnet_larm.upstream import BatchScorerInterface
 

@@ -7,8 +7,7 @@ import torch
 
 from espnet_larm.decoder.speech_llm import SpeechLlmDecoder
 from espnet_larm.search.drafts import HeadDrafts, LongerDrafts, TextDrafts
-from espnet_larm.search.greedy_text import greedy
-from espnet_larm.search.multi_token import multi_token
+from espnet_larm.search.multi_token import greedy
 from espnet_larm.search.texts import Bounds, Ending
 
 EOS, VOCAB_SIZE, ENCODER_SIZE, NUM_ROWS = 2, 13, 6, 6
@@ -71,9 +70,9 @@ def assert_same(found, expected):
 @pytest.mark.parametrize("guards_loops", [True, False])
 def test_verified_is_greedy_whatever_is_drafted(decoder, frames, longest, guards_loops):
     eos = EOS if guards_loops else 5
-    expected = greedy(decoder.start(*frames), BOUNDS, eos, guards_loops)
+    expected = greedy(decoder.start(*frames), BOUNDS, eos, guards_loops=guards_loops)
     drafts = Mixed([text.token_ids for text in expected.texts], longest)
-    found = multi_token(decoder.start(*frames), BOUNDS, eos, drafts, guards_loops=guards_loops)
+    found = greedy(decoder.start(*frames), BOUNDS, eos, drafts, guards_loops=guards_loops)
     assert_same(found.texts, expected.texts)
     assert found.num_calls < expected.num_calls
     assert {text.ending for text in expected.texts} >= {Ending.LIMIT}
@@ -84,9 +83,12 @@ def test_verified_is_greedy_whatever_is_drafted(decoder, frames, longest, guards
 def test_all_sources_give_greedys_texts(decoder, frames):
     expected = greedy(decoder.start(*frames), BOUNDS, EOS)
     known = [text.token_ids for text in expected.texts]
-    heads, heard = HeadDrafts(decoder.logits_of, 4), [known[0], known[1][1:], [], known[3], [1, *known[4]], known[5]]
+    heads, heard = (
+        HeadDrafts(lambda hidden: decoder.draft_logits(hidden, 4)),
+        [known[0], known[1][1:], [], known[3], [1, *known[4]], known[5]],
+    )
     for drafts in (heads, TextDrafts(heard, 3, EOS), LongerDrafts([heads, TextDrafts(heard, 5, EOS)])):
-        assert_same(multi_token(decoder.start(*frames), BOUNDS, EOS, drafts).texts, expected.texts)
+        assert_same(greedy(decoder.start(*frames), BOUNDS, EOS, drafts).texts, expected.texts)
 
 
 @torch.no_grad()
@@ -96,7 +98,7 @@ def test_right_drafts_need_as_few_calls_as_can_be(decoder, frames):
     known = [text.token_ids for text in expected.texts]
     longest = max(map(len, known))
     for size in (1, 3, 7):
-        found = multi_token(decoder.start(*frames), bounds, EOS, TextDrafts(known, size, EOS), guards_loops=False)
+        found = greedy(decoder.start(*frames), bounds, EOS, TextDrafts(known, size, EOS), guards_loops=False)
         assert_same(found.texts, expected.texts)
         # The prefill, and a call for each `size + 1` tokens.
         assert found.num_calls <= 2 + -(-longest // (size + 1))
@@ -107,7 +109,7 @@ def test_four_hundred_tokens_stay_greedys(decoder, frames):
     bounds = [Bounds(400 - 30 * row) for row in range(NUM_ROWS)]
     expected = greedy(decoder.start(*frames), bounds, VOCAB_SIZE - 1, guards_loops=False)
     drafts = Mixed([text.token_ids for text in expected.texts], 4)
-    found = multi_token(decoder.start(*frames), bounds, VOCAB_SIZE - 1, drafts, guards_loops=False)
+    found = greedy(decoder.start(*frames), bounds, VOCAB_SIZE - 1, drafts, guards_loops=False)
     assert_same(found.texts, expected.texts)
     assert max(len(text.token_ids) for text in found.texts) > 200
 
@@ -115,8 +117,8 @@ def test_four_hundred_tokens_stay_greedys(decoder, frames):
 @torch.no_grad()
 def test_a_threshold_above_one_is_greedy_bit_for_bit(decoder, frames):
     expected = greedy(decoder.start(*frames), BOUNDS, EOS)
-    drafts = HeadDrafts(decoder.logits_of, 4, tau=1.1)
-    found = multi_token(decoder.start(*frames), BOUNDS, EOS, drafts, verifies=False)
+    drafts = HeadDrafts(lambda hidden: decoder.draft_logits(hidden, 4), tau=1.1)
+    found = greedy(decoder.start(*frames), BOUNDS, EOS, drafts, verifies=False)
     assert [(text.token_ids, text.score) for text in found.texts] == [
         (text.token_ids, text.score) for text in expected.texts
     ]
@@ -125,8 +127,8 @@ def test_a_threshold_above_one_is_greedy_bit_for_bit(decoder, frames):
 
 @torch.no_grad()
 def test_unverified_drafts_are_taken_as_they_are_and_scored_by_head_1(decoder, frames):
-    drafts = HeadDrafts(decoder.logits_of, 4)
-    found = multi_token(decoder.start(*frames), [Bounds(9)] * NUM_ROWS, EOS, drafts, verifies=False)
+    drafts = HeadDrafts(lambda hidden: decoder.draft_logits(hidden, 4))
+    found = greedy(decoder.start(*frames), [Bounds(9)] * NUM_ROWS, EOS, drafts, verifies=False)
     hs_pad, hlens = frames
     for row, text in enumerate(found.texts):
         ys_in = torch.tensor([[EOS, *text.token_ids]])
@@ -142,13 +144,18 @@ def test_unverified_drafts_are_taken_as_they_are_and_scored_by_head_1(decoder, f
         assert text.token_ids[: len(said)] == said
 
 
-def test_a_text_is_gone_on_with_where_it_agrees_longest():
-    drafts = TextDrafts([[5, 6, 7, 5, 6, 8]], 2, EOS)
+def test_a_text_is_gone_on_with_where_its_alignment_has_the_fewest_errors():
+    def after(*said, step=1):
+        drafts = TextDrafts([[5, 6, 7, 5, 6, 8]], 2, EOS)
+        for length in range(0, len(said) + 1, step):
+            text = type("Said", (), {"token_ids": list(said[:length])})()
+            found = drafts.propose(torch.zeros(1, 1), [text])[0]
+        return found
 
-    def after(*said):
-        text = type("Said", (), {"token_ids": list(said)})()
-        return drafts.propose(torch.zeros(1, 1), [text])[0]
-
-    assert after() == [5, 6] and after(5) == [6, 7] and after(9, 5, 6) == [7, 5]
-    assert after(5, 6, 7, 5, 6) == [8, EOS] and after(5, 6, 7, 5, 6, 8) == [EOS]
-    assert after(9, 9) == [7, 5]
+    for step in (1, 2):
+        assert after() == [5, 6] and after(9, 9, step=step) == [7, 5]
+        assert after(5, 6, 7, 5, 6, 8, step=step) == [EOS] == after(5, 6, 7, 5, 6, 8, 9, 9, step=step)
+        # Wrong, too much, too little.
+        assert after(5, 9, step=1) == [7, 5] and after(9, 5, 6, step=1) == [7, 5] and after(5, 7, step=step) == [5, 6]
+        # Not at the first copy, which agrees as well.
+        assert after(5, 6, 7, 5, step=1) == [6, 8]

@@ -1,0 +1,67 @@
+"""What an LM's searches took: calls, tokens a call, and which drafts were accepted."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from espnet_larm.search.multi_token import Found
+
+
+class Effort:
+    """What an LM's searches took so far.
+
+    Attributes:
+        num_calls: Calls of the LM, prefills included.
+        num_row_calls: Utterances of all calls: the calls if each were decoded alone.
+        num_tokens: That were found, ends included: the calls if each gave one.
+        num_words: Of all texts.
+    """
+
+    def __init__(self) -> None:
+        self.num_calls = self.num_row_calls = self.num_tokens = self.num_words = 0
+        self._proposed: Counter[int] = Counter()
+        self._accepted: Counter[int] = Counter()
+
+    def add(self, found: Found, texts: Sequence[str]) -> None:
+        """Count a search."""
+        self.num_calls += found.num_calls
+        self.num_row_calls += found.num_row_calls
+        self.num_tokens += sum(text.num_steps for text in found.texts)
+        self.num_words += sum(len(text.split()) for text in texts)
+        self._proposed.update(found.proposed)
+        self._accepted.update(found.accepted)
+
+    def acceptance(self) -> dict[int, float]:
+        """Of each place of a draft, by the token of a call (2 to K): the share of those drafted that were accepted."""
+        drafted = {
+            place + 1: sum(number for length, number in self._proposed.items() if length >= place)
+            for place in range(1, max(self._proposed, default=0) + 1)
+        }
+        return {
+            token: sum(number for taken, number in self._accepted.items() if taken >= token - 1) / number_drafted
+            for token, number_drafted in drafted.items()
+        }
+
+    def stats(self) -> dict[str, Any]:
+        """For `stats.json`; shares of nothing are left out."""
+        shares = {"tokens_per_row_call": (self.num_tokens, self.num_row_calls)}
+        shares["row_calls_per_word"] = (self.num_row_calls, self.num_words)
+        return {
+            "row_calls": self.num_row_calls,
+            "tokens": self.num_tokens,
+            **{name: part / whole for name, (part, whole) in shares.items() if whole},
+            "acceptance": {str(token): share for token, share in self.acceptance().items()},
+        }
+
+
+def describe_drafting(stats: Mapping[str, Any]) -> str:
+    """How many tokens the calls of an LM yielded, and which drafts were accepted."""
+    drafting = stats["drafting"]
+    text = f"drafts: {drafting['drafts']}, {drafting['accept']}, at most {drafting['tokens_per_call']} tokens a call"
+    if "tokens_per_row_call" in stats:
+        text += f"; {stats['tokens_per_row_call']:.2f} tokens a call of an utterance"
+    if "row_calls_per_word" in stats:
+        text += f", {stats['row_calls_per_word']:.2f} calls a word"
+    if stats["acceptance"]:
+        text += f"; accepted: {', '.join(f'token {k} {share:.1%}' for k, share in stats['acceptance'].items())}"
+    return text
