@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from espnet_larm.inference.audio import AudioTable
 from espnet_larm.inference.batching import batches_by_length
@@ -13,7 +13,6 @@ from espnet_larm.inference.long_audio import transcribe_blocks
 from espnet_larm.inference.machine import peak_memory_bytes
 from espnet_larm.inference.recognizer import Recognizer
 from espnet_larm.inference.transcripts import GREEDY, Cost, Search, Transcript
-from espnet_larm.inference.writer import HypothesisWriter
 from espnet_larm.origin import describe_machine
 
 logger = logging.getLogger(__name__)
@@ -43,6 +42,14 @@ class Settings(NamedTuple):
     search: Search = GREEDY
     with_words: bool = False
     cutting: Cutting = Cutting()
+
+
+class Writer(Protocol):
+    """What takes transcripts, `HypothesisWriter` for example."""
+
+    def write(self, key: str, transcript: Transcript) -> None:
+        """Take one."""
+        ...
 
 
 class Tally:
@@ -121,7 +128,7 @@ def unit_of(recognizer: Recognizer) -> str:
 
 
 def decode_table(
-    recognizer: Recognizer, table: AudioTable, keys: Sequence[str], settings: Settings, writer: HypothesisWriter
+    recognizer: Recognizer, table: AudioTable, keys: Sequence[str], settings: Settings, writer: Writer
 ) -> dict[str, Any]:
     """Decode and write.
 

@@ -1,5 +1,6 @@
 """SIGTERM: the training ends where it can go on from, with an exit status that asks for a requeue."""
 
+import atexit
 import contextlib
 import multiprocessing
 import os
@@ -40,13 +41,23 @@ def iter_shielded(loader: Iterable[Any]) -> Iterator[Any]:
     """Start a loader whose worker processes a SIGTERM to the whole group does not end.
 
     Schedulers signal every process of a job. A worker that dies makes its DataLoader raise in the middle of a step;
-    workers inherit the mask of blocked signals, and end with their parent.
+    workers inherit the mask of blocked signals, and end with their parent: where it fails in the middle of an epoch,
+    Python would send them a SIGTERM and wait for ever.
     """
+    # Registered again, it stays once, before what multiprocessing does at the end: the last registered comes first.
+    atexit.unregister(_kill_helpers)
+    atexit.register(_kill_helpers)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
         return iter(loader)
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
+def _kill_helpers() -> None:
+    for child in multiprocessing.active_children():
+        if child.daemon:
+            child.kill()
 
 
 @contextlib.contextmanager

@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -70,3 +72,26 @@ def test_sigterm_reaches_training_processes_or_else_ends_the_one_that_waits(daem
         waiting.join()
         assert waiting.exitcode == -signal.SIGTERM
         os.kill(worker_id, signal.SIGKILL)
+
+
+FAILING = """
+import torch
+from espnet_larm.train.stopping import iter_shielded
+
+class Broken(torch.utils.data.Dataset):
+    def __len__(self):
+        return 8
+    def __getitem__(self, index):
+        if index == 2:
+            raise FileNotFoundError("no audio")
+        return index
+
+# The traceback holds the iterator, so that its own clean-up does not come before Python ends its children.
+for batch in iter_shielded(torch.utils.data.DataLoader(Broken(), batch_size=1, num_workers=1)):
+    held = batch
+"""
+
+
+def test_a_training_whose_audio_cannot_be_read_ends_and_does_not_wait_for_workers_that_no_sigterm_ends():
+    done = subprocess.run([sys.executable, "-c", FAILING], check=False, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "FileNotFoundError" in done.stderr
