@@ -77,6 +77,7 @@ use_lm=false  # not yet: LMs that only score come with the beam search; this one
 asr_config=  # YAML, found from the recipe's folder or from the repository's root
 first_asr_config=  # YAML of a first training, whose weights the one of asr_config begins with
 first_asr_model=latest.pth  # which of its weights
+first_asr_exclude=  # parts that the second training begins anew all the same, such as decoder or decoder.heads
 asr_args=  # options for asr_train, both trainings if there are two, such as "--max_epoch 10"
 asr_tag=  # name of the experiment; by default from the config (with its folder if it is another recipe's) and asr_args
 asr_exp=  # folder of the experiment; <expdir>/asr_<asr_tag> by default
@@ -239,6 +240,7 @@ stage_train() {
         train_model "$first_asr_config" "$first_asr_exp" "$pretrained_model"
         pretrained_model=$first_asr_exp/$first_asr_model
         need_file "$pretrained_model" train
+        pretrained_model+=${first_asr_exclude:+:::$first_asr_exclude}
     fi
     train_model "$asr_config" "$asr_exp" "$pretrained_model"
 }

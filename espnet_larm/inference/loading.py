@@ -86,6 +86,7 @@ def load_weights(model: torch.nn.Module, model_file: Path) -> None:
     """
     weights = read_weights(model_file)
     _check_fingerprint(model, model_file, weights)
+    _check_num_heads(model, model_file, weights)
     if differences := _differences(model.state_dict(), weights):
         raise ValueError(
             f"{model_file} is not a checkpoint of this configuration: {'; '.join(differences)}. "
@@ -125,6 +126,19 @@ def _check_fingerprint(model: torch.nn.Module, model_file: Path, weights: dict[s
             del weights[name]
         elif not _holds_llm(weights, name) and (reason := difference(buffers[name], weights[name])):
             raise ValueError(f"{model_file}: {reason}")
+
+
+def _check_num_heads(model: torch.nn.Module, model_file: Path, weights: Mapping[str, torch.Tensor]) -> None:
+    """Name another K as such, not as missing weights."""
+    # transformers takes seconds to import.
+    from espnet_larm.llm.heads import num_heads_of
+
+    found, wanted = num_heads_of(weights), num_heads_of(model.state_dict())
+    if found != wanted:
+        raise ValueError(
+            f"{model_file} has heads for {found} tokens a call, but decoder_conf: num_heads is {wanted}; use the "
+            "config.yaml that stands beside it, and --tokens_per_call to have fewer in decoding."
+        )
 
 
 def _holds_llm(weights: Mapping[str, torch.Tensor], fingerprint: str) -> bool:

@@ -6,10 +6,19 @@ shapes. Departure: `latent` is a residual that starts at zero.
 Shapes: D model size, V tokens.
 """
 
+import re
+from collections.abc import Iterable
+
 import torch
 
 KINDS = ("latent", "projection")
 MAX_HEADS = 8
+
+
+def num_heads_of(names: Iterable[str]) -> int:
+    """K of a model, from the names of its weights; 1 if none is a draft head's."""
+    found = [re.search(r"(?:^|\.)heads\.layers\.(\d+)\.weight$", name) for name in names]
+    return max((int(match[1]) + 2 for match in found if match), default=1)
 
 
 class DraftHeads(torch.nn.Module):

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from espnet_larm.llm.heads import num_heads_of
+
 NUM_SHOWN = 3
 
 
@@ -15,16 +17,23 @@ def check_init_params(args: argparse.Namespace, model: torch.nn.Module) -> None:
 
     Raises:
         FileNotFoundError: A file is missing.
-        ValueError: An entry would set none; with names of the file and of the model.
+        ValueError: An entry would set none; with names of the file and of the model. Or it has draft heads of another
+            K, of which some would be left as they are at the start, or have no place.
     """
     for entry in args.init_param:
         path, *keys = entry.split(":", 3)
         source, target, excluded = [*keys, "", "", ""][:3]
         if not Path(path).is_file():
             raise FileNotFoundError(f"--init_param: {path} is missing; it is PATH[:SRC_KEY[:DST_KEY[:EXCLUDE_KEYS]]].")
-        why = _why_nothing_matches(_shapes(path), _shapes_of(model.state_dict()), source, target, excluded)
-        if why:
+        found, wanted = _shapes(path), _shapes_of(model.state_dict())
+        if why := _why_nothing_matches(found, wanted, source, target, excluded):
             raise ValueError(f"--init_param {entry} would change no parameter: {why}.")
+        num_found = num_heads_of(name for name in found if not _starts_with_any(name, excluded))
+        if num_found not in (1, num_heads_of(wanted)) and not source:
+            raise ValueError(
+                f"--init_param {entry} has heads for {num_found} tokens a call, but decoder_conf: num_heads is "
+                f"{num_heads_of(wanted)}; set it to {num_found}, or begin heads anew with PATH:::decoder.heads."
+            )
 
 
 def _why_nothing_matches(

@@ -398,10 +398,12 @@ def test_an_lm_is_trained_in_two_stages_with_the_second_beginning_where_the_firs
     shutil.copytree(ROOT / "conf/tiny", tmp_path / "conf")
     first = yaml.safe_load((ROOT / "conf/tiny/train_llm.yaml").read_text())
     second = {**first, "decoder_conf": {**first["decoder_conf"], "adaptation": "lora", "lora_conf": {"r": 2}}}
+    second["decoder_conf"]["num_heads"] = 3
     (tmp_path / "conf/second.yaml").write_text(yaml.safe_dump(second))
     options = ["--token_type", "hugging_face", "--hugging_face_model_name_or_path", llm, "--ctc_token_type", "char"]
     options += ["--first_asr_config", "conf/train_llm.yaml", "--asr_config", "conf/second.yaml"]
     options += ["--inference_asr_model", "latest.pth", "--asr_args", "--max_epoch 1"]
+    options += ["--first_asr_exclude", "decoder.projector"]
     done = recipe(*options, "--stop_stage", "score")
     assert done.returncode == 0, done.stderr
     exps = sorted(path.parent for path in (tmp_path / "exp").glob("*/latest.pth"))
@@ -409,9 +411,11 @@ def test_an_lm_is_trained_in_two_stages_with_the_second_beginning_where_the_firs
         f"asr_{name}_raw_hugging_face_lm_ctc_char_max_epoch1" for name in ("second", "train_llm")
     ]
     log = (exps[0] / "train.log").read_text()
-    assert f"--init_param {exps[1].relative_to(tmp_path)}/latest.pth" in log
+    assert f"--init_param {exps[1].relative_to(tmp_path)}/latest.pth:::decoder.projector " in log
     weights = [torch.load(path / "latest.pth", weights_only=True) for path in exps]
-    assert set(weights[1]) < set(weights[0]) and all("lora_" in name for name in set(weights[0]) - set(weights[1]))
+    assert set(weights[1]) < set(weights[0]) and all(
+        "lora_" in name or "heads" in name for name in set(weights[0]) - set(weights[1])
+    )
     (texts,) = exps[0].glob("inference*/test/text")
     assert len(texts.read_text().splitlines()) == 3 and (exps[0] / "RESULTS.md").is_file()
     again = recipe(*options, "--stage", "train", "--stop_stage", "train")

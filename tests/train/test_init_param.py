@@ -5,6 +5,7 @@ import argparse
 import pytest
 import torch
 
+from espnet_larm.llm.heads import DraftHeads
 from espnet_larm.train.init_param import check_init_params
 
 
@@ -53,3 +54,23 @@ def test_a_missing_file_is_named(tmp_path):
     args = argparse.Namespace(init_param=[f"{tmp_path}/none.pth:a:b"], ignore_init_mismatch=False)
     with pytest.raises(FileNotFoundError, match=r"--init_param: .*/none.pth is missing"):
         check_init_params(args, torch.nn.Linear(1, 1))
+
+
+@pytest.mark.parametrize(("num_found", "num_wanted"), [(4, 2), (2, 4), (4, 1)])
+def test_draft_heads_of_another_number_are_refused_unless_they_are_left_out(tmp_path, num_found, num_wanted):
+    def decoder(num_heads):
+        heads = DraftHeads("latent", num_heads, torch.nn.Linear(3, 5))
+        return torch.nn.ModuleDict({"decoder": torch.nn.ModuleDict({"heads": heads, "out": torch.nn.Linear(3, 5)})})
+
+    torch.save(decoder(num_found).state_dict(), tmp_path / "model.pth")
+
+    def check(num_heads, suffix=""):
+        args = argparse.Namespace(init_param=[f"{tmp_path}/model.pth{suffix}"], ignore_init_mismatch=False)
+        check_init_params(args, decoder(num_heads))
+
+    check(num_found)
+    check(num_wanted, ":::decoder.heads")
+    with pytest.raises(
+        ValueError, match=f"has heads for {num_found} tokens a call, but decoder_conf: num_heads is {num_wanted}"
+    ):
+        check(num_wanted)
