@@ -75,10 +75,9 @@ lm_exp=  # folder of the LM; <expdir>/lm_<lm_tag> by default
 use_lm=false  # not yet: LMs that only score come with the beam search; this one decodes, with token_type hugging_face
 # --- Training
 asr_config=  # YAML, found from the recipe's folder or from the repository's root
-first_asr_config=  # YAML of a first training, whose weights the one of asr_config begins with
-first_asr_model=latest.pth  # which of its weights
-first_asr_exclude=  # parts that the second training begins anew all the same, such as decoder or decoder.heads
-asr_args=  # options for asr_train, both trainings if there are two, such as "--max_epoch 10"
+first_asr_config=  # YAMLs of trainings before, each beginning with the last one's weights; FILE:PARTS gives all but PARTS
+first_asr_model=latest.pth  # which of their weights
+asr_args=  # options for asr_train, of all trainings if there are several, such as "--max_epoch 10"
 asr_tag=  # name of the experiment; by default from the config (with its folder if it is another recipe's) and asr_args
 asr_exp=  # folder of the experiment; <expdir>/asr_<asr_tag> by default
 asr_stats_dir=  # folder of the statistics; <expdir>/asr_stats_... by default
@@ -234,14 +233,15 @@ stage_stats() {
 }
 
 stage_train() {
-    local part
+    local part first_exp
     for part in train valid; do need_file "$asr_stats_dir/$part/speech_shape" stats; done
-    if [ -n "$first_asr_config" ]; then
-        train_model "$first_asr_config" "$first_asr_exp" "$pretrained_model"
-        pretrained_model=$first_asr_exp/$first_asr_model
+    for part in "${first_asr_configs[@]}"; do
+        first_exp=$expdir/asr_$(name_of_config "${part%%:*}" "$repository")$rest_of_tag
+        train_model "${part%%:*}" "$first_exp" "$pretrained_model"
+        pretrained_model=$first_exp/$first_asr_model
         need_file "$pretrained_model" train
-        pretrained_model+=${first_asr_exclude:+:::$first_asr_exclude}
-    fi
+        [[ $part != *:* ]] || pretrained_model+=:::${part#*:}
+    done
     train_model "$asr_config" "$asr_exp" "$pretrained_model"
 }
 

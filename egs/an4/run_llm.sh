@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# A causal LM as decoder of the looped encoder, on CMU AN4: first encoder and projector learn, then the LM too (LoRA).
+# A causal LM as decoder of the looped encoder, on CMU AN4: first encoder and CTC head learn before a frozen LM, then the
+# LM learns (LoRA) to read what the CTC head hears.
 #
-# About three quarters of an hour on two cores. The LM is a folder or hub id with its tokenizer.
+# About an hour and a quarter on two cores. The LM is a folder or hub id with its tokenizer.
 #
 #   ./run_llm.sh --ngpu 0                                               # the LM of ../../../shared/data/llm/novels-3M
 #   ./run_llm.sh --hugging_face_model_name_or_path HuggingFaceTB/SmolLM2-135M  # another, downloaded
@@ -11,7 +12,7 @@ set -euo pipefail
 exec "$(dirname "${BASH_SOURCE[0]}")/run.sh" \
     --token_type hugging_face \
     --hugging_face_model_name_or_path ../../../shared/data/llm/novels-3M \
-    --first_asr_config conf/an4/train_llm.yaml \
-    --asr_config conf/an4/train_llm_lora.yaml \
+    --first_asr_config conf/an4/train_llm.yaml:decoder \
+    --asr_config conf/an4/train_llm_posterior.yaml \
     --inference_config "" \
     "$@"

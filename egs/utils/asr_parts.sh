@@ -163,15 +163,17 @@ set_names() { # of folders, as ESPnet makes them
     [ -z "$ctc_token_type" ] || tokens+=_ctc_${ctc_token_dir##*/}
     # Sought only when a stage needs them: preparing data asks for no configuration.
     [ "$stop_stage" -lt 10 ] || asr_config=${asr_config:+$(find_file asr_config "$asr_config" "$repository")}
-    [ "$stop_stage" -lt 10 ] ||
-        first_asr_config=${first_asr_config:+$(find_file first_asr_config "$first_asr_config" "$repository")}
+    local part config
+    first_asr_configs=()
+    for part in $first_asr_config; do
+        config=${part%%:*}
+        [ "$stop_stage" -lt 10 ] || config=$(find_file first_asr_config "$config" "$repository")
+        first_asr_configs+=("$config${part#"${part%%:*}"}")
+    done
     [ "$stop_stage" -lt 12 ] ||
         inference_config=${inference_config:+$(find_file inference_config "$inference_config" "$repository")}
-    local rest_of_tag
     rest_of_tag=_$feats_type${language}_$tokens$(tag_of "$asr_args")$suffix
     [ -n "$asr_tag" ] || asr_tag=$(name_of_config "${asr_config:-train}" "$repository")$rest_of_tag
-    [ -z "$first_asr_config" ] ||
-        first_asr_exp=$expdir/asr_$(name_of_config "$first_asr_config" "$repository")$rest_of_tag
     asr_stats_dir=${asr_stats_dir:-$expdir/asr_stats_$feats_type${language}_$tokens$suffix}
     asr_exp=${asr_exp:-$expdir/asr_$asr_tag}
     if [ -z "$inference_tag" ]; then

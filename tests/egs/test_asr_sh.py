@@ -401,17 +401,20 @@ def test_an_lm_is_trained_in_two_stages_with_the_second_beginning_where_the_firs
     second["decoder_conf"]["num_heads"] = 3
     (tmp_path / "conf/second.yaml").write_text(yaml.safe_dump(second))
     options = ["--token_type", "hugging_face", "--hugging_face_model_name_or_path", llm, "--ctc_token_type", "char"]
-    options += ["--first_asr_config", "conf/train_llm.yaml", "--asr_config", "conf/second.yaml"]
-    options += ["--inference_asr_model", "latest.pth", "--asr_args", "--max_epoch 1"]
-    options += ["--first_asr_exclude", "decoder.projector"]
+    (tmp_path / "conf/third.yaml").write_text(yaml.safe_dump(second))
+    options += ["--first_asr_config", "conf/train_llm.yaml:decoder.projector conf/second.yaml"]
+    options += ["--asr_config", "conf/third.yaml", "--inference_asr_model", "latest.pth", "--asr_args", "--max_epoch 1"]
     done = recipe(*options, "--stop_stage", "score")
     assert done.returncode == 0, done.stderr
     exps = sorted(path.parent for path in (tmp_path / "exp").glob("*/latest.pth"))
     assert [path.name for path in exps] == [
-        f"asr_{name}_raw_hugging_face_lm_ctc_char_max_epoch1" for name in ("second", "train_llm")
+        f"asr_{name}_raw_hugging_face_lm_ctc_char_max_epoch1" for name in ("second", "third", "train_llm")
     ]
+    second_exp, last_exp, first_exp = (path.relative_to(tmp_path) for path in exps)
     log = (exps[0] / "train.log").read_text()
-    assert f"--init_param {exps[1].relative_to(tmp_path)}/latest.pth:::decoder.projector " in log
+    assert f"--init_param {first_exp}/latest.pth:::decoder.projector " in log
+    assert f"--init_param {second_exp}/latest.pth " in (tmp_path / last_exp / "train.log").read_text()
+    exps = exps[1:]
     weights = [torch.load(path / "latest.pth", weights_only=True) for path in exps]
     assert set(weights[1]) < set(weights[0]) and all(
         "lora_" in name or "heads" in name for name in set(weights[0]) - set(weights[1])
