@@ -1,5 +1,7 @@
 """CTC and an LM on one encoder, built from YAML as ESPnet builds it."""
 
+import copy
+
 import pytest
 import torch
 
@@ -261,3 +263,27 @@ def test_a_blank_that_a_transcript_may_hold_is_refused(build_speech_llm, save_lm
         ).ctc
         is None
     )
+
+
+def test_posterior_lets_the_lm_hear_the_ctc_head_which_stays_one_module(build_speech_llm):
+    model = build_speech_llm(decoder_conf={"projector": "posterior"})
+    assert [name for name in model.state_dict() if "ctc_lo" in name] == ["ctc.ctc_lo.weight", "ctc.ctc_lo.bias"]
+    loss, *_ = model._calc_att_loss(torch.randn(2, 9, 16), torch.tensor([9, 4]), batch()["text"], torch.tensor([3, 2]))
+    loss.backward()
+    # Through what the LM hears alone: the correction is zero at the start.
+    assert model.ctc.ctc_lo.weight.grad.abs().sum() > 0 and model.decoder.projector.out.weight.grad.any()
+    # A copy hears its own head.
+    other = copy.deepcopy(model).eval()
+    frames = torch.randn(1, 9, 16), torch.tensor([9])
+    before = other.decoder.read_prompt(*frames).embeddings
+    model.ctc.ctc_lo.weight.data.zero_()
+    assert torch.equal(other.decoder.read_prompt(*frames).embeddings, before)
+    other.ctc.ctc_lo.weight.data.zero_()
+    assert not torch.equal(other.decoder.read_prompt(*frames).embeddings, before)
+
+
+def test_posterior_without_a_ctc_head_of_the_lms_tokens_is_refused(build_speech_llm, tmp_path):
+    (tmp_path / "own.txt").write_text("<blank>\nA\nB\n")
+    for changes in ({"ctc_weight": 0.0, "interctc_weight": 0.0}, {"ctc_token_list": str(tmp_path / "own.txt")}):
+        with pytest.raises(ValueError, match="projector is posterior, which hears a CTC head in the LM's tokens"):
+            build_speech_llm(decoder_conf={"projector": "posterior"}, model_conf=changes)
