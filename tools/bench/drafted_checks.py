@@ -71,29 +71,40 @@ def along_references(inputs: Inputs, drafting: Drafting) -> Effort:
 
 
 class Long(NamedTuple):
-    """Long texts beside greedy search's.
+    """Long texts beside those of greedy search one by one.
 
     Attributes:
-        lens: Of greedy search's texts.
         num_same: How many are the same.
         margins: Where the others part, of greedy search's two best tokens, in nats.
     """
 
-    lens: list[int]
     num_same: int
     margins: list[float]
 
 
-def long_texts(inputs: Inputs, few: Sequence[Frames], num_tokens: int, drafting: Drafting | None) -> dict[str, Long]:
-    """Texts that may not end before they have `num_tokens`, or as many as the LM's context has room for.
+def long_greedy(inputs: Inputs, few: Sequence[Frames], num_tokens: int) -> list[list[int]]:
+    """What greedy search finds one by one that may not end a text before it has `num_tokens`, or fills the context.
 
     Args:
         inputs: With the LM.
         few: An utterance each.
         num_tokens: Of each text.
-        drafting: Verified, beside greedy search one by one; None for greedy search in a batch alone.
     """
-    expected = [_held_open(inputs, one, num_tokens, None)[0] for one in few]
+    return [_held_open(inputs, one, num_tokens, None)[0] for one in few]
+
+
+def long_texts(
+    inputs: Inputs, few: Sequence[Frames], num_tokens: int, expected: Sequence[list[int]], drafting: Drafting | None
+) -> dict[str, Long]:
+    """Likewise with drafts, one by one and in a batch.
+
+    Args:
+        inputs: As `long_greedy` took it, and the next two.
+        few: An utterance each.
+        num_tokens: Of each text.
+        expected: What `long_greedy` found.
+        drafting: Verified; None for greedy search in a batch alone.
+    """
     make = None if drafting is None else drafts_maker(inputs, drafting)
     together = Frames(
         [index for one in few for index in one.indices],
@@ -105,10 +116,8 @@ def long_texts(inputs: Inputs, few: Sequence[Frames], num_tokens: int, drafting:
     if make is not None:
         singly = [_held_open(inputs, one, num_tokens, make(one))[0] for one in few]
         found = {"one by one": singly} | found
-    lens = list(map(len, expected))
     return {
         how: Long(
-            lens,
             sum(left == right for left, right in zip(expected, texts, strict=True)),
             margins_where_parted(inputs.decoder, together, expected, texts, inputs.eos, may_end=False),
         )

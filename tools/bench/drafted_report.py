@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 
 from decoding_inputs import Inputs
-from drafted_checks import along_references, long_texts
+from drafted_checks import along_references, long_greedy, long_texts
 from drafted_ways import Drafted, draftings
 from llm_ways import Frames, Run
 
@@ -47,6 +47,7 @@ def report_drafts(
     print(f"{sum(lens.values())} tokens, ends included; {len(long)} utterances have at least {LONG_TEXT}.")
     print("Row calls: of the LM, summed over utterances, prefills included. At most: sum L / sum ceil(L / K), and of")
     print("this search, sum L / sum (1 + ceil((L - 1) / K)). Fewer: row calls without drafts / with them.")
+    print("What HF's early exit takes to draft is in its calls, not in its row calls.")
     print(
         f"| drafts | calls | row calls | a word | tokens a row call | at most | fewer | fewer, from {LONG_TEXT} tokens "
         "(at most) | accepted, token 2, 3, ... | texts that are greedy's |"
@@ -108,13 +109,15 @@ def report_references(inputs: Inputs, numbers: Sequence[int]) -> None:
 
 def report_long(inputs: Inputs, few: Sequence[Frames], args: argparse.Namespace) -> None:
     """Whether long texts are greedy search's, of each source of drafts at its largest K."""
+    expected = long_greedy(inputs, few, args.long_tokens)
+    lens = list(map(len, expected))
     largest = {drafting.drafts: drafting for drafting in draftings(inputs, sorted(args.tokens_per_call))}
     for drafting in (None, *largest.values()):
         name = "no drafts" if drafting is None else f"{drafting.drafts}, {drafting.tokens_per_call} a call"
-        for how, found in long_texts(inputs, few, args.long_tokens, drafting).items():
+        for how, found in long_texts(inputs, few, args.long_tokens, expected, drafting).items():
             margins = ", ".join(f"{margin:.1e}" for margin in sorted(found.margins))
             print(
-                f"held open to {args.long_tokens} tokens ({min(found.lens)} to {max(found.lens)} found), {name}, "
-                f"{how}: {found.num_same} of {len(found.lens)} are greedy search's one by one"
+                f"held open to {args.long_tokens} tokens ({min(lens)} to {max(lens)} found), {name}, "
+                f"{how}: {found.num_same} of {len(lens)} are greedy search's one by one"
                 + (f"; margins of its two best tokens where they part (nats): {margins}" if margins else "")
             )
