@@ -148,6 +148,15 @@ class LlmSearcher:
         self.effort.add(found, [hypothesis.text for hypothesis in hypotheses])
         return [[hypothesis] for hypothesis in hypotheses]
 
+    def heard_in_lm_tokens(self, hs_pad: torch.Tensor, hlens: torch.Tensor) -> list[list[int]]:
+        """What the CTC head hears in each utterance, spelled as the LM spells; nothing without a CTC head.
+
+        Args:
+            hs_pad: Encoder output (B, T, E).
+            hlens: Valid frames (B,).
+        """
+        return self._respelled(self._heard(hs_pad, hlens))
+
     def _num_characters(self, token_ids: list[int]) -> int:
         return len(self._decode(token_ids))
 

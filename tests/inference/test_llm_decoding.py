@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from espnet_larm.inference.llm_searching import EARLY_END, FAR_FROM_CTC, GUARDS, LIMIT, LOOP, Guards
-from espnet_larm.inference.transcripts import Hypothesis
+from espnet_larm.inference.transcripts import GREEDY, Hypothesis
 from espnet_larm.llm.spelling import Spelling
 from espnet_larm.search.multi_token import greedy
 from espnet_larm.search.texts import Bounds
@@ -356,6 +356,23 @@ def test_an_lm_hears_ctc_in_a_batch_as_alone(recognizer, own_tokens, waveforms, 
     assert [one.text for one in found] != [one.text for one in by_lm]
     recognizer.set_ctc_weight(0.0)
     assert recognizer.transcribe(waveforms) == by_lm
+
+
+@torch.no_grad()
+def test_what_ctc_hears_is_spelled_in_the_lms_tokens(own_tokens, recognizer, build_speech_llm):
+    from espnet_larm.inference.recognizer import Recognizer
+
+    spelling = Recognizer.from_files(*own_tokens[0])
+    without = type(recognizer)(build_speech_llm(model_conf={"ctc_weight": 0.0}, encoder_conf={"feedback": False}), str)
+    hs_pad, hlens = torch.randn(2, 30, spelling.model.encoder.output_size()), torch.tensor([30, 11])
+    heard = [best for (best,) in spelling.llm_searcher.ctc.find(hs_pad, hlens, GREEDY)]
+    encode = spelling.model.decoder.tokenizer.encode
+    found = spelling.llm_searcher.heard_in_lm_tokens(hs_pad, hlens)
+    assert found == [encode(each.text, add_special_tokens=False) for each in heard] and all(found)
+    shared = recognizer.llm_searcher.heard_in_lm_tokens(hs_pad, hlens)
+    special = set(recognizer.model.decoder.tokenizer.all_special_ids)
+    assert any(shared) and not special.intersection(*shared)
+    assert without.llm_searcher.heard_in_lm_tokens(hs_pad, hlens) == [[], []]
 
 
 def test_ctc_is_not_heard_where_the_spelling_is_not_known(own_tokens):

@@ -4,6 +4,9 @@
 All in this process, in turn, on the same LM and the same encoder output; starting and reading audio are not counted.
 Times are medians of repetitions that go through all ways in turn; ratios are medians of the ratios within a repetition.
 A model of an experiment, or with --random an LM of 30 million random weights whose texts have --tokens tokens.
+With --drafts also several tokens a call: ours with drafts of the heads, of the CTC head and of both, Hugging Face's
+prompt lookup and early exit; how many calls that saves, what the lengths of the texts allow, what is drafted along the
+transcripts, and whether long texts stay greedy search's.
 
     cd egs/an4 && python ../../tools/bench/decoding.py --asr_train_config exp/asr_x/config.yaml
         --asr_model_file exp/asr_x/latest.pth --data_dir dump/raw/test
@@ -17,26 +20,27 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from decoding_inputs import Inputs, of_experiment, random_inputs
-from llm_ways import Calls, Espnet, Frames, HuggingFace, Ours, Peak, Way, margins_where_parted
+from drafted_report import report_drafts, report_long, report_references
+from drafted_ways import Drafted, hugging_face_ways, our_ways
+from llm_ways import Calls, Espnet, Frames, HuggingFace, Ours, Peak, Run, Way, margins_where_parted
+
+from espnet_larm.inference.drafting import MAX_TOKENS_PER_CALL
+from espnet_larm.search.multi_token import Found
 
 HF_SINGLY, HF_BATCHED = "HF generate, one by one", "HF generate, batched"
 SINGLY, BATCHED = "ours, one by one", "ours, batched"
 CACHED, UNCACHED = "ESPnet beam {}, our cached scorer", "ESPnet beam {}, uncached"
-# What is compared in the report: a ratio of the first to the second.
-RATIOS = ((HF_SINGLY, BATCHED, 4.0), (HF_BATCHED, BATCHED, 1.0), (HF_SINGLY, SINGLY, None), (UNCACHED, CACHED, 5.0))
-
-
-class Run(NamedTuple):
-    """One repetition of a way: seconds, calls of the LM, peak MiB, token ids of each utterance."""
-
-    seconds: float
-    calls: int
-    mib: float
-    token_ids: list[list[int]]
+# What is compared in the report: a ratio of the first to the second, and what is wanted of it.
+Ratios = Sequence[tuple[str, str, float | None]]
+RATIOS: Ratios = (
+    (HF_SINGLY, BATCHED, 4.0),
+    (HF_BATCHED, BATCHED, 1.0),
+    (HF_SINGLY, SINGLY, None),
+    (UNCACHED, CACHED, 5.0),
+)
 
 
 class Bench:
@@ -54,6 +58,13 @@ class Bench:
             SINGLY: (ours, False),
             BATCHED: (ours, True),
         }
+        # What HF says against ways of its own that do not work.
+        self.drafted: dict[str, Drafted] = {}
+        self.refusals: list[str] = []
+        if args.drafts:
+            self.drafted = our_ways(inputs, args.tokens_per_call)
+            theirs, self.refusals = hugging_face_ways(inputs, hugging_face, max(args.tokens_per_call))
+            self.drafted |= theirs
         self.espnet: dict[str, Way] = {}
         if args.beam_size:
             self.espnet = {
@@ -71,11 +82,22 @@ class Bench:
         """Decode all."""
         parts = list(batches) if is_batched else [one for batch in batches for one in batch.singly()]
         token_ids: list[list[int]] = [[] for _ in range(self.inputs.num_utts)]
+        searches: list[tuple[list[int], Found]] = getattr(way, "searches", [])
+        searches.clear()
         peak, self.calls.count, start = Peak(self.inputs.device), 0, self.now()
         for frames in parts:
             for index, found in zip(frames.indices, way(frames, most), strict=True):
                 token_ids[index] = found
-        return Run(self.now() - start, self.calls.count, peak.mib(), token_ids)
+        return Run(self.now() - start, self.calls.count, peak.mib(), token_ids, list(searches))
+
+    def ratios(self) -> Ratios:
+        """What is compared."""
+        ours = ((BATCHED, name, 1.5) if way.is_batched else (SINGLY, name, 2.2) for name, way in self.drafted.items())
+        return [
+            *RATIOS,
+            *((slow, fast, None if fast.startswith("HF") else wanted) for slow, fast, wanted in ours),
+            *((HF_SINGLY, name, None) for name in self.drafted if name.startswith("HF")),
+        ]
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -91,10 +113,30 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--beam_size", type=int, default=4, help="of ESPnet's search; 0 leaves it out (4)")
     parser.add_argument("--espnet_utterances", type=int, default=8, help="that ESPnet's search decodes (8)")
     parser.add_argument("--repeats", type=int, default=5, help="counted repetitions, after one that is not (5)")
+    parser.add_argument("--drafts", action="store_true", help="decode several tokens a call too, from all drafts")
+    parser.add_argument(
+        "--tokens_per_call",
+        type=tokens_per_call,
+        nargs="+",
+        default=[2, 4, 6, 8],
+        help="with --drafts, K: drafts and the token behind them, 2 or more; above the model's heads CTC's (2 4 6 8)",
+    )
+    parser.add_argument(
+        "--long_tokens", type=int, default=400, help="with --drafts, of texts held open, compared; 0 for none (400)"
+    )
+    parser.add_argument("--long_utterances", type=int, default=4, help="that are held open (4)")
     parser.add_argument("--bfloat16", action="store_true", help="decode with the LM in bfloat16 too, and compare texts")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (2)")
     return parser
+
+
+def tokens_per_call(value: str) -> int:
+    """An option's value."""
+    number = int(value)
+    if not 2 <= number <= MAX_TOKENS_PER_CALL:
+        raise argparse.ArgumentTypeError(f"{number}; allowed: 2 to {MAX_TOKENS_PER_CALL}")
+    return number
 
 
 @torch.no_grad()
@@ -106,21 +148,24 @@ def main() -> None:
     logging.disable(logging.WARNING)
     inputs = random_inputs(args) if args.random else of_experiment(args)
     bench = Bench(inputs, args)
-    # Spread over all lengths, by which the batches are sorted.
     singly = [one for batch in inputs.batches for one in batch.singly()]
-    few = singly[:: max(1, len(singly) // max(1, args.espnet_utterances))][: args.espnet_utterances]
+    few = spread(singly, args.espnet_utterances)
     runs: dict[str, list[Run]] = {}
     first: dict[str, list[Run]] = {}
     for repetition in range(args.repeats + 1):
         found = {name: bench.run(*way, inputs.batches) for name, way in bench.ways.items()}
+        found |= {name: bench.run(each.way, each.is_batched, inputs.batches) for name, each in bench.drafted.items()}
         found |= {name: bench.run(way, False, few) for name, way in bench.espnet.items()}
         started = {name: bench.run(*way, inputs.batches, most=1) for name, way in bench.ways.items()}
         started |= {name: bench.run(way, False, few, most=1) for name, way in bench.espnet.items()}
         if repetition:
             for name, run in found.items():
                 runs.setdefault(name, []).append(run)
-                first.setdefault(name, []).append(started[name])
-    report(args, inputs, runs, first, [index for one in few for index in one.indices])
+            for name, run in started.items():
+                first.setdefault(name, []).append(run)
+    report(args, inputs, runs, first, [index for one in few for index in one.indices], bench.ratios())
+    if args.drafts:
+        report_all_drafts(args, inputs, bench, runs, singly)
     if args.bfloat16:
         compare_bfloat16(inputs, runs[BATCHED][-1].token_ids)
 
@@ -131,6 +176,7 @@ def report(
     runs: dict[str, list[Run]],
     first: dict[str, list[Run]],
     few: Sequence[int],
+    ratios_wanted: Ratios,
 ) -> None:
     """A row a way, and what is compared."""
     print(" ".join(sys.argv), f"| torch {torch.__version__}, {args.device}, {args.threads} threads")
@@ -147,21 +193,21 @@ def report(
         num_utts, share = len(decoded), sum(inputs.seconds[index] for index in decoded)
         encoder = inputs.encoder_seconds * share / inputs.audio_seconds
         middle, num_parts = statistics.median(seconds), len(inputs.batches) if "batched" in name else num_utts
-        begun = statistics.median(run.seconds for run in first[name]) / num_parts
+        begun = f"{statistics.median(run.seconds for run in first[name]) / num_parts:.4f}" if name in first else "-"
         print(
             f"| {name} | {num_utts} | {middle:.2f} ({min(seconds):.2f}-{max(seconds):.2f}) "
-            f"| {(middle + encoder) / share:.4f} | {repetitions[-1].calls} | {begun:.4f} "
+            f"| {(middle + encoder) / share:.4f} | {repetitions[-1].calls} | {begun} "
             f"| {max(run.mib for run in repetitions):.0f} |"
         )
     print("| ratio of seconds | median (range) | wanted |")
     print("|---|---|---|")
-    for slow, fast, wanted in RATIOS:
+    for slow, fast, wanted in ratios_wanted:
         slow_runs, fast_runs = runs.get(slow.format(args.beam_size)), runs.get(fast.format(args.beam_size))
         if slow_runs and fast_runs:
             ratios = [left.seconds / right.seconds for left, right in zip(slow_runs, fast_runs, strict=True)]
             print(
                 f"| {slow} / {fast} | {statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f}) "
-                f"| {'' if wanted is None else f'at least {wanted:.0f}'} |".replace("{}", str(args.beam_size))
+                f"| {'' if wanted is None else f'at least {wanted:g}'} |".replace("{}", str(args.beam_size))
             )
     wanted_ids = runs[HF_SINGLY][-1].token_ids
     for name in (HF_BATCHED, SINGLY, BATCHED):
@@ -169,6 +215,25 @@ def report(
         print(f"{name}: {same} of {inputs.num_utts} texts are those of HF one by one")
     if inputs.texts:
         print(f"words wrong, {BATCHED}: {inputs.words_wrong(runs[BATCHED][-1].token_ids)}")
+
+
+def report_all_drafts(
+    args: argparse.Namespace, inputs: Inputs, bench: Bench, runs: dict[str, list[Run]], singly: Sequence[Frames]
+) -> None:
+    """Tables about drafts, and the checks that need runs of their own."""
+    for refusal in bench.refusals:
+        print(refusal)
+    if inputs.heard is not None:
+        print(f"CTC's texts, which ctc and longer draft from, took {inputs.ctc_seconds:.2f} s, not counted above")
+    report_drafts(inputs, bench.drafted, runs, SINGLY, BATCHED)
+    report_references(inputs, args.tokens_per_call)
+    if args.long_tokens and args.long_utterances:
+        report_long(inputs, spread(singly, args.long_utterances), args)
+
+
+def spread(frames: Sequence[Frames], number: int) -> Sequence[Frames]:
+    """Some of all lengths, by which they are sorted."""
+    return frames[:: max(1, len(frames) // max(1, number))][:number]
 
 
 def compare_bfloat16(inputs: Inputs, expected: Sequence[list[int]]) -> None:

@@ -21,6 +21,7 @@ from espnet_larm.inference.llm_searching import LEAST_TOKENS, Guards
 from espnet_larm.inference.read_outs import read_outs
 from espnet_larm.inference.recognizer import Recognizer
 from espnet_larm.llm.adaptation import LORA_PREFIX
+from espnet_larm.llm.heads import MAX_HEADS
 from espnet_larm.scoring.alignment import add_counts, align, split_words
 
 # 30 million weights: 9 layers of 2.95 M, and a tied embedding of 8000 x 512.
@@ -48,6 +49,8 @@ class Inputs(NamedTuple):
         seconds: Of each utterance.
         encoder_seconds: What features and encoder took.
         texts: Transcripts; none of random frames.
+        heard: What the CTC head hears in each utterance, in the LM's tokens; None without a CTC head.
+        ctc_seconds: What that took.
     """
 
     decoder: SpeechLlmDecoder
@@ -56,6 +59,8 @@ class Inputs(NamedTuple):
     seconds: list[float]
     encoder_seconds: float
     texts: list[str]
+    heard: list[list[int]] | None = None
+    ctc_seconds: float = 0.0
 
     @property
     def num_utts(self) -> int:
@@ -72,9 +77,18 @@ class Inputs(NamedTuple):
         """Of the frames."""
         return self.batches[0].hs_pad.device
 
+    def decoded(self, token_ids: Sequence[list[int]]) -> list[str]:
+        """Texts of token ids."""
+        tokenizer = self.decoder.tokenizer
+        return [" ".join(tokenizer.decode(row, skip_special_tokens=True).split()) for row in token_ids]
+
+    def references(self) -> list[list[int]]:
+        """Transcripts in the LM's tokens."""
+        return [self.decoder.tokenizer.encode(text, add_special_tokens=False) for text in self.texts]
+
     def words_wrong(self, token_ids: Sequence[list[int]]) -> str:
         """Errors of reference words."""
-        found = [" ".join(self.decoder.tokenizer.decode(row, skip_special_tokens=True).split()) for row in token_ids]
+        found = self.decoded(token_ids)
         counts = add_counts([one.counts for one in align(self.texts, found, split_words)])
         return f"{counts.errors} of {counts.units} ({counts.error_percent:.2f} %)"
 
@@ -104,7 +118,22 @@ def of_experiment(args: argparse.Namespace) -> Inputs:
         most = [LEAST_TOKENS + int(Guards().max_tokens_per_second * seconds[index]) for index in indices]
         batches.append(Frames(list(indices), hs_pad, hlens, most))
     spent = time.perf_counter() - start
-    return Inputs(model.decoder, model.eos, batches, seconds, spent, [utterance.text for utterance in utterances])
+    heard, ctc_seconds = _heard(recognizer, batches)
+    texts = [utterance.text for utterance in utterances]
+    return Inputs(model.decoder, model.eos, batches, seconds, spent, texts, heard, ctc_seconds)
+
+
+def _heard(recognizer: Recognizer, batches: Sequence[Frames]) -> tuple[list[list[int]] | None, float]:
+    """What CTC hears in each utterance, and the seconds that it took."""
+    searcher = recognizer.llm_searcher
+    if searcher is None:
+        raise SystemExit("--asr_train_config: this model has no LM that decodes (decoder: speech_llm)")
+    if searcher.ctc is None:
+        return None, 0.0
+    found, start = {}, time.perf_counter()
+    for frames in batches:
+        found |= dict(zip(frames.indices, searcher.heard_in_lm_tokens(frames.hs_pad, frames.hlens), strict=True))
+    return [found[index] for index in range(len(found))], time.perf_counter() - start
 
 
 def random_inputs(args: argparse.Namespace) -> Inputs:
@@ -113,7 +142,12 @@ def random_inputs(args: argparse.Namespace) -> Inputs:
     with tempfile.TemporaryDirectory() as folder:
         _write_tokenizer(Path(folder), RANDOM_LM["vocab_size"])
         decoder = SpeechLlmDecoder(
-            RANDOM_LM["vocab_size"], ENCODER_SIZE, llm_config=RANDOM_LM, tokenizer=folder, projector_frames=3
+            RANDOM_LM["vocab_size"],
+            ENCODER_SIZE,
+            llm_config=RANDOM_LM,
+            tokenizer=folder,
+            projector_frames=3,
+            num_heads=min(MAX_HEADS, max(args.tokens_per_call)) if args.drafts else 1,
         )
     eos = decoder.special_tokens.eos
     # Its logit is 0 then, which among thousands is never the greatest.

@@ -6,7 +6,7 @@ Shapes: B utterances, T frames, E encoder size, N prompt positions, D model size
 
 import copy
 import resource
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -17,7 +17,8 @@ from espnet.nets.batch_beam_search import BatchBeamSearch
 
 from espnet_larm.decoder.speech_llm import SpeechLlmDecoder
 from espnet_larm.inference.machine import keep_memory_flat
-from espnet_larm.search.multi_token import greedy
+from espnet_larm.search.drafts import Drafts
+from espnet_larm.search.multi_token import Found, greedy
 from espnet_larm.search.texts import Bounds
 from espnet_larm.upstream import BatchScorerInterface
 
@@ -45,6 +46,24 @@ class Frames(NamedTuple):
         ]
 
 
+class Run(NamedTuple):
+    """One repetition of a way over all utterances.
+
+    Attributes:
+        seconds: That it took.
+        calls: Of the LM.
+        mib: Peak of memory.
+        token_ids: Of each utterance.
+        searches: Utterances of each call of the way and what its search found, of ways that say it.
+    """
+
+    seconds: float
+    calls: int
+    mib: float
+    token_ids: list[list[int]]
+    searches: list[tuple[list[int], Found]]
+
+
 class Way(Protocol):
     """One way to decode."""
 
@@ -66,17 +85,33 @@ class Calls:
 
 
 class Ours:
-    """Batched greedy search with our cache; no guard but the bound, which all ways have."""
+    """Batched greedy search with our cache; no guard but the bound, which all ways have.
 
-    def __init__(self, decoder: SpeechLlmDecoder, eos: int) -> None:
+    Args:
+        decoder: Whose LM decodes.
+        eos: Ends a text.
+        make_drafts: Of a batch, each verified; none by default.
+
+    Attributes:
+        searches: Utterances of each call, and what its search found.
+    """
+
+    def __init__(
+        self, decoder: SpeechLlmDecoder, eos: int, make_drafts: Callable[[Frames], Drafts] | None = None
+    ) -> None:
         self.decoder = decoder
         self.eos = eos
+        self.make_drafts = make_drafts
+        self.searches: list[tuple[list[int], Found]] = []
 
     def __call__(self, frames: Frames, most: int | None = None) -> list[list[int]]:
         """As `Way`."""
         # The call after the last token only tells whether the text ends there.
         bounds = [Bounds(limit if most is None else most - 1) for limit in frames.most]
-        found = greedy(self.decoder.start(frames.hs_pad, frames.hlens), bounds, self.eos, guards_loops=False)
+        drafts = self.make_drafts(frames) if self.make_drafts else None
+        texts = self.decoder.start(frames.hs_pad, frames.hlens)
+        found = greedy(texts, bounds, self.eos, drafts, guards_loops=False)
+        self.searches.append((frames.indices, found))
         return [text.token_ids for text in found.texts]
 
 
@@ -193,9 +228,17 @@ class Peak:
 
 
 def margins_where_parted(
-    decoder: SpeechLlmDecoder, frames: Frames, expected: Sequence[list[int]], found: Sequence[list[int]], eos: int
+    decoder: SpeechLlmDecoder,
+    frames: Frames,
+    expected: Sequence[list[int]],
+    found: Sequence[list[int]],
+    eos: int,
+    may_end: bool = True,
 ) -> list[float]:
-    """Where two texts part: how much more probable the best token is than the second best, in nats, by `decoder`."""
+    """Where two texts part: how much more probable the best token is than the second best, in nats, by `decoder`.
+
+    `may_end` says whether the end of a text is one of them.
+    """
     margins = []
     for one, wanted, got in zip(frames.singly(), expected, found, strict=True):
         if wanted == got:
@@ -204,6 +247,8 @@ def margins_where_parted(
         place = next(index for index, pair in enumerate(zip(left, right, strict=False)) if pair[0] != pair[1])
         ys_in = torch.tensor([[eos, *left[:place]]], device=frames.hs_pad.device)
         logits, _ = decoder(one.hs_pad, one.hlens, ys_in, torch.tensor([place + 1], device=ys_in.device))
+        if not may_end:
+            logits[..., eos] = float("-inf")
         best, second = logits[0, -1].topk(2).values.tolist()
         margins.append(best - second)
     return margins

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Writes an LM of 30 million random weights, the shape of decoding.py --random, with the tokenizer of another one.
 
-For trainings that are to be timed at that size; `adaptation: full` learns it. Its vocabulary has 8000 rows, of which the
-tokenizer's tokens are the first.
+For trainings that are to be timed at that size; `adaptation: full` learns it. Its vocabulary has 8000 rows, of which
+the tokenizer's tokens are the first.
 
     cd egs/mini && python ../../tools/bench/random_lm.py --tokenizer exp/lm_train_lm --output_dir exp/lm_30m
-    ./run_llm.sh --hugging_face_model_name_or_path exp/lm_30m --lm_train_text "" --asr_config conf/mini/train_llm_30m.yaml
+    ./run_llm.sh --hugging_face_model_name_or_path exp/lm_30m --lm_train_text ""
+        --asr_config conf/mini/train_llm_30m.yaml
 """
 
 import argparse

@@ -1,0 +1,133 @@
+"""Drafts along reference texts, and long texts with and without drafts.
+
+Shapes: N rows, V tokens.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from decoding_inputs import Inputs
+from drafted_ways import drafts_maker
+from llm_ways import Frames, margins_where_parted
+from torch.nn.utils.rnn import pad_sequence
+
+from espnet_larm.inference.drafting import Drafting
+from espnet_larm.inference.effort import Effort
+from espnet_larm.search.drafts import Drafts
+from espnet_larm.search.multi_token import greedy
+from espnet_larm.search.texts import Bounds
+
+# Longer than any text: the end is never allowed before the bound.
+NEVER = 10**6
+
+
+class ReferenceAdviser:
+    """Makes a search follow texts: the next token of each is the only one with a score. An `Adviser`.
+
+    Args:
+        references: Of each row, without the end.
+        eos: Ends them.
+    """
+
+    def __init__(self, references: Sequence[Sequence[int]], eos: int) -> None:
+        self.rest = [[*reference, eos] for reference in references]
+
+    def combine(self, log_probs: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """As `Adviser`."""
+        scores = torch.full_like(log_probs, float("-inf"))
+        tokens = torch.tensor([self.rest[row][0] for row in rows.tolist()], device=scores.device)
+        return scores.scatter(1, tokens.unsqueeze(1), 0.0)
+
+    def take(self, tokens: torch.Tensor, rows: torch.Tensor) -> None:
+        """As `Adviser`."""
+        for token, row in zip(tokens.tolist(), rows.tolist(), strict=True):
+            assert token == self.rest[row][0]
+            self.rest[row] = self.rest[row][1:]
+
+    def select(self, rows: torch.Tensor) -> None:
+        """As `Adviser`."""
+        self.rest = [self.rest[row] for row in rows.tolist()]
+
+
+def along_references(inputs: Inputs, drafting: Drafting) -> Effort:
+    """What a verified search takes whose texts are the transcripts."""
+    effort, references = Effort(), inputs.references()
+    make = drafts_maker(inputs, drafting)
+    for frames in inputs.batches:
+        wanted = [references[index] for index in frames.indices]
+        found = greedy(
+            inputs.decoder.start(frames.hs_pad, frames.hlens),
+            # Drafts go beyond the end of a text here as in any search.
+            [Bounds(max(len(each), limit)) for each, limit in zip(wanted, frames.most, strict=True)],
+            inputs.eos,
+            make(frames),
+            guards_loops=False,
+            adviser=ReferenceAdviser(wanted, inputs.eos),
+        )
+        assert [text.token_ids for text in found.texts] == wanted
+        effort.add(found, [inputs.texts[index] for index in frames.indices])
+    return effort
+
+
+class Long(NamedTuple):
+    """Long texts beside those of greedy search one by one.
+
+    Attributes:
+        num_same: How many are the same.
+        margins: Where the others part, of greedy search's two best tokens, in nats.
+    """
+
+    num_same: int
+    margins: list[float]
+
+
+def long_greedy(inputs: Inputs, few: Sequence[Frames], num_tokens: int) -> list[list[int]]:
+    """What greedy search finds one by one that may not end a text before it has `num_tokens`, or fills the context.
+
+    Args:
+        inputs: With the LM.
+        few: An utterance each.
+        num_tokens: Of each text.
+    """
+    return [_held_open(inputs, one, num_tokens, None)[0] for one in few]
+
+
+def long_texts(
+    inputs: Inputs, few: Sequence[Frames], num_tokens: int, expected: Sequence[list[int]], drafting: Drafting | None
+) -> dict[str, Long]:
+    """Likewise with drafts, one by one and in a batch.
+
+    Args:
+        inputs: As `long_greedy` took it, and the next two.
+        few: An utterance each.
+        num_tokens: Of each text.
+        expected: What `long_greedy` found.
+        drafting: Verified; None for greedy search in a batch alone.
+    """
+    make = None if drafting is None else drafts_maker(inputs, drafting)
+    together = Frames(
+        [index for one in few for index in one.indices],
+        pad_sequence([one.hs_pad[0] for one in few], batch_first=True),
+        torch.cat([one.hlens for one in few]),
+        [limit for one in few for limit in one.most],
+    )
+    found = {"batched": _held_open(inputs, together, num_tokens, make and make(together))}
+    if make is not None:
+        singly = [_held_open(inputs, one, num_tokens, make(one))[0] for one in few]
+        found = {"one by one": singly} | found
+    return {
+        how: Long(
+            sum(left == right for left, right in zip(expected, texts, strict=True)),
+            margins_where_parted(inputs.decoder, together, expected, texts, inputs.eos, may_end=False),
+        )
+        for how, texts in found.items()
+    }
+
+
+def _held_open(inputs: Inputs, frames: Frames, num_tokens: int, drafts: Drafts | None) -> list[list[int]]:
+    begun = inputs.decoder.start(frames.hs_pad, frames.hlens)
+    room = (inputs.decoder.backbone.max_positions - begun.next_positions).tolist()
+    bounds = [Bounds(min(num_tokens, each), NEVER) for each in room]
+    found = greedy(begun, bounds, inputs.eos, drafts, guards_loops=False)
+    return [text.token_ids for text in found.texts]
