@@ -25,6 +25,7 @@ from espnet_larm.inference.read_outs import has_loops, ignores_padding, measure_
 from espnet_larm.inference.searching import Searcher
 from espnet_larm.inference.transcripts import GREEDY, Cost, Hypothesis, Search, Transcript, skipped_transcript
 from espnet_larm.inference.words import FrameTimes
+from espnet_larm.llm.packed_linear import pack_linear_layers
 from espnet_larm.llm.prompt import ContextError
 from espnet_larm.search.ctc_adviser import Spell
 from espnet_larm.upstream import TooShortUttError
@@ -65,6 +66,9 @@ class BatchDecoder:
         self.model = model
         self.tokens_to_text = tokens_to_text
         self.sample_rate_hz = sample_rate_hz
+        if has_llm:
+            pack_linear_layers(model.decoder.backbone)
+            pack_linear_layers(model.decoder.heads)
         self._searcher = Searcher(model, tokens_to_text)
         ctc = None if model.ctc is None else self._searcher
         self._llm = LlmSearcher(model, ctc, spell) if has_llm else None

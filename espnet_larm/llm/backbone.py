@@ -25,7 +25,7 @@ from espnet_larm.llm.hugging_face import (
     PreTrainedModel,
     sdpa_mask,
 )
-from espnet_larm.llm.stream import Step, Stream, as_function, freeze_modes
+from espnet_larm.llm.stream import Ragged, Step, Stream, as_function, freeze_modes
 
 ATTENTION = "espnet_larm"
 DTYPES = ("float32", "bfloat16", "float16")
@@ -48,7 +48,7 @@ class Backbone(torch.nn.Module):
         activation_checkpointing: Recompute each layer in the backward pass.
 
     Attributes:
-        after_layer: Functions of the stream behind a layer, by its index; they may shorten a prompt.
+        after_layer: Functions of a prompt's stream behind a layer, by its index, which may shorten it; not of texts.
         left_out: Names of weights that no state dict holds, because the LM's name gives them back; `adapt` sets them.
 
     Raises:
@@ -180,6 +180,8 @@ class Backbone(torch.nn.Module):
             nothing, and `after_layer` may have shortened them.
         """
         stream = Stream(embeddings.to(self.dtype), positions, lens, speech)
+        if cache is not None and cache.is_sealed and speech is None:
+            return self._go_on(stream, cache)
         rotary, num_new = self._rotary(stream), lens.cpu() if cache is not None else lens
         for index, layer in enumerate(self.layers):
             step = None if cache is None else Step(cache, index, num_new)
@@ -194,6 +196,22 @@ class Backbone(torch.nn.Module):
                 stream = self.after_layer[index](stream)
                 rotary, num_new = self._rotary(stream), stream.lens.cpu() if cache is not None else stream.lens
         return stream._replace(hidden=self.model.model.norm(stream.hidden))
+
+    def _go_on(self, stream: Stream, cache: KeyValueCache) -> Stream:
+        """Run all layers on the next positions of texts, without padding between the attentions."""
+        num_new, longest = stream.lens.cpu(), stream.hidden.size(1)
+        ragged = None
+        if bool((num_new < longest).any()):
+            ragged = Ragged.of(num_new, longest, stream.hidden.device)
+        hidden, positions = stream.hidden, stream.positions
+        if ragged is not None:
+            hidden, positions = ragged.flat(hidden), ragged.flat(positions)
+        now = stream._replace(hidden=hidden, positions=positions)
+        rotary = self._rotary(now)
+        for index, layer in enumerate(self.layers):
+            now = now._replace(hidden=as_function(layer, now, rotary, Step(cache, index, num_new, ragged))(now.hidden))
+        hidden = self.model.model.norm(now.hidden)
+        return stream._replace(hidden=hidden if ragged is None else ragged.padded(hidden))
 
     def _rotary(self, stream: Stream) -> tuple[torch.Tensor, torch.Tensor]:
         cosines, sines = self.model.model.rotary_emb(stream.hidden, position_ids=stream.positions)
@@ -298,6 +316,9 @@ def attention(
         (B, L, H, S), and no weights.
     """
     scaling = query.size(-1) ** -0.5 if scaling is None else scaling
+    ragged = None if step is None else step.ragged
+    if ragged is not None:
+        query, key, value = (ragged.padded(each.transpose(1, 2)).transpose(1, 2) for each in (query, key, value))
     if step is not None:
         step.cache.append(step.layer, key, value, step.num_new)
     if step is not None and step.cache.is_sealed:
@@ -314,7 +335,8 @@ def attention(
             scale=scaling,
             enable_gqa=shares_keys,
         )
-    return mixed.transpose(1, 2).contiguous(), None
+    mixed = mixed.transpose(1, 2)
+    return (mixed if ragged is None else ragged.flat(mixed)).contiguous(), None
 
 
 AttentionInterface.register(ATTENTION, attention)

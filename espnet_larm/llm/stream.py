@@ -28,6 +28,36 @@ class Stream(NamedTuple):
     speech: torch.Tensor | None
 
 
+class Ragged(NamedTuple):
+    """Valid positions of rows of different lengths, side by side: M of them, none wasted on padding.
+
+    Attributes:
+        rows: Of each position (M,).
+        places: In its row (M,).
+        shape: B and L.
+    """
+
+    rows: torch.Tensor
+    places: torch.Tensor
+    shape: tuple[int, int]
+
+    @classmethod
+    def of(cls, lens: torch.Tensor, longest: int, device: torch.device) -> "Ragged":
+        """From valid positions of each row (B,), on the CPU."""
+        rows, places = (torch.arange(longest) < lens.unsqueeze(1)).nonzero(as_tuple=True)
+        return cls(rows.to(device), places.to(device), (len(lens), longest))
+
+    def flat(self, padded: torch.Tensor) -> torch.Tensor:
+        """(B, L, ...) to (1, M, ...)."""
+        return padded[self.rows, self.places].unsqueeze(0)
+
+    def padded(self, flat: torch.Tensor) -> torch.Tensor:
+        """(1, M, ...) to (B, L, ...), zeros behind the valid positions."""
+        made = flat.new_zeros((*self.shape, *flat.shape[2:]))
+        made[self.rows, self.places] = flat[0]
+        return made
+
+
 class Step(NamedTuple):
     """What the attention of one layer needs to know of a call.
 
@@ -35,11 +65,13 @@ class Step(NamedTuple):
         cache: Where keys and values go.
         layer: Index in the cache.
         num_new: Valid positions of each row (B,), on the CPU.
+        ragged: How the rows lie side by side; None where they are padded.
     """
 
     cache: KeyValueCache
     layer: int
     num_new: torch.Tensor
+    ragged: Ragged | None = None
 
     @property
     def is_prefill(self) -> bool:

@@ -28,6 +28,7 @@ from drafted_ways import Drafted, hugging_face_ways, our_ways
 from llm_ways import Calls, Espnet, Frames, HuggingFace, Ours, Peak, Run, Way, margins_where_parted
 
 from espnet_larm.inference.drafting import MAX_TOKENS_PER_CALL
+from espnet_larm.llm.packed_linear import unpack_linear_layers
 from espnet_larm.search.multi_token import Found
 
 HF_SINGLY, HF_BATCHED = "HF generate, one by one", "HF generate, batched"
@@ -125,6 +126,7 @@ def get_parser() -> argparse.ArgumentParser:
         "--long_tokens", type=int, default=400, help="with --drafts, of texts held open, compared; 0 for none (400)"
     )
     parser.add_argument("--long_utterances", type=int, default=4, help="that are held open (4)")
+    parser.add_argument("--unpacked", action="store_true", help="ours with torch's own linear layers, as HF has them")
     parser.add_argument("--bfloat16", action="store_true", help="decode with the LM in bfloat16 too, and compare texts")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (2)")
@@ -147,6 +149,8 @@ def main() -> None:
     # ESPnet's search says at every utterance that its bound was met.
     logging.disable(logging.WARNING)
     inputs = random_inputs(args) if args.random else of_experiment(args)
+    if args.unpacked:
+        unpack_linear_layers(inputs.decoder)
     bench = Bench(inputs, args)
     singly = [one for batch in inputs.batches for one in batch.singly()]
     few = spread(singly, args.espnet_utterances)

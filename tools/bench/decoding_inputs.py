@@ -22,6 +22,7 @@ from espnet_larm.inference.read_outs import read_outs
 from espnet_larm.inference.recognizer import Recognizer
 from espnet_larm.llm.adaptation import LORA_PREFIX
 from espnet_larm.llm.heads import MAX_HEADS
+from espnet_larm.llm.packed_linear import pack_linear_layers
 from espnet_larm.scoring.alignment import add_counts, align, split_words
 
 # 30 million weights: 9 layers of 2.95 M, and a tied embedding of 8000 x 512.
@@ -153,6 +154,9 @@ def random_inputs(args: argparse.Namespace) -> Inputs:
     # Its logit is 0 then, which among thousands is never the greatest.
     decoder.backbone.model.get_output_embeddings().weight.data[eos] = 0.0
     decoder.to(args.device).eval()
+    # As a recogniser does.
+    pack_linear_layers(decoder.backbone)
+    pack_linear_layers(decoder.heads)
     num_frames = int(RANDOM_SECONDS * FRAMES_A_SECOND)
     hs_pad = torch.randn(args.utterances, num_frames, ENCODER_SIZE, device=args.device)
     in_batch = max(1, int(args.batch_seconds // RANDOM_SECONDS))

@@ -17,6 +17,7 @@ from espnet.nets.batch_beam_search import BatchBeamSearch
 
 from espnet_larm.decoder.speech_llm import SpeechLlmDecoder
 from espnet_larm.inference.machine import keep_memory_flat
+from espnet_larm.llm.packed_linear import unpack_linear_layers
 from espnet_larm.search.drafts import Drafts
 from espnet_larm.search.multi_token import Found, greedy
 from espnet_larm.search.texts import Bounds
@@ -127,6 +128,8 @@ class HuggingFace:
         self.decoder = decoder
         self.eos = eos
         self.model = copy.deepcopy(decoder.backbone.model).eval()
+        # As HF has them.
+        unpack_linear_layers(self.model)
         self.model.set_attn_implementation("sdpa")
 
     def __call__(self, frames: Frames, most: int | None = None) -> list[list[int]]:

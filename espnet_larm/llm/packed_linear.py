@@ -1,0 +1,74 @@
+"""Linear layers on a CPU with weights laid out once for oneDNN, which decoding asks about a few positions at a time.
+
+torch's own product lays the weights out anew in each call, or reads them a second time: for 1 to 32 positions it takes
+about twice as long (tools/bench/decoding.py, --unpacked). Sums are added in another order: results differ by float
+rounding. The layout is a copy: the layers take twice their memory.
+Shapes: D input size, O output size.
+"""
+
+import platform
+import weakref
+
+import torch
+from torch.nn import functional
+
+# Of each layer: what its weights were, and their layout. Not in the layers, whose copies would copy it.
+_layouts: "weakref.WeakKeyDictionary[PackedLinear, tuple[tuple[int, int], torch.Tensor]]" = weakref.WeakKeyDictionary()
+# What oneDNN lays weights out for.
+POSITIONS = 8
+
+
+class PackedLinear(torch.nn.Linear):
+    """A linear layer that uses the layout where it can: on a CPU, in float32, without gradients."""
+
+    def forward(self, given: torch.Tensor) -> torch.Tensor:
+        """(..., D) to (..., O)."""
+        if torch.is_grad_enabled() or given.device.type != "cpu" or given.dtype != torch.float32:
+            return super().forward(given)
+        if self.weight.dtype != torch.float32 or given.numel() == 0 or torch.is_autocast_enabled("cpu"):
+            return super().forward(given)
+        rows = given.reshape(-1, given.size(-1))
+        product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(rows, self._layout(), self.bias, "none", [], "")
+        return product.view(*given.shape[:-1], -1)
+
+    def _layout(self) -> torch.Tensor:
+        """Made when it is first asked for, and again when the weights have changed."""
+        state = self.weight.data_ptr(), self.weight._version
+        known = _layouts.get(self)
+        if known is None or known[0] != state:
+            layout = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), POSITIONS)
+            known = _layouts[self] = state, layout
+        return known[1]
+
+
+def pack_linear_layers(module: torch.nn.Module) -> None:
+    """Let all linear layers in a module be packed ones, where this machine has what they need.
+
+    A change through `weight.data` is not noticed: for models that are not trained any more.
+    """
+    if not _is_supported():
+        return
+    for layer in module.modules():
+        if type(layer) is torch.nn.Linear:
+            # In place: whoever holds the layer, such as an LM whose head and embedding are one, keeps it.
+            layer.__class__ = PackedLinear
+
+
+def unpack_linear_layers(module: torch.nn.Module) -> None:
+    """Take it back."""
+    for layer in module.modules():
+        if isinstance(layer, PackedLinear):
+            layer.__class__ = torch.nn.Linear  # type: ignore[assignment]
+
+
+def _is_supported() -> bool:
+    """Whether torch's operators are there, which are not part of its documented interface, and work."""
+    if platform.machine().lower() not in ("x86_64", "amd64") or not torch.backends.mkldnn.is_available():
+        return False
+    try:
+        weight, given = torch.ones(2, 3), torch.ones(1, 3)
+        layout = torch.ops.mkldnn._reorder_linear_weight(weight, POSITIONS)
+        product = torch.ops.mkldnn._linear_pointwise(given, layout, None, "none", [], "")
+    except (AttributeError, RuntimeError):
+        return False
+    return torch.equal(product, functional.linear(given, weight))
