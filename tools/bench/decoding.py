@@ -63,7 +63,7 @@ class Bench:
         self.drafted: dict[str, Drafted] = {}
         self.refusals: list[str] = []
         if args.drafts:
-            self.drafted = our_ways(inputs, args.tokens_per_call)
+            self.drafted = our_ways(inputs, args.tokens_per_call, args.taus)
             theirs, self.refusals = hugging_face_ways(inputs, hugging_face, max(args.tokens_per_call))
             self.drafted |= theirs
         self.espnet: dict[str, Way] = {}
@@ -108,7 +108,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--asr_model_file", type=Path, help="its weights")
     parser.add_argument("--data_dir", type=Path, help="wav.scp, text, utt2spk")
     parser.add_argument("--random", action="store_true", help="instead of an experiment, 30 M random weights")
-    parser.add_argument("--utterances", type=int, default=16, help="with --random, of 10 s each (16)")
+    parser.add_argument("--utterances", type=int, help="that are decoded, spread over the set (all); random: (16)")
     parser.add_argument("--tokens", type=int, default=50, help="with --random, of each text (50)")
     parser.add_argument("--batch_seconds", type=float, default=160.0, help="padded audio in a batch (160)")
     parser.add_argument("--beam_size", type=int, default=4, help="of ESPnet's search; 0 leaves it out (4)")
@@ -122,6 +122,7 @@ def get_parser() -> argparse.ArgumentParser:
         default=[2, 4, 6, 8],
         help="with --drafts, K: drafts and the token behind them, 2 or more; above the model's heads CTC's (2 4 6 8)",
     )
+    parser.add_argument("--taus", type=float, nargs="*", default=[], help="with --drafts, that heads are sure of, too")
     parser.add_argument(
         "--long_tokens", type=int, default=400, help="with --drafts, of texts held open, compared; 0 for none (400)"
     )

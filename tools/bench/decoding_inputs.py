@@ -37,7 +37,7 @@ RANDOM_LM = {
     "max_position_embeddings": 2048,
     "tie_word_embeddings": True,
 }
-ENCODER_SIZE, FRAMES_A_SECOND, RANDOM_SECONDS = 144, 25, 10.0
+ENCODER_SIZE, FRAMES_A_SECOND, RANDOM_SECONDS, RANDOM_UTTERANCES = 144, 25, 10.0, 16
 
 
 class Inputs(NamedTuple):
@@ -108,6 +108,7 @@ def of_experiment(args: argparse.Namespace) -> Inputs:
         raise SystemExit("give --asr_train_config, --asr_model_file and --data_dir, or --random")
     recognizer = Recognizer.from_files(args.asr_train_config, args.asr_model_file, args.device)
     model, utterances = recognizer.model, read_dir(args.data_dir)
+    utterances = utterances[:: max(1, len(utterances) // (args.utterances or len(utterances)))]
     waveforms = [samples_of(utterance, args.data_dir) for utterance in utterances]
     seconds = [len(waveform) / SAMPLE_RATE_HZ for waveform in waveforms]
     batches, start = [], time.perf_counter()
@@ -157,15 +158,15 @@ def random_inputs(args: argparse.Namespace) -> Inputs:
     # As a recogniser does.
     pack_linear_layers(decoder.backbone)
     pack_linear_layers(decoder.heads)
-    num_frames = int(RANDOM_SECONDS * FRAMES_A_SECOND)
-    hs_pad = torch.randn(args.utterances, num_frames, ENCODER_SIZE, device=args.device)
+    num_frames, num_utts = int(RANDOM_SECONDS * FRAMES_A_SECOND), args.utterances or RANDOM_UTTERANCES
+    hs_pad = torch.randn(num_utts, num_frames, ENCODER_SIZE, device=args.device)
     in_batch = max(1, int(args.batch_seconds // RANDOM_SECONDS))
     batches = []
-    for first in range(0, args.utterances, in_batch):
+    for first in range(0, num_utts, in_batch):
         rows = hs_pad[first : first + in_batch]
         hlens = torch.full((len(rows),), num_frames, device=args.device)
         batches.append(Frames(list(range(first, first + len(rows))), rows, hlens, [args.tokens] * len(rows)))
-    return Inputs(decoder, eos, batches, [RANDOM_SECONDS] * args.utterances, 0.0, [])
+    return Inputs(decoder, eos, batches, [RANDOM_SECONDS] * num_utts, 0.0, [])
 
 
 def _write_tokenizer(folder: Path, size: int) -> None:

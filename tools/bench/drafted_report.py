@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from decoding_inputs import Inputs
 from drafted_checks import along_references, long_greedy, long_texts
-from drafted_ways import Drafted, draftings
+from drafted_ways import Drafted, draftings, name_of
 from llm_ways import Frames, Run
 
 from espnet_larm.inference.effort import Effort
@@ -101,7 +101,7 @@ def report_references(inputs: Inputs, numbers: Sequence[int]) -> None:
     for drafting in draftings(inputs, numbers):
         effort = along_references(inputs, drafting)
         print(
-            f"| {drafting.drafts}, {drafting.tokens_per_call} a call | {effort.num_row_calls} "
+            f"| {name_of(drafting)} | {effort.num_row_calls} "
             f"| {effort.num_tokens / effort.num_row_calls:.2f} | {_both(lens, drafting.tokens_per_call)} "
             f"| {_accepted(effort)} |"
         )
@@ -113,7 +113,7 @@ def report_long(inputs: Inputs, few: Sequence[Frames], args: argparse.Namespace)
     lens = list(map(len, expected))
     largest = {drafting.drafts: drafting for drafting in draftings(inputs, sorted(args.tokens_per_call))}
     for drafting in (None, *largest.values()):
-        name = "no drafts" if drafting is None else f"{drafting.drafts}, {drafting.tokens_per_call} a call"
+        name = "no drafts" if drafting is None else name_of(drafting)
         for how, found in long_texts(inputs, few, args.long_tokens, expected, drafting).items():
             margins = ", ".join(f"{margin:.1e}" for margin in sorted(found.margins))
             print(

@@ -34,15 +34,21 @@ class Drafted(NamedTuple):
     num_tokens: int
 
 
-def draftings(inputs: Inputs, numbers: Sequence[int]) -> list[Drafting]:
-    """Each source of drafts that the model has, with each K of `numbers` that it serves."""
+def draftings(inputs: Inputs, numbers: Sequence[int], taus: Sequence[float] = ()) -> list[Drafting]:
+    """Each source of drafts that the model has, with each K of `numbers` that it serves; heads with each tau, too."""
     found = []
     for source in (HEADS, CTC, LONGER):
         for number in numbers:
             # What this model has not: draft heads, or as many, or a CTC head.
             with suppress(ValueError):
                 found.append(resolve(inputs.decoder, inputs.heard is not None, source, number))
-    return found
+    return found + [one._replace(tau=tau) for tau in taus for one in found if one.drafts == HEADS]
+
+
+def name_of(drafting: Drafting) -> str:
+    """Of a row."""
+    tau = f" sure of {drafting.tau}" if drafting.drafts == HEADS and drafting.tau else ""
+    return f"{drafting.drafts}{tau}, {drafting.tokens_per_call} a call"
 
 
 def drafts_maker(inputs: Inputs, drafting: Drafting) -> Callable[[Frames], Drafts]:
@@ -53,14 +59,13 @@ def drafts_maker(inputs: Inputs, drafting: Drafting) -> Callable[[Frames], Draft
     )
 
 
-def our_ways(inputs: Inputs, numbers: Sequence[int]) -> dict[str, Drafted]:
+def our_ways(inputs: Inputs, numbers: Sequence[int], taus: Sequence[float]) -> dict[str, Drafted]:
     """Ours with drafts, verified, by name."""
     ways = {}
-    for drafting in draftings(inputs, numbers):
+    for drafting in draftings(inputs, numbers, taus):
         ours = Ours(inputs.decoder, inputs.eos, drafts_maker(inputs, drafting))
         for is_batched, how in ((False, "one by one"), (True, "batched")):
-            name = f"{drafting.drafts}, {drafting.tokens_per_call} a call, {how}"
-            ways[name] = Drafted(ours, is_batched, drafting.tokens_per_call)
+            ways[f"{name_of(drafting)}, {how}"] = Drafted(ours, is_batched, drafting.tokens_per_call)
     return ways
 
 
