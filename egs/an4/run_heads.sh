@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Draft heads for the LM of run_llm.sh, on CMU AN4: its two trainings where they are not there yet, then heads that make
+# Draft heads for the LM of run_llm.sh, on CMU AN4: its trainings where they are not there yet, then heads that make
 # one call of the LM yield up to 8 tokens. A quarter of an hour more on two cores.
 #
 #   ./run_heads.sh --ngpu 0
@@ -7,6 +7,6 @@
 #   ./run_heads.sh --help                                                     # all options, those of run.sh
 set -euo pipefail
 exec "$(dirname "${BASH_SOURCE[0]}")/run_llm.sh" \
-    --first_asr_config "conf/an4/train_llm.yaml:decoder conf/an4/train_llm_posterior.yaml" \
+    --first_asr_config "conf/an4/train_llm.yaml conf/an4/train_llm_lora.yaml:decoder conf/an4/train_llm_posterior.yaml" \
     --asr_config conf/an4/train_llm_heads.yaml \
     "$@"

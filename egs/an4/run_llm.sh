@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A causal LM as decoder of the looped encoder, on CMU AN4: first encoder and CTC head learn before a frozen LM, then the
-# LM learns (LoRA) to read what the CTC head hears.
+# A causal LM as decoder of the looped encoder, on CMU AN4: encoder and CTC head learn before a frozen LM, then the LM
+# learns, too (LoRA), and then, from its beginning again, to read what the CTC head hears.
 #
 # About an hour and a quarter on two cores. The LM is a folder or hub id with its tokenizer.
 #
@@ -12,7 +12,7 @@ set -euo pipefail
 exec "$(dirname "${BASH_SOURCE[0]}")/run.sh" \
     --token_type hugging_face \
     --hugging_face_model_name_or_path ../../../shared/data/llm/novels-3M \
-    --first_asr_config conf/an4/train_llm.yaml:decoder \
+    --first_asr_config "conf/an4/train_llm.yaml conf/an4/train_llm_lora.yaml:decoder" \
     --asr_config conf/an4/train_llm_posterior.yaml \
     --inference_config "" \
     "$@"
