@@ -233,20 +233,20 @@ stage_stats() {
 }
 
 stage_train() {
-    local part first_exp
+    local part index first_exp
     for part in train valid; do need_file "$asr_stats_dir/$part/speech_shape" stats; done
-    for part in "${first_asr_configs[@]}"; do
-        first_exp=$expdir/asr_$(name_of_config "${part%%:*}" "$repository")$rest_of_tag
-        train_model "${part%%:*}" "$first_exp" "$pretrained_model"
+    for index in "${!first_asr_configs[@]}"; do
+        first_exp=$expdir/asr_$(name_of_config "${first_asr_configs[index]}" "$repository")$rest_of_tag
+        train_model "${first_asr_configs[index]}" "$first_exp" "$pretrained_model" earlier
         pretrained_model=$first_exp/$first_asr_model
         need_file "$pretrained_model" train
-        [[ $part != *:* ]] || pretrained_model+=:::${part#*:}
+        pretrained_model+=${first_asr_left_out[index]:+::${first_asr_left_out[index]}}
     done
     train_model "$asr_config" "$asr_exp" "$pretrained_model"
 }
 
-train_model() { # CONFIG EXPERIMENT INITIAL_WEIGHTS
-    local asr_config=$1 asr_exp=$2 pretrained_model=$3 options=() script=$2/run.sh status=0
+train_model() { # CONFIG EXPERIMENT INITIAL_WEIGHTS [earlier]
+    local asr_config=$1 asr_exp=$2 pretrained_model=$3 is_earlier=${4:-} options=() script=$2/run.sh status=0
     log "$data_feats/{$train_set,$valid_set} -> $asr_exp (log: $asr_exp/train.log)"
     mkdir -p "$asr_exp"
     # Where a training can be resumed, these options may be refused: until it has saved, run.sh keeps the others.
@@ -267,7 +267,9 @@ train_model() { # CONFIG EXPERIMENT INITIAL_WEIGHTS
         --valid_shape_file "$asr_stats_dir/valid/text_shape.$token_type" \
         --fold_length "$((asr_speech_fold_length * 100))" --fold_length "$asr_text_fold_length" \
         --resume true --ignore_init_mismatch "$ignore_init_mismatch" --output_dir "$asr_exp" $asr_args || status=$?
-    [ "$script" = "$asr_exp/run.sh" ] || mv "$script" "$asr_exp/run.sh"
+    # An earlier training may be another recipe's own, whose command its run.sh keeps.
+    [ "$script" = "$asr_exp/run.sh" ] || [ -z "$is_earlier" ] || rm "$script"
+    [ ! -f "$asr_exp/.run.sh.part" ] || mv "$script" "$asr_exp/run.sh"
     return "$status"
 }
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Draft heads for the LM of run_llm.sh, on CMU AN4: its trainings where they are not there yet, then heads that make
-# one call of the LM yield up to 8 tokens. A quarter of an hour more on two cores.
+# Draft heads for the LM of run_posterior.sh, on CMU AN4: its trainings where they are not there yet, then heads that make
+# one call of the LM yield up to 8 tokens, learning with all else. Twenty minutes more on two cores.
 #
 #   ./run_heads.sh --ngpu 0
 #   ./run_heads.sh --ngpu 0 --stage decode --inference_args "--drafts longer"

@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
-# A causal LM as decoder of the looped encoder, on CMU AN4: encoder and CTC head learn before a frozen LM, then the LM
-# learns, too (LoRA), and then, from its beginning again, to read what the CTC head hears.
+# A causal LM as decoder of the looped encoder, on CMU AN4: first encoder and projector learn, then the LM too (LoRA).
 #
-# About an hour and a quarter on two cores. The LM is a folder or hub id with its tokenizer.
+# About three quarters of an hour on two cores. The LM is a folder or hub id with its tokenizer.
 #
 #   ./run_llm.sh --ngpu 0                                               # the LM of ../../../shared/data/llm/novels-3M
 #   ./run_llm.sh --hugging_face_model_name_or_path HuggingFaceTB/SmolLM2-135M  # another, downloaded
@@ -12,7 +11,7 @@ set -euo pipefail
 exec "$(dirname "${BASH_SOURCE[0]}")/run.sh" \
     --token_type hugging_face \
     --hugging_face_model_name_or_path ../../../shared/data/llm/novels-3M \
-    --first_asr_config "conf/an4/train_llm.yaml conf/an4/train_llm_lora.yaml:decoder" \
-    --asr_config conf/an4/train_llm_posterior.yaml \
+    --first_asr_config conf/an4/train_llm.yaml \
+    --asr_config conf/an4/train_llm_lora.yaml \
     --inference_config "" \
     "$@"

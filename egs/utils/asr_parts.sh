@@ -163,12 +163,13 @@ set_names() { # of folders, as ESPnet makes them
     [ -z "$ctc_token_type" ] || tokens+=_ctc_${ctc_token_dir##*/}
     # Sought only when a stage needs them: preparing data asks for no configuration.
     [ "$stop_stage" -lt 10 ] || asr_config=${asr_config:+$(find_file asr_config "$asr_config" "$repository")}
-    local part config
-    first_asr_configs=()
-    for part in $first_asr_config; do
+    local named part config
+    first_asr_configs=() first_asr_left_out=()
+    read -ra named <<< "$first_asr_config"
+    for part in "${named[@]}"; do
         config=${part%%:*}
         [ "$stop_stage" -lt 10 ] || config=$(find_file first_asr_config "$config" "$repository")
-        first_asr_configs+=("$config${part#"${part%%:*}"}")
+        first_asr_configs+=("$config") first_asr_left_out+=("${part#"${part%%:*}"}")
     done
     [ "$stop_stage" -lt 12 ] ||
         inference_config=${inference_config:+$(find_file inference_config "$inference_config" "$repository")}

@@ -238,6 +238,8 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
 
     def _prompt_parts(self, hs_pad: torch.Tensor, hlens: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor, bool]]:
         if self.before_projector is not None:
+            if self.hears_ctc:
+                raise ValueError("projector: posterior hears whole frames; nothing may shorten them before it.")
             hs_pad, hlens = self.before_projector(hs_pad, hlens)
         speech, speech_lens = self.projector(hs_pad, hlens, self._heard(hs_pad) if self.hears_ctc else None)
         before, after = (self._embed_all(tokens, hs_pad) for tokens in self.prompt)
@@ -246,9 +248,8 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
     def _heard(self, hs_pad: torch.Tensor) -> Heard:
         """What the CTC head hears in frames (B, T, E)."""
         (head,) = self._ctc_head
-        posteriors = head(hs_pad.to(head.weight.dtype)).softmax(-1)
-        posteriors = torch.cat([torch.zeros_like(posteriors[..., :1]), posteriors[..., 1:]], dim=-1)
-        table = self.backbone.model.get_input_embeddings().weight
+        posteriors = head(hs_pad.to(head.weight.dtype)).float().softmax(-1)[..., 1:]
+        table = self.backbone.model.get_input_embeddings().weight[1:]
         return Heard(posteriors.to(table.dtype) @ table, posteriors.sum(-1))
 
     def _embed_all(self, tokens: Sequence[int], like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, bool]:

@@ -14,6 +14,8 @@ from espnet_larm.scoring.alignment import add_counts, align, split_words
 
 logger = logging.getLogger(__name__)
 
+NUM_WARM = 8
+
 
 class Row(NamedTuple):
     """One way to decode the development set.
@@ -85,6 +87,8 @@ def calibrate(
     for options in ways:
         # All are checked before the first is decoded.
         recognizer.set_drafting(**options)
+    # What is done once, such as laying out weights, is in no row.
+    decode_table(recognizer, table, keys[:NUM_WARM], settings, _Texts())
     for options in ways:
         yield _measure(recognizer, table, keys, texts, options, settings)
 

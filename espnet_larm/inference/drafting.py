@@ -84,18 +84,23 @@ def resolve(
     if not 1 <= chosen <= most:
         why = {CTC: "with drafts of CTC", NONE: "without drafts"}.get(source, f"the model has {num_heads} heads")
         raise ValueError(f"tokens_per_call is {tokens_per_call}; allowed: 1 to {most} ({why}).")
+    _check_thresholds(source, accept, tau, tau_of)
+    chosen_tau = tau if tau is not None else LONGER_TAU if source == LONGER else 0.0
+    return Drafting(source, chosen, accept, chosen_tau, tau_of)
+
+
+def _check_thresholds(source: str, accept: str, tau: float | None, tau_of: str) -> None:
     if tau is not None and not tau >= 0.0:
         raise ValueError(f"tau is {tau}; allowed: 0 (all that heads draft) or more; above 1 nothing is drafted.")
-    if tau is not None and source not in (HEADS, LONGER):
-        raise ValueError(f"tau is {tau}, but drafts is {source}: it is about what heads draft; leave it out.")
+    if source not in (HEADS, LONGER) and (tau is not None or tau_of != HEAD):
+        name, value = ("tau", tau) if tau is not None else ("tau_of", tau_of)
+        raise ValueError(f"{name} is {value}, but drafts is {source}: it is about what heads draft; leave it out.")
     if accept == THRESHOLD and source != HEADS:
         raise ValueError(f"accept is {THRESHOLD}, but drafts is {source}: only drafts of heads can go unverified.")
     if accept == THRESHOLD and tau is None:
         raise ValueError(
             f"accept is {THRESHOLD}, which needs tau; espnet_larm.bin.calibrate_drafts finds one on a development set."
         )
-    chosen_tau = tau if tau is not None else LONGER_TAU if source == LONGER else 0.0
-    return Drafting(source, chosen, accept, chosen_tau, tau_of)
 
 
 def make_drafts(
@@ -118,7 +123,7 @@ def make_drafts(
 
     sources: dict[str, Drafts] = {}
     if drafting.drafts != CTC:
-        sources[HEADS] = HeadDrafts(logits_of, drafting.tau, drafting.tau_of == PRODUCT)
+        sources[HEADS] = HeadDrafts(logits_of, eos, drafting.tau, drafting.tau_of == PRODUCT)
     if drafting.drafts != HEADS:
         sources[CTC] = TextDrafts(heard(), most, eos)
     return LongerDrafts(list(sources.values())) if len(sources) > 1 else next(iter(sources.values()))

@@ -1,19 +1,21 @@
 """Linear layers on a CPU with weights laid out once for oneDNN, which decoding asks about a few positions at a time.
 
-torch's own product lays the weights out anew in each call, or reads them a second time: for 1 to 32 positions it takes
-about twice as long (tools/bench/decoding.py, --unpacked). Sums are added in another order: results differ by float
-rounding. The layout is a copy: the layers take twice their memory.
+torch's own product lays the weights out anew in each call, or reads them a second time: for 2 to 32 positions it takes
+1.2 to 3 times as long from LEAST_WEIGHTS on; below, calling takes the longest. Sums are added in another order: results
+differ by float rounding. The layout is a copy: the layers take twice their memory.
 Shapes: D input size, O output size.
 """
 
 import platform
 import weakref
+from typing import NamedTuple
 
 import torch
 from torch.nn import functional
 
-# Of each layer: what its weights were, and their layout. Not in the layers, whose copies would copy it.
-_layouts: "weakref.WeakKeyDictionary[PackedLinear, tuple[tuple[int, int], torch.Tensor]]" = weakref.WeakKeyDictionary()
+LEAST_WEIGHTS = 200_000
+# Not in the layers, whose copies would copy it.
+_layouts: "weakref.WeakKeyDictionary[PackedLinear, _Layout]" = weakref.WeakKeyDictionary()
 # What oneDNN lays weights out for.
 POSITIONS = 8
 
@@ -23,33 +25,47 @@ class PackedLinear(torch.nn.Linear):
 
     def forward(self, given: torch.Tensor) -> torch.Tensor:
         """(..., D) to (..., O)."""
-        if torch.is_grad_enabled() or given.device.type != "cpu" or given.dtype != torch.float32:
-            return super().forward(given)
-        if self.weight.dtype != torch.float32 or given.numel() == 0 or torch.is_autocast_enabled("cpu"):
-            return super().forward(given)
         rows = given.reshape(-1, given.size(-1))
+        if torch.is_grad_enabled() or not self._takes(rows):
+            return super().forward(given)
         product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(rows, self._layout(), self.bias, "none", [], "")
         return product.view(*given.shape[:-1], -1)
 
+    def _takes(self, rows: torch.Tensor) -> bool:
+        if rows.dtype != torch.float32 or rows.device.type != "cpu" or self.weight.dtype != torch.float32:
+            return False
+        # One thread multiplies one position as fast without.
+        least = 1 if torch.get_num_threads() > 1 else 2
+        return len(rows) >= least and not torch.is_autocast_enabled("cpu") and not self.weight.is_inference()
+
     def _layout(self) -> torch.Tensor:
         """Made when it is first asked for, and again when the weights have changed."""
-        state = self.weight.data_ptr(), self.weight._version
         known = _layouts.get(self)
-        if known is None or known[0] != state:
-            layout = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), POSITIONS)
-            known = _layouts[self] = state, layout
-        return known[1]
+        if known is None or known.pointer != self.weight.data_ptr() or known.version != self.weight._version:
+            weight = self.weight.detach()
+            layout = torch.ops.mkldnn._reorder_linear_weight(weight, POSITIONS)
+            known = _layouts[self] = _Layout(weight.data_ptr(), weight._version, weight, layout)
+        return known.layout
+
+
+class _Layout(NamedTuple):
+    """Of the weights at an address, which are held so that nothing else comes to lie there; and their version."""
+
+    pointer: int
+    version: int
+    weight: torch.Tensor
+    layout: torch.Tensor
 
 
 def pack_linear_layers(module: torch.nn.Module) -> None:
-    """Let all linear layers in a module be packed ones, where this machine has what they need.
+    """Let all large linear layers in a module be packed ones, where this machine has what they need.
 
     A change through `weight.data` is not noticed: for models that are not trained any more.
     """
     if not _is_supported():
         return
     for layer in module.modules():
-        if type(layer) is torch.nn.Linear:
+        if type(layer) is torch.nn.Linear and layer.weight.numel() >= LEAST_WEIGHTS:
             # In place: whoever holds the layer, such as an LM whose head and embedding are one, keeps it.
             layer.__class__ = PackedLinear
 

@@ -70,17 +70,15 @@ class Projector(torch.nn.Module):
         self.hidden: torch.nn.Module
         if kind == "linear":
             self.out = torch.nn.Linear(input_size, output_size)
-        elif kind == "stack":
-            self.hidden = torch.nn.Linear(frames * input_size, hidden_size)
-            self.out = torch.nn.Linear(hidden_size, output_size)
-        elif kind == "posterior":
-            self.hidden = torch.nn.Linear(frames * input_size, hidden_size)
-            self.out = torch.nn.Linear(hidden_size, output_size)
-            torch.nn.init.zeros_(self.out.weight)
-            torch.nn.init.zeros_(self.out.bias)
-        else:
+        elif kind == "conv":
             self.hidden = torch.nn.Conv1d(input_size, hidden_size, 2 * frames - 1, stride=frames, padding=frames - 1)
             self.out = torch.nn.Linear(hidden_size, output_size)
+        else:
+            self.hidden = torch.nn.Linear(frames * input_size, hidden_size)
+            self.out = torch.nn.Linear(hidden_size, output_size)
+        if kind == "posterior":
+            torch.nn.init.zeros_(self.out.weight)
+            torch.nn.init.zeros_(self.out.bias)
 
     def output_lens(self, lens: torch.Tensor) -> torch.Tensor:
         """Embeddings (B,) of so many frames (B,): every frame is covered."""

@@ -42,10 +42,11 @@ class NoDrafts:
 
 
 class HeadDrafts:
-    """Of heads 2 to K, each its most probable token, up to the first that is not sure enough.
+    """Of heads 2 to K, each its most probable token, up to an end, or to the first that is not sure enough.
 
     Args:
         logits_of: Hidden states (N, D) to the logits of heads 2 to K (N, K - 1, V).
+        eos: Nothing is drafted behind it.
         tau: The least probability of a drafted token, 0 (all are drafted) or more; above 1 none is.
         is_product: Whether it is that of all drafted tokens together instead.
     """
@@ -53,10 +54,12 @@ class HeadDrafts:
     def __init__(
         self,
         logits_of: Callable[[torch.Tensor], torch.Tensor],
+        eos: int,
         tau: float = 0.0,
         is_product: bool = False,
     ) -> None:
         self.logits_of = logits_of
+        self.eos = eos
         self.tau = tau
         self.is_product = is_product
 
@@ -66,12 +69,12 @@ class HeadDrafts:
             return [[] for _ in texts]
         logits = self.logits_of(hidden)
         tokens = logits.argmax(-1)  # (N, K - 1)
-        if self.tau <= 0.0:
-            found: list[list[int]] = tokens.tolist()
-            return found
-        sure = logits.softmax(-1).gather(-1, tokens.unsqueeze(-1))[..., 0]
-        is_sure = (sure.cumprod(1) if self.is_product else sure) >= self.tau
-        lens = is_sure.int().cumprod(1).sum(1).tolist()
+        is_drafted = (tokens == self.eos).cumsum(1).roll(1, 1) == 0
+        is_drafted[:, :1] = True
+        if self.tau > 0.0:
+            sure = logits.softmax(-1).gather(-1, tokens.unsqueeze(-1))[..., 0]
+            is_drafted &= (sure.cumprod(1) if self.is_product else sure) >= self.tau
+        lens = is_drafted.int().cumprod(1).sum(1).tolist()
         return [row[:length] for row, length in zip(tokens.tolist(), lens, strict=True)]
 
     def select(self, rows: torch.Tensor) -> None:

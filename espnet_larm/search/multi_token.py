@@ -191,21 +191,24 @@ class _Replay:
         scores = own.log_softmax(-1)
         if self.adviser is not None:
             scores = self.adviser.combine(scores, there)
-        chosen = hold_open(scores, [texts[row] for row in rows], self.eos).argmax(-1).tolist()
-        if not self.verifies:
-            chosen = [
-                self._unverified(drafts[row][place : place + 1], token, texts[row])
-                for row, token in zip(rows, chosen, strict=True)
-            ]
+        chosen = self._choose(scores, [texts[row] for row in rows], [drafts[row][place : place + 1] for row in rows])
         both = torch.tensor([[token, self.eos] for token in chosen], device=scores.device)
         for row, token, (score, end) in zip(rows, chosen, scores.gather(1, both).tolist(), strict=True):
             texts[row].add(token, score, end, self.eos)
         return dict(zip(rows, chosen, strict=True))
 
-    def _unverified(self, draft: Sequence[int], token: int, text: Text) -> int:
-        """The drafted token, unless it would end a text that is too short, or there is none."""
-        is_fit = bool(draft) and (draft[0] != self.eos or text.may_end)
-        return draft[0] if is_fit else token
+    def _choose(self, scores: torch.Tensor, texts: list[Text], drafted: list[Sequence[int]]) -> list[int]:
+        """The next token of rows, from scores (N', V): what greedy search takes, or unverified what is drafted."""
+        if self.verifies:
+            found: list[int] = hold_open(scores, texts, self.eos).argmax(-1).tolist()
+            return found
+        fixed = scores.clone()
+        for row, draft in enumerate(drafted):
+            if draft:
+                # As if nothing else came near; an end that comes too early leaves the others as they are.
+                fixed[row, draft[0]] = float("inf")
+        taken: list[int] = hold_open(fixed, texts, self.eos).argmax(-1).tolist()
+        return taken
 
 
 def _padded(rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -55,7 +55,7 @@ class Mixed:
         self.known = [self.known[row] for row in rows.tolist()]
 
 
-BOUNDS = [Bounds(60), Bounds(25), Bounds(60, least=9), Bounds(0), Bounds(60), Bounds(7)]
+BOUNDS = [Bounds(150), Bounds(25), Bounds(150, least=9), Bounds(0), Bounds(60), Bounds(7)]
 
 
 def assert_same(found, expected):
@@ -69,13 +69,14 @@ def assert_same(found, expected):
 @pytest.mark.parametrize("longest", [1, 3, 7])
 @pytest.mark.parametrize("guards_loops", [True, False])
 def test_verified_is_greedy_whatever_is_drafted(decoder, frames, longest, guards_loops):
-    eos = EOS if guards_loops else 5
+    eos = 8
     expected = greedy(decoder.start(*frames), BOUNDS, eos, guards_loops=guards_loops)
     drafts = Mixed([text.token_ids for text in expected.texts], longest)
     found = greedy(decoder.start(*frames), BOUNDS, eos, drafts, guards_loops=guards_loops)
     assert_same(found.texts, expected.texts)
     assert found.num_calls < expected.num_calls
-    assert {text.ending for text in expected.texts} >= {Ending.LIMIT}
+    endings = {Ending.BY_ITSELF, Ending.LIMIT}
+    assert {text.ending for text in expected.texts} == endings | ({Ending.REPETITION} if guards_loops else set())
     assert 0 in found.accepted and max(found.accepted) >= min(longest, 3)
 
 
@@ -84,11 +85,12 @@ def test_all_sources_give_greedys_texts(decoder, frames):
     expected = greedy(decoder.start(*frames), BOUNDS, EOS)
     known = [text.token_ids for text in expected.texts]
     heads, heard = (
-        HeadDrafts(lambda hidden: decoder.draft_logits(hidden, 4)),
+        HeadDrafts(lambda hidden: decoder.draft_logits(hidden, 4), EOS),
         [known[0], known[1][1:], [], known[3], [1, *known[4]], known[5]],
     )
     for drafts in (heads, TextDrafts(heard, 3, EOS), LongerDrafts([heads, TextDrafts(heard, 5, EOS)])):
         assert_same(greedy(decoder.start(*frames), BOUNDS, EOS, drafts).texts, expected.texts)
+    assert any(text.was_held_open for text in expected.texts)
 
 
 @torch.no_grad()
@@ -117,7 +119,7 @@ def test_four_hundred_tokens_stay_greedys(decoder, frames):
 @torch.no_grad()
 def test_a_threshold_above_one_is_greedy_bit_for_bit(decoder, frames):
     expected = greedy(decoder.start(*frames), BOUNDS, EOS)
-    drafts = HeadDrafts(lambda hidden: decoder.draft_logits(hidden, 4), tau=1.1)
+    drafts = HeadDrafts(lambda hidden: decoder.draft_logits(hidden, 4), EOS, tau=1.1)
     found = greedy(decoder.start(*frames), BOUNDS, EOS, drafts, verifies=False)
     assert [(text.token_ids, text.score) for text in found.texts] == [
         (text.token_ids, text.score) for text in expected.texts
@@ -127,7 +129,7 @@ def test_a_threshold_above_one_is_greedy_bit_for_bit(decoder, frames):
 
 @torch.no_grad()
 def test_unverified_drafts_are_taken_as_they_are_and_scored_by_head_1(decoder, frames):
-    drafts = HeadDrafts(lambda hidden: decoder.draft_logits(hidden, 4))
+    drafts = HeadDrafts(lambda hidden: decoder.draft_logits(hidden, 4), EOS)
     found = greedy(decoder.start(*frames), [Bounds(9)] * NUM_ROWS, EOS, drafts, verifies=False)
     hs_pad, hlens = frames
     for row, text in enumerate(found.texts):
@@ -144,18 +146,45 @@ def test_unverified_drafts_are_taken_as_they_are_and_scored_by_head_1(decoder, f
         assert text.token_ids[: len(said)] == said
 
 
-def test_a_text_is_gone_on_with_where_its_alignment_has_the_fewest_errors():
-    def after(*said, step=1):
-        drafts = TextDrafts([[5, 6, 7, 5, 6, 8]], 2, EOS)
-        for length in range(0, len(said) + 1, step):
-            text = type("Said", (), {"token_ids": list(said[:length])})()
-            found = drafts.propose(torch.zeros(1, 1), [text])[0]
-        return found
+class Fixed:
+    """The same draft for each text, once."""
 
-    for step in (1, 2):
-        assert after() == [5, 6] and after(9, 9, step=step) == [7, 5]
-        assert after(5, 6, 7, 5, 6, 8, step=step) == [EOS] == after(5, 6, 7, 5, 6, 8, 9, 9, step=step)
-        # Wrong, too much, too little.
-        assert after(5, 9, step=1) == [7, 5] and after(9, 5, 6, step=1) == [7, 5] and after(5, 7, step=step) == [5, 6]
-        # Not at the first copy, which agrees as well.
-        assert after(5, 6, 7, 5, step=1) == [6, 8]
+    def __init__(self, draft):
+        self.draft = draft
+
+    def propose(self, hidden, texts):
+        draft, self.draft = self.draft, []
+        return [list(draft) for _ in texts]
+
+    def select(self, rows):
+        pass
+
+
+@torch.no_grad()
+def test_an_unverified_end_that_comes_too_early_is_marked_and_another_token_taken(decoder, frames):
+    row = [part[:1] for part in frames]
+    first, second = greedy(decoder.start(*row), [Bounds(2)], VOCAB_SIZE - 1).texts[0].token_ids
+    assert first != second
+    other = next(token for token in range(3, VOCAB_SIZE) if token not in (first, second))
+
+    def search(draft):
+        # The second token would be the end.
+        bounds = [Bounds(2, least=5)]
+        return greedy(decoder.start(*row), bounds, second, Fixed(draft), verifies=False).texts[0]
+
+    assert search([other]).token_ids == [first, other] and not search([other]).was_held_open
+    held = search([second])
+    assert held.was_held_open and len(held.token_ids) == 2 and held.token_ids[1] != second
+
+
+@torch.no_grad()
+def test_the_state_after_a_rejection_is_that_of_the_last_token(decoder, frames):
+    rows = [part[:3] for part in frames]
+    texts, fewer = decoder.start(*rows), decoder.start(*rows)
+    tokens = torch.tensor([[4, 5, 6], [7, 8, 9], [10, 11, 3]])
+    hidden = texts.read(tokens, torch.tensor([3, 2, 3]))
+    texts.give_back(torch.tensor([2, 0, 1]), hidden[torch.arange(3), torch.tensor([0, 1, 1])])
+    fewer.read(tokens[:, :2], torch.tensor([1, 2, 2]))
+    torch.testing.assert_close(texts.hidden, fewer.hidden)
+    after = texts.read(tokens[:, :1], torch.ones(3, dtype=torch.long))
+    torch.testing.assert_close(after, fewer.read(tokens[:, :1], torch.ones(3, dtype=torch.long)))

@@ -402,10 +402,16 @@ def test_an_lm_is_trained_in_two_stages_with_the_second_beginning_where_the_firs
     (tmp_path / "conf/second.yaml").write_text(yaml.safe_dump(second))
     options = ["--token_type", "hugging_face", "--hugging_face_model_name_or_path", llm, "--ctc_token_type", "char"]
     (tmp_path / "conf/third.yaml").write_text(yaml.safe_dump(second))
-    options += ["--first_asr_config", "conf/train_llm.yaml:decoder.projector conf/second.yaml"]
-    options += ["--asr_config", "conf/third.yaml", "--inference_asr_model", "latest.pth", "--asr_args", "--max_epoch 1"]
-    done = recipe(*options, "--stop_stage", "score")
+    options += ["--inference_asr_model", "latest.pth", "--asr_args", "--max_epoch 1"]
+    done = recipe(*options, "--asr_config", "conf/train_llm.yaml", "--stop_stage", "train")
     assert done.returncode == 0, done.stderr
+    (command,) = (tmp_path / "exp").glob("asr_train_llm_*/run.sh")
+    own_command = command.read_text()
+    options += ["--first_asr_config", "conf/train_llm.yaml:decoder.projector conf/second.yaml"]
+    options += ["--asr_config", "conf/third.yaml"]
+    done = recipe(*options, "--stage", "train", "--stop_stage", "score")
+    assert done.returncode == 0, done.stderr
+    assert command.read_text() == own_command and not list((tmp_path / "exp").glob("*/.run.sh.part"))
     exps = sorted(path.parent for path in (tmp_path / "exp").glob("*/latest.pth"))
     assert [path.name for path in exps] == [
         f"asr_{name}_raw_hugging_face_lm_ctc_char_max_epoch1" for name in ("second", "third", "train_llm")

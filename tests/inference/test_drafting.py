@@ -4,6 +4,7 @@ import pytest
 import torch
 import yaml
 
+from espnet_larm.inference.drafting import LONGER_TAU
 from espnet_larm.inference.effort import Effort, describe_drafting
 from espnet_larm.inference.llm_searching import Guards
 
@@ -89,6 +90,7 @@ def test_a_threshold_above_one_is_greedy_and_a_low_one_is_not(drafter, waveforms
         ({"tau": -0.1}, "tau is -0.1; allowed: 0"),
         ({"tau": float("nan")}, "tau is nan; allowed: 0"),
         ({"drafts": "ctc", "tau": 0.5}, "tau is 0.5, but drafts is ctc"),
+        ({"drafts": "ctc", "tau_of": "product"}, "tau_of is product, but drafts is ctc"),
         ({"drafts": "longer", "accept": "threshold", "tau": 0.5}, "only drafts of heads can go unverified"),
         ({"accept": "threshold"}, "accept is threshold, which needs tau"),
     ],
@@ -113,6 +115,13 @@ def test_drafts_of_what_the_model_lacks_are_refused(recognizer, drafter, build_s
     drafter.set_ctc_weight(1.0)
     with pytest.raises(ValueError, match="drafts: of an LM's search, but this model is decoded by CTC alone"):
         drafter.set_drafting(drafts="none")
+
+
+def test_the_longer_draft_leaves_to_ctc_what_heads_are_not_sure_of(drafter):
+    drafter.set_drafting(drafts="longer")
+    assert drafter.llm_searcher.drafting.tau == LONGER_TAU > 0
+    drafter.set_drafting(drafts="longer", tau=0.0)
+    assert drafter.llm_searcher.drafting.tau == 0.0
 
 
 def test_what_was_counted_is_said(drafter, waveforms):

@@ -5,12 +5,13 @@ import copy
 import pytest
 import torch
 
-from espnet_larm.llm.packed_linear import PackedLinear, pack_linear_layers
+from espnet_larm.llm.packed_linear import LEAST_WEIGHTS, PackedLinear, pack_linear_layers
 
 
 @pytest.fixture
-def layers():
+def layers(monkeypatch):
     """A plain layer and one that was packed, with the same weights."""
+    monkeypatch.setattr("espnet_larm.llm.packed_linear.LEAST_WEIGHTS", 1)
     plain = torch.nn.Linear(48, 40)
     packed = torch.nn.Sequential(copy.deepcopy(plain))
     pack_linear_layers(packed)
@@ -46,6 +47,20 @@ def test_changed_weights_are_laid_out_anew(layers):
         torch.testing.assert_close(packed(given), before, rtol=1e-5, atol=1e-5)
         packed.weight = torch.nn.Parameter(torch.zeros(40, 48))
         assert torch.equal(packed(given), packed.bias.expand(2, -1))
+        # Where the allocator could put new weights at the address of old ones.
+        for number in range(1, 6):
+            del packed.weight
+            packed.weight = torch.nn.Parameter(torch.full((40, 48), float(number)))
+            torch.testing.assert_close(packed(given), number * given.sum(1, keepdim=True) + packed.bias)
+            packed.bfloat16().float()
+            torch.testing.assert_close(packed(given), number * given.sum(1, keepdim=True) + packed.bias)
+
+
+def test_small_layers_stay_as_they_are():
+    rows = LEAST_WEIGHTS // 100
+    module = torch.nn.Sequential(torch.nn.Linear(100, rows - 1), torch.nn.Linear(100, rows))
+    pack_linear_layers(module)
+    assert type(module[0]) is torch.nn.Linear and isinstance(module[1], torch.nn.Linear)
 
 
 def test_training_and_other_types_are_the_plain_layers_bit_for_bit(layers):

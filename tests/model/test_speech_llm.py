@@ -272,6 +272,16 @@ def test_posterior_lets_the_lm_hear_the_ctc_head_which_stays_one_module(build_sp
     loss.backward()
     # Through what the LM hears alone: the correction is zero at the start.
     assert model.ctc.ctc_lo.weight.grad.abs().sum() > 0 and model.decoder.projector.out.weight.grad.any()
+    # What is heard: the LM's embeddings weighted by the posteriors, without the blank's.
+    frames = torch.randn(1, 3, 16), torch.tensor([3])
+    table = model.decoder.backbone.model.get_input_embeddings().weight
+    with torch.no_grad():
+        posteriors = model.ctc.softmax(frames[0])[0]
+        expected = [(share[1:, None] * table[1:]).sum(0) for share in posteriors]
+        first = (expected[0] + expected[1]) / max(1.0, posteriors[:2, 1:].sum())
+        speech = model.eval().decoder.read_prompt(*frames).embeddings[0, :2]
+    torch.testing.assert_close(speech, torch.stack([first, expected[2]]), rtol=1e-5, atol=1e-6)
+    model.train()
     # A copy hears its own head.
     other = copy.deepcopy(model).eval()
     frames = torch.randn(1, 9, 16), torch.tensor([9])
@@ -287,3 +297,7 @@ def test_posterior_without_a_ctc_head_of_the_lms_tokens_is_refused(build_speech_
     for changes in ({"ctc_weight": 0.0, "interctc_weight": 0.0}, {"ctc_token_list": str(tmp_path / "own.txt")}):
         with pytest.raises(ValueError, match="projector is posterior, which hears a CTC head in the LM's tokens"):
             build_speech_llm(decoder_conf={"projector": "posterior"}, model_conf=changes)
+    model = build_speech_llm(decoder_conf={"projector": "posterior"})
+    model.decoder.before_projector = torch.nn.Identity()
+    with pytest.raises(ValueError, match="projector: posterior hears whole frames"):
+        model.decoder.read_prompt(torch.randn(1, 3, 16), torch.tensor([3]))

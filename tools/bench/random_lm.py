@@ -5,8 +5,8 @@ For trainings that are to be timed at that size; `adaptation: full` learns it. I
 the tokenizer's tokens are the first.
 
     cd egs/mini && python ../../tools/bench/random_lm.py --tokenizer exp/lm_train_lm --output_dir exp/lm_30m
-    ./run_llm.sh --hugging_face_model_name_or_path exp/lm_30m --lm_train_text ""
-        --asr_config conf/mini/train_llm_30m.yaml
+    ./run_llm.sh --hugging_face_model_name_or_path exp/lm_30m --lm_train_text "" --lm_config "" \
+        --asr_config conf/mini/train_llm_30m.yaml --pretrained_model <experiment of run_llm.sh>/latest.pth:::decoder
 """
 
 import argparse
