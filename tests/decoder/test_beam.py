@@ -1,0 +1,111 @@
+"""Beam search over a tiny LM, beside ESPnet's and beside the sum of all texts."""
+
+import pytest
+import torch
+
+from espnet_larm.decoder.speech_llm import SpeechLlmDecoder
+from espnet_larm.search.beam import beam
+from espnet_larm.search.multi_token import greedy
+from espnet_larm.search.texts import Bounds, Ending
+
+EOS, VOCAB_SIZE, ENCODER_SIZE = 2, 13, 6
+
+
+@pytest.fixture
+def decoder(save_lm, tmp_path):
+    words = ["<unk>", "<s>", "</s>", *(f"w{index}" for index in range(VOCAB_SIZE - 3))]
+    llm = save_lm(tmp_path, words, max_position_embeddings=512)
+    return SpeechLlmDecoder(VOCAB_SIZE, ENCODER_SIZE, llm=llm, projector_frames=2).eval()
+
+
+@pytest.fixture
+def frames():
+    return torch.randn(4, 20, ENCODER_SIZE) * 5, torch.tensor([20, 11, 16, 5])
+
+
+def pairs(hypotheses):
+    return [(one.token_ids, one.score) for one in hypotheses]
+
+
+def assert_same(found, expected):
+    assert [tokens for tokens, _ in found] == [tokens for tokens, _ in expected]
+    assert [score for _, score in found] == pytest.approx([score for _, score in expected], abs=1e-3)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("width", [1, 2, 5])
+def test_the_n_best_is_that_of_espnets_beam_search(decoder, frames, width):
+    from espnet.nets.batch_beam_search import BatchBeamSearch
+
+    search = BatchBeamSearch(
+        scorers={"decoder": decoder},
+        weights={"decoder": 1.0},
+        beam_size=width,
+        vocab_size=VOCAB_SIZE,
+        sos=EOS,
+        eos=EOS,
+        token_list=[str(token) for token in range(VOCAB_SIZE)],
+    )
+    found = beam(decoder.start(*frames), [Bounds(40)] * 4, EOS, width, width)
+    num_compared = 0
+    for hs_pad, length, hypotheses in zip(*frames, found.hypotheses, strict=True):
+        theirs = [(one.yseq.tolist()[1:], float(one.score)) for one in search(hs_pad[:length], maxlenratio=-40.0)]
+        # ESPnet puts an end behind what runs at the longest length, without its score.
+        theirs = [(tokens[:-1], score) for tokens, score in theirs if tokens.count(EOS) == 1 and len(tokens) <= 40]
+        ours = [pair for pair, one in zip(pairs(hypotheses), hypotheses, strict=True) if one.ending is Ending.BY_ITSELF]
+        assert_same(ours, theirs[: len(ours)])
+        num_compared += len(ours)
+    assert num_compared >= 2 * width
+
+
+@torch.no_grad()
+def test_a_batch_gives_what_each_utterance_gives_alone(decoder, frames):
+    bounds = [Bounds(30), Bounds(4), Bounds(30, least=6), Bounds(0)]
+    together = beam(decoder.start(*frames), bounds, EOS, 4, 3)
+    for row, (bound, hypotheses) in enumerate(zip(bounds, together.hypotheses, strict=True)):
+        alone = beam(decoder.start(frames[0][row : row + 1], frames[1][row : row + 1]), [bound], EOS, 4, 3)
+        assert_same(pairs(hypotheses), pairs(alone.hypotheses[0]))
+        assert [one.ending for one in hypotheses] == [one.ending for one in alone.hypotheses[0]]
+    assert all(len(one.token_ids) >= 6 for one in together.hypotheses[2])
+    assert pairs(together.hypotheses[3])[0][0] == [] and together.hypotheses[3][0].ending is Ending.LIMIT
+
+
+@torch.no_grad()
+def test_a_beam_of_one_is_greedy_search(decoder, frames):
+    bounds = [Bounds(30), Bounds(4), Bounds(9), Bounds(0)]
+    expected = greedy(decoder.start(*frames), bounds, EOS, guards_loops=False)
+    found = beam(decoder.start(*frames), bounds, EOS, 1)
+    assert_same([pairs(one)[0] for one in found.hypotheses], [(one.token_ids, one.score) for one in expected.texts])
+    assert (found.num_calls, found.num_row_calls) == (expected.num_calls, expected.num_row_calls)
+
+
+@torch.no_grad()
+def test_a_wide_beam_finds_the_best_of_all_texts(decoder, frames):
+    """Of up to three tokens, and among few of them: the others are ruled out."""
+    first = [part[:1] for part in frames]
+    allowed = [EOS, 3, 4, 5]
+
+    class Few:
+        def combine(self, log_probs, rows):
+            ruled = torch.full_like(log_probs, float("-inf"))
+            ruled[:, allowed] = log_probs[:, allowed]
+            return ruled
+
+        def take(self, tokens, rows):
+            pass
+
+        def select(self, rows):
+            pass
+
+    texts = [[]]
+    for _ in range(3):
+        texts += [[*text, token] for text in texts for token in allowed[1:] if [*text, token] not in texts]
+    scored = []
+    for text in texts:
+        ys_in = torch.tensor([[EOS, *text]])
+        logits, _ = decoder(*first, ys_in, torch.tensor([ys_in.size(1)]))
+        log_probs = logits[0].log_softmax(-1)
+        scored.append((text, sum(float(log_probs[place, token]) for place, token in enumerate([*text, EOS]))))
+    expected = sorted(scored, key=lambda pair: -pair[1])[:5]
+    found = beam(decoder.start(*first), [Bounds(3)], EOS, 27, 5, Few())
+    assert_same(pairs(found.hypotheses[0]), expected)
