@@ -267,9 +267,10 @@ train_model() { # CONFIG EXPERIMENT INITIAL_WEIGHTS [earlier]
         --valid_shape_file "$asr_stats_dir/valid/text_shape.$token_type" \
         --fold_length "$((asr_speech_fold_length * 100))" --fold_length "$asr_text_fold_length" \
         --resume true --ignore_init_mismatch "$ignore_init_mismatch" --output_dir "$asr_exp" $asr_args || status=$?
-    # An earlier training may be another recipe's own, whose command its run.sh keeps.
-    [ "$script" = "$asr_exp/run.sh" ] || [ -z "$is_earlier" ] || rm "$script"
-    [ ! -f "$asr_exp/.run.sh.part" ] || mv "$script" "$asr_exp/run.sh"
+    if [ "$script" != "$asr_exp/run.sh" ]; then
+        # An earlier training may be another recipe's own, whose command its run.sh keeps.
+        if [ -n "$is_earlier" ]; then rm "$script"; else mv "$script" "$asr_exp/run.sh"; fi
+    fi
     return "$status"
 }
 
