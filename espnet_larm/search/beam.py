@@ -12,33 +12,21 @@ from typing import NamedTuple
 import torch
 
 from espnet_larm.search.multi_token import Adviser, TextModel
-from espnet_larm.search.texts import Bounds, Ending
+from espnet_larm.search.texts import Bounds, Text, hold_open
 
-
-class Ended(NamedTuple):
-    """A hypothesis that has ended.
-
-    Attributes:
-        token_ids: Without the end.
-        score: Log-probability of the tokens and of the end.
-        ending: By itself or at its bound.
-    """
-
-    token_ids: list[int]
-    score: float
-    ending: Ending
+NOTHING = float("-inf")
 
 
 class FoundBeams(NamedTuple):
     """What was found, and what it took.
 
     Attributes:
-        hypotheses: Of each utterance, the best first.
+        texts: Of each utterance, the best first.
         num_calls: Calls of the model, the prefill included.
         num_row_calls: Rows of all calls.
     """
 
-    hypotheses: list[list[Ended]]
+    texts: list[list[Text]]
     num_calls: int
     num_row_calls: int
 
@@ -47,16 +35,16 @@ class _Row(NamedTuple):
     """A running hypothesis."""
 
     utterance: int
-    token_ids: list[int]
-    score: float
+    text: Text
 
 
 class _Choice(NamedTuple):
-    """A row and its next token, with the score of both."""
+    """A row and its next token, with its score and an end's in its place."""
 
     row: int
     token: int
     score: float
+    end_score: float
 
 
 @torch.no_grad()
@@ -66,6 +54,7 @@ def beam(
     eos: int,
     width: int,
     nbest: int = 1,
+    guards_loops: bool = True,
     adviser: Adviser | None = None,
     measure: Callable[[list[int]], int] = len,
 ) -> FoundBeams:
@@ -76,86 +65,77 @@ def beam(
         bounds: Of the length of each utterance's texts.
         eos: The token that ends a text.
         width: W, 1 or more.
-        nbest: Hypotheses of each utterance, 1 to W.
+        nbest: Texts of each utterance, 1 to W.
+        guards_loops: End texts that repeat themselves.
         adviser: Is heard on each token; scores are then its own, which must not rise from token to token.
         measure: The size of a text, from its tokens, which `Bounds.least` is about.
     """
     assert 1 <= nbest <= width
-    rows = [_Row(utterance, [], 0.0) for utterance in range(len(bounds))]
-    ended: list[list[Ended]] = [[] for _ in bounds]
+    rows = [_Row(utterance, Text(one, guards_loops, measure)) for utterance, one in enumerate(bounds)]
+    ended: list[list[Text]] = [[] for _ in bounds]
     num_calls = num_row_calls = 0
     while rows:
         num_calls, num_row_calls = num_calls + 1, num_row_calls + len(rows)
         scores = model.logits_of(model.hidden).log_softmax(-1)  # (N, V)
         if adviser is not None:
             scores = adviser.combine(scores, torch.arange(len(rows)))
-        scores = _within_bounds(scores, rows, bounds, eos, measure)
-        going: list[_Choice] = []
-        for utterance, choices in _best(scores, rows, width).items():
+        going: list[tuple[_Choice, _Row]] = []
+        for utterance, choices in _best(_within_bounds(scores, rows, eos), scores, rows, eos, width).items():
+            grown = [(choice, _Row(utterance, rows[choice.row].text.copy())) for choice in choices]
+            for choice, row in grown:
+                row.text.add(choice.token, choice.score, choice.end_score, eos)
             done = ended[utterance]
-            for choice in choices:
-                if choice.token == eos:
-                    text, most = rows[choice.row].token_ids, bounds[utterance].most
-                    done.append(Ended(text, choice.score, _ending(len(text), most)))
-            done.sort(key=lambda one: one.score, reverse=True)
-            living = [choice for choice in choices if choice.token != eos]
-            if living and (len(done) < nbest or living[0].score > done[nbest - 1].score):
+            done += [row.text for _, row in grown if row.text.ending is not None]
+            done.sort(key=lambda text: text.score, reverse=True)
+            living = [pair for pair in grown if pair[1].text.ending is None]
+            if living and (len(done) < nbest or living[0][1].text.score > done[nbest - 1].score):
                 going += living
         if not going:
             break
-        before = rows
-        rows = [_Row(before[row].utterance, [*before[row].token_ids, token], score) for row, token, score in going]
-        kept, tokens = torch.tensor([choice.row for choice in going]), torch.tensor([choice.token for choice in going])
+        rows = [row for _, row in going]
+        kept = torch.tensor([choice.row for choice, _ in going])
+        tokens = torch.tensor([choice.token for choice, _ in going])
         model.select(kept)
         if adviser is not None:
             adviser.select(kept)
             adviser.take(tokens, torch.arange(len(rows)))
         model.read(tokens.unsqueeze(1).to(model.hidden.device), torch.ones(len(rows), dtype=torch.long))
-    return FoundBeams([one[:nbest] for one in ended], num_calls, num_row_calls)
+    return FoundBeams([texts[:nbest] for texts in ended], num_calls, num_row_calls)
 
 
-def _within_bounds(
-    scores: torch.Tensor,
-    rows: Sequence[_Row],
-    bounds: Sequence[Bounds],
-    eos: int,
-    measure: Callable[[list[int]], int],
-) -> torch.Tensor:
-    """Scores of whole texts (N, V): at its bound a text can only end, and before its least size it cannot."""
-    totals = scores + torch.tensor([row.score for row in rows], dtype=scores.dtype, device=scores.device).unsqueeze(1)
+def _within_bounds(scores: torch.Tensor, rows: Sequence[_Row], eos: int) -> torch.Tensor:
+    """What tokens may be chosen by (N, V): at its bound a text can only end, and before its least size it cannot."""
+    allowed = hold_open(scores, [row.text for row in rows], eos).clone()
+    for index, (_, text) in enumerate(rows):
+        if len(text.token_ids) >= text.bounds.most:
+            # Whatever the best token is, an end is what it costs.
+            best = int(allowed[index].argmax())
+            allowed[index] = float("-inf")
+            allowed[index, best] = scores[index, eos]
+        elif not text.may_end:
+            allowed[index, eos] = float("-inf")
+    return allowed
+
+
+def _best(
+    allowed: torch.Tensor, scores: torch.Tensor, rows: Sequence[_Row], eos: int, width: int
+) -> dict[int, list[_Choice]]:
+    """Of each utterance the best choices, the best first, by scores of tokens (N, V) behind those of their texts."""
+    totals = allowed + allowed.new_tensor([row.text.score for row in rows]).unsqueeze(1)
+    members: dict[int, list[int]] = {}
     for index, row in enumerate(rows):
-        most, least = bounds[row.utterance]
-        if len(row.token_ids) >= most:
-            end = totals[index, eos].clone()
-            totals[index] = float("-inf")
-            totals[index, eos] = end
-        elif least > 0 and measure(row.token_ids) < least:
-            totals[index, eos] = float("-inf")
-    return totals
-
-
-def _best(scores: torch.Tensor, rows: Sequence[_Row], width: int) -> dict[int, list[_Choice]]:
-    """Of each utterance the best choices, the best first."""
-    utterances = list(dict.fromkeys(row.utterance for row in rows))
-    members = {
-        utterance: [index for index, row in enumerate(rows) if row.utterance == utterance] for utterance in utterances
-    }
-    most, vocab_size = max(map(len, members.values())), scores.size(1)
+        members.setdefault(row.utterance, []).append(index)
+    most, vocab_size = max(map(len, members.values())), totals.size(1)
     # Behind the rows, one that is never chosen.
-    padded = torch.cat([scores, scores.new_full((1, vocab_size), float("-inf"))])
-    slots = torch.tensor([[*members[each], *[len(rows)] * (most - len(members[each]))] for each in utterances])
-    together = padded[slots.to(scores.device)].flatten(1)  # (U, W V)
+    padded = torch.cat([totals, totals.new_full((1, vocab_size), float("-inf"))])
+    slots = torch.tensor([[*each, *[len(rows)] * (most - len(each))] for each in members.values()])
+    together = padded[slots.to(totals.device)].flatten(1)  # (U, W V)
     best, places = together.topk(min(width, together.size(1)), dim=1)
+    ends = scores[:, eos].tolist()
     found = {}
-    for utterance, row_slots, values, where in zip(
-        utterances, slots.tolist(), best.tolist(), places.tolist(), strict=True
-    ):
-        pairs = [(value, divmod(place, vocab_size)) for value, place in zip(values, where, strict=True)]
+    for utterance, own, values, where in zip(members, slots.tolist(), best.tolist(), places.tolist(), strict=True):
+        chosen = [divmod(place, vocab_size) for place, value in zip(where, values, strict=True) if value > NOTHING]
         found[utterance] = [
-            _Choice(row_slots[slot], token, value) for value, (slot, token) in pairs if value != float("-inf")
+            _Choice(own[slot], token, float(allowed[own[slot], token]), ends[own[slot]]) for slot, token in chosen
         ]
     return found
-
-
-def _ending(num_tokens: int, most: int) -> Ending:
-    return Ending.LIMIT if num_tokens >= most else Ending.BY_ITSELF

@@ -87,6 +87,13 @@ class Text:
                 self._end(first_copy, Ending.REPETITION)
         return self.ending is None
 
+    def copy(self) -> "Text":
+        """One that goes on by itself, for a search that tries several tokens."""
+        other = Text(self.bounds, self.guards_loops, self.measure)
+        other.token_ids, other.score, other.was_held_open = list(self.token_ids), self.score, self.was_held_open
+        other._ended_scores = list(self._ended_scores)
+        return other
+
     @property
     def num_steps(self) -> int:
         """Tokens that were chosen so far, the end and what a guard has cut off included."""

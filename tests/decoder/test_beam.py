@@ -46,9 +46,9 @@ def test_the_n_best_is_that_of_espnets_beam_search(decoder, frames, width):
         eos=EOS,
         token_list=[str(token) for token in range(VOCAB_SIZE)],
     )
-    found = beam(decoder.start(*frames), [Bounds(40)] * 4, EOS, width, width)
+    found = beam(decoder.start(*frames), [Bounds(40)] * 4, EOS, width, width, guards_loops=False)
     num_compared = 0
-    for hs_pad, length, hypotheses in zip(*frames, found.hypotheses, strict=True):
+    for hs_pad, length, hypotheses in zip(*frames, found.texts, strict=True):
         theirs = [(one.yseq.tolist()[1:], float(one.score)) for one in search(hs_pad[:length], maxlenratio=-40.0)]
         # ESPnet puts an end behind what runs at the longest length, without its score.
         theirs = [(tokens[:-1], score) for tokens, score in theirs if tokens.count(EOS) == 1 and len(tokens) <= 40]
@@ -62,20 +62,24 @@ def test_the_n_best_is_that_of_espnets_beam_search(decoder, frames, width):
 def test_a_batch_gives_what_each_utterance_gives_alone(decoder, frames):
     bounds = [Bounds(30), Bounds(4), Bounds(30, least=6), Bounds(0)]
     together = beam(decoder.start(*frames), bounds, EOS, 4, 3)
-    for row, (bound, hypotheses) in enumerate(zip(bounds, together.hypotheses, strict=True)):
+    for row, (bound, hypotheses) in enumerate(zip(bounds, together.texts, strict=True)):
         alone = beam(decoder.start(frames[0][row : row + 1], frames[1][row : row + 1]), [bound], EOS, 4, 3)
-        assert_same(pairs(hypotheses), pairs(alone.hypotheses[0]))
-        assert [one.ending for one in hypotheses] == [one.ending for one in alone.hypotheses[0]]
-    assert all(len(one.token_ids) >= 6 for one in together.hypotheses[2])
-    assert pairs(together.hypotheses[3])[0][0] == [] and together.hypotheses[3][0].ending is Ending.LIMIT
+        assert_same(pairs(hypotheses), pairs(alone.texts[0]))
+        assert [one.ending for one in hypotheses] == [one.ending for one in alone.texts[0]]
+    assert all(len(one.token_ids) >= 6 for one in together.texts[2])
+    assert [one.token_ids for one in together.texts[3]] == [[]]
+    assert all(len(one.token_ids) <= 4 for one in together.texts[1])
 
 
 @torch.no_grad()
 def test_a_beam_of_one_is_greedy_search(decoder, frames):
-    bounds = [Bounds(30), Bounds(4), Bounds(9), Bounds(0)]
-    expected = greedy(decoder.start(*frames), bounds, EOS, guards_loops=False)
-    found = beam(decoder.start(*frames), bounds, EOS, 1)
-    assert_same([pairs(one)[0] for one in found.hypotheses], [(one.token_ids, one.score) for one in expected.texts])
+    bounds = [Bounds(150), Bounds(4), Bounds(150, least=9), Bounds(0)]
+    for eos in (EOS, 8):
+        expected = greedy(decoder.start(*frames), bounds, eos)
+        found = beam(decoder.start(*frames), bounds, eos, 1)
+        assert_same([pairs(one)[0] for one in found.texts], pairs(expected.texts))
+        for (one,), other in zip(found.texts, expected.texts, strict=True):
+            assert (one.ending, one.was_held_open) == (other.ending, other.was_held_open)
     assert (found.num_calls, found.num_row_calls) == (expected.num_calls, expected.num_row_calls)
 
 
@@ -107,5 +111,5 @@ def test_a_wide_beam_finds_the_best_of_all_texts(decoder, frames):
         log_probs = logits[0].log_softmax(-1)
         scored.append((text, sum(float(log_probs[place, token]) for place, token in enumerate([*text, EOS]))))
     expected = sorted(scored, key=lambda pair: -pair[1])[:5]
-    found = beam(decoder.start(*first), [Bounds(3)], EOS, 27, 5, Few())
-    assert_same(pairs(found.hypotheses[0]), expected)
+    found = beam(decoder.start(*first), [Bounds(3)], EOS, 27, 5, adviser=Few())
+    assert_same(pairs(found.texts[0]), expected)
