@@ -111,7 +111,6 @@ def load(args: argparse.Namespace) -> Any:
         ValueError: The options do not fit the model.
     """
     from espnet_larm.inference.audio import AudioTable
-    from espnet_larm.inference.llm_searching import check_search as check_llm_search
     from espnet_larm.inference.recognizer import Recognizer, Search
 
     prompt, guards, drafting = (
@@ -140,7 +139,9 @@ def load(args: argparse.Namespace) -> Any:
     if drafting:
         recognizer.set_drafting(**drafting)
     if recognizer.llm_searcher is not None:
-        check_llm_search(Search(args.beam_size, args.nbest))
+        if args.beam_size > 1 and args.drafts is None:
+            recognizer.set_drafting(drafts="none")
+        recognizer.llm_searcher.check_search(Search(args.beam_size, args.nbest))
     if prompt:
         recognizer.set_prompt(**prompt)
     return recognizer, AudioTable(wav_scp, audio_type, recognizer.sample_rate_hz, recognizer.preprocess)

@@ -4,7 +4,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from espnet_larm.search.beam import FoundBeams
 from espnet_larm.search.multi_token import Found
+from espnet_larm.search.texts import Text
 
 
 class Effort:
@@ -12,7 +14,7 @@ class Effort:
 
     Attributes:
         num_calls: Calls of the LM, prefills included.
-        num_row_calls: Utterances of all calls: the calls if each were decoded alone.
+        num_row_calls: Utterances, in a beam hypotheses, of all calls: the calls if each were decoded alone.
         num_tokens: That were found, ends included: the calls if each gave one.
         num_words: Of all texts.
     """
@@ -23,13 +25,20 @@ class Effort:
         self._accepted: Counter[int] = Counter()
 
     def add(self, found: Found, texts: Sequence[str]) -> None:
-        """Count a search."""
-        self.num_calls += found.num_calls
-        self.num_row_calls += found.num_row_calls
-        self.num_tokens += sum(text.num_steps for text in found.texts)
-        self.num_words += sum(len(text.split()) for text in texts)
+        """Count a greedy search."""
+        self._add(found.num_calls, found.num_row_calls, found.texts, texts)
         self._proposed.update(found.proposed)
         self._accepted.update(found.accepted)
+
+    def add_beams(self, found: FoundBeams, texts: Sequence[str]) -> None:
+        """Count a beam search; tokens and words are those of the best texts."""
+        self._add(found.num_calls, found.num_row_calls, [best for best, *_ in found.texts], texts)
+
+    def _add(self, num_calls: int, num_row_calls: int, best: Sequence[Text], texts: Sequence[str]) -> None:
+        self.num_calls += num_calls
+        self.num_row_calls += num_row_calls
+        self.num_tokens += sum(text.num_steps for text in best)
+        self.num_words += sum(len(text.split()) for text in texts)
 
     def acceptance(self) -> dict[int, float]:
         """Of each place of a draft, by the token of a call (2 to K): the share of those drafted that were accepted."""

@@ -1,4 +1,4 @@
-"""Encoder output to hypotheses by an LM: greedy, in batches, guarded.
+"""Encoder output to hypotheses by an LM: greedy or with a beam, in batches, guarded.
 
 An LM may repeat itself without end, stop in the middle, or go on where nobody speaks. A text has as many tokens a
 second of speech as nobody speaks, at most; a loop is cut back to its first copy; an end is not believed that comes when
@@ -13,10 +13,11 @@ import torch
 
 from espnet2.asr.espnet_model import ESPnetASRModel
 
-from espnet_larm.inference.drafting import Drafting, make_drafts, resolve
+from espnet_larm.inference.drafting import NONE, Drafting, make_drafts, resolve
 from espnet_larm.inference.effort import Effort
 from espnet_larm.inference.searching import Searcher
 from espnet_larm.inference.transcripts import GREEDY, Hypothesis, Search
+from espnet_larm.search.beam import beam
 from espnet_larm.search.ctc_adviser import CtcAdviser, Spell, same_tokens
 from espnet_larm.search.ctc_prefix import CtcPrefixScorer
 from espnet_larm.search.multi_token import greedy
@@ -112,19 +113,19 @@ class LlmSearcher:
     def find(
         self, hs_pad: torch.Tensor, hlens: torch.Tensor, search: Search, seconds: Sequence[float]
     ) -> list[list[Hypothesis]]:
-        """The best hypothesis of each utterance.
+        """The best hypotheses of each utterance, at least one.
 
         Args:
             hs_pad: Encoder output (B, T, E).
             hlens: Valid frames (B,).
-            search: Greedy; anything else is refused.
+            search: Greedy, or with a beam, which takes no drafts.
             seconds: Of each utterance.
 
         Raises:
-            ValueError: A beam is asked for.
+            ValueError: A beam is asked for, and drafts.
             ContextError: An utterance is longer than the LM's context.
         """
-        check_search(search)
+        self.check_search(search)
         heard = self._heard(hs_pad, hlens)
         begun = self.model.decoder.start(hs_pad, hlens)
         room = (self.model.decoder.backbone.max_positions - begun.next_positions).clamp(min=0).tolist()
@@ -133,20 +134,34 @@ class LlmSearcher:
             Bounds(min(limits), 0 if text is None else int(self.guards.least_ctc_share * len(text.text)))
             for *limits, text in zip(limits, room, heard, strict=True)
         ]
-        drafts = make_drafts(self.drafting, self.model.decoder, lambda: self._respelled(heard), self.model.eos)
-        found = greedy(
-            begun,
-            bounds,
-            self.model.eos,
-            drafts,
-            self.drafting.verifies,
-            self.guards.stops_loops,
-            self._adviser(hs_pad, hlens),
-            self._num_characters,
-        )
+        eos, adviser = self.model.eos, self._adviser(hs_pad, hlens)
+        shared: dict[str, Any] = {
+            "guards_loops": self.guards.stops_loops,
+            "adviser": adviser,
+            "measure": self._num_characters,
+        }
+        if search.beam_size > 1:
+            beams = beam(begun, bounds, eos, search.beam_size, search.nbest, **shared)
+            nbest = [[self._hypothesis(text, one) for text in row] for row, one in zip(beams.texts, heard, strict=True)]
+            self.effort.add_beams(beams, [best.text for best, *_ in nbest])
+            return nbest
+        drafts = make_drafts(self.drafting, self.model.decoder, lambda: self._respelled(heard), eos)
+        found = greedy(begun, bounds, eos, drafts, self.drafting.verifies, **shared)
         hypotheses = [self._hypothesis(text, one) for text, one in zip(found.texts, heard, strict=True)]
         self.effort.add(found, [hypothesis.text for hypothesis in hypotheses])
         return [[hypothesis] for hypothesis in hypotheses]
+
+    def check_search(self, search: Search) -> None:
+        """Refuse a beam that drafts are asked for.
+
+        Raises:
+            ValueError: As said.
+        """
+        if search.beam_size > 1 and self.drafting.drafts != NONE:
+            raise ValueError(
+                f"beam_size is {search.beam_size} and drafts is {self.drafting.drafts}: a beam takes a token a call; "
+                "set drafts: none or beam_size: 1."
+            )
 
     def heard_in_lm_tokens(self, hs_pad: torch.Tensor, hlens: torch.Tensor) -> list[list[int]]:
         """What the CTC head hears in each utterance, spelled as the LM spells; nothing without a CTC head.
@@ -189,16 +204,6 @@ class LlmSearcher:
         tokens = [self.model.token_list[token_id] for token_id in found.token_ids]
         is_far = heard is not None and len(text) > FAR_CHARACTERS + 2 * len(heard.text)
         return Hypothesis(text, tokens, found.token_ids, found.score, guards=_guards_met(found, is_far))
-
-
-def check_search(search: Search) -> None:
-    """Refuse what an LM's search does not do.
-
-    Raises:
-        ValueError: A beam is asked for.
-    """
-    if search.beam_size != 1:
-        raise ValueError(f"beam_size is {search.beam_size}; allowed with an LM as decoder: 1, which is greedy search.")
 
 
 def _check_both(ctc_weight: float, drafting: Drafting) -> None:

@@ -34,7 +34,7 @@ class Search(NamedTuple):
     """How a head is searched.
 
     Attributes:
-        beam_size: Hypotheses in the prefix beam; 1 is greedy search.
+        beam_size: Hypotheses in the beam, of CTC a prefix beam; 1 is greedy search.
         nbest: Hypotheses that are kept of the last read-out, at most beam_size.
     """
 

@@ -195,10 +195,24 @@ def test_other_errors_do_not_halve_a_batch(recognizer, waveforms, monkeypatch):
         recognizer.transcribe(waveforms)
 
 
-def test_what_an_lm_does_not_do_is_refused(recognizer, waveforms):
+@pytest.mark.parametrize("ctc_weight", [0.0, 0.3])
+def test_a_beam_gives_as_many_hypotheses_as_asked_for_and_no_worse_ones_than_greedy_search(
+    recognizer, waveforms, ctc_weight
+):
     from espnet_larm.inference.recognizer import Search
 
-    with pytest.raises(ValueError, match="beam_size is 4; allowed with an LM as decoder: 1"):
+    recognizer.set_ctc_weight(ctc_weight)
+    greedy_scores = [one.best.score for one in recognizer.transcribe(waveforms)]
+    together = recognizer.transcribe(waveforms, search=Search(4, 3))
+    for waveform, found, score in zip(waveforms, together, greedy_scores, strict=True):
+        (alone,) = recognizer.transcribe([waveform], search=Search(4, 3))
+        ranked = [found.best, *found.others]
+        assert [one.token_ids for one in ranked] == [one.token_ids for one in (alone.best, *alone.others)]
+        scores = [one.score for one in ranked]
+        assert len(ranked) == 3 and scores == sorted(scores, reverse=True) and len({one.text for one in ranked}) > 1
+        assert found.best.score >= score - 1e-3
+    recognizer.set_drafting(drafts="ctc")
+    with pytest.raises(ValueError, match="beam_size is 4 and drafts is ctc: a beam takes a token a call"):
         recognizer.transcribe(waveforms, search=Search(4, 1))
 
 
@@ -243,6 +257,19 @@ def test_program_writes_texts_calls_and_what_was_broken_off(command, tiny_experi
     assert all(set(guarded) <= set(keys) for guarded in stats["guarded"].values())
     assert stats["num_halved_batches"] == 0
     assert stats["prompt"] == {"prefix": "", "suffix": "<s>"}
+
+
+def test_program_writes_the_n_best_of_a_beam(command, tiny_experiment, tmp_path):
+    from espnet_larm.bin import asr_inference
+
+    assert asr_inference.main([*command, "--beam_size", "3", "--nbest", "2"]) == 0
+    keys = [line.split()[0] for line in (tiny_experiment.data / "wav.scp").read_text().splitlines()]
+    texts = [(tmp_path / "out" / f"{rank}best_recog" / "token_int").read_text().splitlines() for rank in (1, 2)]
+    assert all([line.split()[0] for line in lines] == keys for lines in texts) and texts[0] != texts[1]
+    stats = stats_of(tmp_path)
+    assert stats["drafting"]["drafts"] == "none" and stats["row_calls"] > stats["tokens"]
+    with pytest.raises(ValueError, match="beam_size is 3 and drafts is ctc"):
+        asr_inference.main([*command, "--beam_size", "3", "--drafts", "ctc"])
 
 
 def test_program_takes_another_prompt_and_says_which(command, tmp_path):
