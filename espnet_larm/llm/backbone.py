@@ -12,22 +12,18 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from espnet_larm.llm.attention import ATTENTION
 from espnet_larm.llm.cache import KeyValueCache
 from espnet_larm.llm.hugging_face import (
-    AttentionInterface,
-    AttentionMaskInterface,
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedModel,
-    sdpa_mask,
 )
 from espnet_larm.llm.stream import Ragged, Step, Stream, as_function, freeze_modes
 
-ATTENTION = "espnet_larm"
 DTYPES = ("float32", "bfloat16", "float16")
 # Architectures whose forward is: embeddings, layers with one rotary embedding and full attention, norm, head.
 ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
@@ -286,62 +282,6 @@ def config_of(llm: str, revision: str | None = None) -> dict[str, Any]:
     """
     options = json.loads(_load_config(llm, revision).to_json_string(use_diff=True))
     return {name: value for name, value in options.items() if name not in ("_name_or_path", "transformers_version")}
-
-
-def attention(
-    module: torch.nn.Module,  # noqa: ARG001  # HF's signature
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    step: Step | None = None,
-    **_: Any,
-) -> tuple[torch.Tensor, None]:
-    """What HF's attention layers call: causal over the rows themselves, or over what the cache holds and them.
-
-    Args:
-        module: HF's attention layer.
-        query: (B, H, L, S).
-        key: (B, key-value heads, L, S).
-        value: Likewise.
-        attention_mask: None from us: padding is behind the valid positions, where no valid position looks. HF's own
-            forward of the model, as other programs call it, may have one.
-        scaling: Of the scores.
-        dropout: Of the weights, in training.
-        step: None to remember nothing.
-
-    Returns:
-        (B, L, H, S), and no weights.
-    """
-    scaling = query.size(-1) ** -0.5 if scaling is None else scaling
-    ragged = None if step is None else step.ragged
-    if ragged is not None:
-        query, key, value = (ragged.padded(each.transpose(1, 2)).transpose(1, 2) for each in (query, key, value))
-    if step is not None:
-        step.cache.append(step.layer, key, value, step.num_new)
-    if step is not None and step.cache.is_sealed:
-        mixed = step.cache.attend(step.layer, query, step.num_new, scaling)
-    else:
-        shares_keys = query.size(1) != key.size(1)
-        mixed = functional.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            attn_mask=attention_mask,
-            dropout_p=dropout,
-            is_causal=attention_mask is None and query.size(2) > 1,
-            scale=scaling,
-            enable_gqa=shares_keys,
-        )
-    mixed = mixed.transpose(1, 2)
-    return (mixed if ragged is None else ragged.flat(mixed)).contiguous(), None
-
-
-AttentionInterface.register(ATTENTION, attention)
-# The masks that HF's own forward makes for it are those of its SDPA.
-AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 
 def _check_dtype(dtype: str) -> None:

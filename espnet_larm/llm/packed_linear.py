@@ -1,8 +1,8 @@
 """Linear layers on a CPU with weights laid out once for oneDNN, which decoding asks about a few positions at a time.
 
-torch's own product lays the weights out anew in each call, or reads them a second time: for 2 to 32 positions it takes
-1.2 to 3 times as long from LEAST_WEIGHTS on; below, calling takes the longest. Sums are added in another order: results
-differ by float rounding. The layout is a copy: the layers take twice their memory.
+torch's own product lays the weights out anew in each call, or reads them a second time: from LEAST_WEIGHTS on it takes
+1.2 to 5 times as long for 2 to 32 positions (tools/bench/llm_calls.py); below, calling takes the longest. Sums are
+added in another order: results differ by float rounding. The layout is a copy: the layers take twice their memory.
 Shapes: D input size, O output size.
 """
 
@@ -57,15 +57,19 @@ class _Layout(NamedTuple):
     layout: torch.Tensor
 
 
-def pack_linear_layers(module: torch.nn.Module) -> None:
-    """Let all large linear layers in a module be packed ones, where this machine has what they need.
+def pack_linear_layers(module: torch.nn.Module, least_weights: int = LEAST_WEIGHTS) -> None:
+    """Let large linear layers in a module be packed ones, where this machine has what they need.
 
-    A change through `weight.data` is not noticed: for models that are not trained any more.
+    A change in place through `weight.data` is not noticed: for models that are not trained any more.
+
+    Args:
+        module: Whatever holds them.
+        least_weights: Of a layer that is large.
     """
     if not _is_supported():
         return
     for layer in module.modules():
-        if type(layer) is torch.nn.Linear and layer.weight.numel() >= LEAST_WEIGHTS:
+        if type(layer) is torch.nn.Linear and layer.weight.numel() >= least_weights:
             # In place: whoever holds the layer, such as an LM whose head and embedding are one, keeps it.
             layer.__class__ = PackedLinear
 

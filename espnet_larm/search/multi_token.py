@@ -74,7 +74,6 @@ class Found(NamedTuple):
         texts: Of each row.
         num_calls: Calls of the model, the prefill included.
         num_row_calls: Rows of all calls: what the calls would be one utterance at a time.
-        num_read: Tokens that the model read, of all rows and calls, without prompts.
         proposed: How often a row's call had 0, 1, ... drafted tokens.
         accepted: How often it took 0, 1, ... of them.
     """
@@ -82,7 +81,6 @@ class Found(NamedTuple):
     texts: list[Text]
     num_calls: int
     num_row_calls: int
-    num_read: int
     proposed: Counter[int]
     accepted: Counter[int]
 
@@ -118,7 +116,7 @@ def greedy(
     texts = [Text(one, guards_loops, measure) for one in bounds]
     running, hidden = texts, model.hidden.unsqueeze(1)  # (N, L, D)
     proposed: list[list[int]] = [[] for _ in texts]
-    found = Found(texts, 1, len(texts), 0, Counter(), Counter())
+    found = Found(texts, 1, len(texts), Counter(), Counter())
     while True:
         taken = replay(model.logits_of(hidden), running, proposed)
         found.proposed.update(map(len, proposed))
@@ -142,11 +140,7 @@ def greedy(
         ]
         tokens, num_new = _padded([[text.token_ids[-1], *draft] for text, draft in zip(running, proposed, strict=True)])
         hidden = model.read(tokens.to(hidden.device), num_new)
-        found = found._replace(
-            num_calls=found.num_calls + 1,
-            num_row_calls=found.num_row_calls + len(running),
-            num_read=found.num_read + int(num_new.sum()),
-        )
+        found = found._replace(num_calls=found.num_calls + 1, num_row_calls=found.num_row_calls + len(running))
 
 
 class _Replay:

@@ -9,12 +9,11 @@ from espnet_larm.llm.packed_linear import LEAST_WEIGHTS, PackedLinear, pack_line
 
 
 @pytest.fixture
-def layers(monkeypatch):
+def layers():
     """A plain layer and one that was packed, with the same weights."""
-    monkeypatch.setattr("espnet_larm.llm.packed_linear.LEAST_WEIGHTS", 1)
     plain = torch.nn.Linear(48, 40)
     packed = torch.nn.Sequential(copy.deepcopy(plain))
-    pack_linear_layers(packed)
+    pack_linear_layers(packed, least_weights=1)
     if type(packed[0]) is not PackedLinear:
         pytest.skip("no oneDNN here")
     return plain, packed[0]

@@ -1,0 +1,95 @@
+#!/usr/bin/env python3
+"""What a call of a 30 M LM costs on a CPU, by rows and by positions that each row reads, and what its layers cost.
+
+Random weights, 85 prompt positions, texts that grow with each call; milliseconds, medians; with weights laid out for
+oneDNN (llm/packed_linear.py) and with torch's own linear layers. Of each shape there are as many layers as
+do not fit into the processor's cache.
+
+    python tools/bench/llm_calls.py
+"""
+
+import argparse
+import copy
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from decoding_inputs import random_inputs
+
+from espnet_larm.decoder.speech_llm import SpeechLlmDecoder
+from espnet_larm.llm.packed_linear import pack_linear_layers, unpack_linear_layers
+
+# Output and input size: of the LM of 30 M (key, query, feed-forward, head), and of larger and smaller ones.
+LAYERS = ((192, 192), (512, 192), (256, 512), (512, 512), (1408, 512), (2048, 2048), (8000, 512))
+WEIGHTS_OF_A_SHAPE = 30e6
+POSITIONS = (1, 2, 4, 8, 16, 32)
+
+
+def median_ms(timed: Callable[[], object], repeats: int) -> float:
+    """Of a call."""
+    found = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        timed()
+        found.append(time.perf_counter() - start)
+    return 1000 * statistics.median(found)
+
+
+def time_layers(repeats: int) -> None:
+    """Print how many times as long torch's own layers take."""
+    print(f"| layer | {' | '.join(f'{number} positions' for number in POSITIONS)} |\n|---|{'---|' * len(POSITIONS)}")
+    for rows, columns in LAYERS:
+        number = max(3, int(WEIGHTS_OF_A_SHAPE / (rows * columns)))
+        plain = torch.nn.ModuleList(torch.nn.Linear(columns, rows, bias=False) for _ in range(number))
+        packed = copy.deepcopy(plain)
+        pack_linear_layers(packed, least_weights=1)
+        ratios = []
+        for positions in POSITIONS:
+            given = torch.randn(positions, columns)
+            both = [median_ms(lambda: [one(given) for one in each], repeats) for each in (plain, packed)]  # noqa: B023
+            ratios.append(f"{both[0] / both[1]:.2f}")
+        print(f"| {rows} x {columns} | {' | '.join(ratios)} |")
+
+
+def time_calls(decoder: SpeechLlmDecoder, hs_pad: torch.Tensor, hlens: torch.Tensor, repeats: int) -> None:
+    """Print what reading positions, their logits and drafting the next ones take."""
+    for rows in (1, 16):
+        for positions in (1, 4, 8):
+            texts = decoder.start(hs_pad[:rows], hlens[:rows])
+            tokens, num_new = torch.full((rows, positions), 5), torch.full((rows,), positions)
+
+            def read() -> torch.Tensor:
+                return texts.read(tokens, num_new)  # noqa: B023
+
+            hidden = read()
+            costs = (
+                median_ms(read, repeats),
+                median_ms(lambda: decoder.backbone.logits(hidden).log_softmax(-1), repeats),  # noqa: B023
+                median_ms(lambda: decoder.draft_logits(hidden[:, 0], 8).argmax(-1), repeats),  # noqa: B023
+            )
+            print(f"| {rows} | {positions} | {' | '.join(f'{cost:.1f}' for cost in costs)} |")
+
+
+@torch.no_grad()
+def main() -> None:
+    """Both tables, for each number of threads."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="CPU threads (1 2)")
+    parser.add_argument("--repeats", type=int, default=9, help="of each (9)")
+    args = parser.parse_args()
+    options = {"device": "cpu", "utterances": 16, "tokens": 50, "batch_seconds": 160.0}
+    inputs = random_inputs(argparse.Namespace(**options, drafts=True, tokens_per_call=[8]))
+    for threads in args.threads:
+        torch.set_num_threads(threads)
+        print(f"{threads} threads, torch {torch.__version__}: torch's own layers / laid out")
+        time_layers(args.repeats)
+        for name, change in (("laid out", pack_linear_layers), ("torch's own", unpack_linear_layers)):
+            change(inputs.decoder)
+            print(f"weights {name}\n| rows | positions a row | read, ms | logits, ms | 7 drafts, ms |")
+            print("|---|---|---|---|---|")
+            time_calls(inputs.decoder, inputs.batches[0].hs_pad, inputs.batches[0].hlens, args.repeats)
+
+
+if __name__ == "__main__":
+    main()
