@@ -1,5 +1,6 @@
 """How many tokens a call of an LM may yield: where drafts come from, and how they are accepted."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -7,6 +8,7 @@ import torch
 
 from espnet_larm.decoder.speech_llm import SpeechLlmDecoder
 from espnet_larm.search.drafts import Drafts, HeadDrafts, LongerDrafts, NoDrafts, TextDrafts
+from espnet_larm.search.lookahead import NOTHING, Lookahead
 
 HEADS, CTC, LONGER, NONE = "heads", "ctc", "longer", "none"
 SOURCES = (HEADS, CTC, LONGER, NONE)
@@ -101,6 +103,30 @@ def _check_thresholds(source: str, accept: str, tau: float | None, tau_of: str) 
         raise ValueError(
             f"accept is {THRESHOLD}, which needs tau; espnet_larm.bin.calibrate_drafts finds one on a development set."
         )
+
+
+def check_lookahead(drafting: Drafting) -> None:
+    """Refuse what a beam cannot do.
+
+    Raises:
+        ValueError: As said.
+    """
+    if drafting.drafts not in (HEADS, NONE):
+        raise ValueError(
+            f"drafts is {drafting.drafts} and beam_size above 1: a beam looks ahead by the model's heads; set drafts: "
+            f"{HEADS} or {NONE}, or beam_size: 1."
+        )
+    for name, value, allowed in (("accept", drafting.accept, VERIFIED), ("tau_of", drafting.tau_of, HEAD)):
+        if value != allowed:
+            raise ValueError(f"{name} is {value} and beam_size above 1; set {name}: {allowed}, or beam_size: 1.")
+
+
+def make_lookahead(drafting: Drafting, decoder: SpeechLlmDecoder) -> Lookahead | None:
+    """Of a beam; None for a token a call."""
+    if drafting.drafts == NONE or drafting.tokens_per_call == 1:
+        return None
+    least = math.log(drafting.tau) if drafting.tau > 0 else NOTHING
+    return Lookahead(lambda hidden: decoder.draft_logits(hidden, drafting.tokens_per_call), least)
 
 
 def make_drafts(

@@ -14,29 +14,31 @@ class Effort:
 
     Attributes:
         num_calls: Calls of the LM, prefills included.
-        num_row_calls: Utterances, in a beam hypotheses, of all calls: the calls if each were decoded alone.
+        num_row_calls: Utterances of all calls: the calls if each were decoded alone.
+        num_row_tokens: Tokens that were read, of all rows (hypotheses) of all calls, a prompt being one.
         num_tokens: That were found, ends included: the calls if each gave one.
         num_words: Of all texts.
     """
 
     def __init__(self) -> None:
-        self.num_calls = self.num_row_calls = self.num_tokens = self.num_words = 0
+        self.num_calls = self.num_row_calls = self.num_row_tokens = self.num_tokens = self.num_words = 0
         self._proposed: Counter[int] = Counter()
         self._accepted: Counter[int] = Counter()
 
     def add(self, found: Found, texts: Sequence[str]) -> None:
         """Count a greedy search."""
-        self._add(found.num_calls, found.num_row_calls, found.texts, texts)
+        self._add(found, found.texts, texts)
         self._proposed.update(found.proposed)
         self._accepted.update(found.accepted)
 
     def add_beams(self, found: FoundBeams, texts: Sequence[str]) -> None:
         """Count a beam search; tokens and words are those of the best texts."""
-        self._add(found.num_calls, found.num_row_calls, [best for best, *_ in found.texts], texts)
+        self._add(found, [best for best, *_ in found.texts], texts)
 
-    def _add(self, num_calls: int, num_row_calls: int, best: Sequence[Text], texts: Sequence[str]) -> None:
-        self.num_calls += num_calls
-        self.num_row_calls += num_row_calls
+    def _add(self, found: Found | FoundBeams, best: Sequence[Text], texts: Sequence[str]) -> None:
+        self.num_calls += found.num_calls
+        self.num_row_calls += found.num_row_calls
+        self.num_row_tokens += found.num_row_tokens
         self.num_tokens += sum(text.num_steps for text in best)
         self.num_words += sum(len(text.split()) for text in texts)
 
@@ -57,6 +59,7 @@ class Effort:
         shares["row_calls_per_word"] = (self.num_row_calls, self.num_words)
         return {
             "row_calls": self.num_row_calls,
+            "row_tokens": self.num_row_tokens,
             "tokens": self.num_tokens,
             **{name: part / whole for name, (part, whole) in shares.items() if whole},
             "acceptance": {str(token): share for token, share in self.acceptance().items()},

@@ -13,14 +13,15 @@ import torch
 
 from espnet2.asr.espnet_model import ESPnetASRModel
 
-from espnet_larm.inference.drafting import NONE, Drafting, make_drafts, resolve
+from espnet_larm.inference.drafting import Drafting, check_lookahead, make_drafts, make_lookahead, resolve
 from espnet_larm.inference.effort import Effort
 from espnet_larm.inference.searching import Searcher
-from espnet_larm.inference.transcripts import GREEDY, Hypothesis, Search
+from espnet_larm.inference.transcripts import BEAM_TYPES, GREEDY, PREFIX, Hypothesis, Search
 from espnet_larm.search.beam import beam
 from espnet_larm.search.ctc_adviser import CtcAdviser, Spell, same_tokens
 from espnet_larm.search.ctc_prefix import CtcPrefixScorer
 from espnet_larm.search.multi_token import greedy
+from espnet_larm.search.prefix_beam import prefix_beam
 from espnet_larm.search.texts import Bounds, Ending, Text
 
 LEAST_TOKENS = 8
@@ -118,11 +119,11 @@ class LlmSearcher:
         Args:
             hs_pad: Encoder output (B, T, E).
             hlens: Valid frames (B,).
-            search: Greedy, or with a beam, which takes no drafts.
+            search: Greedy, or with a beam.
             seconds: Of each utterance.
 
         Raises:
-            ValueError: A beam is asked for, and drafts.
+            ValueError: The beam does not go with the drafts that are set.
             ContextError: An utterance is longer than the LM's context.
         """
         self.check_search(search)
@@ -140,8 +141,12 @@ class LlmSearcher:
             "adviser": adviser,
             "measure": self._num_characters,
         }
-        if search.beam_size > 1:
-            beams = beam(begun, bounds, eos, search.beam_size, search.nbest, **shared)
+        if search.is_beam:
+            shared["lookahead"] = make_lookahead(self.drafting, self.model.decoder)
+            if search.beam_type == PREFIX:
+                beams = prefix_beam(begun, bounds, eos, search.beam_size, search.nbest, **shared, string_of=self._string)
+            else:
+                beams = beam(begun, bounds, eos, search.beam_size, search.nbest, **shared)
             nbest = [[self._hypothesis(text, one) for text in row] for row, one in zip(beams.texts, heard, strict=True)]
             self.effort.add_beams(beams, [best.text for best, *_ in nbest])
             return nbest
@@ -152,16 +157,15 @@ class LlmSearcher:
         return [[hypothesis] for hypothesis in hypotheses]
 
     def check_search(self, search: Search) -> None:
-        """Refuse a beam that drafts are asked for.
+        """Refuse a beam that does not go with the drafts.
 
         Raises:
             ValueError: As said.
         """
-        if search.beam_size > 1 and self.drafting.drafts != NONE:
-            raise ValueError(
-                f"beam_size is {search.beam_size} and drafts is {self.drafting.drafts}: a beam takes a token a call; "
-                "set drafts: none or beam_size: 1."
-            )
+        if search.beam_type not in BEAM_TYPES:
+            raise ValueError(f"beam_type is {search.beam_type}; allowed: {', '.join(BEAM_TYPES)}.")
+        if search.is_beam:
+            check_lookahead(self.drafting)
 
     def heard_in_lm_tokens(self, hs_pad: torch.Tensor, hlens: torch.Tensor) -> list[list[int]]:
         """What the CTC head hears in each utterance, spelled as the LM spells; nothing without a CTC head.
@@ -171,6 +175,11 @@ class LlmSearcher:
             hlens: Valid frames (B,).
         """
         return self._respelled(self._heard(hs_pad, hlens))
+
+    def _string(self, token_ids: list[int]) -> str:
+        """What tokens spell, a space at an end included."""
+        spelled: str = self.model.decoder.tokenizer.decode(token_ids)
+        return spelled
 
     def _num_characters(self, token_ids: list[int]) -> int:
         return len(self._decode(token_ids))

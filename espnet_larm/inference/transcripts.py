@@ -5,6 +5,9 @@ from typing import NamedTuple
 
 from espnet_larm.inference.words import Word
 
+ORDINARY, PREFIX = "ordinary", "prefix"
+BEAM_TYPES = (ORDINARY, PREFIX)
+
 
 class Hypothesis(NamedTuple):
     """What was recognised at one read-out.
@@ -36,10 +39,17 @@ class Search(NamedTuple):
     Attributes:
         beam_size: Hypotheses in the beam, of CTC a prefix beam; 1 is greedy search.
         nbest: Hypotheses that are kept of the last read-out, at most beam_size.
+        beam_type: Of an LM's beam: ORDINARY, or PREFIX for hypotheses of different lengths.
     """
 
     beam_size: int = 1
     nbest: int = 1
+    beam_type: str = ORDINARY
+
+    @property
+    def is_beam(self) -> bool:
+        """Whether an LM is searched with a beam; a prefix beam of one is none of greedy search."""
+        return self.beam_size > 1 or self.beam_type == PREFIX
 
 
 GREEDY = Search()

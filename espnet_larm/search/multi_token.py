@@ -74,6 +74,7 @@ class Found(NamedTuple):
         texts: Of each row.
         num_calls: Calls of the model, the prefill included.
         num_row_calls: Rows of all calls: what the calls would be one utterance at a time.
+        num_row_tokens: Tokens of all rows of all calls, drafts included, a prompt being one.
         proposed: How often a row's call had 0, 1, ... drafted tokens.
         accepted: How often it took 0, 1, ... of them.
     """
@@ -81,6 +82,7 @@ class Found(NamedTuple):
     texts: list[Text]
     num_calls: int
     num_row_calls: int
+    num_row_tokens: int
     proposed: Counter[int]
     accepted: Counter[int]
 
@@ -116,7 +118,7 @@ def greedy(
     texts = [Text(one, guards_loops, measure) for one in bounds]
     running, hidden = texts, model.hidden.unsqueeze(1)  # (N, L, D)
     proposed: list[list[int]] = [[] for _ in texts]
-    found = Found(texts, 1, len(texts), Counter(), Counter())
+    found = Found(texts, 1, len(texts), len(texts), Counter(), Counter())
     while True:
         taken = replay(model.logits_of(hidden), running, proposed)
         found.proposed.update(map(len, proposed))
@@ -138,9 +140,13 @@ def greedy(
             draft[: text.bounds.most - len(text.token_ids)]
             for draft, text in zip(source.propose(model.hidden, running), running, strict=True)
         ]
-        tokens, num_new = _padded([[text.token_ids[-1], *draft] for text, draft in zip(running, proposed, strict=True)])
+        tokens, num_new = padded([[text.token_ids[-1], *draft] for text, draft in zip(running, proposed, strict=True)])
         hidden = model.read(tokens.to(hidden.device), num_new)
-        found = found._replace(num_calls=found.num_calls + 1, num_row_calls=found.num_row_calls + len(running))
+        found = found._replace(
+            num_calls=found.num_calls + 1,
+            num_row_calls=found.num_row_calls + len(running),
+            num_row_tokens=found.num_row_tokens + int(num_new.sum()),
+        )
 
 
 class _Replay:
@@ -205,8 +211,8 @@ class _Replay:
         return taken
 
 
-def _padded(rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+def padded(rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
     """Tokens (N, L), and how many are valid (N,)."""
     num_new = torch.tensor([len(row) for row in rows])
     longest = int(num_new.max())
-    return torch.tensor([[*row, *row[-1:] * (longest - len(row))] for row in rows]), num_new
+    return torch.tensor([[*row, *[row[-1]] * (longest - len(row))] for row in rows]), num_new

@@ -100,9 +100,14 @@ class Text:
         return len(self._ended_scores)
 
     @property
+    def room(self) -> int:
+        """Tokens that it may still get, 0 or more."""
+        return max(self.bounds.most - len(self.token_ids), 0)
+
+    @property
     def may_end(self) -> bool:
         """Whether the text is long enough."""
-        if len(self.token_ids) >= self.bounds.most or self.bounds.least == 0:
+        if self.room == 0 or self.bounds.least == 0:
             return True
         return self.measure(self.token_ids) >= self.bounds.least
 

@@ -137,7 +137,7 @@ class HuggingFaceDrafted:
             self.model.set_input_embeddings(table)
             # An early exit that raises leaves the model shortened.
             self.model.config.num_hidden_layers = self.num_layers
-        self.searches.append((frames.indices, Found([], self._num_calls, self._num_calls, Counter(), Counter())))
+        self.searches.append((frames.indices, Found([], self._num_calls, self._num_calls, 0, Counter(), Counter())))
         return [(row[: row.index(self.eos)] if self.eos in row else row)[:limit]]
 
     def _generate(self, embeddings: torch.Tensor, num_new: int) -> list[int]:

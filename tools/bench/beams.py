@@ -1,0 +1,178 @@
+#!/usr/bin/env python3
+"""Beam searches of an LM: ordinary, several tokens a call verified, and prefix beam; with and without CTC and n-gram.
+
+Of each way and width, from the waveform on, in batches: word error rate with its 95 % interval, calls of the LM one
+utterance at a time, tokens that all hypotheses have read in them, and the real-time factor. All ways are decoded in
+turn in this process, after a few utterances that do not count.
+
+    cd egs/an4 && python ../../tools/bench/beams.py --asr_train_config exp/asr_x/config.yaml
+        --asr_model_file exp/asr_x/latest.pth --data_dir dump/raw/test --ctc_weights 0 0.3
+"""
+
+import argparse
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from espnet_larm.data.kaldi_dir import read_dir
+from espnet_larm.inference.audio import AudioTable
+from espnet_larm.inference.decoding import Settings, decode_table
+from espnet_larm.inference.drafting import HEADS, NONE
+from espnet_larm.inference.effort import Effort
+from espnet_larm.inference.recognizer import Recognizer
+from espnet_larm.inference.transcripts import ORDINARY, PREFIX, Hypothesis, Search, Transcript
+from espnet_larm.scoring.alignment import add_counts, align, split_words
+from espnet_larm.scoring.bootstrap import group_utterances, interval, resample_rates
+
+NUM_WARM = 4
+VERIFIED = "verified"
+WAYS = {ORDINARY: (ORDINARY, NONE), VERIFIED: (ORDINARY, HEADS), PREFIX: (PREFIX, HEADS)}
+
+
+class Fusion(NamedTuple):
+    """What is heard besides the LM.
+
+    Attributes:
+        ctc_weight: Of the CTC head, 0 for none.
+    """
+
+    ctc_weight: float
+
+
+class Row(NamedTuple):
+    """A way's figures.
+
+    Attributes:
+        way: One of WAYS.
+        width: Of the beam.
+        best: The best hypothesis of each utterance.
+        wer_percent: Of them.
+        low_percent: Of its 95 % interval.
+        high_percent: Likewise.
+        calls: Of the LM, summed over utterances.
+        row_tokens: That all hypotheses have read.
+        real_time_factor: Seconds of compute a second of audio.
+    """
+
+    way: str
+    width: int
+    best: dict[str, Hypothesis]
+    wer_percent: float
+    low_percent: float
+    high_percent: float
+    calls: int
+    row_tokens: int
+    real_time_factor: float
+
+
+class Taken:
+    """Takes transcripts as `HypothesisWriter` does."""
+
+    def __init__(self) -> None:
+        self.best: dict[str, Hypothesis] = {}
+
+    def write(self, key: str, transcript: Transcript) -> None:
+        """Keep it."""
+        self.best[key] = transcript.best
+
+
+class Bench:
+    """A recogniser and a test set."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.recognizer = Recognizer.from_files(args.asr_train_config, args.asr_model_file, args.device, llm=args.llm)
+        utterances = read_dir(args.data_dir)[: args.utterances]
+        self.texts = {utterance.id: utterance.text for utterance in utterances}
+        self.grouping = group_utterances(
+            list(self.texts), {utterance.id: utterance.speaker for utterance in utterances}
+        )
+        self.table = AudioTable(
+            args.data_dir / "wav.scp", "sound", self.recognizer.sample_rate_hz, self.recognizer.preprocess
+        )
+        self.args = args
+
+    def rows(self) -> Iterator[Row]:
+        """Of all ways."""
+        for width in self.args.widths:
+            for way in self.args.ways:
+                yield self.row(way, width)
+
+    def row(self, way: str, width: int) -> Row:
+        """Decode."""
+        beam_type, drafts = WAYS[way]
+        options: dict[str, Any] = {"drafts": drafts}
+        if drafts == HEADS:
+            options |= {"tokens_per_call": self.args.tokens_per_call, "tau": self.args.tau}
+        self.recognizer.set_drafting(**options)
+        settings = Settings(batch_seconds=self.args.batch_seconds, search=Search(width, 1, beam_type))
+        decode_table(self.recognizer, self.table, list(self.texts)[:NUM_WARM], settings, Taken())
+        searcher, taken = self.recognizer.llm_searcher, Taken()
+        searcher.effort = Effort()
+        stats = decode_table(self.recognizer, self.table, list(self.texts), settings, taken)
+        hypotheses = [taken.best[key].text for key in self.texts]
+        counts = [one.counts for one in align(list(self.texts.values()), hypotheses, split_words)]
+        (seconds,) = (each["seconds"] for each in stats["loops"].values())
+        return Row(
+            way,
+            width,
+            taken.best,
+            add_counts(counts).error_percent,
+            *interval(resample_rates(counts, self.grouping)),
+            searcher.effort.num_row_calls,
+            searcher.effort.num_row_tokens,
+            seconds / stats["audio_seconds"],
+        )
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Options."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--asr_train_config", type=Path, required=True, help="of an experiment with decoder: speech_llm")
+    parser.add_argument("--asr_model_file", type=Path, required=True, help="its weights")
+    parser.add_argument("--data_dir", type=Path, required=True, help="wav.scp, text, utt2spk")
+    parser.add_argument("--llm", help="folder or hub id of the model's LM, where it is another than in training")
+    parser.add_argument("--widths", type=int, nargs="+", default=[1, 4, 8], help="of the beam (1 4 8)")
+    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS), help="all by default")
+    parser.add_argument("--ctc_weights", type=float, nargs="+", default=[0.0, 0.3], help="of the CTC head (0 0.3)")
+    parser.add_argument("--tokens_per_call", type=int, help="as many as the model has heads by default")
+    parser.add_argument("--tau", type=float, help="least probability of a guessed token")
+    parser.add_argument("--utterances", type=int, help="the first ones of the set (all)")
+    parser.add_argument("--batch_seconds", type=float, default=60.0, help="padded audio in a batch (60)")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (2)")
+    return parser
+
+
+def report(rows: Sequence[Row]) -> None:
+    """A table; each way is compared with the ordinary beam of its width."""
+    print("| beam | way | WER % (95 %) | calls | fewer | row-tokens | more | real-time factor | texts as ordinary |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for row in rows:
+        (base,) = (other for other in rows if (other.way, other.width) == (ORDINARY, row.width))
+        same = sum(row.best[key].token_ids == other.token_ids for key, other in base.best.items())
+        print(
+            f"| {row.width} | {row.way} | {row.wer_percent:.2f} ({row.low_percent:.2f}-{row.high_percent:.2f}) "
+            f"| {row.calls} | {base.calls / row.calls:.2f} | {row.row_tokens} | {row.row_tokens / base.row_tokens:.2f} "
+            f"| {row.real_time_factor:.4f} | {same} of {len(base.best)} |",
+            flush=True,
+        )
+
+
+def main() -> None:
+    """Measure and print."""
+    args = get_parser().parse_args()
+    logging.disable(logging.WARNING)
+    torch.set_num_threads(args.threads)
+    bench = Bench(args)
+    for ctc_weight in args.ctc_weights:
+        bench.recognizer.set_drafting(drafts=NONE)
+        bench.recognizer.set_ctc_weight(ctc_weight)
+        print(f"\nctc_weight {ctc_weight}")
+        report(list(bench.rows()))
+
+
+if __name__ == "__main__":
+    main()
