@@ -144,7 +144,9 @@ class LlmSearcher:
         if search.is_beam:
             shared["lookahead"] = make_lookahead(self.drafting, self.model.decoder)
             if search.beam_type == PREFIX:
-                beams = prefix_beam(begun, bounds, eos, search.beam_size, search.nbest, **shared, string_of=self._string)
+                beams = prefix_beam(
+                    begun, bounds, eos, search.beam_size, search.nbest, **shared, string_of=self._string
+                )
             else:
                 beams = beam(begun, bounds, eos, search.beam_size, search.nbest, **shared)
             nbest = [[self._hypothesis(text, one) for text in row] for row, one in zip(beams.texts, heard, strict=True)]
