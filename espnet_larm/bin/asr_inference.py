@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from espnet_larm.bin._program import run_program
-from espnet_larm.inference.effort import describe_drafting
+from espnet_larm.inference.effort import describe_search
 from espnet_larm.inference.options import check_decoder, check_search, forget_defaults
+from espnet_larm.inference.transcripts import ORDINARY, Search
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +53,11 @@ def get_parser() -> argparse.ArgumentParser:
     group.add_argument("--max_tokens_per_second", type=float, help="of speech in an LM's text, and 8 always (24)")
     group.add_argument("--least_ctc_share", type=float, help="of CTC's tokens, before an LM may end its text (0.5)")
     group.add_argument("--stops_loops", type=str2bool, help="cut an LM's loops back to their first copy (true)")
+    group.add_argument(
+        "--beam_type",
+        help="of an LM's beam_size: ordinary (a token a call; with --drafts heads several, and the same words), or "
+        "prefix (hypotheses of different lengths, several tokens a call)",
+    )
     group.add_argument("--drafts", help="of an LM's next tokens: heads (if it has some), ctc, longer (of both) or none")
     group.add_argument("--tokens_per_call", type=int, help="that a call of the LM may yield; as many as it has heads")
     group.add_argument(
@@ -76,7 +82,6 @@ def main(cmd: list[str] | None = None) -> int:
 
     from espnet_larm.inference.cutting import Cutting
     from espnet_larm.inference.decoding import Settings, decode_table, unit_of
-    from espnet_larm.inference.recognizer import Search
     from espnet_larm.inference.writer import HypothesisWriter, write_stats
 
     set_all_random_seed(args.seed)
@@ -91,7 +96,7 @@ def main(cmd: list[str] | None = None) -> int:
         batch_size=None if args.batch_size == 1 else args.batch_size,
         num_loops=args.num_loops,
         num_workers=args.num_workers,
-        search=Search(args.beam_size, args.nbest),
+        search=search_of(args),
         with_words=args.write_ctm,
         cutting=cutting,
     )
@@ -111,7 +116,7 @@ def load(args: argparse.Namespace) -> Any:
         ValueError: The options do not fit the model.
     """
     from espnet_larm.inference.audio import AudioTable
-    from espnet_larm.inference.recognizer import Recognizer, Search
+    from espnet_larm.inference.recognizer import Recognizer
 
     prompt, guards, drafting = (
         {name: getattr(args, name) for name in names if getattr(args, name) is not None}
@@ -138,13 +143,22 @@ def load(args: argparse.Namespace) -> Any:
         recognizer.set_guards(**guards)
     if drafting:
         recognizer.set_drafting(**drafting)
+    search = search_of(args)
+    if recognizer.llm_searcher is None and args.beam_type is not None:
+        raise ValueError(f"beam_type is {args.beam_type}: of an LM's search, but this model is decoded by CTC alone.")
     if recognizer.llm_searcher is not None:
-        if args.beam_size > 1 and args.drafts is None:
+        if search.is_beam and search.beam_type == ORDINARY and args.drafts is None:
+            # The same words as with heads, sooner unless calls cost much more than tokens: tools/bench/RESULTS.md.
             recognizer.set_drafting(drafts="none")
-        recognizer.llm_searcher.check_search(Search(args.beam_size, args.nbest))
+        recognizer.llm_searcher.check_search(search)
     if prompt:
         recognizer.set_prompt(**prompt)
     return recognizer, AudioTable(wav_scp, audio_type, recognizer.sample_rate_hz, recognizer.preprocess)
+
+
+def search_of(args: argparse.Namespace) -> Search:
+    """What the options say of it."""
+    return Search(args.beam_size, args.nbest, args.beam_type or ORDINARY)
 
 
 def speech_of(triples: list[tuple[str, str, str]]) -> tuple[Path, str]:
@@ -175,7 +189,12 @@ def print_costs(stats: dict[str, Any]) -> None:
     if "decoder_calls" in stats:
         guarded = ", ".join(f"{guard} {len(keys)}" for guard, keys in stats["guarded"].items())
         print(f"decoder calls: {stats['decoder_calls']}; texts that met a guard: {guarded}")
-        print(describe_drafting(stats))
+        print(describe_search(stats))
+    if stats["few_hypotheses"]:
+        print(
+            f"{len(stats['few_hypotheses'])} utterances have fewer hypotheses than nbest, which is "
+            f"{stats['search']['nbest']}: a larger beam_size finds more"
+        )
     if stats["num_halved_batches"]:
         print(f"batches halved for want of memory: {stats['num_halved_batches']}")
     print(f"peak memory: {stats['peak_memory_bytes'] / 2**20:.0f} MiB")

@@ -17,7 +17,7 @@ import torch
 import yaml
 
 from espnet_larm.bin._program import run_program
-from espnet_larm.inference.effort import describe_drafting
+from espnet_larm.inference.effort import describe_search
 from espnet_larm.origin import commit, describe_machine, versions, without_root
 from espnet_larm.scoring.experiment import SetResult, find_results
 from espnet_larm.scoring.picture import draw_wer
@@ -171,7 +171,7 @@ def describe_decoding(stats: Mapping[str, Any]) -> str:
         guarded = ", ".join(f"{guard} {len(keys)}" for guard, keys in stats["guarded"].items())
         text += f"; {stats['decoder_calls']} decoder calls, ctc_weight {stats['ctc_weight']}; guards met: {guarded}"
         # Decoded by an earlier version, it has no such figures.
-        text += f"; {describe_drafting(stats)}" if "drafting" in stats else ""
+        text += f"; {describe_search(stats)}" if "drafting" in stats else ""
     if stats.get("num_halved_batches"):
         text += f"; {stats['num_halved_batches']} times a batch was halved for want of memory"
     return text

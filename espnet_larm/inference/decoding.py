@@ -64,6 +64,7 @@ class Tally:
         self.failed: dict[str, str] = {}
         self.cut: list[str] = []
         self.guarded: dict[str, list[str]] = {}
+        self.few: list[str] = []
         self.start = self.reported = time.perf_counter()
 
     def add(self, num_utts: int, num_samples: int, cost: Cost) -> None:
@@ -75,8 +76,10 @@ class Tally:
         for number, seconds in cost.read_outs.items():
             self.seconds[number] += seconds
 
-    def add_guards(self, key: str, transcript: Transcript) -> None:
-        """Note and say what guards an LM's text met."""
+    def note(self, key: str, transcript: Transcript, nbest: int) -> None:
+        """Note and say what guards an LM's text met, and note a list of hypotheses that is shorter than asked for."""
+        if 1 + len(transcript.others) < nbest and not transcript.skipped:
+            self.few.append(key)
         for guard in transcript.best.guards:
             logger.warning("%s: the LM's text met a guard: %s", key, guard)
             self.guarded.setdefault(guard, []).append(key)
@@ -88,7 +91,7 @@ class Tally:
             self.reported = now
             logger.info("%d of %d utterances in %.0f s", self.num_utts, total, now - self.start)
 
-    def stats(self, recognizer: Recognizer) -> dict[str, Any]:
+    def stats(self, recognizer: Recognizer, search: Search) -> dict[str, Any]:
         """What `stats.json` holds."""
         return {
             "num_utts": self.num_utts,
@@ -102,6 +105,8 @@ class Tally:
             "skipped": self.skipped,
             "failed": self.failed,
             "cut": self.cut,
+            "search": search._asdict(),
+            "few_hypotheses": self.few,
             "num_halved_batches": recognizer.num_halved,
             **self._stats_of_llm(recognizer),
             "machine": describe_machine(recognizer.device),
@@ -158,7 +163,7 @@ def decode_table(
         for key in window:
             if key in transcripts:
                 writer.write(key, transcripts[key])
-    return tally.stats(recognizer)
+    return tally.stats(recognizer, settings.search)
 
 
 def _batches(recognizer: Recognizer, table: AudioTable, keys: Sequence[str], settings: Settings) -> list[list[str]]:
@@ -178,7 +183,7 @@ def _decode_batch(
         if transcript.skipped:
             logger.warning("%s: %s; its hypothesis is empty", key, transcript.skipped)
             tally.skipped[key] = transcript.skipped
-        tally.add_guards(key, transcript)
+        tally.note(key, transcript, settings.search.nbest)
         yield key, transcript
 
 
@@ -198,5 +203,6 @@ def _decode_long(
         tally.failed[key] = str(error)
         return {}
     tally.add(1, table.length(key), found[1])
-    tally.add_guards(key, found[0])
+    # Joined from pieces, it has one hypothesis whatever is asked for.
+    tally.note(key, found[0], 1)
     return {key: found[0]}

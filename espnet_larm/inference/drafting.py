@@ -113,12 +113,12 @@ def check_lookahead(drafting: Drafting) -> None:
     """
     if drafting.drafts not in (HEADS, NONE):
         raise ValueError(
-            f"drafts is {drafting.drafts} and beam_size above 1: a beam looks ahead by the model's heads; set drafts: "
-            f"{HEADS} or {NONE}, or beam_size: 1."
+            f"drafts is {drafting.drafts}, but a beam looks ahead by the model's heads alone; set drafts: {HEADS} or "
+            f"{NONE}, or beam_size: 1."
         )
     for name, value, allowed in (("accept", drafting.accept, VERIFIED), ("tau_of", drafting.tau_of, HEAD)):
         if value != allowed:
-            raise ValueError(f"{name} is {value} and beam_size above 1; set {name}: {allowed}, or beam_size: 1.")
+            raise ValueError(f"{name} is {value}, which no beam knows; set {name}: {allowed}, or beam_size: 1.")
 
 
 def make_lookahead(drafting: Drafting, decoder: SpeechLlmDecoder) -> Lookahead | None:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from espnet_larm.inference.transcripts import ORDINARY, Search
 from espnet_larm.search.beam import FoundBeams
 from espnet_larm.search.multi_token import Found
 from espnet_larm.search.texts import Text
@@ -66,14 +67,20 @@ class Effort:
         }
 
 
-def describe_drafting(stats: Mapping[str, Any]) -> str:
-    """How many tokens the calls of an LM yielded, and which drafts were accepted."""
-    drafting = stats["drafting"]
-    text = f"drafts: {drafting['drafts']}, {drafting['accept']}, at most {drafting['tokens_per_call']} tokens a call"
+def describe_search(stats: Mapping[str, Any]) -> str:
+    """How an LM was searched, how many tokens its calls yielded, and which drafts were accepted."""
+    drafting, search = stats["drafting"], Search(**stats["search"])
+    text = f"{search.beam_type} beam of {search.beam_size}; " if search.is_beam else ""
+    text += f"drafts: {drafting['drafts']}"
+    if search.beam_type == ORDINARY:
+        text += f", {drafting['accept']}"
+    text += f", at most {drafting['tokens_per_call']} tokens a call"
     if "tokens_per_row_call" in stats:
         text += f"; {stats['tokens_per_row_call']:.2f} tokens a call of an utterance"
     if "row_calls_per_word" in stats:
         text += f", {stats['row_calls_per_word']:.2f} calls a word"
+    if search.is_beam and stats["row_calls"]:
+        text += f"; {stats['row_tokens'] / stats['row_calls']:.1f} tokens of all hypotheses read a call"
     if stats["acceptance"]:
         text += f"; accepted: {', '.join(f'token {k} {share:.1%}' for k, share in stats['acceptance'].items())}"
     return text

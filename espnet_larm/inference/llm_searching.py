@@ -159,11 +159,15 @@ class LlmSearcher:
         return [[hypothesis] for hypothesis in hypotheses]
 
     def check_search(self, search: Search) -> None:
-        """Refuse a beam that does not go with the drafts.
+        """Refuse what is no search, or a beam that does not go with the drafts.
 
         Raises:
             ValueError: As said.
         """
+        if search.beam_size < 1:
+            raise ValueError(f"beam_size is {search.beam_size}; allowed: 1 (greedy) or more.")
+        if not 1 <= search.nbest <= search.beam_size:
+            raise ValueError(f"nbest is {search.nbest}; allowed: 1 to beam_size, which is {search.beam_size}.")
         if search.beam_type not in BEAM_TYPES:
             raise ValueError(f"beam_type is {search.beam_type}; allowed: {', '.join(BEAM_TYPES)}.")
         if search.is_beam:
@@ -179,8 +183,8 @@ class LlmSearcher:
         return self._respelled(self._heard(hs_pad, hlens))
 
     def _string(self, token_ids: list[int]) -> str:
-        """What tokens spell, a space at an end included."""
-        spelled: str = self.model.decoder.tokenizer.decode(token_ids)
+        """What tokens spell, a space at an end included: more of a word may follow behind none."""
+        spelled: str = self.model.decoder.tokenizer.decode(token_ids, skip_special_tokens=True)
         return spelled
 
     def _num_characters(self, token_ids: list[int]) -> int:

@@ -10,7 +10,6 @@ heads guess is scored by the LM call by call, where the final N-best alone could
 Shapes: U utterances, N rows, W prefixes an utterance at most, K tokens a call, V tokens.
 """
 
-import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
@@ -19,12 +18,9 @@ import torch
 from espnet_larm.search.beam import FoundBeams, within_bounds
 from espnet_larm.search.lookahead import NOTHING, Guess, Lookahead, Root, look_ahead
 from espnet_larm.search.multi_token import Adviser, TextModel
+from espnet_larm.search.pruning import prune, rank
 from espnet_larm.search.reader import Place, Reader
 from espnet_larm.search.texts import Bounds, Text
-
-# Scores are compared a token to this power: above 1, long prefixes are believed more. On AN4's development set (LM
-# alone, W = 4) 1, 1.5, 2 and 3 gave 38.7, 35.5, 38.1 and 47.4 % WER in 402, 368, 329 and 254 calls.
-POWER = 1.5
 
 
 class _Node(NamedTuple):
@@ -96,6 +92,31 @@ def prefix_beam(
     return search([Text(one, guards_loops, measure) for one in bounds])
 
 
+class _Ended:
+    """Texts of an utterance that have ended, of those that spell the same the best one."""
+
+    def __init__(self, nbest: int, string_of: Callable[[list[int]], Hashable]) -> None:
+        self.nbest = nbest
+        self.string_of = string_of
+        self._texts: dict[Hashable, Text] = {}
+
+    def add(self, text: Text) -> None:
+        """Take one."""
+        string = self.string_of(text.token_ids)
+        if string not in self._texts or text.score > self._texts[string].score:
+            self._texts[string] = text
+
+    def best(self) -> list[Text]:
+        """The N-best, the best first."""
+        return sorted(self._texts.values(), key=lambda text: text.score, reverse=True)[: self.nbest]
+
+    @property
+    def least(self) -> float:
+        """What a text must have more than to come among the N-best."""
+        best = self.best()
+        return best[-1].score if len(best) == self.nbest else NOTHING
+
+
 class _Search:
     """Arguments as those of `prefix_beam`."""
 
@@ -118,7 +139,7 @@ class _Search:
         self.string_of = string_of
 
     def __call__(self, texts: Sequence[Text]) -> FoundBeams:
-        ended: list[list[Text]] = [[] for _ in texts]
+        ended = [_Ended(self.nbest, self.string_of) for _ in texts]
         nodes = [_Node(index, text, Place(index, 0), index) for index, text in enumerate(texts)]
         scores = self._score([(node.place, node.advised) for node in nodes])
         num_row_calls = len(nodes)
@@ -133,8 +154,9 @@ class _Search:
                 [[leaf.text.token_ids[-1], *leaf.tokens] for leaf in leaves],
             )
             nodes, scores = self._walk(leaves, utterances, ended)
-        texts_found = [done[: self.nbest] for done in ended]
-        return FoundBeams(texts_found, self.reader.num_calls, num_row_calls, self.reader.num_row_tokens)
+        return FoundBeams(
+            [done.best() for done in ended], self.reader.num_calls, num_row_calls, self.reader.num_row_tokens
+        )
 
     def _score(self, spots: Sequence[tuple[Place, int]]) -> torch.Tensor:
         """Scores of the tokens (S, V) behind places, with the adviser's rows there."""
@@ -144,7 +166,7 @@ class _Search:
         return scores
 
     def _walk(
-        self, leaves: Sequence[_Leaf], utterances: Sequence[int], ended: list[list[Text]]
+        self, leaves: Sequence[_Leaf], utterances: Sequence[int], ended: Sequence[_Ended]
     ) -> tuple[list[_Node], torch.Tensor]:
         """What was read of leaves: their nodes, each once, and the scores of the tokens behind them (S, V)."""
         spots: dict[tuple[int, tuple[int, ...]], int] = {}
@@ -171,13 +193,14 @@ class _Search:
                     text = text.copy()
                     if score == NOTHING or not text.add(token, score, end_score, self.eos):
                         dead.add(here)
-                        ended[utterance] += [text] if text.ending is not None else []
+                        if text.ending is not None:
+                            ended[utterance].add(text)
                         break
                     found[here] = _Node(utterance, text, *places[here], leaf.bonus)
                 text, before = found[here].text, here
         return list(found.values()), scores[list(found)]
 
-    def _leaves(self, nodes: Sequence[_Node], scores: torch.Tensor, ended: list[list[Text]]) -> list[_Leaf]:
+    def _leaves(self, nodes: Sequence[_Node], scores: torch.Tensor, ended: Sequence[_Ended]) -> list[_Leaf]:
         """What is read next, of all utterances, from the scores of tokens behind the nodes (S, V)."""
         allowed = within_bounds(scores, [node.text for node in nodes], self.eos)
         totals = allowed + allowed.new_tensor([node.text.score for node in nodes]).unsqueeze(1)
@@ -190,17 +213,12 @@ class _Search:
             if text.add(token, float(allowed[index, token]), end_scores[index], self.eos):
                 roots.append((index, text, node.bonus))
             else:
-                ended[node.utterance].append(text)
-        for done in ended:
-            done.sort(key=lambda text: text.score, reverse=True)
-        roots = [root for root in roots if self._may_win(root[1], ended[nodes[root[0]].utterance])]
+                ended[node.utterance].add(text)
+        roots = [root for root in roots if root[1].score > ended[nodes[root[0]].utterance].least]
         return self._chosen(nodes, roots) if roots else []
 
-    def _may_win(self, text: Text, done: Sequence[Text]) -> bool:
-        return len(done) < self.nbest or text.score > done[self.nbest - 1].score
-
     def _end(
-        self, nodes: Sequence[_Node], totals: torch.Tensor, end_scores: Sequence[float], ended: list[list[Text]]
+        self, nodes: Sequence[_Node], totals: torch.Tensor, end_scores: Sequence[float], ended: Sequence[_Ended]
     ) -> None:
         """End texts whose end is one of the W best choices among the nodes of the same length."""
         best = totals.topk(min(self.width, totals.size(1)), dim=1).values
@@ -215,7 +233,7 @@ class _Search:
                 if ends[index] > NOTHING and ends[index] >= ranked[-1]:
                     text = nodes[index].text.copy()
                     text.add(self.eos, end_scores[index], end_scores[index], self.eos)
-                    ended[utterance].append(text)
+                    ended[utterance].add(text)
 
     def _best(self, nodes: Sequence[_Node], totals: torch.Tensor) -> list[tuple[int, int]]:
         """Of each utterance the W best nodes with their next tokens, the end and what has been read left out."""
@@ -235,7 +253,7 @@ class _Search:
             zip(nodes, values.tolist(), tokens.tolist(), strict=True)
         ):
             choices.setdefault(node.utterance, []).extend(
-                (_rank(value + node.bonus, len(node.text.token_ids) + 1), index, token)
+                (rank(value + node.bonus, len(node.text.token_ids) + 1), index, token)
                 for value, token in zip(some_values, some_tokens, strict=True)
                 if value > NOTHING
             )
@@ -260,9 +278,9 @@ class _Search:
         by_utterance: dict[int, list[Guess]] = {}
         for guess in guesses:
             by_utterance.setdefault(known[guess.root].utterance, []).append(guess)
-        leaves = []
+        leaves, begun = [], [text.token_ids for _, text, _ in roots]
         for each in by_utterance.values():
-            for guess, more in self._merged_and_pruned(each, [text.token_ids for _, text, _ in roots]):
+            for guess, more in prune(each, begun, self.width, self.string_of):
                 index, text, bonus = roots[guess.root]
                 leaves.append(_Leaf(index, text, guess.tokens, guess.advised, bonus + more))
         if self.adviser is not None:
@@ -270,35 +288,3 @@ class _Search:
             rows = iter(range(sum(len(leaf.advised) for leaf in leaves)))
             leaves = [leaf._replace(advised=tuple(next(rows) for _ in leaf.advised)) for leaf in leaves]
         return leaves
-
-    def _merged_and_pruned(self, guesses: Sequence[Guess], begun: Sequence[Sequence[int]]) -> list[tuple[Guess, float]]:
-        """W guesses of an utterance, none of them the beginning of another, with what merging has added to each."""
-        same: dict[Hashable, list[Guess]] = {}
-        for guess in guesses:
-            same.setdefault(self.string_of([*begun[guess.root], *guess.tokens]), []).append(guess)
-        merged = []
-        for some in same.values():
-            best = max(some, key=lambda guess: guess.score)
-            more = math.log(sum(math.exp(guess.score - best.score) for guess in some))
-            merged.append((_rank(best.score + more, len(begun[best.root]) + len(best.tokens)), best, more))
-        chosen: list[tuple[Guess, float]] = []
-        for _, guess, more in sorted(merged, key=lambda one: one[0], reverse=True):
-            for place, (other, _) in enumerate(chosen):
-                if guess.root == other.root and _begins(guess.tokens, other.tokens):
-                    # The longer one is read at no call more, and its beginning with it.
-                    if len(guess.tokens) > len(other.tokens):
-                        chosen[place] = guess, more
-                    break
-            else:
-                if len(chosen) < self.width:
-                    chosen.append((guess, more))
-        return chosen
-
-
-def _begins(some: Sequence[int], others: Sequence[int]) -> bool:
-    """Whether one of them is the beginning of the other."""
-    return all(one == other for one, other in zip(some, others))  # noqa: B905  # of different lengths
-
-
-def _rank(score: float, length: int) -> float:
-    return score / length**POWER

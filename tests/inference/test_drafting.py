@@ -5,8 +5,9 @@ import torch
 import yaml
 
 from espnet_larm.inference.drafting import LONGER_TAU
-from espnet_larm.inference.effort import Effort, describe_drafting
+from espnet_larm.inference.effort import Effort, describe_search
 from espnet_larm.inference.llm_searching import Guards
+from espnet_larm.inference.transcripts import PREFIX, Search
 
 
 @pytest.fixture
@@ -127,14 +128,15 @@ def test_the_longer_draft_leaves_to_ctc_what_heads_are_not_sure_of(drafter):
 def test_what_was_counted_is_said(drafter, waveforms):
     found_by(drafter, waveforms, drafts="heads", tokens_per_call=2)
     searcher = drafter.llm_searcher
-    stats = {"drafting": searcher.drafting._asdict(), **searcher.effort.stats()}
-    said = describe_drafting(stats)
+    options = {"drafting": searcher.drafting._asdict(), "search": {"beam_size": 1, "nbest": 1, "beam_type": "ordinary"}}
+    stats = {**options, **searcher.effort.stats()}
+    said = describe_search(stats)
     assert said.startswith("drafts: heads, verified, at most 2 tokens a call; ")
     assert f"{stats['tokens_per_row_call']:.2f} tokens a call of an utterance" in said
     assert f"accepted: token 2 {stats['acceptance']['2']:.1%}" in said
     searcher.effort = Effort()
-    nothing = {"drafting": searcher.drafting._asdict(), **searcher.effort.stats()}
-    assert describe_drafting(nothing) == "drafts: heads, verified, at most 2 tokens a call"
+    nothing = {**options, **searcher.effort.stats()}
+    assert describe_search(nothing) == "drafts: heads, verified, at most 2 tokens a call"
 
 
 @pytest.mark.parametrize(("num_found", "num_wanted"), [(3, 2), (3, 1), (1, 3)])
@@ -147,3 +149,52 @@ def test_heads_of_another_number_in_the_file_are_named_as_such(build_speech_llm,
     message = f"has heads for {num_found} tokens a call, but decoder_conf: num_heads is {num_wanted}"
     with pytest.raises(ValueError, match=message):
         Recognizer.from_files(tmp_path / "config.yaml", tmp_path / "model.pth")
+
+
+@pytest.mark.parametrize("ctc_weight", [0.0, 0.3])
+def test_a_beam_looks_ahead_by_heads_and_finds_what_it_finds_without(drafter, waveforms, ctc_weight):
+    drafter.set_ctc_weight(ctc_weight)
+    searcher, found, effort = drafter.llm_searcher, {}, {}
+    for drafts in ("none", "heads"):
+        drafter.set_drafting(drafts=drafts)
+        searcher.effort = Effort()
+        transcripts = drafter.transcribe(waveforms, search=Search(3, 3))
+        found[drafts] = [[each.token_ids for each in (one.best, *one.others)] for one in transcripts]
+        effort[drafts] = searcher.effort
+    assert found["heads"] == found["none"] and all(len(each) == 3 for each in found["none"])
+    assert effort["heads"].num_row_calls < effort["none"].num_row_calls
+    assert effort["heads"].num_row_tokens > effort["none"].num_row_tokens
+
+
+@pytest.mark.parametrize("ctc_weight", [0.0, 0.3])
+def test_a_prefix_beam_gives_the_same_in_any_batch(drafter, waveforms, ctc_weight):
+    drafter.set_ctc_weight(ctc_weight)
+    with torch.no_grad():
+        # Heads that all say what head 1 says guess "a b" and "b a" alike: which is read would be rounding's choice.
+        for parameter in drafter.model.decoder.heads.parameters():
+            parameter.normal_(std=0.3)
+    search = Search(3, 3, PREFIX)
+    for waveform, found in zip(waveforms, drafter.transcribe(waveforms, search=search), strict=True):
+        (alone,) = drafter.transcribe([waveform], search=search)
+        ranked = [found.best, *found.others]
+        assert [one.token_ids for one in ranked] == [one.token_ids for one in (alone.best, *alone.others)]
+        scores = [one.score for one in ranked]
+        assert scores == sorted(scores, reverse=True) and len({one.text for one in ranked}) == len(ranked)
+
+
+def test_what_a_beam_cannot_do_is_refused(drafter, waveforms):
+    for search, message in (
+        (Search(0), "beam_size is 0; allowed: 1"),
+        (Search(2, 3), "nbest is 3; allowed: 1 to beam_size, which is 2"),
+        (Search(2, 1, "wide"), "beam_type is wide; allowed: ordinary, prefix"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            drafter.transcribe(waveforms, search=search)
+    for options, message in (
+        ({"drafts": "longer"}, "drafts is longer, but a beam looks ahead by the model's heads alone"),
+        ({"drafts": "heads", "accept": "threshold", "tau": 0.5}, "accept is threshold, which no beam knows"),
+        ({"drafts": "heads", "tau": 0.5, "tau_of": "product"}, "tau_of is product, which no beam knows"),
+    ):
+        drafter.set_drafting(**options)
+        with pytest.raises(ValueError, match=message):
+            drafter.transcribe(waveforms, search=Search(2))

@@ -212,7 +212,7 @@ def test_a_beam_gives_as_many_hypotheses_as_asked_for_and_no_worse_ones_than_gre
         assert len(ranked) == 3 and scores == sorted(scores, reverse=True) and len({one.text for one in ranked}) > 1
         assert found.best.score >= score - 1e-3
     recognizer.set_drafting(drafts="ctc")
-    with pytest.raises(ValueError, match="beam_size is 4 and drafts is ctc: a beam takes a token a call"):
+    with pytest.raises(ValueError, match="drafts is ctc, but a beam looks ahead by the model's heads alone"):
         recognizer.transcribe(waveforms, search=Search(4, 1))
 
 
@@ -268,8 +268,27 @@ def test_program_writes_the_n_best_of_a_beam(command, tiny_experiment, tmp_path)
     assert all([line.split()[0] for line in lines] == keys for lines in texts) and texts[0] != texts[1]
     stats = stats_of(tmp_path)
     assert stats["drafting"]["drafts"] == "none" and stats["row_calls"] > stats["tokens"]
-    with pytest.raises(ValueError, match="beam_size is 3 and drafts is ctc"):
+    with pytest.raises(ValueError, match="drafts is ctc, but a beam looks ahead by the model's heads alone"):
         asr_inference.main([*command, "--beam_size", "3", "--drafts", "ctc"])
+
+
+def test_program_says_how_a_prefix_beam_searched_and_who_has_fewer_hypotheses_than_asked_for(
+    command, tiny_experiment, tmp_path, capsys
+):
+    from espnet_larm.bin import asr_inference
+
+    asr_inference.main([*command, "--beam_size", "6", "--nbest", "6", "--beam_type", "prefix"])
+    stats, said = stats_of(tmp_path), capsys.readouterr().out
+    assert stats["search"] == {"beam_size": 6, "nbest": 6, "beam_type": "prefix"}
+    assert stats["row_tokens"] >= stats["row_calls"] and "prefix beam of 6; drafts: none, at most 1 token" in said
+    last = (tmp_path / "out" / "6best_recog" / "text").read_text().splitlines()
+    keys = [line.split()[0] for line in (tiny_experiment.data / "wav.scp").read_text().splitlines()]
+    assert stats["few_hypotheses"] == [key for key in keys if key not in {line.split()[0] for line in last}]
+    assert ("have fewer hypotheses than nbest, which is 6" in said) == bool(stats["few_hypotheses"])
+    with pytest.raises(ValueError, match="beam_type is wide; allowed: ordinary, prefix"):
+        asr_inference.main([*command, "--beam_size", "6", "--beam_type", "wide"])
+    with pytest.raises(ValueError, match="beam_type is prefix: of an LM's search, but this model is decoded by CTC"):
+        asr_inference.main([*command, "--ctc_weight", "1.0", "--beam_type", "prefix"])
 
 
 def test_program_takes_another_prompt_and_says_which(command, tmp_path):

@@ -130,7 +130,7 @@ class Bench:
 def get_parser() -> argparse.ArgumentParser:
     """Options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--asr_train_config", type=Path, required=True, help="of an experiment with decoder: speech_llm")
+    parser.add_argument("--asr_train_config", type=Path, required=True, help="of a model with decoder: speech_llm")
     parser.add_argument("--asr_model_file", type=Path, required=True, help="its weights")
     parser.add_argument("--data_dir", type=Path, required=True, help="wav.scp, text, utt2spk")
     parser.add_argument("--llm", help="folder or hub id of the model's LM, where it is another than in training")
