@@ -37,7 +37,7 @@ class Mwer:
         ce_weight: Of the cross-entropy beside it, above 0 to 1; 0.01 to 0.1 is usual.
         nbest: N, 2 or more.
         beam_size: Hypotheses of the search, N or more.
-        in_validation: Whether validation searches, too.
+        in_validation: Whether validation searches, whatever the weight.
 
     Raises:
         ValueError: An option is out of its range.
@@ -82,7 +82,7 @@ class Nbest(NamedTuple):
     num_words: torch.Tensor
 
     def to_score(self) -> list[tuple[int, int]]:
-        """Utterance and place of each text that the loss depends on: where the texts of an utterance differ in errors."""
+        """Utterance and place of each text that the loss depends on: where an utterance's texts differ in errors."""
         return [
             (utterance, place)
             for utterance, (texts, errors) in enumerate(zip(self.texts, self.errors.tolist(), strict=True))
@@ -139,6 +139,29 @@ def count_errors(texts: Sequence[Sequence[str]], references: Sequence[str]) -> t
     return [[next(counts) for _ in row] for row in texts], [len(split_words(each)) for each in references]
 
 
+def score_nbest(
+    decoder: Any, hs_pad: torch.Tensor, hlens: torch.Tensor, found: Nbest, eos: int, ignore_id: int
+) -> torch.Tensor:
+    """With gradient, log-probabilities (B, N) of the texts that the loss depends on; 0 for all others.
+
+    Args:
+        decoder: A `speech_llm`.
+        hs_pad: Encoder output (B, T, E).
+        hlens: Valid frames (B,).
+        found: What the search found in it.
+        eos: The token that ends a text.
+        ignore_id: Padding, no token.
+    """
+    log_probs = torch.zeros_like(found.errors)
+    places = found.to_score()
+    if not places:
+        return log_probs
+    utterances, ranks = torch.tensor(places, device=hs_pad.device).unbind(1)  # (R,)
+    texts = [found.texts[utterance][rank] for utterance, rank in places]
+    scores = log_probs_of(decoder, hs_pad[utterances], hlens[utterances], texts, eos, ignore_id)
+    return log_probs.index_put((utterances, ranks), scores)
+
+
 def log_probs_of(
     decoder: Any, hs_pad: torch.Tensor, hlens: torch.Tensor, texts: Sequence[Sequence[int]], eos: int, ignore_id: int
 ) -> torch.Tensor:
@@ -185,6 +208,23 @@ def mwer_loss(log_probs: torch.Tensor, errors: torch.Tensor, mask: torch.Tensor)
 def probabilities(log_probs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Of the texts of each utterance among each other (B, N), 0 where the mask (B, N) is False."""
     return log_probs.float().masked_fill(~mask, float("-inf")).softmax(-1)
+
+
+def figures(log_probs: torch.Tensor, found: Nbest) -> dict[str, torch.Tensor]:
+    """For ESPnet's reporter: word errors a word, and the share of utterances with fewer than N texts.
+
+    Args:
+        log_probs: (B, N), as `score_nbest` gives them.
+        found: The texts.
+    """
+    words = found.num_words.sum().clamp(min=1)
+    return {
+        # By the model's own probabilities; of the first; of the one with the fewest.
+        "wer_expected": (probabilities(log_probs, found.mask) * found.errors).sum() / words,
+        "wer_best": found.errors[:, 0].sum() / words,
+        "wer_oracle": found.errors.masked_fill(~found.mask, float("inf")).min(1).values.sum() / words,
+        "short_nbest": (~found.mask).any(1).float().mean(),
+    }
 
 
 @contextlib.contextmanager

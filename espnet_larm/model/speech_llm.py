@@ -3,10 +3,9 @@
 The CTC head has the LM's tokens, or tokens of its own (`ctc_token_list`), whose text a preprocessor adds to each
 utterance. Losses are sums over an utterance's tokens and means over utterances, so that two processes with half a batch
 each make the step of one.
-Shapes: B utterances, T frames, E encoder size, L tokens, D model size, V tokens of the LM, C tokens of the CTC head.
+Shapes: B utterances, L tokens, D model size, V tokens of the LM, C tokens of the CTC head.
 """
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,8 @@ from espnet2.layers.abs_normalize import AbsNormalize
 
 from espnet_larm.llm.stream import freeze_modes
 from espnet_larm.llm.tokens import CTC_TEXT
-from espnet_larm.model.mwer import Mwer, Nbest, find_nbest, log_probs_of, mwer_loss, probabilities
+from espnet_larm.model.clock import Clock
+from espnet_larm.model.mwer import Mwer, figures, find_nbest, mwer_loss, score_nbest
 from espnet_larm.upstream import ErrorCalculator, add_sos_eos
 
 BLANK = "<blank>"
@@ -60,8 +60,8 @@ class SpeechLlmModel(ESPnetASRModel):
         mwer_nbest: N, texts that are compared, 2 or more. A step reads N + 1 texts where cross-entropy reads one, which
             takes memory: lower batch_bins, or decoder_conf: activation_checkpointing.
         mwer_beam_size: Width of the search for them, N or more.
-        mwer_in_validation: Search in validation, too, for `wer_expected`, `wer_best` and `wer_oracle`; it is then as
-            slow as decoding with a beam. Without it, validation's loss has the cross-entropy only.
+        mwer_in_validation: Search in validation, whatever mwer_weight is, for `wer_expected`, `wer_best` and
+            `wer_oracle`; it is then as slow as decoding with a beam. Without, validation's loss has no MWER.
         ignore_id: Padding of texts.
         extract_feats_in_collect_stats: As ESPnet has it.
 
@@ -224,20 +224,22 @@ class SpeechLlmModel(ESPnetASRModel):
     ) -> tuple[torch.Tensor, float, None, None]:
         """The LM's loss and the share of tokens that it predicts right."""
         given = encoder_out, encoder_out_lens, ys_pad, ys_pad_lens
-        if self.mwer.weight == 0:
+        if self.mwer.weight == 0 and not self.mwer.in_validation:
             loss, accuracy = self._cross_entropy(*given)
             return loss, accuracy.item(), None, None
-        clock = _Clock(encoder_out.device)
+        clock = Clock(encoder_out.device)
         # Before the search: autocast keeps what it casts first, which without gradient would leave weights without.
         loss, accuracy = self._cross_entropy(*given)
         self._more_stats |= {"loss_ce": loss, "ce_time": clock.lap()}
-        loss = self.mwer.ce_weight * loss
-        if self.training or self.mwer.in_validation:
+        loss = loss if self.mwer.weight == 0 else self.mwer.ce_weight * loss
+        if self.mwer.weight > 0 if self.training else self.mwer.in_validation:
             references = [text[:length] for text, length in zip(ys_pad.tolist(), ys_pad_lens.tolist(), strict=True)]
             found = find_nbest(self.decoder, encoder_out, encoder_out_lens, references, self.eos, self.mwer)
             self._more_stats["search_time"] = clock.lap()
-            loss = loss + self.mwer.weight * self._mwer(encoder_out, encoder_out_lens, found)
-            self._more_stats["rescore_time"] = clock.lap()
+            log_probs = score_nbest(self.decoder, encoder_out, encoder_out_lens, found, self.eos, self.ignore_id)
+            more = mwer_loss(log_probs, found.errors, found.mask).mean()
+            loss = loss + self.mwer.weight * more
+            self._more_stats |= {"loss_mwer": more, **figures(log_probs, found), "rescore_time": clock.lap()}
         return loss, accuracy.item(), None, None
 
     def _cross_entropy(
@@ -262,27 +264,6 @@ class SpeechLlmModel(ESPnetASRModel):
             self._more_stats |= {f"loss_head{head}": more, f"acc_head{head}": share}
             loss = loss + self.head_weight ** (head - 1) * more
         return loss, accuracy
-
-    def _mwer(self, encoder_out: torch.Tensor, encoder_out_lens: torch.Tensor, found: Nbest) -> torch.Tensor:
-        """The mean of N-best texts over utterances, from encoder output (B, T, E)."""
-        log_probs = torch.zeros_like(found.errors)  # (B, N)
-        if places := found.to_score():
-            utterances, ranks = torch.tensor(places, device=encoder_out.device).unbind(1)
-            texts = [found.texts[utterance][rank] for utterance, rank in places]
-            scores = log_probs_of(
-                self.decoder, encoder_out[utterances], encoder_out_lens[utterances], texts, self.eos, self.ignore_id
-            )
-            log_probs = log_probs.index_put((utterances, ranks), scores)
-        loss = mwer_loss(log_probs, found.errors, found.mask).mean()
-        words = found.num_words.sum().clamp(min=1)
-        self._more_stats |= {
-            "loss_mwer": loss,
-            "wer_expected": (probabilities(log_probs, found.mask) * found.errors).sum() / words,
-            "wer_best": found.errors[:, 0].sum() / words,
-            "wer_oracle": found.errors.masked_fill(~found.mask, float("inf")).min(1).values.sum() / words,
-            "short_nbest": (found.mask.sum(1) < self.mwer.nbest).float().mean(),
-        }
-        return loss
 
     def _head_loss(
         self, head: int, hidden: torch.Tensor, ys_out_pad: torch.Tensor
@@ -330,24 +311,6 @@ class OwnTokensCtc(CTC):
             "the CTC head has tokens of its own (model_conf: ctc_token_list), which ESPnet's beam search would take "
             "for the LM's: decode with ctc_weight 0 there, or with python -m espnet_larm -m espnet2.bin.asr_inference."
         )
-
-
-class _Clock:
-    """Seconds between its laps, which a GPU has finished by then."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._mark = self._now()
-
-    def lap(self) -> torch.Tensor:
-        """Since the last one, as a statistic."""
-        before, self._mark = self._mark, self._now()
-        return torch.tensor(self._mark - before)
-
-    def _now(self) -> float:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        return time.perf_counter()
 
 
 def _read_tokens(path: Path) -> list[str]:
