@@ -228,7 +228,7 @@ class SpeechLlmModel(ESPnetASRModel):
             loss, accuracy = self._cross_entropy(*given)
             return loss, accuracy.item(), None, None
         clock = Clock(encoder_out.device)
-        # Before the search: autocast keeps what it casts first, which without gradient would leave weights without.
+        # Before the search: autocast of older torch keeps what it casts first, also without gradient (issue 105211).
         loss, accuracy = self._cross_entropy(*given)
         self._more_stats |= {"loss_ce": loss, "ce_time": clock.lap()}
         loss = loss if self.mwer.weight == 0 else self.mwer.ce_weight * loss
