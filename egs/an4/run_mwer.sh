@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Fewer word errors for the LM with draft heads of run_heads.sh, on CMU AN4: its trainings where they are not there yet, then
-# 648 steps by the word errors of each utterance's 4 best texts (MWER). Half an hour more on two cores.
+# 648 steps by the word errors of each utterance's 4 best texts (MWER). A quarter of an hour more on two cores.
 #
 #   ./run_mwer.sh --ngpu 0
 #   ./run_mwer.sh --ngpu 0 --stage decode --inference_args "--drafts none --beam_size 4"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Fewer word errors for the LM with draft heads of run_heads.sh, on run.sh's SYNTHETIC speech: its trainings where they are
-# not there yet, then 400 steps by the word errors of each utterance's 4 best texts (MWER). Minutes more on two cores.
+# not there yet, then 400 steps by the word errors of each utterance's 4 best texts (MWER). Three minutes more on two cores.
 #
 #   ./run_mwer.sh                                                        # everything
 #   ./run_mwer.sh --stage decode --inference_args "--drafts none --beam_size 4"
