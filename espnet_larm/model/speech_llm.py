@@ -3,7 +3,7 @@
 The CTC head has the LM's tokens, or tokens of its own (`ctc_token_list`), whose text a preprocessor adds to each
 utterance. Losses are sums over an utterance's tokens and means over utterances, so that two processes with half a batch
 each make the step of one.
-Shapes: B utterances, L tokens, V tokens of the LM, C tokens of the CTC head.
+Shapes: B utterances, L tokens, D model size, V tokens of the LM, C tokens of the CTC head.
 """
 
 from pathlib import Path
@@ -26,6 +26,8 @@ from espnet2.layers.abs_normalize import AbsNormalize
 
 from espnet_larm.llm.stream import freeze_modes
 from espnet_larm.llm.tokens import CTC_TEXT
+from espnet_larm.model.clock import Clock
+from espnet_larm.model.mwer import Mwer, figures, find_nbest, mwer_loss, score_nbest
 from espnet_larm.upstream import ErrorCalculator, add_sos_eos
 
 BLANK = "<blank>"
@@ -51,6 +53,15 @@ class SpeechLlmModel(ESPnetASRModel):
         ctc_token_list: File of the CTC head's own tokens, `<blank>` first; the LM's tokens by default.
         lsm_weight: Label smoothing of the LM's loss, 0 to below 1.
         head_weight: Of draft head k's loss beside head 1's, head_weight^(k - 1); above 0 to 1.
+        mwer_weight: Of the loss that counts word errors of N-best texts (mwer.py), 0 (off) to 1. For fine-tuning: it
+            takes a model that finds texts. The LM's loss is then mwer_weight MWER + mwer_ce_weight cross-entropy.
+        mwer_ce_weight: Above 0 to 1, of all heads' cross-entropy if mwer_weight is above 0; 0.01 to 0.1 is usual. The
+            CTC losses stay as ctc_weight says, and are best made as much smaller.
+        mwer_nbest: N, texts that are compared, 2 or more. A step reads N + 1 texts where cross-entropy reads one, which
+            takes memory: lower batch_bins, or decoder_conf: activation_checkpointing.
+        mwer_beam_size: Width of the search for them, N or more.
+        mwer_in_validation: Search in validation, whatever mwer_weight is, for `wer_expected`, `wer_best` and
+            `wer_oracle`; it is then as slow as decoding with a beam. Without, validation's loss has no MWER.
         ignore_id: Padding of texts.
         extract_feats_in_collect_stats: As ESPnet has it.
 
@@ -80,6 +91,11 @@ class SpeechLlmModel(ESPnetASRModel):
         ctc_token_list: str | None = None,
         lsm_weight: float = 0.0,
         head_weight: float = 0.9,
+        mwer_weight: float = 0.0,
+        mwer_ce_weight: float = 0.05,
+        mwer_nbest: int = 4,
+        mwer_beam_size: int = 4,
+        mwer_in_validation: bool = False,
         ignore_id: int = -1,
         extract_feats_in_collect_stats: bool = True,
     ) -> None:
@@ -117,7 +133,8 @@ class SpeechLlmModel(ESPnetASRModel):
             raise ValueError(f"model_conf: head_weight is {head_weight}; allowed: above 0 to 1.")
         self.lsm_weight = lsm_weight
         self.head_weight = head_weight
-        self._head_stats: dict[str, torch.Tensor] = {}
+        self.mwer = Mwer(mwer_weight, mwer_ce_weight, mwer_nbest, mwer_beam_size, mwer_in_validation)
+        self._more_stats: dict[str, torch.Tensor] = {}
         self.sos = self.eos = special.eos
         self.blank_id = 0
         self.ctc_token_list: list[str] = list(token_list)
@@ -170,13 +187,13 @@ class SpeechLlmModel(ESPnetASRModel):
                 )
             lengths = kwargs[f"{CTC_TEXT}_lengths"]
             self._ctc_text = kwargs[CTC_TEXT][:, : lengths.max()], lengths
-        self._head_stats = {}
+        self._more_stats = {}
         try:
             loss, stats, weight = super().forward(speech, speech_lengths, text, text_lengths, **kwargs)
         finally:
             self._ctc_text = None
         # As ESPnet makes its own: tensors of one number on the loss's device.
-        stats.update({name: value.detach().to(loss.device).view(1) for name, value in self._head_stats.items()})
+        stats.update({name: value.detach().to(loss.device).view(1) for name, value in self._more_stats.items()})
         return loss, stats, weight
 
     def train(self, mode: bool = True) -> "SpeechLlmModel":
@@ -205,7 +222,34 @@ class SpeechLlmModel(ESPnetASRModel):
         ys_pad: torch.Tensor,
         ys_pad_lens: torch.Tensor,
     ) -> tuple[torch.Tensor, float, None, None]:
-        """The LM's loss and the share of tokens that it predicts right.
+        """The LM's loss and the share of tokens that it predicts right."""
+        given = encoder_out, encoder_out_lens, ys_pad, ys_pad_lens
+        if self.mwer.weight == 0 and not self.mwer.in_validation:
+            loss, accuracy = self._cross_entropy(*given)
+            return loss, accuracy.item(), None, None
+        clock = Clock(encoder_out.device)
+        # Before the search: autocast of older torch keeps what it casts first, also without gradient (issue 105211).
+        loss, accuracy = self._cross_entropy(*given)
+        self._more_stats |= {"loss_ce": loss, "ce_time": clock.lap()}
+        loss = loss if self.mwer.weight == 0 else self.mwer.ce_weight * loss
+        if self.mwer.weight > 0 if self.training else self.mwer.in_validation:
+            references = [text[:length] for text, length in zip(ys_pad.tolist(), ys_pad_lens.tolist(), strict=True)]
+            found = find_nbest(self.decoder, encoder_out, encoder_out_lens, references, self.eos, self.mwer)
+            self._more_stats["search_time"] = clock.lap()
+            log_probs = score_nbest(self.decoder, encoder_out, encoder_out_lens, found, self.eos, self.ignore_id)
+            more = mwer_loss(log_probs, found.errors, found.mask).mean()
+            loss = loss + self.mwer.weight * more
+            self._more_stats |= {"loss_mwer": more, **figures(log_probs, found), "rescore_time": clock.lap()}
+        return loss, accuracy.item(), None, None
+
+    def _cross_entropy(
+        self,
+        encoder_out: torch.Tensor,
+        encoder_out_lens: torch.Tensor,
+        ys_pad: torch.Tensor,
+        ys_pad_lens: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of all heads, and the share of tokens that head 1 predicts right.
 
         ESPnet's own smoothing loss makes three tensors of the logits' size; torch's makes none.
         """
@@ -213,13 +257,13 @@ class SpeechLlmModel(ESPnetASRModel):
         hidden = self.decoder.read_text(encoder_out, encoder_out_lens, ys_in_pad, ys_pad_lens + 1)  # (B, L + 1, D)
         loss, accuracy = self._head_loss(1, hidden, ys_out_pad)
         if self.decoder.heads.num_heads > 1:
-            self._head_stats = {"loss_head1": loss}
+            self._more_stats["loss_head1"] = loss
         for head in range(2, self.decoder.heads.num_heads + 1):
             # Recomputed in the backward pass: one tensor of logits at a time, however many heads there are.
             more, share = checkpoint(self._head_loss, head, hidden, ys_out_pad, use_reentrant=False)
-            self._head_stats |= {f"loss_head{head}": more, f"acc_head{head}": share}
+            self._more_stats |= {f"loss_head{head}": more, f"acc_head{head}": share}
             loss = loss + self.head_weight ** (head - 1) * more
-        return loss, accuracy.item(), None, None
+        return loss, accuracy
 
     def _head_loss(
         self, head: int, hidden: torch.Tensor, ys_out_pad: torch.Tensor
