@@ -19,7 +19,8 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 
 from espnet_larm.scoring.alignment import align, split_words
-from espnet_larm.search.beam import beam
+from espnet_larm.search.lookahead import Lookahead
+from espnet_larm.search.prefix_beam import prefix_beam
 from espnet_larm.search.texts import Bounds, Text
 from espnet_larm.upstream import add_sos_eos
 
@@ -127,8 +128,10 @@ def find_nbest(
     return Nbest(texts, padded.to(device), mask.to(device), torch.tensor(num_words, device=device))
 
 
-def _search(decoder: Any, begun: Any, bounds: Sequence[Bounds], eos: int, conf: Mwer) -> list[list[Text]]:  # noqa: ARG001
-    return beam(begun, bounds, eos, conf.beam_size, conf.nbest).texts
+def _search(decoder: Any, begun: Any, bounds: Sequence[Bounds], eos: int, conf: Mwer) -> list[list[Text]]:
+    num_heads = decoder.heads.num_heads
+    lookahead = Lookahead(lambda hidden: decoder.draft_logits(hidden, num_heads)) if num_heads > 1 else None
+    return prefix_beam(begun, bounds, eos, conf.beam_size, conf.nbest, lookahead=lookahead).texts
 
 
 def count_errors(texts: Sequence[Sequence[str]], references: Sequence[str]) -> tuple[list[list[int]], list[int]]:

@@ -16,7 +16,8 @@ from espnet_larm.model.mwer import (
     mwer_loss,
     score_nbest,
 )
-from espnet_larm.search.beam import beam
+from espnet_larm.search.lookahead import Lookahead
+from espnet_larm.search.prefix_beam import prefix_beam
 from espnet_larm.search.texts import Bounds, Ending, Text
 
 ON = {"mwer_weight": 1.0, "mwer_ce_weight": 0.1}
@@ -175,7 +176,8 @@ def test_search_finds_the_n_best_of_decoding_without_dropout_or_a_trace(build_sp
     decoder = model.eval().decoder
     with torch.no_grad():
         bounds = [Bounds(8 + 4), Bounds(8 + 3)]
-        expected = beam(decoder.start(hs_pad, hlens), bounds, EOS, 4, 4).texts
+        heads = Lookahead(lambda hidden: decoder.draft_logits(hidden, 2))
+        expected = prefix_beam(decoder.start(hs_pad, hlens), bounds, EOS, 4, 4, lookahead=heads).texts
     assert found.texts == [[text.token_ids for text in row] for row in expected]
     words = ["<unk>", "<s>", "</s>", "A", "B", "C", "D"]
     spoken = [[" ".join(words[token] for token in text if token > 2) for text in row] for row in found.texts]
