@@ -16,6 +16,7 @@ from espnet_larm.model.mwer import (
     mwer_loss,
     score_nbest,
 )
+from espnet_larm.search.beam import beam
 from espnet_larm.search.lookahead import Lookahead
 from espnet_larm.search.prefix_beam import prefix_beam
 from espnet_larm.search.texts import Bounds, Ending, Text
