@@ -54,9 +54,8 @@ def count_ngrams(sentences: Iterable[Sequence[str]], vocabulary: Sequence[str], 
     """
     index_of = {word: index for index, word in enumerate(vocabulary)}
     start, end, num_words = index_of[START], index_of[END], len(vocabulary)
-    text = np.array(
-        [index for words in sentences for index in (start, *(index_of[word] for word in words), end)], dtype=np.int64
-    )
+    indices = (index for words in sentences for index in (start, *(index_of[word] for word in words), end))
+    text = np.fromiter(indices, dtype=np.int64)
     places = np.arange(len(text))
     # Words of the same sentence before each (T,).
     before = places - np.maximum.accumulate(np.where(text == start, places, 0))

@@ -1,13 +1,10 @@
 """N-grams over a model's tokens, read and asked by kenlm: the only import of it."""
 
-import math
 from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from espnet_larm.ngram.counting import END
-
-LN_10 = math.log(10)
 
 
 class KenlmNgram:
@@ -58,9 +55,9 @@ class KenlmNgram:
         return state
 
     def score(self, state: Any, token: int) -> tuple[float, Hashable]:
-        """The natural logarithm of the probability that a token comes next, and the state after it."""
+        """The logarithm, to base 10, of the probability that a token comes next, and the state after it."""
         after = self._kenlm.State()
-        return LN_10 * self.model.BaseScore(state, self.words[token], after), after
+        return self.model.BaseScore(state, self.words[token], after), after
 
     def perplexity(self, sentences: Iterable[Sequence[str]]) -> tuple[float, int]:
         """Of words, each sentence's end among them, and their number."""

@@ -1,5 +1,8 @@
 """An n-gram over an LM's tokens as a further opinion of its search, and several opinions one after the other.
 
+ESPnet adds an n-gram's logarithms to base 10, as kenlm gives them, to the natural ones of the others. So it is here: a
+weight means the same, 0.9 is 0.39 of natural logarithms, and the N-best is ESPnet's
+(test_the_n_best_is_that_of_espnets_beam_search_with_further_opinions).
 Shapes: N rows, V tokens of the LM, K candidates a row.
 """
 
@@ -21,7 +24,7 @@ class Ngram(Protocol):
         ...
 
     def score(self, state: Any, token: int) -> tuple[float, Hashable]:
-        """Log-probability of a token in a state, and the state after it."""
+        """The logarithm, to base 10, of a token's probability in a state, and the state after it."""
         ...
 
 
@@ -32,7 +35,7 @@ class NgramAdviser:
         ngram: Over the LM's tokens.
         num_rows: N at the start.
         eos: The LM's token that ends a text.
-        weight: Of the n-gram, above 0.
+        weight: Of the n-gram's logarithms to base 10, above 0.
         silent: Tokens that stand in no text, such as special ones: an n-gram may make `<s>` certain. Ruled out.
         num_candidates: K: of the best tokens so far that the n-gram is asked about; the others are ruled out.
     """
