@@ -59,9 +59,8 @@ def write_tokens(sentences: Iterable[str], spell: Spell, path: Path, name: str) 
     written = Written(num_sentences, num_tokens, num_left_out)
     if num_left_out <= num_sentences:
         return written
-    head = (
-        f"{name}: the tokens cannot spell {num_left_out} of {num_left_out + num_sentences} sentences, {left_out[0]!r}"
-    )
+    total = num_left_out + num_sentences
+    head = f"{name}: the tokens cannot spell {num_left_out} of {total} sentences, {left_out[0]!r} for example"
     for case in (str.upper, str.lower):
         if 2 * sum(spell(case(sentence)) is not None for sentence in left_out) > len(left_out):
             raise ValueError(
