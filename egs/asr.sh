@@ -73,6 +73,11 @@ lm_args=  # options for llm_train, such as "--max_steps 100"
 lm_tag=  # name of the LM; by default from the config and lm_args
 lm_exp=  # folder of the LM; <expdir>/lm_<lm_tag> by default
 use_lm=false  # not yet: LMs that only score come with the beam search; this one decodes, with token_type hugging_face
+# --- N-gram
+use_ngram=false  # train an n-gram over the tokens (stage 9), which the LM's search hears (stage 12, hugging_face only)
+ngram_num=3  # tokens of the longest n-grams, 2 to 6
+ngram_text=  # files to train it from, as lm_train_text; by default the training set's transcripts
+ngram_exp=  # its folder; <expdir>/ngram_<tokens> by default
 # --- Training
 asr_config=  # YAML, found from the recipe's folder or from the repository's root
 first_asr_config=  # YAMLs of trainings before, each beginning with the last one's weights; FILE:PARTS gives all but PARTS
@@ -213,6 +218,23 @@ stage_lm_perplexity() {
         "${py[@]}" -m espnet_larm.bin.llm_perplexity "${options[@]}"
 }
 
+stage_ngram() {
+    local options=()
+    need_file "$token_list" tokens
+    need_file "$data_feats/$valid_set/text" filter
+    log "$ngram_text -> $ngram_file"
+    [ "$nlsyms_txt" = none ] || options+=(--nlsyms "$nlsyms_txt")
+    [ "$token_type" != bpe ] || options+=(--bpemodel "$token_dir/bpe.model")
+    if [ "$token_type" = hugging_face ]; then
+        options+=(--bpemodel "$llm_of_tokens")
+        [ -z "$hugging_face_revision" ] || options+=(--revision "$hugging_face_revision")
+    fi
+    # shellcheck disable=SC2086 # files are words
+    run_live "$ngram_exp/ngram.log" "${py[@]}" -m espnet_larm.bin.train_ngram --text $ngram_text \
+        --dev_text "$data_feats/$valid_set/text" --token_list "$token_list" --token_type "$token_type" \
+        --cleaner "$cleaner" --ngram_num "$ngram_num" --out "$ngram_file" ${options[@]+"${options[@]}"}
+}
+
 stage_stats() {
     local logdir="$asr_stats_dir/logdir" num_jobs num_valid options=()
     need_file "$data_feats/$train_set/wav.scp" filter
@@ -280,6 +302,10 @@ stage_decode() {
     [ -z "$inference_config" ] || options+=(--config "$inference_config")
     # The LM may have moved since the training.
     [ "$token_type" != hugging_face ] || options+=(--llm "$hugging_face_model_name_or_path")
+    if "$use_ngram"; then
+        need_file "$ngram_file" ngram
+        options+=(--ngram_file "$ngram_file")
+    fi
     ! "$gpu_inference" || num_gpus=1
     for set in $test_sets; do
         need_file "$data_feats/$set/wav.scp" format
