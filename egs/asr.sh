@@ -5,9 +5,9 @@
 #   1 data  2 speed  3 format  4 filter  5 tokens  6 lm_stats  7 lm_train  8 lm_perplexity  9 ngram
 #   10 stats  11 train  12 decode  13 score  14 pack  15 upload
 # 6-8 train an LM from --lm_train_text. Where it decodes (--token_type hugging_face, and no other LM is named), 6 runs
-# before 5, because it makes the tokens.
-# Every stage can be repeated. Relative paths of --lm_*_text and --hugging_face_model_name_or_path are those of whoever
-# calls run.sh, or else the recipe's. About an hour on two cores for the 42 minutes of egs/an4.
+# before 5, because it makes the tokens. 9 trains an n-gram over the tokens with --use_ngram true.
+# Every stage can be repeated. Relative paths of --lm_*_text, --ngram_text and --hugging_face_model_name_or_path are those
+# of whoever calls run.sh, or else the recipe's. About an hour on two cores for the 42 minutes of egs/an4.
 #
 #   ../asr.sh --train_set train --valid_set dev --test_sets "test" --asr_config conf/an4/train_larm.yaml
 #   ../asr.sh ... --stage train --stop_stage score --asr_args "--max_epoch 5"

@@ -2,6 +2,8 @@
 
 import math
 import random
+import shutil
+import subprocess
 from collections import Counter, defaultdict
 
 import numpy as np
@@ -165,6 +167,29 @@ def test_words_that_lmplz_leaves_out_share_what_it_gives_to_unknown_ones(tmp_pat
     assert sum(scores.values()) == pytest.approx(1.0, abs=1e-5)
     assert scores["w5"] == scores["<unk>"] == scores["<blank>"]
     assert scores["w0"] == pytest.approx(10 ** before.BaseScore(states[0], "w0", kenlm.State()), rel=1e-5)
+
+
+def read_arpa(path):
+    lines = (line.split("\t") for line in path.read_text().splitlines())
+    return {name: (float(prob), *map(float, backoff)) for prob, name, *backoff in (line for line in lines if line[1:])}
+
+
+@pytest.mark.skipif(shutil.which("lmplz") is None, reason="no lmplz on PATH")
+@pytest.mark.parametrize(("order", "number"), [(2, 2), (3, 300), (5, 3000)])
+def test_over_the_words_of_a_text_the_numbers_are_those_of_lmplz(tmp_path, order, number):
+    sentences = [words for words in sentences_of(number) if words]
+    train(
+        tmp_path / "ours.arpa", sentences, order, vocabulary_of({word for each in sentences for word in each}, "<eos>")
+    )
+    (tmp_path / "text").write_text("".join(f"{' '.join(words)}\n" for words in sentences))
+    files = ["--text", str(tmp_path / "text"), "--arpa", str(tmp_path / "theirs.arpa")]
+    command = ["lmplz", "-o", str(order), "--discount_fallback", "-S", "100M", "-T", str(tmp_path), *files]
+    subprocess.run(command, check=True, capture_output=True)
+    ours, theirs = (read_arpa(tmp_path / f"{name}.arpa") for name in ("ours", "theirs"))
+    # Never, for us; always, for lmplz.
+    assert (ours.pop(START)[0], theirs.pop(START)[0]) == (-99.0, 0.0)
+    assert ours.keys() == theirs.keys()
+    assert all(found == pytest.approx((*theirs[name], 0.0)[: len(found)], abs=1e-5) for name, found in ours.items())
 
 
 def test_a_file_that_is_no_ngram_is_refused_with_what_makes_one(tmp_path):
