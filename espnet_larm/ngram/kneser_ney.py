@@ -4,9 +4,8 @@ Source: Chen and Goodman, "An Empirical Study of Smoothing Techniques for Langua
 counts and the interpolation of single words with the uniform distribution of Heafield et al. (ACL 2013).
 Departures: every word of the vocabulary has a probability, the same for all that the text does not hold, where lmplz
 gives one to `<unk>` for them all together. Over the words of the text the numbers are lmplz's
-(test_over_the_words_of_a_text_the_numbers_are_those_of_lmplz). For its discounts, though, lmplz takes the last n-grams of
-its sorted lists to be as frequent as they stand in the text (adjust_counts.cc, "outputs the last n-grams"): one n-gram of
-each order may be of another count there.
+(test_over_the_words_of_a_text_the_numbers_are_those_of_lmplz), whose discounts, though, take the last n-gram of each
+sorted list to be as frequent as it stands in the text (adjust_counts.cc, "outputs the last n-grams").
 Shapes: G n-grams of one order, H of the order below.
 """
 
