@@ -5,9 +5,9 @@
 #   1 data  2 speed  3 format  4 filter  5 tokens  6 lm_stats  7 lm_train  8 lm_perplexity  9 ngram
 #   10 stats  11 train  12 decode  13 score  14 pack  15 upload
 # 6-8 train an LM from --lm_train_text. Where it decodes (--token_type hugging_face, and no other LM is named), 6 runs
-# before 5, because it makes the tokens.
-# Every stage can be repeated. Relative paths of --lm_*_text and --hugging_face_model_name_or_path are those of whoever
-# calls run.sh, or else the recipe's. About an hour on two cores for the 42 minutes of egs/an4.
+# before 5, because it makes the tokens. 9 trains an n-gram over the tokens with --use_ngram true.
+# Every stage can be repeated. Relative paths of --lm_*_text, --ngram_text and --hugging_face_model_name_or_path are those
+# of whoever calls run.sh, or else the recipe's. About an hour on two cores for the 42 minutes of egs/an4.
 #
 #   ../asr.sh --train_set train --valid_set dev --test_sets "test" --asr_config conf/an4/train_larm.yaml
 #   ../asr.sh ... --stage train --stop_stage score --asr_args "--max_epoch 5"
@@ -73,6 +73,11 @@ lm_args=  # options for llm_train, such as "--max_steps 100"
 lm_tag=  # name of the LM; by default from the config and lm_args
 lm_exp=  # folder of the LM; <expdir>/lm_<lm_tag> by default
 use_lm=false  # not yet: LMs that only score come with the beam search; this one decodes, with token_type hugging_face
+# --- N-gram
+use_ngram=false  # train an n-gram over the tokens (stage 9), which the LM's search hears (stage 12, hugging_face only)
+ngram_num=3  # tokens of the longest n-grams, 2 to 6
+ngram_text=  # files to train it from, as lm_train_text; by default the training set's transcripts
+ngram_exp=  # its folder; <expdir>/ngram_<tokens> by default
 # --- Training
 asr_config=  # YAML, found from the recipe's folder or from the repository's root
 first_asr_config=  # YAMLs of trainings before, each beginning with the last one's weights; FILE:PARTS gives all but PARTS
@@ -213,6 +218,23 @@ stage_lm_perplexity() {
         "${py[@]}" -m espnet_larm.bin.llm_perplexity "${options[@]}"
 }
 
+stage_ngram() {
+    local options=()
+    need_file "$token_list" tokens
+    need_file "$data_feats/$valid_set/text" filter
+    log "$ngram_text -> $ngram_file"
+    [ "$nlsyms_txt" = none ] || options+=(--nlsyms "$nlsyms_txt")
+    [ "$token_type" != bpe ] || options+=(--bpemodel "$token_dir/bpe.model")
+    if [ "$token_type" = hugging_face ]; then
+        options+=(--bpemodel "$llm_of_tokens")
+        [ -z "$hugging_face_revision" ] || options+=(--revision "$hugging_face_revision")
+    fi
+    # shellcheck disable=SC2086 # files are words
+    run_live "$ngram_exp/ngram.log" "${py[@]}" -m espnet_larm.bin.train_ngram --text $ngram_text \
+        --dev_text "$data_feats/$valid_set/text" --token_list "$token_list" --token_type "$token_type" \
+        --cleaner "$cleaner" --ngram_num "$ngram_num" --out "$ngram_file" ${options[@]+"${options[@]}"}
+}
+
 stage_stats() {
     local logdir="$asr_stats_dir/logdir" num_jobs num_valid options=()
     need_file "$data_feats/$train_set/wav.scp" filter
@@ -280,6 +302,10 @@ stage_decode() {
     [ -z "$inference_config" ] || options+=(--config "$inference_config")
     # The LM may have moved since the training.
     [ "$token_type" != hugging_face ] || options+=(--llm "$hugging_face_model_name_or_path")
+    if "$use_ngram"; then
+        need_file "$ngram_file" ngram
+        options+=(--ngram_file "$ngram_file")
+    fi
     ! "$gpu_inference" || num_gpus=1
     for set in $test_sets; do
         need_file "$data_feats/$set/wav.scp" format

@@ -16,13 +16,14 @@ LAYERS = (
     ("registry",),
     ("model", "decoder", "preprocessor"),
     ("encoder", "frontend", "llm"),
-    ("search", "pooling", "data", "scoring"),
+    ("search", "pooling", "data", "scoring", "ngram"),
     ("upstream", "origin", "stated", "wording"),
 )
 RANKS = {name: rank for rank, row in enumerate(LAYERS) for name in row}
 # What only these files may import, with everything below it.
 RESERVED = {
     "transformers": ("llm/hugging_face.py",),
+    "kenlm": ("ngram/kenlm_ngram.py",),
     "espnet.nets": ("upstream.py",),
     "espnet2.legacy": ("upstream.py",),
 }

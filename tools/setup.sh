@@ -9,7 +9,7 @@
 #   . .venv/bin/activate                  # use it
 set -euo pipefail
 
-extras=mini,test,dev  # of setup.py, joined by commas; those installed before stay
+extras=mini,test,dev,ngram  # of setup.py, joined by commas; those installed before stay; without a compiler, no ngram
 python=               # Python 3.10 or 3.11; the first that is found by default
 venv=${ESPNET_LARM_VENV:-}  # the environment's folder; .venv in the repository by default
 
@@ -73,10 +73,10 @@ state() { # what an environment depends on; another one is installed again
     echo "$repository $(sha256sum < "$repository/setup.py" | cut -d ' ' -f 1)"
 }
 
-has_extras() { # LIST: are they all among those that the mark names?
+has_extras() { # LIST: are they all among those that the mark names, as installed or as not to be had here?
     local extra
     for extra in ${1//,/ }; do
-        [[ ,$(sed -n 2p "$mark"), == *,"$extra",* ]] || return 1
+        [[ ,$(sed -n 2p "$mark"), == *,"$extra",* || ,$(sed -n 2p "$mark"), == *,no-"$extra",* ]] || return 1
     done
 }
 
@@ -114,19 +114,35 @@ make_venv() {
 }
 
 install() {
+    local extra others=() ngram=
     if [ -f "$mark" ]; then
-        extras=$(echo "$extras,$(sed -n 2p "$mark")" | tr ',' '\n' | sort -u | sed '/^$/d' | paste -sd ,)
+        extras=$extras,$(sed -n 2p "$mark")
         rm "$mark"
     fi
+    for extra in $(tr ',' '\n' <<< "$extras" | sed 's/^no-//; /^$/d' | sort -u); do
+        if [ "$extra" = ngram ]; then ngram=ngram; else others+=("$extra"); fi
+    done
+    extras=$(IFS=,; echo "${others[*]-}")
     log "installing espnet_larm[$extras] and what it needs with pip (minutes and 6 GB when it is the first time)"
-    local quiet=(--quiet)
-    [ ! -t 1 ] || quiet=()
-    "$venv/bin/python" -m pip install "${quiet[@]}" --disable-pip-version-check --editable "${repository}[$extras]" || {
+    pip_install "$extras" || {
         log "error: pip failed (above). What it had installed stays: mend the cause and repeat the command"
         exit 1
     }
+    if [ -n "$ngram" ] && ! pip_install ngram; then
+        # Tried again when setup.py changes, or another extra is added.
+        ngram=no-ngram
+        log "n-grams are off, all else is there: pip could not build kenlm (above), which takes cmake and a C++ compiler." \
+            "With those: $venv/bin/python -m pip install 'kenlm>=0.2'"
+    fi
+    extras+=${ngram:+${extras:+,}$ngram}
     printf '%s\n' "$(state)" "$extras" > "$mark.new"
     mv "$mark.new" "$mark"
+}
+
+pip_install() { # EXTRAS
+    local quiet=(--quiet)
+    [ ! -t 1 ] || quiet=()
+    "$venv/bin/python" -m pip install "${quiet[@]}" --disable-pip-version-check --editable "${repository}[$1]"
 }
 
 check_options

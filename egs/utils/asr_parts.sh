@@ -33,7 +33,7 @@ resolve_paths() { # relative ones are those of the caller, or else of the recipe
     local name word paths
     # Absolute, so that the model finds it from any working folder.
     hugging_face_model_name_or_path=$(callers_folder "$hugging_face_model_name_or_path")
-    for name in lm_train_text lm_dev_text lm_test_text; do
+    for name in lm_train_text lm_dev_text lm_test_text ngram_text; do
         paths=()
         for word in ${!name}; do paths+=("$(callers_path "$word")"); done
         printf -v "$name" %s "${paths[*]:-}"
@@ -81,6 +81,11 @@ check_options() {
         die "--feats_normalize $feats_normalize is not known; allowed: global_mvn, utterance_mvn"
     ! "$use_lm" || die "--use_lm true: LMs that score hypotheses come with the beam search; leave it out." \
         "An LM decodes with --token_type hugging_face"
+    [[ $ngram_num =~ ^[2-6]$ ]] || die "--ngram_num $ngram_num is not supported; allowed: 2 to 6"
+    [ -z "$ngram_text" ] || "$use_ngram" || die "--ngram_text needs --use_ngram true"
+    ! "$use_ngram" || ! will_run 12 || [ "$token_type" = hugging_face ] ||
+        die "--use_ngram true: stage 12 lets the search of an LM hear n-grams (--token_type hugging_face), and" \
+            "--token_type $token_type is decoded by CTC; leave it out, or end with --stop_stage ngram"
     for name in download_model hf_repo; do
         [ -z "${!name}" ] || die "--$name is not supported yet; leave it out"
     done
@@ -102,7 +107,7 @@ check_options() {
 why_not() { # NUMBER: why a stage has nothing to do; nothing if it has
     case ${stage_names[$1]} in
         lm_*) [ -n "$lm_train_text" ] || echo "--lm_train_text names no text to train an LM from" ;;
-        ngram) echo "n-grams come with the beam search that uses them" ;;
+        ngram) "$use_ngram" || echo "--use_ngram is false" ;;
     esac
 }
 
@@ -177,8 +182,12 @@ set_names() { # of folders, as ESPnet makes them
     [ -n "$asr_tag" ] || asr_tag=$(name_of_config "${asr_config:-train}" "$repository")$rest_of_tag
     asr_stats_dir=${asr_stats_dir:-$expdir/asr_stats_$feats_type${language}_$tokens$suffix}
     asr_exp=${asr_exp:-$expdir/asr_$asr_tag}
+    ngram_text=${ngram_text:-data/$train_set_plain/text}
+    ngram_exp=${ngram_exp:-$expdir/ngram_${token_dir##*/}${language}}
+    ngram_file=$ngram_exp/${ngram_num}gram.arpa
     if [ -z "$inference_tag" ]; then
         inference_tag=$(basename "${inference_config:-inference}" .yaml)$(tag_of "$inference_args")
+        ! "$use_ngram" || inference_tag+=_${ngram_exp##*/}_${ngram_num}gram
         inference_tag+=_asr_model_$(printf %s "${inference_asr_model%.*}" | tr / _)
     fi
 }

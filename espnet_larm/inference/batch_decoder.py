@@ -9,6 +9,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from espnet_larm.inference.batching import same_length
 from espnet_larm.inference.features import extract_features, min_num_samples, pad_features
 from espnet_larm.inference.llm_searching import Guards, LlmSearcher, with_words_of
 from espnet_larm.inference.machine import is_out_of_memory
+from espnet_larm.inference.ngrams import DEFAULT_WEIGHT, load_ngram
 from espnet_larm.inference.options import UPSTREAM, check_ctc_weight
 from espnet_larm.inference.read_outs import has_loops, ignores_padding, measure_frame_times, read_out_numbers, read_outs
 from espnet_larm.inference.searching import Searcher
@@ -115,6 +117,27 @@ class BatchDecoder:
         if self._llm is not None and ctc_weight == 1.0:
             logger.info("ctc_weight is 1.0: the LM is left aside, and the CTC head decodes.")
         self.llm_searcher = self._llm if ctc_weight < 1.0 else None
+
+    def set_ngram(self, file: str | Path, weight: float = DEFAULT_WEIGHT) -> None:
+        """Let the LM's search hear an n-gram, with CTC or without.
+
+        Args:
+            file: ARPA or kenlm's binary, over the model's tokens.
+            weight: Of its logarithms to base 10, as ESPnet has it, 0 (not heard) or more: 0.9 is 0.39 of natural ones.
+
+        Raises:
+            ValueError: The model is not decoded by an LM, or takes drafts unverified; the weight is negative; the file
+                is no n-gram, or of another vocabulary or case.
+            FileNotFoundError: It is not there.
+            ImportError: kenlm is not installed.
+        """
+        if self.llm_searcher is None:
+            raise ValueError(
+                f"ngram_file is {file}: n-grams are heard by an LM's search, but this model is decoded by CTC alone; "
+                f"leave it out, or use {UPSTREAM}."
+            )
+        special = self.model.decoder.tokenizer.all_special_ids
+        self.llm_searcher.set_ngram(load_ngram(Path(file), weight, self.model.token_list, self.model.eos, special))
 
     def set_prompt(self, prefix: str = "", suffix: str | None = None, instruction: str | None = None) -> None:
         """Give the LM another prompt than in training, all of it: what is left out has its default.

@@ -122,6 +122,8 @@ class Tally:
             **searcher.effort.stats(),
             "drafting": searcher.drafting._asdict(),
             "ctc_weight": searcher.ctc_weight,
+            "ngram_file": None if searcher.fused is None else searcher.fused.name,
+            "ngram_weight": 0.0 if searcher.fused is None else searcher.fused.weight,
             "prompt": {name: decoder.tokenizer.decode(tokens) for name, tokens in decoder.prompt._asdict().items()},
             "guarded": {guard: self.guarded.get(guard, []) for guard in GUARDS},
         }

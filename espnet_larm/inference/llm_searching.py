@@ -15,12 +15,14 @@ from espnet2.asr.espnet_model import ESPnetASRModel
 
 from espnet_larm.inference.drafting import Drafting, check_lookahead, make_drafts, make_lookahead, resolve
 from espnet_larm.inference.effort import Effort
+from espnet_larm.inference.ngrams import Fused
 from espnet_larm.inference.searching import Searcher
 from espnet_larm.inference.transcripts import BEAM_TYPES, GREEDY, PREFIX, Hypothesis, Search
 from espnet_larm.search.beam import beam
 from espnet_larm.search.ctc_adviser import CtcAdviser, Spell, same_tokens
 from espnet_larm.search.ctc_prefix import CtcPrefixScorer
-from espnet_larm.search.multi_token import greedy
+from espnet_larm.search.multi_token import Adviser, greedy
+from espnet_larm.search.ngram_adviser import NgramAdviser, chain
 from espnet_larm.search.prefix_beam import prefix_beam
 from espnet_larm.search.texts import Bounds, Ending, Text
 
@@ -58,6 +60,7 @@ class LlmSearcher:
     Attributes:
         guards: What texts are held to.
         ctc_weight: Of CTC's opinion on each token; 0 asks the LM alone.
+        fused: The n-gram that is added to both, None for none.
         drafting: How many tokens a call may yield, and how.
         effort: What the searches took so far.
     """
@@ -68,6 +71,7 @@ class LlmSearcher:
         self.spell = spell if getattr(model, "has_own_ctc_tokens", False) else same_tokens
         self.guards = Guards()
         self.ctc_weight = 0.0
+        self.fused: Fused | None = None
         self.drafting = resolve(model.decoder, ctc is not None)
         self.effort = Effort()
 
@@ -82,8 +86,18 @@ class LlmSearcher:
                 f"ctc_weight is {ctc_weight}, but the CTC head has tokens of its own, and no preprocessor: speech_llm "
                 "says how a text is spelled in them; set ctc_weight: 0.0."
             )
-        _check_both(ctc_weight, self.drafting)
+        _check_verified("ctc_weight", ctc_weight, self.drafting)
         self.ctc_weight = ctc_weight
+
+    def set_ngram(self, fused: Fused | None) -> None:
+        """Let an n-gram be heard: its weight times the logarithm (base 10, as ESPnet has it) is added; None for none.
+
+        Raises:
+            ValueError: Drafts are taken unverified.
+        """
+        if fused is not None:
+            _check_verified("ngram_weight", fused.weight, self.drafting)
+        self.fused = fused
 
     def set_drafting(self, **options: Any) -> None:
         """Let a call yield several tokens; options as those of `drafting.resolve`.
@@ -92,7 +106,8 @@ class LlmSearcher:
             ValueError: An option is out of its range, or the model has not what it needs.
         """
         drafting = resolve(self.model.decoder, self.ctc is not None, **options)
-        _check_both(self.ctc_weight, drafting)
+        _check_verified("ctc_weight", self.ctc_weight, drafting)
+        _check_verified("ngram_weight", self.fused.weight if self.fused else 0.0, drafting)
         self.drafting = drafting
 
     @property
@@ -190,12 +205,17 @@ class LlmSearcher:
     def _num_characters(self, token_ids: list[int]) -> int:
         return len(self._decode(token_ids))
 
-    def _adviser(self, hs_pad: torch.Tensor, hlens: torch.Tensor) -> CtcAdviser | None:
-        if self.ctc_weight == 0.0 or self.ctc is None or self.spell is None:
-            return None
-        scorer = CtcPrefixScorer(self.ctc.log_probs(hs_pad), hlens, self.model.blank_id)
+    def _adviser(self, hs_pad: torch.Tensor, hlens: torch.Tensor) -> Adviser | None:
+        """(1 - ctc_weight) * LM + ctc_weight * CTC + ngram_weight * n-gram, as ESPnet adds them; None for the LM."""
+        advisers: list[Adviser] = []
         special = self.model.decoder.tokenizer.all_special_ids
-        return CtcAdviser(scorer, self.spell, self.model.eos, self.ctc_weight, special)
+        if self.ctc_weight > 0.0 and self.ctc is not None and self.spell is not None:
+            scorer = CtcPrefixScorer(self.ctc.log_probs(hs_pad), hlens, self.model.blank_id)
+            advisers.append(CtcAdviser(scorer, self.spell, self.model.eos, self.ctc_weight, special))
+        if self.fused is not None and self.fused.weight > 0.0:
+            _, weight, ngram = self.fused
+            advisers.append(NgramAdviser(ngram, len(hlens), self.model.eos, weight, special))
+        return chain(advisers)
 
     def _heard(self, hs_pad: torch.Tensor, hlens: torch.Tensor) -> list[Hypothesis | None]:
         """What the CTC head hears in each utterance; None without a CTC head."""
@@ -221,11 +241,13 @@ class LlmSearcher:
         return Hypothesis(text, tokens, found.token_ids, found.score, guards=_guards_met(found, is_far))
 
 
-def _check_both(ctc_weight: float, drafting: Drafting) -> None:
-    if ctc_weight > 0 and not drafting.verifies:
+def _check_verified(name: str, weight: float, drafting: Drafting) -> None:
+    """Refuse a weight of what has no say on drafts that are taken as they are."""
+    if weight > 0 and not drafting.verifies:
+        heard = "CTC" if name == "ctc_weight" else "an n-gram"
         raise ValueError(
-            f"ctc_weight is {ctc_weight} and accept is {drafting.accept}: what is not verified cannot hear CTC; set "
-            "ctc_weight: 0.0 or accept: verified."
+            f"{name} is {weight} and accept is {drafting.accept}: what is not verified cannot hear {heard}; set "
+            f"{name}: 0.0 or accept: verified."
         )
 
 

@@ -14,7 +14,6 @@ CTC_VALUES = {
     "lm_file": None,
     "word_lm_train_config": None,
     "word_lm_file": None,
-    "ngram_file": None,
     "model_tag": None,
     "streaming": False,
     "enh_s2t_task": False,
@@ -29,8 +28,8 @@ CTC_VALUES = {
 
 
 def forget_defaults(parser: argparse.ArgumentParser) -> None:
-    """Make ctc_weight and the options of CTC_VALUES None unless the user sets them; greedy search."""
-    parser.set_defaults(**dict.fromkeys(CTC_VALUES), ctc_weight=None, beam_size=1)
+    """Make ctc_weight, ngram_weight and the options of CTC_VALUES None unless the user sets them; greedy search."""
+    parser.set_defaults(**dict.fromkeys(CTC_VALUES), ctc_weight=None, ngram_weight=None, beam_size=1)
 
 
 def check_search(args: argparse.Namespace) -> None:
@@ -48,6 +47,8 @@ def check_search(args: argparse.Namespace) -> None:
             raise ValueError(
                 f"{name} is {value}, but decoding here is by CTC or an LM alone: {instead}, or use {UPSTREAM}."
             )
+    if args.ngram_weight and args.ngram_file is None:
+        raise ValueError(f"ngram_weight is {args.ngram_weight}, but no ngram_file is named; name it or leave it out.")
     if args.beam_size < 1:
         raise ValueError(f"beam_size is {args.beam_size}; allowed: 1 (greedy) or more (prefix beam).")
     if not 1 <= args.nbest <= args.beam_size:

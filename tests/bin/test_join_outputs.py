@@ -65,8 +65,14 @@ def test_one_record_stays_as_it_is() -> None:
 
 
 def test_settings_are_not_added_up() -> None:
-    part = {"ctc_weight": 0.3, "decoder_calls": 4, "peak_memory_bytes": 7}
-    assert join_statistics([part, part]) == {"ctc_weight": 0.3, "decoder_calls": 8, "peak_memory_bytes": 7}
+    part = {
+        "ctc_weight": 0.3,
+        "ngram_weight": 0.9,
+        "ngram_file": "4gram.arpa",
+        "decoder_calls": 4,
+        "peak_memory_bytes": 7,
+    }
+    assert join_statistics([part, part]) == {**part, "decoder_calls": 8}
 
 
 def test_times_of_words_are_joined_by_utterance(tmp_path):

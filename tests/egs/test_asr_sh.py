@@ -135,6 +135,13 @@ def test_a_text_that_the_tokens_cannot_spell_stops_stage_10(recipe: Recipe, tmp_
         (["--ctc_token_type", "word"], "--ctc_token_type word is not known; allowed: char, bpe"),
         (["--first_asr_config", "conf/nowhere.yaml"], "--first_asr_config conf/nowhere.yaml: no such file in"),
         (["--use_lm", "true"], "--use_lm true: LMs that score hypotheses come with the beam search; leave it out"),
+        (["--use_ngram", "true"], "--token_type char is decoded by CTC; leave it out, or end with --stop_stage ngram"),
+        (["--ngram_num", "1"], "--ngram_num 1 is not supported; allowed: 2 to 6"),
+        (["--ngram_text", "novels.txt"], "--ngram_text needs --use_ngram true"),
+        (
+            ["--use_ngram", "true", "--stage", "ngram", "--stop_stage", "ngram"],
+            "data/token_list/char/tokens.txt is missing; run --stage tokens first",
+        ),
         (["--lm_config", "conf/tiny/train_lm.yaml"], "--lm_config needs --lm_train_text, the text to train an LM from"),
         (["--lm_train_text", "x", "--lm_config", "conf/nowhere.yaml"], "--lm_config conf/nowhere.yaml: no such file"),
         (["--lm_train_text", "x", "--stage", "lm_train"], "tokenizer.json is missing; run --stage lm_stats first"),
@@ -166,7 +173,34 @@ def test_without_text_for_an_lm_its_stages_are_skipped_with_the_reason(recipe: R
     assert done.returncode == 0
     for stage in ("6 (lm_stats)", "7 (lm_train)", "8 (lm_perplexity)"):
         assert f"stage {stage} is skipped: --lm_train_text names no text to train an LM from" in done.stderr
-    assert "stage 9 (ngram) is skipped: n-grams come with the beam search" in done.stderr
+    assert "stage 9 (ngram) is skipped: --use_ngram is false" in done.stderr
+
+
+@pytest.mark.slow
+def test_an_ngram_is_trained_from_the_transcripts_before_speeds_are_changed(recipe: Recipe, tmp_path: Path) -> None:
+    pytest.importorskip("kenlm")
+    options = ["--use_ngram", "true", "--speed_perturb_factors", "0.9 1.0", "--stop_stage", "ngram"]
+    done = recipe(*options)
+    assert done.returncode == 0, done.stderr
+    assert "text: 3 sentences, 18 tokens" in done.stderr and "perplexity: " in done.stderr
+    assert (tmp_path / "exp/ngram_char/3gram.arpa").read_text().startswith("\\data\\\nngram 1=11\n")
+    (tmp_path / "other.txt").write_text("word a\n")
+    other = recipe(*options[:2], "--stage", "ngram", *options[-2:], "--ngram_text", "other.txt")
+    assert other.returncode == 1 and "--text is in small letters" in other.stderr
+
+
+def test_what_hears_an_ngram_is_decoded_into_a_folder_of_its_own(recipe: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "llm").mkdir()
+    (tmp_path / "exp/asr_x").mkdir(parents=True)
+    (tmp_path / "exp/asr_x/latest.pth").write_text("weights")
+    options = ["--token_type", "hugging_face", "--hugging_face_model_name_or_path", "llm", "--asr_tag", "x"]
+    options += ["--inference_asr_model", "latest.pth", "--use_ngram", "true"]
+    done = recipe(*options, "--stage", "decode", "--stop_stage", "decode")
+    assert done.returncode == 2
+    assert "exp/ngram_hugging_face_llm/3gram.arpa is missing; run --stage ngram first" in done.stderr
+    done = recipe(*options, "--stage", "score", "--stop_stage", "score")
+    missing = "exp/asr_x/inference_ngram_hugging_face_llm_3gram_asr_model_latest/test/text is missing"
+    assert missing in done.stderr
 
 
 @pytest.mark.slow

@@ -9,11 +9,20 @@ from espnet_larm.inference.options import CTC_VALUES, check_decoder, check_searc
 
 def options(**values):
     ours = {"beam_size": 1, "nbest": 1, "ngpu": 0, "ctc_weight": None, "batch_seconds": 60.0, "batch_size": 1}
-    defaults = {**dict.fromkeys(CTC_VALUES), **ours}
+    ngram = {"ngram_file": None, "ngram_weight": None}
+    defaults = {**dict.fromkeys(CTC_VALUES), **ours, **ngram}
     return argparse.Namespace(**{**defaults, **values})
 
 
-@pytest.mark.parametrize("values", [{}, {"beam_size": 10, "ctc_weight": 1.0, "nbest": 10, "streaming": False}])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"beam_size": 10, "ctc_weight": 1.0, "nbest": 10, "streaming": False},
+        {"ngram_file": "4gram.arpa", "ngram_weight": 0.3},
+        {"ngram_weight": 0.0},
+    ],
+)
 def test_wishes_of_ctc_pass(values):
     check_search(options(**values))
 
@@ -28,7 +37,7 @@ def test_wishes_of_ctc_pass(values):
             "ctc_weight is 1.3; allowed: 1.0 .CTC alone., and with an LM 0.0",
         ),
         ({"lm_file": "lm.pth"}, "lm_file is lm.pth, .* leave it out"),
-        ({"ngram_file": "4gram.arpa"}, "ngram_file"),
+        ({"ngram_weight": 0.3}, "ngram_weight is 0.3, but no ngram_file is named; name it or leave it out"),
         ({"streaming": True}, "streaming is True"),
         ({"ngpu": 2}, "ngpu is 2; allowed: 0 or 1"),
         ({"batch_seconds": 0.0}, "batch_seconds is 0.0; allowed: above 0"),

@@ -51,7 +51,7 @@ def test_python_that_will_not_do_is_refused_with_what_to_do(tmp_path, python, me
 def test_unknown_extra_is_refused_with_the_allowed_ones_before_anything_is_made(tmp_path, fake_python, extras, wrong):
     done = run_setup("--python", str(fake_python), "--venv", str(tmp_path / "venv"), "--extras", extras)
     assert done.returncode == 2
-    assert f"--extras: {wrong} is not known; allowed: mini, test, dev" in done.stderr
+    assert f"--extras: {wrong} is not known; allowed: mini, ngram, test, dev" in done.stderr
     assert not (tmp_path / "venv").exists()
 
 
@@ -107,6 +107,32 @@ def test_further_extras_join_those_that_are_there(tmp_path, fake_python):
     first, second = (tmp_path / "calls").read_text().splitlines()
     assert first.endswith("[mini]")
     assert second.endswith("[dev,mini,test]")
+
+
+def test_ngrams_are_installed_last(tmp_path, fake_python):
+    options = ["--python", str(fake_python), "--venv", str(tmp_path / "venv")]
+    done = run_setup(*options)
+    assert done.returncode == 0 and "n-grams are off" not in done.stderr
+    first, second = (tmp_path / "calls").read_text().splitlines()
+    assert first.endswith("[dev,mini,test]") and second.endswith("[ngram]")
+    for extras in ("ngram", "mini,ngram"):
+        assert run_setup(*options, "--extras", extras).stderr == ""
+
+
+def test_without_a_compiler_ngrams_are_off_and_all_else_is_there(tmp_path, fake_python):
+    fake_python.write_text(fake_python.read_text() + 'case "$*" in *"[ngram]") exit 1 ;; esac\n')
+    options = ["--python", str(fake_python), "--venv", str(tmp_path / "venv")]
+    done = run_setup(*options)
+    assert done.returncode == 0
+    assert "n-grams are off, all else is there: pip could not build kenlm" in done.stderr
+    assert f"With those: {tmp_path}/venv/bin/python -m pip install 'kenlm>=0.2'" in done.stderr
+    assert "is ready after" in done.stderr
+    # It is not built anew at every call.
+    assert run_setup(*options).stderr == ""
+    assert len((tmp_path / "calls").read_text().splitlines()) == 2
+    (tmp_path / "venv/espnet_larm_setup.txt").write_text("another setup.py\nmini,no-ngram\n")
+    run_setup(*options, "--extras", "mini")
+    assert (tmp_path / "calls").read_text().splitlines()[-1].endswith("[ngram]")
 
 
 def test_interrupted_set_up_is_finished(tmp_path, fake_python):

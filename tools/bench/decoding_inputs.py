@@ -106,7 +106,11 @@ def of_experiment(args: argparse.Namespace) -> Inputs:
     """Encode the utterances of a Kaldi folder."""
     if None in (args.asr_train_config, args.asr_model_file, args.data_dir):
         raise SystemExit("give --asr_train_config, --asr_model_file and --data_dir, or --random")
-    recognizer = Recognizer.from_files(args.asr_train_config, args.asr_model_file, args.device)
+    return of_recognizer(Recognizer.from_files(args.asr_train_config, args.asr_model_file, args.device), args)
+
+
+def of_recognizer(recognizer: Recognizer, args: argparse.Namespace) -> Inputs:
+    """Likewise, by a model that is loaded."""
     model, utterances = recognizer.model, read_dir(args.data_dir)
     utterances = utterances[:: max(1, len(utterances) // (args.utterances or len(utterances)))]
     waveforms = [samples_of(utterance, args.data_dir) for utterance in utterances]

@@ -1,0 +1,114 @@
+"""Sentences as lines of tokens, and whether they are spelled as the tokens are: in capitals, or not."""
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+# Sentences that are tried in the other case; letters that are looked at.
+NUM_TRIED, NUM_LETTERS = 1000, 100_000
+# Transcripts are of one case if this share of their letters is.
+OF_ONE_CASE = 0.95
+
+# A sentence in tokens; None if one of its characters has none.
+Spell = Callable[[str], list[str] | None]
+
+
+class Written(NamedTuple):
+    """What a file of tokens holds.
+
+    Attributes:
+        num_sentences: That were written, one a line.
+        num_tokens: Of them, without starts and ends.
+        num_left_out: Sentences that the tokens cannot spell.
+    """
+
+    num_sentences: int
+    num_tokens: int
+    num_left_out: int
+
+    def __str__(self) -> str:
+        """For the log."""
+        left_out = f", {self.num_left_out} left out that the tokens cannot spell" if self.num_left_out else ""
+        return f"{self.num_sentences} sentences, {self.num_tokens} tokens{left_out}"
+
+
+def write_tokens(sentences: Iterable[str], spell: Spell, path: Path, name: str) -> Written:
+    """Write a sentence a line, a space between tokens.
+
+    Args:
+        sentences: One space between words.
+        spell: To tokens.
+        path: The file.
+        name: Of the option that names the sentences.
+
+    Raises:
+        ValueError: The tokens cannot spell most of them; with the reason if it is capitals.
+    """
+    left_out: list[str] = []
+    num_sentences = num_tokens = num_left_out = 0
+    with path.open("w", encoding="utf-8") as file:
+        for sentence in sentences:
+            tokens = spell(sentence)
+            if tokens is None:
+                num_left_out += 1
+                left_out += [sentence] if num_left_out <= NUM_TRIED else []
+                continue
+            num_sentences, num_tokens = num_sentences + 1, num_tokens + len(tokens)
+            file.write(" ".join(tokens) + "\n")
+    written = Written(num_sentences, num_tokens, num_left_out)
+    if num_left_out <= num_sentences:
+        return written
+    total = num_left_out + num_sentences
+    head = f"{name}: the tokens cannot spell {num_left_out} of {total} sentences, {left_out[0]!r} for example"
+    for case in (str.upper, str.lower):
+        if 2 * sum(spell(case(sentence)) is not None for sentence in left_out) > len(left_out):
+            raise ValueError(
+                f"{head}, but they can in {_name_of(case is str.upper)}: convert the text "
+                f"({_command(case is str.upper)})."
+            )
+    raise ValueError(f"{head}; name text in the characters of the token list, or clean it.")
+
+
+def read_tokens(path: Path) -> Iterable[list[str]]:
+    """The lines of a file of `write_tokens`."""
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            yield line.rstrip("\n").split(" ")
+
+
+def check_case(sentences: Sequence[str], transcripts: Sequence[str], name: str) -> None:
+    """Refuse text in small letters for transcripts in capitals, and the reverse: tokens may have both.
+
+    Args:
+        sentences: Of the n-gram.
+        transcripts: What it shall help to recognise.
+        name: Of the option that names the sentences.
+
+    Raises:
+        ValueError: Where transcripts are of one case, most of the text is of the other.
+    """
+    wanted, found = _share_of_capitals(transcripts), _share_of_capitals(sentences)
+    if wanted is None or found is None:
+        return
+    for is_upper, share, other in ((True, wanted, found), (False, 1 - wanted, 1 - found)):
+        if share >= OF_ONE_CASE and other < 0.5:
+            raise ValueError(
+                f"{name} is in {_name_of(not is_upper)} ({other:.0%} of its letters are not), but the transcripts of "
+                f"--dev_text are in {_name_of(is_upper)}: convert the text ({_command(is_upper)})."
+            )
+
+
+def _share_of_capitals(sentences: Sequence[str]) -> float | None:
+    """Of letters that have two cases; None if there are none."""
+    letters = (each for sentence in sentences for each in sentence if each.lower() != each.upper())
+    first = list(itertools.islice(letters, NUM_LETTERS))
+    return sum(each == each.upper() for each in first) / len(first) if first else None
+
+
+def _name_of(is_upper: bool) -> str:
+    return "capitals" if is_upper else "small letters"
+
+
+def _command(is_upper: bool) -> str:
+    return f"{'tr a-z A-Z' if is_upper else 'tr A-Z a-z'}, if it is ASCII"
