@@ -163,7 +163,7 @@ def set_beam(recognizer: Any, args: argparse.Namespace) -> None:
     if recognizer.llm_searcher is None:
         if args.beam_type is not None:
             raise ValueError(
-                f"beam_type is {args.beam_type}: of an LM's search, but this model is decoded by CTC alone; leave it out."
+                f"beam_type is {args.beam_type}: of an LM's search, but this model is decoded by CTC; leave it out."
             )
         return
     if search.is_beam and search.beam_type == ORDINARY and args.drafts is None:
