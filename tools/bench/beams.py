@@ -6,7 +6,7 @@ utterance at a time, tokens that all hypotheses have read in them, and the real-
 turn in this process, after a few utterances that do not count.
 
     cd egs/an4 && python ../../tools/bench/beams.py --asr_train_config exp/asr_x/config.yaml
-        --asr_model_file exp/asr_x/latest.pth --data_dir dump/raw/test --ctc_weights 0 0.3
+        --asr_model_file exp/asr_x/latest.pth --data_dir dump/raw/test --ngram_file exp/ngram/4gram.arpa
 """
 
 import argparse
@@ -30,16 +30,6 @@ from espnet_larm.scoring.bootstrap import group_utterances, interval, resample_r
 NUM_WARM = 4
 VERIFIED = "verified"
 WAYS = {ORDINARY: (ORDINARY, NONE), VERIFIED: (ORDINARY, HEADS), PREFIX: (PREFIX, HEADS)}
-
-
-class Fusion(NamedTuple):
-    """What is heard besides the LM.
-
-    Attributes:
-        ctc_weight: Of the CTC head, 0 for none.
-    """
-
-    ctc_weight: float
 
 
 class Row(NamedTuple):
@@ -137,6 +127,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--widths", type=int, nargs="+", default=[1, 4, 8], help="of the beam (1 4 8)")
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS), help="all by default")
     parser.add_argument("--ctc_weights", type=float, nargs="+", default=[0.0, 0.3], help="of the CTC head (0 0.3)")
+    parser.add_argument("--ngram_file", type=Path, help="of the model's tokens (none)")
+    parser.add_argument("--ngram_weights", type=float, nargs="+", default=[0.0, 0.3], help="with --ngram_file (0 0.3)")
     parser.add_argument("--tokens_per_call", type=int, help="as many as the model has heads by default")
     parser.add_argument("--tau", type=float, help="least probability of a guessed token")
     parser.add_argument("--utterances", type=int, help="the first ones of the set (all)")
@@ -167,11 +159,13 @@ def main() -> None:
     logging.disable(logging.WARNING)
     torch.set_num_threads(args.threads)
     bench = Bench(args)
-    for ctc_weight in args.ctc_weights:
-        bench.recognizer.set_drafting(drafts=NONE)
-        bench.recognizer.set_ctc_weight(ctc_weight)
-        print(f"\nctc_weight {ctc_weight}")
-        report(list(bench.rows()))
+    for ngram_weight in args.ngram_weights if args.ngram_file else [0.0]:
+        if args.ngram_file:
+            bench.recognizer.set_ngram(args.ngram_file, ngram_weight)
+        for ctc_weight in args.ctc_weights:
+            bench.recognizer.set_ctc_weight(ctc_weight)
+            print(f"\nctc_weight {ctc_weight}, ngram_weight {ngram_weight}")
+            report(list(bench.rows()))
 
 
 if __name__ == "__main__":
