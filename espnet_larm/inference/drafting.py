@@ -8,7 +8,7 @@ import torch
 
 from espnet_larm.decoder.speech_llm import SpeechLlmDecoder
 from espnet_larm.search.drafts import Drafts, HeadDrafts, LongerDrafts, NoDrafts, TextDrafts
-from espnet_larm.search.lookahead import NOTHING, Lookahead
+from espnet_larm.search.lookahead import Lookahead
 
 HEADS, CTC, LONGER, NONE = "heads", "ctc", "longer", "none"
 SOURCES = (HEADS, CTC, LONGER, NONE)
@@ -21,6 +21,9 @@ MAX_TOKENS_PER_CALL = 32
 DEFAULT_CTC_TOKENS = 8
 # Heads that are less sure than this leave the draft to CTC, where both are asked.
 LONGER_TAU = 0.5
+# A beam reads several guesses a hypothesis; those that heads believe less are hardly ever right. On AN4's development set
+# 0, 0.02 and 0.05 gave 368, 367 and 367 calls in which a prefix beam of 4 read 7677, 6503 and 6275 tokens.
+LEAST_TAU_OF_BEAM = 0.05
 
 
 class Drafting(NamedTuple):
@@ -30,7 +33,7 @@ class Drafting(NamedTuple):
         drafts: One of SOURCES.
         tokens_per_call: K, 1 or more: drafts and the token behind them.
         accept: VERIFIED (the texts are those of a token a call) or THRESHOLD (they need not be).
-        tau: Least probability of what heads draft.
+        tau: Least probability of what heads draft; in a beam LEAST_TAU_OF_BEAM at least.
         tau_of: Whether it is each head's (HEAD) or that of a draft as a whole (PRODUCT).
     """
 
@@ -125,7 +128,7 @@ def make_lookahead(drafting: Drafting, decoder: SpeechLlmDecoder) -> Lookahead |
     """Of a beam; None for a token a call."""
     if drafting.drafts == NONE or drafting.tokens_per_call == 1:
         return None
-    least = math.log(drafting.tau) if drafting.tau > 0 else NOTHING
+    least = math.log(max(drafting.tau, LEAST_TAU_OF_BEAM))
     return Lookahead(lambda hidden: decoder.draft_logits(hidden, drafting.tokens_per_call), least)
 
 

@@ -23,7 +23,7 @@ from espnet_larm.inference.decoding import Settings, decode_table
 from espnet_larm.inference.drafting import HEADS, NONE
 from espnet_larm.inference.effort import Effort
 from espnet_larm.inference.recognizer import Recognizer
-from espnet_larm.inference.transcripts import ORDINARY, PREFIX, Hypothesis, Search, Transcript
+from espnet_larm.inference.transcripts import ORDINARY, PREFIX, Search, Transcript
 from espnet_larm.scoring.alignment import add_counts, align, split_words
 from espnet_larm.scoring.bootstrap import group_utterances, interval, resample_rates
 
@@ -38,7 +38,7 @@ class Row(NamedTuple):
     Attributes:
         way: One of WAYS.
         width: Of the beam.
-        best: The best hypothesis of each utterance.
+        nbest: Tokens of the hypotheses of each utterance.
         wer_percent: Of them.
         low_percent: Of its 95 % interval.
         high_percent: Likewise.
@@ -49,7 +49,7 @@ class Row(NamedTuple):
 
     way: str
     width: int
-    best: dict[str, Hypothesis]
+    nbest: dict[str, list[list[int]]]
     wer_percent: float
     low_percent: float
     high_percent: float
@@ -62,11 +62,11 @@ class Taken:
     """Takes transcripts as `HypothesisWriter` does."""
 
     def __init__(self) -> None:
-        self.best: dict[str, Hypothesis] = {}
+        self.transcripts: dict[str, Transcript] = {}
 
     def write(self, key: str, transcript: Transcript) -> None:
         """Keep it."""
-        self.best[key] = transcript.best
+        self.transcripts[key] = transcript
 
 
 class Bench:
@@ -97,18 +97,20 @@ class Bench:
         if drafts == HEADS:
             options |= {"tokens_per_call": self.args.tokens_per_call, "tau": self.args.tau}
         self.recognizer.set_drafting(**options)
-        settings = Settings(batch_seconds=self.args.batch_seconds, search=Search(width, 1, beam_type))
+        settings = Settings(
+            batch_seconds=self.args.batch_seconds, search=Search(width, min(self.args.nbest, width), beam_type)
+        )
         decode_table(self.recognizer, self.table, list(self.texts)[:NUM_WARM], settings, Taken())
         searcher, taken = self.recognizer.llm_searcher, Taken()
         searcher.effort = Effort()
         stats = decode_table(self.recognizer, self.table, list(self.texts), settings, taken)
-        hypotheses = [taken.best[key].text for key in self.texts]
+        hypotheses = [taken.transcripts[key].text for key in self.texts]
         counts = [one.counts for one in align(list(self.texts.values()), hypotheses, split_words)]
         (seconds,) = (each["seconds"] for each in stats["loops"].values())
         return Row(
             way,
             width,
-            taken.best,
+            {key: [one.token_ids for one in (each.best, *each.others)] for key, each in taken.transcripts.items()},
             add_counts(counts).error_percent,
             *interval(resample_rates(counts, self.grouping)),
             searcher.effort.num_row_calls,
@@ -125,6 +127,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data_dir", type=Path, required=True, help="wav.scp, text, utt2spk")
     parser.add_argument("--llm", help="folder or hub id of the model's LM, where it is another than in training")
     parser.add_argument("--widths", type=int, nargs="+", default=[1, 4, 8], help="of the beam (1 4 8)")
+    parser.add_argument("--nbest", type=int, default=1, help="hypotheses that are found and compared (1)")
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS), help="all by default")
     parser.add_argument("--ctc_weights", type=float, nargs="+", default=[0.0, 0.3], help="of the CTC head (0 0.3)")
     parser.add_argument("--ngram_file", type=Path, help="of the model's tokens (none)")
@@ -140,15 +143,15 @@ def get_parser() -> argparse.ArgumentParser:
 
 def report(rows: Sequence[Row]) -> None:
     """A table; each way is compared with the ordinary beam of its width."""
-    print("| beam | way | WER % (95 %) | calls | fewer | row-tokens | more | real-time factor | texts as ordinary |")
+    print("| beam | way | WER % (95 %) | calls | fewer | row-tokens | more | real-time factor | N-best as ordinary |")
     print("|---|---|---|---|---|---|---|---|---|")
     for row in rows:
         (base,) = (other for other in rows if (other.way, other.width) == (ORDINARY, row.width))
-        same = sum(row.best[key].token_ids == other.token_ids for key, other in base.best.items())
+        same = sum(row.nbest[key] == other for key, other in base.nbest.items())
         print(
             f"| {row.width} | {row.way} | {row.wer_percent:.2f} ({row.low_percent:.2f}-{row.high_percent:.2f}) "
             f"| {row.calls} | {base.calls / row.calls:.2f} | {row.row_tokens} | {row.row_tokens / base.row_tokens:.2f} "
-            f"| {row.real_time_factor:.4f} | {same} of {len(base.best)} |",
+            f"| {row.real_time_factor:.4f} | {same} of {len(base.nbest)} |",
             flush=True,
         )
 
