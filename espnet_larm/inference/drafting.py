@@ -21,7 +21,7 @@ MAX_TOKENS_PER_CALL = 32
 DEFAULT_CTC_TOKENS = 8
 # Heads that are less sure than this leave the draft to CTC, where both are asked.
 LONGER_TAU = 0.5
-# A beam reads several guesses a hypothesis; those that heads believe less are hardly ever right. On AN4's development set
+# A beam reads several guesses; those that heads believe less are hardly ever right. On AN4's development set
 # 0, 0.02 and 0.05 gave 368, 367 and 367 calls in which a prefix beam of 4 read 7677, 6503 and 6275 tokens.
 LEAST_TAU_OF_BEAM = 0.05
 
