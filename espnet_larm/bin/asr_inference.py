@@ -166,7 +166,8 @@ def set_beam(recognizer: Any, args: argparse.Namespace) -> None:
                 f"beam_type is {args.beam_type}: of an LM's search, but this model is decoded by CTC; leave it out."
             )
         return
-    if search.is_beam and search.beam_type == ORDINARY and args.drafts is None:
+    names_drafts = any(getattr(args, name) is not None for name in DRAFTING)
+    if search.is_beam and search.beam_type == ORDINARY and not names_drafts:
         # The same words as with heads, sooner unless calls cost much more than tokens: tools/bench/RESULTS.md.
         recognizer.set_drafting(drafts="none")
     recognizer.llm_searcher.check_search(search)

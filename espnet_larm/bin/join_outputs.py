@@ -18,6 +18,7 @@ from typing import Any
 
 from espnet_larm.bin._program import run_program
 from espnet_larm.data.kaldi_dir import read_table, write_tables
+from espnet_larm.inference.effort import shares
 from espnet_larm.scoring.experiment import read_out_number
 
 TABLES = ("text", "token", "token_int", "score")
@@ -25,6 +26,8 @@ CTM = "ctm"
 BEST = "1best_recog"
 NBEST = re.compile(r"\d+best_recog")
 NOT_ADDED = ("peak_", "wall_", "ctc_weight", "ngram_weight")
+# Records of settings, and shares, which are made anew.
+FROM_FIRST = ("search", "drafting", "acceptance", "tokens_per_row_call", "row_calls_per_word")
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -92,7 +95,7 @@ def join_ctm(folders: Sequence[Path], target: Path) -> None:
 
 
 def join_statistics(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One record of several: numbers are added (of peaks, wall time and settings the largest stays), records joined.
+    """One record of several: numbers are added (of peaks, wall time and weights the largest stays), records joined.
 
     Args:
         parts: Of the jobs; texts and settings are taken from the first.
@@ -104,10 +107,12 @@ def join_statistics(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     for part in parts:
         for key, value in part.items():
             joined[key] = _join_values(key, joined[key], value) if key in joined else value
-    return joined
+    return {**joined, **shares(joined)} if "drafted" in joined else joined
 
 
 def _join_values(key: str, first: Any, second: Any) -> Any:
+    if key in FROM_FIRST:
+        return first
     if isinstance(first, dict) and isinstance(second, dict):
         return join_statistics([first, second])
     if isinstance(first, bool | str) or first is None or second is None:

@@ -84,7 +84,10 @@ def _tokens_of(args: argparse.Namespace) -> tuple[list[str], int, Spell]:
 
     if not args.token_list.is_file():
         raise FileNotFoundError(f"--token_list {args.token_list} is missing; stage 5 makes it.")
-    tokens = args.token_list.read_text(encoding="utf-8").splitlines()
+    # Not splitlines, which ends lines at characters that may be tokens, too.
+    tokens = args.token_list.read_text(encoding="utf-8").rstrip("\n").split("\n")
+    if tokens == [""]:
+        raise ValueError(f"--token_list {args.token_list} is empty; make it again (stage 5).")
     clean = TextCleaner(None if args.cleaner in (None, "none") else args.cleaner)
     if args.token_type != "char" and args.bpemodel is None:  # noqa: S105  # no password
         raise ValueError(f"--token_type {args.token_type} needs --bpemodel; --help says what it is.")

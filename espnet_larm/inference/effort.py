@@ -45,31 +45,42 @@ class Effort:
 
     def acceptance(self) -> dict[int, float]:
         """Of each place of a draft, by the token of a call (2 to K): the share of those drafted that were accepted."""
-        drafted = {
-            place + 1: sum(number for length, number in self._proposed.items() if length >= place)
-            for place in range(1, max(self._proposed, default=0) + 1)
-        }
-        return {
-            token: sum(number for taken, number in self._accepted.items() if taken >= token - 1) / number_drafted
-            for token, number_drafted in drafted.items()
-        }
+        drafted, accepted = self._by_token(self._proposed), self._by_token(self._accepted)
+        return {token: accepted.get(token, 0) / number for token, number in drafted.items()}
 
     def stats(self) -> dict[str, Any]:
-        """For `stats.json`; shares of nothing are left out."""
-        shares = {"tokens_per_row_call": (self.num_tokens, self.num_row_calls)}
-        shares["row_calls_per_word"] = (self.num_row_calls, self.num_words)
-        return {
+        """For `stats.json`: counts, and what `shares` makes of them."""
+        counts = {
             "row_calls": self.num_row_calls,
             "row_tokens": self.num_row_tokens,
             "tokens": self.num_tokens,
-            **{name: part / whole for name, (part, whole) in shares.items() if whole},
-            "acceptance": {str(token): share for token, share in self.acceptance().items()},
+            "words": self.num_words,
+            "drafted": {str(token): number for token, number in self._by_token(self._proposed).items()},
+            "accepted": {str(token): number for token, number in self._by_token(self._accepted).items()},
         }
+        return {**counts, **shares(counts)}
+
+    def _by_token(self, lengths: Counter[int]) -> dict[int, int]:
+        """How many drafts reach each token of a call, from how many have each length."""
+        return {
+            place + 1: sum(number for length, number in lengths.items() if length >= place)
+            for place in range(1, max(lengths, default=0) + 1)
+        }
+
+
+def shares(counts: Mapping[str, Any]) -> dict[str, Any]:
+    """Of counts as `Effort.stats` has them, perhaps of several jobs together; shares of nothing are left out."""
+    wholes = {"tokens_per_row_call": ("tokens", "row_calls"), "row_calls_per_word": ("row_calls", "words")}
+    return {
+        **{name: counts[part] / counts[whole] for name, (part, whole) in wholes.items() if counts[whole]},
+        "acceptance": {token: counts["accepted"].get(token, 0) / number for token, number in counts["drafted"].items()},
+    }
 
 
 def describe_search(stats: Mapping[str, Any]) -> str:
     """How an LM was searched, how many tokens its calls yielded, and which drafts were accepted."""
-    drafting, search = stats["drafting"], Search(**stats["search"])
+    # Decoded by an earlier version, it was greedy, or an ordinary beam whose width was not recorded.
+    drafting, search = stats["drafting"], Search(**stats.get("search", {}))
     text = f"{search.beam_type} beam of {search.beam_size}; " if search.is_beam else ""
     text += f"drafts: {drafting['drafts']}"
     if search.beam_type == ORDINARY:

@@ -18,6 +18,7 @@ from espnet_larm.inference.effort import Effort
 from espnet_larm.inference.ngrams import Fused
 from espnet_larm.inference.searching import Searcher
 from espnet_larm.inference.transcripts import BEAM_TYPES, GREEDY, PREFIX, Hypothesis, Search
+from espnet_larm.llm.spelling import INCOMPLETE
 from espnet_larm.search.beam import beam
 from espnet_larm.search.ctc_adviser import CtcAdviser, Spell, same_tokens
 from espnet_larm.search.ctc_prefix import CtcPrefixScorer
@@ -160,7 +161,7 @@ class LlmSearcher:
             shared["lookahead"] = make_lookahead(self.drafting, self.model.decoder)
             if search.beam_type == PREFIX:
                 beams = prefix_beam(
-                    begun, bounds, eos, search.beam_size, search.nbest, **shared, string_of=self._string
+                    begun, bounds, eos, search.beam_size, search.nbest, **shared, string_of=self.string_of
                 )
             else:
                 beams = beam(begun, bounds, eos, search.beam_size, search.nbest, **shared)
@@ -197,10 +198,11 @@ class LlmSearcher:
         """
         return self._respelled(self._heard(hs_pad, hlens))
 
-    def _string(self, token_ids: list[int]) -> str:
+    def string_of(self, token_ids: list[int]) -> str:
         """What tokens spell, a space at an end included: more of a word may follow behind none."""
         spelled: str = self.model.decoder.tokenizer.decode(token_ids, skip_special_tokens=True)
-        return spelled
+        # Bytes that are no character yet all look the same.
+        return spelled if INCOMPLETE not in spelled else f"{spelled} {token_ids}"
 
     def _num_characters(self, token_ids: list[int]) -> int:
         return len(self._decode(token_ids))

@@ -50,7 +50,7 @@ def check_search(args: argparse.Namespace) -> None:
     if args.ngram_weight and args.ngram_file is None:
         raise ValueError(f"ngram_weight is {args.ngram_weight}, but no ngram_file is named; name it or leave it out.")
     if args.beam_size < 1:
-        raise ValueError(f"beam_size is {args.beam_size}; allowed: 1 (greedy) or more (prefix beam).")
+        raise ValueError(f"beam_size is {args.beam_size}; allowed: 1 (greedy) or more.")
     if not 1 <= args.nbest <= args.beam_size:
         raise ValueError(f"nbest is {args.nbest}; allowed: 1 to beam_size, which is {args.beam_size}.")
     if args.ngpu > 1:

@@ -17,7 +17,7 @@ class Hypothesis(NamedTuple):
         tokens: Of the token list.
         token_ids: Their ids.
         score: By CTC, log-probability of the best path, with a beam of the text as far as the beam held its alignments;
-            by an LM, of the text and its end; with ctc_weight, both, weighted.
+            by an LM, of the text and its end; with ctc_weight or ngram_weight, of all, weighted.
         words: With their times, if they were asked for.
         guards: What an LM's text was held to and would not have kept by itself (`llm_searching.GUARDS`).
     """

@@ -232,7 +232,8 @@ class SpeechLlmModel(ESPnetASRModel):
         loss, accuracy = self._cross_entropy(*given)
         self._more_stats |= {"loss_ce": loss, "ce_time": clock.lap()}
         loss = loss if self.mwer.weight == 0 else self.mwer.ce_weight * loss
-        if self.mwer.weight > 0 if self.training else self.mwer.in_validation:
+        searches = self.mwer.weight > 0 if self.training else self.mwer.in_validation
+        if searches:
             references = [text[:length] for text, length in zip(ys_pad.tolist(), ys_pad_lens.tolist(), strict=True)]
             found = find_nbest(self.decoder, encoder_out, encoder_out_lens, references, self.eos, self.mwer)
             self._more_stats["search_time"] = clock.lap()
@@ -316,4 +317,5 @@ class OwnTokensCtc(CTC):
 def _read_tokens(path: Path) -> list[str]:
     if not path.is_file():
         raise FileNotFoundError(f"model_conf: ctc_token_list {path} is missing; run the stage that makes tokens.")
-    return path.read_text(encoding="utf-8").splitlines()
+    # Not splitlines, which ends lines at characters that may be tokens, too.
+    return path.read_text(encoding="utf-8").rstrip("\n").split("\n")

@@ -20,7 +20,7 @@ class Written(NamedTuple):
     Attributes:
         num_sentences: That were written, one a line.
         num_tokens: Of them, without starts and ends.
-        num_left_out: Sentences that the tokens cannot spell.
+        num_left_out: Sentences that the tokens cannot spell, or that have none.
     """
 
     num_sentences: int
@@ -50,7 +50,7 @@ def write_tokens(sentences: Iterable[str], spell: Spell, path: Path, name: str) 
     with path.open("w", encoding="utf-8") as file:
         for sentence in sentences:
             tokens = spell(sentence)
-            if tokens is None:
+            if not tokens:
                 num_left_out += 1
                 left_out += [sentence] if num_left_out <= NUM_TRIED else []
                 continue

@@ -2,11 +2,12 @@
 
 On the same scores its N-best is that of ESPnet's BatchBeamSearch (test_the_n_best_is_that_of_espnets_beam_search).
 Departures: an utterance ends as soon as no running hypothesis can come into its N-best any more, since scores only
-fall, where ESPnet goes on to the longest length; and a text that its bound ends is scored with its end.
+fall but for what an adviser may give back (`slack`), where ESPnet goes on to the longest length; a text that its bound
+ends is scored with its end; and a loop that is cut back to a text that was found is not found again.
 
 With a lookahead a call reads, besides the last token of each hypothesis, guesses of the beam's next steps. Then steps
 are replayed on what the LM said of them, as long as all hypotheses that matter have been guessed: those that have not
-do not matter where the beam is full of better ones, since scores only fall. What is found is the ordinary beam's
+do not matter where the beam is full of what is better than they can become. What is found is the ordinary beam's
 (test_a_beam_that_looks_ahead_finds_what_it_finds_without).
 Shapes: U utterances, N rows (hypotheses of all utterances), W hypotheses an utterance at most, V tokens.
 """
@@ -19,7 +20,7 @@ import torch
 from espnet_larm.search.lookahead import NOTHING, Lookahead, Root, longest, look_ahead
 from espnet_larm.search.multi_token import Adviser, TextModel
 from espnet_larm.search.reader import Place, Reader
-from espnet_larm.search.texts import Bounds, Text, hold_open
+from espnet_larm.search.texts import Bounds, Ended, Text, found_texts, hold_open
 
 
 class FoundBeams(NamedTuple):
@@ -93,7 +94,7 @@ def beam(
         width: W, 1 or more.
         nbest: Texts of each utterance, 1 to W.
         guards_loops: End texts that repeat themselves.
-        adviser: Is heard on each token; scores are then its own, which must not rise from token to token.
+        adviser: Is heard on each token; scores are then its own.
         measure: The size of a text, from its tokens, which `Bounds.least` is about.
         lookahead: Of the model's states; a token a call by default.
     """
@@ -119,26 +120,30 @@ class _Search:
         self.read: dict[tuple[int, tuple[int, ...]], Place] = {}
 
     def __call__(self, rows: list[_Row]) -> FoundBeams:
-        ended: list[list[Text]] = [[] for _ in rows]
+        ended = [Ended(self.nbest) for _ in rows]
         num_row_calls = 0
         while rows:
             num_row_calls += len({row.utterance for row in rows})
             stopped: set[int] = set()
             while any(row.utterance not in stopped for row in rows):
-                rows = self._step(rows, stopped, ended)
+                rows = self._hopeful(self._step(rows, stopped, ended), ended)
             if rows:
                 rows = self._read(rows)
-        texts = [done[: self.nbest] for done in ended]
-        return FoundBeams(texts, self.reader.num_calls, num_row_calls, self.reader.num_row_tokens)
+        return FoundBeams(found_texts(ended), self.reader.num_calls, num_row_calls, self.reader.num_row_tokens)
 
-    def _step(self, rows: Sequence[_Row], stopped: set[int], ended: list[list[Text]]) -> list[_Row]:
+    def _step(self, rows: Sequence[_Row], stopped: set[int], ended: Sequence[Ended]) -> list[_Row]:
         """Give the hypotheses of utterances a token more, but of those that have to wait for a call."""
         asked = {index: row.read for index, row in enumerate(rows) if row.utterance not in stopped and row.read}
         by_utterance = self._choices(rows, asked) if asked else {}
+        slack = self._slack(rows)
         kept: list[tuple[int, _Row, int | None]] = []
         for utterance in dict.fromkeys(row.utterance for row in rows):
             choices = by_utterance.get(utterance, [])
-            unread = [row.text.score for row in rows if row.utterance == utterance and row.read is None]
+            unread = [
+                row.text.score + more
+                for row, more in zip(rows, slack, strict=True)
+                if row.utterance == utterance and row.read is None
+            ]
             if utterance in stopped or (
                 unread and not (len(choices) == self.width and choices[-1].total > max(unread))
             ):
@@ -154,6 +159,25 @@ class _Search:
                     torch.tensor([token for _, token in taken]), torch.tensor([place for place, _ in taken])
                 )
         return [row for _, row, _ in kept]
+
+    def _slack(self, rows: Sequence[_Row]) -> list[float]:
+        """By how much the score of each row may rise again."""
+        if self.adviser is None:
+            return [0.0] * len(rows)
+        slack: list[float] = self.adviser.slack().tolist()
+        return slack
+
+    def _hopeful(self, rows: list[_Row], ended: Sequence[Ended]) -> list[_Row]:
+        """The rows of utterances of which one may still come among the N-best."""
+        if not rows:
+            return rows
+        best: dict[int, float] = {}
+        for row, more in zip(rows, self._slack(rows), strict=True):
+            best[row.utterance] = max(best.get(row.utterance, NOTHING), row.text.score + more)
+        kept = [index for index, row in enumerate(rows) if best[row.utterance] > ended[row.utterance].least]
+        if self.adviser is not None and 0 < len(kept) < len(rows):
+            self.adviser.select(torch.tensor(kept))
+        return [rows[index] for index in kept]
 
     def _choices(self, rows: Sequence[_Row], asked: dict[int, Place]) -> dict[int, list[Choice]]:
         """Of each utterance the best choices, the best first; rows that are asked, with what was read of them."""
@@ -174,22 +198,19 @@ class _Search:
         }
 
     def _grown(
-        self, rows: Sequence[_Row], choices: Sequence[Choice], done: list[Text]
+        self, rows: Sequence[_Row], choices: Sequence[Choice], done: Ended
     ) -> list[tuple[int, _Row, int | None]]:
         """The hypotheses of an utterance that go on: which row each was, and its new token."""
         grown: list[tuple[int, _Row, int | None]] = []
         for choice in choices:
-            utterance, text, _, origin = rows[choice.row]
-            text = text.copy()
+            before = rows[choice.row]
+            text = before.text.copy()
             if text.add(choice.token, choice.score, choice.end_score, self.eos):
-                assert origin is not None
-                read = self.read.get((utterance, tuple(text.token_ids)))
-                grown.append((choice.row, _Row(utterance, text, origin, read), choice.token))
+                assert before.read is not None
+                read = self.read.get((before.utterance, tuple(text.token_ids)))
+                grown.append((choice.row, _Row(before.utterance, text, before.read, read), choice.token))
             else:
-                done.append(text)
-        done.sort(key=lambda text: text.score, reverse=True)
-        if len(done) >= self.nbest and grown and grown[0][1].text.score <= done[self.nbest - 1].score:
-            return []
+                done.add(text)
         return grown
 
     def _read(self, rows: Sequence[_Row]) -> list[_Row]:

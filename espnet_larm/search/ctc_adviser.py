@@ -128,6 +128,13 @@ class CtcAdviser:
         self.token_ids = [list(self.token_ids[row]) for row in rows.tolist()]
         self.spelled = [self.spelled[row] for row in rows.tolist()]
 
+    def slack(self) -> torch.Tensor:
+        """By how much the score of each row (N,) may rise again at most: what the rest of a spelling costs.
+
+        Pieces of an unfinished word may be others when it has ended.
+        """
+        return self.weight * (self.prefixes.score - self.heard).clamp(min=0.0)
+
     def _score(self, candidates: torch.Tensor, rows: list[int], there: torch.Tensor) -> torch.Tensor:
         """CTC's log-probability of all texts of rows that begin so (N', K); of the text itself for the end."""
         more = [

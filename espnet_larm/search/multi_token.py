@@ -63,7 +63,11 @@ class Adviser(Protocol):
         ...
 
     def select(self, rows: torch.Tensor) -> None:
-        """Keep these rows (N',), on the CPU, in this order."""
+        """Keep these rows (N',), on the CPU, in this order, some perhaps several times."""
+        ...
+
+    def slack(self) -> torch.Tensor:
+        """By how much the score of each row (N,) may rise again at most: 0 where scores only fall."""
         ...
 
 

@@ -92,6 +92,10 @@ class NgramAdviser:
         """Keep these rows (N',), on the CPU, in this order, some perhaps several times."""
         self.states = [self.states[row] for row in rows.tolist()]
 
+    def slack(self) -> torch.Tensor:
+        """By how much the score of each row (N,) may rise again: 0."""
+        return torch.zeros(len(self.states))
+
     def _ask(self, state: Hashable, token: int) -> tuple[float, Hashable]:
         known = self._known.setdefault(state, {})
         if token not in known:
@@ -123,6 +127,10 @@ class AdviserChain(NamedTuple):
         """As `Adviser`."""
         for adviser in self.advisers:
             adviser.select(rows)
+
+    def slack(self) -> torch.Tensor:
+        """As `Adviser`."""
+        return torch.stack([adviser.slack().cpu() for adviser in self.advisers]).sum(0)
 
 
 def chain(advisers: Sequence[Adviser]) -> Adviser | None:

@@ -20,7 +20,7 @@ from espnet_larm.search.lookahead import NOTHING, Guess, Lookahead, Root, look_a
 from espnet_larm.search.multi_token import Adviser, TextModel
 from espnet_larm.search.pruning import prune, rank
 from espnet_larm.search.reader import Place, Reader
-from espnet_larm.search.texts import Bounds, Text
+from espnet_larm.search.texts import Bounds, Ended, Text, found_texts
 
 
 class _Node(NamedTuple):
@@ -81,7 +81,7 @@ def prefix_beam(
         width: W, 1 or more.
         nbest: Texts of each utterance, 1 to W.
         guards_loops: End texts that repeat themselves.
-        adviser: Is heard on each token; scores are then its own, which must not rise from token to token.
+        adviser: Is heard on each token; scores are then its own.
         measure: The size of a text, from its tokens, which `Bounds.least` is about.
         lookahead: Of the model's states; a token a call by default.
         string_of: What tokens spell. Prefixes that spell the same are merged: the best one goes on, compared by the
@@ -90,31 +90,6 @@ def prefix_beam(
     assert 1 <= nbest <= width
     search = _Search(Reader(model), eos, width, nbest, adviser, lookahead, string_of)
     return search([Text(one, guards_loops, measure) for one in bounds])
-
-
-class _Ended:
-    """Texts of an utterance that have ended, of those that spell the same the best one."""
-
-    def __init__(self, nbest: int, string_of: Callable[[list[int]], Hashable]) -> None:
-        self.nbest = nbest
-        self.string_of = string_of
-        self._texts: dict[Hashable, Text] = {}
-
-    def add(self, text: Text) -> None:
-        """Take one."""
-        string = self.string_of(text.token_ids)
-        if string not in self._texts or text.score > self._texts[string].score:
-            self._texts[string] = text
-
-    def best(self) -> list[Text]:
-        """The N-best, the best first."""
-        return sorted(self._texts.values(), key=lambda text: text.score, reverse=True)[: self.nbest]
-
-    @property
-    def least(self) -> float:
-        """What a text must have more than to come among the N-best."""
-        best = self.best()
-        return best[-1].score if len(best) == self.nbest else NOTHING
 
 
 class _Search:
@@ -139,7 +114,7 @@ class _Search:
         self.string_of = string_of
 
     def __call__(self, texts: Sequence[Text]) -> FoundBeams:
-        ended = [_Ended(self.nbest, self.string_of) for _ in texts]
+        ended = [Ended(self.nbest, self.string_of) for _ in texts]
         nodes = [_Node(index, text, Place(index, 0), index) for index, text in enumerate(texts)]
         scores = self._score([(node.place, node.advised) for node in nodes])
         num_row_calls = len(nodes)
@@ -154,9 +129,7 @@ class _Search:
                 [[leaf.text.token_ids[-1], *leaf.tokens] for leaf in leaves],
             )
             nodes, scores = self._walk(leaves, utterances, ended)
-        return FoundBeams(
-            [done.best() for done in ended], self.reader.num_calls, num_row_calls, self.reader.num_row_tokens
-        )
+        return FoundBeams(found_texts(ended), self.reader.num_calls, num_row_calls, self.reader.num_row_tokens)
 
     def _score(self, spots: Sequence[tuple[Place, int]]) -> torch.Tensor:
         """Scores of the tokens (S, V) behind places, with the adviser's rows there."""
@@ -166,7 +139,7 @@ class _Search:
         return scores
 
     def _walk(
-        self, leaves: Sequence[_Leaf], utterances: Sequence[int], ended: Sequence[_Ended]
+        self, leaves: Sequence[_Leaf], utterances: Sequence[int], ended: Sequence[Ended]
     ) -> tuple[list[_Node], torch.Tensor]:
         """What was read of leaves: their nodes, each once, and the scores of the tokens behind them (S, V)."""
         spots: dict[tuple[int, tuple[int, ...]], int] = {}
@@ -178,6 +151,7 @@ class _Search:
                     spots[key] = len(places)
                     places.append((Place(row, length), advised))
         scores = self._score(places)
+        ends_best = (scores.argmax(-1) == self.eos).tolist()
         found: dict[int, _Node] = {}
         dead: set[int] = set()
         for leaf, utterance in zip(leaves, utterances, strict=True):
@@ -189,6 +163,8 @@ class _Search:
                 if here in dead:
                     break
                 if here not in found:
+                    # As `hold_open` has it, before the text is copied.
+                    text.was_held_open |= ends_best[before] and not text.may_end
                     score, end_score = scores[before, [token, self.eos]].tolist()
                     text = text.copy()
                     if score == NOTHING or not text.add(token, score, end_score, self.eos):
@@ -200,7 +176,7 @@ class _Search:
                 text, before = found[here].text, here
         return list(found.values()), scores[list(found)]
 
-    def _leaves(self, nodes: Sequence[_Node], scores: torch.Tensor, ended: Sequence[_Ended]) -> list[_Leaf]:
+    def _leaves(self, nodes: Sequence[_Node], scores: torch.Tensor, ended: Sequence[Ended]) -> list[_Leaf]:
         """What is read next, of all utterances, from the scores of tokens behind the nodes (S, V)."""
         allowed = within_bounds(scores, [node.text for node in nodes], self.eos)
         totals = allowed + allowed.new_tensor([node.text.score for node in nodes]).unsqueeze(1)
@@ -214,11 +190,29 @@ class _Search:
                 roots.append((index, text, node.bonus))
             else:
                 ended[node.utterance].add(text)
-        roots = [root for root in roots if root[1].score > ended[nodes[root[0]].utterance].least]
+        roots = self._hopeful(nodes, roots, ended)
         return self._chosen(nodes, roots) if roots else []
 
+    def _hopeful(
+        self, nodes: Sequence[_Node], roots: list[tuple[int, Text, float]], ended: Sequence[Ended]
+    ) -> list[tuple[int, Text, float]]:
+        """Those roots that may come among the N-best; the adviser has a row for each of them afterwards."""
+        slack = [0.0] * len(roots)
+        if self.adviser is not None and roots:
+            self.adviser.select(torch.tensor([nodes[index].advised for index, _, _ in roots]))
+            self.adviser.take(torch.tensor([text.token_ids[-1] for _, text, _ in roots]), torch.arange(len(roots)))
+            slack = self.adviser.slack().tolist()
+        kept = [
+            place
+            for place, (index, text, _) in enumerate(roots)
+            if text.score + slack[place] > ended[nodes[index].utterance].least
+        ]
+        if self.adviser is not None and kept:
+            self.adviser.select(torch.tensor(kept))
+        return [roots[place] for place in kept]
+
     def _end(
-        self, nodes: Sequence[_Node], totals: torch.Tensor, end_scores: Sequence[float], ended: Sequence[_Ended]
+        self, nodes: Sequence[_Node], totals: torch.Tensor, end_scores: Sequence[float], ended: Sequence[Ended]
     ) -> None:
         """End texts whose end is one of the W best choices among the nodes of the same length."""
         best = totals.topk(min(self.width, totals.size(1)), dim=1).values
@@ -263,9 +257,6 @@ class _Search:
 
     def _chosen(self, nodes: Sequence[_Node], roots: Sequence[tuple[int, Text, float]]) -> list[_Leaf]:
         """Of all that roots and guesses behind them give, W leaves an utterance."""
-        if self.adviser is not None:
-            self.adviser.select(torch.tensor([nodes[index].advised for index, _, _ in roots]))
-            self.adviser.take(torch.tensor([text.token_ids[-1] for _, text, _ in roots]), torch.arange(len(roots)))
         known = [
             Root(nodes[index].utterance, text.score + bonus, text.room, place)
             for place, (index, text, bonus) in enumerate(roots)

@@ -4,7 +4,7 @@ All searches of an LM keep their rows here, so that the same guards end the same
 """
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -114,6 +114,51 @@ class Text:
     def _end(self, num_tokens: int, ending: Ending) -> None:
         self.token_ids = self.token_ids[:num_tokens]
         self.score, self.ending = self._ended_scores[num_tokens], ending
+
+
+class Ended:
+    """Texts of an utterance that have ended, of those that spell the same the best one.
+
+    Args:
+        nbest: N, how many are wanted.
+        string_of: What tokens spell.
+    """
+
+    def __init__(self, nbest: int, string_of: Callable[[list[int]], Hashable] = tuple) -> None:
+        self.nbest = nbest
+        self.string_of = string_of
+        self._texts: dict[Hashable, Text] = {}
+
+    def add(self, text: Text) -> None:
+        """Take one; a guard may have cut it back to one that is there."""
+        string = self.string_of(text.token_ids)
+        if string not in self._texts or text.score > self._texts[string].score:
+            self._texts[string] = text
+
+    def best(self) -> list[Text]:
+        """The N-best, the best first; perhaps fewer."""
+        return sorted(self._texts.values(), key=lambda text: text.score, reverse=True)[: self.nbest]
+
+    @property
+    def least(self) -> float:
+        """What a text must have more than to come among the N-best."""
+        best = self.best()
+        return best[-1].score if len(best) == self.nbest else float("-inf")
+
+
+def found_texts(ended: Sequence[Ended]) -> list[list[Text]]:
+    """The N-best of each utterance.
+
+    Raises:
+        ValueError: Of one nothing was found.
+    """
+    found = [each.best() for each in ended]
+    if not all(found):
+        raise ValueError(
+            "a beam found no text, since the LM's scores are no numbers: its weights are broken, or float16 overflows "
+            "(take --dtype bfloat16 or float32)."
+        )
+    return found
 
 
 def loop_start(token_ids: list[int]) -> int | None:

@@ -1,11 +1,15 @@
 """The outputs of parallel jobs become one folder."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from espnet_larm.bin.join_outputs import join_statistics, main
+from espnet_larm.inference.effort import Effort
+from espnet_larm.search.multi_token import Found
+from espnet_larm.search.texts import Bounds, Text
 
 
 def write_job(folder: Path, keys: list[str], loops: list[int], seconds: float) -> None:
@@ -73,6 +77,27 @@ def test_settings_are_not_added_up() -> None:
         "peak_memory_bytes": 7,
     }
     assert join_statistics([part, part]) == {**part, "decoder_calls": 8}
+
+
+def test_what_an_lm_took_is_joined_to_that_of_the_whole_set() -> None:
+    settings = {
+        "search": {"beam_size": 4, "nbest": 3, "beam_type": "ordinary"},
+        "drafting": {"drafts": "heads", "tokens_per_call": 8, "accept": "verified", "tau": 0.5, "tau_of": "head"},
+    }
+    parts, whole = [], Effort()
+    for proposed, accepted in (
+        (Counter({0: 1, 2: 3}), Counter({0: 2, 2: 2})),
+        (Counter({1: 5}), Counter({1: 4, 0: 1})),
+    ):
+        text = Text(Bounds(9))
+        text.add(4, -0.1, -3.0, 2)
+        text.add(2, -0.1, -0.1, 2)
+        found = Found([text], 4, 5, 9, proposed, accepted)
+        part = Effort()
+        for effort in (part, whole):
+            effort.add(found, ["one two"])
+        parts.append({**settings, **part.stats()})
+    assert join_statistics(parts) == {**settings, **whole.stats()}
 
 
 def test_times_of_words_are_joined_by_utterance(tmp_path):

@@ -12,8 +12,10 @@ class Few:
 
     def __init__(self, tokens):
         self.tokens = tokens
+        self.num_rows = 0
 
     def combine(self, log_probs, rows):
+        self.num_rows = self.num_rows or len(rows)
         ruled = torch.full_like(log_probs, float("-inf"))
         ruled[:, self.tokens] = log_probs[:, self.tokens]
         return ruled
@@ -22,7 +24,10 @@ class Few:
         pass
 
     def select(self, rows):
-        pass
+        self.num_rows = len(rows)
+
+    def slack(self):
+        return torch.zeros(self.num_rows)
 
 
 class ToyLm:

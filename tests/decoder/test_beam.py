@@ -3,39 +3,26 @@
 import pytest
 import torch
 
-from espnet_larm.decoder.speech_llm import SpeechLlmDecoder
 from espnet_larm.search.beam import beam
-from espnet_larm.search.lookahead import Lookahead
 from espnet_larm.search.multi_token import greedy
+from espnet_larm.search.prefix_beam import prefix_beam
 from espnet_larm.search.texts import Bounds, Ending
 
-EOS, VOCAB_SIZE, ENCODER_SIZE = 2, 13, 6
+EOS, VOCAB_SIZE = 2, 13
 
 
 @pytest.fixture
-def decoder(save_lm, tmp_path):
-    words = ["<unk>", "<s>", "</s>", *(f"w{index}" for index in range(VOCAB_SIZE - 3))]
-    llm = save_lm(tmp_path, words, max_position_embeddings=512)
-    return SpeechLlmDecoder(VOCAB_SIZE, ENCODER_SIZE, llm=llm, projector_frames=2).eval()
-
-
-@pytest.fixture
-def frames():
-    return torch.randn(4, 20, ENCODER_SIZE) * 5, torch.tensor([20, 11, 16, 5])
+def decoder(toy):
+    return toy.decoder
 
 
 def pairs(hypotheses):
     return [(one.token_ids, one.score) for one in hypotheses]
 
 
-def assert_same(found, expected):
-    assert [tokens for tokens, _ in found] == [tokens for tokens, _ in expected]
-    assert [score for _, score in found] == pytest.approx([score for _, score in expected], abs=1e-3)
-
-
 @torch.no_grad()
 @pytest.mark.parametrize("width", [1, 2, 5])
-def test_the_n_best_is_that_of_espnets_beam_search(decoder, frames, width):
+def test_the_n_best_is_that_of_espnets_beam_search(decoder, frames, assert_same, width):
     from espnet.nets.batch_beam_search import BatchBeamSearch
 
     search = BatchBeamSearch(
@@ -60,7 +47,7 @@ def test_the_n_best_is_that_of_espnets_beam_search(decoder, frames, width):
 
 
 @torch.no_grad()
-def test_a_batch_gives_what_each_utterance_gives_alone(decoder, frames):
+def test_a_batch_gives_what_each_utterance_gives_alone(decoder, frames, assert_same):
     bounds = [Bounds(30), Bounds(4), Bounds(30, least=6), Bounds(0)]
     together = beam(decoder.start(*frames), bounds, EOS, 4, 3)
     for row, (bound, hypotheses) in enumerate(zip(bounds, together.texts, strict=True)):
@@ -73,7 +60,7 @@ def test_a_batch_gives_what_each_utterance_gives_alone(decoder, frames):
 
 
 @torch.no_grad()
-def test_a_beam_of_one_is_greedy_search(decoder, frames):
+def test_a_beam_of_one_is_greedy_search(decoder, frames, assert_same):
     bounds = [Bounds(150), Bounds(4), Bounds(150, least=9), Bounds(0)]
     for eos in (EOS, 8):
         expected = greedy(decoder.start(*frames), bounds, eos)
@@ -84,48 +71,19 @@ def test_a_beam_of_one_is_greedy_search(decoder, frames):
     assert (found.num_calls, found.num_row_calls) == (expected.num_calls, expected.num_row_calls)
 
 
-@torch.no_grad()
-def test_a_wide_beam_finds_the_best_of_all_texts(decoder, frames):
+def test_a_wide_beam_finds_the_best_of_all_texts(toy, one_by_one, assert_same):
     """Of up to three tokens, and among few of them: the others are ruled out."""
-    first = [part[:1] for part in frames]
-    allowed = [EOS, 3, 4, 5]
-
-    class Few:
-        def combine(self, log_probs, rows):
-            ruled = torch.full_like(log_probs, float("-inf"))
-            ruled[:, allowed] = log_probs[:, allowed]
-            return ruled
-
-        def take(self, tokens, rows):
-            pass
-
-        def select(self, rows):
-            pass
-
-    texts = [[]]
-    for _ in range(3):
-        texts += [[*text, token] for text in texts for token in allowed[1:] if [*text, token] not in texts]
-    scored = []
-    for text in texts:
-        ys_in = torch.tensor([[EOS, *text]])
-        logits, _ = decoder(*first, ys_in, torch.tensor([ys_in.size(1)]))
-        log_probs = logits[0].log_softmax(-1)
-        scored.append((text, sum(float(log_probs[place, token]) for place, token in enumerate([*text, EOS]))))
-    expected = sorted(scored, key=lambda pair: -pair[1])[:5]
-    found = beam(decoder.start(*first), [Bounds(3)], EOS, 27, 5, adviser=Few())
-    assert_same(pairs(found.texts[0]), expected)
+    found = beam(toy.start(one_by_one[0]), [Bounds(3)], EOS, 27, 5, adviser=toy.few())
+    assert_same(pairs(found.texts[0]), toy.all_texts(one_by_one[0], 3)[:5])
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("width", [1, 2, 5])
-def test_a_beam_that_looks_ahead_finds_what_it_finds_without(decoder, frames, width):
+def test_a_beam_that_looks_ahead_finds_what_it_finds_without(toy, decoder, frames, assert_same, width):
     """Though its heads guess at random."""
     bounds = [Bounds(30), Bounds(4), Bounds(30, least=6), Bounds(0)]
     expected = beam(decoder.start(*frames), bounds, EOS, width, width)
-    texts = decoder.start(*frames)
-    table = torch.randn(texts.hidden.size(1), 3 * VOCAB_SIZE)
-    lookahead = Lookahead(lambda hidden: (hidden @ table).view(len(hidden), 3, VOCAB_SIZE))
-    found = beam(texts, bounds, EOS, width, width, lookahead=lookahead)
+    found = beam(decoder.start(*frames), bounds, EOS, width, width, lookahead=toy.random_heads(3))
     for some, others in zip(found.texts, expected.texts, strict=True):
         assert_same(pairs(some), pairs(others))
         assert [one.ending for one in some] == [one.ending for one in others]
@@ -144,3 +102,19 @@ def test_a_beam_that_looks_ahead_takes_fewer_calls(toy, one_by_one, assert_same,
     found = beam(toy.start(first), bounds, EOS, width, width, lookahead=heads)
     assert_same(pairs(found.texts[0]), pairs(expected.texts[0]))
     assert found.num_calls <= most_share * expected.num_calls
+
+
+def test_a_text_that_a_guard_cuts_back_to_another_is_found_once(toy, frames):
+    """With an end that the LM never finds, all texts are cut back to their loops."""
+    for search in (beam, prefix_beam):
+        found = search(toy.start(frames), [Bounds(150)] * 4, 8, 4, 4)
+        for texts in found.texts:
+            assert len({tuple(text.token_ids) for text in texts}) == len(texts)
+
+
+@pytest.mark.parametrize("search", [beam, prefix_beam])
+def test_scores_that_are_no_numbers_are_named_as_such(toy, frames, search):
+    begun = toy.start(frames)
+    begun.hidden[1] = float("nan")
+    with pytest.raises(ValueError, match="a beam found no text, since the LM's scores are no numbers"):
+        search(begun, [Bounds(9)] * 4, EOS, 2)

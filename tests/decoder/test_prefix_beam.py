@@ -81,6 +81,32 @@ def test_heads_that_know_the_text_save_calls(toy, frames, one_by_one, assert_sam
     assert found.num_calls <= 0.5 * alone.num_calls and alone.num_calls > 20
 
 
+def test_nothing_is_read_twice(toy, one_by_one):
+    first, bounds = one_by_one[0], [Bounds(40, least=20)]
+    (alone,) = prefix_beam(toy.start(first), bounds, EOS, 1).texts[0]
+    found = prefix_beam(toy.start(first), bounds, EOS, 1, lookahead=toy.foresight(first, [alone.token_ids], 5))
+    assert found.texts[0][0].token_ids == alone.token_ids
+    assert found.num_row_tokens == 1 + len(alone.token_ids) > 20
+
+
+def test_a_search_ends_when_nothing_better_can_come(toy, frames):
+    one, several = (prefix_beam(toy.start(frames), [Bounds(30)] * 4, EOS, 4, nbest) for nbest in (1, 4))
+    assert [pairs(texts)[0][0] for texts in one.texts] == [pairs(texts)[0][0] for texts in several.texts]
+    assert one.num_row_calls < several.num_row_calls
+
+
+def test_ends_that_came_too_early_are_marked_whatever_heads_guess(toy, frames):
+    bounds, marks = [Bounds(12, least=6)] * 4, []
+    for lookahead in (None, toy.random_heads(3)):
+        found = prefix_beam(toy.start(frames), bounds, EOS, 40, 40, adviser=toy.few(), lookahead=lookahead)
+        marks.append([{tuple(text.token_ids): text.was_held_open for text in texts} for texts in found.texts])
+    both = [
+        (one[tokens], other[tokens]) for one, other in zip(*marks, strict=True) for tokens in one if tokens in other
+    ]
+    assert len(both) > 40 and {True, False} == {mark for mark, _ in both}
+    assert all(one == other for one, other in both)
+
+
 def test_loops_are_ended(toy, frames, one_by_one, assert_same):
     """With an end that the LM never finds."""
     found = prefix_beam(toy.start(frames), [Bounds(150)] * 4, 8, 2, 2)

@@ -4,10 +4,11 @@ import pytest
 import torch
 import yaml
 
+from espnet_larm.inference.decoding import Tally
 from espnet_larm.inference.drafting import LONGER_TAU
 from espnet_larm.inference.effort import Effort, describe_search
 from espnet_larm.inference.llm_searching import Guards
-from espnet_larm.inference.transcripts import PREFIX, Search
+from espnet_larm.inference.transcripts import PREFIX, Hypothesis, Search, Transcript, skipped_transcript
 
 
 @pytest.fixture
@@ -198,3 +199,35 @@ def test_what_a_beam_cannot_do_is_refused(drafter, waveforms):
         drafter.set_drafting(**options)
         with pytest.raises(ValueError, match=message):
             drafter.transcribe(waveforms, search=Search(2))
+
+
+def test_what_heads_hardly_believe_is_not_read(drafter, waveforms):
+    numbers = []
+    for tau in (0.0, 0.9):
+        drafter.set_drafting(drafts="heads", tau=tau)
+        drafter.llm_searcher.effort = Effort()
+        drafter.transcribe(waveforms, search=Search(3, 1, PREFIX))
+        numbers.append(drafter.llm_searcher.effort.num_row_tokens / drafter.llm_searcher.effort.num_row_calls)
+    assert numbers[1] < numbers[0]
+
+
+def test_a_decoding_of_an_earlier_version_is_described_too(drafter):
+    stats = {"drafting": drafter.llm_searcher.drafting._asdict(), "row_calls": 3, "acceptance": {}}
+    assert describe_search(stats).startswith("drafts: heads, verified, at most 4 tokens a call")
+
+
+def test_utterances_with_fewer_hypotheses_than_asked_for_are_noted():
+    tally = Tally([1])
+    best = Hypothesis("a", ["a"], [4], -1.0)
+    tally.note("enough", Transcript({1: best}, others=(best, best)), 3)
+    tally.note("few", Transcript({1: best}, others=(best,)), 3)
+    tally.note("too short", skipped_transcript([1], "too short"), 3)
+    assert tally.few == ["few"]
+
+
+def test_bytes_that_are_no_character_yet_are_not_merged(drafter, monkeypatch):
+    tokenizer = drafter.model.decoder.tokenizer
+    spelled = {(3,): "\ufffd", (4,): "\ufffd", (5,): "a", (6,): "a"}
+    monkeypatch.setattr(tokenizer, "decode", lambda tokens, **_: spelled[tuple(tokens)])
+    string_of = drafter.llm_searcher.string_of
+    assert string_of([3]) != string_of([4]) and string_of([5]) == string_of([6])

@@ -12,9 +12,11 @@ def spell(sentence):
 
 
 def test_sentences_that_the_tokens_cannot_spell_are_left_out_and_counted(tmp_path):
-    written = write_tokens(["A B", "A D", "C"], spell, tmp_path / "tokens", "--text")
-    assert written == (2, 4, 1)
-    assert str(written) == "2 sentences, 4 tokens, 1 left out that the tokens cannot spell"
+    written = write_tokens(
+        ["A B", "A D", "C", "BA"], lambda text: spell(text.replace("BA", "")), tmp_path / "tokens", "--text"
+    )
+    assert written == (2, 4, 2)
+    assert str(written) == "2 sentences, 4 tokens, 2 left out that the tokens cannot spell"
     assert list(read_tokens(tmp_path / "tokens")) == [["A", "<space>", "B"], ["C"]]
 
 

@@ -133,6 +133,8 @@ def test_without_a_compiler_ngrams_are_off_and_all_else_is_there(tmp_path, fake_
     (tmp_path / "venv/espnet_larm_setup.txt").write_text("another setup.py\nmini,no-ngram\n")
     run_setup(*options, "--extras", "mini")
     assert (tmp_path / "calls").read_text().splitlines()[-1].endswith("[ngram]")
+    # Who asks for it by name is heard.
+    assert "n-grams are off" in run_setup(*options, "--extras", "ngram").stderr
 
 
 def test_interrupted_set_up_is_finished(tmp_path, fake_python):
