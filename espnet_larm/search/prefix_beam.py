@@ -18,9 +18,12 @@ import torch
 from espnet_larm.search.beam import FoundBeams, within_bounds
 from espnet_larm.search.lookahead import NOTHING, Guess, Lookahead, Root, look_ahead
 from espnet_larm.search.multi_token import Adviser, TextModel
-from espnet_larm.search.pruning import prune, rank
+from espnet_larm.search.pruning import merge, prune, rank
 from espnet_larm.search.reader import Place, Reader
 from espnet_larm.search.texts import Bounds, Ended, Text, found_texts
+
+# So many times the beam's width of choices are looked at, since some of them spell the same.
+MORE = 2
 
 
 class _Node(NamedTuple):
@@ -183,11 +186,11 @@ class _Search:
         end_scores = scores[:, self.eos].tolist()
         self._end(nodes, totals, end_scores, ended)
         roots: list[tuple[int, Text, float]] = []
-        for index, token in self._best(nodes, totals):
+        for index, token, more in self._best(nodes, totals):
             node = nodes[index]
             text = node.text.copy()
             if text.add(token, float(allowed[index, token]), end_scores[index], self.eos):
-                roots.append((index, text, node.bonus))
+                roots.append((index, text, node.bonus + more))
             else:
                 ended[node.utterance].add(text)
         roots = self._hopeful(nodes, roots, ended)
@@ -229,8 +232,11 @@ class _Search:
                     text.add(self.eos, end_scores[index], end_scores[index], self.eos)
                     ended[utterance].add(text)
 
-    def _best(self, nodes: Sequence[_Node], totals: torch.Tensor) -> list[tuple[int, int]]:
-        """Of each utterance the W best nodes with their next tokens, the end and what has been read left out."""
+    def _best(self, nodes: Sequence[_Node], totals: torch.Tensor) -> list[tuple[int, int, float]]:
+        """Of each utterance the W best nodes with their next tokens, the end and what has been read left out.
+
+        And what merging has added to each.
+        """
         index_of = {(node.utterance, tuple(node.text.token_ids)): index for index, node in enumerate(nodes)}
         known = [
             (index_of[node.utterance, before], node.text.token_ids[-1])
@@ -241,19 +247,26 @@ class _Search:
         if known:
             rows, tokens = torch.tensor(known, device=new.device).unbind(1)
             new[rows, tokens] = NOTHING
-        values, tokens = new.topk(min(self.width, new.size(1)), dim=1)
+        values, tokens = new.topk(min(MORE * self.width, new.size(1)), dim=1)
         choices: dict[int, list[tuple[float, int, int]]] = {}
-        for index, (node, some_values, some_tokens) in enumerate(
-            zip(nodes, values.tolist(), tokens.tolist(), strict=True)
-        ):
-            choices.setdefault(node.utterance, []).extend(
-                (rank(value + node.bonus, len(node.text.token_ids) + 1), index, token)
+        for index, (some_values, some_tokens) in enumerate(zip(values.tolist(), tokens.tolist(), strict=True)):
+            choices.setdefault(nodes[index].utterance, []).extend(
+                (value + nodes[index].bonus, index, token)
                 for value, token in zip(some_values, some_tokens, strict=True)
                 if value > NOTHING
             )
-        return [
-            (index, token) for each in choices.values() for _, index, token in sorted(each, reverse=True)[: self.width]
-        ]
+        return [choice for each in choices.values() for choice in self._merged(nodes, each)]
+
+    def _merged(
+        self, nodes: Sequence[_Node], choices: Sequence[tuple[float, int, int]]
+    ) -> list[tuple[int, int, float]]:
+        """The W best of an utterance's (score, node, token), with what merging has added."""
+        longer = (
+            (rank(score, len(nodes[index].text.token_ids) + 1), score, index, token) for score, index, token in choices
+        )
+        best = sorted(longer, reverse=True)[: MORE * self.width]
+        candidates = [([*nodes[index].text.token_ids, token], score, (index, token)) for _, score, index, token in best]
+        return [(*choice, more) for choice, more in merge(candidates, self.string_of)[: self.width]]
 
     def _chosen(self, nodes: Sequence[_Node], roots: Sequence[tuple[int, Text, float]]) -> list[_Leaf]:
         """Of all that roots and guesses behind them give, W leaves an utterance."""

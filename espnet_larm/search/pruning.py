@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Hashable, Sequence
+from typing import TypeVar
 
 from espnet_larm.search.lookahead import Guess
 
@@ -9,10 +10,35 @@ from espnet_larm.search.lookahead import Guess
 # alone, W = 4) 1, 1.5, 2 and 3 gave 38.7, 35.5, 38.1 and 47.4 % WER in 402, 368, 329 and 254 calls.
 POWER = 1.5
 
+Item = TypeVar("Item")
+
 
 def rank(score: float, length: int) -> float:
     """What prefixes of different lengths, in tokens, are compared by; the higher, the better."""
     return score / length**POWER
+
+
+def merge(
+    candidates: Sequence[tuple[list[int], float, Item]], string_of: Callable[[list[int]], Hashable]
+) -> list[tuple[Item, float]]:
+    """Let the best of those that spell the same stand for all of them.
+
+    Args:
+        candidates: Tokens, log-probability, and what it is.
+        string_of: What tokens spell.
+
+    Returns:
+        From the best by `rank`, each with what the others have added to its log-probability.
+    """
+    same: dict[Hashable, list[tuple[list[int], float, Item]]] = {}
+    for candidate in candidates:
+        same.setdefault(string_of(candidate[0]), []).append(candidate)
+    ranked = []
+    for some in same.values():
+        tokens, score, item = max(some, key=lambda one: one[1])
+        more = math.log(sum(math.exp(other - score) for _, other, _ in some))
+        ranked.append((rank(score + more, len(tokens)), item, more))
+    return [(item, more) for _, item, more in sorted(ranked, key=lambda one: one[0], reverse=True)]
 
 
 def prune(
@@ -21,9 +47,7 @@ def prune(
     width: int,
     string_of: Callable[[list[int]], Hashable] = tuple,
 ) -> list[tuple[Guess, float]]:
-    """The best guesses of an utterance, none of them the beginning of another.
-
-    Those that spell the same are merged before: the best of them stays, with the probability of all.
+    """The best guesses of an utterance, merged, none of them the beginning of another.
 
     Args:
         guesses: Of an utterance, the roots among them.
@@ -34,16 +58,9 @@ def prune(
     Returns:
         From the best, each with what merging has added to its log-probability.
     """
-    same: dict[Hashable, list[Guess]] = {}
-    for guess in guesses:
-        same.setdefault(string_of([*begun[guess.root], *guess.tokens]), []).append(guess)
-    merged = []
-    for some in same.values():
-        best = max(some, key=lambda guess: guess.score)
-        more = math.log(sum(math.exp(guess.score - best.score) for guess in some))
-        merged.append((rank(best.score + more, len(begun[best.root]) + len(best.tokens)), best, more))
+    candidates = [([*begun[guess.root], *guess.tokens], guess.score, guess) for guess in guesses]
     chosen: list[tuple[Guess, float]] = []
-    for _, guess, more in sorted(merged, key=lambda one: one[0], reverse=True):
+    for guess, more in merge(candidates, string_of):
         for place, (other, _) in enumerate(chosen):
             if guess.root == other.root and _begins(guess.tokens, other.tokens):
                 # The longer one is read at no call more, and its beginning with it.
