@@ -92,7 +92,8 @@ def test_statistics_count_audio_and_cost(decode):
     assert stats["num_utts"] == 7
     assert stats["audio_seconds"] == pytest.approx(sum((9000, 25600, 6400, 16000, 16000, 21111, 12345)) / 16000)
     costs = [stats["loops"][loop]["seconds"] for loop in ("2", "4", "6")]
-    assert 0 < stats["feature_seconds"] < costs[0] < costs[1] < costs[2] < stats["wall_seconds"]
+    # Each has the encoder up to it and its own search: on a machine with other work, a later one may take less.
+    assert 0 < stats["feature_seconds"] < min(costs) and max(costs) < stats["wall_seconds"]
     assert stats["peak_memory_bytes"] > 1e8 and stats["skipped"] == stats["failed"] == {}
 
 
