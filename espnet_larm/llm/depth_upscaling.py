@@ -144,6 +144,8 @@ class AddedLayer(torch.nn.Module):
 def slots(placement: str, num_layers: int, num_added: int) -> list[int]:
     """Layers that an added one stands behind, in order and none twice.
 
+    Behind the last layer, what is computed of speech is read by nobody: of a layer there, text positions alone matter.
+
     Args:
         placement: One of PLACEMENTS.
         num_layers: Of the LM.
