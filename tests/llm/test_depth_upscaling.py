@@ -111,10 +111,17 @@ def test_nothing_changes_at_the_start(hf_model, kind, layer, dtype):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize("name", ["stories260K", "novels-3M"])
-def test_nothing_changes_at_the_start_in_real_lms(name, layer, dtype):
+def test_nothing_changes_in_real_lms_at_the_start_and_without_added_layers(name, layer, dtype):
     if not (REAL_LMS / name).is_dir():
         pytest.skip(f"{REAL_LMS / name} is not there")
-    assert_exact_start(Backbone.from_pretrained(str(REAL_LMS / name), dtype=dtype).model, layer)
+    model = Backbone.from_pretrained(str(REAL_LMS / name), dtype=dtype).eval().model
+    assert_exact_start(model, layer)
+    backbone = trained(upscaled(model, layer=layer), steps=2)
+    with torch.no_grad():
+        plain = read(Backbone(copy.deepcopy(model)).eval())
+        assert not torch.equal(read(backbone), plain)
+        drop(backbone)
+        assert torch.equal(read(backbone), plain)
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2"])
