@@ -124,6 +124,20 @@ def test_nothing_changes_in_real_lms_at_the_start_and_without_added_layers(name,
         assert torch.equal(read(backbone), plain)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_nothing_changes_at_the_start_under_autocast(hf_model, dtype):
+    """As `use_amp` has it."""
+    model = hf_model().to(dtype)
+    with torch.autocast("cpu", torch.bfloat16):
+        plain, backbone = read(Backbone(copy.deepcopy(model)).eval()), upscaled(model, share=1.0)
+        assert torch.equal(read(backbone), plain)
+    # Autocast remembers weights until it ends.
+    disturb(backbone)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not torch.equal(read(backbone), plain)
+
+
 @pytest.mark.parametrize("kind", ["llama", "qwen2"])
 def test_the_first_gradients_are_those_of_what_is_zero_at_the_start(hf_model, kind):
     backbone = upscaled(hf_model(kind), num_layers=2).train()
