@@ -13,7 +13,7 @@ from typeguard import typechecked
 
 from espnet2.asr.decoder.abs_decoder import AbsDecoder
 
-from espnet_larm.llm.adaptation import LORA_PREFIX, adapt, frozen_names
+from espnet_larm.llm.adaptation import LORA_PREFIX, adapt, frozen_names, is_own
 from espnet_larm.llm.backbone import Backbone, load_tokenizer
 from espnet_larm.llm.heads import DraftHeads
 from espnet_larm.llm.projector import Heard, Projector
@@ -34,8 +34,11 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
         tokenizer: Folder or hub id of the tokenizer; `llm` by default.
         revision: Of `llm` on the hub; the newest by default.
         dtype: Of the LM's weights, `float32`, `bfloat16` or `float16`; other parts have ESPnet's.
-        adaptation: `frozen`, `full` or `lora`: which of the LM's weights learn.
+        adaptation: `frozen`, `full`, `lora` or `depth_upscaling`: which of the LM's weights learn, or what is added.
         lora_conf: Options of peft's LoraConfig, such as `{r: 16}`.
+        depth_upscaling_conf: Of the layers that are inserted, `layer` (`e_branchformer` or `standard`), `placement`
+            (`interleaved`, `bottom`, `middle`, `top` or `sandwich`), `num_layers` or `share` (0.25 of the LM's layers),
+            `gate_kernel` (31) and `merge_kernel` (3), positions that convolutions of speech see.
         projector: `linear`, `stack`, `conv` or `posterior`, which needs a CTC head of the LM's tokens: from frames to
             embeddings.
         projector_frames: Frames an embedding, 1 or more; 4 for frames of 40 ms makes 6 embeddings a second.
@@ -67,6 +70,7 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
         dtype: str = "float32",
         adaptation: str = "frozen",
         lora_conf: dict[str, Any] | None = None,
+        depth_upscaling_conf: dict[str, Any] | None = None,
         projector: str = "stack",
         projector_frames: int = 4,
         prefix: str = "",
@@ -91,7 +95,7 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
                 f"the token list has {vocab_size} tokens, but the LM's head has {self.backbone.vocab_size} rows; name "
                 "the LM that the list was made from, or make it from this LM's tokenizer, a token a row."
             )
-        adapt(self.backbone, adaptation, lora_conf, is_named=llm is not None)
+        adapt(self.backbone, adaptation, lora_conf, llm is not None, depth_upscaling_conf)
         self.adaptation = adaptation
         self.tokenizer = load_tokenizer(named_tokenizer, revision if tokenizer is None else None)
         self.special_tokens = special_tokens(self.tokenizer)
@@ -223,10 +227,13 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
         return [f"backbone.{name}" for name in frozen_names(self.backbone, self.adaptation)]
 
     def part_of(self, name: str) -> str:
-        """What a parameter is counted as in tables: `projector`, `LM`, or `LoRA` for what was added to the LM."""
-        if not name.startswith("backbone."):
-            return name.partition(".")[0]
-        return "LoRA" if LORA_PREFIX in name else "LM"
+        """What a parameter is counted as in tables: `projector`, `LM`, or what was added to that."""
+        part, _, rest = name.partition(".")
+        if part != "backbone":
+            return part
+        if is_own(rest):
+            return "LM"
+        return "LoRA" if LORA_PREFIX in rest else "added layers"
 
     def reload_pretrained_parameters(self) -> None:
         """ESPnet calls it after an `init`, which has overwritten the LM.

@@ -1,8 +1,9 @@
 """Which weights of an LM learn, and which never leave the folder that they came from.
 
 `frozen` trains none, `full` all, `lora` low-rank additions to the projections (Hu et al., "LoRA: Low-Rank Adaptation of
-Large Language Models", ICLR 2022, arXiv:2106.09685; peft). Weights that are frozen and were loaded by name are not in
-checkpoints: those hold a fingerprint of them, and loading takes them from the named LM, if it is still the same.
+Large Language Models", ICLR 2022, arXiv:2106.09685; peft), `depth_upscaling` layers inserted between its own. Weights
+that are frozen and were loaded by name are not in checkpoints: those hold a fingerprint of them, and loading takes them
+from the named LM, if it is still the same.
 """
 
 from collections.abc import Mapping
@@ -11,10 +12,12 @@ from typing import Any
 import torch
 
 from espnet_larm.llm.backbone import Backbone
+from espnet_larm.llm.depth_upscaling import wrap
 from espnet_larm.llm.fingerprint import FINGERPRINT, difference, fingerprint_of
 
-METHODS = ("frozen", "full", "lora")
+METHODS = ("frozen", "full", "lora", "depth_upscaling")
 LORA_PREFIX = "lora_"
+ADDED_PREFIX = "added."
 LORA_DEFAULTS = {
     "r": 16,
     "lora_alpha": 32,
@@ -23,7 +26,13 @@ LORA_DEFAULTS = {
 }
 
 
-def adapt(backbone: Backbone, method: str, lora_conf: Mapping[str, Any] | None, is_named: bool) -> None:
+def adapt(
+    backbone: Backbone,
+    method: str,
+    lora_conf: Mapping[str, Any] | None,
+    is_named: bool,
+    depth_upscaling_conf: Mapping[str, Any] | None = None,
+) -> None:
     """Set what learns, once, before anything is loaded from a checkpoint.
 
     Args:
@@ -31,22 +40,25 @@ def adapt(backbone: Backbone, method: str, lora_conf: Mapping[str, Any] | None, 
         method: One of METHODS.
         lora_conf: Options of peft's LoraConfig over LORA_DEFAULTS, for `lora` only.
         is_named: Whether the weights can be had again by the LM's name; otherwise all of them go into checkpoints.
+        depth_upscaling_conf: Arguments of UpscalingOptions, for `depth_upscaling` only.
 
     Raises:
-        ValueError: An option is not allowed, or no layer has a module that LoRA shall be added to.
+        ValueError: An option is not allowed, no layer has a module that LoRA shall be added to, or layers cannot be
+            added.
         ImportError: peft is missing.
     """
-    if method not in METHODS:
-        raise ValueError(f"decoder_conf: adaptation is {method}; allowed: {', '.join(METHODS)}.")
-    if lora_conf and method != "lora":
-        raise ValueError(f"decoder_conf: lora_conf is given, but adaptation is {method}; leave it out, or take lora.")
+    _check_method(method, {"lora": lora_conf, "depth_upscaling": depth_upscaling_conf})
+    if len(backbone.added):
+        raise ValueError("the LM has added layers already; drop them before adaptation is set.")
     if method != "full":
         backbone.requires_grad_(False)
     if is_named:
-        # Before LoRA is added, whose modules rename those that they wrap.
+        # Before anything is added; LoRA's modules rename those that they wrap.
         fingerprint = fingerprint_of(backbone)
     if method == "lora":
         _add_lora(backbone, {**LORA_DEFAULTS, **(lora_conf or {})})
+    elif method == "depth_upscaling":
+        wrap(backbone, depth_upscaling_conf)
     elif method == "full" and backbone.dtype != torch.float32:
         raise ValueError(
             f"decoder_conf: adaptation is full and dtype {backbone.dtype}: steps of training would be rounded away; "
@@ -55,7 +67,7 @@ def adapt(backbone: Backbone, method: str, lora_conf: Mapping[str, Any] | None, 
     if is_named:
         # By name, once: `freeze_param` freezes later, in training only, what a trained LM must still save.
         names = [] if method == "full" else _state_names(backbone)
-        backbone.left_out = tuple(name for name in names if LORA_PREFIX not in name)
+        backbone.left_out = tuple(name for name in names if is_own(name))
         backbone.register_buffer(FINGERPRINT, fingerprint)
         backbone.register_state_dict_post_hook(_omit)
         backbone.register_load_state_dict_pre_hook(_complete)
@@ -65,7 +77,23 @@ def adapt(backbone: Backbone, method: str, lora_conf: Mapping[str, Any] | None, 
 def frozen_names(backbone: Backbone, method: str) -> list[str]:
     """The weights that a method leaves as they are, by all their names (tied ones have several)."""
     names = [name for name, _ in backbone.named_parameters(remove_duplicate=False)]
-    return [] if method == "full" else [name for name in names if LORA_PREFIX not in name]
+    return [] if method == "full" else [name for name in names if is_own(name)]
+
+
+def is_own(name: str) -> bool:
+    """Whether a weight of a backbone is the LM's own, and was not added to it."""
+    return LORA_PREFIX not in name and not name.startswith(ADDED_PREFIX)
+
+
+def _check_method(method: str, confs: Mapping[str, Mapping[str, Any] | None]) -> None:
+    """Refuse an unknown one, and options of another."""
+    if method not in METHODS:
+        raise ValueError(f"decoder_conf: adaptation is {method}; allowed: {', '.join(METHODS)}.")
+    for owner, conf in confs.items():
+        if conf and owner != method:
+            raise ValueError(
+                f"decoder_conf: {owner}_conf is given, but adaptation is {method}; leave it out, or take {owner}."
+            )
 
 
 def _left_out(backbone: Backbone) -> dict[str, torch.Tensor]:

@@ -6,7 +6,7 @@ Shapes: B rows, L positions, D model size, V tokens, H heads, S head size. Masks
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,8 @@ class Backbone(torch.nn.Module):
         activation_checkpointing: Recompute each layer in the backward pass.
 
     Attributes:
+        added: Layers by the index of the LM's own that they run behind, before `after_layer`, in this order; they are
+            called as HF's are, and `depth_upscaling` makes them.
         after_layer: Functions of a prompt's stream behind a layer, by its index, which may shorten it; not of texts.
         left_out: Names of weights that no state dict holds, because the LM's name gives them back; `adapt` sets them.
 
@@ -57,6 +59,7 @@ class Backbone(torch.nn.Module):
         model.set_attn_implementation(ATTENTION)
         self.model = model
         self.activation_checkpointing = activation_checkpointing
+        self.added = torch.nn.ModuleDict()
         self.after_layer: dict[int, Callable[[Stream], Stream]] = {}
         self.left_out: tuple[str, ...] = ()
         self._has_frozen_modes = False
@@ -143,12 +146,12 @@ class Backbone(torch.nn.Module):
 
     @property
     def layers(self) -> torch.nn.ModuleList:
-        """HF's decoder layers, which others may be put between."""
+        """HF's decoder layers; those that others put between them are in `added`."""
         return self.model.model.layers
 
     def new_cache(self) -> KeyValueCache:
-        """An empty one."""
-        return KeyValueCache(len(self.layers))
+        """An empty one; added layers are behind the LM's own in it."""
+        return KeyValueCache(len(self.layers) + len(self.added))
 
     def embed(self, token_ids: torch.Tensor) -> torch.Tensor:
         """(B, L) to (B, L, D)."""
@@ -179,15 +182,16 @@ class Backbone(torch.nn.Module):
         if cache is not None and cache.is_sealed and speech is None:
             return self._go_on(stream, cache)
         rotary, num_new = self._rotary(stream), lens.cpu() if cache is not None else lens
-        for index, layer in enumerate(self.layers):
-            step = None if cache is None else Step(cache, index, num_new)
-            call = as_function(layer, stream, rotary, step)
-            # Gradients run through frozen layers too, which are in eval mode.
-            if self.activation_checkpointing and step is None and torch.is_grad_enabled():
-                hidden = checkpoint(call, stream.hidden, use_reentrant=False)
-            else:
-                hidden = call(stream.hidden)
-            stream = stream._replace(hidden=hidden)
+        for index in range(len(self.layers)):
+            for place, layer in self.layers_at(index):
+                step = None if cache is None else Step(cache, place, num_new)
+                call = as_function(layer, stream, rotary, step)
+                # Gradients run through frozen layers too, which are in eval mode.
+                if self.activation_checkpointing and step is None and torch.is_grad_enabled():
+                    hidden = checkpoint(call, stream.hidden, use_reentrant=False)
+                else:
+                    hidden = call(stream.hidden)
+                stream = stream._replace(hidden=hidden)
             if index in self.after_layer:
                 stream = self.after_layer[index](stream)
                 rotary, num_new = self._rotary(stream), stream.lens.cpu() if cache is not None else stream.lens
@@ -204,10 +208,18 @@ class Backbone(torch.nn.Module):
             hidden, positions = ragged.flat(hidden), ragged.flat(positions)
         now = stream._replace(hidden=hidden, positions=positions)
         rotary = self._rotary(now)
-        for index, layer in enumerate(self.layers):
-            now = now._replace(hidden=as_function(layer, now, rotary, Step(cache, index, num_new, ragged))(now.hidden))
+        for index in range(len(self.layers)):
+            for place, layer in self.layers_at(index):
+                call = as_function(layer, now, rotary, Step(cache, place, num_new, ragged))
+                now = now._replace(hidden=call(now.hidden))
         hidden = self.model.model.norm(now.hidden)
         return stream._replace(hidden=hidden if ragged is None else ragged.padded(hidden))
+
+    def layers_at(self, index: int) -> Iterator[tuple[int, torch.nn.Module]]:
+        """The LM's own layer and the one behind it, if there is one, with their places in a cache."""
+        yield index, self.layers[index]
+        if (key := str(index)) in self.added:
+            yield len(self.layers) + list(self.added).index(key), self.added[key]
 
     def _rotary(self, stream: Stream) -> tuple[torch.Tensor, torch.Tensor]:
         cosines, sines = self.model.model.rotary_emb(stream.hidden, position_ids=stream.positions)

@@ -1,5 +1,6 @@
 """Packs of models with an LM: no unchanged weight of it, its tokenizer, its name; and nothing that reaches out."""
 
+import io
 import json
 import shutil
 import zipfile
@@ -84,14 +85,20 @@ def move_away(tmp_path):
     return str(tmp_path / "moved")
 
 
-@pytest.mark.parametrize("conf", [{}, {"adaptation": "lora", "lora_conf": {"r": 2}}], ids=["frozen", "lora"])
+@pytest.mark.parametrize(
+    "conf",
+    [{}, {"adaptation": "lora", "lora_conf": {"r": 2}}, {"adaptation": "depth_upscaling"}],
+    ids=["frozen", "lora", "upscaled"],
+)
 def test_pack_holds_the_tokenizer_and_no_unchanged_weight(experiment, pack, tmp_path, conf):
     folder = experiment(**conf)
     expected = transcripts(espnet_larm.load(folder))
     assert expected[0] != expected[1] and any(ids for _, ids, _ in expected)
     path = pack(folder)
     content = read(path)
-    assert path.stat().st_size < (tmp_path / "big/model.safetensors").stat().st_size
+    weights = torch.load(io.BytesIO(content["valid.loss.ave.pth"]), map_location="cpu")
+    own = [name for name in weights if name.startswith("decoder.backbone.model.") and "lora_" not in name]
+    assert own == [] and any(name.startswith("decoder.backbone.") for name in weights)
     assert {"tokenizer/tokenizer.json", "tokenizer/config.json", "tokens.txt"} <= content.keys()
     assert not any(name.endswith((".safetensors", ".bin")) for name in content)
     (llm,) = yaml.safe_load(content["meta.yaml"])["espnet_larm"]["external"]

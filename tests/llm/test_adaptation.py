@@ -55,12 +55,12 @@ def test_nothing_changes_before_training(hf_model, method):
     torch.testing.assert_close(logits_of(adapted(model, method).eval(), random_rows()), plain, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("method", ["frozen", "lora"])
+@pytest.mark.parametrize("method", ["frozen", "lora", "depth_upscaling"])
 def test_checkpoints_hold_no_unchanged_weight_and_load_strictly(hf_model, method):
     model = hf_model()
     backbone = trained(adapted(model, method))
     state = backbone.state_dict()
-    assert all("lora_" in name or name == "fingerprint" for name in state)
+    assert all("lora_" in name or name.startswith("added.") or name == "fingerprint" for name in state)
     fresh = adapted(model, method).eval()
     fresh.load_state_dict(state, strict=True)
     assert torch.equal(logits_of(fresh, random_rows()), logits_of(backbone, random_rows()))
@@ -69,7 +69,9 @@ def test_checkpoints_hold_no_unchanged_weight_and_load_strictly(hf_model, method
     assert whole[0].bias.item() == 1
 
 
-@pytest.mark.parametrize(("method", "is_named"), [("full", True), ("frozen", False), ("lora", False)])
+@pytest.mark.parametrize(
+    ("method", "is_named"), [("full", True), ("frozen", False), ("lora", False), ("depth_upscaling", False)]
+)
 def test_weights_that_no_name_gives_back_are_saved(hf_model, method, is_named):
     model = hf_model()
     backbone = trained(adapted(model, method, is_named))
@@ -145,7 +147,7 @@ def test_frozen_names_are_those_of_weights_without_a_gradient(hf_model, method):
 
 
 def test_options_that_mean_nothing_are_refused(hf_model):
-    with pytest.raises(ValueError, match="adaptation is half; allowed: frozen, full, lora"):
+    with pytest.raises(ValueError, match="adaptation is half; allowed: frozen, full, lora, depth_upscaling"):
         adapted(hf_model(), "half")
     with pytest.raises(ValueError, match="lora_conf is given, but adaptation is frozen"):
         adapted(hf_model(), "frozen", lora_conf={"r": 4})

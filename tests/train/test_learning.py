@@ -10,6 +10,7 @@ from espnet_larm.train.journal import JOURNAL
 from espnet_larm.train.learning import FrozenWeights, check_frozen, format_shares, shares
 
 LORA = {"adaptation": "lora", "lora_conf": {"r": 2}}
+UPSCALED = {"adaptation": "depth_upscaling", "depth_upscaling_conf": {"gate_kernel": 5}}
 
 
 def half_frozen():
@@ -35,6 +36,15 @@ def test_shares_are_those_of_encoder_head_projector_lm_and_lora(build_speech_llm
     assert found["LoRA"].trainable == found["LoRA"].total == 2 * 2 * (4 * (16 + 16) + 3 * (16 + 24))
 
 
+def test_added_layers_are_counted_apart(build_speech_llm):
+    found = {share.part: share for share in shares(build_speech_llm(decoder_conf=UPSCALED))}
+    assert sorted(found) == ["LM", "added layers", "ctc", "encoder", "projector"]
+    assert found["LM"].trainable == 0
+    # A layer as above; cgMLP 16 x 16 and 8 x 16 with biases, norm 2 x 8, gate 8 x (5 + 1); merge 3 x 32 and 32 x 16.
+    layer, local = 4 * 16 * 16 + 3 * 16 * 24 + 2 * 16, 16 * 17 + 16 * 9 + 2 * 8 + 8 * 6 + 3 * 32 + 32 * 16
+    assert found["added layers"].trainable == found["added layers"].total == layer + local
+
+
 def test_weights_that_parts_share_are_counted_once():
     model = half_frozen()
     model["third"] = torch.nn.Linear(3, 3)
@@ -53,7 +63,9 @@ def test_table_has_a_row_a_part_and_their_sum():
     assert format_shares([]).splitlines()[-1].split() == ["all", "0", "0", "0.0"]
 
 
-@pytest.mark.parametrize("conf", [{}, LORA, {"adaptation": "full"}], ids=["frozen", "lora", "full"])
+@pytest.mark.parametrize(
+    "conf", [{}, LORA, UPSCALED, {"adaptation": "full"}], ids=["frozen", "lora", "upscaled", "full"]
+)
 def test_optimiser_has_what_learns_and_nothing_else(build_speech_llm, larm_task, conf):
     model = build_speech_llm(decoder_conf=conf, freeze_param=["ctc"])
     model.ctc.requires_grad_(False)  # as ESPnet's main_worker does it
@@ -64,7 +76,7 @@ def test_optimiser_has_what_learns_and_nothing_else(build_speech_llm, larm_task,
     assert lm.trainable == (lm.total if conf == {"adaptation": "full"} else 0)
 
 
-@pytest.mark.parametrize("conf", [{}, LORA], ids=["frozen", "lora"])
+@pytest.mark.parametrize("conf", [{}, LORA, UPSCALED], ids=["frozen", "lora", "upscaled"])
 def test_an_lm_that_shall_be_frozen_and_is_not_is_refused(build_speech_llm, larm_task, conf):
     model = build_speech_llm(decoder_conf=conf)
     model.decoder.backbone.model.model.norm.requires_grad_(True)

@@ -20,7 +20,14 @@ print(json.dumps([found.text, found.best.score]))
 
 
 @pytest.mark.slow
-def test_training_resumes_with_its_lm_moved_and_a_fresh_process_reads_its_pack(trainings, save_lm, tmp_path):
+@pytest.mark.parametrize(
+    "adaptation",
+    [["adaptation=lora", "lora_conf={r: 2}"], ["adaptation=depth_upscaling", "depth_upscaling_conf={share: 1.0}"]],
+    ids=["lora", "depth_upscaling"],
+)
+def test_training_resumes_with_its_lm_moved_and_a_fresh_process_reads_its_pack(
+    trainings, save_lm, tmp_path, adaptation
+):
     import espnet_larm
     from espnet_larm.bin.pack import main as pack
 
@@ -38,7 +45,7 @@ def test_training_resumes_with_its_lm_moved_and_a_fresh_process_reads_its_pack(t
             "max_epoch": epochs,
         }
         words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
-        conf = [f"llm={llm}", "adaptation=lora", "lora_conf={r: 2}", "projector_frames=2"]
+        conf = [f"llm={llm}", *adaptation, "projector_frames=2"]
         words += [word for option in conf for word in ("--decoder_conf", option)]
         assert trainings.run(folder, *words, "--model_conf", "ctc_weight=0.5") == 0, trainings.log(folder)
 

@@ -20,7 +20,7 @@ from espnet_larm.inference.features import extract_features, pad_features
 from espnet_larm.inference.llm_searching import LEAST_TOKENS, Guards
 from espnet_larm.inference.read_outs import read_outs
 from espnet_larm.inference.recognizer import Recognizer
-from espnet_larm.llm.adaptation import LORA_PREFIX
+from espnet_larm.llm.adaptation import is_own
 from espnet_larm.llm.heads import MAX_HEADS
 from espnet_larm.llm.packed_linear import pack_linear_layers
 from espnet_larm.scoring.alignment import add_counts, align, split_words
@@ -94,10 +94,10 @@ class Inputs(NamedTuple):
         return f"{counts.errors} of {counts.units} ({counts.error_percent:.2f} %)"
 
     def in_bfloat16(self) -> SpeechLlmDecoder:
-        """The decoder as `dtype: bfloat16` makes it: projector, rotary angles and low-rank additions stay float32."""
+        """The decoder as `dtype: bfloat16` makes it: projector, rotary angles and what was added stay float32."""
         half = copy.deepcopy(self.decoder)
         for name, parameter in half.backbone.named_parameters():
-            if LORA_PREFIX not in name:
+            if is_own(name):
                 parameter.data = parameter.data.bfloat16()
         return half
 

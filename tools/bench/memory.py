@@ -51,7 +51,7 @@ SMOLLM2_360M = {
 aten = torch.ops.aten
 CHARACTERS = ["<blank>", "<unk>", "<space>", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ'", "<sos/eos>"]
 REST = "features and losses"
-PARTS = ("encoder", "ctc", "projector", "LM", "LoRA", REST)
+PARTS = ("encoder", "ctc", "projector", "LM", "LoRA", "added layers", REST)
 SAMPLE_RATE_HZ = 16000
 Bytes = Mapping[str, int]
 
@@ -70,7 +70,7 @@ class Memory(NamedTuple):
         weights: Buffers included.
         gradients: After the backward pass.
         state: Of the optimiser.
-        activations: Left by the forward pass; LoRA's are the LM's.
+        activations: Left by the forward pass; those of LoRA and of added layers are the LM's.
         peak: Most that is alive at once, all of the above included.
         seen: By the system, for comparison; None where not all was computed.
     """
@@ -177,14 +177,14 @@ def build(args: argparse.Namespace, setting: Setting, folder: Path) -> tuple[tor
         (folder / name).write_text("".join(f"{each}\n" for each in names), encoding="utf-8")
     command = ["--config", str(args.config), "--token_list", str(folder / "tokens.txt"), "--output_dir", str(folder)]
     options = LarmASRTask.get_parser().parse_args([*command, "--token_type", "char"])
-    lora_conf = options.decoder_conf.pop("lora_conf", None)
+    confs = {method: options.decoder_conf.pop(f"{method}_conf", None) for method in ("lora", "depth_upscaling")}
     options.decoder_conf |= {
         "llm": None,
         "llm_config": args.llm_config,
         "tokenizer": str(folder / "llm"),
         "adaptation": setting.adaptation,
         "activation_checkpointing": setting.checkpointing,
-        "lora_conf": lora_conf if setting.adaptation == "lora" else None,
+        **{f"{method}_conf": conf for method, conf in confs.items() if method == setting.adaptation},
     }
     if args.encoder_of:
         other = yaml.safe_load(args.encoder_of.read_text(encoding="utf-8"))

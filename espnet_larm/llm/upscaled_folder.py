@@ -1,0 +1,111 @@
+"""An LM with added layers as files, to be used by other programs.
+
+With `standard` layers it is a deeper LM of the same architecture, which Hugging Face loads by itself. None of theirs
+has `e_branchformer` layers: a folder then holds the LM that they were added to, as Hugging Face loads it, and beside it
+`added_layers.safetensors` with `added_layers.json`, which `load_upscaled` reads. Checkpoints and packs of a
+`speech_llm` model hold added layers without either.
+"""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from espnet_larm.llm.backbone import SAFE, Backbone
+from espnet_larm.llm.depth_upscaling import AddedLayer, UpscalingOptions, drop, insert
+from espnet_larm.llm.fingerprint import SHOWN_DIGITS, fingerprint_of, hexadecimal
+from espnet_larm.llm.hugging_face import AutoModelForCausalLM
+
+WEIGHTS, RECORD = "added_layers.safetensors", "added_layers.json"
+
+
+def save_base(backbone: Backbone, folder: "str | Path") -> None:
+    """Write the LM without what was added to it, as Hugging Face loads it; without tokenizer."""
+    backbone.model.save_pretrained(folder)
+
+
+def save_pretrained(backbone: Backbone, folder: "str | Path") -> None:
+    """Write the LM with its added layers, without tokenizer.
+
+    A deeper LM has one type: `standard` layers of an LM in bfloat16 are rounded to it
+    (test_a_deeper_lm_gives_the_same_logits is of float32).
+
+    Args:
+        backbone: As it was trained.
+        folder: Which is made if it is not there.
+    """
+    if any(layer.local is not None for layer in _layers(backbone)):
+        save_base(backbone, folder)
+        _save_added(backbone, Path(folder))
+    else:
+        _deeper(backbone).save_pretrained(folder)
+
+
+def load_upscaled(folder: "str | Path", dtype: str = "float32", activation_checkpointing: bool = False) -> Backbone:
+    """What `save_pretrained` wrote, `standard` layers then being the LM's own.
+
+    Args:
+        folder: Where it is.
+        dtype: Of the LM, `float32`, `bfloat16` or `float16`; layers beside it stay float32.
+        activation_checkpointing: As `Backbone` has it.
+
+    Raises:
+        FileNotFoundError: There is no LM.
+        ValueError: The added layers are of another LM than that beside them.
+    """
+    backbone = Backbone.from_pretrained(str(folder), None, dtype, activation_checkpointing)
+    path = Path(folder) / RECORD
+    if not path.is_file():
+        return backbone
+    record = json.loads(path.read_text(encoding="utf-8"))
+    if (found := hexadecimal(fingerprint_of(backbone))) != record["base_sha256"]:
+        raise ValueError(
+            f"{path}: the layers were added to another LM than that beside them: its weights differ (SHA-256 "
+            f"{found[:SHOWN_DIGITS]}, instead of {record['base_sha256'][:SHOWN_DIGITS]}); copy all files again."
+        )
+    insert(backbone, record["slots"], UpscalingOptions(layer="e_branchformer", **record["kernels"]))
+    backbone.added.load_state_dict(load_file(path.with_name(WEIGHTS)), strict=True)
+    return backbone
+
+
+def _layers(backbone: Backbone) -> list[AddedLayer]:
+    return [layer for layer in backbone.added.values() if isinstance(layer, AddedLayer)]
+
+
+def _save_added(backbone: Backbone, folder: Path) -> None:
+    weights = {name: each.detach().cpu().contiguous() for name, each in backbone.added.state_dict().items()}
+    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+    branches = [layer.local for layer in _layers(backbone) if layer.local is not None]
+    convolutions = {"gate_kernel": branches[0].gate_conv, "merge_kernel": branches[0].merge_conv}
+    kernels = {name: convolution.kernel_size[0] for name, convolution in convolutions.items()}
+    added = drop(backbone)
+    record = {
+        "slots": [int(slot) for slot in added],
+        "kernels": kernels,
+        "base_sha256": hexadecimal(fingerprint_of(backbone)),
+    }
+    backbone.added = added
+    (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def _deeper(backbone: Backbone) -> Any:
+    """HF's model with the added layers among its own."""
+    config = copy.deepcopy(backbone.config)
+    order = [layer for index in range(len(backbone.layers)) for _, layer in backbone.layers_at(index)]
+    config.num_hidden_layers = len(order)
+    if getattr(config, "layer_types", None) is not None:
+        # All alike: backbone.py takes no others.
+        config.layer_types = [config.layer_types[0]] * len(order)
+    made = AutoModelForCausalLM.from_config(config, dtype=backbone.dtype, **SAFE)
+    state = {name: each for name, each in backbone.model.state_dict().items() if not name.startswith("model.layers.")}
+    for index, layer in enumerate(order):
+        state |= {f"model.layers.{index}.{name}": each for name, each in layer.state_dict().items()}
+    # Those of output projections, which added layers do not have.
+    missing = {name: each for name, each in made.state_dict().items() if name not in state}
+    assert all(name.endswith(("o_proj.bias", "down_proj.bias")) for name in missing)
+    made.load_state_dict({**state, **{name: torch.zeros_like(each) for name, each in missing.items()}}, strict=True)
+    made.generation_config = backbone.model.generation_config
+    return made

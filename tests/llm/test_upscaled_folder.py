@@ -1,0 +1,74 @@
+"""LMs with added layers as files."""
+
+import json
+
+import pytest
+import torch
+import transformers
+
+from espnet_larm.llm.backbone import Backbone
+from espnet_larm.llm.upscaled_folder import load_upscaled, save_base, save_pretrained
+
+from .test_backbone import logits_of, ours, random_rows
+from .test_depth_upscaling import KINDS, disturb, read, upscaled
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("kind", [*KINDS])
+def test_a_deeper_lm_gives_the_same_logits(hf_model, tmp_path, kind, tied):
+    backbone = disturb(upscaled(hf_model(**KINDS[kind], tie_word_embeddings=tied), layer="standard", num_layers=2))
+    save_pretrained(backbone, tmp_path)
+    loaded, report = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(report.values()) and loaded.config.num_hidden_layers == 5
+    ids = random_rows()
+    with torch.no_grad():
+        wanted = logits_of(backbone, ids)
+        # HF adds biases of zero where its architecture has them, in another operation.
+        close = {"rtol": 1e-5, "atol": 1e-5} if "biased" in kind else {"rtol": 0, "atol": 0}
+        torch.testing.assert_close(loaded.eval()(ids).logits, wanted, **close)
+        torch.testing.assert_close(logits_of(load_upscaled(tmp_path).eval(), ids), wanted, **close)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_layers_with_a_branch_are_loaded_beside_the_base(hf_model, tmp_path, dtype):
+    hf_model("qwen2").save_pretrained(tmp_path / "base")
+    # Not cast afterwards, which would round the angles, too.
+    model = Backbone.from_pretrained(str(tmp_path / "base"), dtype=dtype).model
+    conf = {"num_layers": 2, "placement": "sandwich", "gate_kernel": 5, "merge_kernel": 1}
+    backbone = disturb(upscaled(model, **conf))
+    save_pretrained(backbone, tmp_path)
+    assert list(backbone.added) == ["0", "2"]
+    loaded = load_upscaled(tmp_path, dtype, activation_checkpointing=True).eval()
+    assert loaded.activation_checkpointing and list(loaded.added) == ["0", "2"]
+    with torch.no_grad():
+        assert torch.equal(read(loaded), read(backbone))
+        # Other programs find the base there.
+        base = Backbone.from_pretrained(str(tmp_path), dtype=dtype).eval()
+        assert torch.equal(logits_of(base, random_rows()), logits_of(ours(model), random_rows()))
+
+
+@pytest.mark.parametrize("layer", ["e_branchformer", "standard"])
+def test_the_base_is_saved_without_what_was_added(hf_model, tmp_path, layer):
+    model = hf_model("qwen3")
+    save_base(disturb(upscaled(model, layer=layer, num_layers=2)), tmp_path)
+    loaded = load_upscaled(tmp_path).eval()
+    assert not len(loaded.added) and len(loaded.layers) == 3
+    assert torch.equal(logits_of(loaded, random_rows()), logits_of(ours(model), random_rows()))
+
+
+def test_an_lm_without_added_layers_is_saved_as_it_is(hf_model, tmp_path):
+    save_pretrained(ours(hf_model()), tmp_path)
+    assert torch.equal(
+        logits_of(load_upscaled(tmp_path).eval(), random_rows()), logits_of(ours(hf_model()), random_rows())
+    )
+
+
+def test_added_layers_of_another_base_are_refused(hf_model, tmp_path):
+    backbone = upscaled(hf_model(), num_layers=2)
+    save_pretrained(backbone, tmp_path)
+    with torch.no_grad():
+        backbone.model.model.norm.weight[0] += 1e-3
+    save_base(backbone, tmp_path)
+    with pytest.raises(ValueError, match=r"added_layers.json: the layers were added to another LM .* copy all files"):
+        load_upscaled(tmp_path)
+    assert json.loads((tmp_path / "added_layers.json").read_text())["slots"] == [1, 2]
