@@ -40,6 +40,8 @@ EXTRAS = {
     # egs/mini. The wheel brings the eSpeak NG library and its voices, which are licensed under GPL-3.0-or-later.
     # espnet_larm (Apache-2.0) does not contain or import them: only the recipe loads them, to synthesise its corpus.
     "mini": ["espeakng-loader>=0.2"],
+    # --lm_eval_tasks of espnet_larm.bin.text_eval.
+    "lm-eval": ["lm-eval>=0.4.4"],
     # N-grams in beam searches. There are no wheels: pip builds it, with cmake and a C++ compiler.
     "ngram": ["kenlm>=0.2"],
     "test": ["pytest>=8", "hypothesis>=6"],

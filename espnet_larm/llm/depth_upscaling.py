@@ -11,7 +11,8 @@ Shapes: B rows, L positions, D model size, S head size. Masks are True where val
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -217,6 +218,16 @@ def drop(backbone: Backbone) -> torch.nn.ModuleDict:
     """
     dropped, backbone.added = backbone.added, torch.nn.ModuleDict()
     return dropped
+
+
+@contextmanager
+def dropped(backbone: Backbone) -> Iterator[None]:
+    """Without the added layers, which are back afterwards."""
+    layers = drop(backbone)
+    try:
+        yield
+    finally:
+        backbone.added = layers
 
 
 def _spread(start: int, num_layers: int, num_added: int) -> list[int]:

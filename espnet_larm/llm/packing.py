@@ -22,12 +22,14 @@ class PackedText(NamedTuple):
 
     Attributes:
         tokens: (N,), starts and ends of sentences included.
+        lens: Tokens of each sentence, its start and end counted.
         num_sentences: Of the text.
         num_words: Of the text.
         num_unknown: How many tokens stand for what the tokenizer cannot spell.
     """
 
     tokens: torch.Tensor
+    lens: list[int]
     num_sentences: int
     num_words: int
     num_unknown: int
@@ -52,8 +54,12 @@ def pack_sentences(tokenizer: Any, sentences: Sequence[str]) -> PackedText:
     """
     starts = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     end, unknown = special_tokens(tokenizer).eos, tokenizer.unk_token_id
+    if unknown in (end, *starts):
+        # Of bytes, as SmolLM2's: nothing is unknown, and one token begins and ends texts and is named for the rest.
+        unknown = None
     special = np.array(sorted({*tokenizer.all_special_ids} - {unknown}))
     parts: list[np.ndarray] = []
+    lens: list[int] = []
     num_unknown, first_unknown = 0, None
     for begin in range(0, len(sentences), CHUNK):
         chunk = list(sentences[begin : begin + CHUNK])
@@ -65,13 +71,14 @@ def pack_sentences(tokenizer: Any, sentences: Sequence[str]) -> PackedText:
             num_unknown += count
             first_unknown = first_unknown or next(text for text, row in zip(chunk, rows, strict=True) if unknown in row)
         parts.append(found)
+        lens.extend(len(starts) + len(row) + 1 for row in rows)
     tokens = torch.from_numpy(np.concatenate(parts))
     if num_unknown > MOST_UNKNOWN * len(tokens):
         raise ValueError(
             f"the tokenizer cannot spell the text: {num_unknown} of {len(tokens)} tokens are unknown, first in "
             f"{first_unknown!r}; change the case or the characters of the text, or take another LM."
         )
-    return PackedText(tokens, len(sentences), sum(text.count(" ") + 1 for text in sentences), num_unknown)
+    return PackedText(tokens, lens, len(sentences), sum(text.count(" ") + 1 for text in sentences), num_unknown)
 
 
 def whole_blocks(text: PackedText, block_size: int) -> torch.Tensor:

@@ -44,6 +44,26 @@ def save_pretrained(backbone: Backbone, folder: "str | Path") -> None:
         _deeper(backbone).save_pretrained(folder)
 
 
+def save_for_text(backbone: Backbone, folder: "str | Path") -> None:
+    """Write a deeper LM that Hugging Face loads and that is this one on text, whatever the added layers are.
+
+    Text positions do not go through the branches of `e_branchformer` layers, so they are left out
+    (test_for_text_branches_are_left_out).
+
+    Args:
+        backbone: As it was trained, without LoRA.
+        folder: Which is made if it is not there.
+    """
+    branches = {layer: layer.local for layer in _layers(backbone)}
+    try:
+        for layer in branches:
+            layer.local = None
+        _deeper(backbone).save_pretrained(folder)
+    finally:
+        for layer, local in branches.items():
+            layer.local = local
+
+
 def load_upscaled(folder: "str | Path", dtype: str = "float32", activation_checkpointing: bool = False) -> Backbone:
     """What `save_pretrained` wrote, `standard` layers then being the LM's own.
 

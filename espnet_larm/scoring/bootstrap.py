@@ -6,7 +6,7 @@ Shapes: G groups (speakers or utterances), R resamples.
 """
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -69,14 +69,30 @@ def resample_rates(counts: Sequence[Counts], grouping: Grouping, num_resamples: 
     """
     if not grouping.num_groups:
         return np.full(num_resamples, np.nan)
-    errors = np.bincount(grouping.group_of, [count.errors for count in counts])
-    units = np.bincount(grouping.group_of, [count.units for count in counts])
-    rates = []
-    for draws in draw_groups(grouping.num_groups, num_resamples):
-        drawn_units = draws @ units
+    errors = np.bincount(grouping.group_of, [100.0 * count.errors for count in counts])
+    units = np.bincount(grouping.group_of, [float(count.units) for count in counts])
+    return resample_ratios(errors, units, num_resamples)
+
+
+def resample_ratios(
+    numerators: npt.NDArray[Any], denominators: npt.NDArray[Any], num_resamples: int = NUM_RESAMPLES
+) -> Floats:
+    """Ratios of sums over resampled groups.
+
+    Args:
+        numerators: Of each group (G,).
+        denominators: Likewise.
+        num_resamples: R.
+
+    Returns:
+        (R,), NaN where the denominator is 0; the same groups are drawn at every call.
+    """
+    ratios = []
+    for draws in draw_groups(len(numerators), num_resamples):
+        drawn = draws @ denominators
         with np.errstate(invalid="ignore", divide="ignore"):
-            rates.append(np.where(drawn_units > 0, 100 * (draws @ errors) / drawn_units, np.nan))
-    return np.concatenate(rates)
+            ratios.append(np.where(drawn > 0, (draws @ numerators) / drawn, np.nan))
+    return np.concatenate(ratios)
 
 
 def draw_groups(num_groups: int, num_resamples: int) -> Iterator[npt.NDArray[np.int64]]:

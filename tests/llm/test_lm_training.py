@@ -1,5 +1,6 @@
 """A small Llama from text: what it learns, and that nothing but the options decides what becomes of it."""
 
+import copy
 import random
 
 import pytest
@@ -128,7 +129,7 @@ def random_llama(tokenizer):
 
 @pytest.mark.parametrize(("block_size", "num_blocks", "num_read"), [(16, 0, 90), (16, 2, 32), (99, 0, 90)])
 def test_perplexity_is_that_of_the_logits(tokenizer, text, random_llama, block_size, num_blocks, num_read):
-    part = PackedText(text.tokens[:90], num_sentences=2, num_words=28, num_unknown=0)
+    part = PackedText(text.tokens[:90], lens=[45, 45], num_sentences=2, num_words=28, num_unknown=0)
     found = measure_perplexity(random_llama.train(), part, block_size, num_blocks, batch_size=2)
     losses = []
     for block in part.tokens[:num_read].split(block_size):
@@ -150,6 +151,16 @@ def test_sentences_are_packed_with_starts_and_ends(tokenizer):
     assert (text.num_sentences, text.num_words, text.num_unknown) == (2, 5, 0)
     blocks = whole_blocks(text, 4)
     assert blocks.size(1) == 4 and torch.equal(blocks.flatten(), text.tokens[: blocks.numel()])
+
+
+def test_one_token_may_begin_and_end_texts_and_be_named_for_the_unknown(tokenizer):
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.bos_token = tokenizer.unk_token = "</s>"
+    text = pack_sentences(tokenizer, ["SET AN ALARM", "CALL ANNA"])
+    assert tokenizer.decode(text.tokens) == "</s> SET AN ALARM</s></s> CALL ANNA</s>"
+    assert text.num_unknown == 0 and sum(text.lens) == len(text.tokens) and len(text.lens) == 2
+    with pytest.raises(ValueError, match="holds </s>, which is a special token"):
+        pack_sentences(tokenizer, ["CALL ANNA", "CALL </s>"])
 
 
 def test_a_text_that_cannot_be_packed_is_refused(tokenizer):
