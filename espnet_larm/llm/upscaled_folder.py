@@ -23,7 +23,12 @@ WEIGHTS, RECORD = "added_layers.safetensors", "added_layers.json"
 
 
 def save_base(backbone: Backbone, folder: "str | Path") -> None:
-    """Write the LM without what was added to it, as Hugging Face loads it; without tokenizer."""
+    """Write the LM without what was added to it, as Hugging Face loads it; without tokenizer.
+
+    Raises:
+        ValueError: It has LoRA's weights, which are no part of an LM's file.
+    """
+    _check_plain(backbone)
     backbone.model.save_pretrained(folder)
 
 
@@ -35,8 +40,14 @@ def save_pretrained(backbone: Backbone, folder: "str | Path") -> None:
 
     Args:
         backbone: As it was trained.
-        folder: Which is made if it is not there.
+        folder: Which is made if it is not there; layers of an earlier saving are replaced.
+
+    Raises:
+        ValueError: The LM has LoRA's weights.
     """
+    _check_plain(backbone)
+    for name in (RECORD, WEIGHTS):
+        (Path(folder) / name).unlink(missing_ok=True)
     if any(layer.local is not None for layer in _layers(backbone)):
         save_base(backbone, folder)
         _save_added(backbone, Path(folder))
@@ -73,9 +84,11 @@ def load_upscaled(folder: "str | Path", dtype: str = "float32", activation_check
         activation_checkpointing: As `Backbone` has it.
 
     Raises:
-        FileNotFoundError: There is no LM.
-        ValueError: The added layers are of another LM than that beside them.
+        FileNotFoundError: There is no LM, or it is no folder: added layers are not looked for on the hub.
+        ValueError: The added layers are of another LM than that beside them, or of the same in another dtype.
     """
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"{folder} is no folder; name the one that save_pretrained wrote.")
     backbone = Backbone.from_pretrained(str(folder), None, dtype, activation_checkpointing)
     path = Path(folder) / RECORD
     if not path.is_file():
@@ -84,11 +97,17 @@ def load_upscaled(folder: "str | Path", dtype: str = "float32", activation_check
     if (found := hexadecimal(fingerprint_of(backbone))) != record["base_sha256"]:
         raise ValueError(
             f"{path}: the layers were added to another LM than that beside them: its weights differ (SHA-256 "
-            f"{found[:SHOWN_DIGITS]}, instead of {record['base_sha256'][:SHOWN_DIGITS]}); copy all files again."
+            f"{found[:SHOWN_DIGITS]}, instead of {record['base_sha256'][:SHOWN_DIGITS]}); copy all files again, "
+            f"or load them in the dtype that they were saved in, which is not {dtype}."
         )
     insert(backbone, record["slots"], UpscalingOptions(layer="e_branchformer", **record["kernels"]))
     backbone.added.load_state_dict(load_file(path.with_name(WEIGHTS)), strict=True)
     return backbone
+
+
+def _check_plain(backbone: Backbone) -> None:
+    if any(hasattr(module, "base_layer") for module in backbone.modules()):
+        raise ValueError("the LM has LoRA's weights, which an LM's file does not hold; merge them with peft first.")
 
 
 def _layers(backbone: Backbone) -> list[AddedLayer]:

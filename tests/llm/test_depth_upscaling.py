@@ -228,6 +228,44 @@ def test_wrapping_leaves_the_base_and_copies_nothing_twice(hf_model):
     assert all(layer.self_attn.config is backbone.layers[0].self_attn.config for layer in backbone.added.values())
 
 
+@pytest.mark.parametrize("layer", ["e_branchformer", "standard"])
+def test_an_added_layer_is_a_copy_of_the_one_before_but_for_its_outputs(hf_model, layer):
+    backbone = Backbone(hf_model())
+    for own in backbone.layers.parameters():
+        own.data.normal_()
+    wrap(backbone, {"layer": layer, "num_layers": 3})
+    for place, added in backbone.added.items():
+        before = backbone.layers[int(place)].state_dict()
+        copied = {name: each for name, each in added.state_dict().items() if not name.startswith("local.")}
+        assert copied.keys() == before.keys()
+        for name, each in copied.items():
+            is_output = name.endswith(("o_proj.weight", "down_proj.weight"))
+            assert torch.equal(each, torch.zeros_like(each) if is_output else before[name])
+    if layer == "e_branchformer":
+        assert all(bool((added.local.gate_conv.bias == 1).all()) for added in backbone.added.values())
+
+
+def test_an_added_layer_computes_what_the_source_says(hf_model):
+    """X + merge([MHSA(LN X), cgMLP(LN X)]) at speech positions, X + MHSA(LN X) elsewhere; then the feed-forward."""
+    backbone = disturb(upscaled(hf_model(), num_layers=1, gate_kernel=3, merge_kernel=1)).eval()
+    (layer,) = backbone.added.values()
+    hidden, speech = torch.randn(1, 6, backbone.hidden_size), torch.tensor([[False, True, True, True, False, False]])
+    rotary = tuple(each.float() for each in backbone.model.model.rotary_emb(hidden, torch.arange(6).unsqueeze(0)))
+    seen = []
+    layer.self_attn.register_forward_hook(lambda _, __, output: seen.append(output[0]))
+    options = {"attention_mask": None, "lens": torch.tensor([6]), "step": None}
+    with torch.no_grad():
+        found = layer(hidden, rotary, speech=speech, **options)
+        normed, local = layer.input_layernorm(hidden), layer.local
+        kept, gate = torch.nn.functional.gelu(local.expand(normed[:, 1:4])).chunk(2, dim=-1)
+        gate = local.gate_conv(local.gate_norm(gate).transpose(1, 2)).transpose(1, 2)
+        both = torch.cat([seen[0][:, 1:4], local.project(kept * gate)], dim=-1)
+        merged = local.merge(both + local.merge_conv(both.transpose(1, 2)).transpose(1, 2))
+        mixed = hidden + torch.cat([seen[0][:, :1], merged, seen[0][:, 4:]], dim=1)
+        expected = mixed + layer.mlp(layer.post_attention_layernorm(mixed))
+    torch.testing.assert_close(found, expected)
+
+
 def test_activation_checkpointing_gives_the_same_gradients_and_reaches_added_layers(hf_model, monkeypatch):
     from espnet_larm.llm import backbone as module
 

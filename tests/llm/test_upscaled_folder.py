@@ -6,7 +6,9 @@ import pytest
 import torch
 import transformers
 
+from espnet_larm.llm.adaptation import adapt
 from espnet_larm.llm.backbone import Backbone
+from espnet_larm.llm.depth_upscaling import drop
 from espnet_larm.llm.upscaled_folder import load_upscaled, save_base, save_pretrained
 
 from .test_backbone import logits_of, ours, random_rows
@@ -72,3 +74,24 @@ def test_added_layers_of_another_base_are_refused(hf_model, tmp_path):
     with pytest.raises(ValueError, match=r"added_layers.json: the layers were added to another LM .* copy all files"):
         load_upscaled(tmp_path)
     assert json.loads((tmp_path / "added_layers.json").read_text())["slots"] == [1, 2]
+
+
+def test_layers_of_an_earlier_saving_do_not_come_back(hf_model, tmp_path):
+    backbone = disturb(upscaled(hf_model(), num_layers=2))
+    save_pretrained(backbone, tmp_path)
+    drop(backbone)
+    save_pretrained(backbone, tmp_path)
+    assert not len(load_upscaled(tmp_path).added)
+
+
+def test_what_cannot_be_saved_or_loaded_is_refused(hf_model, tmp_path):
+    backbone = Backbone(hf_model())
+    adapt(backbone, "lora", {"r": 2}, is_named=False)
+    for save in (save_base, save_pretrained):
+        with pytest.raises(ValueError, match="the LM has LoRA's weights"):
+            save(backbone, tmp_path / "lora")
+    with pytest.raises(FileNotFoundError, match="some/hub-id is no folder; name the one that save_pretrained wrote"):
+        load_upscaled("some/hub-id")
+    save_pretrained(disturb(upscaled(hf_model(), num_layers=2)), tmp_path)
+    with pytest.raises(ValueError, match="or load them in the dtype that they were saved in, which is not bfloat16"):
+        load_upscaled(tmp_path, "bfloat16")
