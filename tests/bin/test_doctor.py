@@ -1,5 +1,6 @@
 """`python -m espnet_larm doctor`: it says what is missing, and it runs where nothing is installed."""
 
+import importlib
 import subprocess
 import sys
 from importlib import metadata
@@ -18,6 +19,8 @@ ROOT = Path(__file__).parents[2]
 def require(monkeypatch):
     """Make these the requirements of espnet_larm, and ESPnet's none."""
 
+    # transformers looks up versions of its own requirements when it is imported, which doctor makes it.
+    importlib.import_module("espnet_larm.llm.hugging_face")
     versions = {"here": "1.5", doctor.PACKAGE: "0.1.0"}
 
     def version(name):
