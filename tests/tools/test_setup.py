@@ -51,7 +51,7 @@ def test_python_that_will_not_do_is_refused_with_what_to_do(tmp_path, python, me
 def test_unknown_extra_is_refused_with_the_allowed_ones_before_anything_is_made(tmp_path, fake_python, extras, wrong):
     done = run_setup("--python", str(fake_python), "--venv", str(tmp_path / "venv"), "--extras", extras)
     assert done.returncode == 2
-    assert f"--extras: {wrong} is not known; allowed: mini, ngram, test, dev" in done.stderr
+    assert f"--extras: {wrong} is not known; allowed: mini, lm-eval, ngram, test, dev" in done.stderr
     assert not (tmp_path / "venv").exists()
 
 
