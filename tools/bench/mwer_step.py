@@ -1,0 +1,93 @@
+#!/usr/bin/env python3
+"""A training step by word errors (MWER) beside one by cross-entropy: seconds by turns on the same batches.
+
+Forward and backward pass of the same weights in the same process; reading, features' files and the optimiser are left
+out. Ratios are medians of the ratios within a batch.
+
+    cd egs/an4 && python ../../tools/bench/mwer_step.py --asr_train_config exp/asr_x/config.yaml
+        --asr_model_file exp/asr_x/latest.pth --batch_size 4
+"""
+
+import argparse
+import dataclasses
+import logging
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from espnet_larm.inference.loading import load_model
+from espnet_larm.tasks.asr import LarmASRTask
+
+# The first ones lay out memory.
+NUM_WARM = 2
+# Batches between two that are taken: the training set is read in order, speaker by speaker.
+STRIDE = 7
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Options."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--asr_train_config", type=Path, required=True, help="of a training with mwer_weight")
+    parser.add_argument("--asr_model_file", type=Path, required=True, help="its weights")
+    parser.add_argument("--llm", help="folder or hub id of the model's LM, where it is another than in training")
+    parser.add_argument("--batch_size", type=int, default=4, help="utterances of a batch (4)")
+    parser.add_argument("--steps", type=int, default=12, help="batches that count (12)")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (1)")
+    return parser
+
+
+def step(model: Any, weight: float, batch: dict[str, torch.Tensor]) -> dict[str, float]:
+    """Seconds of a step, and of its parts as the model counts them."""
+    model.mwer = dataclasses.replace(model.mwer, weight=weight, in_validation=True)
+    model.zero_grad()
+    start = time.perf_counter()
+    loss, stats, _ = model(**batch)
+    loss.backward()
+    if loss.is_cuda:
+        torch.cuda.synchronize()
+    seconds = {"step": time.perf_counter() - start}
+    return seconds | {name: float(value) for name, value in stats.items() if name.endswith("_time")}
+
+
+def main() -> None:
+    """Measure and print."""
+    args = get_parser().parse_args()
+    logging.disable(logging.WARNING)
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    model, conf = load_model(args.asr_train_config, args.asr_model_file, args.device, torch.float32, args.llm)
+    model.train()
+    batches = LarmASRTask.build_streaming_iterator(
+        conf.train_data_path_and_name_and_type,
+        preprocess_fn=LarmASRTask.build_preprocess_fn(conf, True),
+        collate_fn=LarmASRTask.build_collate_fn(conf, True),
+        batch_size=args.batch_size,
+        num_workers=0,
+        dtype="float32",
+    )
+    found: list[tuple[dict[str, float], dict[str, float]]] = []
+    for number, (_, batch) in enumerate(batches):
+        if number % STRIDE:
+            continue
+        moved = {name: each.to(args.device) for name, each in batch.items()}
+        found.append((step(model, 0.0, moved), step(model, 1.0, moved)))
+        if len(found) == NUM_WARM + args.steps:
+            break
+    counted = found[NUM_WARM:]
+    for name, place in (("cross-entropy", 0), ("MWER", 1)):
+        parts = counted[0][place]
+        medians = {part: statistics.median(each[place][part] for each in counted) for part in parts}
+        print(f"{name}: " + ", ".join(f"{part} {seconds:.3f} s" for part, seconds in medians.items()))
+    ratios = sorted(more["step"] / less["step"] for less, more in counted)
+    print(
+        f"MWER / cross-entropy: {statistics.median(ratios):.2f} ({ratios[0]:.2f}-{ratios[-1]:.2f}), {len(counted)} "
+        f"batches of {args.batch_size}"
+    )
+
+
+if __name__ == "__main__":
+    main()
