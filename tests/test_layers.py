@@ -10,6 +10,7 @@ ROOT = Path(__file__).parents[1]
 # Top to bottom: a module imports from its own folder and from lower rows, never from its row or above.
 LAYERS = (
     ("__main__", "bin"),
+    ("study",),
     ("inference",),
     ("tasks", "packs", "grid"),
     ("train",),

@@ -51,7 +51,7 @@ def map_chunks(
             results[number] = function(number, chunk)
             progress.add(len(chunk))
     else:
-        with ProcessPoolExecutor(min(num_jobs, len(chunks)), initializer=_end_with_parent) as pool:
+        with ProcessPoolExecutor(min(num_jobs, len(chunks)), initializer=end_with_parent) as pool:
             futures = {pool.submit(function, number, chunk): number for number, chunk in enumerate(chunks)}
             for future in as_completed(futures):
                 results[futures[future]] = future.result()
@@ -83,7 +83,7 @@ def stream_chunks(
             progress.add(len(chunk))
         return
     pending: deque[tuple[Future[Result], int]] = deque()
-    with ProcessPoolExecutor(num_jobs, initializer=_end_with_parent) as pool:
+    with ProcessPoolExecutor(num_jobs, initializer=end_with_parent) as pool:
         while True:
             while len(pending) < CHUNKS_PER_PROCESS * num_jobs and (chunk := list(islice(source, STREAM_CHUNK_SIZE))):
                 pending.append((pool.submit(function, chunk), len(chunk)))
@@ -94,7 +94,7 @@ def stream_chunks(
             progress.add(size)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """In a process of a pool: end it when its parent was killed, or it would wait for chunks for ever."""
     parent = multiprocessing.parent_process()
     assert parent is not None

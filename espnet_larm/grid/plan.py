@@ -78,11 +78,11 @@ def read_plan(path: Path, root: Path) -> Plan:
     Raises:
         ValueError: A key is missing or unknown, a value is of the wrong kind, or the reference is no row.
     """
-    plan = _read_yaml(path)
+    plan = read_yaml(path)
     if not isinstance(plan, dict) or not isinstance(plan.get("rows"), dict) or not plan["rows"]:
         raise ValueError(f"{path}: `rows` is missing or empty; name at least one row.")
-    _check_keys(f"{path}", plan, PLAN_KEYS, required=("config", "rows"))
-    shared = merge(_read_yaml(root / str(plan["config"])), _options(f"{path}: schedule", plan.get("schedule")))
+    check_keys(f"{path}", plan, PLAN_KEYS, required=("config", "rows"))
+    shared = merge(read_yaml(root / str(plan["config"])), _options(f"{path}: schedule", plan.get("schedule")))
     rows = tuple(_read_row(f"{path}: rows: {name}", str(name), row, shared) for name, row in plan["rows"].items())
     reference = str(plan.get("reference", rows[0].name))
     if reference not in [row.name for row in rows]:
@@ -106,7 +106,12 @@ def runs_of(plan: Plan) -> list[Run]:
     return [Run(row.name, row.seeds[index]) for index in range(most) for row in plan.rows if index < len(row.seeds)]
 
 
-def _read_yaml(path: Path) -> Any:
+def read_yaml(path: Path) -> Any:
+    """What a file holds.
+
+    Raises:
+        ValueError: It is no YAML.
+    """
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
@@ -119,7 +124,7 @@ def _read_row(where: str, name: str, row: Any, shared: Mapping[str, Any]) -> Row
         raise ValueError(f"{where} is {row}; allowed: {', '.join(ROW_KEYS)} with their values.")
     if ROW_NAME.fullmatch(name) is None:
         raise ValueError(f"{where}: {name} names folders; allowed: letters, digits, '_', '.' and '-'.")
-    _check_keys(where, row, ROW_KEYS, required=("seeds",))
+    check_keys(where, row, ROW_KEYS, required=("seeds",))
     seeds = row["seeds"]
     is_list = isinstance(seeds, list) and seeds and all(type(seed) is int for seed in seeds)
     # Two trainings of one seed would write into one folder.
@@ -135,7 +140,18 @@ def _options(where: str, found: Any) -> Mapping[str, Any]:
     return found or {}
 
 
-def _check_keys(where: str, found: Mapping[str, Any], allowed: tuple[str, ...], required: tuple[str, ...]) -> None:
+def check_keys(where: str, found: Mapping[str, Any], allowed: tuple[str, ...], required: tuple[str, ...]) -> None:
+    """Refuse keys that mean nothing, and the lack of others.
+
+    Args:
+        where: What the keys are of, for the message.
+        found: With its keys.
+        allowed: All that mean something.
+        required: Those that must be there.
+
+    Raises:
+        ValueError: With the first of them.
+    """
     if unknown := [key for key in found if key not in allowed]:
         raise ValueError(f"{where}: unknown key {', '.join(map(str, unknown))}; allowed: {', '.join(allowed)}.")
     if missing := [key for key in required if key not in found]:

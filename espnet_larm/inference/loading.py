@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import humanfriendly  # type: ignore[import-untyped]
 import torch
 import yaml
 
@@ -20,6 +21,8 @@ from espnet_larm.packs.llm import name_llm, name_tokenizer, places_near
 from espnet_larm.packs.options import file_options, locate, set_option
 from espnet_larm.tasks.asr import LarmASRTask
 from espnet_larm.wording import name_some
+
+DEFAULT_SAMPLE_RATE_HZ = 16000
 
 
 class LoadedModel(NamedTuple):
@@ -74,6 +77,12 @@ def read_config(config_file: Path, llm: str | None = None) -> argparse.Namespace
     name_llm(config, llm, places_near(config_file))
     name_tokenizer(config, places_near(config_file))
     return argparse.Namespace(**config)
+
+
+def sample_rate_of(args: argparse.Namespace) -> int:
+    """Hz of the audio that a model was trained on."""
+    fs = (getattr(args, "frontend_conf", None) or {}).get("fs", DEFAULT_SAMPLE_RATE_HZ)
+    return int(humanfriendly.parse_size(fs) if isinstance(fs, str) else fs)
 
 
 def load_weights(model: torch.nn.Module, model_file: Path) -> None:

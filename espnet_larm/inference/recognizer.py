@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import humanfriendly  # type: ignore[import-untyped]
 import numpy as np
 import torch
 
@@ -14,14 +13,12 @@ from espnet_larm.inference.audio import Preprocess
 from espnet_larm.inference.batch_decoder import BatchDecoder
 from espnet_larm.inference.ctc_text import ctc_text_maker, spelling_of
 from espnet_larm.inference.cutting import Cutting
-from espnet_larm.inference.loading import load_model
+from espnet_larm.inference.loading import DEFAULT_SAMPLE_RATE_HZ, load_model, sample_rate_of
 from espnet_larm.inference.transcripts import GREEDY, Cost, Hypothesis, Search, Transcript
 from espnet_larm.tasks.asr import LarmASRTask
 
 # The types of its arguments and results can be imported from here too.
 __all__ = ["GREEDY", "Cost", "Hypothesis", "Recognizer", "Search", "Transcript"]
-
-DEFAULT_SAMPLE_RATE_HZ = 16000
 
 
 class Recognizer(BatchDecoder):
@@ -77,9 +74,7 @@ class Recognizer(BatchDecoder):
         """
         model, args = load_model(Path(asr_train_config), Path(asr_model_file), device, getattr(torch, dtype), llm)
         tokens_to_text = ctc_text_maker(model, args, token_type, bpemodel)
-        fs = (getattr(args, "frontend_conf", None) or {}).get("fs", DEFAULT_SAMPLE_RATE_HZ)
-        sample_rate_hz = humanfriendly.parse_size(fs) if isinstance(fs, str) else fs
-        return cls(model, tokens_to_text, sample_rate_hz, LarmASRTask.build_preprocess_fn(args, False))
+        return cls(model, tokens_to_text, sample_rate_of(args), LarmASRTask.build_preprocess_fn(args, False))
 
     def check_loops(self, num_loops: int | None) -> None:
         """Refuse a number of loops that cannot be read out; None stands for the model's own.

@@ -1,0 +1,143 @@
+"""Encoder outputs of data folders, computed once and kept in a file: a frozen encoder says the same in every run.
+
+Shapes: T frames of an utterance, E encoder size.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from espnet2.asr.espnet_model import ESPnetASRModel
+
+from espnet_larm.data.kaldi_dir import read_table
+from espnet_larm.data.text import fingerprint
+from espnet_larm.inference.audio import AudioTable, Preprocess
+from espnet_larm.inference.batching import batches_by_length, same_length
+from espnet_larm.inference.features import extract_features, min_num_samples, pad_features
+from espnet_larm.inference.read_outs import ignores_padding, read_outs
+from espnet_larm.train.files import save_synced
+from espnet_larm.upstream import TooShortUttError
+
+BATCH_SECONDS = 60.0
+logger = logging.getLogger(__name__)
+
+
+class Utterances(NamedTuple):
+    """A data folder as the LM hears it.
+
+    Attributes:
+        names: Of the utterances.
+        texts: What is said.
+        seconds: How long each is.
+        frames: Encoder outputs (T, E) of each.
+    """
+
+    names: list[str]
+    texts: list[str]
+    seconds: list[float]
+    frames: list[torch.Tensor]
+
+
+def load(path: Path) -> Utterances:
+    """What `store` wrote; the file is mapped, so that processes share one copy in memory."""
+    found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    return Utterances(found["names"], found["texts"], found["seconds"], list(found["frames"].split(found["lens"])))
+
+
+@torch.no_grad()
+def store(
+    model: ESPnetASRModel,
+    preprocess: Preprocess | None,
+    sample_rate_hz: int,
+    data_dir: Path,
+    path: Path,
+    origin: dict[str, Any],
+    augments: bool = False,
+) -> None:
+    """Encode a data folder, unless the file has it already.
+
+    Args:
+        model: In eval mode.
+        preprocess: The model's.
+        sample_rate_hz: Of its audio.
+        data_dir: With wav.scp and text.
+        path: The file.
+        origin: What the encoder is; with another, or other data, the file is made anew.
+        augments: Whether features go through the model's SpecAugment, drawn once: what a CTC head hears of audio that
+            it was trained on is otherwise far clearer than what it hears of any other.
+
+    Raises:
+        FileNotFoundError: wav.scp or text is missing.
+        ValueError: Audio cannot be read, or no utterance is left.
+    """
+    for name in ("wav.scp", "text"):
+        if not (data_dir / name).is_file():
+            raise FileNotFoundError(f"{data_dir / name} is missing; run the recipe's stages of data preparation first.")
+    made_of = {**origin, "augments": augments, "data": [fingerprint(data_dir / name) for name in ("wav.scp", "text")]}
+    if path.is_file() and torch.load(path, weights_only=True, mmap=True)["made_of"] == made_of:
+        logger.info("%s: stored already", path)
+        return
+    table = AudioTable(data_dir / "wav.scp", "sound", sample_rate_hz, preprocess)
+    texts = read_table(data_dir / "text")
+    keys = [key for key in table.keys(None) if key in texts]
+    lengths = [table.length(key) for key in keys]
+    batches = batches_by_length(lengths, BATCH_SECONDS * sample_rate_hz)
+    found: dict[str, torch.Tensor] = {}
+    torch.manual_seed(0)
+    for loaded in table.load_ahead([[keys[index] for index in batch] for batch in batches], num_workers=1):
+        if loaded.failed:
+            key, reason = next(iter(loaded.failed.items()))
+            raise ValueError(f"{key}: {reason}")
+        found.update(_encode(model, loaded.waveforms, augments))
+        logger.info("%s: %d of %d utterances", data_dir, len(found), len(keys))
+    kept = [key for key in keys if key in found]
+    if not kept:
+        raise ValueError(f"{data_dir}: no utterance is long enough for the encoder.")
+    content = {
+        "made_of": made_of,
+        "names": kept,
+        "texts": [texts[key] for key in kept],
+        "seconds": [table.length(key) / sample_rate_hz for key in kept],
+        "lens": [len(found[key]) for key in kept],
+        "frames": torch.cat([found[key] for key in kept]),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.parent / "part"
+    part.mkdir(exist_ok=True)
+    save_synced(content, path, part)
+
+
+def _encode(model: ESPnetASRModel, waveforms: dict[str, Any], augments: bool) -> dict[str, torch.Tensor]:
+    """Frames (T, E) by utterance; those that are too short are left out by name."""
+    device = next(model.encoder.parameters()).device
+    features = {}
+    for key, waveform in waveforms.items():
+        if len(waveform) < min_num_samples(model):
+            logger.warning("%s: %d samples are too few for a frame; left out", key, len(waveform))
+        else:
+            features[key] = extract_features(model, torch.as_tensor(waveform).to(device))
+            if augments and model.specaug is not None:
+                features[key] = model.specaug(features[key].unsqueeze(0))[0].squeeze(0)
+    lengths = {index: len(one) for index, one in enumerate(features.values())}
+    groups = [list(lengths)] if ignores_padding(model) and lengths else same_length(lengths)
+    names, found = list(features), {}
+    for group in groups:
+        chosen = [names[index] for index in group]
+        try:
+            found.update(_encode_batch(model, {name: features[name] for name in chosen}))
+        except TooShortUttError:
+            # One of them; each goes alone.
+            for name in chosen:
+                try:
+                    found.update(_encode_batch(model, {name: features[name]}))
+                except TooShortUttError as error:  # noqa: PERF203
+                    logger.warning("%s: %s; left out", name, error.args[0])
+    return found
+
+
+def _encode_batch(model: ESPnetASRModel, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    *_, (_, hs_pad, hlens) = read_outs(model, *pad_features(list(features.values())))
+    rows = zip(features, hs_pad.float().cpu(), hlens.tolist(), strict=True)
+    return {name: row[:length].clone() for name, row, length in rows}
