@@ -3,6 +3,7 @@
 Each is a copy of the base layer that it stands behind, with the outputs of attention and feed-forward at zero, so that
 the LM computes the same at the start, bit for bit (test_nothing_changes_at_the_start). An `e_branchformer` layer has a
 convolutional branch beside attention for speech positions; text positions go through attention and feed-forward alone.
+Behind the LM's last layer nothing reads speech positions any more: an added layer there has no branch.
 Source: Yano, Suzuki, Watanabe, "Adapting Text LLMs to Speech via Multimodal Depth Up-Scaling", Interspeech 2026,
 arXiv:2604.00489. Departures: speech is continuous, so no embedding rows are added; biases of copied output projections
 (`attention_bias`, `mlp_bias` of Llama and Qwen3) are left out, as the start would not be exact with them.
@@ -33,7 +34,7 @@ class UpscalingOptions:
     """What is added: `depth_upscaling_conf` of a YAML.
 
     Args:
-        layer: `e_branchformer`, or `standard` for copies alone.
+        layer: `e_branchformer`, or `standard` for copies alone, as an added layer behind the LM's last always is.
         placement: `interleaved` over all layers, over the `bottom`, `middle` or `top` half of them, or `sandwich`: over
             the first and the last quarter.
         num_layers: How many, at most one behind each layer of the placement.
@@ -145,7 +146,7 @@ class AddedLayer(torch.nn.Module):
 def slots(placement: str, num_layers: int, num_added: int) -> list[int]:
     """Layers that an added one stands behind, in order and none twice.
 
-    Behind the last layer, what is computed of speech is read by nobody: of a layer there, text positions alone matter.
+    Behind the last layer nobody reads what is computed of speech: of a layer there, text positions alone matter.
 
     Args:
         placement: One of PLACEMENTS.
@@ -203,9 +204,12 @@ def wrap(backbone: Backbone, conf: Mapping[str, Any] | None = None) -> None:
 def insert(backbone: Backbone, places: list[int], options: UpscalingOptions) -> None:
     """As `wrap`, behind these layers, in order."""
     _check(backbone, options)
+    last = len(backbone.layers) - 1
     for place in places:
         layer = backbone.layers[place]
-        local = LocalBranch(backbone.hidden_size, **options.kernels) if options.layer == "e_branchformer" else None
+        # Behind the last layer it could not learn: all its gradients are 0.
+        has_branch = options.layer == "e_branchformer" and place < last
+        local = LocalBranch(backbone.hidden_size, **options.kernels) if has_branch else None
         added = AddedLayer(layer, local).to(next(layer.parameters()).device)
         backbone.added[str(place)] = added.train(backbone.training)
 

@@ -54,9 +54,9 @@ class LocalBranch(torch.nn.Module):
             (B, L, D).
         """
         columns = speech.any(dim=0).nonzero()
-        if not len(columns):
-            return attended
-        first, last = int(columns[0]), int(columns[-1])
+        # Where nothing is speech, one column all the same: every weight has a gradient in every batch, or training with
+        # several processes would wait for it.
+        first, last = (int(columns[0]), int(columns[-1])) if len(columns) else (0, 0)
         before, inside, behind = attended.split([first, last + 1 - first, attended.size(1) - last - 1], dim=1)
         mask = speech[:, first : last + 1].unsqueeze(-1)  # (B, S, 1)
         local = self._local(normed[:, first : last + 1], mask)

@@ -1,7 +1,7 @@
 """An LM with added layers as files, to be used by other programs.
 
-With `standard` layers it is a deeper LM of the same architecture, which Hugging Face loads by itself. None of theirs
-has `e_branchformer` layers: a folder then holds the LM that they were added to, as Hugging Face loads it, and beside it
+With added layers without a branch it is a deeper LM of the same architecture, which Hugging Face loads by itself. None
+of theirs has a branch: a folder then holds the LM that layers were added to, as Hugging Face loads it, and beside it
 `added_layers.safetensors` with `added_layers.json`, which `load_upscaled` reads. Checkpoints and packs of a
 `speech_llm` model hold added layers without either.
 """

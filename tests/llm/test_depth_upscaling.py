@@ -83,7 +83,7 @@ def assert_exact_start(model, layer):
     backbone = upscaled(model, layer=layer, share=1.0)
     assert len(backbone.added) == len(backbone.layers)
     for added in backbone.added.values():
-        if layer == "e_branchformer":
+        if added.local is not None:
             for part in (added.local.expand, added.local.gate_norm, added.local.gate_conv, added.local.project):
                 for parameter in part.parameters():
                     parameter.normal_()
@@ -140,7 +140,7 @@ def test_nothing_changes_at_the_start_under_autocast(hf_model, dtype):
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2"])
 def test_the_first_gradients_are_those_of_what_is_zero_at_the_start(hf_model, kind):
-    backbone = upscaled(hf_model(kind), num_layers=2).train()
+    backbone = upscaled(hf_model(kind), num_layers=2, placement="bottom").train()
     read(backbone).square().mean().backward()
     outputs = {"self_attn.o_proj.weight", "mlp.down_proj.weight", "local.merge.weight"}
     for slot, added in backbone.added.items():
@@ -234,6 +234,8 @@ def test_an_added_layer_is_a_copy_of_the_one_before_but_for_its_outputs(hf_model
     for own in backbone.layers.parameters():
         own.data.normal_()
     wrap(backbone, {"layer": layer, "num_layers": 3})
+    has_branch = [added.local is not None for added in backbone.added.values()]
+    assert has_branch == ([True, True, False] if layer == "e_branchformer" else [False] * 3)
     for place, added in backbone.added.items():
         before = backbone.layers[int(place)].state_dict()
         copied = {name: each for name, each in added.state_dict().items() if not name.startswith("local.")}
@@ -241,13 +243,13 @@ def test_an_added_layer_is_a_copy_of_the_one_before_but_for_its_outputs(hf_model
         for name, each in copied.items():
             is_output = name.endswith(("o_proj.weight", "down_proj.weight"))
             assert torch.equal(each, torch.zeros_like(each) if is_output else before[name])
-    if layer == "e_branchformer":
-        assert all(bool((added.local.gate_conv.bias == 1).all()) for added in backbone.added.values())
+        assert added.local is None or bool((added.local.gate_conv.bias == 1).all())
 
 
 def test_an_added_layer_computes_what_the_source_says(hf_model):
     """X + merge([MHSA(LN X), cgMLP(LN X)]) at speech positions, X + MHSA(LN X) elsewhere; then the feed-forward."""
-    backbone = disturb(upscaled(hf_model(), num_layers=1, gate_kernel=3, merge_kernel=1)).eval()
+    conf = {"num_layers": 1, "placement": "bottom", "gate_kernel": 3, "merge_kernel": 1}
+    backbone = disturb(upscaled(hf_model(), **conf)).eval()
     (layer,) = backbone.added.values()
     hidden, speech = torch.randn(1, 6, backbone.hidden_size), torch.tensor([[False, True, True, True, False, False]])
     rotary = tuple(each.float() for each in backbone.model.model.rotary_emb(hidden, torch.arange(6).unsqueeze(0)))
@@ -264,6 +266,30 @@ def test_an_added_layer_computes_what_the_source_says(hf_model):
         mixed = hidden + torch.cat([seen[0][:, :1], merged, seen[0][:, 4:]], dim=1)
         expected = mixed + layer.mlp(layer.post_attention_layernorm(mixed))
     torch.testing.assert_close(found, expected)
+
+
+@torch.no_grad()
+def test_behind_the_last_layer_a_branch_would_be_read_by_no_text(hf_model):
+    backbone = disturb(upscaled(hf_model(), share=1.0))
+    first, _, last = backbone.added.values()
+    sizes = [sum(each.numel() for each in added.parameters()) for added in (first, last)]
+    assert last.local is None and sizes[0] - sizes[1] == sum(each.numel() for each in first.local.parameters())
+    is_text = ~SPEECH[torch.arange(9) < LENS.unsqueeze(1)]
+    without = read(backbone)
+    last.local = copy.deepcopy(first.local)
+    beside = read(backbone)
+    assert torch.equal(beside[is_text], without[is_text]) and not torch.equal(beside[~is_text], without[~is_text])
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize("speech", [SPEECH, torch.zeros_like(SPEECH)], ids=["speech", "no speech"])
+def test_every_weight_has_a_gradient_of_texts_in_every_batch(hf_model, placement, speech):
+    """As several processes need it."""
+    backbone = upscaled(hf_model(), num_layers=2, placement=placement).train()
+    is_text = ~SPEECH[torch.arange(9) < LENS.unsqueeze(1)]
+    read(backbone, speech=speech)[is_text].square().mean().backward()
+    for name, parameter in backbone.added.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
 
 
 def test_activation_checkpointing_gives_the_same_gradients_and_reaches_added_layers(hf_model, monkeypatch):

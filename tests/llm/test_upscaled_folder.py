@@ -36,10 +36,11 @@ def test_layers_with_a_branch_are_loaded_beside_the_base(hf_model, tmp_path, dty
     hf_model("qwen2").save_pretrained(tmp_path / "base")
     # Not cast afterwards, which would round the angles, too.
     model = Backbone.from_pretrained(str(tmp_path / "base"), dtype=dtype).model
+    # With a branch, and without behind the last layer.
     conf = {"num_layers": 2, "placement": "sandwich", "gate_kernel": 5, "merge_kernel": 1}
     backbone = disturb(upscaled(model, **conf))
     save_pretrained(backbone, tmp_path)
-    assert list(backbone.added) == ["0", "2"]
+    assert [(place, layer.local is None) for place, layer in backbone.added.items()] == [("0", False), ("2", True)]
     loaded = load_upscaled(tmp_path, dtype, activation_checkpointing=True).eval()
     assert loaded.activation_checkpointing and list(loaded.added) == ["0", "2"]
     with torch.no_grad():
@@ -56,6 +57,14 @@ def test_the_base_is_saved_without_what_was_added(hf_model, tmp_path, layer):
     loaded = load_upscaled(tmp_path).eval()
     assert not len(loaded.added) and len(loaded.layers) == 3
     assert torch.equal(logits_of(loaded, random_rows()), logits_of(ours(model), random_rows()))
+
+
+def test_a_layer_behind_the_last_alone_makes_a_deeper_lm(hf_model, tmp_path):
+    backbone = disturb(upscaled(hf_model(), num_layers=1))
+    save_pretrained(backbone, tmp_path)
+    loaded = load_upscaled(tmp_path).eval()
+    assert list(backbone.added) == ["2"] and len(loaded.layers) == 4
+    assert torch.equal(logits_of(loaded, random_rows()), logits_of(backbone, random_rows()))
 
 
 def test_an_lm_without_added_layers_is_saved_as_it_is(hf_model, tmp_path):
