@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from typeguard import TypeCheckError, typechecked
+from typeguard import typechecked
 
 from espnet_larm.llm.backbone import Backbone
 from espnet_larm.llm.e_branchformer import LocalBranch
@@ -28,6 +28,15 @@ PLACEMENTS = ("interleaved", "bottom", "middle", "top", "sandwich")
 WRAPPABLE = ("llama", "mistral", "qwen2", "qwen3")
 DEFAULT_SHARE = 0.25
 DEFAULT_KERNELS = {"gate_kernel": 31, "merge_kernel": 3}
+# What a YAML may give: types, and in words. `true` is no number.
+ALLOWED: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "layer": (str, ", ".join(LAYERS)),
+    "placement": (str, ", ".join(PLACEMENTS)),
+    "num_layers": (int, "whole numbers from 1 on"),
+    "share": ((int, float), "numbers above 0, up to 1"),
+    "gate_kernel": (int, "odd numbers from 1 on"),
+    "merge_kernel": (int, "odd numbers from 1 on"),
+}
 
 
 class UpscalingOptions:
@@ -172,14 +181,16 @@ def slots(placement: str, num_layers: int, num_added: int) -> list[int]:
 
 
 def read_options(conf: Mapping[str, Any] | None) -> UpscalingOptions:
-    """Options as a YAML has them.
+    """Options as a YAML has them; null stands for the default.
 
     Raises:
-        ValueError: One is not allowed.
+        ValueError: One is not known, or not allowed.
     """
+    given = {name: value for name, value in (conf or {}).items() if value is not None}
     try:
-        return UpscalingOptions(**(conf or {}))
-    except (TypeError, TypeCheckError, ValueError) as error:
+        _check_types(given)
+        return UpscalingOptions(**given)
+    except ValueError as error:
         raise ValueError(f"decoder_conf: depth_upscaling_conf: {error}") from error
 
 
@@ -237,6 +248,16 @@ def dropped(backbone: Backbone) -> Iterator[None]:
 def _spread(start: int, num_layers: int, num_added: int) -> list[int]:
     """Behind every (num_layers / num_added)-th of some layers, rounded half up; distinct, as that is 1 or more."""
     return [start + (2 * rank * num_layers + num_added) // (2 * num_added) - 1 for rank in range(1, num_added + 1)]
+
+
+def _check_types(given: Mapping[str, Any]) -> None:
+    """One sentence for what typeguard and Python say of the constructor."""
+    if unknown := [str(name) for name in given if name not in ALLOWED]:
+        raise ValueError(f"unknown option {', '.join(unknown)}; allowed: {', '.join(ALLOWED)}.")
+    for name, value in given.items():
+        kinds, words = ALLOWED[name]
+        if isinstance(value, bool) or not isinstance(value, kinds):
+            raise ValueError(f"{name} is {value!r}, of type {type(value).__name__}; allowed: {words}.")
 
 
 def _check(backbone: Backbone, options: UpscalingOptions) -> None:

@@ -13,6 +13,7 @@ import torch
 from espnet_larm.llm.adaptation import adapt
 from espnet_larm.llm.backbone import ARCHITECTURES, Backbone
 from espnet_larm.llm.depth_upscaling import (
+    ALLOWED,
     DEFAULT_KERNELS,
     LAYERS,
     PLACEMENTS,
@@ -373,8 +374,11 @@ def test_a_share_is_rounded(share, num_layers, expected):
         ({"layer": "conformer"}, "layer is conformer; allowed: e_branchformer, standard"),
         ({"placement": "random"}, "placement is random; allowed: interleaved, bottom, middle, top, sandwich"),
         ({"num_layers": 2, "share": 0.5}, "num_layers is 2 and share 0.5; give one of them"),
-        ({"num_layers": "2"}, 'argument "num_layers"'),
-        ({"number": 2}, "number"),
+        ({"num_layers": "2"}, "num_layers is '2', of type str; allowed: whole numbers from 1 on.$"),
+        ({"num_layers": True}, "num_layers is True, of type bool; allowed: whole numbers"),
+        ({"share": "all"}, "share is 'all', of type str; allowed: numbers above 0, up to 1"),
+        ({"layer": 1}, "layer is 1, of type int; allowed: e_branchformer, standard"),
+        ({"number": 2, "size": 1}, "unknown option number, size; allowed: layer, placement, num_layers, share, gate_"),
         ({"gate_kernel": 4}, "gate_kernel is 4; allowed: odd numbers"),
         ({"merge_kernel": -1}, "merge_kernel is -1; allowed: odd numbers"),
         ({"layer": "standard", "merge_kernel": 3}, "merge_kernel is given, but layer is standard"),
@@ -433,5 +437,7 @@ def test_added_layers_beside_lora_or_others_are_refused(hf_model):
 
 def test_defaults_are_what_the_options_say():
     assert read_options(None).kernels == DEFAULT_KERNELS == {"gate_kernel": 31, "merge_kernel": 3}
+    assert tuple(ALLOWED) == tuple(UpscalingOptions.__init__.__annotations__)[:-1]
+    assert read_options(dict.fromkeys(ALLOWED)).__dict__ == read_options(None).__dict__
     assert read_options({}).layer == "e_branchformer" and read_options({}).placement == "interleaved"
     assert read_options({"gate_kernel": 5}).kernels == {"gate_kernel": 5, "merge_kernel": 3}
