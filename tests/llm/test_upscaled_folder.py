@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 import transformers
+from safetensors.torch import save_file
 
 from espnet_larm.llm.adaptation import adapt
 from espnet_larm.llm.backbone import Backbone
@@ -104,3 +105,55 @@ def test_what_cannot_be_saved_or_loaded_is_refused(hf_model, tmp_path):
     save_pretrained(disturb(upscaled(hf_model(), num_layers=2)), tmp_path)
     with pytest.raises(ValueError, match="or load them in the dtype that they were saved in, which is not bfloat16"):
         load_upscaled(tmp_path, "bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error", "message"),
+    [
+        (
+            "json",
+            "{",
+            ValueError,
+            "added_layers.json is not what save_pretrained wrote for this LM; copy the whole fol",
+        ),
+        ("json", '{"slots": [0], "kernels": {}}', ValueError, "added_layers.json is not what save_pretrained wrote"),
+        (
+            "json",
+            '{"slots": [9], "kernels": KERNELS, "base_sha256": ""}',
+            ValueError,
+            "added_layers.json is not what sa",
+        ),
+        ("json", '{"slots": [0], "kernels": [], "base_sha256": ""}', ValueError, "added_layers.json is not what save_"),
+        (
+            "safetensors",
+            None,
+            FileNotFoundError,
+            "added_layers.safetensors is missing, .*; copy the whole folder again",
+        ),
+        (
+            "safetensors",
+            "cut",
+            ValueError,
+            "added_layers.safetensors does not hold the layers .*; copy the whole folder",
+        ),
+        (
+            "safetensors",
+            b"",
+            ValueError,
+            "added_layers.safetensors does not hold the layers that added_layers.json tel",
+        ),
+    ],
+)
+def test_broken_files_are_named(hf_model, tmp_path, name, content, error, message):
+    save_pretrained(upscaled(hf_model(), num_layers=2), tmp_path)
+    path = tmp_path / f"added_layers.{name}"
+    if content is None:
+        path.unlink()
+    elif content == "cut":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif name == "json":
+        path.write_text(content.replace("KERNELS", '{"gate_kernel": 31, "merge_kernel": 3}'))
+    else:
+        save_file({"1.mlp.up_proj.weight": torch.zeros(2)}, path)
+    with pytest.raises(error, match=message):
+        load_upscaled(tmp_path)
