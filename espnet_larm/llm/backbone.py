@@ -47,6 +47,7 @@ class Backbone(torch.nn.Module):
         added: Layers by the index of the LM's own that they run behind, before `after_layer`, in this order; they are
             called as HF's are, and `depth_upscaling` makes them.
         after_layer: Functions of a prompt's stream behind a layer, by its index, which may shorten it; not of texts.
+        mode: What `train` was last called with: frozen parts, and so a frozen LM itself, are in eval mode all the same.
         left_out: Names of weights that no state dict holds, because the LM's name gives them back; `adapt` sets them.
 
     Raises:
@@ -62,6 +63,7 @@ class Backbone(torch.nn.Module):
         self.added = torch.nn.ModuleDict()
         self.after_layer: dict[int, Callable[[Stream], Stream]] = {}
         self.left_out: tuple[str, ...] = ()
+        self.mode = self.training
         self._has_frozen_modes = False
 
     @classmethod
@@ -232,10 +234,11 @@ class Backbone(torch.nn.Module):
     def freeze_modes(self) -> None:
         """Keep modules without a weight that learns in eval mode from here on: frozen means no dropout either."""
         self._has_frozen_modes = True
-        self.train(self.training)
+        self.train(self.mode)
 
     def train(self, mode: bool = True) -> "Backbone":
         """As any module's, but for what `freeze_modes` fixed."""
+        self.mode = mode
         super().train(mode)
         if mode and self._has_frozen_modes:
             freeze_modes(self, mode)

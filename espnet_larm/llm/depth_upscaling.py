@@ -222,17 +222,25 @@ def insert(backbone: Backbone, places: list[int], options: UpscalingOptions) -> 
         has_branch = options.layer == "e_branchformer" and place < last
         local = LocalBranch(backbone.hidden_size, **options.kernels) if has_branch else None
         added = AddedLayer(layer, local).to(next(layer.parameters()).device)
-        backbone.added[str(place)] = added.train(backbone.training)
+        backbone.added[str(place)] = added.train(backbone.mode)
 
 
 def drop(backbone: Backbone) -> torch.nn.ModuleDict:
     """Take the added layers out: what is left is the LM that they were added to, bit for bit, also after training.
 
     Returns:
-        Them; as `backbone.added` they are back.
+        Them, for `put_back`.
     """
     dropped, backbone.added = backbone.added, torch.nn.ModuleDict()
     return dropped
+
+
+def put_back(backbone: Backbone, layers: torch.nn.ModuleDict) -> None:
+    """Let layers that `drop` took out run again, on the LM's device and in its mode, which may have changed."""
+    for place, layer in layers.items():
+        layer.to(next(backbone.layers[int(place)].parameters()).device)
+    backbone.added = layers
+    backbone.train(backbone.mode)
 
 
 @contextmanager
@@ -242,7 +250,7 @@ def dropped(backbone: Backbone) -> Iterator[None]:
     try:
         yield
     finally:
-        backbone.added = layers
+        put_back(backbone, layers)
 
 
 def _spread(start: int, num_layers: int, num_added: int) -> list[int]:

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from espnet_larm.llm.backbone import SAFE, Backbone
-from espnet_larm.llm.depth_upscaling import DEFAULT_KERNELS, AddedLayer, UpscalingOptions, drop, insert
+from espnet_larm.llm.depth_upscaling import DEFAULT_KERNELS, AddedLayer, UpscalingOptions, dropped, insert
 from espnet_larm.llm.fingerprint import SHOWN_DIGITS, fingerprint_of, hexadecimal
 from espnet_larm.llm.hugging_face import AutoModelForCausalLM
 
@@ -148,13 +148,10 @@ def _save_added(backbone: Backbone, folder: Path) -> None:
     branches = [layer.local for layer in _layers(backbone) if layer.local is not None]
     convolutions = {"gate_kernel": branches[0].gate_conv, "merge_kernel": branches[0].merge_conv}
     kernels = {name: convolution.kernel_size[0] for name, convolution in convolutions.items()}
-    added = drop(backbone)
-    record = {
-        "slots": [int(slot) for slot in added],
-        "kernels": kernels,
-        "base_sha256": hexadecimal(fingerprint_of(backbone)),
-    }
-    backbone.added = added
+    slots = [int(slot) for slot in backbone.added]
+    with dropped(backbone):
+        digest = hexadecimal(fingerprint_of(backbone))
+    record = {"slots": slots, "kernels": kernels, "base_sha256": digest}
     (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 

@@ -20,6 +20,8 @@ from espnet_larm.llm.depth_upscaling import (
     WRAPPABLE,
     UpscalingOptions,
     drop,
+    dropped,
+    put_back,
     read_options,
     slots,
     wrap,
@@ -176,7 +178,7 @@ def test_without_added_layers_it_is_the_base_after_training_and_after_loading(hf
             layers = drop(each)
             assert torch.equal(read(each), plain) and list(layers) == ["1", "2"]
             assert len(each.new_cache().prompt) == 3
-            each.added = layers
+            put_back(each, layers)
             assert torch.equal(read(each), after)
 
 
@@ -215,6 +217,34 @@ def test_added_layers_are_float32_with_dropout_where_they_learn_alone(hf_model):
     torch.nn.Sequential(backbone).half()
     assert {each.dtype for each in backbone.added.parameters()} == {torch.float32}
     assert not any(each.training for each in backbone.eval().modules())
+
+
+@pytest.mark.parametrize("is_training", [True, False])
+def test_layers_are_in_the_mode_of_the_lm_when_they_are_made_and_when_they_are_back(hf_model, is_training):
+    backbone = Backbone(hf_model()).train(is_training)
+    wrap(backbone, {"num_layers": 2})
+    assert all(each.training is is_training for each in backbone.added.modules())
+    for adapted in (False, True):
+        if adapted:
+            backbone = upscaled(hf_model(), num_layers=2).train(is_training)
+        with dropped(backbone):
+            backbone.train(not is_training)
+        assert {each.training for each in backbone.added.modules()} == {not is_training}
+        layers = drop(backbone)
+        # As of a model that this one is a part of.
+        torch.nn.Sequential(backbone).train(is_training)
+        put_back(backbone, layers)
+        assert {each.training for each in backbone.added.modules()} == {is_training}
+        own = {each.training for each in backbone.layers.modules() if list(each.parameters())}
+        assert own == {is_training and not adapted}
+
+
+def test_layers_that_are_put_back_are_where_the_lm_is(hf_model):
+    backbone = upscaled(hf_model(), num_layers=2)
+    layers = drop(backbone)
+    backbone.to("meta")
+    put_back(backbone, layers)
+    assert {each.device.type for each in backbone.parameters()} == {"meta"}
 
 
 def test_wrapping_leaves_the_base_and_copies_nothing_twice(hf_model):
