@@ -24,8 +24,10 @@ from espnet_larm.llm.e_branchformer import LocalBranch
 
 LAYERS = ("e_branchformer", "standard")
 PLACEMENTS = ("interleaved", "bottom", "middle", "top", "sandwich")
-# Whose layers are: x + attention(norm(x)), then x + feed-forward(norm(x)), with the names that AddedLayer copies.
+# Whose layers are: x + attention(norm(x)), then x + feed-forward(norm(x)), of the parts that AddedLayer copies.
 WRAPPABLE = ("llama", "mistral", "qwen2", "qwen3")
+PARTS = ("input_layernorm", "self_attn", "post_attention_layernorm", "mlp")
+OUTPUTS = ("self_attn.o_proj", "mlp.down_proj")
 DEFAULT_SHARE = 0.25
 DEFAULT_KERNELS = {"gate_kernel": 31, "merge_kernel": 3}
 # What a YAML may give: types, and in words. `true` is no number.
@@ -118,6 +120,7 @@ class AddedLayer(torch.nn.Module):
         self.mlp = made.mlp
         for projection in (self.self_attn.o_proj, self.mlp.down_proj):
             torch.nn.init.zeros_(projection.weight)
+            # Which would be added to the hidden states at the start.
             projection.bias = None
         self.local = local
         self.float().requires_grad_()
@@ -270,10 +273,11 @@ def _check_types(given: Mapping[str, Any]) -> None:
 
 def _check(backbone: Backbone, options: UpscalingOptions) -> None:
     kind = backbone.config.model_type
-    if kind not in WRAPPABLE:
+    reasons = [reason for layer in backbone.layers if (reason := _unlike(layer))]
+    if reasons or kind not in WRAPPABLE:
         raise ValueError(
-            f"decoder_conf: adaptation is depth_upscaling, but layers of a {kind} cannot be added; allowed: "
-            f"{', '.join(WRAPPABLE)}."
+            f"decoder_conf: adaptation is depth_upscaling, but layers of a {kind} cannot be added"
+            f"{f': {reasons[0]}' if reasons else ''}; allowed: {', '.join(WRAPPABLE)}; or take adaptation: lora."
         )
     if len(backbone.added):
         raise ValueError("the LM has added layers already; drop them first.")
@@ -285,3 +289,13 @@ def _check(backbone: Backbone, options: UpscalingOptions) -> None:
             f"decoder_conf: depth_upscaling_conf: layer is e_branchformer, whose halves an LM of size "
             f"{backbone.hidden_size} does not have; take standard."
         )
+
+
+def _unlike(layer: torch.nn.Module) -> str:
+    """What keeps a layer from being copied; nothing if it can be."""
+    names = {name for name, _ in layer.named_modules()}
+    if lacking := [name for name in (*PARTS, *OUTPUTS) if name not in names]:
+        return f"they have no {', '.join(lacking)}"
+    # Without weights, there is nothing that a copy would lack.
+    more = [name for name, part in layer.named_children() if name not in PARTS and list(part.parameters())]
+    return f"they also have {', '.join(more)}" if more else ""

@@ -277,6 +277,22 @@ def test_an_added_layer_is_a_copy_of_the_one_before_but_for_its_outputs(hf_model
         assert added.local is None or bool((added.local.gate_conv.bias == 1).all())
 
 
+@pytest.mark.parametrize("kind", ["biased llama", "biased qwen3", "qwen2"])
+def test_biases_are_copied_but_for_those_of_outputs(hf_model, kind):
+    """Which would be added to the hidden states at the start."""
+    backbone = Backbone(hf_model(**KINDS[kind]))
+    for own in backbone.layers.parameters():
+        own.data.normal_()
+    wrap(backbone, {"layer": "standard", "num_layers": 3})
+    for place, added in backbone.added.items():
+        biases = {name: each for name, each in backbone.layers[int(place)].named_parameters() if name.endswith("bias")}
+        outputs = {name for name in biases if name.endswith(("o_proj.bias", "down_proj.bias"))}
+        assert bool(outputs) is ("biased" in kind)
+        copied = {name: each for name, each in added.named_parameters() if name.endswith("bias")}
+        assert copied.keys() == biases.keys() - outputs and copied
+        assert all(torch.equal(each, biases[name]) for name, each in copied.items())
+
+
 def test_an_added_layer_computes_what_the_source_says(hf_model):
     """X + merge([MHSA(LN X), cgMLP(LN X)]) at speech positions, X + MHSA(LN X) elsewhere; then the feed-forward."""
     conf = {"num_layers": 1, "placement": "bottom", "gate_kernel": 3, "merge_kernel": 1}
@@ -437,12 +453,32 @@ def test_a_number_of_layers_that_does_not_fit_is_refused(hf_model, conf, message
         upscaled(hf_model(), **conf)
 
 
-def test_an_lm_whose_layers_cannot_be_added_is_refused(hf_model, monkeypatch):
-    backbone = Backbone(hf_model())
-    backbone.config.model_type = "olmo2"
-    with pytest.raises(ValueError, match="layers of a olmo2 cannot be added; allowed: llama, mistral, qwen2, qwen3"):
-        wrap(backbone)
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("olmo2", "cannot be added: they have no input_layernorm; allowed: llama, mistral, qwen2, qwen3; or take"),
+        ("granite", "cannot be added; allowed"),
+    ],
+)
+def test_other_architectures_are_refused(hf_model, monkeypatch, kind, reason):
+    """Were they known to `Backbone`; granite's layers look alike, and scale what they add."""
+    from espnet_larm.llm import backbone as module
+
+    monkeypatch.setattr(module, "_check_architecture", lambda config: None)
+    with pytest.raises(ValueError, match=f"layers of a {kind} {reason}"):
+        wrap(Backbone(hf_model(model_type=kind)))
+
+
+def test_an_lm_whose_layers_cannot_be_added_is_refused(hf_model):
     assert set(WRAPPABLE) <= set(ARCHITECTURES)
+    changed = Backbone(hf_model())
+    changed.layers[1].scale = torch.nn.Linear(32, 32)
+    with pytest.raises(ValueError, match="layers of a llama cannot be added: they also have scale; allowed"):
+        wrap(changed)
+    del changed.layers[1].scale
+    changed.layers[1].mlp = torch.nn.Linear(32, 32)
+    with pytest.raises(ValueError, match=r"layers of a llama cannot be added: they have no mlp.down_proj; allowed"):
+        wrap(changed)
     odd = Backbone(hf_model(hidden_size=33, num_attention_heads=3, num_key_value_heads=3, head_dim=8))
     with pytest.raises(ValueError, match="halves an LM of size 33 does not have; take standard"):
         wrap(odd)
