@@ -130,6 +130,7 @@ class AddedLayer(torch.nn.Module):
         hidden: torch.Tensor,
         position_embeddings: tuple[torch.Tensor, torch.Tensor],
         speech: torch.Tensor | None = None,
+        speech_columns: tuple[int, int] | None = None,
         **options: Any,
     ) -> torch.Tensor:
         """Run on the next positions.
@@ -139,6 +140,7 @@ class AddedLayer(torch.nn.Module):
             position_embeddings: Cosines and sines (B, L, S).
             speech: Which positions are speech (B, L), one run a row; None where none is, as in every step after the
                 prompt: convolutions run once an utterance.
+            speech_columns: What `stream.speech_columns` finds in it; None to look again.
             options: For attention.
 
         Returns:
@@ -149,7 +151,7 @@ class AddedLayer(torch.nn.Module):
         cosines, sines = (each.float() for each in position_embeddings)
         mixed, _ = self.self_attn(hidden_states=normed, position_embeddings=(cosines, sines), **options)
         if self.local is not None and speech is not None:
-            mixed = self.local(normed, mixed, speech)
+            mixed = self.local(normed, mixed, speech, speech_columns)
         wide = wide + mixed
         wide = wide + self.mlp(self.post_attention_layernorm(wide))
         return wide.to(hidden.dtype)
