@@ -38,6 +38,7 @@ KINDS = {
 LENS = torch.tensor([9, 6, 8])
 SPEECH = torch.zeros(3, 9, dtype=torch.bool)
 SPEECH[0, 1:6] = SPEECH[1, 1:3] = SPEECH[2, 1:7] = True
+VALID = torch.arange(9) < LENS.unsqueeze(1)
 
 
 def upscaled(model, learns=True, **conf):
@@ -65,7 +66,7 @@ def read(backbone, embeddings=None, speech=SPEECH):
         torch.manual_seed(1)
         embeddings = torch.randn(3, 9, backbone.hidden_size)
     positions = torch.arange(9).expand(3, -1)
-    return backbone.logits(backbone(embeddings, positions, LENS, speech).hidden)[torch.arange(9) < LENS.unsqueeze(1)]
+    return backbone.logits(backbone(embeddings, positions, LENS, speech).hidden)[VALID]
 
 
 def trained(backbone, steps=3):
@@ -141,10 +142,13 @@ def test_nothing_changes_at_the_start_under_autocast(hf_model, dtype):
         assert not torch.equal(read(backbone), plain)
 
 
+@pytest.mark.parametrize("of_texts", [False, True], ids=["all", "texts"])
 @pytest.mark.parametrize("kind", ["llama", "qwen2"])
-def test_the_first_gradients_are_those_of_what_is_zero_at_the_start(hf_model, kind):
+def test_the_first_gradients_are_those_of_what_is_zero_at_the_start(hf_model, kind, of_texts):
+    """Also with a loss of text positions alone, as in training: what reads speech reaches them by attention."""
     backbone = upscaled(hf_model(kind), num_layers=2, placement="bottom").train()
-    read(backbone).square().mean().backward()
+    counted = ~SPEECH[VALID] if of_texts else slice(None)
+    read(backbone)[counted].square().mean().backward()
     outputs = {"self_attn.o_proj.weight", "mlp.down_proj.weight", "local.merge.weight"}
     for slot, added in backbone.added.items():
         moved = {name for name, each in added.named_parameters() if each.grad.any()}
@@ -321,7 +325,7 @@ def test_behind_the_last_layer_a_branch_would_be_read_by_no_text(hf_model):
     first, _, last = backbone.added.values()
     sizes = [sum(each.numel() for each in added.parameters()) for added in (first, last)]
     assert last.local is None and sizes[0] - sizes[1] == sum(each.numel() for each in first.local.parameters())
-    is_text = ~SPEECH[torch.arange(9) < LENS.unsqueeze(1)]
+    is_text = ~SPEECH[VALID]
     without = read(backbone)
     last.local = copy.deepcopy(first.local)
     beside = read(backbone)
@@ -333,7 +337,7 @@ def test_behind_the_last_layer_a_branch_would_be_read_by_no_text(hf_model):
 def test_every_weight_has_a_gradient_of_texts_in_every_batch(hf_model, placement, speech):
     """As several processes need it."""
     backbone = upscaled(hf_model(), num_layers=2, placement=placement).train()
-    is_text = ~SPEECH[torch.arange(9) < LENS.unsqueeze(1)]
+    is_text = ~SPEECH[VALID]
     read(backbone, speech=speech)[is_text].square().mean().backward()
     for name, parameter in backbone.added.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
