@@ -97,7 +97,7 @@ def alone(backbone, embeddings, row, text):
     whole = torch.cat([embeddings[row : row + 1, :length], backbone.embed(text.unsqueeze(0))], dim=1)
     speech = torch.nn.functional.pad(SPEECH[row : row + 1, :length], (0, len(text)))
     positions = torch.arange(whole.size(1)).unsqueeze(0)
-    return backbone.logits(backbone(whole, positions, torch.tensor([whole.size(1)]), speech).hidden)[0, length:]
+    return backbone.logits(backbone(whole, positions, torch.tensor([whole.size(1)]), speech).hidden)[0, -len(text) :]
 
 
 def prefilled(backbone, embeddings):
@@ -158,7 +158,7 @@ def test_cached_steps_are_the_uncached_forward(hf_model, kind, layer):
 @torch.no_grad()
 def test_texts_need_no_branch(hf_model):
     """After the prompt, and in an LM that reads text alone."""
-    backbone = disturb(upscaled(hf_model(), num_layers=2))
+    backbone = disturb(upscaled(hf_model(), num_layers=2, placement="bottom"))
     embeddings, ids = prompts(backbone)
     calls = []
     for added in backbone.added.values():
@@ -171,6 +171,61 @@ def test_texts_need_no_branch(hf_model):
     for added in backbone.added.values():
         added.local = None
     assert torch.equal(backbone(embeddings, torch.arange(9).expand(3, -1), LENS, SPEECH).hidden, without)
+
+
+def merge_pairs(stream):
+    """Two neighbouring speech positions become their mean, at the first one's place; an odd last one stays."""
+    rows = []
+    for row, length in enumerate(stream.lens.tolist()):
+        kept, place, speech = [], 0, stream.speech[row].tolist()
+        while place < length:
+            taken = 2 if place + 1 < length and speech[place] and speech[place + 1] else 1
+            hidden = stream.hidden[row, place : place + taken].mean(0)
+            kept.append((hidden, stream.positions[row, place], stream.speech[row, place]))
+            place += taken
+        rows.append([torch.stack(each) for each in zip(*kept, strict=True)])
+    padded = [torch.nn.utils.rnn.pad_sequence(each, batch_first=True) for each in zip(*rows, strict=True)]
+    hidden, positions, speech = padded
+    return stream._replace(
+        hidden=hidden, positions=positions, speech=speech, lens=torch.tensor([len(row[0]) for row in rows])
+    )
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("layer", LAYERS)
+def test_with_speech_merged_on_the_way_batches_and_cached_steps_are_each_row_alone(hf_model, layer):
+    backbone = disturb(upscaled(hf_model(), layer=layer, share=1.0))
+    backbone.after_layer[0] = merge_pairs
+    embeddings, ids = prompts(backbone)
+    shorter = (LENS - torch.tensor([2, 1, 3])).tolist()
+    together = backbone(embeddings, torch.arange(9).expand(3, -1), LENS, SPEECH)
+    assert together.lens.tolist() == shorter
+    cache = prefilled(backbone, embeddings)
+    # The LM's own three layers and the added ones: both behind the first read all.
+    assert cache.prompt_lens.tolist() == [LENS.tolist(), shorter, shorter] * 2
+    found = backbone(backbone.embed(ids[:, :3]), LENS.unsqueeze(1) + torch.arange(3), torch.full((3,), 3), cache=cache)
+    for row, length in enumerate(LENS.tolist()):
+        given = embeddings[row : row + 1, :length], torch.arange(length).unsqueeze(0)
+        single = backbone(*given, torch.tensor([length]), SPEECH[row : row + 1, :length]).hidden[0]
+        assert len(single) == shorter[row]
+        torch.testing.assert_close(together.hidden[row, : shorter[row]], single, **CLOSE)
+        wanted = alone(backbone, embeddings, row, ids[row, :3])
+        torch.testing.assert_close(backbone.logits(found.hidden[row]), wanted, **CLOSE)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_cached_steps_under_autocast_are_the_uncached_forward(hf_model, dtype):
+    """As `use_amp` and decoding in bfloat16 have it."""
+    backbone = disturb(upscaled(hf_model().to(dtype), share=1.0))
+    embeddings, ids = prompts(backbone)
+    with torch.autocast("cpu", torch.bfloat16):
+        cache = prefilled(backbone, embeddings)
+        positions = LENS.unsqueeze(1) + torch.arange(3)
+        found = backbone(backbone.embed(ids[:, :3]), positions, torch.full((3,), 3), cache=cache)
+        wanted = [alone(backbone, embeddings, row, ids[row, :3]) for row in range(3)]
+    # Numbers of about 1 with 8 bits.
+    torch.testing.assert_close(backbone.logits(found.hidden), torch.stack(wanted), rtol=0.05, atol=0.05)
 
 
 @torch.no_grad()
