@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from espnet_larm.llm.added_layout import layout_difference, layout_of
 from espnet_larm.llm.backbone import Backbone
 from espnet_larm.llm.depth_upscaling import wrap
 from espnet_larm.llm.fingerprint import FINGERPRINT, difference, fingerprint_of
@@ -70,6 +71,7 @@ def adapt(
             f"decoder_conf: adaptation is full and dtype {backbone.dtype}: steps of training would be rounded away; "
             "take dtype: float32, with use_amp: true for speed."
         )
+    backbone.register_load_state_dict_pre_hook(_compare_added)
     if is_named:
         # By name, once: `freeze_param` freezes later, in training only, what a trained LM must still save.
         names = [] if method == "full" else _state_names(backbone)
@@ -197,3 +199,25 @@ def _complete(
     if saved is not None and not has_lm and not weights:
         # Another adaptation left all weights out, and this one learns them: it begins with the named LM's.
         state.update({prefix + name: value for name, value in module.named_parameters(remove_duplicate=False)})
+
+
+def _compare_added(
+    module: Backbone,
+    state: dict[str, Any],
+    prefix: str,
+    metadata: Any,  # noqa: ARG001
+    strict: bool,
+    missing: list[str],  # noqa: ARG001
+    unexpected: list[str],  # noqa: ARG001
+    errors: list[str],
+) -> None:
+    """A load hook: say that the added layers are others, instead of all names that are missing and unexpected."""
+    own = {f"{prefix}added.{name}": weight for name, weight in module.added.state_dict().items()}
+    saved = layout_of(state, prefix)
+    reason = layout_difference(layout_of(own, prefix), saved)
+    if reason is None or not (strict or saved):
+        return
+    errors.append(reason)
+    for name in [name for name in state if name.startswith(f"{prefix}added.")]:
+        del state[name]
+    state.update(own)

@@ -1,6 +1,7 @@
 """What learns, what is saved, and what is refused."""
 
 import copy
+import re
 
 import pytest
 import torch
@@ -211,6 +212,33 @@ def test_lora_options_that_change_other_weights_are_refused(hf_model, options):
 def test_a_full_training_in_half_precision_is_refused(hf_model):
     with pytest.raises(ValueError, match="adaptation is full and dtype torch.bfloat16"):
         adapted(hf_model().to(torch.bfloat16), "full")
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+@pytest.mark.parametrize(
+    ("saved", "own", "message"),
+    [
+        (
+            {"num_layers": 2, "gate_kernel": 5},
+            {"num_layers": 1, "layer": "standard"},
+            r"has e_branchformer \(gate_kernel 5, merge_kernel 3\) behind layers 1, 2 \(.*, the model standard behind",
+        ),
+        ({"num_layers": 2}, {"num_layers": 2, "placement": "sandwich"}, "layers 1, 2 .* behind layers 0, 2 "),
+        ({"gate_kernel": 7}, {"gate_kernel": 5}, r"\(gate_kernel 7, merge_kernel 3\) .* \(gate_kernel 5, "),
+        ({}, None, "the checkpoint has e_branchformer .*, the model no added layers;"),
+        (None, {"layer": "standard"}, "the checkpoint has no added layers, the model standard behind"),
+    ],
+)
+def test_a_checkpoint_with_other_added_layers_is_refused_with_one_sentence(hf_model, is_named, saved, own, message):
+    def made(conf):
+        backbone = Backbone(hf_model())
+        adapt(backbone, "frozen" if conf is None else "depth_upscaling", None, is_named, conf)
+        return torch.nn.ModuleDict({"backbone": backbone})
+
+    with pytest.raises(RuntimeError) as error:
+        made(own).load_state_dict(made(saved).state_dict(), strict=True)
+    (line,) = str(error.value).splitlines()[1:]
+    assert re.search(f"depth_upscaling_conf differs: .*{message}", line) and "added." not in line
 
 
 def test_lora_of_the_size_of_added_layers_loads_from_its_checkpoint(hf_model, caplog):
