@@ -6,6 +6,7 @@ Shapes: B utterances (rows), T frames, E encoder size, D model size of the LM, L
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from espnet_larm.llm.heads import DraftHeads
 from espnet_larm.llm.projector import Heard, Projector
 from espnet_larm.llm.prompt import ContextError, Packed, make_prompt, pack
 from espnet_larm.llm.tokens import special_tokens
+from espnet_larm.llm.upscaled_folder import RECORD
 from espnet_larm.upstream import BatchScorerInterface
 
 
@@ -35,10 +37,12 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
         revision: Of `llm` on the hub; the newest by default.
         dtype: Of the LM's weights, `float32`, `bfloat16` or `float16`; other parts have ESPnet's.
         adaptation: `frozen`, `full`, `lora` or `depth_upscaling`: which of the LM's weights learn, or what is added.
-        lora_conf: Options of peft's LoraConfig, such as `{r: 16}`.
+        lora_conf: Options of peft's LoraConfig, such as `{r: 16}`; or `{match: {...}}` with a depth_upscaling_conf, for
+            the rank that gives as many weights as those added layers have.
         depth_upscaling_conf: Of the layers that are inserted, `layer` (`e_branchformer` or `standard`), `placement`
             (`interleaved`, `bottom`, `middle`, `top` or `sandwich`), `num_layers` or `share` (0.25 of the LM's layers),
-            `gate_kernel` (31) and `merge_kernel` (3), positions that convolutions of speech see.
+            `gate_kernel` (31) and `merge_kernel` (3), positions that convolutions of speech see. They are copies of
+            the LM's layers as it is built: with `llm_config`, of random ones, even if `--init_param` then loads an LM.
         projector: `linear`, `stack`, `conv` or `posterior`, which needs a CTC head of the LM's tokens: from frames to
             embeddings.
         projector_frames: Frames an embedding, 1 or more; 4 for frames of 40 ms makes 6 embeddings a second.
@@ -54,7 +58,8 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
         before_projector: Shortens the frames (B, T, E) and their lengths (B,) behind the CTC head's tap; None for none.
 
     Raises:
-        ValueError: An option is out of its range, or the token list is not that of the LM.
+        ValueError: An option is out of its range, the token list is not that of the LM, or the folder of the LM holds
+            added layers, too.
         FileNotFoundError: The LM or its tokenizer cannot be had.
     """
 
@@ -87,6 +92,7 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
         if named_tokenizer is None:
             raise ValueError("decoder_conf: llm_config needs tokenizer, a folder or hub id.")
         if llm is not None:
+            _check_folder(llm)
             self.backbone = Backbone.from_pretrained(llm, revision, dtype, activation_checkpointing)
         else:
             self.backbone = Backbone.from_config(llm_config or {}, dtype, activation_checkpointing)
@@ -272,6 +278,16 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
                 f"{self.backbone.max_positions} of the LM's context; take shorter audio (--max_wav_duration of the "
                 "recipe, --longest_piece in decoding), or train with more projector_frames."
             )
+
+
+def _check_folder(llm: str) -> None:
+    """Refuse to leave out what would be taken for a part of the LM."""
+    if (Path(llm) / RECORD).is_file():
+        raise ValueError(
+            f"decoder_conf: llm {llm} holds {RECORD}: layers that were added to the LM beside them, which Python loads "
+            "(load_upscaled) and decoder_conf does not; name the LM without (save_base writes it), or take those files "
+            "away to begin with it."
+        )
 
 
 def _positions(packed: Packed) -> torch.Tensor:

@@ -16,6 +16,7 @@ import yaml
 from espnet2.asr.espnet_model import ESPnetASRModel
 
 from espnet_larm.inference.features import feature_dtype
+from espnet_larm.llm.added_layout import layout_difference, layout_of
 from espnet_larm.llm.fingerprint import FINGERPRINT, difference
 from espnet_larm.packs.llm import name_llm, name_tokenizer, places_near
 from espnet_larm.packs.options import file_options, leave_training_out, locate, set_option
@@ -92,11 +93,13 @@ def load_weights(model: torch.nn.Module, model_file: Path) -> None:
     Raises:
         FileNotFoundError: The file is missing.
         ValueError: It is unreadable, or names or shapes differ; the message counts and names them. Or the model's LM
-            is not the one that it was trained with.
+            is not the one that it was trained with, or has other added layers.
     """
     weights = read_weights(model_file)
     _check_fingerprint(model, model_file, weights)
     _check_num_heads(model, model_file, weights)
+    if reason := layout_difference(layout_of(model.state_dict()), layout_of(weights)):
+        raise ValueError(f"{model_file}: {reason}")
     if differences := _differences(model.state_dict(), weights):
         raise ValueError(
             f"{model_file} is not a checkpoint of this configuration: {'; '.join(differences)}. "

@@ -6,14 +6,19 @@ that are frozen and were loaded by name are not in checkpoints: those hold a fin
 from the named LM, if it is still the same.
 """
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
+from espnet_larm.llm.added_layout import layout_difference, layout_of
 from espnet_larm.llm.backbone import Backbone
 from espnet_larm.llm.depth_upscaling import wrap
 from espnet_larm.llm.fingerprint import FINGERPRINT, difference, fingerprint_of
+from espnet_larm.llm.lora_rank import match_rank
+
+logger = logging.getLogger(__name__)
 
 METHODS = ("frozen", "full", "lora", "depth_upscaling")
 LORA_PREFIX = "lora_"
@@ -38,7 +43,9 @@ def adapt(
     Args:
         backbone: As it was loaded or made.
         method: One of METHODS.
-        lora_conf: Options of peft's LoraConfig over LORA_DEFAULTS, for `lora` only.
+        lora_conf: Options of peft's LoraConfig over LORA_DEFAULTS, for `lora` only. Instead of `r`, `match` may have
+            arguments of UpscalingOptions: the rank is then the one with as many weights as those added layers, and
+            lora_alpha by default twice the rank.
         is_named: Whether the weights can be had again by the LM's name; otherwise all of them go into checkpoints.
         depth_upscaling_conf: Arguments of UpscalingOptions, for `depth_upscaling` only.
 
@@ -56,7 +63,7 @@ def adapt(
         # Before anything is added; LoRA's modules rename those that they wrap.
         fingerprint = fingerprint_of(backbone)
     if method == "lora":
-        _add_lora(backbone, {**LORA_DEFAULTS, **(lora_conf or {})})
+        _add_lora(backbone, lora_conf or {})
     elif method == "depth_upscaling":
         wrap(backbone, depth_upscaling_conf)
     elif method == "full" and backbone.dtype != torch.float32:
@@ -64,6 +71,7 @@ def adapt(
             f"decoder_conf: adaptation is full and dtype {backbone.dtype}: steps of training would be rounded away; "
             "take dtype: float32, with use_amp: true for speed."
         )
+    backbone.register_load_state_dict_pre_hook(_compare_added)
     if is_named:
         # By name, once: `freeze_param` freezes later, in training only, what a trained LM must still save.
         names = [] if method == "full" else _state_names(backbone)
@@ -113,13 +121,14 @@ def _state_names(backbone: torch.nn.Module) -> list[str]:
     return [*(name for name, _ in backbone.named_parameters(remove_duplicate=False)), *persistent]
 
 
-def _add_lora(backbone: Backbone, options: Mapping[str, Any]) -> None:
+def _add_lora(backbone: Backbone, conf: Mapping[str, Any]) -> None:
     try:
         import peft
     except ImportError as error:
         raise ImportError("decoder_conf: adaptation lora needs peft: pip install peft") from error
-    _check_lora(options)
     try:
+        _check_lora(conf)
+        options = _with_matched_rank(backbone, conf) if "match" in conf else {**LORA_DEFAULTS, **conf}
         peft.inject_adapter_in_model(peft.LoraConfig(**options), backbone.model)
     except (TypeError, ValueError) as error:
         raise ValueError(f"decoder_conf: lora_conf: {error}") from error
@@ -130,13 +139,31 @@ def _add_lora(backbone: Backbone, options: Mapping[str, Any]) -> None:
             parameter.data = parameter.data.float()
 
 
+def _with_matched_rank(backbone: Backbone, conf: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of LoraConfig with the rank that `match` asks for."""
+    if "r" in conf:
+        raise ValueError(f"r is {conf['r']} and match {conf['match']}; give one of them.")
+    if not isinstance(conf["match"], Mapping):
+        raise ValueError(f"match is {conf['match']!r}; allowed: a depth_upscaling_conf, {{}} for its defaults.")
+    options = {**LORA_DEFAULTS, **conf}
+    del options["match"], options["r"]
+    found = match_rank(backbone, options, conf["match"])
+    logger.info(
+        "LoRA has rank %d: %s weights, where the added layers of match have %s.",
+        found.rank,
+        f"{found.num_lora:,}",
+        f"{found.num_added:,}",
+    )
+    return {**options, "r": found.rank, "lora_alpha": conf.get("lora_alpha", 2 * found.rank)}
+
+
 def _check_lora(options: Mapping[str, Any]) -> None:
     """Refuse what would change or add weights beside the low-rank ones, or be overruled here."""
     allowed = {"modules_to_save": (None,), "bias": ("none",), "init_lora_weights": (True, False, "gaussian")}
     for name, values in allowed.items():
         if name in options and options[name] not in values:
             listed = ", ".join("null" if value is None else str(value) for value in values)
-            raise ValueError(f"decoder_conf: lora_conf: {name} is {options[name]}; allowed: {listed}.")
+            raise ValueError(f"{name} is {options[name]}; allowed: {listed}.")
 
 
 def _omit(module: Backbone, state: dict[str, Any], prefix: str, metadata: Any) -> None:  # noqa: ARG001
@@ -172,3 +199,25 @@ def _complete(
     if saved is not None and not has_lm and not weights:
         # Another adaptation left all weights out, and this one learns them: it begins with the named LM's.
         state.update({prefix + name: value for name, value in module.named_parameters(remove_duplicate=False)})
+
+
+def _compare_added(
+    module: Backbone,
+    state: dict[str, Any],
+    prefix: str,
+    metadata: Any,  # noqa: ARG001
+    strict: bool,
+    missing: list[str],  # noqa: ARG001
+    unexpected: list[str],  # noqa: ARG001
+    errors: list[str],
+) -> None:
+    """A load hook: say that the added layers are others, instead of all names that are missing and unexpected."""
+    own = {f"{prefix}added.{name}": weight for name, weight in module.added.state_dict().items()}
+    saved = layout_of(state, prefix)
+    reason = layout_difference(layout_of(own, prefix), saved)
+    if reason is None or not (strict or saved):
+        return
+    errors.append(reason)
+    for name in [name for name in state if name.startswith(f"{prefix}added.")]:
+        del state[name]
+    state.update(own)

@@ -31,7 +31,7 @@ LORA_KEYS = frozenset(
     {
         "r", "lora_alpha", "lora_dropout", "target_modules", "exclude_modules", "fan_in_fan_out", "bias", "use_rslora",
         "use_dora", "modules_to_save", "init_lora_weights", "layers_to_transform", "layers_pattern", "rank_pattern",
-        "alpha_pattern", "task_type",
+        "alpha_pattern", "task_type", "match",
     }
 )  # fmt: skip
 

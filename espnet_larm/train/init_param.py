@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from espnet_larm.llm.added_layout import PREFIX, layout_difference, layout_of
 from espnet_larm.llm.heads import num_heads_of
 
 NUM_SHOWN = 3
@@ -18,7 +19,7 @@ def check_init_params(args: argparse.Namespace, model: torch.nn.Module) -> None:
     Raises:
         FileNotFoundError: A file is missing.
         ValueError: An entry would set none; with names of the file and of the model. Or it has draft heads of another
-            K, of which some would be left as they are at the start, or have no place.
+            K, or other added layers, of which some would be left as they are at the start, or have no place.
     """
     for entry in args.init_param:
         path, *keys = entry.split(":", 3)
@@ -28,6 +29,11 @@ def check_init_params(args: argparse.Namespace, model: torch.nn.Module) -> None:
         found, wanted = _shapes(path), _shapes_of(model.state_dict())
         if why := _why_nothing_matches(found, wanted, source, target, excluded):
             raise ValueError(f"--init_param {entry} would change no parameter: {why}.")
+        layout = (
+            {} if source else layout_of({name: found[name] for name in found if not _starts_with_any(name, excluded)})
+        )
+        if layout and (reason := layout_difference(layout_of(wanted), layout)):
+            raise ValueError(f"--init_param {entry}: {reason[:-1]}, or leave them out with PATH:::{PREFIX}added.")
         num_found = num_heads_of(name for name in found if not _starts_with_any(name, excluded))
         if num_found not in (1, num_heads_of(wanted)) and not source:
             raise ValueError(

@@ -8,6 +8,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from espnet2.asr.ctc import CTC
 
 from espnet_larm.decoder.speech_llm import SpeechLlmDecoder
+from espnet_larm.llm.upscaled_folder import load_upscaled, save_pretrained
 from espnet_larm.search.multi_token import greedy
 from espnet_larm.search.texts import Bounds
 
@@ -238,3 +239,13 @@ def test_frames_may_be_shortened_behind_the_ctc_heads_tap(decoder):
 def decoder_lens(decoder, hs_pad, hlens):
     decoder.before_projector = None
     return decoder.read_prompt(hs_pad, hlens).lens.tolist()
+
+
+def test_a_folder_with_added_layers_is_not_taken_for_the_lm_alone(llm, tmp_path):
+    backbone = SpeechLlmDecoder(VOCAB_SIZE, 6, llm=llm, adaptation="depth_upscaling").backbone
+    save_pretrained(backbone, tmp_path)
+    with pytest.raises(ValueError, match=r"holds added_layers.json: .* \(load_upscaled\) and decoder_conf does not;"):
+        SpeechLlmDecoder(VOCAB_SIZE, 6, llm=str(tmp_path), tokenizer=llm)
+    assert list(load_upscaled(tmp_path).added) == list(backbone.added)
+    (tmp_path / "added_layers.json").unlink()
+    SpeechLlmDecoder(VOCAB_SIZE, 6, llm=str(tmp_path), tokenizer=llm)

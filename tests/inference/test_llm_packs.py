@@ -87,7 +87,11 @@ def move_away(tmp_path):
 
 @pytest.mark.parametrize(
     "conf",
-    [{}, {"adaptation": "lora", "lora_conf": {"r": 2}}, {"adaptation": "depth_upscaling"}],
+    [
+        {},
+        {"adaptation": "lora", "lora_conf": {"match": {"layer": "standard", "num_layers": 1}}},
+        {"adaptation": "depth_upscaling"},
+    ],
     ids=["frozen", "lora", "upscaled"],
 )
 def test_pack_holds_the_tokenizer_and_no_unchanged_weight(experiment, pack, tmp_path, conf):
@@ -114,6 +118,18 @@ def test_pack_holds_the_tokenizer_and_no_unchanged_weight(experiment, pack, tmp_
     by_ctc = espnet_larm.load(path, llm=moved)
     by_ctc.set_ctc_weight(1.0)
     assert len(by_ctc.read_out_numbers()) == 2 and len(transcripts(by_ctc)) == 2
+
+
+def test_other_added_layers_are_named_in_one_sentence(experiment):
+    folder = experiment(adaptation="depth_upscaling", depth_upscaling_conf={"num_layers": 1})
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["decoder_conf"]["depth_upscaling_conf"] = {"num_layers": 1, "placement": "bottom"}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(
+        ValueError, match=r"depth_upscaling_conf differs: .* behind layers 1 .* behind layers 0 "
+    ) as told:
+        espnet_larm.load(folder)
+    assert "missing" not in str(told.value)
 
 
 def test_an_lm_of_that_name_in_the_working_folder_is_taken_if_it_is_the_same(experiment, pack, tmp_path, save_lm):

@@ -1,14 +1,17 @@
 """What learns, what is saved, and what is refused."""
 
 import copy
+import re
 
 import pytest
 import torch
 
 from espnet_larm.llm.adaptation import METHODS, adapt, frozen_names
 from espnet_larm.llm.backbone import Backbone
+from espnet_larm.llm.text_ability import lora_layers
 
 from .test_backbone import logits_of, random_rows
+from .test_depth_upscaling import upscaled
 
 
 def adapted(model, method, is_named=True, **options):
@@ -209,3 +212,65 @@ def test_lora_options_that_change_other_weights_are_refused(hf_model, options):
 def test_a_full_training_in_half_precision_is_refused(hf_model):
     with pytest.raises(ValueError, match="adaptation is full and dtype torch.bfloat16"):
         adapted(hf_model().to(torch.bfloat16), "full")
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+@pytest.mark.parametrize(
+    ("saved", "own", "message"),
+    [
+        (
+            {"num_layers": 2, "gate_kernel": 5},
+            {"num_layers": 1, "layer": "standard"},
+            r"has e_branchformer \(gate_kernel 5, merge_kernel 3\) behind layers 1, 2 \(.*, the model standard behind",
+        ),
+        ({"num_layers": 2}, {"num_layers": 2, "placement": "sandwich"}, "layers 1, 2 .* behind layers 0, 2 "),
+        ({"gate_kernel": 7}, {"gate_kernel": 5}, r"\(gate_kernel 7, merge_kernel 3\) .* \(gate_kernel 5, "),
+        ({}, None, "the checkpoint has e_branchformer .*, the model no added layers;"),
+        (None, {"layer": "standard"}, "the checkpoint has no added layers, the model standard behind"),
+    ],
+)
+def test_a_checkpoint_with_other_added_layers_is_refused_with_one_sentence(hf_model, is_named, saved, own, message):
+    def made(conf):
+        backbone = Backbone(hf_model())
+        adapt(backbone, "frozen" if conf is None else "depth_upscaling", None, is_named, conf)
+        return torch.nn.ModuleDict({"backbone": backbone})
+
+    with pytest.raises(RuntimeError) as error:
+        made(own).load_state_dict(made(saved).state_dict(), strict=True)
+    (line,) = str(error.value).splitlines()[1:]
+    assert re.search(f"depth_upscaling_conf differs: .*{message}", line) and "added." not in line
+
+
+def test_lora_of_the_size_of_added_layers_loads_from_its_checkpoint(hf_model, caplog):
+    conf = {"match": {"layer": "standard", "num_layers": 1}}
+    with caplog.at_level("INFO"):
+        backbone = trained(adapted(hf_model(), "lora", lora_conf=conf))
+    num_added = sum(each.numel() for each in upscaled(hf_model(), **conf["match"]).added.parameters())
+    num_lora = sum(each.numel() for each in backbone.parameters() if each.requires_grad)
+    (layer, *_) = lora_layers(backbone)
+    rank = layer.r["default"]
+    assert layer.lora_alpha["default"] == 2 * rank and layer.scaling["default"] == 2.0
+    assert caplog.messages == [
+        f"LoRA has rank {rank}: {num_lora:,} weights, where the added layers of match have {num_added:,}."
+    ]
+    assert abs(num_lora - num_added) <= num_lora / rank / 2
+    fresh = adapted(hf_model(), "lora", lora_conf={**conf, "lora_alpha": 2 * rank}).eval()
+    fresh.load_state_dict(backbone.state_dict(), strict=True)
+    assert torch.equal(logits_of(fresh, random_rows()), logits_of(backbone, random_rows()))
+    (layer, *_) = lora_layers(adapted(hf_model(), "lora", lora_conf={**conf, "lora_alpha": 5}))
+    assert layer.lora_alpha["default"] == 5
+
+
+@pytest.mark.parametrize(
+    ("conf", "message"),
+    [
+        ({"match": {}, "r": 4}, "lora_conf: r is 4 and match {}; give one of them"),
+        ({"match": None}, "lora_conf: match is None; allowed: a depth_upscaling_conf, {} for its defaults"),
+        ({"match": {"share": 3.0}}, "lora_conf: match: share is 3.0; allowed: above 0, up to 1"),
+        ({"match": {"placment": "top"}}, "lora_conf: match: .*placment"),
+        ({"match": {}, "target_modules": ["nowhere"]}, "lora_conf: Target modules"),
+    ],
+)
+def test_a_match_that_means_nothing_is_refused(hf_model, conf, message):
+    with pytest.raises(ValueError, match=f"decoder_conf: {message}"):
+        adapted(hf_model(), "lora", lora_conf=conf)

@@ -74,3 +74,23 @@ def test_draft_heads_of_another_number_are_refused_unless_they_are_left_out(tmp_
         ValueError, match=f"has heads for {num_found} tokens a call, but decoder_conf: num_heads is {num_wanted}"
     ):
         check(num_wanted)
+
+
+def test_other_added_layers_are_refused_unless_they_are_left_out(tmp_path):
+    class Model(torch.nn.Module):
+        def state_dict(self):
+            return {"decoder.backbone.added.1.mlp.weight": torch.zeros(2), "ctc.weight": torch.zeros(2)}
+
+    def check(names, suffix=""):
+        torch.save({name: torch.zeros(2) for name in names}, tmp_path / "model.pth")
+        entry = f"{tmp_path}/model.pth{suffix}"
+        check_init_params(argparse.Namespace(init_param=[entry], ignore_init_mismatch=True), Model())
+
+    check(["decoder.backbone.added.1.mlp.weight"])
+    check(["ctc.weight"])
+    other = ["decoder.backbone.added.0.mlp.weight", "ctc.weight"]
+    check(other, ":::decoder.backbone.added")
+    with pytest.raises(
+        ValueError, match=r"checkpoint has standard behind layers 0 .*, the model standard .*layers 1 .*"
+    ):
+        check(other)

@@ -1,5 +1,6 @@
 """A folder with checkpoints is only gone on in with the model and optimiser that are in them."""
 
+import contextlib
 import logging
 
 import pytest
@@ -198,15 +199,17 @@ def test_training_with_another_model_ends_before_anything_is_written(trainings, 
 def moved(build_speech_llm, larm_task, tmp_path):
     """Options and model of a training that goes on with its LM in another folder, or with another LM."""
 
-    def moved(other=None, **changes):
-        model = build_speech_llm(resume=True)
+    def moved(other=None, conf=None, **changes):
+        conf = {"resume": True, **(conf or {})}
+        model = build_speech_llm(**conf)
         larm_task.build_optimizers(model.args, model)
         (tmp_path / "config.yaml").write_text(yaml.safe_dump(vars(model.args)))
         torch.save({"model": model.state_dict()}, tmp_path / CHECKPOINT)
         if other is None:
             (tmp_path / "llm").rename(tmp_path / "moved")
         folder = other or str(tmp_path / "moved")
-        resumed = build_speech_llm(resume=True, decoder_conf={"llm": folder, **changes})
+        conf["decoder_conf"] = {**conf.get("decoder_conf", {}), "llm": folder, **changes}
+        resumed = build_speech_llm(**conf)
         larm_task.build_optimizers(resumed.args, resumed)
 
     return moved
@@ -224,6 +227,16 @@ def test_another_lm_is_refused_before_anything_is_written(moved, save_lm, tmp_pa
     other = save_lm(tmp_path / "other", initializer_range=0.4)
     with pytest.raises(ValueError, match=r"--resume true: .* their weights differ \(SHA-256 .*, the checkpoint's"):
         moved(other)
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_an_lm_that_learns_as_a_whole_may_be_another_unless_it_is_drawn_to_it(moved, save_lm, tmp_path, weight):
+    other = save_lm(tmp_path / "other", initializer_range=0.4)
+    (tmp_path / "lines.txt").write_text("A B\n")
+    kl = {"text_kl_weight": weight, "text_kl_text": str(tmp_path / "lines.txt")}
+    refused = pytest.raises(ValueError, match=r"--resume true: .* their weights differ")
+    with refused if weight else contextlib.nullcontext():
+        moved(other, {"decoder_conf": {"adaptation": "full"}, "model_conf": kl})
 
 
 def test_an_lm_with_another_tokenizer_is_refused(moved, save_lm, tmp_path):
