@@ -2,7 +2,7 @@
 # Ways of adapting an LM to speech (conf/an4/adaptation_study.yaml), compared on CMU AN4: all of the LM, with and without a
 # KL penalty to the LM before, LoRA, added layers of all kinds and places, and the projector alone.
 #
-# 33 runs of about 3 minutes on a core. It begins with the encoder of run_posterior.sh; called again, it goes on.
+# 29 runs of about 3 minutes on a core. It begins with the encoder of run_posterior.sh; called again, it goes on.
 #
 #   ./run_posterior.sh --ngpu 0 && ./run_study.sh --ngpu 0 --num_jobs 2
 #   ./run_study.sh --report_only true              # the table of what is done

@@ -1,0 +1,64 @@
+"""egs/adaptation_study.sh and the run_study.sh of the recipes: what they cut, and what they call."""
+
+import gzip
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LINES = [f"LINE {number}" for number in range(10)]
+
+
+@pytest.fixture(params=["an4", "librispeech"])
+def call(request, tmp_path):
+    """Runs a copy of a recipe's script, whose python3 only notes how it was called; gives that."""
+    recipe = tmp_path / "egs" / request.param
+    recipe.mkdir(parents=True)
+    shutil.copytree(ROOT / "egs/utils", tmp_path / "egs/utils")
+    shutil.copy(ROOT / "egs/adaptation_study.sh", tmp_path / "egs")
+    shutil.copy(ROOT / "egs" / request.param / "run_study.sh", recipe)
+    (recipe / "path.sh").write_text("")
+    plan = tmp_path / "conf" / request.param / "adaptation_study.yaml"
+    plan.parent.mkdir(parents=True)
+    plan.write_text("")
+    (recipe / "exp/trained").mkdir(parents=True)
+    (recipe / "exp/trained/latest.pth").write_text("")
+    with gzip.open(tmp_path / "text.gz", "wt") as file:
+        file.writelines(f"{line}\n" for line in LINES)
+    python = tmp_path / "venv/bin/python3"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/usr/bin/env bash\necho "$*" > "{tmp_path}/call"\n')
+    python.chmod(0o755)
+
+    def call(*options, exp="exp/trained"):
+        words = [recipe / "run_study.sh", "--asr_exp", exp, "--text", tmp_path / "text.gz", *options]
+        environment = {**os.environ, "ESPNET_LARM_VENV": str(tmp_path / "venv")}
+        done = subprocess.run(words, cwd="/", env=environment, capture_output=True, text=True, check=False)
+        return done.returncode, (tmp_path / "call").read_text() if done.returncode == 0 else done.stderr
+
+    call.recipe = recipe
+    return call
+
+
+def test_the_text_is_cut_in_two_and_the_program_called(call):
+    status, called = call("--held_out_lines", "3", "--text_kl_lines", "4", "--ngpu", "0", "--num_jobs", "2")
+    assert status == 0, called
+    folder = call.recipe / "exp/adaptation_study"
+    assert (folder / "last_3_lines.txt").read_text().splitlines() == LINES[-3:]
+    assert (folder / "first_4_lines.txt").read_text().splitlines() == LINES[:4]
+    assert called.startswith(f"-m espnet_larm.bin.adaptation_study --plan ../../conf/{call.recipe.name}/adapt")
+    assert "--text exp/adaptation_study/last_3_lines.txt --max_lines 500" in called
+    assert called.rstrip().endswith("--ngpu 0 --num_jobs 2") and "--test_dirs dump/raw/test" in called
+
+
+def test_a_model_that_is_not_trained_is_named(call):
+    status, said = call(exp="exp/none")
+    assert status == 2 and "--asr_exp exp/none: no latest.pth; train the model first" in said
+
+
+def test_a_text_that_is_not_there_is_named(call):
+    status, said = call("--text", "none.txt")
+    assert status == 2 and "--text none.txt: no such file" in said
