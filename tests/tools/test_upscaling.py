@@ -71,7 +71,7 @@ def test_layers_take_turns(tool, monkeypatch):
     """All three in each repetition, none always first, and a first one that does not count."""
     seen, spents = [], iter(range(1, 100))
 
-    def read(backbone, load):
+    def read(backbone, *_):
         seen.append(len(backbone.added))
         return tool.Spent(float(next(spents)), 1.0)
 

@@ -14,7 +14,7 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -93,7 +93,7 @@ def build(config: dict[str, Any], args: argparse.Namespace) -> tuple[Backbone, d
 
 
 @torch.no_grad()
-def read(backbone: Backbone, load: Load) -> Spent:
+def read(backbone: Backbone, load: Load, clock: Callable[[], float] = time.perf_counter) -> Spent:
     """Time a batch."""
     device = next(backbone.parameters()).device
     embeddings = torch.randn(load.rows, load.prompt, backbone.hidden_size, device=device)
@@ -101,22 +101,22 @@ def read(backbone: Backbone, load: Load) -> Spent:
     speech[:, load.text // 2 : load.text // 2 + load.speech] = True
     positions = torch.arange(load.prompt + load.tokens, device=device).expand(load.rows, -1)
     lens, ones = torch.full((load.rows,), load.prompt), torch.ones(load.rows, dtype=torch.long)
-    start, cache = now(device), backbone.new_cache()
+    start, cache = now(device, clock), backbone.new_cache()
     hidden = backbone(embeddings, positions[:, : load.prompt], lens.to(device), speech, cache).hidden
     tokens = backbone.logits(hidden[:, -1:]).argmax(-1)
     cache.seal()
-    middle = now(device)
+    middle = now(device, clock)
     for place in range(load.prompt, load.prompt + load.tokens):
         hidden = backbone(backbone.embed(tokens), positions[:, place : place + 1], ones, cache=cache).hidden
         tokens = backbone.logits(hidden).argmax(-1)
-    return Spent(middle - start, (now(device) - middle) / load.tokens)
+    return Spent(middle - start, (now(device, clock) - middle) / load.tokens)
 
 
-def now(device: torch.device) -> float:
+def now(device: torch.device, clock: Callable[[], float]) -> float:
     """When all that was asked of a device is done."""
     if device.type == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter()
+    return clock()
 
 
 def flops_of(backbone: Backbone, load: Load) -> Spent:
@@ -171,7 +171,7 @@ def compare(config: dict[str, Any], loads: Sequence[Load], args: argparse.Namesp
         for repetition in range(args.repeats + 1):
             for way in (*WAYS[repetition % 3 :], *WAYS[: repetition % 3]):
                 put_back(backbone, added[way])
-                spent = read(backbone, load)
+                spent = read(backbone, load, time.process_time if args.cpu_time else time.perf_counter)
                 # The first one lays weights out and finds its kernels.
                 if repetition:
                     found[way].append(spent)
@@ -208,6 +208,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--text", type=int, default=10, help="its other positions (10)")
     parser.add_argument("--tokens", type=int, default=16, help="that follow (16)")
     parser.add_argument("--repeats", type=int, default=9, help="of each way (9)")
+    parser.add_argument("--cpu_time", action="store_true", help="the process's alone, for a busy machine and 1 thread")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--dtype", default="float32", choices=DTYPES, help="of the LM; added layers are float32")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (2)")
