@@ -30,7 +30,12 @@ class Pooled(NamedTuple):
 
 
 def affinity_pool(
-    xs_pad: torch.Tensor, lens: torch.Tensor, tau: float, window: int = 1, max_group: int | None = None
+    xs_pad: torch.Tensor,
+    lens: torch.Tensor,
+    tau: float,
+    window: int = 1,
+    max_group: int | None = None,
+    keys: torch.Tensor | None = None,
 ) -> Pooled:
     """Pool a padded batch. Padding changes nothing, and a batch gives what its utterances give alone.
 
@@ -39,11 +44,13 @@ def affinity_pool(
         lens: Valid tokens (B,).
         tau: Least cosine that joins; above 1 nothing is merged, and `tokens` is `xs_pad` itself with its padding.
         window: How many of the group's last tokens are compared, 1 or more.
-        max_group: Most tokens of a group, 1 or more.
+        max_group: Most tokens of a group, 1 or more. With a window too, more tokens may be left at a lower tau.
+        keys: What is compared (B, T, D'); the tokens by default.
     """
     if tau > 1:
         return unpooled(xs_pad, lens)
-    return merge(xs_pad, lens, boundaries(xs_pad, lens, tau, window, max_group))
+    compared = xs_pad if keys is None else keys
+    return merge(xs_pad, lens, boundaries(compared, lens, tau, window, max_group))
 
 
 def unpooled(xs_pad: torch.Tensor, lens: torch.Tensor) -> Pooled:

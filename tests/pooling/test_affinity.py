@@ -179,3 +179,11 @@ def test_gpu_gives_what_the_cpu_gives(window):
     here = affinity_pool(xs_pad, lens, 0.9, window, 6)
     there = affinity_pool(xs_pad.cuda(), lens.cuda(), 0.9, window, 6)
     assert torch.equal(there.groups.cpu(), here.groups) and torch.equal(there.tokens.cpu(), here.tokens)
+
+
+def test_lower_tau_may_leave_more_where_window_and_bound_meet():
+    # Why calibration must not bisect there: a bound reached elsewhere begins the next group elsewhere.
+    xs_pad = torch.randn(8, 12, 2, generator=torch.Generator().manual_seed(88))
+    lens = torch.full((8,), 12)
+    kept = torch.stack([affinity_pool(xs_pad, lens, tau, 3, 3).lens for tau in (0.0, 0.3, 0.6, 0.8, 0.9)])
+    assert bool((kept.diff(dim=0) < 0).any())
