@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import humanfriendly  # type: ignore[import-untyped]
 import numpy as np
@@ -77,8 +78,7 @@ class Recognizer(BatchDecoder):
         """
         model, args = load_model(Path(asr_train_config), Path(asr_model_file), device, getattr(torch, dtype), llm)
         tokens_to_text = ctc_text_maker(model, args, token_type, bpemodel)
-        fs = (getattr(args, "frontend_conf", None) or {}).get("fs", DEFAULT_SAMPLE_RATE_HZ)
-        sample_rate_hz = humanfriendly.parse_size(fs) if isinstance(fs, str) else fs
+        sample_rate_hz = _sample_rate_of(getattr(args, "frontend_conf", None) or {})
         return cls(model, tokens_to_text, sample_rate_hz, LarmASRTask.build_preprocess_fn(args, False))
 
     def check_loops(self, num_loops: int | None) -> None:
@@ -144,3 +144,10 @@ class Recognizer(BatchDecoder):
         self.check_loops(num_loops)
         blocks = stream_file(Path(path), self.sample_rate_hz)
         return transcribe_blocks(self, blocks, num_loops, search, with_words, cutting)[0]
+
+
+def _sample_rate_of(frontend_conf: dict[str, Any]) -> int:
+    """Hz, from the options of a front end or of the one that it wraps."""
+    inner = frontend_conf.get("frontend_conf") or {}
+    fs = frontend_conf.get("fs") or inner.get("fs") or DEFAULT_SAMPLE_RATE_HZ
+    return humanfriendly.parse_size(fs) if isinstance(fs, str) else fs

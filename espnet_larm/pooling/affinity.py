@@ -125,9 +125,11 @@ def merge(xs_pad: torch.Tensor, lens: torch.Tensor, starts_mask: torch.Tensor) -
     pooled_lens = starts_mask.sum(dim=1)
     num_groups = int(pooled_lens.max())
     starts = first_frames(groups, starts_mask, num_groups)
-    column = torch.where(valid, groups, num_groups)
-    counts = torch.zeros(len(lens), num_groups + 1, dtype=torch.int64, device=lens.device)
-    counts = counts.scatter_add_(1, column, torch.ones_like(column))[:, :-1].contiguous().unsqueeze(-1)
+    # A group ends where the next one starts, the last one with the utterance.
+    ends = torch.nn.functional.pad(starts, (0, 1))[:, 1:]
+    numbers = torch.arange(1, num_groups + 1, device=lens.device)
+    ends = torch.where(numbers == pooled_lens.unsqueeze(1), lens.unsqueeze(1), ends)
+    counts = (ends - starts).unsqueeze(-1)  # 0 behind the last
     wide = xs_pad.to(torch.promote_types(xs_pad.dtype, torch.float32)).contiguous()
     # Each sum runs from left to right over its own tokens, so that neither the batch nor atomics change it.
     sums = torch.segment_reduce(wide, "sum", lengths=counts.squeeze(-1), axis=1, unsafe=True, initial=0)
