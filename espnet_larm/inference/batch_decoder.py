@@ -47,6 +47,8 @@ class BatchDecoder:
     Attributes:
         llm_searcher: The LM's, None where CTC alone decodes.
         num_halved: Batches so far that did not fit into memory and were decoded in halves.
+        num_frames: Feature frames so far, before any were merged.
+        num_frames_left: Those that the encoder was given.
 
     Raises:
         ValueError: The model has neither an LM nor a CTC head.
@@ -75,7 +77,7 @@ class BatchDecoder:
         ctc = None if model.ctc is None else self._searcher
         self._llm = LlmSearcher(model, ctc, spell) if has_llm else None
         self.llm_searcher = self._llm
-        self.num_halved = 0
+        self.num_halved = self.num_frames = self.num_frames_left = 0
         # Of the utterances that are being decoded: seconds, and edges of merged frames.
         self._lengths_s: dict[int, float] = {}
         self._edges: dict[int, tuple[int, ...] | None] = {}
@@ -222,6 +224,8 @@ class BatchDecoder:
             else:
                 extracted = extract(self.model, torch.as_tensor(waveform).to(self.device))
                 features[index], self._edges[index] = extracted
+                self.num_frames += extracted.num_frames
+                self.num_frames_left += len(extracted.xs)
         feature_seconds = self._now() - start
         seconds, word_seconds = dict.fromkeys(numbers, 0.0), [0.0] if with_words else []
         for group in self._groups(features):

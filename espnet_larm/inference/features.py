@@ -43,6 +43,11 @@ class Features(NamedTuple):
     xs: torch.Tensor
     edges: tuple[int, ...] | None
 
+    @property
+    def num_frames(self) -> int:
+        """T before any were merged."""
+        return len(self.xs) if self.edges is None else self.edges[-1]
+
 
 def extract_features(model: ESPnetASRModel, waveform: torch.Tensor) -> torch.Tensor:
     """The `xs` of `extract`."""

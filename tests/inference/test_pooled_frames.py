@@ -81,7 +81,7 @@ def test_batch_of_pooled_utterances_gives_what_each_gives_alone(build, waveforms
 
 
 def test_utterance_that_pooling_leaves_too_short_is_skipped(build):
-    recognizer = build({"frontend_conf": PLAIN, "tau": -1.0, "min_frames_per_second": 10.0})
+    recognizer = build({"frontend_conf": PLAIN, "tau": -1.0, "max_group": None, "min_frames_per_second": 10.0})
     noise = np.random.default_rng(0).standard_normal(8000).astype(np.float32)
     assert "an utterance has 6 frames, fewer than the 7" in recognizer.transcribe([noise])[0].skipped
 
@@ -89,3 +89,11 @@ def test_utterance_that_pooling_leaves_too_short_is_skipped(build):
 def test_rate_of_the_wrapped_front_end_is_the_models(build):
     assert build({"frontend_conf": {**PLAIN, "fs": "8k"}, "tau": 0.9}).sample_rate_hz == 8000
     assert build({"frontend_conf": {**PLAIN, "fs": "8k"}, "fs": "8k", "tau": 0.9}).sample_rate_hz == 8000
+
+
+def test_frames_before_and_after_are_counted(build, plain, waveforms):
+    recognizer = build({"frontend_conf": PLAIN, "tau": 0.5, "max_group": 3})
+    recognizer.transcribe(waveforms)
+    plain.transcribe(waveforms)
+    assert recognizer.num_frames == plain.num_frames == plain.num_frames_left
+    assert plain.num_frames / 3 <= recognizer.num_frames_left < 0.95 * plain.num_frames
