@@ -54,12 +54,12 @@ class AffinityPoolingFrontend(AbsFrontend):
     @typechecked
     def __init__(
         self,
-        tau: float,
+        tau: float = 0.98,
         frontend: str = "default",
         frontend_conf: dict[str, Any] | None = None,
         fs: int | str | None = None,
         window: int = 1,
-        max_group: int | None = None,
+        max_group: int | None = 4,
         centered: bool = True,
         min_frames_per_second: float = 50.0,
     ) -> None:

@@ -31,7 +31,7 @@ def batch():
 
 
 def build(**options):
-    return AffinityPoolingFrontend(**{"frontend_conf": CONF, "fs": "16k", "tau": 0.9, **options})
+    return AffinityPoolingFrontend(**{"frontend_conf": CONF, "fs": "16k", "tau": 0.9, "max_group": None, **options})
 
 
 def test_tau_above_one_is_the_wrapped_front_end_bit_for_bit(batch):
