@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import itertools
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,11 +11,12 @@ from pathlib import Path
 KALDI_NAME = "text"
 
 
-def read_sentences(paths: Sequence[Path]) -> list[str]:
+def read_sentences(paths: Sequence[Path], max_lines: int | None = None) -> list[str]:
     """Lines of all files, one space between words; lines without words are left out.
 
     Args:
         paths: Plain or `.gz`. Of a file called `text`, the first word of each line is an id and not read.
+        max_lines: First lines with words of each file, which is not read on behind them; all by default.
 
     Raises:
         FileNotFoundError: A file is not there.
@@ -26,7 +28,7 @@ def read_sentences(paths: Sequence[Path]) -> list[str]:
             raise FileNotFoundError(f"{path} is missing; name a file of one sentence a line, plain or .gz.")
         before = len(sentences)
         try:
-            sentences.extend(_sentences_of(path))
+            sentences.extend(itertools.islice(_sentences_of(path), max_lines))
         except UnicodeDecodeError as error:
             raise ValueError(f"{path} is not in UTF-8 ({error.reason}); convert it (iconv -t utf-8).") from error
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:

@@ -18,7 +18,7 @@ from espnet2.asr.espnet_model import ESPnetASRModel
 from espnet_larm.inference.features import feature_dtype
 from espnet_larm.llm.fingerprint import FINGERPRINT, difference
 from espnet_larm.packs.llm import name_llm, name_tokenizer, places_near
-from espnet_larm.packs.options import file_options, locate, set_option
+from espnet_larm.packs.options import file_options, leave_training_out, locate, set_option
 from espnet_larm.tasks.asr import LarmASRTask
 from espnet_larm.wording import name_some
 
@@ -72,6 +72,7 @@ def read_config(config_file: Path, llm: str | None = None) -> argparse.Namespace
     config = yaml.safe_load(config_file.read_text(encoding="utf-8"))
     if not isinstance(config, dict) or "token_list" not in config:
         raise ValueError(f"{config_file} holds no token_list; --asr_train_config is the experiment's config.yaml.")
+    leave_training_out(config)
     for option, value in list(file_options(config)):
         set_option(config, option, str(locate(value, config_file.parent)))
     name_llm(config, llm, places_near(config_file))

@@ -22,7 +22,7 @@ from espnet_larm.llm.hugging_face import (
     AutoTokenizer,
     PreTrainedModel,
 )
-from espnet_larm.llm.stream import Ragged, Step, Stream, as_function, freeze_modes
+from espnet_larm.llm.stream import Ragged, Step, Stream, as_function, freeze_modes, speech_columns
 
 DTYPES = ("float32", "bfloat16", "float16")
 # Architectures whose forward is: embeddings, layers with one rotary embedding and full attention, norm, head.
@@ -47,6 +47,7 @@ class Backbone(torch.nn.Module):
         added: Layers by the index of the LM's own that they run behind, before `after_layer`, in this order; they are
             called as HF's are, and `depth_upscaling` makes them.
         after_layer: Functions of a prompt's stream behind a layer, by its index, which may shorten it; not of texts.
+        mode: What `train` was last called with: frozen parts, and so a frozen LM itself, are in eval mode all the same.
         left_out: Names of weights that no state dict holds, because the LM's name gives them back; `adapt` sets them.
 
     Raises:
@@ -62,6 +63,7 @@ class Backbone(torch.nn.Module):
         self.added = torch.nn.ModuleDict()
         self.after_layer: dict[int, Callable[[Stream], Stream]] = {}
         self.left_out: tuple[str, ...] = ()
+        self.mode = self.training
         self._has_frozen_modes = False
 
     @classmethod
@@ -182,10 +184,11 @@ class Backbone(torch.nn.Module):
         if cache is not None and cache.is_sealed and speech is None:
             return self._go_on(stream, cache)
         rotary, num_new = self._rotary(stream), lens.cpu() if cache is not None else lens
+        columns = self._speech_columns(stream)
         for index in range(len(self.layers)):
             for place, layer in self.layers_at(index):
                 step = None if cache is None else Step(cache, place, num_new)
-                call = as_function(layer, stream, rotary, step)
+                call = as_function(layer, stream, rotary, step, columns)
                 # Gradients run through frozen layers too, which are in eval mode.
                 if self.activation_checkpointing and step is None and torch.is_grad_enabled():
                     hidden = checkpoint(call, stream.hidden, use_reentrant=False)
@@ -195,6 +198,7 @@ class Backbone(torch.nn.Module):
             if index in self.after_layer:
                 stream = self.after_layer[index](stream)
                 rotary, num_new = self._rotary(stream), stream.lens.cpu() if cache is not None else stream.lens
+                columns = self._speech_columns(stream)
         return stream._replace(hidden=self.model.model.norm(stream.hidden))
 
     def _go_on(self, stream: Stream, cache: KeyValueCache) -> Stream:
@@ -221,6 +225,10 @@ class Backbone(torch.nn.Module):
         if (key := str(index)) in self.added:
             yield len(self.layers) + list(self.added).index(key), self.added[key]
 
+    def _speech_columns(self, stream: Stream) -> tuple[int, int] | None:
+        """Where speech is, found once for all added layers."""
+        return None if stream.speech is None or not len(self.added) else speech_columns(stream.speech)
+
     def _rotary(self, stream: Stream) -> tuple[torch.Tensor, torch.Tensor]:
         cosines, sines = self.model.model.rotary_emb(stream.hidden, position_ids=stream.positions)
         return cosines, sines
@@ -232,10 +240,11 @@ class Backbone(torch.nn.Module):
     def freeze_modes(self) -> None:
         """Keep modules without a weight that learns in eval mode from here on: frozen means no dropout either."""
         self._has_frozen_modes = True
-        self.train(self.training)
+        self.train(self.mode)
 
     def train(self, mode: bool = True) -> "Backbone":
         """As any module's, but for what `freeze_modes` fixed."""
+        self.mode = mode
         super().train(mode)
         if mode and self._has_frozen_modes:
             freeze_modes(self, mode)

@@ -3,6 +3,7 @@
 Each is a copy of the base layer that it stands behind, with the outputs of attention and feed-forward at zero, so that
 the LM computes the same at the start, bit for bit (test_nothing_changes_at_the_start). An `e_branchformer` layer has a
 convolutional branch beside attention for speech positions; text positions go through attention and feed-forward alone.
+Behind the LM's last layer nothing reads speech positions any more: an added layer there has no branch.
 Source: Yano, Suzuki, Watanabe, "Adapting Text LLMs to Speech via Multimodal Depth Up-Scaling", Interspeech 2026,
 arXiv:2604.00489. Departures: speech is continuous, so no embedding rows are added; biases of copied output projections
 (`attention_bias`, `mlp_bias` of Llama and Qwen3) are left out, as the start would not be exact with them.
@@ -16,24 +17,35 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from typeguard import TypeCheckError, typechecked
+from typeguard import typechecked
 
 from espnet_larm.llm.backbone import Backbone
 from espnet_larm.llm.e_branchformer import LocalBranch
 
 LAYERS = ("e_branchformer", "standard")
 PLACEMENTS = ("interleaved", "bottom", "middle", "top", "sandwich")
-# Whose layers are: x + attention(norm(x)), then x + feed-forward(norm(x)), with the names that AddedLayer copies.
+# Whose layers are: x + attention(norm(x)), then x + feed-forward(norm(x)), of the parts that AddedLayer copies.
 WRAPPABLE = ("llama", "mistral", "qwen2", "qwen3")
+PARTS = ("input_layernorm", "self_attn", "post_attention_layernorm", "mlp")
+OUTPUTS = ("self_attn.o_proj", "mlp.down_proj")
 DEFAULT_SHARE = 0.25
 DEFAULT_KERNELS = {"gate_kernel": 31, "merge_kernel": 3}
+# What a YAML may give: types, and in words. `true` is no number.
+ALLOWED: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "layer": (str, ", ".join(LAYERS)),
+    "placement": (str, ", ".join(PLACEMENTS)),
+    "num_layers": (int, "whole numbers from 1 on"),
+    "share": ((int, float), "numbers above 0, up to 1"),
+    "gate_kernel": (int, "odd numbers from 1 on"),
+    "merge_kernel": (int, "odd numbers from 1 on"),
+}
 
 
 class UpscalingOptions:
     """What is added: `depth_upscaling_conf` of a YAML.
 
     Args:
-        layer: `e_branchformer`, or `standard` for copies alone.
+        layer: `e_branchformer`, or `standard` for copies alone, as an added layer behind the LM's last always is.
         placement: `interleaved` over all layers, over the `bottom`, `middle` or `top` half of them, or `sandwich`: over
             the first and the last quarter.
         num_layers: How many, at most one behind each layer of the placement.
@@ -108,6 +120,7 @@ class AddedLayer(torch.nn.Module):
         self.mlp = made.mlp
         for projection in (self.self_attn.o_proj, self.mlp.down_proj):
             torch.nn.init.zeros_(projection.weight)
+            # Which would be added to the hidden states at the start.
             projection.bias = None
         self.local = local
         self.float().requires_grad_()
@@ -117,6 +130,7 @@ class AddedLayer(torch.nn.Module):
         hidden: torch.Tensor,
         position_embeddings: tuple[torch.Tensor, torch.Tensor],
         speech: torch.Tensor | None = None,
+        speech_columns: tuple[int, int] | None = None,
         **options: Any,
     ) -> torch.Tensor:
         """Run on the next positions.
@@ -126,6 +140,7 @@ class AddedLayer(torch.nn.Module):
             position_embeddings: Cosines and sines (B, L, S).
             speech: Which positions are speech (B, L), one run a row; None where none is, as in every step after the
                 prompt: convolutions run once an utterance.
+            speech_columns: What `stream.speech_columns` finds in it; None to look again.
             options: For attention.
 
         Returns:
@@ -136,7 +151,7 @@ class AddedLayer(torch.nn.Module):
         cosines, sines = (each.float() for each in position_embeddings)
         mixed, _ = self.self_attn(hidden_states=normed, position_embeddings=(cosines, sines), **options)
         if self.local is not None and speech is not None:
-            mixed = self.local(normed, mixed, speech)
+            mixed = self.local(normed, mixed, speech, speech_columns)
         wide = wide + mixed
         wide = wide + self.mlp(self.post_attention_layernorm(wide))
         return wide.to(hidden.dtype)
@@ -145,7 +160,7 @@ class AddedLayer(torch.nn.Module):
 def slots(placement: str, num_layers: int, num_added: int) -> list[int]:
     """Layers that an added one stands behind, in order and none twice.
 
-    Behind the last layer, what is computed of speech is read by nobody: of a layer there, text positions alone matter.
+    Behind the last layer nobody reads what is computed of speech: of a layer there, text positions alone matter.
 
     Args:
         placement: One of PLACEMENTS.
@@ -171,14 +186,16 @@ def slots(placement: str, num_layers: int, num_added: int) -> list[int]:
 
 
 def read_options(conf: Mapping[str, Any] | None) -> UpscalingOptions:
-    """Options as a YAML has them.
+    """Options as a YAML has them; null stands for the default.
 
     Raises:
-        ValueError: One is not allowed.
+        ValueError: One is not known, or not allowed.
     """
+    given = {name: value for name, value in (conf or {}).items() if value is not None}
     try:
-        return UpscalingOptions(**(conf or {}))
-    except (TypeError, TypeCheckError, ValueError) as error:
+        _check_types(given)
+        return UpscalingOptions(**given)
+    except ValueError as error:
         raise ValueError(f"decoder_conf: depth_upscaling_conf: {error}") from error
 
 
@@ -203,21 +220,32 @@ def wrap(backbone: Backbone, conf: Mapping[str, Any] | None = None) -> None:
 def insert(backbone: Backbone, places: list[int], options: UpscalingOptions) -> None:
     """As `wrap`, behind these layers, in order."""
     _check(backbone, options)
+    last = len(backbone.layers) - 1
     for place in places:
         layer = backbone.layers[place]
-        local = LocalBranch(backbone.hidden_size, **options.kernels) if options.layer == "e_branchformer" else None
+        # Behind the last layer it could not learn: all its gradients are 0.
+        has_branch = options.layer == "e_branchformer" and place < last
+        local = LocalBranch(backbone.hidden_size, **options.kernels) if has_branch else None
         added = AddedLayer(layer, local).to(next(layer.parameters()).device)
-        backbone.added[str(place)] = added.train(backbone.training)
+        backbone.added[str(place)] = added.train(backbone.mode)
 
 
 def drop(backbone: Backbone) -> torch.nn.ModuleDict:
     """Take the added layers out: what is left is the LM that they were added to, bit for bit, also after training.
 
     Returns:
-        Them; as `backbone.added` they are back.
+        Them, for `put_back`.
     """
     dropped, backbone.added = backbone.added, torch.nn.ModuleDict()
     return dropped
+
+
+def put_back(backbone: Backbone, layers: torch.nn.ModuleDict) -> None:
+    """Let layers that `drop` took out run again, on the LM's device and in its mode, which may have changed."""
+    for place, layer in layers.items():
+        layer.to(next(backbone.layers[int(place)].parameters()).device)
+    backbone.added = layers
+    backbone.train(backbone.mode)
 
 
 @contextmanager
@@ -227,7 +255,7 @@ def dropped(backbone: Backbone) -> Iterator[None]:
     try:
         yield
     finally:
-        backbone.added = layers
+        put_back(backbone, layers)
 
 
 def _spread(start: int, num_layers: int, num_added: int) -> list[int]:
@@ -235,12 +263,23 @@ def _spread(start: int, num_layers: int, num_added: int) -> list[int]:
     return [start + (2 * rank * num_layers + num_added) // (2 * num_added) - 1 for rank in range(1, num_added + 1)]
 
 
+def _check_types(given: Mapping[str, Any]) -> None:
+    """One sentence for what typeguard and Python say of the constructor."""
+    if unknown := [str(name) for name in given if name not in ALLOWED]:
+        raise ValueError(f"unknown option {', '.join(unknown)}; allowed: {', '.join(ALLOWED)}.")
+    for name, value in given.items():
+        kinds, words = ALLOWED[name]
+        if isinstance(value, bool) or not isinstance(value, kinds):
+            raise ValueError(f"{name} is {value!r}, of type {type(value).__name__}; allowed: {words}.")
+
+
 def _check(backbone: Backbone, options: UpscalingOptions) -> None:
     kind = backbone.config.model_type
-    if kind not in WRAPPABLE:
+    reasons = [reason for layer in backbone.layers if (reason := _unlike(layer))]
+    if reasons or kind not in WRAPPABLE:
         raise ValueError(
-            f"decoder_conf: adaptation is depth_upscaling, but layers of a {kind} cannot be added; allowed: "
-            f"{', '.join(WRAPPABLE)}."
+            f"decoder_conf: adaptation is depth_upscaling, but layers of a {kind} cannot be added"
+            f"{f': {reasons[0]}' if reasons else ''}; allowed: {', '.join(WRAPPABLE)}; or take adaptation: lora."
         )
     if len(backbone.added):
         raise ValueError("the LM has added layers already; drop them first.")
@@ -252,3 +291,13 @@ def _check(backbone: Backbone, options: UpscalingOptions) -> None:
             f"decoder_conf: depth_upscaling_conf: layer is e_branchformer, whose halves an LM of size "
             f"{backbone.hidden_size} does not have; take standard."
         )
+
+
+def _unlike(layer: torch.nn.Module) -> str:
+    """What keeps a layer from being copied; nothing if it can be."""
+    names = {name for name, _ in layer.named_modules()}
+    if lacking := [name for name in (*PARTS, *OUTPUTS) if name not in names]:
+        return f"they have no {', '.join(lacking)}"
+    # Without weights, there is nothing that a copy would lack.
+    more = [name for name, part in layer.named_children() if name not in PARTS and list(part.parameters())]
+    return f"they also have {', '.join(more)}" if more else ""

@@ -10,6 +10,8 @@ where valid.
 
 import torch
 
+from espnet_larm.llm.stream import speech_columns
+
 
 class LocalBranch(torch.nn.Module):
     """cgMLP of the speech, and its merge with what attention gives.
@@ -42,24 +44,30 @@ class LocalBranch(torch.nn.Module):
         with torch.no_grad():
             self.merge.weight.copy_(torch.eye(size, 2 * size))
 
-    def forward(self, normed: torch.Tensor, attended: torch.Tensor, speech: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self,
+        normed: torch.Tensor,
+        attended: torch.Tensor,
+        speech: torch.Tensor,
+        columns: tuple[int, int] | None = None,
+    ) -> torch.Tensor:
         """Merge at speech positions; others stay as attention gives them.
 
         Args:
             normed: What attention read (B, L, D).
             attended: What attention gives (B, L, D).
             speech: Which positions are speech (B, L), one run a row.
+            columns: What `speech_columns` finds in it; None to look again.
 
         Returns:
             (B, L, D).
         """
-        columns = speech.any(dim=0).nonzero()
-        if not len(columns):
-            return attended
-        first, last = int(columns[0]), int(columns[-1])
-        before, inside, behind = attended.split([first, last + 1 - first, attended.size(1) - last - 1], dim=1)
-        mask = speech[:, first : last + 1].unsqueeze(-1)  # (B, S, 1)
-        local = self._local(normed[:, first : last + 1], mask)
+        # Where nothing is speech, of one column all the same: every weight has a gradient in every batch, or training
+        # with several processes would wait for it.
+        start, end = speech_columns(speech) if columns is None else columns
+        before, inside, behind = attended.split([start, end - start, attended.size(1) - end], dim=1)
+        mask = speech[:, start:end].unsqueeze(-1)  # (B, S, 1)
+        local = self._local(normed[:, start:end], mask)
         both = torch.cat([inside, local], dim=-1).masked_fill(~mask, 0.0)  # (B, S, 2D)
         merged = self.merge(both + _over_positions(self.merge_conv, both))  # (B, S, D)
         return torch.cat([before, torch.where(mask, merged, inside), behind], dim=1)

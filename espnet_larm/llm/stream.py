@@ -79,8 +79,20 @@ class Step(NamedTuple):
         return not self.cache.is_sealed
 
 
+def speech_columns(speech: torch.Tensor) -> tuple[int, int]:
+    """The first column of a mask (B, L) with speech in any row, and the one behind the last; 0 and 1 without speech."""
+    has_speech = speech.any(dim=0).to(torch.uint8)
+    # One copy: on a GPU each waits for what was asked before.
+    first, from_end, found = torch.stack([has_speech.argmax(), has_speech.flip(0).argmax(), has_speech.max()]).tolist()
+    return (first, len(has_speech) - from_end) if found else (0, 1)
+
+
 def as_function(
-    layer: torch.nn.Module, stream: Stream, rotary: tuple[torch.Tensor, torch.Tensor], step: Step | None
+    layer: torch.nn.Module,
+    stream: Stream,
+    rotary: tuple[torch.Tensor, torch.Tensor],
+    step: Step | None,
+    columns: tuple[int, int] | None = None,
 ) -> Callable[[torch.Tensor], torch.Tensor]:
     """A layer as a function of the hidden states alone; HF's layers hand what they do not know to `attention`."""
 
@@ -91,6 +103,7 @@ def as_function(
             position_ids=stream.positions,
             position_embeddings=rotary,
             speech=stream.speech,
+            speech_columns=columns,
             lens=stream.lens,
             step=step,
         )

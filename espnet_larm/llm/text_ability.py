@@ -157,12 +157,13 @@ def sample_lines(
     return lines
 
 
-def check_case(tokenizer: Any, sentences: Sequence[str]) -> None:
+def check_case(tokenizer: Any, sentences: Sequence[str], name: str = "--text") -> None:
     """Refuse a text whose words would be short pieces only because of its case.
 
     Args:
         tokenizer: HF's.
         sentences: The text, of which the first NUM_CASE_LINES are looked at.
+        name: What the message calls it.
 
     Raises:
         ValueError: In small letters, or in capitals, it has far fewer tokens.
@@ -175,28 +176,37 @@ def check_case(tokenizer: Any, sentences: Sequence[str]) -> None:
         return len(ids) if tokenizer.unk_token_id not in ids else float("inf")
 
     found = count(some)
-    for name, other in (
+    for style, other in (
         ("small letters", [text.lower() for text in some]),
         ("capitals", [text.upper() for text in some]),
     ):
         if MOST_TIMES_LONGER * (number := count(other)) < found < float("inf"):
             raise ValueError(
-                f"--text is in the wrong case for this LM: {len(some)} lines are {found} tokens, in {name} {number}; "
-                f"give it in {name}."
+                f"{name} is in the wrong case for this LM: {len(some)} lines are {found} tokens, in {style} {number}; "
+                f"give it in {style}."
             )
 
 
 @contextmanager
 def texts_alone(backbone: Backbone) -> Iterator[None]:
     """In eval mode, without what shortens prompts of speech."""
-    was_training, functions = backbone.training, backbone.after_layer
+    was_training = backbone.training
     backbone.eval()
-    backbone.after_layer = {}
+    try:
+        with without_shortening(backbone):
+            yield
+    finally:
+        backbone.train(was_training)
+
+
+@contextmanager
+def without_shortening(backbone: Backbone) -> Iterator[None]:
+    """Without what shortens prompts of speech."""
+    functions, backbone.after_layer = backbone.after_layer, {}
     try:
         yield
     finally:
         backbone.after_layer = functions
-        backbone.train(was_training)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """An LM with added layers as files, to be used by other programs.
 
-With `standard` layers it is a deeper LM of the same architecture, which Hugging Face loads by itself. None of theirs
-has `e_branchformer` layers: a folder then holds the LM that they were added to, as Hugging Face loads it, and beside it
+With added layers without a branch it is a deeper LM of the same architecture, which Hugging Face loads by itself. None
+of theirs has a branch: a folder then holds the LM that layers were added to, as Hugging Face loads it, and beside it
 `added_layers.safetensors` with `added_layers.json`, which `load_upscaled` reads. Checkpoints and packs of a
 `speech_llm` model hold added layers without either.
 """
@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from espnet_larm.llm.backbone import SAFE, Backbone
-from espnet_larm.llm.depth_upscaling import AddedLayer, UpscalingOptions, drop, insert
+from espnet_larm.llm.depth_upscaling import DEFAULT_KERNELS, AddedLayer, UpscalingOptions, dropped, insert
 from espnet_larm.llm.fingerprint import SHOWN_DIGITS, fingerprint_of, hexadecimal
 from espnet_larm.llm.hugging_face import AutoModelForCausalLM
 
 WEIGHTS, RECORD = "added_layers.safetensors", "added_layers.json"
+AGAIN = "copy the whole folder again, or save it again with save_pretrained"
 
 
 def save_base(backbone: Backbone, folder: "str | Path") -> None:
@@ -84,8 +86,10 @@ def load_upscaled(folder: "str | Path", dtype: str = "float32", activation_check
         activation_checkpointing: As `Backbone` has it.
 
     Raises:
-        FileNotFoundError: There is no LM, or it is no folder: added layers are not looked for on the hub.
-        ValueError: The added layers are of another LM than that beside them, or of the same in another dtype.
+        FileNotFoundError: There is no LM, or it is no folder: added layers are not looked for on the hub; or the file
+            of their weights is missing.
+        ValueError: The added layers are of another LM than that beside them, or of the same in another dtype, or what
+            is in their files is broken.
     """
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"{folder} is no folder; name the one that save_pretrained wrote.")
@@ -93,7 +97,7 @@ def load_upscaled(folder: "str | Path", dtype: str = "float32", activation_check
     path = Path(folder) / RECORD
     if not path.is_file():
         return backbone
-    record = json.loads(path.read_text(encoding="utf-8"))
+    record = _read_record(path, len(backbone.layers))
     if (found := hexadecimal(fingerprint_of(backbone))) != record["base_sha256"]:
         raise ValueError(
             f"{path}: the layers were added to another LM than that beside them: its weights differ (SHA-256 "
@@ -101,8 +105,32 @@ def load_upscaled(folder: "str | Path", dtype: str = "float32", activation_check
             f"or load them in the dtype that they were saved in, which is not {dtype}."
         )
     insert(backbone, record["slots"], UpscalingOptions(layer="e_branchformer", **record["kernels"]))
-    backbone.added.load_state_dict(load_file(path.with_name(WEIGHTS)), strict=True)
+    _load_added(backbone, path.with_name(WEIGHTS))
     return backbone
+
+
+def _read_record(path: Path, num_layers: int) -> dict[str, Any]:
+    """What `_save_added` wrote."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        slots, kernels, digest = (record[name] for name in ("slots", "kernels", "base_sha256"))
+        is_fit = all(type(slot) is int and 0 <= slot < num_layers for slot in slots) and isinstance(digest, str)
+        is_fit = is_fit and kernels.keys() == DEFAULT_KERNELS.keys()
+    except (ValueError, KeyError, TypeError, AttributeError):
+        is_fit = False
+    if not is_fit:
+        raise ValueError(f"{path} is not what save_pretrained wrote for this LM; {AGAIN}.")
+    return {"slots": slots, "kernels": kernels, "base_sha256": digest}
+
+
+def _load_added(backbone: Backbone, path: Path) -> None:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing, the weights of the layers that {RECORD} tells of; {AGAIN}.")
+    try:
+        backbone.added.load_state_dict(load_file(path), strict=True)
+    except (SafetensorError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path} does not hold the layers that {RECORD} tells of: {reason}; {AGAIN}.") from error
 
 
 def _check_plain(backbone: Backbone) -> None:
@@ -120,13 +148,10 @@ def _save_added(backbone: Backbone, folder: Path) -> None:
     branches = [layer.local for layer in _layers(backbone) if layer.local is not None]
     convolutions = {"gate_kernel": branches[0].gate_conv, "merge_kernel": branches[0].merge_conv}
     kernels = {name: convolution.kernel_size[0] for name, convolution in convolutions.items()}
-    added = drop(backbone)
-    record = {
-        "slots": [int(slot) for slot in added],
-        "kernels": kernels,
-        "base_sha256": hexadecimal(fingerprint_of(backbone)),
-    }
-    backbone.added = added
+    slots = [int(slot) for slot in backbone.added]
+    with dropped(backbone):
+        digest = hexadecimal(fingerprint_of(backbone))
+    record = {"slots": slots, "kernels": kernels, "base_sha256": digest}
     (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 

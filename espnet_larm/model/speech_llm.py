@@ -7,7 +7,7 @@ Shapes: B utterances, L tokens, D model size, V tokens of the LM, C tokens of th
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn import functional
@@ -28,9 +28,22 @@ from espnet_larm.llm.stream import freeze_modes
 from espnet_larm.llm.tokens import CTC_TEXT
 from espnet_larm.model.clock import Clock
 from espnet_larm.model.mwer import Mwer, figures, find_nbest, mwer_loss, score_nbest
+from espnet_larm.model.text_kl import TextKl, TextKlOptions
 from espnet_larm.upstream import ErrorCalculator, add_sos_eos
 
 BLANK = "<blank>"
+
+
+class DecoderLoss(NamedTuple):
+    """The LM's part of the loss.
+
+    Attributes:
+        loss: With gradient.
+        stats: For train.log, without: `acc`, the share of tokens that head 1 predicts right, and what the loss is of.
+    """
+
+    loss: torch.Tensor
+    stats: dict[str, torch.Tensor]
 
 
 class SpeechLlmModel(ESPnetASRModel):
@@ -62,12 +75,22 @@ class SpeechLlmModel(ESPnetASRModel):
         mwer_beam_size: Width of the search for them, N or more.
         mwer_in_validation: Search in validation, whatever mwer_weight is, for `wer_expected`, `wer_best` and
             `wer_oracle`; it is then as slow as decoding with a beam. Without, validation's loss has no MWER.
+        text_kl_weight: Of KL(base || model) on lines of text (text_kl.py), in nats a predicted token, 0 (off) or more,
+            which keeps the LM's text ability; for `adaptation` full, lora and depth_upscaling. It is added to the LM's
+            loss in training; validation draws no lines, and its loss is the same as without.
+        text_kl_text: File of that text, plain or .gz, one sentence a line in the LM's style.
+        text_kl_lines: Lines that are drawn for each batch in each process, 1 or more. One that is longer than the LM's
+            context is cut.
+        text_kl_max_lines: First lines of the file that are read, 1 or more; in memory they take 4 bytes a token.
         ignore_id: Padding of texts.
         extract_feats_in_collect_stats: As ESPnet has it.
 
     Raises:
         ValueError: An option is out of its range, the decoder is of another kind, or token 0 cannot be CTC's blank.
         FileNotFoundError: ctc_token_list is not there.
+
+    Attributes:
+        text_kl: The penalty on text; None without.
     """
 
     ctc: CTC | None
@@ -96,6 +119,10 @@ class SpeechLlmModel(ESPnetASRModel):
         mwer_nbest: int = 4,
         mwer_beam_size: int = 4,
         mwer_in_validation: bool = False,
+        text_kl_weight: float = 0.0,
+        text_kl_text: str | None = None,
+        text_kl_lines: int = 8,
+        text_kl_max_lines: int = 100_000,
         ignore_id: int = -1,
         extract_feats_in_collect_stats: bool = True,
     ) -> None:
@@ -134,6 +161,8 @@ class SpeechLlmModel(ESPnetASRModel):
         self.lsm_weight = lsm_weight
         self.head_weight = head_weight
         self.mwer = Mwer(mwer_weight, mwer_ce_weight, mwer_nbest, mwer_beam_size, mwer_in_validation)
+        text_kl = TextKlOptions(text_kl_weight, text_kl_text, text_kl_lines, text_kl_max_lines)
+        self.text_kl = TextKl(self.decoder, text_kl) if text_kl_weight > 0 else None
         self._more_stats: dict[str, torch.Tensor] = {}
         self.sos = self.eos = special.eos
         self.blank_id = 0
@@ -193,7 +222,7 @@ class SpeechLlmModel(ESPnetASRModel):
         finally:
             self._ctc_text = None
         # As ESPnet makes its own: tensors of one number on the loss's device.
-        stats.update({name: value.detach().to(loss.device).view(1) for name, value in self._more_stats.items()})
+        stats.update({name: value.to(loss.device).view(1) for name, value in self._more_stats.items()})
         return loss, stats, weight
 
     def train(self, mode: bool = True) -> "SpeechLlmModel":
@@ -223,25 +252,62 @@ class SpeechLlmModel(ESPnetASRModel):
         ys_pad_lens: torch.Tensor,
     ) -> tuple[torch.Tensor, float, None, None]:
         """The LM's loss and the share of tokens that it predicts right."""
+        loss, stats = self.decoder_loss(encoder_out, encoder_out_lens, ys_pad, ys_pad_lens)
+        accuracy = stats.pop("acc").item()
+        self._more_stats |= stats
+        return loss, accuracy, None, None
+
+    def decoder_loss(
+        self,
+        encoder_out: torch.Tensor,
+        encoder_out_lens: torch.Tensor,
+        ys_pad: torch.Tensor,
+        ys_pad_lens: torch.Tensor,
+    ) -> DecoderLoss:
+        """The LM's whole loss from what the encoder gives: cross-entropy of all heads, MWER, KL on text.
+
+        In eval mode it is validation's.
+
+        Args:
+            encoder_out: (B, T, E).
+            encoder_out_lens: Valid frames (B,).
+            ys_pad: The LM's tokens (B, L), ignore_id behind them.
+            ys_pad_lens: Valid tokens (B,).
+        """
         given = encoder_out, encoder_out_lens, ys_pad, ys_pad_lens
         if self.mwer.weight == 0 and not self.mwer.in_validation:
-            loss, accuracy = self._cross_entropy(*given)
-            return loss, accuracy.item(), None, None
+            loss, stats = self._cross_entropy(*given)
+        else:
+            loss, stats = self._cross_entropy_and_mwer(*given)
+        if self.text_kl is not None and self.training:
+            penalty = self.text_kl(self.decoder)
+            loss = loss + self.text_kl.options.weight * penalty
+            stats["loss_text_kl"] = penalty
+        return DecoderLoss(loss, {name: value.detach() for name, value in stats.items()})
+
+    def _cross_entropy_and_mwer(
+        self,
+        encoder_out: torch.Tensor,
+        encoder_out_lens: torch.Tensor,
+        ys_pad: torch.Tensor,
+        ys_pad_lens: torch.Tensor,
+    ) -> DecoderLoss:
+        """Both with their weights."""
         clock = Clock(encoder_out.device)
         # Before the search: autocast of older torch keeps what it casts first, also without gradient (issue 105211).
-        loss, accuracy = self._cross_entropy(*given)
-        self._more_stats |= {"loss_ce": loss, "ce_time": clock.lap()}
+        loss, stats = self._cross_entropy(encoder_out, encoder_out_lens, ys_pad, ys_pad_lens)
+        stats |= {"loss_ce": loss, "ce_time": clock.lap()}
         loss = loss if self.mwer.weight == 0 else self.mwer.ce_weight * loss
         searches = self.mwer.weight > 0 if self.training else self.mwer.in_validation
         if searches:
             references = [text[:length] for text, length in zip(ys_pad.tolist(), ys_pad_lens.tolist(), strict=True)]
             found = find_nbest(self.decoder, encoder_out, encoder_out_lens, references, self.eos, self.mwer)
-            self._more_stats["search_time"] = clock.lap()
+            stats["search_time"] = clock.lap()
             log_probs = score_nbest(self.decoder, encoder_out, encoder_out_lens, found, self.eos, self.ignore_id)
             more = mwer_loss(log_probs, found.errors, found.mask).mean()
             loss = loss + self.mwer.weight * more
-            self._more_stats |= {"loss_mwer": more, **figures(log_probs, found), "rescore_time": clock.lap()}
-        return loss, accuracy.item(), None, None
+            stats |= {"loss_mwer": more, **figures(log_probs, found), "rescore_time": clock.lap()}
+        return DecoderLoss(loss, stats)
 
     def _cross_entropy(
         self,
@@ -249,22 +315,23 @@ class SpeechLlmModel(ESPnetASRModel):
         encoder_out_lens: torch.Tensor,
         ys_pad: torch.Tensor,
         ys_pad_lens: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of all heads, and the share of tokens that head 1 predicts right.
+    ) -> DecoderLoss:
+        """Of all heads.
 
         ESPnet's own smoothing loss makes three tensors of the logits' size; torch's makes none.
         """
         ys_in_pad, ys_out_pad = add_sos_eos(ys_pad, self.sos, self.eos, self.ignore_id)
         hidden = self.decoder.read_text(encoder_out, encoder_out_lens, ys_in_pad, ys_pad_lens + 1)  # (B, L + 1, D)
         loss, accuracy = self._head_loss(1, hidden, ys_out_pad)
+        stats = {"acc": accuracy}
         if self.decoder.heads.num_heads > 1:
-            self._more_stats["loss_head1"] = loss
+            stats["loss_head1"] = loss
         for head in range(2, self.decoder.heads.num_heads + 1):
             # Recomputed in the backward pass: one tensor of logits at a time, however many heads there are.
             more, share = checkpoint(self._head_loss, head, hidden, ys_out_pad, use_reentrant=False)
-            self._more_stats |= {f"loss_head{head}": more, f"acc_head{head}": share}
+            stats |= {f"loss_head{head}": more, f"acc_head{head}": share}
             loss = loss + self.head_weight ** (head - 1) * more
-        return loss, accuracy
+        return DecoderLoss(loss, stats)
 
     def _head_loss(
         self, head: int, hidden: torch.Tensor, ys_out_pad: torch.Tensor

@@ -29,6 +29,8 @@ PLACES = (
 )  # fmt: skip
 # Read in training only; ESPnet asks whether they are there.
 TRAINING_FILES = ("rir_scp", "noise_scp")
+# Of model_conf, what a model does in training only begins with these.
+TRAINING_PREFIX = "text_kl_"
 # Of ESPnet's classes, those that are made of numbers alone. Kinds that are not listed have no others.
 SELF_CONTAINED: dict[str, frozenset[str]] = {
     "frontend": frozenset({"default", "sliding_window", "wav2vec_cnn"}),
@@ -130,6 +132,7 @@ def make_portable(config: Config, near: Path) -> tuple[Config, dict[str, Path]]:
     """
     portable = {name: value for name, value in config.items() if name not in PLACES}
     portable.update({name: None for name in TRAINING_FILES if name in portable})
+    leave_training_out(portable)
     files: dict[str, Path] = {}
     for option, value in file_options(config):
         path = locate(value, near)
@@ -139,6 +142,12 @@ def make_portable(config: Config, near: Path) -> tuple[Config, dict[str, Path]]:
             )
         set_option(portable, option, path.name)
     return portable, files
+
+
+def leave_training_out(config: Config) -> None:
+    """Remove options that training alone needs: what they name is not looked for, and no LM is copied for them."""
+    if isinstance(conf := config.get("model_conf"), dict):
+        config["model_conf"] = {name: each for name, each in conf.items() if not name.startswith(TRAINING_PREFIX)}
 
 
 def file_options(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:

@@ -109,12 +109,14 @@ class LarmASRTask(ASRTask):
         Raises:
             OptionError: `interctc_weight` leaves checkpoint loops without a loss, `init_param` or `freeze_param` match
                 nothing, an option of the optimiser is wrong, weights that shall be frozen are not, the LM and the texts
-                have other tokens, or the training would resume another one.
+                have other tokens, `text_kl_text` cannot be read, or the training would resume another one.
         """
         with traced_to_options(args):
             if isinstance(model, ESPnetASRModel):
                 check_checkpoint_losses(model)
                 check_same_tokenizer(args, model)
+                if (text_kl := getattr(model, "text_kl", None)) is not None:
+                    text_kl.read_text(model.decoder.tokenizer)
             check_init_params(args, model)
             optimizers = super().build_optimizers(args, model=model)
             for optimizer in optimizers:

@@ -13,12 +13,15 @@ import torch
 from espnet_larm.llm.adaptation import adapt
 from espnet_larm.llm.backbone import ARCHITECTURES, Backbone
 from espnet_larm.llm.depth_upscaling import (
+    ALLOWED,
     DEFAULT_KERNELS,
     LAYERS,
     PLACEMENTS,
     WRAPPABLE,
     UpscalingOptions,
     drop,
+    dropped,
+    put_back,
     read_options,
     slots,
     wrap,
@@ -83,7 +86,7 @@ def assert_exact_start(model, layer):
     backbone = upscaled(model, layer=layer, share=1.0)
     assert len(backbone.added) == len(backbone.layers)
     for added in backbone.added.values():
-        if layer == "e_branchformer":
+        if added.local is not None:
             for part in (added.local.expand, added.local.gate_norm, added.local.gate_conv, added.local.project):
                 for parameter in part.parameters():
                     parameter.normal_()
@@ -140,7 +143,7 @@ def test_nothing_changes_at_the_start_under_autocast(hf_model, dtype):
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2"])
 def test_the_first_gradients_are_those_of_what_is_zero_at_the_start(hf_model, kind):
-    backbone = upscaled(hf_model(kind), num_layers=2).train()
+    backbone = upscaled(hf_model(kind), num_layers=2, placement="bottom").train()
     read(backbone).square().mean().backward()
     outputs = {"self_attn.o_proj.weight", "mlp.down_proj.weight", "local.merge.weight"}
     for slot, added in backbone.added.items():
@@ -175,7 +178,7 @@ def test_without_added_layers_it_is_the_base_after_training_and_after_loading(hf
             layers = drop(each)
             assert torch.equal(read(each), plain) and list(layers) == ["1", "2"]
             assert len(each.new_cache().prompt) == 3
-            each.added = layers
+            put_back(each, layers)
             assert torch.equal(read(each), after)
 
 
@@ -216,6 +219,34 @@ def test_added_layers_are_float32_with_dropout_where_they_learn_alone(hf_model):
     assert not any(each.training for each in backbone.eval().modules())
 
 
+@pytest.mark.parametrize("is_training", [True, False])
+def test_layers_are_in_the_mode_of_the_lm_when_they_are_made_and_when_they_are_back(hf_model, is_training):
+    backbone = Backbone(hf_model()).train(is_training)
+    wrap(backbone, {"num_layers": 2})
+    assert all(each.training is is_training for each in backbone.added.modules())
+    for adapted in (False, True):
+        if adapted:
+            backbone = upscaled(hf_model(), num_layers=2).train(is_training)
+        with dropped(backbone):
+            backbone.train(not is_training)
+        assert {each.training for each in backbone.added.modules()} == {not is_training}
+        layers = drop(backbone)
+        # As of a model that this one is a part of.
+        torch.nn.Sequential(backbone).train(is_training)
+        put_back(backbone, layers)
+        assert {each.training for each in backbone.added.modules()} == {is_training}
+        own = {each.training for each in backbone.layers.modules() if list(each.parameters())}
+        assert own == {is_training and not adapted}
+
+
+def test_layers_that_are_put_back_are_where_the_lm_is(hf_model):
+    backbone = upscaled(hf_model(), num_layers=2)
+    layers = drop(backbone)
+    backbone.to("meta")
+    put_back(backbone, layers)
+    assert {each.device.type for each in backbone.parameters()} == {"meta"}
+
+
 def test_wrapping_leaves_the_base_and_copies_nothing_twice(hf_model):
     backbone = Backbone(hf_model())
     before = dict(backbone.named_parameters())
@@ -234,6 +265,8 @@ def test_an_added_layer_is_a_copy_of_the_one_before_but_for_its_outputs(hf_model
     for own in backbone.layers.parameters():
         own.data.normal_()
     wrap(backbone, {"layer": layer, "num_layers": 3})
+    has_branch = [added.local is not None for added in backbone.added.values()]
+    assert has_branch == ([True, True, False] if layer == "e_branchformer" else [False] * 3)
     for place, added in backbone.added.items():
         before = backbone.layers[int(place)].state_dict()
         copied = {name: each for name, each in added.state_dict().items() if not name.startswith("local.")}
@@ -241,13 +274,29 @@ def test_an_added_layer_is_a_copy_of_the_one_before_but_for_its_outputs(hf_model
         for name, each in copied.items():
             is_output = name.endswith(("o_proj.weight", "down_proj.weight"))
             assert torch.equal(each, torch.zeros_like(each) if is_output else before[name])
-    if layer == "e_branchformer":
-        assert all(bool((added.local.gate_conv.bias == 1).all()) for added in backbone.added.values())
+        assert added.local is None or bool((added.local.gate_conv.bias == 1).all())
+
+
+@pytest.mark.parametrize("kind", ["biased llama", "biased qwen3", "qwen2"])
+def test_biases_are_copied_but_for_those_of_outputs(hf_model, kind):
+    """Which would be added to the hidden states at the start."""
+    backbone = Backbone(hf_model(**KINDS[kind]))
+    for own in backbone.layers.parameters():
+        own.data.normal_()
+    wrap(backbone, {"layer": "standard", "num_layers": 3})
+    for place, added in backbone.added.items():
+        biases = {name: each for name, each in backbone.layers[int(place)].named_parameters() if name.endswith("bias")}
+        outputs = {name for name in biases if name.endswith(("o_proj.bias", "down_proj.bias"))}
+        assert bool(outputs) is ("biased" in kind)
+        copied = {name: each for name, each in added.named_parameters() if name.endswith("bias")}
+        assert copied.keys() == biases.keys() - outputs and copied
+        assert all(torch.equal(each, biases[name]) for name, each in copied.items())
 
 
 def test_an_added_layer_computes_what_the_source_says(hf_model):
     """X + merge([MHSA(LN X), cgMLP(LN X)]) at speech positions, X + MHSA(LN X) elsewhere; then the feed-forward."""
-    backbone = disturb(upscaled(hf_model(), num_layers=1, gate_kernel=3, merge_kernel=1)).eval()
+    conf = {"num_layers": 1, "placement": "bottom", "gate_kernel": 3, "merge_kernel": 1}
+    backbone = disturb(upscaled(hf_model(), **conf)).eval()
     (layer,) = backbone.added.values()
     hidden, speech = torch.randn(1, 6, backbone.hidden_size), torch.tensor([[False, True, True, True, False, False]])
     rotary = tuple(each.float() for each in backbone.model.model.rotary_emb(hidden, torch.arange(6).unsqueeze(0)))
@@ -264,6 +313,30 @@ def test_an_added_layer_computes_what_the_source_says(hf_model):
         mixed = hidden + torch.cat([seen[0][:, :1], merged, seen[0][:, 4:]], dim=1)
         expected = mixed + layer.mlp(layer.post_attention_layernorm(mixed))
     torch.testing.assert_close(found, expected)
+
+
+@torch.no_grad()
+def test_behind_the_last_layer_a_branch_would_be_read_by_no_text(hf_model):
+    backbone = disturb(upscaled(hf_model(), share=1.0))
+    first, _, last = backbone.added.values()
+    sizes = [sum(each.numel() for each in added.parameters()) for added in (first, last)]
+    assert last.local is None and sizes[0] - sizes[1] == sum(each.numel() for each in first.local.parameters())
+    is_text = ~SPEECH[torch.arange(9) < LENS.unsqueeze(1)]
+    without = read(backbone)
+    last.local = copy.deepcopy(first.local)
+    beside = read(backbone)
+    assert torch.equal(beside[is_text], without[is_text]) and not torch.equal(beside[~is_text], without[~is_text])
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize("speech", [SPEECH, torch.zeros_like(SPEECH)], ids=["speech", "no speech"])
+def test_every_weight_has_a_gradient_of_texts_in_every_batch(hf_model, placement, speech):
+    """As several processes need it."""
+    backbone = upscaled(hf_model(), num_layers=2, placement=placement).train()
+    is_text = ~SPEECH[torch.arange(9) < LENS.unsqueeze(1)]
+    read(backbone, speech=speech)[is_text].square().mean().backward()
+    for name, parameter in backbone.added.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
 
 
 def test_activation_checkpointing_gives_the_same_gradients_and_reaches_added_layers(hf_model, monkeypatch):
@@ -347,8 +420,11 @@ def test_a_share_is_rounded(share, num_layers, expected):
         ({"layer": "conformer"}, "layer is conformer; allowed: e_branchformer, standard"),
         ({"placement": "random"}, "placement is random; allowed: interleaved, bottom, middle, top, sandwich"),
         ({"num_layers": 2, "share": 0.5}, "num_layers is 2 and share 0.5; give one of them"),
-        ({"num_layers": "2"}, 'argument "num_layers"'),
-        ({"number": 2}, "number"),
+        ({"num_layers": "2"}, "num_layers is '2', of type str; allowed: whole numbers from 1 on.$"),
+        ({"num_layers": True}, "num_layers is True, of type bool; allowed: whole numbers"),
+        ({"share": "all"}, "share is 'all', of type str; allowed: numbers above 0, up to 1"),
+        ({"layer": 1}, "layer is 1, of type int; allowed: e_branchformer, standard"),
+        ({"number": 2, "size": 1}, "unknown option number, size; allowed: layer, placement, num_layers, share, gate_"),
         ({"gate_kernel": 4}, "gate_kernel is 4; allowed: odd numbers"),
         ({"merge_kernel": -1}, "merge_kernel is -1; allowed: odd numbers"),
         ({"layer": "standard", "merge_kernel": 3}, "merge_kernel is given, but layer is standard"),
@@ -377,12 +453,32 @@ def test_a_number_of_layers_that_does_not_fit_is_refused(hf_model, conf, message
         upscaled(hf_model(), **conf)
 
 
-def test_an_lm_whose_layers_cannot_be_added_is_refused(hf_model, monkeypatch):
-    backbone = Backbone(hf_model())
-    backbone.config.model_type = "olmo2"
-    with pytest.raises(ValueError, match="layers of a olmo2 cannot be added; allowed: llama, mistral, qwen2, qwen3"):
-        wrap(backbone)
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("olmo2", "cannot be added: they have no input_layernorm; allowed: llama, mistral, qwen2, qwen3; or take"),
+        ("granite", "cannot be added; allowed"),
+    ],
+)
+def test_other_architectures_are_refused(hf_model, monkeypatch, kind, reason):
+    """Were they known to `Backbone`; granite's layers look alike, and scale what they add."""
+    from espnet_larm.llm import backbone as module
+
+    monkeypatch.setattr(module, "_check_architecture", lambda config: None)
+    with pytest.raises(ValueError, match=f"layers of a {kind} {reason}"):
+        wrap(Backbone(hf_model(model_type=kind)))
+
+
+def test_an_lm_whose_layers_cannot_be_added_is_refused(hf_model):
     assert set(WRAPPABLE) <= set(ARCHITECTURES)
+    changed = Backbone(hf_model())
+    changed.layers[1].scale = torch.nn.Linear(32, 32)
+    with pytest.raises(ValueError, match="layers of a llama cannot be added: they also have scale; allowed"):
+        wrap(changed)
+    del changed.layers[1].scale
+    changed.layers[1].mlp = torch.nn.Linear(32, 32)
+    with pytest.raises(ValueError, match=r"layers of a llama cannot be added: they have no mlp.down_proj; allowed"):
+        wrap(changed)
     odd = Backbone(hf_model(hidden_size=33, num_attention_heads=3, num_key_value_heads=3, head_dim=8))
     with pytest.raises(ValueError, match="halves an LM of size 33 does not have; take standard"):
         wrap(odd)
@@ -407,5 +503,7 @@ def test_added_layers_beside_lora_or_others_are_refused(hf_model):
 
 def test_defaults_are_what_the_options_say():
     assert read_options(None).kernels == DEFAULT_KERNELS == {"gate_kernel": 31, "merge_kernel": 3}
+    assert tuple(ALLOWED) == tuple(UpscalingOptions.__init__.__annotations__)[:-1]
+    assert read_options(dict.fromkeys(ALLOWED)).__dict__ == read_options(None).__dict__
     assert read_options({}).layer == "e_branchformer" and read_options({}).placement == "interleaved"
     assert read_options({"gate_kernel": 5}).kernels == {"gate_kernel": 5, "merge_kernel": 3}

@@ -158,7 +158,7 @@ def test_cached_steps_are_the_uncached_forward(hf_model, kind, layer):
 @torch.no_grad()
 def test_texts_need_no_branch(hf_model):
     """After the prompt, and in an LM that reads text alone."""
-    backbone = disturb(upscaled(hf_model(), num_layers=2))
+    backbone = disturb(upscaled(hf_model(), num_layers=2, placement="bottom"))
     embeddings, ids = prompts(backbone)
     calls = []
     for added in backbone.added.values():

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 import transformers
+from safetensors.torch import save_file
 
 from espnet_larm.llm.adaptation import adapt
 from espnet_larm.llm.backbone import Backbone
@@ -36,10 +37,11 @@ def test_layers_with_a_branch_are_loaded_beside_the_base(hf_model, tmp_path, dty
     hf_model("qwen2").save_pretrained(tmp_path / "base")
     # Not cast afterwards, which would round the angles, too.
     model = Backbone.from_pretrained(str(tmp_path / "base"), dtype=dtype).model
+    # With a branch, and without behind the last layer.
     conf = {"num_layers": 2, "placement": "sandwich", "gate_kernel": 5, "merge_kernel": 1}
     backbone = disturb(upscaled(model, **conf))
     save_pretrained(backbone, tmp_path)
-    assert list(backbone.added) == ["0", "2"]
+    assert [(place, layer.local is None) for place, layer in backbone.added.items()] == [("0", False), ("2", True)]
     loaded = load_upscaled(tmp_path, dtype, activation_checkpointing=True).eval()
     assert loaded.activation_checkpointing and list(loaded.added) == ["0", "2"]
     with torch.no_grad():
@@ -56,6 +58,14 @@ def test_the_base_is_saved_without_what_was_added(hf_model, tmp_path, layer):
     loaded = load_upscaled(tmp_path).eval()
     assert not len(loaded.added) and len(loaded.layers) == 3
     assert torch.equal(logits_of(loaded, random_rows()), logits_of(ours(model), random_rows()))
+
+
+def test_a_layer_behind_the_last_alone_makes_a_deeper_lm(hf_model, tmp_path):
+    backbone = disturb(upscaled(hf_model(), num_layers=1))
+    save_pretrained(backbone, tmp_path)
+    loaded = load_upscaled(tmp_path).eval()
+    assert list(backbone.added) == ["2"] and len(loaded.layers) == 4
+    assert torch.equal(logits_of(loaded, random_rows()), logits_of(backbone, random_rows()))
 
 
 def test_an_lm_without_added_layers_is_saved_as_it_is(hf_model, tmp_path):
@@ -95,3 +105,55 @@ def test_what_cannot_be_saved_or_loaded_is_refused(hf_model, tmp_path):
     save_pretrained(disturb(upscaled(hf_model(), num_layers=2)), tmp_path)
     with pytest.raises(ValueError, match="or load them in the dtype that they were saved in, which is not bfloat16"):
         load_upscaled(tmp_path, "bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error", "message"),
+    [
+        (
+            "json",
+            "{",
+            ValueError,
+            "added_layers.json is not what save_pretrained wrote for this LM; copy the whole fol",
+        ),
+        ("json", '{"slots": [0], "kernels": {}}', ValueError, "added_layers.json is not what save_pretrained wrote"),
+        (
+            "json",
+            '{"slots": [9], "kernels": KERNELS, "base_sha256": ""}',
+            ValueError,
+            "added_layers.json is not what sa",
+        ),
+        ("json", '{"slots": [0], "kernels": [], "base_sha256": ""}', ValueError, "added_layers.json is not what save_"),
+        (
+            "safetensors",
+            None,
+            FileNotFoundError,
+            "added_layers.safetensors is missing, .*; copy the whole folder again",
+        ),
+        (
+            "safetensors",
+            "cut",
+            ValueError,
+            "added_layers.safetensors does not hold the layers .*; copy the whole folder",
+        ),
+        (
+            "safetensors",
+            b"",
+            ValueError,
+            "added_layers.safetensors does not hold the layers that added_layers.json tel",
+        ),
+    ],
+)
+def test_broken_files_are_named(hf_model, tmp_path, name, content, error, message):
+    save_pretrained(upscaled(hf_model(), num_layers=2), tmp_path)
+    path = tmp_path / f"added_layers.{name}"
+    if content is None:
+        path.unlink()
+    elif content == "cut":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif name == "json":
+        path.write_text(content.replace("KERNELS", '{"gate_kernel": 31, "merge_kernel": 3}'))
+    else:
+        save_file({"1.mlp.up_proj.weight": torch.zeros(2)}, path)
+    with pytest.raises(error, match=message):
+        load_upscaled(tmp_path)

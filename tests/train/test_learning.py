@@ -10,7 +10,7 @@ from espnet_larm.train.journal import JOURNAL
 from espnet_larm.train.learning import FrozenWeights, check_frozen, format_shares, shares
 
 LORA = {"adaptation": "lora", "lora_conf": {"r": 2}}
-UPSCALED = {"adaptation": "depth_upscaling", "depth_upscaling_conf": {"gate_kernel": 5}}
+UPSCALED = {"adaptation": "depth_upscaling", "depth_upscaling_conf": {"gate_kernel": 5, "placement": "bottom"}}
 
 
 def half_frozen():
