@@ -219,22 +219,3 @@ def test_a_text_that_outgrows_the_context_is_refused(decoder):
 def test_an_init_that_would_overwrite_the_lm_is_refused(decoder):
     with pytest.raises(ValueError, match="init would overwrite the weights of the LM"):
         decoder.reload_pretrained_parameters()
-
-
-@torch.no_grad()
-def test_frames_may_be_shortened_behind_the_ctc_heads_tap(decoder):
-    class EverySecond(torch.nn.Module):
-        def forward(self, frames, lens):
-            return frames[:, ::2], (lens + 1) // 2
-
-    hs_pad, hlens = speech()
-    expected = decoder.read_prompt(hs_pad[:, ::2], (hlens + 1) // 2)
-    decoder.before_projector = EverySecond()
-    found = decoder.read_prompt(hs_pad, hlens)
-    torch.testing.assert_close(found.embeddings, expected.embeddings)
-    assert found.lens.tolist() == expected.lens.tolist() < decoder_lens(decoder, hs_pad, hlens)
-
-
-def decoder_lens(decoder, hs_pad, hlens):
-    decoder.before_projector = None
-    return decoder.read_prompt(hs_pad, hlens).lens.tolist()
