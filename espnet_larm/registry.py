@@ -56,6 +56,7 @@ class Survey(NamedTuple):
 
 
 PLUGINS: tuple[Plugin, ...] = (
+    Plugin("frontend", "affinity_pooling", "espnet_larm.frontend.affinity_pooling:AffinityPoolingFrontend"),
     Plugin("encoder", "larm", "espnet_larm.encoder.larm:LarmEncoder"),
     Plugin("decoder", "speech_llm", "espnet_larm.decoder.speech_llm:SpeechLlmDecoder"),
     Plugin("model", "speech_llm", "espnet_larm.model.speech_llm:SpeechLlmModel"),

@@ -139,9 +139,14 @@ def _save_lm(folder: Path, words: list[str] = LLM_WORDS, **options: Any) -> str:
     config = transformers.LlamaConfig(
         vocab_size=len(words),
         intermediate_size=24,
-        num_hidden_layers=2,
         num_attention_heads=2,
-        **{"hidden_size": 16, "max_position_embeddings": 64, "initializer_range": 0.5, **options},
+        **{
+            "hidden_size": 16,
+            "num_hidden_layers": 2,
+            "max_position_embeddings": 64,
+            "initializer_range": 0.5,
+            **options,
+        },
     )
     transformers.LlamaForCausalLM(config).save_pretrained(folder)
     made = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>"))

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from espnet_larm.bin._program import run_program
-from espnet_larm.inference.effort import describe_search
+from espnet_larm.inference.effort import describe_pooling, describe_search
 from espnet_larm.inference.options import check_decoder, check_search, forget_defaults
 from espnet_larm.inference.transcripts import ORDINARY, Search
 
@@ -203,6 +203,8 @@ def print_costs(stats: dict[str, Any]) -> None:
         print(f"{number:>8}  {cost['seconds']:9.2f}  {factor:>16}")
     wall = f"{stats['wall_seconds']:.2f} s with reading and writing"
     print(f"features: {stats['feature_seconds']:.2f} s; everything: {wall}")
+    if "frames" in stats:
+        print(describe_pooling(stats["frames"]))
     if "decoder_calls" in stats:
         guarded = ", ".join(f"{guard} {len(keys)}" for guard, keys in stats["guarded"].items())
         print(f"decoder calls: {stats['decoder_calls']}; texts that met a guard: {guarded}")

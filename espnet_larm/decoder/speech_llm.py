@@ -19,6 +19,7 @@ from espnet_larm.llm.backbone import Backbone, load_tokenizer
 from espnet_larm.llm.heads import DraftHeads
 from espnet_larm.llm.projector import Heard, Projector
 from espnet_larm.llm.prompt import ContextError, Packed, make_prompt, pack
+from espnet_larm.llm.speech_pooling import SpeechPooling
 from espnet_larm.llm.tokens import special_tokens
 from espnet_larm.llm.upscaled_folder import RECORD
 from espnet_larm.upstream import BatchScorerInterface
@@ -53,9 +54,12 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
             stays in memory (tools/bench/memory.py), for another forward pass of the LM.
         num_heads: K, 1 to 8: tokens that one hidden state predicts. Head 1 is the LM's; the others draft for a search.
         head_type: `latent` or `projection`, of heads 2 to K.
+        pooling: Of the speech that the LM reads; none by default. `input` pools the projector's embeddings, `deep` what
+            is left of them, behind `layer` of the LM's layers (1 to one less than it has); each with the options of
+            espnet_larm/pooling/options.py, such as `{input: {tau: 0.9}, deep: {layer: 6, tau: 0.8, window: 3}}`.
 
     Attributes:
-        before_projector: Shortens the frames (B, T, E) and their lengths (B,) behind the CTC head's tap; None for none.
+        pooling: What is set, and what was kept of the last batch's speech.
 
     Raises:
         ValueError: An option is out of its range, the token list is not that of the LM, or the folder of the LM holds
@@ -84,6 +88,7 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
         activation_checkpointing: bool = False,
         num_heads: int = 1,
         head_type: str = "latent",
+        pooling: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if (llm is None) == (llm_config is None):
@@ -106,7 +111,8 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
         self.tokenizer = load_tokenizer(named_tokenizer, revision if tokenizer is None else None)
         self.special_tokens = special_tokens(self.tokenizer)
         self.set_prompt(prefix, suffix, instruction)
-        self.before_projector: torch.nn.Module | None = None
+        self.pooling = SpeechPooling(self.backbone)
+        self.pooling.set(pooling, "decoder_conf: pooling")
         self.projector = Projector(projector, encoder_output_size, self.backbone.hidden_size, projector_frames)
         self.heads = DraftHeads(head_type, num_heads, self.backbone.model.get_output_embeddings())
         # Of the model's CTC head, in a tuple: it is not this module's own. See `hear`.
@@ -172,6 +178,22 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
     def set_prompt(self, prefix: str = "", suffix: str | None = None, instruction: str | None = None) -> None:
         """Choose what stands around the speech from here on; arguments and errors as those of the class."""
         self.prompt = make_prompt(self.tokenizer, prefix, suffix, instruction)
+
+    def set_pooling(
+        self,
+        input: dict[str, Any] | None = None,  # noqa: A002  # as in the YAML
+        deep: dict[str, Any] | None = None,
+    ) -> None:
+        """Choose where speech is pooled from here on, both places; None, the default, for no pooling there.
+
+        Args:
+            input: Options of the class's `pooling: input`.
+            deep: Likewise.
+
+        Raises:
+            ValueError: An option is not allowed; nothing is changed.
+        """
+        self.pooling.set({"input": input, "deep": deep})
 
     def start(self, hs_pad: torch.Tensor, hlens: torch.Tensor) -> "SpeechTexts":
         """Read the prompts of a batch; its texts can then be gone on with.
@@ -250,11 +272,8 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
         raise ValueError("init would overwrite the weights of the LM; leave it out, or set init: null.")
 
     def _prompt_parts(self, hs_pad: torch.Tensor, hlens: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor, bool]]:
-        if self.before_projector is not None:
-            if self.hears_ctc:
-                raise ValueError("projector: posterior hears whole frames; nothing may shorten them before it.")
-            hs_pad, hlens = self.before_projector(hs_pad, hlens)
-        speech, speech_lens = self.projector(hs_pad, hlens, self._heard(hs_pad) if self.hears_ctc else None)
+        heard = self._heard(hs_pad) if self.hears_ctc else None
+        speech, speech_lens = self.pooling.pool_input(*self.projector(hs_pad, hlens, heard))
         before, after = (self._embed_all(tokens, hs_pad) for tokens in self.prompt)
         return [before, (speech.to(before[0].dtype), speech_lens, True), after]
 

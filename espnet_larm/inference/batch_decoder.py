@@ -18,7 +18,7 @@ import torch
 from espnet2.asr.espnet_model import ESPnetASRModel
 
 from espnet_larm.inference.batching import same_length
-from espnet_larm.inference.features import extract_features, min_num_samples, pad_features
+from espnet_larm.inference.features import extract, min_num_samples, pad_features
 from espnet_larm.inference.llm_searching import Guards, LlmSearcher, with_words_of
 from espnet_larm.inference.machine import is_out_of_memory
 from espnet_larm.inference.ngrams import DEFAULT_WEIGHT, load_ngram
@@ -47,6 +47,8 @@ class BatchDecoder:
     Attributes:
         llm_searcher: The LM's, None where CTC alone decodes.
         num_halved: Batches so far that did not fit into memory and were decoded in halves.
+        num_frames: Feature frames so far, before any were merged.
+        num_frames_left: Those that the encoder was given.
 
     Raises:
         ValueError: The model has neither an LM nor a CTC head.
@@ -75,9 +77,10 @@ class BatchDecoder:
         ctc = None if model.ctc is None else self._searcher
         self._llm = LlmSearcher(model, ctc, spell) if has_llm else None
         self.llm_searcher = self._llm
-        self.num_halved = 0
-        # Seconds of the utterances that are being decoded.
+        self.num_halved = self.num_frames = self.num_frames_left = 0
+        # Of the utterances that are being decoded: seconds, and edges of merged frames.
         self._lengths_s: dict[int, float] = {}
+        self._edges: dict[int, tuple[int, ...] | None] = {}
         self.has_loops = has_loops(model.encoder)
         parameter = next((model.decoder.projector if has_llm else model.ctc).parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
@@ -219,7 +222,10 @@ class BatchDecoder:
             if (num_samples := self._check_waveform(waveform)) < min_num_samples(self.model):
                 transcripts[index] = skipped_transcript(numbers, f"{num_samples} samples are too few for a frame")
             else:
-                features[index] = extract_features(self.model, torch.as_tensor(waveform).to(self.device))
+                extracted = extract(self.model, torch.as_tensor(waveform).to(self.device))
+                features[index], self._edges[index] = extracted
+                self.num_frames += extracted.num_frames
+                self.num_frames_left += len(extracted.xs)
         feature_seconds = self._now() - start
         seconds, word_seconds = dict.fromkeys(numbers, 0.0), [0.0] if with_words else []
         for group in self._groups(features):
@@ -304,7 +310,8 @@ class BatchDecoder:
                 seconds[number] += encoder_seconds + mark - encoded
                 if word_seconds:
                     aligned = best if self.llm_searcher is None else self.llm_searcher.in_ctc_tokens(best)
-                    timed = self._searcher.add_words(aligned, hs_pad, hlens, self.frame_times)
+                    times = [self.frame_times._replace(edges=self._edges[index]) for index in group]
+                    timed = self._searcher.add_words(aligned, hs_pad, hlens, times)
                     best = [with_words_of(*pair) for pair in zip(best, timed, strict=True)]
                     after = self._now()
                     word_seconds[0] += after - mark

@@ -108,9 +108,16 @@ class Tally:
             "search": search._asdict(),
             "few_hypotheses": self.few,
             "num_halved_batches": recognizer.num_halved,
+            **self._stats_of_pooling(recognizer),
             **self._stats_of_llm(recognizer),
             "machine": describe_machine(recognizer.device),
         }
+
+    def _stats_of_pooling(self, recognizer: Recognizer) -> dict[str, Any]:
+        """Frames before and after a front end merged some; nothing if it merges none."""
+        if not hasattr(recognizer.model.frontend, "pool"):
+            return {}
+        return {"frames": {"before": recognizer.num_frames, "left": recognizer.num_frames_left}}
 
     def _stats_of_llm(self, recognizer: Recognizer) -> dict[str, Any]:
         """Calls, prompt and guards of the LM that decoded, nothing if none did."""

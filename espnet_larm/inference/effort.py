@@ -1,4 +1,4 @@
-"""What an LM's searches took: calls, tokens a call, and which drafts were accepted."""
+"""What an LM's searches took: calls, tokens a call, which drafts were accepted; and what pooling left."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -75,6 +75,12 @@ def shares(counts: Mapping[str, Any]) -> dict[str, Any]:
         **{name: counts[part] / counts[whole] for name, (part, whole) in wholes.items() if counts[whole]},
         "acceptance": {token: counts["accepted"].get(token, 0) / number for token, number in counts["drafted"].items()},
     }
+
+
+def describe_pooling(frames: Mapping[str, int]) -> str:
+    """Which share of the frames a front end has left, of counts as `stats.json` has them."""
+    share = frames["left"] / max(1, frames["before"])
+    return f"frames left by pooling: {frames['left']} of {frames['before']}, {share:.1%}"
 
 
 def describe_search(stats: Mapping[str, Any]) -> str:

@@ -8,11 +8,14 @@ Shapes: B utterances, N samples, T frames, F features.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from espnet2.asr.espnet_model import ESPnetASRModel
+
+from espnet_larm.pooling.affinity import Pooled
 
 
 def min_num_samples(model: ESPnetASRModel) -> int:
@@ -28,25 +31,60 @@ def feature_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
+class Features(NamedTuple):
+    """Features of one utterance.
+
+    Attributes:
+        xs: (T, F) of the encoder's type; (N,) for a model without front end.
+        edges: Where each frame begins among those that the front end has merged, and their number; None if it merges
+            none.
+    """
+
+    xs: torch.Tensor
+    edges: tuple[int, ...] | None
+
+    @property
+    def num_frames(self) -> int:
+        """T before any were merged."""
+        return len(self.xs) if self.edges is None else self.edges[-1]
+
+
 def extract_features(model: ESPnetASRModel, waveform: torch.Tensor) -> torch.Tensor:
+    """The `xs` of `extract`."""
+    return extract(model, waveform).xs
+
+
+def extract(model: ESPnetASRModel, waveform: torch.Tensor) -> Features:
     """Front end and normalisation of one utterance.
+
+    A front end that merges frames has a method `pool`, which also tells where they went.
 
     Args:
         model: In eval mode.
         waveform: Samples (N,), at least `min_num_samples`, on the model's device.
-
-    Returns:
-        (T, F) of the encoder's type; (N,) for a model without front end.
     """
     dtype = next(model.encoder.parameters()).dtype
     xs = waveform.unsqueeze(0).to(feature_dtype(dtype))
     lens = torch.tensor([xs.size(1)], device=xs.device)
-    if model.frontend is not None:
+    edges = None
+    if hasattr(model.frontend, "pool"):
+        pooled = model.frontend.pool(xs, lens)
+        xs, lens = pooled.tokens, pooled.lens
+        edges = _edges(pooled)
+    elif model.frontend is not None:
         xs, lens = model.frontend(xs, lens)
     if model.normalize is not None:
         # ESPnet's normalisations write into their argument.
         xs, lens = model.normalize(xs if model.frontend is not None else xs.clone(), lens)
-    return xs[0, : int(lens)].to(dtype)
+    return Features(xs[0, : int(lens)].to(dtype), edges)
+
+
+def _edges(pooled: Pooled) -> tuple[int, ...] | None:
+    """Of one utterance; None if each frame is alone."""
+    num_frames, num_groups = int((pooled.groups[0] >= 0).sum()), int(pooled.lens)
+    if num_groups == num_frames:
+        return None
+    return (*pooled.starts[0, :num_groups].tolist(), num_frames)
 
 
 def pad_features(features: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -82,8 +82,9 @@ def read_config(config_file: Path, llm: str | None = None) -> argparse.Namespace
 
 
 def sample_rate_of(args: argparse.Namespace) -> int:
-    """Hz of the audio that a model was trained on."""
-    fs = (getattr(args, "frontend_conf", None) or {}).get("fs", DEFAULT_SAMPLE_RATE_HZ)
+    """Hz of the audio that a model was trained on, from the options of its front end or of the one that it wraps."""
+    conf = getattr(args, "frontend_conf", None) or {}
+    fs = conf.get("fs") or (conf.get("frontend_conf") or {}).get("fs") or DEFAULT_SAMPLE_RATE_HZ
     return int(humanfriendly.parse_size(fs) if isinstance(fs, str) else fs)
 
 

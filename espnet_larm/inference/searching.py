@@ -69,22 +69,33 @@ class Searcher:
         return Hypothesis(self.tokens_to_text(tokens), tokens, token_ids, score)
 
     def add_words(
-        self, hypotheses: Sequence[Hypothesis], hs_pad: torch.Tensor, hlens: torch.Tensor, frame_times: FrameTimes
+        self,
+        hypotheses: Sequence[Hypothesis],
+        hs_pad: torch.Tensor,
+        hlens: torch.Tensor,
+        frame_times: Sequence[FrameTimes],
     ) -> list[Hypothesis]:
-        """The hypotheses of a batch, one an utterance, with times of their words."""
+        """The hypotheses of a batch, one an utterance, with times of their words.
+
+        Args:
+            hypotheses: B of them.
+            hs_pad: Encoder output (B, T, D).
+            hlens: Valid frames (B,).
+            frame_times: How each utterance's frames lie in time.
+        """
         log_probs = self.log_probs(hs_pad)
         token_lens = torch.tensor([len(hypothesis.token_ids) for hypothesis in hypotheses], device=hs_pad.device)
         tokens = pad_sequence(
             [torch.tensor(hypothesis.token_ids, dtype=torch.long) for hypothesis in hypotheses], batch_first=True
         ).to(hs_pad.device)
         aligned = align(log_probs, hlens.to(hs_pad.device), tokens, token_lens, self.model.blank_id)
-        rows = zip(hypotheses, hlens.tolist(), *(part.tolist() for part in aligned), strict=True)
+        rows = zip(hypotheses, frame_times, hlens.tolist(), *(part.tolist() for part in aligned), strict=True)
         timed = []
-        for hypothesis, num_frames, starts, ends, means, score in rows:
+        for hypothesis, times, num_frames, starts, ends, means, score in rows:
             spans = list(zip(starts, ends, means, strict=True))
             if score == NO_PATH:
                 spans = _evenly(len(hypothesis.token_ids), num_frames)
-            timed.append(hypothesis._replace(words=self._words_of(hypothesis, spans, frame_times)))
+            timed.append(hypothesis._replace(words=self._words_of(hypothesis, spans, times)))
         return timed
 
     def _words_of(

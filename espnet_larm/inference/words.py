@@ -4,11 +4,14 @@ A frame of an encoder that subsamples by f with unpadded convolutions of stride 
 f j + f - 1, and a feature frame of a centred STFT at its hop: a frame's interval is half a step to both sides.
 CTC marks a token by a peak of a frame or two, so that a word's times are those of its peaks: its true end is later by
 about the length of its last sound.
+Where a front end merges frames, an encoder frame spans what they span: their edges are stretched accordingly.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
+
+import numpy as np
 
 SPACE = "<space>"
 # What sentencepiece and byte-level BPE put before a word.
@@ -46,16 +49,22 @@ class FrameTimes(NamedTuple):
     """Encoder frames to seconds.
 
     Attributes:
-        hop_s: Between feature frames.
-        factor: Feature frames an encoder frame.
+        hop_s: Between feature frames, before any are merged.
+        factor: Feature frames an encoder frame, after they are merged.
+        edges: Where each merged frame begins among those before, and their number; None if none are merged.
     """
 
     hop_s: float
     factor: int
+    edges: tuple[int, ...] | None = None
 
     def start_s(self, frame: int) -> float:
         """Where the interval of a frame starts; that of frame + 1 is where it ends."""
-        return max(0.0, self.hop_s * (self.factor * frame + self.factor / 2 - 1))
+        place = self.factor * frame + self.factor / 2 - 1
+        if self.edges is not None:
+            # A frame's number is its middle; it begins half a frame before.
+            place = float(np.interp(place + 0.5, range(len(self.edges)), self.edges)) - 0.5
+        return max(0.0, self.hop_s * place)
 
 
 def has_words(token_list: Sequence[str]) -> bool:

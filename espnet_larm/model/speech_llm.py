@@ -39,7 +39,8 @@ class DecoderLoss(NamedTuple):
 
     Attributes:
         loss: With gradient.
-        stats: For train.log, without: `acc`, the share of tokens that head 1 predicts right, and what the loss is of.
+        stats: For train.log, without: `acc`, the share of tokens that head 1 predicts right, what the loss is of, and
+            which share of its speech tokens each place that pools left (`retention_input`, `retention_deep`).
     """
 
     loss: torch.Tensor
@@ -322,8 +323,9 @@ class SpeechLlmModel(ESPnetASRModel):
         """
         ys_in_pad, ys_out_pad = add_sos_eos(ys_pad, self.sos, self.eos, self.ignore_id)
         hidden = self.decoder.read_text(encoder_out, encoder_out_lens, ys_in_pad, ys_pad_lens + 1)  # (B, L + 1, D)
+        kept = self.decoder.pooling.kept
         loss, accuracy = self._head_loss(1, hidden, ys_out_pad)
-        stats = {"acc": accuracy}
+        stats = {"acc": accuracy, **{f"retention_{place}": each.retention for place, each in kept.items()}}
         if self.decoder.heads.num_heads > 1:
             stats["loss_head1"] = loss
         for head in range(2, self.decoder.heads.num_heads + 1):

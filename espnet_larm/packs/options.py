@@ -101,8 +101,10 @@ def check_self_contained(config: Config) -> None:
         ValueError: With what is allowed.
     """
     ours = {(plugin.kind, plugin.name) for plugin in registry.plugins()}
-    for kind, allowed in SELF_CONTAINED.items():
-        name = config.get(kind)
+    wrapped = (config.get("frontend_conf") or {}).get("frontend")
+    named = [*((kind, config.get(kind)) for kind in SELF_CONTAINED), ("frontend", wrapped)]
+    for kind, name in named:
+        allowed = SELF_CONTAINED[kind]
         if name is not None and str(name) not in allowed and (kind, str(name)) not in ours:
             names = sorted({*allowed, *(name for other, name in ours if other == kind)})
             raise ValueError(

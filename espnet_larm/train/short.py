@@ -12,6 +12,7 @@ import torch
 
 from espnet2.asr.frontend.default import DefaultFrontend
 
+from espnet_larm.frontend.affinity_pooling import AffinityPoolingFrontend
 from espnet_larm.train.batches import Batch
 from espnet_larm.upstream import TooShortUttError
 
@@ -28,7 +29,8 @@ def fewest_samples(model: torch.nn.Module) -> int | None:
         model: An ASR model, or what holds it for several processes.
 
     Returns:
-        None if the encoder does not tell, or the front end is not a plain STFT.
+        None if the encoder does not tell, or the front end is neither a plain STFT nor one with pooled frames of
+        which enough are left for certain.
     """
     model = getattr(model, "module", model)
     num_frames = getattr(getattr(model, "encoder", None), "min_input_length", None)
@@ -36,9 +38,12 @@ def fewest_samples(model: torch.nn.Module) -> int | None:
         return None
     if model.frontend is None:
         return num_frames
-    if type(model.frontend) is not DefaultFrontend:
+    frontend = model.frontend
+    if isinstance(frontend, AffinityPoolingFrontend):
+        num_frames, frontend = frontend.frames_before(num_frames), frontend.frontend
+    if num_frames is None or type(frontend) is not DefaultFrontend:
         return None
-    stft = model.frontend.stft
+    stft = frontend.stft
     if not stft.center:
         return (num_frames - 1) * stft.hop_length + stft.n_fft
     # A centred STFT reflects half a window at both ends, which must be there.
@@ -90,6 +95,10 @@ class LongEnough:
         keep = [index for index in range(len(utt_ids)) if index not in short]
         kept = {name: value[keep] if isinstance(value, torch.Tensor) else value for name, value in values.items()}
         return ([utt_ids[index] for index in keep], kept) if keep else None
+
+    def utt_ids(self) -> list[str]:
+        """Of the batch that came last."""
+        return [] if self._last is None else list(self._last[0])
 
     def report(self) -> None:
         """Say how many utterances of the pass were left out."""

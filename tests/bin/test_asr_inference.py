@@ -105,6 +105,15 @@ def test_real_time_factors_are_printed(decode, capsys):
     assert "peak memory" in lines[-1]
 
 
+def test_frames_that_pooling_leaves_are_said(decode, tiny_experiment, tmp_path, capsys):
+    inner = {"fs": "16k", "n_fft": 512, "win_length": 400, "hop_length": 160}
+    options = {"frontend_conf": {"frontend_conf": inner, "tau": 0.5}, "frontend": "affinity_pooling"}
+    status, out = decode(config=tiny_experiment.with_config(tmp_path / "pooled.yaml", **options))
+    frames = json.loads((out / "stats.json").read_text())["frames"]
+    assert status == 0 and 0 < frames["left"] < frames["before"]
+    assert f"frames left by pooling: {frames['left']} of {frames['before']}" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("options", [["--batch_seconds", "0.1"], ["--batch_size", "2"], ["--num_workers", "0"]])
 def test_batches_change_nothing(decode, options):
     _, out = decode()

@@ -222,25 +222,6 @@ def test_an_init_that_would_overwrite_the_lm_is_refused(decoder):
         decoder.reload_pretrained_parameters()
 
 
-@torch.no_grad()
-def test_frames_may_be_shortened_behind_the_ctc_heads_tap(decoder):
-    class EverySecond(torch.nn.Module):
-        def forward(self, frames, lens):
-            return frames[:, ::2], (lens + 1) // 2
-
-    hs_pad, hlens = speech()
-    expected = decoder.read_prompt(hs_pad[:, ::2], (hlens + 1) // 2)
-    decoder.before_projector = EverySecond()
-    found = decoder.read_prompt(hs_pad, hlens)
-    torch.testing.assert_close(found.embeddings, expected.embeddings)
-    assert found.lens.tolist() == expected.lens.tolist() < decoder_lens(decoder, hs_pad, hlens)
-
-
-def decoder_lens(decoder, hs_pad, hlens):
-    decoder.before_projector = None
-    return decoder.read_prompt(hs_pad, hlens).lens.tolist()
-
-
 def test_a_folder_with_added_layers_is_not_taken_for_the_lm_alone(llm, tmp_path):
     backbone = SpeechLlmDecoder(VOCAB_SIZE, 6, llm=llm, adaptation="depth_upscaling").backbone
     save_pretrained(backbone, tmp_path)

@@ -56,6 +56,19 @@ def test_middle_of_a_frame_is_the_middle_of_what_it_sees(factor):
     assert (times.start_s(3) + times.start_s(4)) / 2 == middle
 
 
+def test_frames_that_were_merged_last_as_long_as_all_of_them():
+    # Of ten frames of 1 s, merged to 0-3, 4, 5, 6-9, an encoder without subsampling: each is its group.
+    times = FrameTimes(1.0, 2, (0, 4, 5, 6, 10))
+    assert [times._replace(factor=1).start_s(frame) for frame in range(5)] == [0.0, 3.5, 4.5, 5.5, 9.5]
+    # Subsampled by 2, its frame 1 begins at merged frame 2, and half of a group is half of its time.
+    assert times.start_s(1) == pytest.approx((5 + 6) / 2 - 0.5)
+
+
+def test_frames_alone_have_the_times_that_they_have_without_merging():
+    alone = TIMES._replace(edges=tuple(range(101)))
+    assert [alone.start_s(frame) for frame in range(25)] == pytest.approx([TIMES.start_s(frame) for frame in range(25)])
+
+
 def test_words_have_the_times_of_their_first_and_last_token():
     tokens, spans = ["A", "B", "<space>", "C"], [(0, 1, -0.1), (3, 5, -0.3), (6, 7, 0.0), (9, 10, -1.0)]
     first, second = make_words(tokens, [3, 4, 2, 5], spans, TIMES, "".join, words=True)

@@ -24,6 +24,7 @@ PLAIN = {
 def test_plain_configuration_is_accepted():
     check_self_contained(PLAIN)
     check_self_contained({**PLAIN, "encoder": "conformer", "decoder": "transformer"})
+    check_self_contained({**PLAIN, "frontend": "affinity_pooling", "frontend_conf": {"frontend": "default"}})
 
 
 @pytest.mark.parametrize(
@@ -35,6 +36,10 @@ def test_plain_configuration_is_accepted():
         ),
         ({"encoder": "os:system"}, "encoder: os:system cannot be in a pack"),
         ({"frontend": "s3prl"}, "frontend: s3prl cannot be in a pack"),
+        (
+            {"frontend": "affinity_pooling", "frontend_conf": {"frontend": "s3prl", "tau": 0.9}},
+            "frontend: s3prl cannot be in a pack",
+        ),
         ({"decoder": "hugging_face_transformers"}, "decoder: hugging_face_transformers cannot"),
         ({"decoder": "s4"}, "decoder: s4 cannot"),
         ({"token_type": "hugging_face"}, "token_type: hugging_face cannot be in a pack. Allowed: bpe"),

@@ -1,0 +1,214 @@
+"""Another front end whose neighbouring frames are merged where they say the same, before the encoder.
+
+Source: Xiang et al., arXiv:2604.06871, who pool at an LLM's input; see pooling/affinity.py. At the encoder's input it
+is ours, and so is what is compared there: log mel frames all point the same way, towards the mean spectrum, so that
+each is compared after the utterance's mean is taken off.
+Shapes: B utterances, N samples, T frames, T' merged frames, F features. Masks are True where valid.
+"""
+
+import difflib
+import inspect
+from typing import Any
+
+import humanfriendly  # type: ignore[import-untyped]
+import torch
+from typeguard import TypeCheckError, typechecked
+
+from espnet2.asr.frontend.abs_frontend import AbsFrontend
+from espnet2.asr.frontend.default import DefaultFrontend
+
+from espnet_larm.pooling.affinity import Pooled, boundaries, merge, valid_mask
+from espnet_larm.pooling.baselines import kept_lens
+from espnet_larm.pooling.floor import keep_at_least
+from espnet_larm.pooling.options import Pooling
+
+WHERE = "frontend_conf"
+NAME = "affinity_pooling"
+
+
+class AffinityPoolingFrontend(AbsFrontend):
+    """Wraps a front end; its weights have the names that they have without pooling.
+
+    Args:
+        tau: Least cosine that merges neighbouring frames, from -1 on; above 1 nothing is merged, and the frames are
+            those of the wrapped front end bit for bit. 0.98 keeps 75 % of read speech's frames of 10 ms, 0.95 50 %.
+        frontend: The front end that is wrapped, any of ESPnet's.
+        frontend_conf: Its options.
+        fs: Its option of this name, which recipes set; Hz, such as 16000 or 16k.
+        window: Frames of the current group that are compared, 1 or more.
+        max_group: Most frames of a group, no less than `window`; 4 leaves pauses their length, null is any.
+        centered: Take the utterance's mean off before frames are compared (what is merged are the frames themselves).
+            Without, cosines of log mel frames are all near 1.
+        min_frames_per_second: Frames a second that are left of every utterance at least, training and decoding alike,
+            0 or more. CTC needs a frame of the encoder's for each token and between two equal ones: at least the
+            encoder's subsampling factor times the tokens a second of the fastest speech. 50 leaves 12.5 tokens a
+            second to a factor of 4, enough for BPE; characters need 80 or a factor of 2.
+
+    Attributes:
+        retention: Share of the last batch's frames that was left, a tensor without dimensions.
+
+    Raises:
+        ValueError: An option is out of its range, or the wrapped front end or an option of it is not known.
+    """
+
+    @typechecked
+    def __init__(
+        self,
+        tau: float = 0.98,
+        frontend: str = "default",
+        frontend_conf: dict[str, Any] | None = None,
+        fs: int | str | None = None,
+        window: int = 1,
+        max_group: int | None = 4,
+        centered: bool = True,
+        min_frames_per_second: float = 50.0,
+    ) -> None:
+        super().__init__()
+        self.pooling = Pooling(tau=tau, window=window, max_group=max_group, where=WHERE)
+        if not 0 <= min_frames_per_second < float("inf"):
+            raise ValueError(f"{WHERE}: min_frames_per_second is {min_frames_per_second}; allowed: 0 (none) or more.")
+        conf = _with_rate(dict(frontend_conf or {}), fs)
+        self.frontend = _build(frontend, conf)
+        self.centered = centered
+        self.least_share = self._least_share(min_frames_per_second, conf.get("fs", 16000))
+        self.retention = torch.ones(())
+        self.register_state_dict_post_hook(_without_own_name)
+        self.register_load_state_dict_pre_hook(_with_own_name)
+
+    @property
+    def hop_length(self) -> int:
+        """Samples between the wrapped front end's frames."""
+        return self.frontend.hop_length
+
+    @property
+    def stft(self) -> torch.nn.Module | None:
+        """The wrapped front end's; None if it has none."""
+        return getattr(self.frontend, "stft", None)
+
+    def output_size(self) -> int:
+        """F."""
+        return self.frontend.output_size()
+
+    def forward(self, input: torch.Tensor, input_lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # noqa: A002
+        """Merged frames.
+
+        Args:
+            input: Samples (B, N).
+            input_lengths: Valid samples (B,).
+
+        Returns:
+            (B, T', F), and how many are valid (B,).
+        """
+        pooled = self.pool(input, input_lengths)
+        return pooled.tokens, pooled.lens
+
+    def pool(self, input: torch.Tensor, input_lengths: torch.Tensor) -> Pooled:  # noqa: A002
+        """As `forward`, with where each frame of the wrapped front end went.
+
+        Raises:
+            ValueError: The wrapped front end gives no frames (B, T, F).
+        """
+        xs_pad, lens = self.frontend(input, input_lengths)
+        self.retention = torch.ones(())
+        if self.pooling.is_off:
+            return self.pooling(xs_pad, lens)
+        if xs_pad.dim() != 3:
+            raise ValueError(
+                f"{WHERE}: {type(self.frontend).__name__} gives frames of the shape {tuple(xs_pad.shape)}; allowed for "
+                "pooling: (batch, frames, features). Take another front end, or tau above 1."
+            )
+        assert self.pooling.tau is not None, "checked by the constructor"
+        keys = _centre(xs_pad, lens) if self.centered else xs_pad
+        starts = boundaries(keys, lens, self.pooling.tau, self.pooling.window, self.pooling.max_group)
+        least = self.least_frames(lens)
+        pooled = merge(xs_pad, lens, keep_at_least(keys, lens, starts, least))
+        self.retention = pooled.lens.sum() / lens.sum().clamp(min=1)
+        return pooled
+
+    def least_frames(self, lens: torch.Tensor) -> torch.Tensor:
+        """How many of (B,) frames are left at least (B,)."""
+        return kept_lens(lens, 1.0 if self.pooling.is_off else self.least_share)
+
+    def frames_before(self, num_frames: int) -> int | None:
+        """Fewest frames of the wrapped front end of which `num_frames` are left for certain; None without a floor."""
+        if self.least_share == 0 and not self.pooling.is_off:
+            return None
+        before = num_frames
+        while int(self.least_frames(torch.tensor(before))) < num_frames:
+            before += 1
+        return before
+
+    def _least_share(self, min_frames_per_second: float, fs: int | str) -> float:
+        hop_length = getattr(self.frontend, "hop_length", None)
+        if min_frames_per_second == 0:
+            return 0.0
+        if hop_length is None:
+            raise ValueError(
+                f"{WHERE}: min_frames_per_second needs a front end with a hop_length, which "
+                f"{type(self.frontend).__name__} has not; set it to 0."
+            )
+        rate_hz = humanfriendly.parse_size(fs) if isinstance(fs, str) else fs
+        return min(1.0, min_frames_per_second * hop_length / rate_hz)
+
+
+def _centre(xs_pad: torch.Tensor, lens: torch.Tensor) -> torch.Tensor:
+    """Frames (B, T, F) without their utterance's mean; in float64, so that padding cannot change a decision."""
+    xs = xs_pad.detach().to(torch.float64)
+    valid = valid_mask(lens, xs.size(1)).unsqueeze(-1)
+    sums = torch.where(valid, xs, 0.0).sum(dim=1, keepdim=True)
+    return xs - sums / lens.clamp(min=1).view(-1, 1, 1)
+
+
+def _with_rate(conf: dict[str, Any], fs: int | str | None) -> dict[str, Any]:
+    """Options of the wrapped front end, with the rate that stands beside them."""
+    if fs is None:
+        return conf
+    if (given := conf.setdefault("fs", fs)) != fs:
+        raise ValueError(f"{WHERE}: fs is {fs}, but frontend_conf in it says {given}; leave one of them out.")
+    return conf
+
+
+def _build(name: str, conf: dict[str, Any]) -> AbsFrontend:
+    """A front end of ESPnet's, or of a plugin."""
+    classes = _classes(name)
+    if name not in classes or name == NAME:
+        allowed = sorted(set(classes) - {NAME})
+        raise ValueError(f"{WHERE}: frontend is {name}. {_nearest(name, allowed)}")
+    parameters = inspect.signature(classes[name]).parameters
+    for key in conf:
+        if key not in parameters and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            raise ValueError(
+                f"{WHERE}: {key} of its own frontend_conf is not an option of frontend: {name}. "
+                f"{_nearest(key, list(parameters))}"
+            )
+    try:
+        return classes[name](**conf)
+    except TypeCheckError as error:
+        raise ValueError(f"{WHERE}: its own frontend_conf has an option of another type: {error}.") from error
+
+
+def _classes(name: str) -> dict[str, type[AbsFrontend]]:
+    if name == "default":
+        # The table is in ESPnet's task, whose import takes 10 s.
+        return {name: DefaultFrontend}
+    from espnet2.tasks.asr import frontend_choices
+
+    return frontend_choices.classes
+
+
+def _nearest(name: str, allowed: list[str]) -> str:
+    near = difflib.get_close_matches(name, allowed, n=1)
+    hint = f"Did you mean {near[0]}? " if near else ""
+    return f"{hint}Allowed: {', '.join(allowed)}."
+
+
+def _without_own_name(module: torch.nn.Module, state: dict[str, Any], prefix: str, local_metadata: Any) -> None:  # noqa: ARG001
+    """Let the wrapped front end's weights have the names that they have without pooling."""
+    start = f"{prefix}frontend."
+    for name in [name for name in state if name.startswith(start)]:
+        state[prefix + name.removeprefix(start)] = state.pop(name)
+
+
+def _with_own_name(module: torch.nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:  # noqa: ARG001
+    for name in [name for name in state if name.startswith(prefix)]:
+        state[f"{prefix}frontend.{name.removeprefix(prefix)}"] = state.pop(name)

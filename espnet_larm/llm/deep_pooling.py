@@ -1,0 +1,99 @@
+"""Pooling of a prompt's speech inside an LM, by the hidden states behind one of its layers.
+
+Later layers then read, remember and attend to fewer speech positions. Prefix, suffix and text stay as they are and
+keep their positions for the rotary embedding; a merged token has that of its group's first.
+Source: Xiang et al., arXiv:2604.06871, where the deep layer of 32 is the 29th.
+Departures: A-ToMe compares the same hidden states; the keys of the layer behind are not computed for it.
+Shapes: B rows, L positions, S speech positions, S' pooled ones, D model size. Masks are True where valid.
+"""
+
+from typing import NamedTuple
+
+import torch
+
+from espnet_larm.llm.stream import Stream
+from espnet_larm.pooling.affinity import take
+from espnet_larm.pooling.options import Pooling
+
+
+class Kept(NamedTuple):
+    """Speech tokens of the utterances of a batch.
+
+    Attributes:
+        before: Pooling (B,).
+        after: It (B,).
+    """
+
+    before: torch.Tensor
+    after: torch.Tensor
+
+    @property
+    def retention(self) -> torch.Tensor:
+        """Share that is left, a number on the device of the lengths; 1 of none."""
+        before = self.before.sum()
+        return torch.where(before > 0, self.after.sum() / before.clamp(min=1), 1.0)
+
+
+class DeepPooling:
+    """Pools prompts behind a layer: a function for `Backbone.after_layer`.
+
+    Args:
+        pooling: What merges.
+
+    Attributes:
+        kept: Of the last batch; None before the first.
+    """
+
+    def __init__(self, pooling: Pooling) -> None:
+        self.pooling = pooling
+        self.kept: Kept | None = None
+
+    def __call__(self, stream: Stream) -> Stream:
+        """Shorten the speech of each row; what has none, such as a text by itself, stays as it is."""
+        if stream.speech is None:
+            return stream
+        lens = stream.speech.sum(dim=1)
+        self.kept = Kept(lens, lens)
+        if self.pooling.is_off or not (longest := int(lens.max())):
+            return stream
+        found, after = pool_speech(stream, lens, longest, self.pooling)
+        self.kept = Kept(lens, after)
+        return found
+
+
+def pool_speech(
+    stream: Stream, speech_lens: torch.Tensor, longest: int, pooling: Pooling
+) -> tuple[Stream, torch.Tensor]:
+    """Merge within each row's run of speech, and close the gaps.
+
+    Args:
+        stream: With one run of speech a row, or none.
+        speech_lens: Of the runs (B,).
+        longest: S, of 1 or more.
+        pooling: What merges.
+
+    Returns:
+        The stream and the pooled lengths (B,).
+    """
+    assert stream.speech is not None
+    width, device = stream.hidden.size(1), stream.hidden.device
+    first = stream.speech.to(torch.uint8).argmax(dim=1).unsqueeze(1)  # (B, 1)
+    spoken = take(stream.hidden, (first + torch.arange(longest, device=device)).clamp(max=width - 1))  # (B, S, D)
+    pooled = pooling(spoken, speech_lens)
+    pooled_lens = pooled.lens.unsqueeze(1)
+    lens = stream.lens - speech_lens + pooled.lens
+    # Where each new column comes from: of what there was, or behind it, of what is pooled.
+    columns = torch.arange(int(lens.max()), device=device)
+    places = columns - first  # (B, L')
+    is_speech = (places >= 0) & (places < pooled_lens)
+    gaps = speech_lens.unsqueeze(1) - pooled_lens
+    old = torch.where(places >= pooled_lens, columns + gaps, columns).clamp(max=width - 1)
+    sources = torch.where(is_speech, width + places, old)
+    firsts = stream.positions.gather(1, (first + pooled.starts).clamp(max=width - 1))  # (B, S')
+    made = Stream(
+        hidden=take(torch.cat([stream.hidden, pooled.tokens], dim=1), sources),
+        positions=torch.cat([stream.positions, firsts], dim=1).gather(1, sources),
+        lens=lens,
+        speech=is_speech,
+    )
+    return made, pooled.lens
