@@ -289,7 +289,8 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
             raise ContextError(
                 f"prompt, speech and text take {packed.embeddings.size(1)} positions, more than the "
                 f"{self.backbone.max_positions} of the LM's context; take shorter audio (--max_wav_duration of the "
-                "recipe, --longest_piece in decoding), or train with more projector_frames."
+                "recipe, --longest_piece in decoding), pool its tokens (pooling: input), or train with more "
+                "projector_frames."
             )
 
 

@@ -79,6 +79,7 @@ class SpeechPooling:
         """Embeddings (B, S, D) and their lengths (B,), pooled if `input` is set."""
         if self._input is None:
             return speech, lens
+        lens = lens.to(speech.device)
         pooled = self._input(speech, lens)
         self._input_kept = Kept(lens, pooled.lens)
         return pooled.tokens, pooled.lens
