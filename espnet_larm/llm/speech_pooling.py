@@ -11,10 +11,9 @@ from typing import Any
 import torch
 
 from espnet_larm.llm.backbone import Backbone
-from espnet_larm.llm.deep_pooling import DeepPooling, Kept
+from espnet_larm.llm.deep_pooling import DEEP, INPUT, PLACES, DeepPooling, Kept
 from espnet_larm.pooling.options import OPTIONS, Pooling
 
-INPUT, DEEP = PLACES = ("input", "deep")
 WHERE = "pooling"
 # What a YAML may give, with its types. `true` is no number.
 TYPES: dict[str, type | tuple[type, ...]] = {
@@ -80,6 +79,7 @@ class SpeechPooling:
         """Embeddings (B, S, D) and their lengths (B,), pooled if `input` is set."""
         if self._input is None:
             return speech, lens
+        lens = lens.to(speech.device)
         pooled = self._input(speech, lens)
         self._input_kept = Kept(lens, pooled.lens)
         return pooled.tokens, pooled.lens

@@ -95,13 +95,14 @@ def build(
     own = model.state_dict()
     for part in (*BEGIN_WITH, *begin_with):
         wanted = {name: value.shape for name, value in own.items() if name.startswith(f"{part}.")}
-        found = {name: value.shape for name, value in weights.items() if name.startswith(f"{part}.")}
-        if wanted != found or not wanted:
+        found = {name: value for name, value in weights.items() if name.startswith(f"{part}.")}
+        if wanted != {name: value.shape for name, value in found.items()} or not wanted:
             raise ValueError(
                 f"begin_with: {part} of the study's model has {len(wanted)} weights that are not those "
                 f"{len(found)} of the trained model; leave it out, or take the trained model's options."
             )
-        model.load_state_dict({name: weights[name] for name in found}, strict=False)
+        module = model.get_submodule(part)
+        module.load_state_dict({name.removeprefix(f"{part}."): value for name, value in found.items()})
     # All but the decoder: what it hears is stored.
     for name, parameter in model.named_parameters():
         if not name.startswith("decoder."):

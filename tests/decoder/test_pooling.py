@@ -170,13 +170,13 @@ def test_beams_find_in_batches_and_with_heads_what_an_ordinary_beam_finds_alone(
         return [[(one.token_ids, one.score) for one in row] for row in found.texts]
 
     expected = pairs(beam(decoder.start(*frames), BOUNDS, EOS, 3, 3))
-    verified = pairs(beam(decoder.start(*frames), BOUNDS, EOS, 3, 3, lookahead=toy.random_heads(3)))
-    prefixes = pairs(prefix_beam(decoder.start(*frames), BOUNDS, EOS, 3, 3, lookahead=toy.random_heads(3)))
+    heads = toy.random_heads(3)
+    verified = pairs(beam(decoder.start(*frames), BOUNDS, EOS, 3, 3, lookahead=heads))
+    prefixes = pairs(prefix_beam(decoder.start(*frames), BOUNDS, EOS, 3, 3, lookahead=heads))
     for row, (one, bound) in enumerate(zip(one_by_one, BOUNDS, strict=True)):
         assert_same(pairs(beam(decoder.start(*one), [bound], EOS, 3, 3))[0], expected[row])
         assert_same(verified[row], expected[row])
-        alone = prefix_beam(decoder.start(*one), [bound], EOS, 3, 3, lookahead=toy.random_heads(3))
-        assert len(pairs(alone)[0]) == len(prefixes[row]) == 3
+        assert_same(pairs(prefix_beam(decoder.start(*one), [bound], EOS, 3, 3, lookahead=heads))[0], prefixes[row])
 
 
 @torch.no_grad()
