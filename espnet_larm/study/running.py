@@ -72,6 +72,9 @@ def run_all(setting: Setting, num_jobs: int) -> Iterator[dict[str, Any]]:
 
     Yields:
         Each run's result as it ends, or at once where it is there.
+
+    Raises:
+        ValueError: A run cannot be begun, and what else a run may raise: with several processes, after the others.
     """
     first = [Run(row.name, lr, row.seeds[0]) for row in setting.plan.rows for lr in row.lrs]
     yield from _run_some(setting, first, num_jobs)
@@ -188,9 +191,16 @@ def _run_some(setting: Setting, runs: Sequence[Run], num_jobs: int) -> Iterator[
     context = multiprocessing.get_context("spawn")
     threads = setting.num_threads or max(1, (os.cpu_count() or 1) // num_jobs)
     shared = setting._replace(num_threads=threads)
+    errors = []
     with ProcessPoolExecutor(num_jobs, mp_context=context, initializer=_begin) as pool:
         for future in as_completed([pool.submit(run_one, shared, run) for run in runs]):
-            yield future.result()
+            # A run that fails does not stop the others.
+            if (error := future.exception()) is None:
+                yield future.result()
+            else:
+                errors.append(error)
+    if errors:
+        raise errors[0]
 
 
 def _begin() -> None:

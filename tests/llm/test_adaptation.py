@@ -241,6 +241,16 @@ def test_a_checkpoint_with_other_added_layers_is_refused_with_one_sentence(hf_mo
     assert re.search(f"depth_upscaling_conf differs: .*{message}", line) and "added." not in line
 
 
+@pytest.mark.parametrize("is_named", [True, False])
+def test_weights_of_other_parts_alone_are_loaded_beside_added_layers(hf_model, is_named):
+    backbone = Backbone(hf_model())
+    adapt(backbone, "depth_upscaling", None, is_named, {"num_layers": 1})
+    model = torch.nn.ModuleDict({"backbone": backbone, "encoder": torch.nn.Linear(2, 2)})
+    weight = torch.ones(2, 2)
+    model.load_state_dict({"encoder.weight": weight}, strict=False)
+    assert torch.equal(model["encoder"].weight, weight)
+
+
 def test_lora_of_the_size_of_added_layers_loads_from_its_checkpoint(hf_model, caplog):
     conf = {"match": {"layer": "standard", "num_layers": 1}}
     with caplog.at_level("INFO"):
