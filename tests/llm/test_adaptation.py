@@ -219,13 +219,21 @@ def test_a_full_training_in_half_precision_is_refused(hf_model):
     ("saved", "own", "message"),
     [
         (
-            {"num_layers": 2, "gate_kernel": 5},
+            {"num_layers": 2, "gate_kernel": 5, "placement": "bottom"},
             {"num_layers": 1, "layer": "standard"},
-            r"has e_branchformer \(gate_kernel 5, merge_kernel 3\) behind layers 1, 2 \(.*, the model standard behind",
+            r"has e_branchformer \(gate_kernel 5, merge_kernel 3\) behind layers 0, 1 \(.*, the model standard behind",
         ),
-        ({"num_layers": 2}, {"num_layers": 2, "placement": "sandwich"}, "layers 1, 2 .* behind layers 0, 2 "),
-        ({"gate_kernel": 7}, {"gate_kernel": 5}, r"\(gate_kernel 7, merge_kernel 3\) .* \(gate_kernel 5, "),
-        ({}, None, "the checkpoint has e_branchformer .*, the model no added layers;"),
+        (
+            {"num_layers": 2},
+            {"num_layers": 2, "placement": "sandwich"},
+            "layers 1 .* standard behind layers 2 .* behind layers 0 ",
+        ),
+        (
+            {"gate_kernel": 7, "placement": "bottom"},
+            {"gate_kernel": 5, "placement": "bottom"},
+            r"\(gate_kernel 7, merge_kernel 3\) .* \(gate_kernel 5, ",
+        ),
+        ({"placement": "bottom"}, None, "the checkpoint has e_branchformer .*, the model no added layers;"),
         (None, {"layer": "standard"}, "the checkpoint has no added layers, the model standard behind"),
     ],
 )
