@@ -41,7 +41,14 @@ done
 
 mkdir -p "$exp_dir"
 unpack() { if [[ $text = *.gz ]]; then gzip -cd "$text"; else cat "$text"; fi; }
-held_out=$exp_dir/last_${held_out_lines}_lines.txt text_kl=$exp_dir/first_${text_kl_lines}_lines.txt
+name=$(basename "$text" .gz)
+held_out=$exp_dir/${name}_last_${held_out_lines}.txt text_kl=$exp_dir/${name}_first_${text_kl_lines}.txt
+if [ ! -f "$held_out" ] || [ ! -f "$text_kl" ]; then
+    num_lines=$(unpack | wc -l)
+    ((num_lines >= held_out_lines + text_kl_lines)) ||
+        die "--text $text has $num_lines lines, too few for --held_out_lines $held_out_lines and others for" \
+            "--text_kl_lines $text_kl_lines"
+fi
 for file in "$held_out" "$text_kl"; do
     [ -f "$file" ] && continue
     log "$text: $file"

@@ -13,6 +13,7 @@ Writes a folder a run, `RESULTS.md` and `adaptation_study.png`.
 
 import argparse
 import datetime as dt
+import json
 import logging
 import sys
 from pathlib import Path
@@ -21,13 +22,14 @@ from typing import TYPE_CHECKING
 from espnet_larm.bin._lm_options import HelpWithDefaults, add_ngpu, check_gpu
 from espnet_larm.bin._program import run_program
 from espnet_larm.data.text import fingerprint
+from espnet_larm.grid.running import takes_lock
 from espnet_larm.origin import versions, without_root
 
 if TYPE_CHECKING:
     from espnet_larm.study.reporting import Done, TestSet
     from espnet_larm.study.running import Setting
 
-PICTURE = "adaptation_study.png"
+PICTURE, RECORD, LOCK = "adaptation_study.png", "study.json", ".lock"
 logger = logging.getLogger(__name__)
 
 
@@ -57,7 +59,7 @@ def main(cmd: list[str] | None = None) -> int:
     _check(args)
     # torch and ESPnet take seconds to import.
     from espnet_larm.study.plan import read_plan
-    from espnet_larm.study.running import DEV, TRAIN, Setting, run_all
+    from espnet_larm.study.running import DEV, TRAIN, Setting, check_rows, run_all
 
     folders = {TRAIN: args.train_dir, DEV: args.dev_dir, **{folder.name: folder for folder in args.test_dirs}}
     setting = Setting(
@@ -73,13 +75,18 @@ def main(cmd: list[str] | None = None) -> int:
         device="cuda" if args.ngpu else "cpu",
         num_threads=0,
     )
-    if not args.report_only:
-        _store(setting, folders)
-        _keep_plan(args)
-        for found in run_all(setting, args.num_jobs):
-            logger.info("%s, lr %g, seed %d: done", found["row"], found["lr"], found["seed"])
-            _report(args, setting)
-    print(_report(args, setting))
+    args.exp_dir.mkdir(parents=True, exist_ok=True)
+    with (args.exp_dir / LOCK).open("ab") as lock:
+        if not takes_lock(lock):
+            raise ValueError(f"--exp_dir {args.exp_dir}: a study is at work there; wait for it, or end it.")
+        _check_record(args, setting, folders)
+        if not args.report_only:
+            check_rows(setting)
+            _store(setting, folders)
+            for found in run_all(setting, args.num_jobs):
+                logger.info("%s, lr %g, seed %d: done", found["row"], found["lr"], found["seed"])
+                _report(args, setting)
+        print(_report(args, setting))
     return 0
 
 
@@ -113,20 +120,28 @@ def _store(setting: "Setting", folders: dict[str, Path]) -> None:
         store(model, preprocess, sample_rate_of(options), folder, setting.frames[name], origin, augments)
 
 
-def _keep_plan(args: argparse.Namespace) -> None:
-    """Beside the runs; one that has changed would mix two studies in one table.
+def _check_record(args: argparse.Namespace, setting: "Setting", folders: dict[str, Path]) -> None:
+    """Keep beside the runs what their figures depend on: with anything else, two studies would be in one table.
 
     Raises:
-        ValueError: Runs were begun with another plan.
+        FileNotFoundError: A data folder lacks a table.
+        ValueError: Runs were begun with something else.
     """
-    kept = args.exp_dir / "plan.yaml"
-    text = args.plan.read_text(encoding="utf-8")
-    if kept.is_file() and kept.read_text(encoding="utf-8") != text:
+    from espnet_larm.study.running import record_of
+
+    for folder in folders.values():
+        for name in ("wav.scp", "text"):
+            if not (folder / name).is_file():
+                raise FileNotFoundError(f"{folder / name} is missing; run the recipe's stages of data preparation.")
+    kept, made = args.exp_dir / RECORD, record_of(setting, folders, args.plan.read_text(encoding="utf-8"))
+    if not kept.is_file():
+        kept.write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
+    found = json.loads(kept.read_text(encoding="utf-8"))
+    if changed := [name for name in made if found.get(name) != made[name]]:
         raise ValueError(
-            f"{args.exp_dir} was begun with another plan than {args.plan} now is; name another --exp_dir, or remove "
-            f"{kept} if nothing of the rows that are done has changed."
+            f"--exp_dir {args.exp_dir} was begun with something else ({', '.join(changed)}: {kept}); name another "
+            "folder, or remove that one."
         )
-    kept.write_text(text, encoding="utf-8")
 
 
 def _done(setting: "Setting") -> "list[Done]":
@@ -184,7 +199,8 @@ def _test_sets(args: argparse.Namespace) -> "list[TestSet]":
 
 def _origin(args: argparse.Namespace, setting: "Setting", done: "list[Done]") -> list[str]:
     """What the numbers came from."""
-    results = [found for each in done for found in (*each.results, *each.tried)]
+    every = [found for each in done for found in (*each.results, *each.tried)]
+    results = list({(found["row"], found["lr"], found["seed"]): found for found in every}.values())
     schedule = setting.plan.schedule
     unlike = [found for found in results if found["text"].get("is_base_when_dropped") is False]
     tried = [
@@ -193,16 +209,19 @@ def _origin(args: argparse.Namespace, setting: "Setting", done: "list[Done]") ->
         if each.tried
     ]
     text = results[0]["text"]
+    machines = [", ".join(f"{name} {value}" for name, value in found["machine"].items()) for found in results]
     facts = {
         "learning rates tried, dev WER %": "; ".join(tried),
         "a run": f"{schedule.num_steps} steps of {schedule.batch_size} utterances, measured {schedule.num_points} "
         "times; what is given is of its best point by dev WER",
         "nats lost a token": f"above the LM before, on {text['num_tokens']} tokens of {args.text.name} "
         f"({text['base_nats']:.4f} nats)",
-        "at equal dev WER": "the least of all points that get no more words wrong than the worst run of both rows",
+        "at equal dev WER": "nats lost, the row beside the reference: of each run at the chosen learning rate, the "
+        "least of all points that get no more words wrong than the worst run of both rows does at best; and the least "
+        "of all points of the rows at any of the learning rates tried",
         "runs with added layers whose LM is not its base when they are dropped": str(len(unlike)),
         "commits": ", ".join(dict.fromkeys(found["commit"] for found in results)),
-        "machines": ", ".join(dict.fromkeys(str(found["machine"]) for found in results)),
+        "machines": ", ".join(dict.fromkeys(machines)),
         "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
         "date": f"{dt.datetime.now(dt.timezone.utc):%Y-%m-%d %H:%M} UTC",
     }

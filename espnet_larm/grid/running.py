@@ -163,7 +163,7 @@ class _Attempt:
         """Hold the log as long as any process of the recipe writes into it, also beyond a kill of the grid."""
         # A recipe that was told to end may leave a process behind for a moment.
         deadline = time.monotonic() + LOCK_PATIENCE_S
-        while not _takes_lock(log):
+        while not takes_lock(log):
             if time.monotonic() > deadline:
                 raise ValueError(
                     f"{self.run.name} is still at work: a process holds {self.folder / LOG}, which `fuser` names; "
@@ -186,7 +186,7 @@ class _Attempt:
         return Outcome(self.run, self.process.returncode, seconds)
 
 
-def _takes_lock(log: BinaryIO) -> bool:
+def takes_lock(log: BinaryIO) -> bool:
     """Whether nobody else holds it, or the file system has no locks."""
     try:
         fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)

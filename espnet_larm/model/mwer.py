@@ -18,6 +18,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 
+from espnet_larm.llm.backbone import Backbone
 from espnet_larm.scoring.alignment import align, split_words
 from espnet_larm.search.lookahead import Lookahead
 from espnet_larm.search.prefix_beam import prefix_beam
@@ -234,12 +235,15 @@ def figures(log_probs: torch.Tensor, found: Nbest) -> dict[str, torch.Tensor]:
 def evaluating(module: torch.nn.Module) -> Iterator[None]:
     """Eval mode, and each part back in the mode that it had: frozen parts are in eval mode while others learn."""
     modes = [(part, part.training) for part in module.modules()]
+    called = [(part, part.mode) for part in module.modules() if isinstance(part, Backbone)]
     module.eval()
     try:
         yield
     finally:
         for part, mode in modes:
             part.training = mode
+        for backbone, mode in called:
+            backbone.mode = mode
 
 
 def _words(tokenizer: Any, token_ids: Sequence[int]) -> str:

@@ -5,6 +5,7 @@ Shapes: B utterances, T frames, E encoder size, L tokens.
 
 import argparse
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,8 @@ from espnet_larm.train.files import save_synced
 
 # What a row's decoder_conf chooses; the trained model's own choice is left aside.
 ADAPTATION = ("adaptation", "lora_conf", "depth_upscaling_conf", "num_heads", "head_type")
+# Likewise of model_conf, by how they begin.
+LOSSES = ("mwer_", "text_kl_")
 BEGIN_WITH = ("encoder", "ctc")
 CHECKPOINT, BEST = "checkpoint.pth", "best.pth"
 # Batches whose utterances are sorted by length before they are cut into batches: little padding, much chance.
@@ -62,11 +65,14 @@ def options_of(args: argparse.Namespace, plan: Plan, run: Run, text_kl_text: Pat
         text_kl_text: For a row with `text_kl_weight`.
 
     Raises:
-        ValueError: The row has a KL penalty, and there is no text for it.
+        ValueError: The row has a KL penalty, and there is no text for it; or the LM has no name.
     """
     row = plan.row(run.row)
+    if not args.decoder_conf.get("llm"):
+        raise ValueError("the trained model's LM has random weights (llm_config): there is no text that it could lose.")
     kept = {name: value for name, value in args.decoder_conf.items() if name not in ADAPTATION}
-    model_conf = {**(args.model_conf or {}), **row.model_conf}
+    losses = {name: value for name, value in (args.model_conf or {}).items() if not name.startswith(LOSSES)}
+    model_conf = {**losses, **row.model_conf}
     if model_conf.get("text_kl_weight", 0) > 0:
         if text_kl_text is None:
             raise ValueError(f"rows: {row.name} has text_kl_weight; give --text_kl_text, a sentence a line.")
@@ -96,6 +102,8 @@ def build(
     for part in (*BEGIN_WITH, *begin_with):
         wanted = {name: value.shape for name, value in own.items() if name.startswith(f"{part}.")}
         found = {name: value for name, value in weights.items() if name.startswith(f"{part}.")}
+        if part in BEGIN_WITH and not wanted and not found:
+            continue
         if wanted != {name: value.shape for name, value in found.items()} or not wanted:
             raise ValueError(
                 f"begin_with: {part} of the study's model has {len(wanted)} weights that are not those "
@@ -135,6 +143,7 @@ class Fitting:
         self.tokens = [tokenize(text) for text in train.texts]
         self.points: list[Point] = []
         self.step = 0
+        self._began, self._seconds_before = time.monotonic(), 0.0
         self.optimizer = torch.optim.AdamW(self._groups(), betas=ADAM_BETAS, weight_decay=schedule.weight_decay)
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._share)
 
@@ -142,6 +151,11 @@ class Fitting:
     def best(self) -> Point:
         """Of all points so far."""
         return min(self.points, key=lambda point: point.rank)
+
+    @property
+    def seconds(self) -> float:
+        """Of work so far, that of interrupted attempts up to what they had saved included."""
+        return self._seconds_before + time.monotonic() - self._began
 
     def fit(self, measure: Callable[[], tuple[float, float]]) -> None:
         """Learn to the end, from where an interrupted run was saved; the model then has its best weights.
@@ -226,7 +240,8 @@ class Fitting:
             "learnt": learnt,
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
-            "chance": torch.get_rng_state(),
+            "chance": [torch.get_rng_state(), *torch.cuda.get_rng_state_all()],
+            "seconds": self.seconds,
         }
         save_synced(states, self.folder / CHECKPOINT, part)
 
@@ -239,5 +254,7 @@ class Fitting:
         self.model.load_state_dict(states["learnt"], strict=False)
         self.optimizer.load_state_dict(states["optimizer"])
         self.scheduler.load_state_dict(states["scheduler"])
-        torch.set_rng_state(states["chance"])
+        torch.set_rng_state(states["chance"][0])
+        torch.cuda.set_rng_state_all(states["chance"][1:])
+        self._seconds_before = states["seconds"]
         logger.info("%s: goes on from step %d", self.run.name, self.step)

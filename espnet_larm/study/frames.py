@@ -66,12 +66,15 @@ def store(
         path: The file.
         origin: What the encoder is; with another, or other data, the file is made anew.
         augments: Whether features go through the model's SpecAugment, drawn once: what a CTC head hears of audio that
-            it was trained on is otherwise far clearer than what it hears of any other.
+            it was trained on is otherwise far clearer than what it hears of any other. Unlike ESPnet's training it
+            comes behind normalisation, where what it masks is the mean.
 
     Raises:
         FileNotFoundError: wav.scp or text is missing.
-        ValueError: Audio cannot be read, or no utterance is left.
+        ValueError: Audio cannot be read, no utterance is left, or the model has no SpecAugment.
     """
+    if augments and model.specaug is None:
+        raise ValueError("augment is true, but the trained model has no specaug; leave augment out.")
     for name in ("wav.scp", "text"):
         if not (data_dir / name).is_file():
             raise FileNotFoundError(f"{data_dir / name} is missing; run the recipe's stages of data preparation first.")
@@ -118,7 +121,7 @@ def _encode(model: ESPnetASRModel, waveforms: dict[str, Any], augments: bool) ->
             logger.warning("%s: %d samples are too few for a frame; left out", key, len(waveform))
         else:
             features[key] = extract_features(model, torch.as_tensor(waveform).to(device))
-            if augments and model.specaug is not None:
+            if augments:
                 features[key] = model.specaug(features[key].unsqueeze(0))[0].squeeze(0)
     lengths = {index: len(one) for index, one in enumerate(features.values())}
     groups = [list(lengths)] if ignores_padding(model) and lengths else same_length(lengths)

@@ -35,7 +35,7 @@ class Done(NamedTuple):
         row: Which.
         lr: Of these runs.
         results: Of the seeds, as they were written.
-        tried: Of all its runs, at any learning rate.
+        tried: Of its first seed, at all learning rates.
     """
 
     row: Row
@@ -71,6 +71,11 @@ class Done(NamedTuple):
             )
             for found in self.results
         ]
+
+    def least_loss_at(self, dev_wer: float) -> float:
+        """Likewise of all its runs, at any learning rate."""
+        found = [*self.losses_at(dev_wer), *self._replace(results=self.tried).losses_at(dev_wer)]
+        return float(np.nanmin([*found, np.inf]))
 
     def errors(self, exp_dir: Path, test: TestSet) -> SeedErrors:
         """Of a test set."""
@@ -160,9 +165,16 @@ def _at_equal(each: Done, base: Done | None) -> str:
     if base is None or each is base:
         return ""
     wer = equal_wer(each, base)
-    own, others = (float(np.mean(which.losses_at(wer))) for which in (each, base))
-    share = f", {100 * own / others:.0f} %" if others > 0 else ""
-    return f"{own:.3f} beside {others:.3f}{share} at {wer:.1f} %"
+    own, others = (which.losses_at(wer) for which in (each, base))
+    any_own, any_others = (which.least_loss_at(wer) for which in (each, base))
+    return (
+        f"{_spread(own, 3)} beside {_spread(others, 3)}{_percent(float(np.mean(own)), float(np.mean(others)))} at "
+        f"{wer:.1f} %; at any rate {any_own:.3f} beside {any_others:.3f}{_percent(any_own, any_others)}"
+    )
+
+
+def _percent(part: float, whole: float) -> str:
+    return f": {100 * part / whole:.0f} %" if whole > 0 else ""
 
 
 def _spread(values: Sequence[float], digits: int) -> str:

@@ -5,8 +5,7 @@ import json
 import logging
 import multiprocessing
 import os
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 
 from espnet_larm.data.parallel import end_with_parent
-from espnet_larm.data.text import read_sentences
+from espnet_larm.data.text import fingerprint, read_sentences
 from espnet_larm.inference.loading import read_config, read_weights
 from espnet_larm.llm.backbone import Backbone
 from espnet_larm.llm.depth_upscaling import dropped
@@ -84,6 +83,39 @@ def run_all(setting: Setting, num_jobs: int) -> Iterator[dict[str, Any]]:
     yield from _run_some(setting, [run for run in chosen if run not in first], num_jobs)
 
 
+def check_rows(setting: Setting) -> None:
+    """Build the model of each row once, so that one that cannot be is told before the first has learned.
+
+    Raises:
+        ValueError: As `options_of` and `build` say, or what an option of the row is.
+    """
+    weights = read_weights(setting.model_file)
+    for row in setting.plan.rows:
+        run = Run(row.name, 0.0, row.seeds[0])
+        args = options_of(read_config(setting.config_file, setting.llm), setting.plan, run, setting.text_kl_text)
+        build(args, weights, setting.plan.begin_with, run.seed)
+
+
+def record_of(setting: Setting, folders: Mapping[str, Path], plan_text: str) -> dict[str, Any]:
+    """All that the figures of a study depend on but code and machine, to be kept beside its runs.
+
+    Args:
+        setting: Of the study.
+        folders: Data folders by set.
+        plan_text: The plan's file.
+    """
+    texts = [path for path in (setting.text, setting.text_kl_text) if path is not None]
+    return {
+        "plan": plan_text,
+        "encoder": [fingerprint(setting.config_file), fingerprint(setting.model_file)],
+        "texts": [fingerprint(path) for path in texts],
+        "max_lines": setting.max_lines,
+        "sets": {
+            name: [fingerprint(folder / table) for table in ("wav.scp", "text")] for name, folder in folders.items()
+        },
+    }
+
+
 def best_lr(setting: Setting, row: Row) -> float:
     """At which the first seed gets the fewest words of the development set wrong.
 
@@ -116,7 +148,6 @@ def run_one(setting: Setting, run: Run) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     if setting.num_threads:
         torch.set_num_threads(setting.num_threads)
-    start = time.monotonic()
     plan = setting.plan
     args = options_of(read_config(setting.config_file, setting.llm), plan, run, setting.text_kl_text)
     preprocess = LarmASRTask.build_preprocess_fn(args, False)
@@ -144,14 +175,14 @@ def run_one(setting: Setting, run: Run) -> dict[str, Any]:
         "wer": wers,
         "text": _text_of(args, model.decoder.backbone, lines),
         "shares": [share._asdict() for share in shares(model)],
-        "seconds": round(time.monotonic() - start, 1),
+        "seconds": round(fitting.seconds, 1),
         "commit": commit(),
         "machine": describe_machine(torch.device(setting.device)),
     }
     part = folder / f".{RESULT}.part"
     part.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     part.replace(folder / RESULT)
-    # What going on would take, as large as the model three times over; the best weights stay.
+    # What going on would take, three times what learns; the best weights stay.
     (folder / CHECKPOINT).unlink(missing_ok=True)
     logger.info("%s: dev %.2f %%, %s", run.name, wers[DEV], folder / BEST)
     return result
@@ -172,7 +203,8 @@ def write_table(path: Path, rows: dict[str, str]) -> None:
 
 def _text_of(args: argparse.Namespace, backbone: Backbone, lines: Sequence[torch.Tensor]) -> dict[str, Any]:
     """What the LM has lost of text; with added layers, whether without them it is its base, bit for bit."""
-    base = Backbone.from_pretrained(args.decoder_conf["llm"], args.decoder_conf.get("revision"))
+    names = (args.decoder_conf["llm"], args.decoder_conf.get("revision"))
+    base = Backbone.from_pretrained(*names, str(backbone.dtype).removeprefix("torch."))
     base = base.to(next(backbone.parameters()).device).eval()
     sums = measure_lines(base, lines)
     found = {name: each._asdict() for name, each in summarise(measure_lines(backbone, lines, base), sums).items()}
@@ -198,6 +230,7 @@ def _run_some(setting: Setting, runs: Sequence[Run], num_jobs: int) -> Iterator[
             if (error := future.exception()) is None:
                 yield future.result()
             else:
+                logger.error("a run has failed, the others go on: %s", error)
                 errors.append(error)
     if errors:
         raise errors[0]

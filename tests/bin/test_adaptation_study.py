@@ -1,5 +1,6 @@
 """A study from end to end, with a tiny model."""
 
+import fcntl
 import json
 import shutil
 
@@ -10,7 +11,7 @@ import yaml
 from espnet_larm.bin import adaptation_study
 from espnet_larm.study import running
 from espnet_larm.study.plan import Row
-from espnet_larm.study.reporting import Done, equal_wer
+from espnet_larm.study.reporting import Done, _at_equal, equal_wer
 
 PLAN = {
     "schedule": {"num_steps": 4, "batch_size": 4, "warmup_steps": 1, "num_points": 2},
@@ -67,7 +68,7 @@ def test_a_study_ends_with_a_row_a_way_and_is_not_done_twice(study, tmp_path, mo
     assert len(added["points"]) == 2 and set(added["wer"]) == {"dev", "te"}
     assert len((tmp_path / "exp/added_lr0.01_seed0/te/text").read_text().splitlines()) == 7
     assert (tmp_path / "exp/adaptation_study.png").stat().st_size > 1000
-    monkeypatch.setattr(running, "build", None)
+    monkeypatch.setattr(running, "Fitting", None)
     assert study().split("- date")[0] == table.split("- date")[0]
 
 
@@ -75,11 +76,32 @@ def test_nothing_is_trained_for_a_report(study):
     assert study("--report_only") == ""
 
 
-def test_a_plan_that_has_changed_since_is_refused(study, tmp_path):
-    (tmp_path / "exp").mkdir()
-    (tmp_path / "exp/plan.yaml").write_text("rows: {}\n")
-    with pytest.raises(ValueError, match="was begun with another plan"):
+@pytest.mark.parametrize("option", [(), ("--report_only",)])
+def test_runs_that_were_begun_with_something_else_are_not_mixed_in(study, tmp_path, option):
+    study("--report_only")
+    (tmp_path / "held_out.txt").write_text("A B\n")
+    with pytest.raises(ValueError, match=r"was begun with something else \(texts: .*name another"):
+        study(*option)
+    (tmp_path / "held_out.txt").write_text("A B C\nD\nB B A\n")
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump({**PLAN, "reference": "kept"}))
+    with pytest.raises(ValueError, match=r"something else \(plan: "):
+        study(*option)
+
+
+def test_a_row_that_cannot_be_built_is_told_before_any_learns(study, tmp_path):
+    rows = {**PLAN["rows"], "last": {"seeds": [0], "lrs": [0.1], "decoder_conf": {"adaptation": "fulll"}}}
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump({**PLAN, "rows": rows}))
+    with pytest.raises(ValueError, match="adaptation is fulll; allowed"):
         study()
+    assert not list((tmp_path / "exp").glob("*/*.pth"))
+
+
+def test_two_studies_in_one_folder_are_refused(study, tmp_path):
+    (tmp_path / "exp").mkdir()
+    with (tmp_path / "exp/.lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ValueError, match="a study is at work there"):
+            study()
 
 
 def test_sets_of_one_name_are_refused(study, tmp_path):
@@ -87,21 +109,40 @@ def test_sets_of_one_name_are_refused(study, tmp_path):
         study("--test_dirs", str(tmp_path / "sets/te"), str(tmp_path / "te"))
 
 
-def test_rows_are_compared_at_an_error_rate_that_all_their_runs_reach():
-    def done(*curves):
-        results = [
-            {
-                "best": {"dev_wer": min(wer for wer, _ in curve)},
-                "points": [{"dev_wer": wer, "nats": nats} for wer, nats in curve],
-                "text": {"base_nats": 3.0},
-            }
-            for curve in curves
-        ]
-        return Done(Row("a", "a", (0,), (0.1,), None, {}, {}), 0.1, results, results)
+@pytest.fixture
+def done():
+    """A row of runs with given curves (error rate, nats), of an LM with 3 nats before; others were tried."""
 
-    base = done([(60.0, 3.5), (30.0, 4.0)], [(50.0, 3.6), (40.0, 3.75), (35.0, 4.5)])
+    def done(*curves, tried=()):
+        def result(curve):
+            wer, nats = min(curve)
+            return {
+                "best": {"dev_wer": wer},
+                "points": [{"dev_wer": wer, "nats": nats} for wer, nats in curve],
+                "text": {"base_nats": 3.0, "nats_above_base": {"value": nats - 3.0}},
+                "shares": [{"part": "LM", "trainable": 100, "total": 100}],
+            }
+
+        results = [result(curve) for curve in curves]
+        row = Row("a", "a", (0,), (0.1,), None, {}, {})
+        return Done(row, 0.1, results, [*results[:1], *map(result, tried)])
+
+    return done
+
+
+def test_rows_are_compared_at_an_error_rate_that_all_their_runs_reach(done):
+    base = done([(60.0, 3.5), (30.0, 4.0)], [(50.0, 3.6), (40.0, 3.75), (35.0, 4.5)], tried=[[(37.0, 3.05)]])
     other = done([(70.0, 3.0), (38.0, 3.25)])
     assert equal_wer(other, base) == 38.0
     assert other.losses_at(38.0) == [0.25]
     assert base.losses_at(38.0) == [1.0, 1.5]
     assert base.losses_at(40.0) == [1.0, 0.75]
+    assert base.least_loss_at(38.0) == pytest.approx(0.05)
+    assert base.least_loss_at(36.0) == 1.0
+
+
+def test_the_table_says_both_sides_at_equal_error_rates(done):
+    base = done([(60.0, 3.5), (30.0, 4.0)], tried=[[(37.0, 3.05)]])
+    other = done([(70.0, 3.0), (38.0, 3.25)])
+    assert _at_equal(other, base) == "0.250 beside 1.000: 25 % at 38.0 %; at any rate 0.250 beside 0.050: 500 %"
+    assert _at_equal(base, base) == ""

@@ -47,11 +47,16 @@ def test_the_text_is_cut_in_two_and_the_program_called(call):
     status, called = call("--held_out_lines", "3", "--text_kl_lines", "4", "--ngpu", "0", "--num_jobs", "2")
     assert status == 0, called
     folder = call.recipe / "exp/adaptation_study"
-    assert (folder / "last_3_lines.txt").read_text().splitlines() == LINES[-3:]
-    assert (folder / "first_4_lines.txt").read_text().splitlines() == LINES[:4]
+    assert (folder / "text_last_3.txt").read_text().splitlines() == LINES[-3:]
+    assert (folder / "text_first_4.txt").read_text().splitlines() == LINES[:4]
     assert called.startswith(f"-m espnet_larm.bin.adaptation_study --plan ../../conf/{call.recipe.name}/adapt")
-    assert "--text exp/adaptation_study/last_3_lines.txt --max_lines 500" in called
+    assert "--text exp/adaptation_study/text_last_3.txt --max_lines 500" in called
     assert called.rstrip().endswith("--ngpu 0 --num_jobs 2") and "--test_dirs dump/raw/test" in called
+
+
+def test_a_text_that_is_too_short_for_both_parts_is_refused(call):
+    status, said = call("--held_out_lines", "6", "--text_kl_lines", "5")
+    assert status == 2 and "has 10 lines, too few for --held_out_lines 6" in said
 
 
 def test_a_model_that_is_not_trained_is_named(call):

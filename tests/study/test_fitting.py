@@ -37,10 +37,12 @@ def begin(build_speech_llm, spoken, tmp_path):
             parameter.add_(torch.randn_like(parameter), alpha=0.1)
     weights = trained.state_dict()
 
-    def begin(folder, lr=0.01, schedule=SCHEDULE, **decoder_conf):
-        plan = plan_of(decoder_conf, schedule=schedule)
+    (tmp_path / "other.txt").write_text("A B C\nD\nB B A\nC A D B\n")
+
+    def begin(folder, lr=0.01, schedule=SCHEDULE, model_conf=None, **decoder_conf):
+        plan = plan_of(decoder_conf, model_conf, schedule)
         run = Run("a", lr, 0)
-        args = options_of(trained.args, plan, run, None)
+        args = options_of(trained.args, plan, run, tmp_path / "other.txt")
         model = build(args, weights, plan.begin_with, run.seed)
         model.args = args
         path = tmp_path / folder
@@ -100,8 +102,10 @@ def test_the_learning_rate_rises_and_falls_in_lines(begin):
 
 
 def test_a_run_that_is_broken_off_ends_as_one_that_is_not(begin, monkeypatch):
-    whole = learn(begin("whole", adaptation="full")[0])
-    broken, _ = begin("broken", adaptation="full")
+    # Its lines are drawn at random.
+    options = {"adaptation": "full", "model_conf": {"text_kl_weight": 1.0, "text_kl_lines": 2}}
+    whole = learn(begin("whole", **options)[0])
+    broken, _ = begin("broken", **options)
     learnt = Fitting._learn
 
     def breaks(self, batch):
@@ -114,7 +118,7 @@ def test_a_run_that_is_broken_off_ends_as_one_that_is_not(begin, monkeypatch):
         learn(broken)
     monkeypatch.undo()
     torch.manual_seed(7)
-    again = learn(begin("broken", adaptation="full")[0])
+    again = learn(begin("broken", **options)[0])
     assert again.step == 6
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, again.model.state_dict()[name]), name
@@ -157,6 +161,19 @@ def test_a_part_that_is_another_in_the_trained_model_is_refused(build_speech_llm
     args = options_of(trained.args, plan, Run("a", 0.1, 0), None)
     with pytest.raises(ValueError, match="begin_with: decoder.projector of the study's model has 4 weights"):
         build(args, trained.state_dict(), plan.begin_with, 0)
+
+
+def test_an_lm_without_a_name_is_refused(build_speech_llm):
+    args = build_speech_llm().args
+    args.decoder_conf = {"llm_config": {}}
+    with pytest.raises(ValueError, match="there is no text that it could lose"):
+        options_of(args, plan_of({}), Run("a", 0.1, 0), None)
+
+
+def test_losses_of_the_trained_model_are_left_aside(build_speech_llm):
+    args = build_speech_llm().args
+    args.model_conf = {"ctc_weight": 0.1, "mwer_weight": 1.0, "text_kl_weight": 2.0}
+    assert options_of(args, plan_of({}), Run("a", 0.1, 0), None).model_conf == {"ctc_weight": 0.1}
 
 
 def test_a_kl_penalty_without_a_text_is_refused(build_speech_llm):

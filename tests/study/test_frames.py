@@ -69,6 +69,11 @@ def test_augmented_frames_are_masked_and_the_same_each_time(build_speech_llm, da
         assert torch.equal(one, alike)
 
 
+def test_a_model_without_specaug_cannot_augment(build_speech_llm, data, tmp_path):
+    with pytest.raises(ValueError, match="augment is true, but the trained model has no specaug"):
+        store(build_speech_llm().eval(), None, 16000, data, tmp_path / "train.pth", {}, augments=True)
+
+
 def test_a_folder_without_texts_is_refused(build_speech_llm, data, tmp_path):
     (data / "text").unlink()
     with pytest.raises(FileNotFoundError, match="text is missing; run the recipe's stages of data preparation"):
