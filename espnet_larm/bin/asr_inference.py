@@ -5,7 +5,8 @@
 
 Takes ESPnet's arguments, and those that `--help` lists under espnet_larm. `--beam_size` 1, the default here, is greedy.
 A model with an LM is decoded by the LM, or with `--ctc_weight 1.0` by its CTC head alone, at all loops. The LM's search
-hears CTC with a lower weight, and an n-gram over its tokens with `--ngram_file` (`--ngram_weight`, 0.9).
+hears CTC with a lower weight, and an n-gram over its tokens with `--ngram_file` (`--ngram_weight`, 0.9). `--pooling`
+merges speech tokens that the LM reads.
 Writes `1best_recog/` (up to `--nbest`), `loop<k>/` and `stats.json`.
 Audio longer than `--long_seconds` is read in blocks, cut at silences, recognised in pieces and joined: memory does not
 grow with it. Exit status 1 after a wrong option (nothing decoded) or if audio could not be read (the rest decoded).
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from espnet_larm.bin._program import run_program
-from espnet_larm.inference.effort import describe_pooling, describe_search
+from espnet_larm.inference.effort import describe_frames, describe_search
 from espnet_larm.inference.options import check_decoder, check_search, forget_defaults
 from espnet_larm.inference.transcripts import ORDINARY, Search
 
@@ -37,6 +38,7 @@ DRAFTING = ("drafts", "tokens_per_call", "accept", "tau", "tau_of")
 def get_parser() -> argparse.ArgumentParser:
     """ESPnet's options and ours. 10 s of imports."""
     from espnet2.bin.asr_inference import get_parser as get_espnet_parser
+    from espnet2.utils.nested_dict_action import NestedDictAction
     from espnet2.utils.types import str2bool
 
     parser = get_espnet_parser()
@@ -51,6 +53,13 @@ def get_parser() -> argparse.ArgumentParser:
     group.add_argument("--prefix", help="text before the speech; any of these three replaces the prompt of training")
     group.add_argument("--suffix", help="text after the speech; by default the token that begins a text")
     group.add_argument("--instruction", help="what a chat model is asked, instead of prefix and suffix")
+    group.add_argument(
+        "--pooling",
+        action=NestedDictAction,
+        metavar="PLACE.OPTION=VALUE",
+        help="of the speech that an LM reads, instead of training's decoder_conf: pooling, all of it: input.tau=0.9, "
+        "again with deep.layer=6, deep.tau=0.8; in --config nested, {input: {tau: 0.9}}; input=null for none",
+    )
     group.add_argument("--max_tokens_per_second", type=float, help="of speech in an LM's text, and 8 always (24)")
     group.add_argument("--least_ctc_share", type=float, help="of CTC's tokens, before an LM may end its text (0.5)")
     group.add_argument("--stops_loops", type=str2bool, help="cut an LM's loops back to their first copy (true)")
@@ -118,6 +127,7 @@ def load(args: argparse.Namespace) -> Any:
     """
     from espnet_larm.inference.audio import AudioTable
     from espnet_larm.inference.recognizer import Recognizer
+    from espnet_larm.llm.speech_pooling import places_of
 
     prompt, guards, drafting = (
         {name: getattr(args, name) for name in names if getattr(args, name) is not None}
@@ -150,6 +160,8 @@ def load(args: argparse.Namespace) -> Any:
         recognizer.set_ngram(args.ngram_file, **ngram)
     if prompt:
         recognizer.set_prompt(**prompt)
+    if args.pooling is not None:
+        recognizer.set_pooling(**places_of(args.pooling))
     return recognizer, AudioTable(wav_scp, audio_type, recognizer.sample_rate_hz, recognizer.preprocess)
 
 
@@ -204,7 +216,7 @@ def print_costs(stats: dict[str, Any]) -> None:
     wall = f"{stats['wall_seconds']:.2f} s with reading and writing"
     print(f"features: {stats['feature_seconds']:.2f} s; everything: {wall}")
     if "frames" in stats:
-        print(describe_pooling(stats["frames"]))
+        print(describe_frames(stats["frames"]))
     if "decoder_calls" in stats:
         guarded = ", ".join(f"{guard} {len(keys)}" for guard, keys in stats["guarded"].items())
         print(f"decoder calls: {stats['decoder_calls']}; texts that met a guard: {guarded}")

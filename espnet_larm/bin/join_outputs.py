@@ -27,7 +27,7 @@ BEST = "1best_recog"
 NBEST = re.compile(r"\d+best_recog")
 NOT_ADDED = ("peak_", "wall_", "ctc_weight", "ngram_weight")
 # Records of settings, and shares, which are made anew.
-FROM_FIRST = ("search", "drafting", "acceptance", "tokens_per_row_call", "row_calls_per_word")
+FROM_FIRST = ("search", "drafting", "pooling", "acceptance", "retention", "tokens_per_row_call", "row_calls_per_word")
 
 
 def get_parser() -> argparse.ArgumentParser:

@@ -17,7 +17,7 @@ import torch
 import yaml
 
 from espnet_larm.bin._program import run_program
-from espnet_larm.inference.effort import describe_pooling, describe_search
+from espnet_larm.inference.effort import describe_frames, describe_search
 from espnet_larm.origin import commit, describe_machine, versions, without_root
 from espnet_larm.scoring.experiment import SetResult, find_results
 from espnet_larm.scoring.picture import draw_wer
@@ -168,7 +168,7 @@ def describe_decoding(stats: Mapping[str, Any]) -> str:
         if stats.get(name):
             text += f"; {len(stats[name])} {what}"
     if "frames" in stats:
-        text += f"; {describe_pooling(stats['frames'])}"
+        text += f"; {describe_frames(stats['frames'])}"
     if "decoder_calls" in stats:
         guarded = ", ".join(f"{guard} {len(keys)}" for guard, keys in stats["guarded"].items())
         text += f"; {stats['decoder_calls']} decoder calls, ctc_weight {stats['ctc_weight']}"

@@ -5,7 +5,7 @@ embedded. A batch gives what each utterance gives alone, whatever its padding.
 Shapes: B utterances (rows), T frames, E encoder size, D model size of the LM, L text positions, V tokens.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -181,8 +181,8 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
 
     def set_pooling(
         self,
-        input: dict[str, Any] | None = None,  # noqa: A002  # as in the YAML
-        deep: dict[str, Any] | None = None,
+        input: Mapping[str, Any] | None = None,  # noqa: A002  # as in the YAML
+        deep: Mapping[str, Any] | None = None,
     ) -> None:
         """Choose where speech is pooled from here on, both places; None, the default, for no pooling there.
 

@@ -8,7 +8,7 @@ Shapes: B utterances, N samples, T frames, F features.
 import functools
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +159,26 @@ class BatchDecoder:
                 "out."
             )
         self.model.decoder.set_prompt(prefix, suffix, instruction)
+
+    def set_pooling(
+        self,
+        input: Mapping[str, Any] | None = None,  # noqa: A002  # as in the YAML
+        deep: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Pool the speech that the LM reads otherwise than in training, at both places: what is left out is not pooled.
+
+        Args:
+            input: Options of `decoder_conf: pooling: input`.
+            deep: Likewise.
+
+        Raises:
+            ValueError: The model is not decoded by an LM, or training would refuse the options, too.
+        """
+        if self.llm_searcher is None:
+            raise ValueError(
+                "pooling is of the speech that an LM reads, but this model is decoded by CTC alone; leave it out."
+            )
+        self.model.decoder.set_pooling(input, deep)
 
     def set_guards(self, **guards: Any) -> None:
         """Hold the LM's texts to something else; what is left out is as `llm_searching.Guards` has it.

@@ -128,6 +128,7 @@ class Tally:
             "decoder_calls": searcher.effort.num_calls,
             **searcher.effort.stats(),
             "drafting": searcher.drafting._asdict(),
+            "pooling": decoder.pooling.options,
             "ctc_weight": searcher.ctc_weight,
             "ngram_file": None if searcher.fused is None else searcher.fused.name,
             "ngram_weight": 0.0 if searcher.fused is None else searcher.fused.weight,

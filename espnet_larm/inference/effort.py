@@ -1,13 +1,58 @@
-"""What an LM's searches took: calls, tokens a call, which drafts were accepted; and what pooling left."""
+"""What an LM's searches took: prompts, calls, tokens a call, which drafts were accepted; and what pooling left."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+
 from espnet_larm.inference.transcripts import ORDINARY, Search
+from espnet_larm.llm.deep_pooling import INPUT, Kept
 from espnet_larm.search.beam import FoundBeams
 from espnet_larm.search.multi_token import Found
 from espnet_larm.search.texts import Text
+
+
+class Prompts:
+    """Sizes of prompts, summed over utterances.
+
+    Attributes:
+        positions: With all of the projector's tokens (`unpooled`), and behind each place that pools, by its name.
+        speech: Speech tokens before and after each of those places.
+    """
+
+    def __init__(self) -> None:
+        self.positions: Counter[str] = Counter()
+        self.speech: dict[str, Counter[str]] = {}
+
+    @classmethod
+    def of(cls, lens: torch.Tensor, kept: Mapping[str, Kept]) -> "Prompts":
+        """Of a batch.
+
+        Args:
+            lens: What the LM's first layer reads of each utterance (B,).
+            kept: What pooling left, by place and in the order of the places.
+        """
+        made = cls()
+        made.speech = {
+            place: Counter(before=int(each.before.sum()), after=int(each.after.sum())) for place, each in kept.items()
+        }
+        lost = {place: each["before"] - each["after"] for place, each in made.speech.items()}
+        made.positions["unpooled"] = left = int(lens.sum()) + lost.get(INPUT, 0)
+        for place, number in lost.items():
+            made.positions[place] = left = left - number
+        return made
+
+    def add(self, other: "Prompts") -> None:
+        """Count those of another batch."""
+        self.positions.update(other.positions)
+        for place, counts in other.speech.items():
+            self.speech.setdefault(place, Counter()).update(counts)
+
+    def stats(self) -> dict[str, Any]:
+        """For `stats.json`."""
+        speech = {place: dict(counts) for place, counts in self.speech.items()}
+        return {"prompt_positions": dict(self.positions), "speech_tokens": speech}
 
 
 class Effort:
@@ -19,10 +64,12 @@ class Effort:
         num_row_tokens: Tokens that were read, of all rows (hypotheses) of all calls, a prompt being one.
         num_tokens: That were found, ends included: the calls if each gave one.
         num_words: Of all texts.
+        prompts: What was read before them.
     """
 
     def __init__(self) -> None:
         self.num_calls = self.num_row_calls = self.num_row_tokens = self.num_tokens = self.num_words = 0
+        self.prompts = Prompts()
         self._proposed: Counter[int] = Counter()
         self._accepted: Counter[int] = Counter()
 
@@ -57,6 +104,7 @@ class Effort:
             "words": self.num_words,
             "drafted": {str(token): number for token, number in self._by_token(self._proposed).items()},
             "accepted": {str(token): number for token, number in self._by_token(self._accepted).items()},
+            **self.prompts.stats(),
         }
         return {**counts, **shares(counts)}
 
@@ -74,10 +122,16 @@ def shares(counts: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **{name: counts[part] / counts[whole] for name, (part, whole) in wholes.items() if counts[whole]},
         "acceptance": {token: counts["accepted"].get(token, 0) / number for token, number in counts["drafted"].items()},
+        # Earlier versions did not count them.
+        "retention": {
+            place: each["after"] / each["before"]
+            for place, each in counts.get("speech_tokens", {}).items()
+            if each["before"]
+        },
     }
 
 
-def describe_pooling(frames: Mapping[str, int]) -> str:
+def describe_frames(frames: Mapping[str, int]) -> str:
     """Which share of the frames a front end has left, of counts as `stats.json` has them."""
     share = frames["left"] / max(1, frames["before"])
     return f"frames left by pooling: {frames['left']} of {frames['before']}, {share:.1%}"
@@ -100,4 +154,17 @@ def describe_search(stats: Mapping[str, Any]) -> str:
         text += f"; {stats['row_tokens'] / stats['row_calls']:.1f} tokens of all hypotheses read a call"
     if stats["acceptance"]:
         text += f"; accepted: {', '.join(f'token {k} {share:.1%}' for k, share in stats['acceptance'].items())}"
-    return text
+    return text + describe_pooling(stats)
+
+
+def describe_pooling(stats: Mapping[str, Any]) -> str:
+    """Where speech was pooled, how, and what it left; nothing where it was not."""
+    if not stats.get("pooling"):
+        return ""
+    places = (
+        f"{place} ({', '.join(f'{name} {value}' for name, value in options.items() if value is not None)})"
+        f" keeps {stats['retention'].get(place, 1.0):.1%} of the speech tokens"
+        for place, options in stats["pooling"].items()
+    )
+    positions = " -> ".join(f"{number}" for number in stats["prompt_positions"].values())
+    return f"; pooling: {', '.join(places)}; prompt positions {positions}"

@@ -14,7 +14,7 @@ import torch
 from espnet2.asr.espnet_model import ESPnetASRModel
 
 from espnet_larm.inference.drafting import Drafting, check_lookahead, make_drafts, make_lookahead, resolve
-from espnet_larm.inference.effort import Effort
+from espnet_larm.inference.effort import Effort, Prompts
 from espnet_larm.inference.ngrams import Fused
 from espnet_larm.inference.searching import Searcher
 from espnet_larm.inference.transcripts import BEAM_TYPES, GREEDY, PREFIX, Hypothesis, Search
@@ -145,6 +145,7 @@ class LlmSearcher:
         self.check_search(search)
         heard = self._heard(hs_pad, hlens)
         begun = self.model.decoder.start(hs_pad, hlens)
+        prompts = Prompts.of(begun.next_positions, self.model.decoder.pooling.kept)
         room = (self.model.decoder.backbone.max_positions - begun.next_positions).clamp(min=0).tolist()
         limits = (LEAST_TOKENS + int(self.guards.max_tokens_per_second * each) for each in seconds)
         bounds = [
@@ -167,11 +168,13 @@ class LlmSearcher:
                 beams = beam(begun, bounds, eos, search.beam_size, search.nbest, **shared)
             nbest = [[self._hypothesis(text, one) for text in row] for row, one in zip(beams.texts, heard, strict=True)]
             self.effort.add_beams(beams, [best.text for best, *_ in nbest])
+            self.effort.prompts.add(prompts)
             return nbest
         drafts = make_drafts(self.drafting, self.model.decoder, lambda: self._respelled(heard), eos)
         found = greedy(begun, bounds, eos, drafts, self.drafting.verifies, **shared)
         hypotheses = [self._hypothesis(text, one) for text, one in zip(found.texts, heard, strict=True)]
         self.effort.add(found, [hypothesis.text for hypothesis in hypotheses])
+        self.effort.prompts.add(prompts)
         return [[hypothesis] for hypothesis in hypotheses]
 
     def check_search(self, search: Search) -> None:

@@ -15,6 +15,9 @@ from espnet_larm.llm.stream import Stream
 from espnet_larm.pooling.affinity import take
 from espnet_larm.pooling.options import Pooling
 
+# Where an LM's speech is pooled, in the order in which it passes.
+INPUT, DEEP = PLACES = ("input", "deep")
+
 
 class Kept(NamedTuple):
     """Speech tokens of the utterances of a batch.

@@ -5,7 +5,7 @@ Attention counts all pairs of positions, also those that it may not see. Padding
 Shapes: B rows.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -38,9 +38,10 @@ def prefill_flops(backbone: Backbone, text_lens: torch.Tensor, *speech_lens: tor
         text_lens: Positions of each row that are no speech (B,).
         speech_lens: Those that are (B,), for each of the LM's layers in order; `by_layer` makes them.
     """
-    layers = []
-    for index, speech in enumerate(speech_lens):
-        layers.append(sum(layer_flops(layer, text_lens, speech) for _, layer in backbone.layers_at(index)))
+    layers = [
+        sum(layer_flops(layer, text_lens, speech) for _, layer in backbone.layers_at(index))
+        for index, speech in enumerate(speech_lens)
+    ]
     assert len(layers) == len(backbone.layers)
     head = backbone.model.get_output_embeddings().weight.numel()
     return Prefill(layers, 2 * len(text_lens) * head)
@@ -59,7 +60,8 @@ def layer_flops(layer: torch.nn.Module, text_lens: torch.Tensor, speech_lens: to
     """Of a layer of HF's, or an added one, for rows of text (B,) and of speech (B,)."""
     positions = (text_lens + speech_lens).to(torch.float64)
     pairs = float(positions.square().sum())
-    attention = layer.self_attn
+    # Any: torch says that a module's parts are tensors or modules.
+    attention: Any = layer.self_attn
     heads_size = attention.config.num_attention_heads * attention.head_dim
     local = layer.local if isinstance(layer, AddedLayer) else None
     # The branch of an added layer reads speech alone.

@@ -11,10 +11,9 @@ from typing import Any
 import torch
 
 from espnet_larm.llm.backbone import Backbone
-from espnet_larm.llm.deep_pooling import DeepPooling, Kept
+from espnet_larm.llm.deep_pooling import DEEP, INPUT, PLACES, DeepPooling, Kept
 from espnet_larm.pooling.options import OPTIONS, Pooling
 
-INPUT, DEEP = PLACES = ("input", "deep")
 WHERE = "pooling"
 # What a YAML may give, with its types. `true` is no number.
 TYPES: dict[str, type | tuple[type, ...]] = {

@@ -257,3 +257,11 @@ def test_espnets_own_program_decodes_what_was_unpacked(experiment, pack, tmp_pat
     expected = [token for token in ours.transcribe([samples])[0].best.token_ids if token != 0]
     shared = min(len(expected), len(token_ids))
     assert shared and token_ids[:shared] == expected[:shared] and isinstance(text, str)
+
+
+def test_pooling_travels_with_a_pack(experiment, pack, tmp_path):
+    pooling = {"input": {"method": "stride", "retention": 0.5}, "deep": {"layer": 1, "tau": 0.5, "window": 2}}
+    folder = experiment(pooling=pooling)
+    expected = transcripts(espnet_larm.load(folder))
+    packed = espnet_larm.load(pack(folder), llm=move_away(tmp_path))
+    assert packed.model.decoder.pooling.options == pooling and transcripts(packed) == expected

@@ -297,3 +297,53 @@ def test_posterior_without_a_ctc_head_of_the_lms_tokens_is_refused(build_speech_
     for changes in ({"ctc_weight": 0.0, "interctc_weight": 0.0}, {"ctc_token_list": str(tmp_path / "own.txt")}):
         with pytest.raises(ValueError, match="projector is posterior, which hears a CTC head in the LM's tokens"):
             build_speech_llm(decoder_conf={"projector": "posterior"}, model_conf=changes)
+
+
+POOLED = {"input": {"method": "stride", "retention": 0.5}, "deep": {"layer": 1, "tau": 0.2}}
+
+
+def test_pooling_trains_and_says_what_it_kept(build_speech_llm):
+    given = {"decoder_conf": {"projector_frames": 1, "pooling": POOLED}}
+    model = build_speech_llm(**given)
+    loss, stats, _ = model(**batch())
+    assert 0.5 <= float(stats["retention_input"]) < 0.6 and 0 < float(stats["retention_deep"]) <= 1
+    loss.backward()
+    assert all(each.grad.any() for each in model.decoder.projector.parameters())
+    frames = torch.randn(2, 9, 16, requires_grad=True), torch.tensor([9, 4])
+    model.decoder_loss(*frames, batch()["text"], torch.tensor([3, 2])).loss.backward()
+    assert frames[0].grad[0].any(1).all() and not frames[0].grad[1, 4:].any()
+
+
+def test_neutral_pooling_trains_bit_for_bit_as_none_and_ctc_hears_none_of_it(build_speech_llm):
+    off = {"input": {"tau": 1.5}, "deep": {"layer": 1, "tau": 1.5}}
+    plain, neutral, pooled = (
+        build_speech_llm(decoder_conf={"projector_frames": 1, **conf})
+        for conf in ({}, {"pooling": off}, {"pooling": POOLED})
+    )
+    (loss, stats, _), (other, more, _), (_, shorter, _) = (seeded_step(model) for model in (plain, neutral, pooled))
+    assert torch.equal(loss, other) and {name for name in more if name not in stats} == {
+        "retention_input",
+        "retention_deep",
+    }
+    assert float(more["retention_input"]) == float(more["retention_deep"]) == 1.0
+    pairs = zip(plain.parameters(), neutral.parameters(), strict=True)
+    assert all(torch.equal(one.grad, two.grad) for one, two in pairs if one.grad is not None)
+    assert torch.equal(shorter["loss_ctc"], stats["loss_ctc"]) and shorter["loss_att"] != stats["loss_att"]
+
+
+def seeded_step(model):
+    torch.manual_seed(7)
+    found = model(**batch())
+    found[0].backward()
+    return found
+
+
+@pytest.mark.parametrize("projector", ["posterior", "conv", "linear"])
+def test_every_projectors_embeddings_are_pooled(build_speech_llm, projector):
+    conf = {"projector": projector, "projector_frames": 1, "pooling": POOLED}
+    model = build_speech_llm(decoder_conf=conf).eval()
+    with torch.no_grad():
+        pooled = model.decoder.read_prompt(torch.randn(1, 12, 16), torch.tensor([12])).lens
+        model.decoder.set_pooling()
+        whole = model.decoder.read_prompt(torch.randn(1, 12, 16), torch.tensor([12])).lens
+    assert int(pooled - 1) == -(-int(whole - 1) // 2)
