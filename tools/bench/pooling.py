@@ -18,35 +18,39 @@ Eager attention is Hugging Face's, whose scores are there as a whole; `sdpa` is 
 
     python tools/bench/pooling.py
     python tools/bench/pooling.py --shape novels-3M --seconds 5 --input_retention 0.8 --deep_retention 0.19
-    python tools/bench/pooling.py --repeats 0                                     FLOPs and memory alone, in a minute
+    python tools/bench/pooling.py --repeats 0                                     FLOPs and memory alone, in minutes
     python tools/bench/pooling.py --device cuda --dtype bfloat16 --repeats 9
 """
 
 import argparse
-import contextlib
-import functools
 import itertools
 import statistics
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
-from memory import SMOLLM2_360M, LiveTensors, read_json
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
-from transformers import AttentionInterface
-from transformers.models.llama.modeling_llama import eager_attention_forward
+from memory import SMOLLM2_360M, read_json
+from pooling_prompts import (
+    ALONE,
+    ATTENTIONS,
+    INPUT_TAU,
+    WINDOWS,
+    Clock,
+    Way,
+    attention_of,
+    check_count,
+    check_retention,
+    flops_of,
+    make_prompt,
+    peak_of,
+    read,
+    set_way,
+)
 
-from espnet_larm.llm.attention import ATTENTION, attention
 from espnet_larm.llm.backbone import DTYPES, Backbone
-from espnet_larm.llm.flops import by_layer, prefill_flops
 from espnet_larm.llm.packed_linear import pack_linear_layers
-from espnet_larm.llm.prompt import pack
 from espnet_larm.llm.speech_pooling import SpeechPooling
-from espnet_larm.llm.stream import Step, Stream
 from espnet_larm.pooling.affinity import boundaries, cosines, merge
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -62,224 +66,8 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
     "SmolLM2-360M": SMOLLM2_360M,
 }
-aten = torch.ops.aten
-EAGER, SDPA = ATTENTIONS = ("eager", "sdpa")
-INPUT_WINDOW, DEEP_WINDOW = WINDOWS = (1, 3)
-# Between the cosines of embeddings that shall be merged and of those that shall not.
-INPUT_TAU, DEEP_TAU = 0.9, 0.5
-SHARED = 0.7
-NOISE = 0.1
-# Of an embedding's numbers: a layer of random weights adds numbers below 1.
-SCALE = 16.0
 # The paper pools behind 29 of 32 layers.
 DEEP_SHARE = 29 / 32
-# Torch also counts the angles of rotary embeddings.
-COUNTS_AGREE = 0.01
-
-
-class ZeroProducts(TorchDispatchMode):
-    """Makes zeros of what products would give, in their size."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Do as without it, or leave the numbers out."""
-        if func.overloadpacket in (aten.mm, aten.bmm):
-            return args[0].new_zeros((*args[0].shape[:-1], args[1].size(-1)))
-        if func.overloadpacket == torch.ops.mkldnn._linear_pointwise:
-            # The weights are laid out for oneDNN, and keep their shape.
-            return args[0].new_zeros((*args[0].shape[:-1], args[1].size(0)))
-        return func(*args, **(kwargs or {}))
-
-
-class Way(NamedTuple):
-    """Retentions: at the input, and of what it leaves behind the deep layer; 1 for no pooling there."""
-
-    at_input: float
-    deep: float
-
-    @property
-    def place(self) -> str:
-        """For the table."""
-        places = [place for place, retention in zip(("input", "deep"), self, strict=True) if retention < 1]
-        return " and ".join(places) or "none"
-
-    def lens(self, num_tokens: int) -> tuple[int, int]:
-        """Speech positions of the first layers, and of the last."""
-        first = max(1, round(self.at_input * num_tokens))
-        return first, max(1, round(self.deep * first))
-
-
-ALONE = Way(1, 1)
-
-
-class Prompt(NamedTuple):
-    """What is read: speech (1, S, D) between two texts (1, N, D)."""
-
-    before: torch.Tensor
-    speech: torch.Tensor
-    behind: torch.Tensor
-
-
-class Spent(NamedTuple):
-    """Seconds to the first token, and those of them that pooling takes by itself."""
-
-    first_token: float
-    pooling: float
-
-
-class Clock:
-    """Time when all that was asked of a device is done.
-
-    Args:
-        device: The LM's.
-        cpu_time: The process's alone.
-
-    Attributes:
-        spent: Seconds in functions that are `timed`.
-    """
-
-    def __init__(self, device: str, cpu_time: bool = False) -> None:
-        self.is_cuda = device == "cuda"
-        self.clock = time.process_time if cpu_time else time.perf_counter
-        self.spent = 0.0
-
-    def now(self) -> float:
-        """Seconds."""
-        if self.is_cuda:
-            torch.cuda.synchronize()
-        return self.clock()
-
-    def timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A function whose time is added to `spent`."""
-
-        def called(*args: Any) -> Any:
-            start = self.now()
-            result = function(*args)
-            self.spent += self.now() - start
-            return result
-
-        return called
-
-
-def make_prompt(num_tokens: int, num_text: int, way: Way, size: int, device: str) -> Prompt:
-    """Embeddings that affinity pooling shortens to `way.lens`."""
-    torch.manual_seed(0)
-    basis, half = directions(size), size // 2
-    num_groups, num_runs = way.lens(num_tokens)
-    groups = torch.arange(num_tokens) * num_groups // num_tokens
-    runs = groups * num_runs // num_groups
-    own = (1 - SHARED) ** 0.5 * basis[half + groups % half]
-    tokens = SHARED**0.5 * basis[runs % half] + own + NOISE * torch.randn(num_tokens, size) / size**0.5
-    texts = torch.randn(num_text, size)
-    before, behind = texts.tensor_split([num_text // 2])
-    parts = (before, tokens * size**0.5 * SCALE, behind)
-    return Prompt(*(part.unsqueeze(0).to(device) for part in parts))
-
-
-@functools.cache
-def directions(size: int) -> torch.Tensor:
-    """Vectors at right angles (D, D)."""
-    return torch.linalg.qr(torch.randn(size, size)).Q
-
-
-def set_way(pooling: SpeechPooling, way: Way, layer: int, clock: Clock) -> None:
-    """Pool as a decoder does, with a clock around the deep place."""
-    conf: dict[str, Any] = {}
-    if way.at_input < 1:
-        conf["input"] = {"tau": INPUT_TAU, "window": INPUT_WINDOW}
-    if way.deep < 1:
-        conf["deep"] = {"tau": DEEP_TAU, "window": DEEP_WINDOW, "layer": layer}
-    pooling.set(conf)
-    after_layer = pooling.backbone.after_layer
-    after_layer.update({index: clock.timed(function) for index, function in after_layer.items()})
-
-
-@torch.no_grad()
-def read(pooling: SpeechPooling, prompt: Prompt, clock: Clock) -> tuple[Spent, torch.Tensor]:
-    """Read a prompt as decoding does; the time, and the first token's logits (1, V)."""
-    backbone, device = pooling.backbone, prompt.speech.device
-    lens = [torch.tensor([part.size(1)], device=device) for part in prompt]
-    causal_mask.cache_clear()
-    clock.spent, start = 0.0, clock.now()
-    speech, lens[1] = clock.timed(pooling.pool_input)(prompt.speech, lens[1])
-    parts = zip((prompt.before, speech, prompt.behind), lens, (False, True, False), strict=True)
-    packed, cache = pack(list(parts)), backbone.new_cache()
-    positions = torch.arange(packed.embeddings.size(1), device=device).unsqueeze(0)
-    stream: Stream = backbone(packed.embeddings, positions, packed.lens, packed.speech, cache)
-    cache.seal()
-    logits = backbone.logits(stream.hidden[:, int(stream.lens) - 1])
-    logits.argmax(-1).tolist()
-    return Spent(clock.now() - start, clock.spent), logits
-
-
-def check_retention(pooling: SpeechPooling, way: Way, num_tokens: int) -> None:
-    """End unless the last prompt was pooled as it should be."""
-    left = num_tokens, num_tokens
-    if found := [int(kept.after) for kept in pooling.kept.values()]:
-        left = (found[0] if way.at_input < 1 else num_tokens), found[-1]
-    if left != way.lens(num_tokens):
-        raise SystemExit(f"Of {num_tokens} tokens {left} are left by {way}, not {way.lens(num_tokens)}.")
-
-
-def flops_of(backbone: Backbone, num_tokens: int, num_text: int, way: Way, layer: int) -> int:
-    """From shapes."""
-    first, last = (torch.tensor([each]) for each in way.lens(num_tokens))
-    lens = by_layer(len(backbone.layers), first, layer, last)
-    return prefill_flops(backbone, torch.tensor([num_text]), *lens).total
-
-
-def check_count(pooling: SpeechPooling, prompt: Prompt, expected: int, clock: Clock) -> None:
-    """Compare with torch's count."""
-    # Attention in products that are counted.
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        read(pooling, prompt, clock)
-    if abs((counted := counter.get_total_flops()) / expected - 1) > COUNTS_AGREE:
-        raise SystemExit(f"torch counts {counted:.4g} FLOPs, and {expected:.4g} are expected from shapes.")
-
-
-def peak_of(pooling: SpeechPooling, prompt: Prompt, clock: Clock, computes: bool = False) -> int:
-    """Most bytes that are alive at once while a prompt is read, beside weights and the prompt."""
-    if clock.is_cuda:
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        read(pooling, prompt, clock)
-        return torch.cuda.max_memory_allocated() - before
-    skipping = contextlib.nullcontext() if computes else ZeroProducts()
-    with LiveTensors([*pooling.backbone.parameters(), *pooling.backbone.buffers(), *prompt]) as live, skipping:
-        read(pooling, prompt, clock)
-    return live.peak
-
-
-@functools.lru_cache(maxsize=1)
-def causal_mask(num_positions: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """What is added to scores (L, L); as Hugging Face's, made once for layers that read as many positions."""
-    return torch.full((num_positions, num_positions), float("-inf"), dtype=dtype, device=device).triu(1)
-
-
-def eager_attention(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,  # noqa: ARG001  # ours is causal
-    scaling: float,
-    step: Step,
-    **_: Any,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Hugging Face's, for prompts without padding; keys and values go into our cache."""
-    step.cache.append(step.layer, key, value, step.num_new)
-    mask = causal_mask(query.size(2), query.dtype, query.device)
-    mixed, weights = eager_attention_forward(module, query, key, value, mask, scaling=scaling)
-    return mixed, weights
-
-
-@contextlib.contextmanager
-def attention_of(kind: str) -> Iterator[None]:
-    """Let all LMs take it."""
-    AttentionInterface.register(ATTENTION, eager_attention if kind == EAGER else attention)
-    try:
-        yield
-    finally:
-        AttentionInterface.register(ATTENTION, attention)
 
 
 def compare(pooling: SpeechPooling, ways: Sequence[Way], num_tokens: int, args: argparse.Namespace) -> Iterator[str]:
@@ -297,6 +85,7 @@ def compare(pooling: SpeechPooling, ways: Sequence[Way], num_tokens: int, args: 
         for way in (*ways[first:], *ways[:first]):
             set_way(pooling, way, layer, clock)
             spent[way].append(read(pooling, prompts[way], clock)[0])
+            check_retention(pooling, way, num_tokens)
     flops = {way: flops_of(backbone, num_tokens, args.text, way, layer) for way in ways}
     audio = ", ".join(audio_of(num_tokens, args))
     for way in ways:
@@ -328,7 +117,7 @@ def parts_of(pooling: SpeechPooling, num_tokens: int, args: argparse.Namespace) 
             times.append(clock.now())
             merge(tokens, lens, starts)
             times.append(clock.now())
-            found.append([after - before for before, after in zip(times, times[1:], strict=False)])
+            found.append([after - before for before, after in itertools.pairwise(times)])
         by_part = list(zip(*found[1:], strict=True))
         cells = [spread([1000 * each for each in part], 2) for part in by_part]
         whole = statistics.median(by_part[1]) + statistics.median(by_part[2])
@@ -432,13 +221,13 @@ def main(cmd: list[str] | None = None) -> None:
                 for row in compare(pooling, ways, size, args):
                     print(row, flush=True)
         print()
-    print(
-        "affinity pooling alone:\n\n| speech tokens | window | cosines ms | boundaries, cosines included, ms | merge ms | % of the prompt |"
-    )
-    print("|---|---|---|---|---|---|")
-    for size in sizes if args.repeats else ():
-        for row in parts_of(pooling, size, args):
-            print(row, flush=True)
+    if args.repeats:
+        print("affinity pooling alone:\n")
+        print("| speech tokens | window | cosines ms | boundaries (cosines included) ms | merge ms | % of the prompt |")
+        print("|---|---|---|---|---|---|")
+        for size in sizes:
+            for row in parts_of(pooling, size, args):
+                print(row, flush=True)
 
 
 if __name__ == "__main__":
