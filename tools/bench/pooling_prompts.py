@@ -42,7 +42,7 @@ class ZeroProducts(TorchDispatchMode):
         """Do as without it, or leave the numbers out."""
         if func.overloadpacket in (aten.mm, aten.bmm):
             return args[0].new_zeros((*args[0].shape[:-1], args[1].size(-1)))
-        if func.overloadpacket == torch.ops.mkldnn._linear_pointwise:
+        if str(func.overloadpacket) == "mkldnn._linear_pointwise":
             # The weights are laid out for oneDNN, and keep their shape.
             return args[0].new_zeros((*args[0].shape[:-1], args[1].size(0)))
         return func(*args, **(kwargs or {}))
