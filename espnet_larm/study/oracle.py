@@ -72,8 +72,8 @@ class Similarity(NamedTuple):
 
     Attributes:
         layer: 0 is the LM's input.
-        within: Of neighbours in one word's window.
-        across: Of neighbours in two.
+        within: Of neighbours in one word's window, which holds half of each pause beside the word.
+        across: Of neighbours in two windows; where words are far from each other, both are of the pause between them.
         random: Of two tokens of one utterance, drawn at random.
     """
 

@@ -61,14 +61,16 @@ def conclude(rates: Mapping[Cell, float], bounds: Interval, num_layers: int) -> 
         num_layers: Of the LM.
     """
     parts = []
+    layers = sorted({cell.layer for cell in rates})
     for count in sorted({cell.tokens_per_word for cell in rates}):
         of_merge = {c.layer: rate for c, rate in rates.items() if c.method == MERGE and c.tokens_per_word == count}
         layer = safe_layer(of_merge, bounds.high)
         where = "at no layer" if layer is None else f"from layer {layer} on"
         parts.append(f"with {count} token{'s' * (count > 1)} a word {where}")
+    measured = f"; measured: {', '.join(map(str, layers))}" if len(layers) < num_layers else ""
     return (
         f"By {MERGE}, the WER stays within the interval of no pooling (up to {bounds.high:.2f} %) {', '.join(parts)} "
-        f"(layer 0 is the LM's input, the last one that can pool is {num_layers - 1})."
+        f"(layer 0 is the LM's input, the last one that can pool is {num_layers - 1}{measured})."
     )
 
 
@@ -109,7 +111,7 @@ def draw_rates(rates: Mapping[Cell, float], clamped: Mapping[Cell, float], base:
     Args:
         rates: Percent.
         clamped: Percent.
-        base: WER of no pooling, where the colours begin; they end at MOST_PERCENT.
+        base: WER of no pooling, where the colours begin; they end at the highest rate, or MOST_PERCENT.
         path: A PNG.
     """
     layers = sorted({cell.layer for cell in rates})
@@ -118,10 +120,10 @@ def draw_rates(rates: Mapping[Cell, float], clamped: Mapping[Cell, float], base:
     figure = _figure(3 + 0.42 * len(METHODS) * max(8, min(len(layers), 2 * MOST_NUMBERED_LAYERS)), 2 + len(counts))
     panels = figure.subplots(2, len(METHODS), sharex=True, sharey=True)
     image = None
+    top = max(min(MOST_PERCENT, max(rates.values())), base + 1)
     for row, (name, values) in enumerate((("WER", rates), ("clamped WER", clamped))):
         for axes, method in zip(panels[row], METHODS, strict=True):
             table = np.array([[values[Cell(layer, count, method)] for layer in layers] for count in counts])
-            top = max(MOST_PERCENT, base + 1)
             image = axes.imshow(table, cmap="viridis_r", vmin=base, vmax=top, aspect="auto", origin="lower")
             axes.set_title(f"{method}: {name}", fontsize=10)
             axes.set_yticks(range(len(counts)), counts)
@@ -135,7 +137,7 @@ def draw_rates(rates: Mapping[Cell, float], clamped: Mapping[Cell, float], base:
     for axes in panels[:, 0]:
         axes.set_ylabel("tokens a word")
     assert image is not None
-    figure.colorbar(image, ax=panels, label=f"%, from no pooling ({base:.1f})", extend="max")
+    figure.colorbar(image, ax=panels, label=f"percent; yellow: no pooling ({base:.1f})")
     figure.savefig(path, dpi=90)
 
 
