@@ -76,6 +76,7 @@ def main(cmd: list[str] | None = None) -> int:
     for cell in (None, *cells):
         if _key(cell) not in state["errors"]:
             state["errors"][_key(cell)] = _errors(recognizer, utterances, cell, args.seed)
+            state["commits"] = list(dict.fromkeys([*state["commits"], commit()]))
             _write(args.output_dir / f"{NAME}.json", json.dumps(state, indent=1))
             logger.info("%s: %d errors", _key(cell), sum(state["errors"][_key(cell)]))
     state["profile"] = [row._asdict() for row in similarity_profile(recognizer, utterances, args.seed)]
@@ -136,7 +137,7 @@ def _read_state(output_dir: Path, made_of: dict[str, Any]) -> dict[str, Any]:
     path = output_dir / f"{NAME}.json"
     if not path.is_file():
         output_dir.mkdir(parents=True, exist_ok=True)
-        return {"errors": {}}
+        return {"errors": {}, "commits": []}
     state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     if state["made_of"] != made_of:
         raise ValueError(
@@ -250,7 +251,7 @@ def _origin(
         f"{num_windows} windows: where words share a token, they share a window",
         "decoding": f"greedy, by the LM alone; guards {'on' if args.guards else 'off'}; seed {args.seed}",
         "model": without_root(str(args.asr_model_file)),
-        "commit": commit(),
+        "commits": ", ".join(state["commits"]),
         "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
         "date": f"{dt.datetime.now(dt.timezone.utc):%Y-%m-%d %H:%M} UTC",
     }

@@ -67,6 +67,7 @@ def test_a_study_ends_with_tables_pictures_and_one_sentence(command, tmp_path, c
     assert all((out / name).stat().st_size > 1000 for name in ("pooling_oracle.png", "similarity_profile.png"))
 
     monkeypatch.setattr(oracle, "decode", None)
+    monkeypatch.setattr(pooling_oracle, "commit", lambda: "another, which has decoded nothing")
     assert pooling_oracle.main(words) == 0, "nothing is decoded twice"
     assert capsys.readouterr().out.split("- date")[0] == printed.split("- date")[0]
 
