@@ -7,12 +7,13 @@ Departures: A-ToMe compares the same hidden states; the keys of the layer behind
 Shapes: B rows, L positions, S speech positions, S' pooled ones, D model size. Masks are True where valid.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 
 from espnet_larm.llm.stream import Stream
-from espnet_larm.pooling.affinity import take
+from espnet_larm.pooling.affinity import Pooled, take
 from espnet_larm.pooling.options import Pooling
 
 # Where an LM's speech is pooled, in the order in which it passes.
@@ -65,7 +66,10 @@ class DeepPooling:
 
 
 def pool_speech(
-    stream: Stream, speech_lens: torch.Tensor, longest: int, pooling: Pooling
+    stream: Stream,
+    speech_lens: torch.Tensor,
+    longest: int,
+    pooling: Callable[[torch.Tensor, torch.Tensor], Pooled],
 ) -> tuple[Stream, torch.Tensor]:
     """Merge within each row's run of speech, and close the gaps.
 
@@ -73,7 +77,7 @@ def pool_speech(
         stream: With one run of speech a row, or none.
         speech_lens: Of the runs (B,).
         longest: S, of 1 or more.
-        pooling: What merges.
+        pooling: What merges, from speech (B, S, D) and its lengths (B,).
 
     Returns:
         The stream and the pooled lengths (B,).
