@@ -71,7 +71,7 @@ class SpeechPlace:
 
     def retention(self, tau: float) -> float:
         """Share of the speech tokens that a tau leaves."""
-        return retention_at(self._tokens, Pooling(tau=tau, **self.bounds.options))
+        return retention_at(self._tokens, Pooling(tau=tau, **self.bounds._asdict()))
 
     def rounded_up(self, retention: float) -> float:
         """Share that methods with a retention leave, which round up in each utterance."""
