@@ -1,8 +1,9 @@
 """Affinity pooling beside other ways to leave as many speech tokens: retention x method x WER, with intervals.
 
 Each set is encoded once. Of affinity pooling, the tau of each retention is found on the development set, for what the
-other methods keep of that (they round up in each utterance), and applied to the test sets, where it leaves what it
-leaves. Differences are paired: to no pooling, and to affinity pooling at the same wanted retention.
+other methods keep of that (they round up in each utterance), and applied to the test sets, where it may leave some
+percent more or less; with `--tau_from each`, on each set, by retention alone. Differences are paired: to no pooling,
+and to affinity pooling at the same wanted retention.
 Writes `compare_pooling.md`, `.json` and `.png` beside the model.
 
     python -m espnet_larm.bin.compare_pooling --asr_train_config exp/asr_x/config.yaml
@@ -46,6 +47,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser, (INPUT, DEEP))
     parser.add_argument("--test_dirs", type=Path, nargs="+", help="the development set by default")
+    parser.add_argument(
+        "--tau_from", default="dev", choices=["dev", "each"], help="where tau leaves the wanted retention (dev)"
+    )
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="all by default")
     parser.add_argument("--retentions", type=float, nargs="+", default=list(RETENTIONS), help="0.9 down to 0.3")
     return parser
@@ -66,7 +70,8 @@ def main(cmd: list[str] | None = None) -> int:
         lines += [f"## {each.name}, {each.num_utterances} utterances", "", *each.format(), ""]
     print("\n".join(lines))
     rows = [{"data": each.name, **row} for each in compared for row in each.as_json()]
-    heading = f"Pooling at equal retention, {place_name(args)}; tau of {args.data_dir}"
+    source = args.data_dir if args.tau_from == "dev" else "each set"
+    heading = f"Pooling at equal retention, {place_name(args)}; tau of {source}"
     origin = origin_of(TABLE, cmd, recognizer.device)
     write_results(output_dir / TABLE, heading, lines, origin, {"place": args.place, "rows": rows})
     draw(compared, output_dir / f"{TABLE}.png")
@@ -88,10 +93,12 @@ def _compare(args: argparse.Namespace, recognizer: Any) -> "Iterator[Compared]":
 
     dev = place_of(args.data_dir)
     wanted = [retention for retention in dict.fromkeys(args.retentions) if retention < 1]
-    taus = find_taus(dev[0], wanted) if "affinity" in args.methods else {}
+    sought = wanted if "affinity" in args.methods else []
+    taus = find_taus(dev[0], sought)
     for path in args.test_dirs or [args.data_dir]:
         place, reference = dev if path == args.data_dir else place_of(path)
-        yield compare(str(path), place, reference, args.methods, wanted, taus)
+        found = taus if args.tau_from == "dev" else find_taus(place, sought)
+        yield compare(str(path), place, reference, args.methods, wanted, found)
 
 
 if __name__ == "__main__":
