@@ -14,11 +14,9 @@ from espnet2.asr.espnet_model import ESPnetASRModel
 from espnet_larm.data.kaldi_dir import read_table
 from espnet_larm.data.text import fingerprint
 from espnet_larm.inference.audio import AudioTable, Preprocess
-from espnet_larm.inference.batching import batches_by_length, same_length
-from espnet_larm.inference.features import extract_features, min_num_samples, pad_features
-from espnet_larm.inference.read_outs import ignores_padding, read_outs
+from espnet_larm.inference.batching import batches_by_length
+from espnet_larm.inference.encoding import encode
 from espnet_larm.train.files import save_synced
-from espnet_larm.upstream import TooShortUttError
 
 BATCH_SECONDS = 60.0
 logger = logging.getLogger(__name__)
@@ -93,7 +91,7 @@ def store(
         if loaded.failed:
             key, reason = next(iter(loaded.failed.items()))
             raise ValueError(f"{key}: {reason}")
-        found.update(_encode(model, loaded.waveforms, augments))
+        found.update(encode(model, loaded.waveforms, augments))
         logger.info("%s: %d of %d utterances", data_dir, len(found), len(keys))
     kept = [key for key in keys if key in found]
     if not kept:
@@ -110,37 +108,3 @@ def store(
     part = path.parent / "part"
     part.mkdir(exist_ok=True)
     save_synced(content, path, part)
-
-
-def _encode(model: ESPnetASRModel, waveforms: dict[str, Any], augments: bool) -> dict[str, torch.Tensor]:
-    """Frames (T, E) by utterance; those that are too short are left out by name."""
-    device = next(model.encoder.parameters()).device
-    features = {}
-    for key, waveform in waveforms.items():
-        if len(waveform) < min_num_samples(model):
-            logger.warning("%s: %d samples are too few for a frame; left out", key, len(waveform))
-        else:
-            features[key] = extract_features(model, torch.as_tensor(waveform).to(device))
-            if augments:
-                features[key] = model.specaug(features[key].unsqueeze(0))[0].squeeze(0)
-    lengths = {index: len(one) for index, one in enumerate(features.values())}
-    groups = [list(lengths)] if ignores_padding(model) and lengths else same_length(lengths)
-    names, found = list(features), {}
-    for group in groups:
-        chosen = [names[index] for index in group]
-        try:
-            found.update(_encode_batch(model, {name: features[name] for name in chosen}))
-        except TooShortUttError:
-            # One of them; each goes alone.
-            for name in chosen:
-                try:
-                    found.update(_encode_batch(model, {name: features[name]}))
-                except TooShortUttError as error:  # noqa: PERF203
-                    logger.warning("%s: %s; left out", name, error.args[0])
-    return found
-
-
-def _encode_batch(model: ESPnetASRModel, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    *_, (_, hs_pad, hlens) = read_outs(model, *pad_features(list(features.values())))
-    rows = zip(features, hs_pad.float().cpu(), hlens.tolist(), strict=True)
-    return {name: row[:length].clone() for name, row, length in rows}

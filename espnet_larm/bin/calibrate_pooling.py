@@ -1,0 +1,174 @@
+"""tau of affinity pooling for a wanted retention, on a development set: a table tau x (retention, WER, cost).
+
+Encodes the set once, looks for the tau of each `--retention` by what it leaves alone, then decodes with these and with
+those of `--grid`. Pooled is the LM's `input`, behind one of its layers (`deep`), or the `frontend`'s frames, where the
+set is encoded for each tau. The place that is not calibrated stays as in training, or as `--pooling` says.
+Writes beside the model `pooling.md`, `pooling.json`, `calibrate_pooling.png` and, with the tau of the first retention,
+`decode_pooling.yaml` for `--config` of decoding (`--inference_config` of recipes). Decoding cannot change a front end:
+of that place there is `config_pooling.yaml` for `--asr_train_config`, which also says what to train with.
+
+    python -m espnet_larm.bin.calibrate_pooling --asr_train_config exp/asr_x/config.yaml
+        --asr_model_file exp/asr_x/latest.pth --data_dir dump/raw/dev --retention 0.8
+"""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from espnet_larm.bin._pooling_options import (
+    FRONTEND,
+    Folder,
+    add_options,
+    bounds_of,
+    check,
+    check_retentions,
+    load,
+    origin_of,
+    place_name,
+    read_folder,
+    write_results,
+)
+from espnet_larm.bin._program import run_program
+
+if TYPE_CHECKING:
+    from espnet_larm.inference.pooling_places import FrontendPlace, SpeechPlace
+    from espnet_larm.inference.pooling_table import Row
+    from espnet_larm.inference.recognizer import Recognizer
+
+logger = logging.getLogger(__name__)
+
+GRID = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
+TABLE, PICTURE = "pooling", "calibrate_pooling.png"
+CONFIG, TRAIN_CONFIG = "decode_pooling.yaml", "config_pooling.yaml"
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Options of this program."""
+    from espnet2.utils.nested_dict_action import NestedDictAction
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_options(parser)
+    parser.add_argument(
+        "--retention", type=float, nargs="+", default=[0.8], help="share of the speech that shall be left (0.8)"
+    )
+    parser.add_argument(
+        "--grid", type=float, nargs="*", default=list(GRID), help="retentions decoded besides, where tau reaches them"
+    )
+    parser.add_argument("--min_frames_per_second", type=float, help="with --place frontend: that are left at least")
+    parser.add_argument(
+        "--pooling",
+        action=NestedDictAction,
+        metavar="PLACE.OPTION=VALUE",
+        help="of the other place, as in decoding: with --place deep, input.tau=0.9; as trained by default",
+    )
+    return parser
+
+
+def main(cmd: list[str] | None = None) -> int:
+    """Look for tau, decode, print and write the table."""
+    args = get_parser().parse_args(cmd)
+    check(args)
+    check_retentions("retention", args.retention)
+    check_retentions("grid", args.grid)
+    if args.min_frames_per_second is not None and args.place != FRONTEND:
+        raise ValueError(
+            f"--min_frames_per_second is {args.min_frames_per_second}, but --place is {args.place}; it is of --place "
+            "frontend alone."
+        )
+    from espnet_larm.inference.pooling_table import draw, format_rows
+    from espnet_larm.llm.speech_pooling import places_of
+
+    recognizer = load(args)
+    if args.pooling is not None:
+        recognizer.set_pooling(**places_of(args.pooling, "--pooling"))
+    config = yaml.safe_load(args.asr_train_config.read_text(encoding="utf-8"))
+    folder = read_folder(args.data_dir, args, recognizer)
+    place = _place(args, recognizer, config, folder)
+    taus = _taus(args, place)
+    rows = _decode(args, place, folder, taus)
+    chosen = next(row for row in rows[1:] if row.tau == taus[args.retention[0]])
+    lines = list(format_rows(rows, chosen))
+    print("\n".join(lines))
+    output_dir = args.output_dir or args.asr_train_config.parent
+    heading = f"Affinity pooling, {place_name(args)}: {args.data_dir}, {len(folder.keys)} utterances"
+    found = {"place": args.place, "rows": [{**row.as_json(), "is_chosen": row is chosen} for row in rows]}
+    origin = origin_of("calibrate_pooling", cmd, recognizer.device)
+    write_results(output_dir / TABLE, heading, lines, origin, {**found, "data": str(args.data_dir)})
+    draw(rows, output_dir / PICTURE, chosen)
+    print(_write_config(args, place, config, chosen, output_dir))
+    return 0
+
+
+def _place(
+    args: argparse.Namespace, recognizer: "Recognizer", config: dict[str, Any], folder: Folder
+) -> "SpeechPlace | FrontendPlace":
+    from espnet_larm.inference.pooling_places import FrontendPlace, SpeechPlace, check_layer
+    from espnet_larm.inference.pooling_sweep import Spoken
+
+    bounds, seconds = bounds_of(args), args.batch_seconds
+    if args.place == FRONTEND:
+        least = args.min_frames_per_second
+        return FrontendPlace(recognizer, config, folder.table, folder.keys, seconds, bounds, least)
+    check_layer(recognizer, args.place, args.layer)
+    return SpeechPlace(Spoken(recognizer, folder.table, folder.keys, seconds), args.place, args.layer, bounds)
+
+
+def _taus(args: argparse.Namespace, place: "SpeechPlace | FrontendPlace") -> dict[float, float]:
+    """By retention: those that are asked for must be reached, those of the grid may."""
+    from espnet_larm.inference.pooling_sweep import UnreachableError, find_tau
+
+    reach = place.retention(-1.0), place.retention(1.0)
+    taus = {wanted: find_tau(place.retention, wanted, reach)[0] for wanted in args.retention}
+    for wanted in args.grid:
+        try:
+            taus.setdefault(wanted, find_tau(place.retention, wanted, reach)[0])
+        except UnreachableError:  # noqa: PERF203
+            logger.info("no tau leaves %g of the speech: left out of the table", wanted)
+    return taus
+
+
+def _decode(
+    args: argparse.Namespace, place: "SpeechPlace | FrontendPlace", folder: Folder, taus: dict[float, float]
+) -> "list[Row]":
+    """That without pooling first, then from the highest tau on."""
+    from espnet_larm.inference.pooling_sweep import OFF
+    from espnet_larm.inference.pooling_table import Rows
+
+    maker = Rows(folder.reference, args.place, place.decode(OFF))
+    rows = [maker.first()]
+    for wanted, tau in sorted(taus.items(), reverse=True):
+        row = maker.row("affinity", wanted, tau, place.decode(tau))
+        logger.info("tau %g: %.3f left, WER %.2f %%", tau, row.retention, row.scores.total.error_percent)
+        rows.append(row)
+    return rows
+
+
+def _write_config(
+    args: argparse.Namespace,
+    place: "SpeechPlace | FrontendPlace",
+    config: dict[str, Any],
+    chosen: "Row",
+    output_dir: Path,
+) -> str:
+    """What decoding reads; gives the option that names it."""
+    from espnet_larm.inference.pooling_places import FrontendPlace
+
+    said = f"# {chosen.retention:.3f} of the speech is left on {args.data_dir}: espnet_larm.bin.calibrate_pooling.\n"
+    assert chosen.tau is not None
+    if isinstance(place, FrontendPlace):
+        said += "# The training's configuration with another front end, for --asr_train_config of decoding.\n"
+        path, option = output_dir / TRAIN_CONFIG, "--asr_train_config"
+        content = {**config, **place.conf(chosen.tau)}
+    else:
+        path, option = output_dir / CONFIG, "--config"
+        content = {"pooling": place.set(tau=chosen.tau, **place.bounds.options)}
+    path.write_text(said + yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    return f"tau {chosen.tau:g}: {option} {path}"
+
+
+if __name__ == "__main__":
+    sys.exit(run_program(main))

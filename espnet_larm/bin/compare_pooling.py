@@ -1,0 +1,105 @@
+"""Affinity pooling beside other ways to leave as many speech tokens: retention x method x WER, with intervals.
+
+Each set is encoded once. Of affinity pooling, the tau of each retention is found on the development set, for what the
+other methods keep of that (they round up in each utterance), and applied to the test sets, where it may leave some
+percent more or less; with `--tau_from each`, on each set, by retention alone. Differences are paired: to no pooling,
+and to affinity pooling at the same wanted retention.
+Writes `compare_pooling.md`, `.json` and `.png` beside the model.
+
+    python -m espnet_larm.bin.compare_pooling --asr_train_config exp/asr_x/config.yaml
+        --asr_model_file exp/asr_x/latest.pth --data_dir dump/raw/dev --test_dirs dump/raw/test
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from espnet_larm.bin._pooling_options import (
+    DEEP,
+    INPUT,
+    add_options,
+    bounds_of,
+    check,
+    check_retentions,
+    load,
+    origin_of,
+    place_name,
+    read_folder,
+    write_results,
+)
+from espnet_larm.bin._program import run_program
+
+if TYPE_CHECKING:
+    from espnet_larm.inference.pooling_comparison import Compared
+
+logger = logging.getLogger(__name__)
+
+METHODS = ("affinity", "a_tome", "stride", "interpolation", "uniform_drop", "random_drop")
+RETENTIONS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
+TABLE = "compare_pooling"
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Options of this program."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_options(parser, (INPUT, DEEP))
+    parser.add_argument("--test_dirs", type=Path, nargs="+", help="the development set by default")
+    parser.add_argument(
+        "--tau_from", default="dev", choices=["dev", "each"], help="where tau leaves the wanted retention (dev)"
+    )
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="all by default")
+    parser.add_argument("--retentions", type=float, nargs="+", default=list(RETENTIONS), help="0.9 down to 0.3")
+    return parser
+
+
+def main(cmd: list[str] | None = None) -> int:
+    """Compare, print, write."""
+    args = get_parser().parse_args(cmd)
+    check(args)
+    check_retentions("retentions", args.retentions)
+    from espnet_larm.inference.pooling_comparison import draw
+
+    recognizer = load(args)
+    compared = list(_compare(args, recognizer))
+    output_dir = args.output_dir or args.asr_train_config.parent
+    lines: list[str] = []
+    for each in compared:
+        lines += [f"## {each.name}, {each.num_utterances} utterances", "", *each.format(), ""]
+    print("\n".join(lines))
+    rows = [{"data": each.name, **row} for each in compared for row in each.as_json()]
+    source = args.data_dir if args.tau_from == "dev" else "each set"
+    heading = f"Pooling at equal retention, {place_name(args)}; tau of {source}"
+    origin = origin_of(TABLE, cmd, recognizer.device)
+    write_results(output_dir / TABLE, heading, lines, origin, {"place": args.place, "rows": rows})
+    draw(compared, output_dir / f"{TABLE}.png")
+    return 0
+
+
+def _compare(args: argparse.Namespace, recognizer: Any) -> "Iterator[Compared]":
+    """Of each test set."""
+    from espnet_larm.inference.pooling_comparison import compare, find_taus
+    from espnet_larm.inference.pooling_places import SpeechPlace, check_layer
+    from espnet_larm.inference.pooling_sweep import Spoken
+
+    check_layer(recognizer, args.place, args.layer)
+
+    def place_of(path: Path) -> tuple[SpeechPlace, Any]:
+        folder = read_folder(path, args, recognizer)
+        spoken = Spoken(recognizer, folder.table, folder.keys, args.batch_seconds)
+        return SpeechPlace(spoken, args.place, args.layer, bounds_of(args)), folder.reference
+
+    dev = place_of(args.data_dir)
+    wanted = [retention for retention in dict.fromkeys(args.retentions) if retention < 1]
+    sought = wanted if "affinity" in args.methods else []
+    taus = find_taus(dev[0], sought)
+    for path in args.test_dirs or [args.data_dir]:
+        place, reference = dev if path == args.data_dir else place_of(path)
+        found = taus if args.tau_from == "dev" else find_taus(place, sought)
+        yield compare(str(path), place, reference, args.methods, wanted, found)
+
+
+if __name__ == "__main__":
+    sys.exit(run_program(main))

@@ -1,0 +1,158 @@
+"""tau of affinity pooling for a wanted retention on a development set, and the comparison with other methods."""
+
+import json
+import shutil
+
+import pytest
+import torch
+import yaml
+
+from espnet_larm.bin import asr_inference, calibrate_pooling, compare_pooling
+
+
+@pytest.fixture
+def command(build_speech_llm, tiny_experiment, tmp_path):
+    """A command line for a model whose speech counts, with three utterances of 0.8 to 1.6 s."""
+    data = tmp_path / "data"
+    shutil.copytree(tiny_experiment.data, data)
+    for name in ("wav.scp", "text", "utt2spk", "utt2num_samples"):
+        lines = (data / name).read_text().splitlines()
+        (data / name).write_text("".join(f"{line}\n" for line in lines[:3]))
+
+    def make(*options, **changes):
+        changes = {"decoder_conf": {"projector_frames": 1}, "model_conf": {"ctc_weight": 0.3}, **changes}
+        model = build_speech_llm(**changes)
+        with torch.no_grad():
+            model.decoder.projector.out.weight.mul_(20)
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(vars(model.args)))
+        torch.save(model.state_dict(), tmp_path / "model.pth")
+        files = ["--asr_train_config", str(tmp_path / "config.yaml"), "--asr_model_file", str(tmp_path / "model.pth")]
+        return [*files, "--data_dir", str(data), *options]
+
+    return make
+
+
+def rows_of(tmp_path, name="pooling"):
+    return json.loads((tmp_path / f"{name}.json").read_text())["rows"]
+
+
+def decoded(tmp_path, *options, config="config.yaml"):
+    """Statistics and texts of asr_inference."""
+    files = ["--asr_train_config", str(tmp_path / config), "--asr_model_file", str(tmp_path / "model.pth")]
+    data = ["--data_path_and_name_and_type", f"{tmp_path}/data/wav.scp,speech,sound"]
+    assert asr_inference.main([*files, *data, *options, "--output_dir", str(tmp_path / "out")]) == 0
+    return json.loads((tmp_path / "out/stats.json").read_text()), (tmp_path / "out/1best_recog/text").read_text()
+
+
+def texts_decoded(monkeypatch):
+    """What the programs' searches find, decode by decode."""
+    from espnet_larm.inference.pooling_sweep import Spoken
+
+    found, decode = [], Spoken.decode
+
+    def noted(self):
+        found.append(decode(self))
+        return found[-1]
+
+    monkeypatch.setattr(Spoken, "decode", noted)
+    return found
+
+
+@pytest.mark.parametrize(
+    "options", [["--place", "input"], ["--place", "deep", "--layer", "1", "--window", "2"]], ids=["input", "deep"]
+)
+def test_tau_leaves_what_is_wanted_and_decoding_reads_it(command, options, tmp_path, monkeypatch):
+    found = texts_decoded(monkeypatch)
+    assert calibrate_pooling.main(command("--retention", "0.6", "--grid", "0.8", *options)) == 0
+    unpooled, high, chosen = rows_of(tmp_path)
+    assert (unpooled["tau"], unpooled["retention"], unpooled["flops_share"], unpooled["points"]) == (None, 1.0, 1.0, 0)
+    assert chosen["is_chosen"] and not high["is_chosen"] and chosen["tau"] < high["tau"] <= 1
+    # 3 utterances of 10 to 40 tokens: one of them is 1.5 % at most.
+    assert chosen["retention"] == pytest.approx(0.6, abs=0.016) and high["retention"] == pytest.approx(0.8, abs=0.016)
+    assert chosen["flops_share"] < high["flops_share"] < 1
+    assert chosen["prompt_positions"] < high["prompt_positions"] < unpooled["prompt_positions"]
+    assert (tmp_path / "pooling.md").read_text().count("\n| ") == 4 and (tmp_path / "calibrate_pooling.png").is_file()
+    stats, text = decoded(tmp_path, "--config", str(tmp_path / "decode_pooling.yaml"))
+    place = options[1]
+    assert stats["retention"][place] == pytest.approx(chosen["retention"], abs=1e-4)
+    assert stats["prompt_positions"][place] == chosen["prompt_positions"]
+    # Rows are decoded from the highest tau on: the last one is the chosen.
+    assert text == "".join(f"{name} {words}".strip() + "\n" for name, words in sorted(found[-1].texts.items()))
+    assert found[-1].texts != found[0].texts
+
+
+def test_the_other_place_stays_and_is_written(command, tmp_path):
+    deep = ["--place", "deep", "--layer", "1", "--retention", "0.7", "--grid", "--pooling", "input.tau=0.5"]
+    assert calibrate_pooling.main(command(*deep)) == 0
+    written = yaml.safe_load((tmp_path / "decode_pooling.yaml").read_text())["pooling"]
+    assert written["input"] == {"tau": 0.5} and set(written["deep"]) == {"layer", "tau"}
+    (unpooled, chosen), stats = rows_of(tmp_path), decoded(tmp_path, "--pooling", "input.tau=0.5")[0]
+    assert unpooled["prompt_positions"] == stats["prompt_positions"]["input"] < stats["prompt_positions"]["unpooled"]
+    assert chosen["retention"] == pytest.approx(0.7, abs=0.03)
+
+
+def test_a_front_end_is_calibrated_by_another_training_configuration(command, tmp_path):
+    options = ["--place", "frontend", "--retention", "0.7", "--grid", "--min_frames_per_second", "0"]
+    assert calibrate_pooling.main(command(*options)) == 0
+    _, chosen = rows_of(tmp_path)
+    assert chosen["retention"] == pytest.approx(0.7, abs=0.01) and chosen["flops_share"] < 1
+    assert not (tmp_path / "decode_pooling.yaml").exists()
+    stats, _ = decoded(tmp_path, config="config_pooling.yaml")
+    assert stats["frames"]["left"] / stats["frames"]["before"] == pytest.approx(chosen["retention"], abs=1e-4)
+    assert stats["prompt_positions"]["unpooled"] == chosen["prompt_positions"]
+
+
+def test_a_retention_that_no_tau_reaches_names_the_range(command, tmp_path):
+    # Groups of two leave half, and one more of an odd number.
+    with pytest.raises(ValueError, match=r"--retention is 0\.3, but .* leaves 0\.5\d* to 1\.0000 .* raise max_group"):
+        calibrate_pooling.main(command("--retention", "0.3", "--max_group", "2"))
+    assert not (tmp_path / "pooling.md").exists()
+
+
+def test_of_the_grid_what_is_out_of_reach_is_left_out(command, tmp_path):
+    assert calibrate_pooling.main(command("--retention", "0.8", "--grid", "0.3", "0.9", "--max_group", "2")) == 0
+    assert [row["wanted_retention"] for row in rows_of(tmp_path)] == [1.0, 0.9, 0.8]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--retention", "0"], r"--retention is 0\.0; allowed: over 0, up to 1"),
+        (["--grid", "nan"], "--grid is nan; allowed: over 0, up to 1"),
+        (["--window", "0"], "--window and --max_group: window is 0; allowed: 1 or more"),
+        (["--window", "3", "--max_group", "2"], "window is 3, but a group has max_group = 2"),
+        (["--layer", "1"], "--layer is 1, but --place is input"),
+        (["--place", "deep"], "deep: layer is not given; allowed: 1 to 1"),
+        (["--place", "deep", "--layer", "2"], "deep: layer is 2; allowed: 1 to 1"),
+        (["--min_frames_per_second", "50"], r"--min_frames_per_second is 50\.0, but --place is input"),
+        (["--batch_seconds", "0"], r"--batch_seconds is 0\.0; allowed: above 0"),
+        (["--pooling", "input.taus=1"], "--pooling|taus"),
+    ],
+)
+def test_wrong_options_are_refused_before_anything_is_encoded(command, options, message, tmp_path, monkeypatch):
+    monkeypatch.setattr("espnet_larm.inference.pooling_sweep.encode", None)
+    with pytest.raises(ValueError, match=message):
+        calibrate_pooling.main(command(*options))
+    assert not (tmp_path / "pooling.md").exists()
+
+
+def test_a_model_without_an_lm_is_refused(tiny_experiment, tmp_path):
+    files = ["--asr_train_config", str(tiny_experiment.config), "--asr_model_file", str(tiny_experiment.model)]
+    with pytest.raises(ValueError, match="decoded by CTC alone; only the speech that an LM reads"):
+        calibrate_pooling.main([*files, "--data_dir", str(tiny_experiment.data), "--output_dir", str(tmp_path)])
+
+
+def test_methods_are_compared_at_equal_retention(command, tmp_path):
+    options = ["--methods", "affinity", "stride", "random_drop", "--retentions", "1.0", "0.5"]
+    assert compare_pooling.main(command(*options)) == 0
+    unpooled, affinity, stride, random_drop = rows_of(tmp_path, "compare_pooling")
+    assert unpooled["method"] == "no pooling" and unpooled["retention"] == 1.0
+    # All round up in each utterance, and affinity follows them.
+    assert stride["retention"] == random_drop["retention"] >= 0.5
+    assert affinity["retention"] == pytest.approx(stride["retention"], abs=0.02) and affinity["tau"] < 1
+    assert affinity["beside_affinity"] is None
+    assert stride["beside_affinity"]["points"] == pytest.approx(stride["points"] - affinity["points"], abs=1e-3)
+    assert stride["prompt_positions"] == random_drop["prompt_positions"] < unpooled["prompt_positions"]
+    table = (tmp_path / "compare_pooling.md").read_text()
+    assert table.count("\n| ") == 5 and "- command: `python -m espnet_larm.bin.compare_pooling" in table
+    assert (tmp_path / "compare_pooling.png").is_file()

@@ -1,0 +1,55 @@
+"""tau for a wanted retention, by bisection."""
+
+import pytest
+import torch
+
+from espnet_larm.inference.pooling_sweep import OFF, Tokens, UnreachableError, find_tau, retention_at, speech_of
+from espnet_larm.pooling.options import Pooling
+
+
+def tokens_of(*cosines):
+    """A row of tokens, each turned from the one before it by an angle with this cosine."""
+    angles = torch.tensor([0.0, *cosines]).acos()
+    angles[0] = 0.0
+    turned = angles.to(torch.float64).cumsum(0)
+    xs_pad = torch.stack([turned.cos(), turned.sin()], dim=-1).unsqueeze(0)
+    return [Tokens(xs_pad, torch.tensor([len(cosines) + 1]))]
+
+
+def retention_of(tokens, **options):
+    return lambda tau: retention_at(tokens, Pooling(tau=tau, **options))
+
+
+def test_tau_lies_between_the_cosines_that_merge_and_those_that_do_not():
+    tokens = tokens_of(0.9, 0.1, 0.5, 0.7)
+    for wanted, (low, high) in {0.8: (0.7, 0.9), 0.6: (0.5, 0.7), 0.4: (0.1, 0.5)}.items():
+        tau, found = find_tau(retention_of(tokens), wanted, (0.2, 1.0))
+        assert low - 1e-5 <= tau <= high + 1e-5 and found == pytest.approx(wanted)
+
+
+def test_of_two_retentions_about_the_wanted_one_the_nearer_is_taken():
+    tokens = tokens_of(0.5, 0.5, 0.5, 0.9)
+    # 0.8 above a tau of 0.5, 0.2 below it.
+    assert find_tau(retention_of(tokens), 0.55, (0.2, 1.0))[1] == pytest.approx(0.8)
+    assert find_tau(retention_of(tokens), 0.45, (0.2, 1.0))[1] == pytest.approx(0.2)
+
+
+def test_all_of_the_speech_is_no_pooling():
+    tau, found = find_tau(retention_of(tokens_of(1.0)), 1.0, (0.5, 0.5))
+    assert tau == OFF and found == 1 and Pooling(tau=tau).is_off
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"), [(0.2, r"is 0\.2, .* leaves 0\.4000 to 0\.9000 .* raise max_group"), (0.95, "ask for 1")]
+)
+def test_what_no_tau_leaves_is_refused_with_the_range(wanted, message):
+    with pytest.raises(UnreachableError, match=message):
+        find_tau(lambda tau: 0.4 if tau < 0 else 0.9, wanted, (0.4, 0.9))
+
+
+def test_runs_of_speech_are_cut_out_of_prompts():
+    speech = torch.tensor([[0, 1, 1, 1, 0], [0, 0, 1, 0, 0], [0, 0, 0, 0, 0]], dtype=torch.bool)
+    embeddings = torch.randn(3, 5, 4)
+    xs_pad, lens = speech_of(embeddings, speech)
+    assert lens.tolist() == [3, 1, 0] and xs_pad.size(1) == 3
+    assert torch.equal(xs_pad[0], embeddings[0, 1:4]) and torch.equal(xs_pad[1, :1], embeddings[1, 2:3])
