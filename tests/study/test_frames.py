@@ -42,8 +42,8 @@ def test_what_is_stored_is_made_again_only_of_other_data_or_another_encoder(
 ):
     model, path = build_speech_llm().eval(), tmp_path / "train.pth"
     made = []
-    encode = frames._encode
-    monkeypatch.setattr(frames, "_encode", lambda *given: made.append(1) or encode(*given))
+    encode = frames.encode
+    monkeypatch.setattr(frames, "encode", lambda *given: made.append(1) or encode(*given))
     store(model, None, 16000, data, path, {"encoder_of": "x"})
     first = len(made)
     store(model, None, 16000, data, path, {"encoder_of": "x"})
