@@ -103,7 +103,7 @@ def compare(
 
 
 def draw(compared: Sequence[Compared], path: Path) -> None:
-    """A panel a folder: WER with its interval by what was left, a line a method.
+    """A panel a folder: WER by what was left, a line a method; without pooling a level line with its interval.
 
     Args:
         compared: The folders.
