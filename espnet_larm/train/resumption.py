@@ -92,9 +92,10 @@ def _refusal_of_llm(args: argparse.Namespace, model: torch.nn.Module | None) -> 
     """Where an LM lies may change, but not its weights, which are not in the checkpoint."""
     output_dir, name = Path(args.output_dir), f"decoder.backbone.{FINGERPRINT}"
     own = None if model is None else dict(model.named_buffers()).get(name)
+    if own is None or not args.resume:
+        return None
     # Of an LM that learns as a whole, the LM that it was is asked for only by the penalty that draws it there.
-    is_free = args.decoder_conf.get("adaptation") == "full" and not args.model_conf.get("text_kl_weight")
-    if own is None or not args.resume or is_free:
+    if args.decoder_conf.get("adaptation") == "full" and not args.model_conf.get("text_kl_weight"):
         return None
     for file in (INTERRUPTED, CHECKPOINT, PREVIOUS):
         if (output_dir / file).exists() and is_whole(output_dir / file):

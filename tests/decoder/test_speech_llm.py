@@ -223,7 +223,10 @@ def test_an_init_that_would_overwrite_the_lm_is_refused(decoder):
 
 
 def test_a_folder_with_added_layers_is_not_taken_for_the_lm_alone(llm, tmp_path):
-    backbone = SpeechLlmDecoder(VOCAB_SIZE, 6, llm=llm, adaptation="depth_upscaling").backbone
+    # Not behind the last layer, where it would have no branch, and the folder be that of a deeper LM.
+    conf = {"num_layers": 1, "placement": "bottom"}
+    adaptation = {"adaptation": "depth_upscaling", "depth_upscaling_conf": conf}
+    backbone = SpeechLlmDecoder(VOCAB_SIZE, 6, llm=llm, **adaptation).backbone
     save_pretrained(backbone, tmp_path)
     with pytest.raises(ValueError, match=r"holds added_layers.json: .* \(load_upscaled\) and decoder_conf does not;"):
         SpeechLlmDecoder(VOCAB_SIZE, 6, llm=str(tmp_path), tokenizer=llm)
