@@ -124,8 +124,10 @@ def _taus(args: argparse.Namespace, place: "SpeechPlace | FrontendPlace") -> dic
     reach = place.retention(-1.0), place.retention(1.0)
     taus = {wanted: find_tau(place.retention, wanted, reach)[0] for wanted in args.retention}
     for wanted in args.grid:
+        if wanted in taus:
+            continue
         try:
-            taus.setdefault(wanted, find_tau(place.retention, wanted, reach)[0])
+            taus[wanted] = find_tau(place.retention, wanted, reach)[0]
         except UnreachableError:  # noqa: PERF203
             logger.info("no tau leaves %g of the speech: left out of the table", wanted)
     return taus

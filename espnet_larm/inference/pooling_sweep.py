@@ -125,11 +125,16 @@ class Spoken:
 
     def _tokens_of(self, batch: Batch, place: str, layer: int) -> Tokens:
         backbone = self.decoder.backbone
-        if place == INPUT:
-            with unpooled(self.decoder):
-                packed = self.decoder.read_prompt(batch.hs_pad, batch.hlens)
-            return speech_of(packed.embeddings, packed.speech)
         seen: list[Tokens] = []
+        if place == INPUT:
+            # Prompts hold them in the LM's type; decoding pools them before that cast.
+            hook = self.decoder.projector.register_forward_hook(lambda _, __, found: seen.append(Tokens(*found)))
+            try:
+                with unpooled(self.decoder):
+                    self.decoder.read_prompt(batch.hs_pad, batch.hlens)
+            finally:
+                hook.remove()
+            return seen[0]
 
         def see(stream: Stream) -> Stream:
             assert stream.speech is not None

@@ -2,8 +2,19 @@
 
 import pytest
 import torch
+import yaml
 
-from espnet_larm.inference.pooling_sweep import OFF, Tokens, UnreachableError, find_tau, retention_at, speech_of
+from espnet_larm.inference.audio import AudioTable
+from espnet_larm.inference.pooling_sweep import (
+    OFF,
+    Spoken,
+    Tokens,
+    UnreachableError,
+    find_tau,
+    retention_at,
+    speech_of,
+)
+from espnet_larm.inference.recognizer import Recognizer
 from espnet_larm.pooling.options import Pooling
 
 
@@ -53,3 +64,23 @@ def test_runs_of_speech_are_cut_out_of_prompts():
     xs_pad, lens = speech_of(embeddings, speech)
     assert lens.tolist() == [3, 1, 0] and xs_pad.size(1) == 3
     assert torch.equal(xs_pad[0], embeddings[0, 1:4]) and torch.equal(xs_pad[1, :1], embeddings[1, 2:3])
+
+
+@pytest.mark.slow
+def test_tokens_are_those_that_decoding_pools_before_they_have_the_type_of_the_lm(
+    build_speech_llm, tiny_experiment, tmp_path, monkeypatch
+):
+    model = build_speech_llm(decoder_conf={"projector_frames": 1, "dtype": "bfloat16"})
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(vars(model.args)))
+    torch.save(model.state_dict(), tmp_path / "model.pth")
+    recognizer = Recognizer.from_files(tmp_path / "config.yaml", tmp_path / "model.pth", "cpu")
+    table = AudioTable(tiny_experiment.data / "wav.scp", "sound", 16000, recognizer.preprocess)
+    spoken = Spoken(recognizer, table, table.keys(None)[:2], 60.0)
+    (tokens,) = spoken.tokens_at("input")
+    pooled, pool_input = [], spoken.decoder.pooling.pool_input
+    monkeypatch.setattr(
+        spoken.decoder.pooling, "pool_input", lambda *given: pooled.append(Tokens(*given)) or pool_input(*given)
+    )
+    spoken.decode()
+    assert tokens.xs_pad.dtype == torch.float32 and torch.equal(tokens.xs_pad, pooled[0].xs_pad)
+    assert torch.equal(tokens.lens, pooled[0].lens)
