@@ -91,7 +91,7 @@ def read_folder(path: Path, args: argparse.Namespace, recognizer: "Recognizer") 
 
     Raises:
         FileNotFoundError: A table is missing.
-        ValueError: An utterance has no text.
+        ValueError: An utterance has no text, or no text has a word.
     """
     from espnet_larm.data.kaldi_dir import read_table
     from espnet_larm.inference.audio import AudioTable
@@ -102,6 +102,8 @@ def read_folder(path: Path, args: argparse.Namespace, recognizer: "Recognizer") 
     texts, keys = read_table(path / "text"), table.keys(None)
     if lacking := [key for key in keys if key not in texts]:
         raise ValueError(f"{path}: {len(lacking)} utterances have no text, the first of them {lacking[0]}.")
+    if not any(texts[key] for key in keys):
+        raise ValueError(f"{path / 'text'}: the texts of all {len(keys)} utterances are empty; WER needs words.")
     utt2spk = path / "utt2spk"
     grouping = group_utterances(keys, read_table(utt2spk) if utt2spk.is_file() else {})
     return Folder(table, keys, Reference({key: texts[key] for key in keys}, grouping))

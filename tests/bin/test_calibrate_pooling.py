@@ -136,6 +136,15 @@ def test_wrong_options_are_refused_before_anything_is_encoded(command, options, 
     assert not (tmp_path / "pooling.md").exists()
 
 
+def test_a_folder_whose_texts_are_empty_is_refused_before_anything_is_encoded(command, tmp_path, monkeypatch):
+    monkeypatch.setattr("espnet_larm.inference.pooling_sweep.encode", None)
+    line = command()
+    text = tmp_path / "data/text"
+    text.write_text("".join(f"{each.split()[0]}\n" for each in text.read_text().splitlines()))
+    with pytest.raises(ValueError, match="the texts of all 3 utterances are empty; WER needs words"):
+        calibrate_pooling.main(line)
+
+
 def test_a_model_without_an_lm_is_refused(tiny_experiment, tmp_path):
     files = ["--asr_train_config", str(tiny_experiment.config), "--asr_model_file", str(tiny_experiment.model)]
     with pytest.raises(ValueError, match="decoded by CTC alone; only the speech that an LM reads"):
