@@ -118,18 +118,23 @@ def _place(
 
 
 def _taus(args: argparse.Namespace, place: "SpeechPlace | FrontendPlace") -> dict[float, float]:
-    """By retention: those that are asked for must be reached, those of the grid may."""
+    """By retention: those that are asked for must be reached, those of the grid may.
+
+    Raises:
+        ValueError: One that is asked for cannot be reached.
+    """
+    from espnet_larm.inference.pooling_places import refusal
     from espnet_larm.inference.pooling_sweep import UnreachableError, find_tau
 
     reach = place.retention(-1.0), place.retention(1.0)
-    taus = {wanted: find_tau(place.retention, wanted, reach)[0] for wanted in args.retention}
-    for wanted in args.grid:
-        if wanted in taus:
-            continue
+    taus: dict[float, float] = {}
+    for wanted in dict.fromkeys([*args.retention, *args.grid]):
         try:
             taus[wanted] = find_tau(place.retention, wanted, reach)[0]
-        except UnreachableError:  # noqa: PERF203
-            logger.info("no tau leaves %g of the speech: left out of the table", wanted)
+        except UnreachableError as error:
+            if wanted in args.retention:
+                raise ValueError(refusal("--retention", wanted, place, error)) from error
+            logger.info("left out of the table: %s", refusal("--grid", wanted, place, error))
     return taus
 
 

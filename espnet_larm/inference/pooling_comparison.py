@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from espnet_larm.inference.pooling_places import SpeechPlace
+from espnet_larm.inference.pooling_places import SpeechPlace, refusal
 from espnet_larm.inference.pooling_sweep import OFF, UnreachableError, find_tau
 from espnet_larm.inference.pooling_table import Reference, Row, Rows, difference, show_interval
 from espnet_larm.pooling.options import AFFINITY
@@ -63,7 +63,7 @@ def find_taus(place: SpeechPlace, wanted: Sequence[float]) -> dict[float, float]
         try:
             taus[retention], _ = find_tau(place.retention, place.rounded_up(retention), reach)
         except UnreachableError as error:  # noqa: PERF203
-            logger.warning("affinity is left out at %g: %s", retention, error)
+            logger.warning("affinity is left out: %s", refusal("--retentions", retention, place, error))
     return taus
 
 

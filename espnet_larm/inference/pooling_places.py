@@ -1,5 +1,6 @@
 """Where affinity pooling is calibrated: what a tau leaves there, and a data folder decoded with it."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -8,7 +9,15 @@ import torch
 from espnet_larm.frontend.affinity_pooling import NAME, AffinityPoolingFrontend
 from espnet_larm.inference.audio import AudioTable
 from espnet_larm.inference.features import extract, min_num_samples
-from espnet_larm.inference.pooling_sweep import OFF, Outcome, Spoken, Tokens, retention_at, waveforms_of
+from espnet_larm.inference.pooling_sweep import (
+    OFF,
+    Outcome,
+    Spoken,
+    Tokens,
+    UnreachableError,
+    retention_at,
+    waveforms_of,
+)
 from espnet_larm.inference.recognizer import Recognizer
 from espnet_larm.llm.deep_pooling import DEEP
 from espnet_larm.pooling.baselines import kept_lens
@@ -41,6 +50,20 @@ def check_layer(recognizer: Recognizer, place: str, layer: int | None) -> None:
         recognizer.set_pooling(**before)
 
 
+def refusal(option: str, asked: float, place: "SpeechPlace | FrontendPlace", error: UnreachableError) -> str:
+    """Why no tau leaves a share, and what to do.
+
+    Args:
+        option: That asked for it.
+        asked: As the user gave it.
+        place: Where it was looked for.
+        error: Of `find_tau`.
+    """
+    more = place.leaves_less if error.is_below else "ask for 1, which is no pooling"
+    hint = "" if more is None else f", or {more}"
+    return f"{option} is {asked:g}, but {error}; ask for a retention in that range{hint}."
+
+
 class SpeechPlace:
     """A place inside the LM; the other place stays as it is.
 
@@ -68,6 +91,12 @@ class SpeechPlace:
         conf = {**self.others, self.place: {**self.layer, **options}}
         self.spoken.decoder.set_pooling(**conf)
         return conf
+
+    @property
+    def leaves_less(self) -> str | None:
+        """What to change so that tau -1 leaves less; None where it leaves each utterance one token."""
+        most = self.bounds.max_group
+        return None if most is None else f"raise --max_group, which is {most}"
 
     def retention(self, tau: float) -> float:
         """Share of the speech tokens that a tau leaves."""
@@ -144,6 +173,17 @@ class FrontendPlace:
     def _extract(self, waveform: Any) -> tuple[int, int]:
         features = extract(self.recognizer.model, torch.as_tensor(waveform).to(self.recognizer.device))
         return features.num_frames, len(features.xs)
+
+    @property
+    def leaves_less(self) -> str | None:
+        """What to change so that tau -1 leaves less: of the floor and of the groups' size, what leaves more."""
+        frontend = AffinityPoolingFrontend(**{**self._options, "tau": -1.0})
+        most = frontend.pooling.max_group
+        if frontend.least_share > (0 if most is None else 1 / most):
+            default = inspect.signature(AffinityPoolingFrontend).parameters["min_frames_per_second"].default
+            floor = self._options.get("min_frames_per_second", f"its default ({default:g})")
+            return f"lower --min_frames_per_second, which is {floor}"
+        return None if most is None else f"raise --max_group, which is {most}"
 
     def retention(self, tau: float) -> float:
         """Share of the frames that a tau leaves."""

@@ -216,7 +216,16 @@ def retention_at(tokens: Sequence[Tokens], pooling: Pooling) -> float:
 
 
 class UnreachableError(ValueError):
-    """No tau leaves so much, or so little."""
+    """No tau leaves so much, or so little.
+
+    Attributes:
+        is_below: Whether the wanted share is less than what tau -1 leaves.
+    """
+
+    def __init__(self, wanted: float, reach: tuple[float, float]) -> None:
+        least, most = reach
+        super().__init__(f"with these bounds tau from -1 to 1 leaves {least:.4f} to {most:.4f} of the speech")
+        self.is_below = wanted < least
 
 
 def find_tau(retention_of: Callable[[float], float], wanted: float, reach: tuple[float, float]) -> tuple[float, float]:
@@ -234,11 +243,7 @@ def find_tau(retention_of: Callable[[float], float], wanted: float, reach: tuple
         return OFF, 1.0
     least, most = reach
     if not least - NEAR <= wanted <= most + NEAR:
-        more = "raise max_group" if wanted < least else "ask for 1, which is no pooling"
-        raise UnreachableError(
-            f"--retention is {wanted:g}, but with these bounds tau from -1 to 1 leaves {least:.4f} to {most:.4f} of "
-            f"the speech; ask for a retention in that range, or {more}."
-        )
+        raise UnreachableError(wanted, reach)
     low, high = -STEPS, STEPS
     while high - low > 1:
         middle = (low + high) // 2

@@ -104,9 +104,22 @@ def test_a_front_end_is_calibrated_by_another_training_configuration(command, tm
 
 def test_a_retention_that_no_tau_reaches_names_the_range(command, tmp_path):
     # Groups of two leave half, and one more of an odd number.
-    with pytest.raises(ValueError, match=r"--retention is 0\.3, but .* leaves 0\.5\d* to 1\.0000 .* raise max_group"):
+    with pytest.raises(ValueError, match=r"--retention is 0\.3, but .* leaves 0\.5\d* to 1\.0000 .* raise --max_group, .* 2\."):
         calibrate_pooling.main(command("--retention", "0.3", "--max_group", "2"))
     assert not (tmp_path / "pooling.md").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "end"),
+    [
+        ([], r"or lower --min_frames_per_second, which is its default \(50\)\."),
+        (["--min_frames_per_second", "60"], r"or lower --min_frames_per_second, which is 60\.0\."),
+        (["--min_frames_per_second", "10"], r"or raise --max_group, which is 4\."),
+    ],
+)
+def test_a_front_end_says_what_keeps_its_frames(command, options, end):
+    with pytest.raises(ValueError, match=r"--retention is 0\.2, but .* in that range, " + end):
+        calibrate_pooling.main(command("--place", "frontend", "--retention", "0.2", *options))
 
 
 def test_of_the_grid_what_is_out_of_reach_is_left_out(command, tmp_path):

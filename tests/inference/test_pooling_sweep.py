@@ -1,10 +1,13 @@
 """tau for a wanted retention, by bisection."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import yaml
 
 from espnet_larm.inference.audio import AudioTable
+from espnet_larm.inference.pooling_places import refusal
 from espnet_larm.inference.pooling_sweep import (
     OFF,
     Spoken,
@@ -50,12 +53,25 @@ def test_all_of_the_speech_is_no_pooling():
     assert tau == OFF and found == 1 and Pooling(tau=tau).is_off
 
 
-@pytest.mark.parametrize(
-    ("wanted", "message"), [(0.2, r"is 0\.2, .* leaves 0\.4000 to 0\.9000 .* raise max_group"), (0.95, "ask for 1")]
-)
-def test_what_no_tau_leaves_is_refused_with_the_range(wanted, message):
-    with pytest.raises(UnreachableError, match=message):
+@pytest.mark.parametrize(("wanted", "is_below"), [(0.2, True), (0.95, False)])
+def test_what_no_tau_leaves_is_refused_with_the_range(wanted, is_below):
+    with pytest.raises(UnreachableError, match=r"leaves 0\.4000 to 0\.9000 of the speech") as raised:
         find_tau(lambda tau: 0.4 if tau < 0 else 0.9, wanted, (0.4, 0.9))
+    assert raised.value.is_below == is_below
+
+
+@pytest.mark.parametrize(
+    ("wanted", "leaves_less", "end"),
+    [
+        (0.2, "raise --max_group, which is 2", "in that range, or raise --max_group, which is 2."),
+        (0.2, None, "in that range."),
+        (0.95, None, "in that range, or ask for 1, which is no pooling."),
+    ],
+)
+def test_a_refusal_names_the_option_the_number_and_what_bounds(wanted, leaves_less, end):
+    place = SimpleNamespace(leaves_less=leaves_less)
+    said = refusal("--retentions", 0.25, place, UnreachableError(wanted, (0.4, 0.9)))
+    assert said.startswith("--retentions is 0.25, but with these bounds tau") and said.endswith(end)
 
 
 def test_runs_of_speech_are_cut_out_of_prompts():
