@@ -63,7 +63,8 @@ def get_parser() -> argparse.ArgumentParser:
         "--pooling",
         action=NestedDictAction,
         metavar="PLACE.OPTION=VALUE",
-        help="of the other place, as in decoding: with --place deep, input.tau=0.9; as trained by default",
+        help="of the other place, as in decoding: with --place deep, input.tau=0.9; as trained by default. Instead of "
+        "all that training pools in the LM: with --place frontend, what is left out is off",
     )
     return parser
 
@@ -84,7 +85,13 @@ def main(cmd: list[str] | None = None) -> int:
 
     recognizer = load(args)
     if args.pooling is not None:
-        recognizer.set_pooling(**places_of(args.pooling, "--pooling"))
+        given = places_of(args.pooling, "--pooling")
+        if args.place in args.pooling:
+            raise ValueError(
+                f"--pooling names {args.place}, but --place {args.place} is what is calibrated; give --window, "
+                "--max_group or --layer for it, and with --pooling the other place alone."
+            )
+        recognizer.set_pooling(**given)
     config = yaml.safe_load(args.asr_train_config.read_text(encoding="utf-8"))
     folder = read_folder(args.data_dir, args, recognizer)
     place = _place(args, recognizer, config, folder)
@@ -142,7 +149,7 @@ def _decode(
     args: argparse.Namespace, place: "SpeechPlace | FrontendPlace", folder: Folder, taus: dict[float, float]
 ) -> "list[Row]":
     """That without pooling first, then from the highest tau on."""
-    from espnet_larm.inference.pooling_sweep import OFF
+    from espnet_larm.inference.pooling_off import OFF
     from espnet_larm.inference.pooling_table import Rows
 
     maker = Rows(folder.reference, args.place, place.decode(OFF))
@@ -170,6 +177,12 @@ def _write_config(
         said += "# The training's configuration with another front end, for --asr_train_config of decoding.\n"
         path, option = output_dir / TRAIN_CONFIG, "--asr_train_config"
         content = {**config, **place.conf(chosen.tau)}
+        if args.pooling is not None:
+            # What the rows were decoded with.
+            content["decoder_conf"] = {
+                **config["decoder_conf"],
+                "pooling": place.recognizer.model.decoder.pooling.options,
+            }
     else:
         path, option = output_dir / CONFIG, "--config"
         content = {"pooling": place.set(tau=chosen.tau, **place.bounds.options)}

@@ -9,8 +9,8 @@ import torch
 from espnet_larm.frontend.affinity_pooling import NAME, AffinityPoolingFrontend
 from espnet_larm.inference.audio import AudioTable
 from espnet_larm.inference.features import extract, min_num_samples
+from espnet_larm.inference.pooling_off import FRONTEND, OFF
 from espnet_larm.inference.pooling_sweep import (
-    OFF,
     Outcome,
     Spoken,
     Tokens,
@@ -22,8 +22,6 @@ from espnet_larm.inference.recognizer import Recognizer
 from espnet_larm.llm.deep_pooling import DEEP
 from espnet_larm.pooling.baselines import kept_lens
 from espnet_larm.pooling.options import Pooling
-
-FRONTEND = "frontend"
 
 
 class Bounds(NamedTuple):

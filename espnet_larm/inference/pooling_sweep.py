@@ -4,7 +4,6 @@ Shapes: B utterances, T frames, E encoder size, S speech tokens, D model size of
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +12,7 @@ from espnet_larm.inference.audio import AudioTable
 from espnet_larm.inference.batching import batches_by_length
 from espnet_larm.inference.encoding import encode
 from espnet_larm.inference.features import pad_features
+from espnet_larm.inference.pooling_off import OFF, unpooled
 from espnet_larm.inference.recognizer import Recognizer
 from espnet_larm.inference.transcripts import GREEDY
 from espnet_larm.llm.deep_pooling import DEEP, INPUT
@@ -26,8 +26,6 @@ from espnet_larm.pooling.options import Pooling
 STEPS = 1_000_000
 # A retention this near to what tau can reach is reached.
 NEAR = 0.005
-# A tau that merges nothing.
-OFF = 2.0
 
 
 class Batch(NamedTuple):
@@ -188,17 +186,6 @@ def waveforms_of(table: AudioTable, keys: Sequence[str], batch_seconds: float) -
             key, reason = next(iter(loaded.failed.items()))
             raise ValueError(f"{key}: {reason}")
         yield loaded.waveforms
-
-
-@contextmanager
-def unpooled(decoder: Any) -> Iterator[None]:
-    """Without pooling at either place, which is set again afterwards."""
-    before = decoder.pooling.options
-    decoder.set_pooling()
-    try:
-        yield
-    finally:
-        decoder.set_pooling(**before)
 
 
 def speech_of(embeddings: torch.Tensor, speech: torch.Tensor) -> Tokens:

@@ -104,7 +104,9 @@ def test_a_front_end_is_calibrated_by_another_training_configuration(command, tm
 
 def test_a_retention_that_no_tau_reaches_names_the_range(command, tmp_path):
     # Groups of two leave half, and one more of an odd number.
-    with pytest.raises(ValueError, match=r"--retention is 0\.3, but .* leaves 0\.5\d* to 1\.0000 .* raise --max_group, .* 2\."):
+    with pytest.raises(
+        ValueError, match=r"--retention is 0\.3, but .* leaves 0\.5\d* to 1\.0000 .* raise --max_group, .* 2\."
+    ):
         calibrate_pooling.main(command("--retention", "0.3", "--max_group", "2"))
     assert not (tmp_path / "pooling.md").exists()
 
@@ -139,7 +141,9 @@ def test_of_the_grid_what_is_out_of_reach_is_left_out(command, tmp_path):
         (["--place", "deep", "--layer", "2"], "deep: layer is 2; allowed: 1 to 1"),
         (["--min_frames_per_second", "50"], r"--min_frames_per_second is 50\.0, but --place is input"),
         (["--batch_seconds", "0"], r"--batch_seconds is 0\.0; allowed: above 0"),
-        (["--pooling", "input.taus=1"], "--pooling|taus"),
+        (["--pooling", "deep.taus=1"], "unknown option taus"),
+        (["--pooling", "input.tau=0.9"], "--pooling names input, but --place input is what is calibrated"),
+        (["--pooling", "inputs.tau=0.9"], "--pooling: unknown place inputs"),
     ],
 )
 def test_wrong_options_are_refused_before_anything_is_encoded(command, options, message, tmp_path, monkeypatch):

@@ -7,9 +7,9 @@ import torch
 import yaml
 
 from espnet_larm.inference.audio import AudioTable
+from espnet_larm.inference.pooling_off import OFF
 from espnet_larm.inference.pooling_places import refusal
 from espnet_larm.inference.pooling_sweep import (
-    OFF,
     Spoken,
     Tokens,
     UnreachableError,
