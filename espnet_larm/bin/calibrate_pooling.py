@@ -3,9 +3,11 @@
 Encodes the set once, looks for the tau of each `--retention` by what it leaves alone, then decodes with these and with
 those of `--grid`. Pooled is the LM's `input`, behind one of its layers (`deep`), or the `frontend`'s frames, where the
 set is encoded for each tau. The place that is not calibrated stays as in training, or as `--pooling` says.
-Writes beside the model `pooling.md`, `pooling.json`, `calibrate_pooling.png` and, with the tau of the first retention,
-`decode_pooling.yaml` for `--config` of decoding (`--inference_config` of recipes). Decoding cannot change a front end:
-of that place there is `config_pooling.yaml` for `--asr_train_config`, which also says what to train with.
+Writes beside the model `pooling_<place>.md`, `.json` and `.png` (`pooling_deep6.md` for layer 6) and, with the tau of
+the first retention, `decode_pooling.yaml` for `--config` of decoding (`--inference_config` of recipes): that of the
+place calibrated last. Decoding cannot change a front end: of that place there is `config_pooling.yaml` for
+`--asr_train_config`, which also says what to train with.
+Utterances too short for the encoder are left out of all rows, and named.
 
     python -m espnet_larm.bin.calibrate_pooling --asr_train_config exp/asr_x/config.yaml
         --asr_model_file exp/asr_x/latest.pth --data_dir dump/raw/dev --retention 0.8
@@ -26,7 +28,9 @@ from espnet_larm.bin._pooling_options import (
     bounds_of,
     check,
     check_retentions,
+    file_stem,
     load,
+    notes_on_places,
     origin_of,
     place_name,
     read_folder,
@@ -36,13 +40,13 @@ from espnet_larm.bin._program import run_program
 
 if TYPE_CHECKING:
     from espnet_larm.inference.pooling_places import FrontendPlace, SpeechPlace
-    from espnet_larm.inference.pooling_table import Row
+    from espnet_larm.inference.pooling_table import Reference, Row
     from espnet_larm.inference.recognizer import Recognizer
 
 logger = logging.getLogger(__name__)
 
 GRID = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
-TABLE, PICTURE = "pooling", "calibrate_pooling.png"
+TABLE = "pooling"
 CONFIG, TRAIN_CONFIG = "decode_pooling.yaml", "config_pooling.yaml"
 
 
@@ -80,10 +84,12 @@ def main(cmd: list[str] | None = None) -> int:
             f"--min_frames_per_second is {args.min_frames_per_second}, but --place is {args.place}; it is of --place "
             "frontend alone."
         )
-    from espnet_larm.inference.pooling_table import draw, format_rows
+    from espnet_larm.inference.pooling_off import pooled_places
+    from espnet_larm.inference.pooling_table import draw, format_rows, notes_of
     from espnet_larm.llm.speech_pooling import places_of
 
     recognizer = load(args)
+    trained = pooled_places(recognizer.model)
     if args.pooling is not None:
         given = places_of(args.pooling, "--pooling")
         if args.place in args.pooling:
@@ -95,17 +101,28 @@ def main(cmd: list[str] | None = None) -> int:
     config = yaml.safe_load(args.asr_train_config.read_text(encoding="utf-8"))
     folder = read_folder(args.data_dir, args, recognizer)
     place = _place(args, recognizer, config, folder)
+    others = {name: each for name, each in pooled_places(recognizer.model).items() if name != args.place}
+    reference = folder.reference.without(place.left_out)
     taus = _taus(args, place)
-    rows = _decode(args, place, folder, taus)
+    rows = _decode(args, place, reference, bool(others), taus)
     chosen = next(row for row in rows[1:] if row.tau == taus[args.retention[0]])
     lines = list(format_rows(rows, chosen))
-    print("\n".join(lines))
+    notes = [*notes_on_places(args, trained, others), *notes_of(reference, place.left_out, rows)]
+    print("\n".join([*notes, *lines]))
     output_dir = args.output_dir or args.asr_train_config.parent
-    heading = f"Affinity pooling, {place_name(args)}: {args.data_dir}, {len(folder.keys)} utterances"
-    found = {"place": args.place, "rows": [{**row.as_json(), "is_chosen": row is chosen} for row in rows]}
-    origin = origin_of("calibrate_pooling", cmd, recognizer.device)
-    write_results(output_dir / TABLE, heading, lines, origin, {**found, "data": str(args.data_dir)})
-    draw(rows, output_dir / PICTURE, chosen)
+    stem = output_dir / file_stem(args, TABLE)
+    heading = f"Affinity pooling, {place_name(args, others)}: {args.data_dir}, {len(reference.texts)} utterances"
+    found = {
+        "data": str(args.data_dir),
+        "place": args.place,
+        "layer": args.layer,
+        "other_places": others,
+        "left_out": place.left_out,
+        "interval_unit": reference.grouping.unit,
+        "rows": [{**row.as_json(), "is_chosen": row is chosen} for row in rows],
+    }
+    write_results(stem, heading, notes, lines, origin_of("calibrate_pooling", cmd, recognizer.device), found)
+    draw(rows, stem.with_suffix(".png"), chosen)
     print(_write_config(args, place, config, chosen, output_dir))
     return 0
 
@@ -138,7 +155,7 @@ def _taus(args: argparse.Namespace, place: "SpeechPlace | FrontendPlace") -> dic
     for wanted in dict.fromkeys([*args.retention, *args.grid]):
         try:
             taus[wanted] = find_tau(place.retention, wanted, reach)[0]
-        except UnreachableError as error:
+        except UnreachableError as error:  # noqa: PERF203
             if wanted in args.retention:
                 raise ValueError(refusal("--retention", wanted, place, error)) from error
             logger.info("left out of the table: %s", refusal("--grid", wanted, place, error))
@@ -146,13 +163,17 @@ def _taus(args: argparse.Namespace, place: "SpeechPlace | FrontendPlace") -> dic
 
 
 def _decode(
-    args: argparse.Namespace, place: "SpeechPlace | FrontendPlace", folder: Folder, taus: dict[float, float]
+    args: argparse.Namespace,
+    place: "SpeechPlace | FrontendPlace",
+    reference: "Reference",
+    others_pool: bool,
+    taus: dict[float, float],
 ) -> "list[Row]":
-    """That without pooling first, then from the highest tau on."""
+    """That without pooling at the place first, then from the highest tau on."""
     from espnet_larm.inference.pooling_off import OFF
     from espnet_larm.inference.pooling_table import Rows
 
-    maker = Rows(folder.reference, args.place, place.decode(OFF))
+    maker = Rows(reference, args.place, others_pool, place.decode(OFF), place.unpooled_cost())
     rows = [maker.first()]
     for wanted, tau in sorted(taus.items(), reverse=True):
         row = maker.row("affinity", wanted, tau, place.decode(tau))
@@ -171,7 +192,7 @@ def _write_config(
     """What decoding reads; gives the option that names it."""
     from espnet_larm.inference.pooling_places import FrontendPlace
 
-    said = f"# {chosen.retention:.3f} of the speech is left on {args.data_dir}: espnet_larm.bin.calibrate_pooling.\n"
+    said = f"# {args.place}: {chosen.retention:.3f} of the speech is left on {args.data_dir}: espnet_larm.bin.calibrate_pooling.\n"
     assert chosen.tau is not None
     if isinstance(place, FrontendPlace):
         said += "# The training's configuration with another front end, for --asr_train_config of decoding.\n"

@@ -8,9 +8,10 @@ import torch
 
 from espnet_larm.frontend.affinity_pooling import NAME, AffinityPoolingFrontend
 from espnet_larm.inference.audio import AudioTable
-from espnet_larm.inference.features import extract, min_num_samples
+from espnet_larm.inference.features import extract
 from espnet_larm.inference.pooling_off import FRONTEND, OFF
 from espnet_larm.inference.pooling_sweep import (
+    Cost,
     Outcome,
     Spoken,
     Tokens,
@@ -84,6 +85,15 @@ class SpeechPlace:
         self.set(tau=OFF, **bounds.options)
         self._tokens: list[Tokens] = spoken.tokens_at(place, layer or 0)
 
+    @property
+    def left_out(self) -> list[str]:
+        """Utterances that are too short."""
+        return self.spoken.left_out
+
+    def unpooled_cost(self) -> Cost:
+        """Without pooling at any place."""
+        return self.spoken.unpooled_cost()
+
     def set(self, **options: Any) -> dict[str, Any]:
         """Pool at this place so; gives what both places have, as a YAML's `pooling`."""
         conf = {**self.others, self.place: {**self.layer, **options}}
@@ -127,6 +137,9 @@ class FrontendPlace:
         bounds: Of groups.
         min_frames_per_second: That are left of each utterance; None for the front end's own default.
 
+    Attributes:
+        left_out: Utterances that are too short without pooling.
+
     Raises:
         ValueError: A bound is out of its range.
     """
@@ -141,7 +154,7 @@ class FrontendPlace:
         bounds: Bounds,
         min_frames_per_second: float | None = None,
     ) -> None:
-        self.recognizer, self.table, self.keys, self.batch_seconds = recognizer, table, keys, batch_seconds
+        self.recognizer, self.table, self.batch_seconds = recognizer, table, batch_seconds
         name, conf = config.get("frontend"), config.get("frontend_conf") or {}
         self._options = dict(conf) if name == NAME else {"frontend": name, "frontend_conf": conf}
         self._options |= bounds.options
@@ -149,9 +162,16 @@ class FrontendPlace:
             self._options["min_frames_per_second"] = min_frames_per_second
         self._state = recognizer.model.frontend.state_dict()
         self._set(OFF)
-        batches = list(waveforms_of(table, keys, batch_seconds))
-        least = min_num_samples(recognizer.model)
-        self._waveforms = [each for batch in batches for each in batch.values() if len(each) >= least]
+        spoken = Spoken(recognizer, table, keys, batch_seconds)
+        self.left_out = spoken.left_out
+        self.keys = [key for key in keys if key not in self.left_out]
+        self._unpooled_cost = spoken.unpooled_cost()
+        batches = list(waveforms_of(table, self.keys, batch_seconds))
+        self._waveforms = [each for batch in batches for each in batch.values()]
+
+    def unpooled_cost(self) -> Cost:
+        """Without pooling at any place."""
+        return self._unpooled_cost
 
     def conf(self, tau: float) -> dict[str, Any]:
         """What a training configuration then says."""

@@ -12,7 +12,7 @@ from espnet_larm.inference.audio import AudioTable
 from espnet_larm.inference.batching import batches_by_length
 from espnet_larm.inference.encoding import encode
 from espnet_larm.inference.features import pad_features
-from espnet_larm.inference.pooling_off import OFF, unpooled
+from espnet_larm.inference.pooling_off import FRONTEND, OFF, pooled_places, unpooled, unpooled_frontend
 from espnet_larm.inference.recognizer import Recognizer
 from espnet_larm.inference.transcripts import GREEDY
 from espnet_larm.llm.deep_pooling import DEEP, INPUT
@@ -71,6 +71,13 @@ class Outcome(NamedTuple):
     kept: dict[str, tuple[int, int]]
 
 
+class Cost(NamedTuple):
+    """Of reading all prompts: positions that the LM's last layer reads, and operations."""
+
+    positions: int
+    flops: int
+
+
 class Spoken:
     """A data folder as the LM hears it.
 
@@ -80,6 +87,9 @@ class Spoken:
         keys: Utterances of it.
         batch_seconds: Padded audio in a batch.
 
+    Attributes:
+        left_out: Utterances that are too short for the encoder.
+
     Raises:
         ValueError: Audio cannot be read, or no utterance is left.
     """
@@ -87,6 +97,8 @@ class Spoken:
     def __init__(self, recognizer: Recognizer, table: AudioTable, keys: Sequence[str], batch_seconds: float) -> None:
         self.recognizer = recognizer
         self.decoder = recognizer.model.decoder
+        self.table, self.batch_seconds = table, batch_seconds
+        self.left_out: list[str] = []
         self.batches = list(self._encode(table, keys, batch_seconds))
         if not self.batches:
             raise ValueError(f"{table.wav_scp}: no utterance is long enough for the encoder.")
@@ -96,6 +108,7 @@ class Spoken:
         rate, device = table.sample_rate_hz, self.recognizer.device
         for waveforms in waveforms_of(table, keys, batch_seconds):
             found = encode(self.recognizer.model, waveforms)
+            self.left_out += [name for name in waveforms if name not in found]
             if not found:
                 continue
             hs_pad, hlens = pad_features([frames.to(device, self.recognizer.dtype) for frames in found.values()])
@@ -110,6 +123,18 @@ class Spoken:
                 raise ValueError(f"{names[0]} or one of its length: {error.args[0]}") from error
         speech_lens = packed.speech.sum(dim=1)
         return Batch(names, hs_pad, hlens, seconds, (packed.lens - speech_lens).cpu(), speech_lens.cpu())
+
+    def unpooled_cost(self) -> Cost:
+        """With pooling switched off at all places; where the front end pools, it hears the folder once more."""
+        if FRONTEND not in pooled_places(self.recognizer.model):
+            flops, num_layers = 0, len(self.decoder.backbone.layers)
+            for batch in self.batches:
+                speech = by_layer(num_layers, batch.speech_lens)
+                flops += prefill_flops(self.decoder.backbone, batch.text_lens, *speech).total
+            return Cost(sum(int((each.text_lens + each.speech_lens).sum()) for each in self.batches), flops)
+        keys = [name for batch in self.batches for name in batch.names]
+        with unpooled_frontend(self.recognizer.model):
+            return Spoken(self.recognizer, self.table, keys, self.batch_seconds).unpooled_cost()
 
     @torch.no_grad()
     def tokens_at(self, place: str, layer: int = 0) -> list[Tokens]:
