@@ -192,7 +192,8 @@ def _write_config(
     """What decoding reads; gives the option that names it."""
     from espnet_larm.inference.pooling_places import FrontendPlace
 
-    said = f"# {args.place}: {chosen.retention:.3f} of the speech is left on {args.data_dir}: espnet_larm.bin.calibrate_pooling.\n"
+    said = f"# {args.place}: {chosen.retention:.3f} of the speech is left on {args.data_dir}: "
+    said += "espnet_larm.bin.calibrate_pooling.\n"
     assert chosen.tau is not None
     if isinstance(place, FrontendPlace):
         said += "# The training's configuration with another front end, for --asr_train_config of decoding.\n"
