@@ -86,18 +86,11 @@ def main(cmd: list[str] | None = None) -> int:
         )
     from espnet_larm.inference.pooling_off import pooled_places
     from espnet_larm.inference.pooling_table import draw, format_rows, notes_of
-    from espnet_larm.llm.speech_pooling import places_of
 
     recognizer = load(args)
     trained = pooled_places(recognizer.model)
     if args.pooling is not None:
-        given = places_of(args.pooling, "--pooling")
-        if args.place in args.pooling:
-            raise ValueError(
-                f"--pooling names {args.place}, but --place {args.place} is what is calibrated; give --window, "
-                "--max_group or --layer for it, and with --pooling the other place alone."
-            )
-        recognizer.set_pooling(**given)
+        _set_pooling(args, recognizer)
     config = yaml.safe_load(args.asr_train_config.read_text(encoding="utf-8"))
     folder = read_folder(args.data_dir, args, recognizer)
     place = _place(args, recognizer, config, folder)
@@ -125,6 +118,23 @@ def main(cmd: list[str] | None = None) -> int:
     draw(rows, stem.with_suffix(".png"), chosen)
     print(_write_config(args, place, config, chosen, output_dir))
     return 0
+
+
+def _set_pooling(args: argparse.Namespace, recognizer: "Recognizer") -> None:
+    """As `--pooling` says, both places of the LM.
+
+    Raises:
+        ValueError: It names the place that is calibrated, or an option is not allowed.
+    """
+    from espnet_larm.llm.speech_pooling import places_of
+
+    given = places_of(args.pooling, "--pooling")
+    if args.place in args.pooling:
+        raise ValueError(
+            f"--pooling names {args.place}, but --place {args.place} is what is calibrated; give --window, "
+            "--max_group or --layer for it, and with --pooling the other place alone."
+        )
+    recognizer.set_pooling(**given)
 
 
 def _place(
