@@ -5,6 +5,7 @@ import datetime as dt
 import json
 import shlex
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from espnet_larm.inference.pooling_table import Reference
     from espnet_larm.inference.recognizer import Recognizer
 
+# Options of pooling, by place.
+Places = Mapping[str, Mapping[str, Any]]
 INPUT, DEEP, FRONTEND = PLACES = ("input", "deep", "frontend")
 
 
@@ -91,20 +94,19 @@ def read_folder(path: Path, args: argparse.Namespace, recognizer: "Recognizer") 
 
     Raises:
         FileNotFoundError: A table is missing.
-        ValueError: An utterance has no text.
+        ValueError: An utterance has no text, or no text has a word.
     """
     from espnet_larm.data.kaldi_dir import read_table
     from espnet_larm.inference.audio import AudioTable
     from espnet_larm.inference.pooling_table import Reference
-    from espnet_larm.scoring.bootstrap import group_utterances
 
     table = AudioTable(path / "wav.scp", args.audio_type, recognizer.sample_rate_hz, recognizer.preprocess)
     texts, keys = read_table(path / "text"), table.keys(None)
     if lacking := [key for key in keys if key not in texts]:
         raise ValueError(f"{path}: {len(lacking)} utterances have no text, the first of them {lacking[0]}.")
     utt2spk = path / "utt2spk"
-    grouping = group_utterances(keys, read_table(utt2spk) if utt2spk.is_file() else {})
-    return Folder(table, keys, Reference({key: texts[key] for key in keys}, grouping))
+    reference = Reference({key: texts[key] for key in keys}, read_table(utt2spk) if utt2spk.is_file() else {})
+    return Folder(table, keys, reference.without([]))
 
 
 def bounds_of(args: argparse.Namespace) -> "Bounds":
@@ -114,10 +116,35 @@ def bounds_of(args: argparse.Namespace) -> "Bounds":
     return Bounds(args.window, args.max_group)
 
 
-def place_name(args: argparse.Namespace) -> str:
-    """The place and its options, for people."""
+def place_name(args: argparse.Namespace, others: "Places") -> str:
+    """The place and its options, and the others that pool, for people."""
+    from espnet_larm.inference.pooling_off import describe_places
+
     words = [f"{name} {value}" for name in ("layer", "window", "max_group") if (value := vars(args)[name]) is not None]
-    return ", ".join([args.place, *words])
+    return f"{', '.join([args.place, *words])}; other places: {describe_places(others)}"
+
+
+def file_stem(args: argparse.Namespace, table: str) -> str:
+    """Of results, by place: `pooling_input`, `pooling_deep6`."""
+    return f"{table}_{args.place}{args.layer or ''}"
+
+
+def notes_on_places(args: argparse.Namespace, trained: "Places", others: "Places") -> Iterator[str]:
+    """What rows are made of, where it is not what training made.
+
+    Args:
+        args: With the place that is measured.
+        trained: Places that pooled in training.
+        others: That pool in all rows.
+    """
+    from espnet_larm.inference.pooling_off import describe_places
+
+    if args.place in trained:
+        here = describe_places({args.place: trained[args.place]})
+        yield f"trained with {here}: the first row switches it off, which this model never heard in training"
+    gone = {place: each for place, each in trained.items() if place != args.place and place not in others}
+    if gone:
+        yield f"trained with {describe_places(gone)}, which is off in all rows: --pooling replaces all of the LM's"
 
 
 def origin_of(program: str, cmd: list[str] | None, device: Any) -> dict[str, Any]:
@@ -134,12 +161,15 @@ def origin_of(program: str, cmd: list[str] | None, device: Any) -> dict[str, Any
     }
 
 
-def write_results(stem: Path, heading: str, lines: list[str], origin: dict[str, Any], found: dict[str, Any]) -> None:
+def write_results(
+    stem: Path, heading: str, notes: list[str], lines: list[str], origin: dict[str, Any], found: dict[str, Any]
+) -> None:
     """`stem`.md for people and `stem`.json for programs."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     machine = ", ".join(f"{name} {value}" for name, value in origin["machine"].items())
     said = [f"- commit: {origin['commit']}", f"- command: `{origin['command']}`", f"- machine: {machine}"]
+    said += [f"- {note}" for note in notes]
     head = "\n".join([f"# {heading}", "", *said, f"- date: {origin['date']}", "", ""])
     stem.with_suffix(".md").write_text(head + "\n".join(lines) + "\n", encoding="utf-8")
-    content = json.dumps({**found, **origin}, indent=2)
+    content = json.dumps({**found, "notes": notes, **origin}, indent=2)
     stem.with_suffix(".json").write_text(f"{content}\n", encoding="utf-8")

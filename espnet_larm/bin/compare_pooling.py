@@ -4,7 +4,8 @@ Each set is encoded once. Of affinity pooling, the tau of each retention is foun
 other methods keep of that (they round up in each utterance), and applied to the test sets, where it may leave some
 percent more or less; with `--tau_from each`, on each set, by retention alone. Differences are paired: to no pooling,
 and to affinity pooling at the same wanted retention.
-Writes `compare_pooling.md`, `.json` and `.png` beside the model.
+The other places stay as in training, and are named.
+Writes `compare_pooling_<place>.md`, `.json` and `.png` beside the model.
 
     python -m espnet_larm.bin.compare_pooling --asr_train_config exp/asr_x/config.yaml
         --asr_model_file exp/asr_x/latest.pth --data_dir dump/raw/dev --test_dirs dump/raw/test
@@ -24,7 +25,9 @@ from espnet_larm.bin._pooling_options import (
     bounds_of,
     check,
     check_retentions,
+    file_stem,
     load,
+    notes_on_places,
     origin_of,
     place_name,
     read_folder,
@@ -61,24 +64,31 @@ def main(cmd: list[str] | None = None) -> int:
     check(args)
     check_retentions("retentions", args.retentions)
     from espnet_larm.inference.pooling_comparison import draw
+    from espnet_larm.inference.pooling_off import pooled_places
 
     recognizer = load(args)
-    compared = list(_compare(args, recognizer))
+    trained = pooled_places(recognizer.model)
+    others = {name: each for name, each in trained.items() if name != args.place}
+    compared = list(_compare(args, recognizer, bool(others)))
     output_dir = args.output_dir or args.asr_train_config.parent
     lines: list[str] = []
     for each in compared:
-        lines += [f"## {each.name}, {each.num_utterances} utterances", "", *each.format(), ""]
-    print("\n".join(lines))
+        lines += [*each.format(), ""]
+    notes = list(notes_on_places(args, trained, others))
+    print("\n".join([*notes, *lines]))
     rows = [{"data": each.name, **row} for each in compared for row in each.as_json()]
     source = args.data_dir if args.tau_from == "dev" else "each set"
-    heading = f"Pooling at equal retention, {place_name(args)}; tau of {source}"
+    heading = f"Pooling at equal retention, {place_name(args, others)}; tau of {source}"
     origin = origin_of(TABLE, cmd, recognizer.device)
-    write_results(output_dir / TABLE, heading, lines, origin, {"place": args.place, "rows": rows})
-    draw(compared, output_dir / f"{TABLE}.png")
+    stem = output_dir / file_stem(args, TABLE)
+    found = {"place": args.place, "layer": args.layer, "other_places": others}
+    found |= {"sets": [each.about() for each in compared], "rows": rows}
+    write_results(stem, heading, notes, lines, origin, found)
+    draw(compared, stem.with_suffix(".png"))
     return 0
 
 
-def _compare(args: argparse.Namespace, recognizer: Any) -> "Iterator[Compared]":
+def _compare(args: argparse.Namespace, recognizer: Any, others_pool: bool) -> "Iterator[Compared]":
     """Of each test set."""
     from espnet_larm.inference.pooling_comparison import compare, find_taus
     from espnet_larm.inference.pooling_places import SpeechPlace, check_layer
@@ -98,7 +108,7 @@ def _compare(args: argparse.Namespace, recognizer: Any) -> "Iterator[Compared]":
     for path in args.test_dirs or [args.data_dir]:
         place, reference = dev if path == args.data_dir else place_of(path)
         found = taus if args.tau_from == "dev" else find_taus(place, sought)
-        yield compare(str(path), place, reference, args.methods, wanted, found)
+        yield compare(str(path), place, reference, args.methods, wanted, found, others_pool)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from espnet_larm.inference.pooling_places import SpeechPlace
-from espnet_larm.inference.pooling_sweep import OFF, UnreachableError, find_tau
-from espnet_larm.inference.pooling_table import Reference, Row, Rows, difference, show_interval
+from espnet_larm.inference.pooling_off import OFF
+from espnet_larm.inference.pooling_places import SpeechPlace, refusal
+from espnet_larm.inference.pooling_sweep import UnreachableError, find_tau
+from espnet_larm.inference.pooling_table import Reference, Row, Rows, difference, notes_of, show_interval
 from espnet_larm.pooling.options import AFFINITY
 from espnet_larm.scoring.bootstrap import Interval
 from espnet_larm.scoring.scores import number
@@ -20,12 +21,14 @@ class Compared(NamedTuple):
 
     Attributes:
         name: Of it.
-        num_utterances: Of it.
-        rows: The first without pooling, then by wanted retention.
+        reference: Of its utterances that are long enough.
+        left_out: Those that are not.
+        rows: The first without pooling at the place, then by wanted retention.
     """
 
     name: str
-    num_utterances: int
+    reference: Reference
+    left_out: list[str]
     rows: list[Row]
 
     def beside_affinity(self, row: Row) -> tuple[float, Interval] | None:
@@ -42,8 +45,20 @@ class Compared(NamedTuple):
             more = {} if beside is None else _as_json(*beside)
             yield {**row.as_json(), "beside_affinity": more or None}
 
+    def about(self) -> dict[str, Any]:
+        """What holds for all rows, for programs."""
+        return {
+            "data": self.name,
+            "num_utterances": len(self.reference.texts),
+            "left_out": self.left_out,
+            "interval_unit": self.reference.grouping.unit,
+        }
+
     def format(self) -> Iterator[str]:
-        """A table in Markdown."""
+        """A heading, notes and a table in Markdown."""
+        yield from (f"## {self.name}, {len(self.reference.texts)} utterances", "")
+        yield from (f"- {note}" for note in notes_of(self.reference, self.left_out, self.rows))
+        yield ""
         yield "| wanted | method | tau | retention | WER % | 95 % | points | 95 % of them | to affinity | 95 % of it |"
         yield "|---|---|---|---|---|---|---|---|---|---|"
         for row in self.rows:
@@ -63,7 +78,7 @@ def find_taus(place: SpeechPlace, wanted: Sequence[float]) -> dict[float, float]
         try:
             taus[retention], _ = find_tau(place.retention, place.rounded_up(retention), reach)
         except UnreachableError as error:  # noqa: PERF203
-            logger.warning("affinity is left out at %g: %s", retention, error)
+            logger.warning("affinity is left out: %s", refusal("--retentions", retention, place, error))
     return taus
 
 
@@ -74,6 +89,7 @@ def compare(
     methods: Sequence[str],
     wanted: Sequence[float],
     taus: Mapping[float, float],
+    others_pool: bool,
 ) -> Compared:
     """Decode a folder with all methods at all retentions.
 
@@ -84,8 +100,10 @@ def compare(
         methods: Of `pooling.options.OPTIONS`.
         wanted: Retentions below 1.
         taus: Of affinity pooling, by them; it is left out where there is none.
+        others_pool: Whether another place pools, in all rows.
     """
-    maker = Rows(reference, place.place, place.decode(OFF))
+    reference = reference.without(place.left_out)
+    maker = Rows(reference, place.place, others_pool, place.decode(OFF), place.unpooled_cost())
     rows = [maker.first()]
     for retention in wanted:
         for method in methods:
@@ -99,11 +117,11 @@ def compare(
                 continue
             rows.append(maker.row(method, retention, tau, outcome))
             logger.info("%s, %s at %g: WER %.2f %%", name, method, retention, rows[-1].scores.total.error_percent)
-    return Compared(name, len(reference.texts), rows)
+    return Compared(name, reference, place.left_out, rows)
 
 
 def draw(compared: Sequence[Compared], path: Path) -> None:
-    """A panel a folder: WER by what was left, a line a method; without pooling a level line with its interval.
+    """A panel a folder: WER by what was left, a line a method; the first row a level line with its interval.
 
     Args:
         compared: The folders.
@@ -124,7 +142,7 @@ def draw(compared: Sequence[Compared], path: Path) -> None:
             wers = [row.scores.total.error_percent for row in line]
             axes.plot([100 * row.retention for row in line], wers, marker="o", label=method)
         base = unpooled.scores
-        axes.axhline(base.total.error_percent, color="0.4", linestyle="--", label="no pooling, 95 %")
+        axes.axhline(base.total.error_percent, color="0.4", linestyle="--", label=f"{unpooled.name}, 95 %")
         axes.axhspan(base.interval.low, base.interval.high, color="0.4", alpha=0.1, linewidth=0)
         axes.set(title=each.name, xlabel="speech tokens left, %", ylabel="word error rate, %", ylim=(0, None))
         axes.grid(color="0.9")

@@ -1,5 +1,6 @@
 """Where affinity pooling is calibrated: what a tau leaves there, and a data folder decoded with it."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -7,14 +8,21 @@ import torch
 
 from espnet_larm.frontend.affinity_pooling import NAME, AffinityPoolingFrontend
 from espnet_larm.inference.audio import AudioTable
-from espnet_larm.inference.features import extract, min_num_samples
-from espnet_larm.inference.pooling_sweep import OFF, Outcome, Spoken, Tokens, retention_at, waveforms_of
+from espnet_larm.inference.features import extract
+from espnet_larm.inference.pooling_off import FRONTEND, OFF
+from espnet_larm.inference.pooling_sweep import (
+    Cost,
+    Outcome,
+    Spoken,
+    Tokens,
+    UnreachableError,
+    retention_at,
+    waveforms_of,
+)
 from espnet_larm.inference.recognizer import Recognizer
 from espnet_larm.llm.deep_pooling import DEEP
 from espnet_larm.pooling.baselines import kept_lens
 from espnet_larm.pooling.options import Pooling
-
-FRONTEND = "frontend"
 
 
 class Bounds(NamedTuple):
@@ -41,6 +49,20 @@ def check_layer(recognizer: Recognizer, place: str, layer: int | None) -> None:
         recognizer.set_pooling(**before)
 
 
+def refusal(option: str, asked: float, place: "SpeechPlace | FrontendPlace", error: UnreachableError) -> str:
+    """Why no tau leaves a share, and what to do.
+
+    Args:
+        option: That asked for it.
+        asked: As the user gave it.
+        place: Where it was looked for.
+        error: Of `find_tau`.
+    """
+    more = place.leaves_less if error.is_below else "ask for 1, which is no pooling"
+    hint = "" if more is None else f", or {more}"
+    return f"{option} is {asked:g}, but {error}; ask for a retention in that range{hint}."
+
+
 class SpeechPlace:
     """A place inside the LM; the other place stays as it is.
 
@@ -63,11 +85,26 @@ class SpeechPlace:
         self.set(tau=OFF, **bounds.options)
         self._tokens: list[Tokens] = spoken.tokens_at(place, layer or 0)
 
+    @property
+    def left_out(self) -> list[str]:
+        """Utterances that are too short."""
+        return self.spoken.left_out
+
+    def unpooled_cost(self) -> Cost:
+        """Without pooling at any place."""
+        return self.spoken.unpooled_cost()
+
     def set(self, **options: Any) -> dict[str, Any]:
         """Pool at this place so; gives what both places have, as a YAML's `pooling`."""
         conf = {**self.others, self.place: {**self.layer, **options}}
         self.spoken.decoder.set_pooling(**conf)
         return conf
+
+    @property
+    def leaves_less(self) -> str | None:
+        """What to change so that tau -1 leaves less; None where it leaves each utterance one token."""
+        most = self.bounds.max_group
+        return None if most is None else f"raise --max_group, which is {most}"
 
     def retention(self, tau: float) -> float:
         """Share of the speech tokens that a tau leaves."""
@@ -100,6 +137,9 @@ class FrontendPlace:
         bounds: Of groups.
         min_frames_per_second: That are left of each utterance; None for the front end's own default.
 
+    Attributes:
+        left_out: Utterances that are too short without pooling.
+
     Raises:
         ValueError: A bound is out of its range.
     """
@@ -114,7 +154,7 @@ class FrontendPlace:
         bounds: Bounds,
         min_frames_per_second: float | None = None,
     ) -> None:
-        self.recognizer, self.table, self.keys, self.batch_seconds = recognizer, table, keys, batch_seconds
+        self.recognizer, self.table, self.batch_seconds = recognizer, table, batch_seconds
         name, conf = config.get("frontend"), config.get("frontend_conf") or {}
         self._options = dict(conf) if name == NAME else {"frontend": name, "frontend_conf": conf}
         self._options |= bounds.options
@@ -122,9 +162,16 @@ class FrontendPlace:
             self._options["min_frames_per_second"] = min_frames_per_second
         self._state = recognizer.model.frontend.state_dict()
         self._set(OFF)
-        batches = list(waveforms_of(table, keys, batch_seconds))
-        least = min_num_samples(recognizer.model)
-        self._waveforms = [each for batch in batches for each in batch.values() if len(each) >= least]
+        spoken = Spoken(recognizer, table, keys, batch_seconds)
+        self.left_out = spoken.left_out
+        self.keys = [key for key in keys if key not in self.left_out]
+        self._unpooled_cost = spoken.unpooled_cost()
+        batches = list(waveforms_of(table, self.keys, batch_seconds))
+        self._waveforms = [each for batch in batches for each in batch.values()]
+
+    def unpooled_cost(self) -> Cost:
+        """Without pooling at any place."""
+        return self._unpooled_cost
 
     def conf(self, tau: float) -> dict[str, Any]:
         """What a training configuration then says."""
@@ -144,6 +191,17 @@ class FrontendPlace:
     def _extract(self, waveform: Any) -> tuple[int, int]:
         features = extract(self.recognizer.model, torch.as_tensor(waveform).to(self.recognizer.device))
         return features.num_frames, len(features.xs)
+
+    @property
+    def leaves_less(self) -> str | None:
+        """What to change so that tau -1 leaves less: of the floor and of the groups' size, what leaves more."""
+        frontend = AffinityPoolingFrontend(**{**self._options, "tau": -1.0})
+        most = frontend.pooling.max_group
+        if frontend.least_share > (0 if most is None else 1 / most):
+            default = inspect.signature(AffinityPoolingFrontend).parameters["min_frames_per_second"].default
+            floor = self._options.get("min_frames_per_second", f"its default ({default:g})")
+            return f"lower --min_frames_per_second, which is {floor}"
+        return None if most is None else f"raise --max_group, which is {most}"
 
     def retention(self, tau: float) -> float:
         """Share of the frames that a tau leaves."""

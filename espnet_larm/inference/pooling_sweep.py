@@ -4,7 +4,6 @@ Shapes: B utterances, T frames, E encoder size, S speech tokens, D model size of
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +12,7 @@ from espnet_larm.inference.audio import AudioTable
 from espnet_larm.inference.batching import batches_by_length
 from espnet_larm.inference.encoding import encode
 from espnet_larm.inference.features import pad_features
+from espnet_larm.inference.pooling_off import FRONTEND, OFF, pooled_places, unpooled, unpooled_frontend
 from espnet_larm.inference.recognizer import Recognizer
 from espnet_larm.inference.transcripts import GREEDY
 from espnet_larm.llm.deep_pooling import DEEP, INPUT
@@ -26,8 +26,6 @@ from espnet_larm.pooling.options import Pooling
 STEPS = 1_000_000
 # A retention this near to what tau can reach is reached.
 NEAR = 0.005
-# A tau that merges nothing.
-OFF = 2.0
 
 
 class Batch(NamedTuple):
@@ -73,6 +71,13 @@ class Outcome(NamedTuple):
     kept: dict[str, tuple[int, int]]
 
 
+class Cost(NamedTuple):
+    """Of reading all prompts: positions that the LM's last layer reads, and operations."""
+
+    positions: int
+    flops: int
+
+
 class Spoken:
     """A data folder as the LM hears it.
 
@@ -82,6 +87,9 @@ class Spoken:
         keys: Utterances of it.
         batch_seconds: Padded audio in a batch.
 
+    Attributes:
+        left_out: Utterances that are too short for the encoder.
+
     Raises:
         ValueError: Audio cannot be read, or no utterance is left.
     """
@@ -89,6 +97,8 @@ class Spoken:
     def __init__(self, recognizer: Recognizer, table: AudioTable, keys: Sequence[str], batch_seconds: float) -> None:
         self.recognizer = recognizer
         self.decoder = recognizer.model.decoder
+        self.table, self.batch_seconds = table, batch_seconds
+        self.left_out: list[str] = []
         self.batches = list(self._encode(table, keys, batch_seconds))
         if not self.batches:
             raise ValueError(f"{table.wav_scp}: no utterance is long enough for the encoder.")
@@ -98,6 +108,7 @@ class Spoken:
         rate, device = table.sample_rate_hz, self.recognizer.device
         for waveforms in waveforms_of(table, keys, batch_seconds):
             found = encode(self.recognizer.model, waveforms)
+            self.left_out += [name for name in waveforms if name not in found]
             if not found:
                 continue
             hs_pad, hlens = pad_features([frames.to(device, self.recognizer.dtype) for frames in found.values()])
@@ -113,6 +124,18 @@ class Spoken:
         speech_lens = packed.speech.sum(dim=1)
         return Batch(names, hs_pad, hlens, seconds, (packed.lens - speech_lens).cpu(), speech_lens.cpu())
 
+    def unpooled_cost(self) -> Cost:
+        """With pooling switched off at all places; where the front end pools, it hears the folder once more."""
+        if FRONTEND not in pooled_places(self.recognizer.model):
+            flops, num_layers = 0, len(self.decoder.backbone.layers)
+            for batch in self.batches:
+                speech = by_layer(num_layers, batch.speech_lens)
+                flops += prefill_flops(self.decoder.backbone, batch.text_lens, *speech).total
+            return Cost(sum(int((each.text_lens + each.speech_lens).sum()) for each in self.batches), flops)
+        keys = [name for batch in self.batches for name in batch.names]
+        with unpooled_frontend(self.recognizer.model):
+            return Spoken(self.recognizer, self.table, keys, self.batch_seconds).unpooled_cost()
+
     @torch.no_grad()
     def tokens_at(self, place: str, layer: int = 0) -> list[Tokens]:
         """What is pooled at a place, with what is set at the places before it.
@@ -125,11 +148,16 @@ class Spoken:
 
     def _tokens_of(self, batch: Batch, place: str, layer: int) -> Tokens:
         backbone = self.decoder.backbone
-        if place == INPUT:
-            with unpooled(self.decoder):
-                packed = self.decoder.read_prompt(batch.hs_pad, batch.hlens)
-            return speech_of(packed.embeddings, packed.speech)
         seen: list[Tokens] = []
+        if place == INPUT:
+            # Prompts hold them in the LM's type; decoding pools them before that cast.
+            hook = self.decoder.projector.register_forward_hook(lambda _, __, found: seen.append(Tokens(*found)))
+            try:
+                with unpooled(self.decoder):
+                    self.decoder.read_prompt(batch.hs_pad, batch.hlens)
+            finally:
+                hook.remove()
+            return seen[0]
 
         def see(stream: Stream) -> Stream:
             assert stream.speech is not None
@@ -185,17 +213,6 @@ def waveforms_of(table: AudioTable, keys: Sequence[str], batch_seconds: float) -
         yield loaded.waveforms
 
 
-@contextmanager
-def unpooled(decoder: Any) -> Iterator[None]:
-    """Without pooling at either place, which is set again afterwards."""
-    before = decoder.pooling.options
-    decoder.set_pooling()
-    try:
-        yield
-    finally:
-        decoder.set_pooling(**before)
-
-
 def speech_of(embeddings: torch.Tensor, speech: torch.Tensor) -> Tokens:
     """The run of speech in each row of (B, L, D), of which the mask (B, L) is True."""
     lens = speech.sum(dim=1)
@@ -211,7 +228,16 @@ def retention_at(tokens: Sequence[Tokens], pooling: Pooling) -> float:
 
 
 class UnreachableError(ValueError):
-    """No tau leaves so much, or so little."""
+    """No tau leaves so much, or so little.
+
+    Attributes:
+        is_below: Whether the wanted share is less than what tau -1 leaves.
+    """
+
+    def __init__(self, wanted: float, reach: tuple[float, float]) -> None:
+        least, most = reach
+        super().__init__(f"with these bounds tau from -1 to 1 leaves {least:.4f} to {most:.4f} of the speech")
+        self.is_below = wanted < least
 
 
 def find_tau(retention_of: Callable[[float], float], wanted: float, reach: tuple[float, float]) -> tuple[float, float]:
@@ -229,11 +255,7 @@ def find_tau(retention_of: Callable[[float], float], wanted: float, reach: tuple
         return OFF, 1.0
     least, most = reach
     if not least - NEAR <= wanted <= most + NEAR:
-        more = "raise max_group" if wanted < least else "ask for 1, which is no pooling"
-        raise UnreachableError(
-            f"--retention is {wanted:g}, but with these bounds tau from -1 to 1 leaves {least:.4f} to {most:.4f} of "
-            f"the speech; ask for a retention in that range, or {more}."
-        )
+        raise UnreachableError(wanted, reach)
     low, high = -STEPS, STEPS
     while high - low > 1:
         middle = (low + high) // 2
