@@ -48,6 +48,10 @@ class AffinityPoolingFrontend(AbsFrontend):
         retention: Share of the last batch's frames that was left, a tensor without dimensions.
 
     Raises:
+        needed: Frames that each utterance of the next batch needs (B,), or None. Where they are more than
+            `min_frames_per_second` leaves, so many are left, or all that there are. Our trainer sets it from the
+            transcripts in training and validation (train/needed_frames.py), with `encoder: larm`, whose lengths are
+            exact; with other encoders, and in decoding, it is None.
         ValueError: An option is out of its range, or the wrapped front end or an option of it is not known.
     """
 
@@ -75,6 +79,7 @@ class AffinityPoolingFrontend(AbsFrontend):
         self.register_state_dict_post_hook(_without_own_name)
         self.register_load_state_dict_pre_hook(_with_own_name)
 
+        self.needed: torch.Tensor | None = None
     @property
     def hop_length(self) -> int:
         """Samples between the wrapped front end's frames."""
@@ -124,6 +129,8 @@ class AffinityPoolingFrontend(AbsFrontend):
         pooled = merge(xs_pad, lens, keep_at_least(keys, lens, starts, least))
         self.retention = pooled.lens.sum() / lens.sum().clamp(min=1)
         return pooled
+        if self.needed is not None:
+            least = torch.maximum(least, torch.minimum(self.needed.to(lens), lens))
 
     def least_frames(self, lens: torch.Tensor) -> torch.Tensor:
         """How many of (B,) frames are left at least (B,)."""
