@@ -147,7 +147,10 @@ def check_conf(kind: str, name: str | None, conf: dict[str, Any]) -> None:
     allowed = [parameter.name for parameter in parameters]
     for key in conf:
         if key not in allowed:
-            raise ValueError(f"{kind}_conf: {key} is not an option of {kind}: {name}. {_nearest(key, allowed)}")
+            # It wraps another of its kind: who puts it into a YAML leaves the other's options where they were.
+            inner = f"{kind}_conf: {kind}_conf"
+            moved = f" Options of the {kind} that it wraps go into {inner}:." if f"{kind}_conf" in allowed else ""
+            raise ValueError(f"{kind}_conf: {key} is not an option of {kind}: {name}. {_nearest(key, allowed)}{moved}")
 
 
 def find_wrong_type(kind: str, name: str | None, conf: dict[str, Any]) -> str | None:

@@ -205,17 +205,19 @@ def _report(
     num_tokens = sum(one.num_tokens for one in utterances)
     kept = {cell: 100.0 * num_kept(utterances, cell, args.seed) / num_tokens for cell in cells}
     profile = [Similarity(**row) for row in state["profile"]]
-    sentence = report.conclude(rates, bounds, len(recognizer.model.decoder.backbone.layers))
+    losses = {cell: report.loss_interval(found, base, words, grouping) for cell, found in errors.items()}
+    sentence = report.conclude(losses, len(recognizer.model.decoder.backbone.layers))
     wer, wer_clamped = report.error_percent(base, words), report.clamped_percent(base, words)
     report.draw_rates(rates, clamped, wer, args.output_dir / f"{NAME}.png")
     report.draw_profile(profile, args.output_dir / PROFILE)
     legend = (
         f"No pooling: WER {wer:.2f} %, {bounds.low:.2f} to {bounds.high:.2f} (clamped {wer_clamped:.2f}). Tables: WER "
-        "(clamped WER) in percent; bold: within that interval or below."
+        "(clamped WER) in percent; bold: no loss is shown, 95 % of the difference to no pooling on the same resampled "
+        f"{grouping.unit}s reach 0 or below."
     )
     lines = [
         *(f"# Pooling words of {args.data_dir} at one layer", "", sentence, "", legend, ""),
-        *report.format_tables(rates, clamped, {cell.tokens_per_word: share for cell, share in kept.items()}, bounds),
+        *report.format_tables(rates, clamped, {cell.tokens_per_word: share for cell, share in kept.items()}, losses),
         *(f"![Word error rates]({NAME}.png)", "", "### Mean cosines of speech tokens", ""),
         *report.format_profile(profile),
         *("", f"![Similarity]({PROFILE})", ""),
@@ -223,7 +225,7 @@ def _report(
     ]
     state["results"] = [
         {**cell._asdict(), "wer": rates[cell], "clamped_wer": clamped[cell], "kept_percent": kept[cell],
-         "interval": list(report.error_interval(errors[cell], words, grouping))}
+         "interval": list(report.error_interval(errors[cell], words, grouping)), "loss_interval": list(losses[cell])}
         for cell in cells
     ]  # fmt: skip
     state.update(words=words, no_pooling={"wer": wer, "clamped_wer": wer_clamped, "interval": list(bounds)})

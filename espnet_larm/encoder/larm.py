@@ -155,6 +155,10 @@ model_conf:
         """Feature frames below which an utterance is too short."""
         return self.subsampling.min_length
 
+    def input_lens(self, olens: torch.Tensor) -> torch.Tensor:
+        """Fewest feature frames (B,) that give (B,) output frames."""
+        return self.subsampling.input_lens(olens)
+
     @property
     def num_checkpoints(self) -> int:
         """Checkpoint loops in training."""

@@ -55,6 +55,12 @@ class ConvSubsampling(torch.nn.Module):
             ilens = torch.div(ilens - 1, 2, rounding_mode="floor")
         return ilens
 
+    def input_lens(self, olens: torch.Tensor) -> torch.Tensor:
+        """Fewest frames (B,) before the convolutions that give (B,) frames after them."""
+        for _ in range(self.num_layers):
+            olens = 2 * olens + 1
+        return olens
+
     def forward(self, xs_pad: torch.Tensor, ilens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Subsample a padded batch.
 

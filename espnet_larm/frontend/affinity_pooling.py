@@ -24,6 +24,8 @@ from espnet_larm.pooling.options import Pooling
 
 WHERE = "frontend_conf"
 NAME = "affinity_pooling"
+# Where pip calls what ESPnet's front ends import by another name.
+PACKAGES = {"whisper": "openai-whisper"}
 
 
 class AffinityPoolingFrontend(AbsFrontend):
@@ -46,9 +48,14 @@ class AffinityPoolingFrontend(AbsFrontend):
 
     Attributes:
         retention: Share of the last batch's frames that was left, a tensor without dimensions.
+        needed: Frames that each utterance of the next batch needs (B,), or None. Where they are more than
+            `min_frames_per_second` leaves, so many are left, or all that there are. Our trainer sets it from the
+            transcripts in training and validation (train/needed_frames.py), with `encoder: larm`, whose lengths are
+            exact; with other encoders, and in decoding, it is None.
 
     Raises:
         ValueError: An option is out of its range, or the wrapped front end or an option of it is not known.
+        ImportError: A package that the wrapped front end needs is missing.
     """
 
     @typechecked
@@ -72,6 +79,7 @@ class AffinityPoolingFrontend(AbsFrontend):
         self.centered = centered
         self.least_share = self._least_share(min_frames_per_second, conf.get("fs", 16000))
         self.retention = torch.ones(())
+        self.needed: torch.Tensor | None = None
         self.register_state_dict_post_hook(_without_own_name)
         self.register_load_state_dict_pre_hook(_with_own_name)
 
@@ -121,6 +129,8 @@ class AffinityPoolingFrontend(AbsFrontend):
         keys = _centre(xs_pad, lens) if self.centered else xs_pad
         starts = boundaries(keys, lens, self.pooling.tau, self.pooling.window, self.pooling.max_group)
         least = self.least_frames(lens)
+        if self.needed is not None:
+            least = torch.maximum(least, torch.minimum(self.needed.to(lens), lens))
         pooled = merge(xs_pad, lens, keep_at_least(keys, lens, starts, least))
         self.retention = pooled.lens.sum() / lens.sum().clamp(min=1)
         return pooled
@@ -185,6 +195,11 @@ def _build(name: str, conf: dict[str, Any]) -> AbsFrontend:
         return classes[name](**conf)
     except TypeCheckError as error:
         raise ValueError(f"{WHERE}: its own frontend_conf has an option of another type: {error}.") from error
+    except ImportError as error:
+        package = PACKAGES.get(missing := (error.name or name).partition(".")[0], missing)
+        raise ImportError(
+            f"{WHERE}: frontend: {name} needs a package that cannot be imported ({error}): pip install {package}"
+        ) from error
 
 
 def _classes(name: str) -> dict[str, type[AbsFrontend]]:

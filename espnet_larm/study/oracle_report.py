@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from espnet_larm.scoring.bootstrap import Grouping, Interval, interval, resample_ratios
+from espnet_larm.scoring.bootstrap import Floats, Grouping, Interval, interval, resample_ratios
 from espnet_larm.study.oracle import Cell, Similarity
 from espnet_larm.study.oracle_windows import MERGE, METHODS
 
@@ -32,50 +32,59 @@ def clamped_percent(errors: Sequence[int], words: Sequence[int]) -> float:
 
 def error_interval(errors: Sequence[int], words: Sequence[int], grouping: Grouping) -> Interval:
     """95 % of `error_percent`."""
-    sums = (np.bincount(grouping.group_of, 1.0 * np.array(counts)) for counts in (errors, words))
-    numerators, denominators = sums
-    return interval(100.0 * resample_ratios(numerators, denominators))
+    return interval(_resampled(errors, words, grouping))
 
 
-def safe_layer(rates: Mapping[int, float], most: float) -> int | None:
-    """The earliest layer from which on no rate is above `most`; None if that of the last layer is.
+def loss_interval(errors: Sequence[int], base: Sequence[int], words: Sequence[int], grouping: Grouping) -> Interval:
+    """95 % of what `error_percent` of errors (N,) is above that of `base` (N,), in points, on the same resamples."""
+    return interval(_resampled(errors, words, grouping) - _resampled(base, words, grouping))
+
+
+def is_safe(loss: Interval) -> bool:
+    """Whether nothing was shown to be lost: the interval reaches 0 or below."""
+    return loss.low <= 0
+
+
+def safe_layer(losses: Mapping[int, Interval]) -> int | None:
+    """The earliest layer from which on no loss is shown; None if one is at the last layer.
 
     Args:
-        rates: By layer.
-        most: Percent.
+        losses: By layer.
     """
     found = None
-    for layer in sorted(rates, reverse=True):
-        if rates[layer] > most:
+    for layer in sorted(losses, reverse=True):
+        if not is_safe(losses[layer]):
             break
         found = layer
     return found
 
 
-def conclude(rates: Mapping[Cell, float], bounds: Interval, num_layers: int) -> str:
+def conclude(losses: Mapping[Cell, Interval], num_layers: int) -> str:
     """One sentence: where words may be merged.
 
     Args:
-        rates: WER in percent.
-        bounds: Of no pooling.
+        losses: WER above that of no pooling, in points.
         num_layers: Of the LM.
     """
     parts = []
-    layers = sorted({cell.layer for cell in rates})
-    for count in sorted({cell.tokens_per_word for cell in rates}):
-        of_merge = {c.layer: rate for c, rate in rates.items() if c.method == MERGE and c.tokens_per_word == count}
-        layer = safe_layer(of_merge, bounds.high)
+    layers = sorted({cell.layer for cell in losses})
+    for count in sorted({cell.tokens_per_word for cell in losses}):
+        of_merge = {c.layer: loss for c, loss in losses.items() if c.method == MERGE and c.tokens_per_word == count}
+        layer = safe_layer(of_merge)
         where = "at no layer" if layer is None else f"from layer {layer} on"
         parts.append(f"with {count} token{'s' * (count > 1)} a word {where}")
     measured = f"; measured: {', '.join(map(str, layers))}" if len(layers) < num_layers else ""
     return (
-        f"By {MERGE}, the WER stays within the interval of no pooling (up to {bounds.high:.2f} %) {', '.join(parts)} "
+        f"By {MERGE}, no loss of WER is shown (95 % of the paired difference to no pooling reach 0) {', '.join(parts)} "
         f"(layer 0 is the LM's input, the last one that can pool is {num_layers - 1}{measured})."
     )
 
 
 def format_tables(
-    rates: Mapping[Cell, float], clamped: Mapping[Cell, float], kept: Mapping[int, float], bounds: Interval
+    rates: Mapping[Cell, float],
+    clamped: Mapping[Cell, float],
+    kept: Mapping[int, float],
+    losses: Mapping[Cell, Interval],
 ) -> Iterator[str]:
     """Lines of Markdown: a table for each R, a row a layer.
 
@@ -83,7 +92,7 @@ def format_tables(
         rates: WER in percent.
         clamped: Clamped WER in percent.
         kept: Percent of the tokens that R leaves.
-        bounds: Of no pooling; rates up to its end are bold.
+        losses: WER above that of no pooling, in points; rates where none is shown are bold.
     """
     layers = sorted({cell.layer for cell in rates})
     for count in sorted({cell.tokens_per_word for cell in rates}):
@@ -93,7 +102,7 @@ def format_tables(
         yield f"|{'---|' * (len(METHODS) + 1)}"
         for layer in layers:
             cells = [Cell(layer, count, method) for method in METHODS]
-            yield f"| {layer} | {' | '.join(_rate(cell, rates, clamped, bounds) for cell in cells)} |"
+            yield f"| {layer} | {' | '.join(_rate(cell, rates, clamped, losses) for cell in cells)} |"
         yield ""
 
 
@@ -167,9 +176,17 @@ def draw_profile(profile: Sequence[Similarity], path: Path) -> None:
     figure.savefig(path, dpi=100)
 
 
-def _rate(cell: Cell, rates: Mapping[Cell, float], clamped: Mapping[Cell, float], bounds: Interval) -> str:
+def _resampled(errors: Sequence[int], words: Sequence[int], grouping: Grouping) -> Floats:
+    """`error_percent` of each resample; the same groups are drawn at every call."""
+    numerators, denominators = (np.bincount(grouping.group_of, 1.0 * np.array(counts)) for counts in (errors, words))
+    return 100.0 * resample_ratios(numerators, denominators)
+
+
+def _rate(
+    cell: Cell, rates: Mapping[Cell, float], clamped: Mapping[Cell, float], losses: Mapping[Cell, Interval]
+) -> str:
     text = f"{rates[cell]:.2f} ({clamped[cell]:.2f})"
-    return f"**{text}**" if rates[cell] <= bounds.high else text
+    return f"**{text}**" if is_safe(losses[cell]) else text
 
 
 def _figure(width: float, height: float) -> Any:

@@ -15,8 +15,8 @@ import torch
 logger = logging.getLogger(__name__)
 
 REMEDY = (
-    "CTC learns nothing of it. Let more frames be left (frontend_conf: min_frames_per_second where frames are pooled, "
-    "encoder_conf: subsampling_factor), take longer tokens, or drop it."
+    "CTC learns nothing of it. Let more frames be left (frontend_conf: min_frames_per_second where frames are pooled "
+    "and the encoder is not larm, encoder_conf: subsampling_factor), take longer tokens, or drop it."
 )
 
 

@@ -27,6 +27,7 @@ from espnet_larm.train.batch_size import describe_batches
 from espnet_larm.train.batches import Batch, ValidationBatches
 from espnet_larm.train.ctc_room import CtcRoom
 from espnet_larm.train.learning import format_shares, shares
+from espnet_larm.train.needed_frames import needed_frames_told
 from espnet_larm.train.retention import retention_logged
 from espnet_larm.train.session import Running, Session
 from espnet_larm.train.short import LongEnough, fewest_samples
@@ -135,7 +136,12 @@ class LarmTrainer(Trainer):
         """
         session, long_enough = cls._running_session(), LongEnough(iterator, fewest_samples(model))
         session.start_epoch(Running(model, optimizers, schedulers, scaler), reporter)
-        with long_enough.named(), CtcRoom(long_enough.utt_ids).watched(model), retention_logged(model):
+        with (
+            long_enough.named(),
+            CtcRoom(long_enough.utt_ids).watched(model),
+            needed_frames_told(model),
+            retention_logged(model),
+        ):
             rest_is_invalid = super().train_one_epoch(
                 model=model,
                 iterator=session.batches(long_enough),
@@ -169,7 +175,7 @@ class LarmTrainer(Trainer):
         """
         session, long_enough = cls._running_session(), LongEnough(iterator, fewest_samples(model))
         session.start_validation()
-        with long_enough.named(), CtcRoom(long_enough.utt_ids).watched(model):
+        with long_enough.named(), CtcRoom(long_enough.utt_ids).watched(model), needed_frames_told(model):
             super().validate_one_epoch(
                 model=model,
                 iterator=ValidationBatches(long_enough, session.end_if_asked),

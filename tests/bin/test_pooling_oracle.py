@@ -48,13 +48,16 @@ def test_a_study_ends_with_tables_pictures_and_one_sentence(command, tmp_path, c
     cells = {(row["layer"], row["tokens_per_word"], row["method"]): row for row in found["results"]}
     assert len(cells) == 2 * 2 * 3
     sentence = printed.splitlines()[-1]
-    assert sentence.startswith("By uniform merge, the WER stays within") and "99 tokens a word from layer 0" in sentence
+    assert (
+        sentence.startswith("By uniform merge, no loss of WER is shown") and "99 tokens a word from layer 0" in sentence
+    )
     assert found["conclusion"] == sentence and sentence in text
     # A window has never 99 tokens.
     no_pooling = found["no_pooling"]
     for (_, count, _), row in cells.items():
         if count == 99:
             assert row["kept_percent"] == 100.0
+            assert row["loss_interval"] == [0.0, 0.0]
             assert [row[name] for name in no_pooling] == list(no_pooling.values())
         assert row["clamped_wer"] <= min(row["wer"], 100.0)
     assert len({row["kept_percent"] for (_, count, _), row in cells.items() if count == 2}) == 1

@@ -27,6 +27,14 @@ def test_shortest_utterance_gives_one_frame(subsampling):
     assert olens.tolist() == [1]
 
 
+def test_fewest_input_frames_are_the_inverse_of_lengths(subsampling):
+    wanted = torch.arange(1, 40)
+    fewest = subsampling.input_lens(wanted)
+    assert torch.equal(subsampling.output_lens(fewest), wanted)
+    assert torch.equal(subsampling.output_lens(fewest - 1), wanted - 1)
+    assert int(fewest[0]) == subsampling.min_length
+
+
 def test_padding_changes_nothing(subsampling):
     xs = torch.randn(2, 61, NUM_FEATURES)
     alone, _ = subsampling(xs[1:, :40], torch.tensor([40]))

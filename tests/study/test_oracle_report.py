@@ -27,18 +27,36 @@ def test_the_interval_draws_whole_groups():
     assert tuple(same) == (50.0, 50.0)
 
 
+def test_the_difference_to_no_pooling_is_paired():
+    # Rates of such utterances alone have wide intervals.
+    grouping, words = Grouping("utterance", np.arange(10)), [10] * 10
+    base = [0, 8, 1, 6, 0, 9, 2, 7, 0, 3]
+    worse = [count + 1 for count in base]
+    assert report.error_percent(worse, words) < report.error_interval(base, words, grouping).high
+    assert tuple(report.loss_interval(worse, base, words, grouping)) == pytest.approx((10.0, 10.0))
+    assert not report.is_safe(report.loss_interval(worse, base, words, grouping))
+    once = [base[0] + 1, *base[1:]]
+    assert report.loss_interval(once, base, words, grouping).low == 0.0
+    assert report.is_safe(report.loss_interval(once, base, words, grouping))
+    assert report.loss_interval(base, worse, words, grouping).high == pytest.approx(-10.0)
+
+
 @pytest.mark.parametrize(
-    ("rates", "expected"),
+    ("lows", "expected"),
     [
-        ({0: 9, 1: 4, 2: 8, 3: 5, 4: 3}, 3),
-        ({0: 1, 1: 1}, 0),
-        ({0: 1, 1: 9}, None),
+        ({0: 4, 1: -1, 2: 3, 3: 0, 4: -2}, 3),
+        ({0: -1, 1: -1}, 0),
+        ({0: -1, 1: 0.1}, None),
         # Only layers that were measured.
-        ({0: 9, 3: 5, 6: 1}, 3),
+        ({0: 4, 3: 0, 6: -1}, 3),
     ],
 )
-def test_the_earliest_layer_is_that_behind_which_no_layer_is_worse(rates, expected):
-    assert report.safe_layer(rates, 5.0) == expected
+def test_the_earliest_layer_is_that_behind_which_no_layer_is_worse(lows, expected):
+    assert report.safe_layer({layer: Interval(low, low + 5) for layer, low in lows.items()}) == expected
+
+
+def losses_of(rates, base):
+    return {cell: Interval(rate - base, rate) for cell, rate in rates.items()}
 
 
 def rates_of(by_count):
@@ -48,19 +66,19 @@ def rates_of(by_count):
 
 def test_one_sentence_says_where_to_merge():
     rates = rates_of({1: [90, 80, 70], 2: [90, 9.5, 10], 3: [9, 9, 9]})
-    sentence = report.conclude(rates, Interval(5.0, 10.0), 3)
+    sentence = report.conclude(losses_of(rates, 10), 3)
     assert sentence == (
-        "By uniform merge, the WER stays within the interval of no pooling (up to 10.00 %) with 1 token a word at no "
-        "layer, with 2 tokens a word from layer 1 on, with 3 tokens a word from layer 0 on (layer 0 is the LM's input, "
-        "the last one that can pool is 2)."
+        "By uniform merge, no loss of WER is shown (95 % of the paired difference to no pooling reach 0) with "
+        "1 token a word at no layer, with 2 tokens a word from layer 1 on, with 3 tokens a word from layer 0 on (layer "
+        "0 is the LM's input, the last one that can pool is 2)."
     )
-    assert report.conclude(rates, Interval(5.0, 10.0), 9).endswith("can pool is 8; measured: 0, 1, 2).")
+    assert report.conclude(losses_of(rates, 10), 9).endswith("can pool is 8; measured: 0, 1, 2).")
 
 
-def test_tables_have_a_row_a_layer_and_mark_what_is_within():
+def test_tables_have_a_row_a_layer_and_mark_where_no_loss_is_shown():
     rates = rates_of({1: [90.0, 8.0], 2: [12.0, 7.0]})
     clamped = {cell: rate / 2 for cell, rate in rates.items()}
-    lines = list(report.format_tables(rates, clamped, {1: 25.67, 2: 51.0}, Interval(5.0, 10.0)))
+    lines = list(report.format_tables(rates, clamped, {1: 25.67, 2: 51.0}, losses_of(rates, 10)))
     assert [line for line in lines if line.startswith("###")] == [
         "### 1 token a word: 25.7 % kept",
         "### 2 tokens a word: 51.0 % kept",

@@ -1,6 +1,7 @@
 """What a user gets wrong in a YAML or on the command line ends in one sentence that names the option."""
 
 import importlib
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,20 @@ def build(larm_task, options):
         return model, larm_task.build_optimizers(args, model)
 
     return build
+
+
+def test_options_of_a_wrapped_front_end_have_a_place_of_their_own(build):
+    usual = {"fs": "16k", "n_fft": 512, "win_length": 400, "hop_length": 160}
+    with pytest.raises(ValueError, match=r"hop_length is not an option .* go into frontend_conf: frontend_conf:\.$"):
+        build("--frontend", "affinity_pooling", frontend_conf=usual)
+
+
+def test_a_wrapped_front_end_without_its_package_is_refused_with_the_pip_line(build, monkeypatch):
+    from espnet_larm.tasks.refusals import OptionError
+
+    monkeypatch.setitem(sys.modules, "s3prl", None)
+    with pytest.raises(OptionError, match=r"^frontend_conf: frontend: s3prl needs a package .*: pip install s3prl$"):
+        build("--frontend", "affinity_pooling", frontend_conf={"frontend": "s3prl", "min_frames_per_second": 0.0})
 
 
 def test_null_options_are_no_options(build):

@@ -44,6 +44,17 @@ def args(tool):
     return tool.get_parser().parse_args(options)
 
 
+def test_deep_layer_is_what_is_given_or_as_deep_as_the_papers(tool, pooling):
+    assert [tool.deep_layer_of(pooling.backbone, given) for given in (1, 3, None)] == [1, 3, 3]
+
+
+@pytest.mark.parametrize("layer", ["0", "-1", "4"])
+def test_a_deep_layer_outside_the_lm_is_refused(tool, pooling, layer, monkeypatch):
+    monkeypatch.setattr(tool.Backbone, "from_config", lambda *_: pooling.backbone)
+    with pytest.raises(SystemExit, match=f"--deep_layer {layer}; allowed: 1 to 3; the LM's input is pooled by"):
+        tool.main(["--deep_layer", layer, "--repeats", "0"])
+
+
 @pytest.mark.parametrize("way", [(1, 1), (0.8, 1), (1, 0.25), (0.6, 0.25), (0.05, 1)])
 @pytest.mark.parametrize("num_tokens", [1, 20, 101])
 def test_affinity_pooling_leaves_of_a_prompt_what_is_asked(tool, pooling, way, num_tokens):

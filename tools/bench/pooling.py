@@ -75,7 +75,7 @@ CHECKED = 50
 def compare(pooling: SpeechPooling, ways: Sequence[Way], num_tokens: int, args: argparse.Namespace) -> Iterator[str]:
     """Rows of the table, for so many speech tokens."""
     backbone, clock = pooling.backbone, Clock(args.device, args.cpu_time)
-    layer = args.deep_layer or deep_layer_of(backbone)
+    layer = deep_layer_of(backbone, args.deep_layer)
     prompts, peaks, spent = {}, {}, {way: [] for way in ways}
     for way in ways:
         prompts[way] = make_prompt(num_tokens, args.text, way, backbone.hidden_size, args.device)
@@ -126,9 +126,14 @@ def parts_of(pooling: SpeechPooling, num_tokens: int, args: argparse.Namespace) 
         yield f"| {num_tokens} | {window} | {' | '.join(cells)} | {100 * whole / prefill:.2f} |"
 
 
-def deep_layer_of(backbone: Backbone) -> int:
-    """How many layers read all speech: as deep as the paper's."""
-    return max(1, min(round(DEEP_SHARE * len(backbone.layers)), len(backbone.layers) - 1))
+def deep_layer_of(backbone: Backbone, given: int | None) -> int:
+    """How many layers read all speech: as given, or as deep as the paper's."""
+    most = len(backbone.layers) - 1
+    if given is None:
+        return max(1, min(round(DEEP_SHARE * len(backbone.layers)), most))
+    if not 1 <= given <= most:
+        raise SystemExit(f"--deep_layer {given}; allowed: 1 to {most}; the LM's input is pooled by --input_retention.")
+    return given
 
 
 def retention_cell(way: Way) -> str:
@@ -198,7 +203,7 @@ def main(cmd: list[str] | None = None) -> None:
     torch.manual_seed(0)
     backbone = Backbone.from_config(args.llm_config or SHAPES[args.shape], args.dtype).eval().requires_grad_(False)
     pooling, clock = SpeechPooling(backbone.to(args.device)), Clock(args.device)
-    layer = args.deep_layer or deep_layer_of(backbone)
+    layer = deep_layer_of(backbone, args.deep_layer)
     # Durations with as many tokens at another rate are one.
     sizes = sorted({int(rate * seconds) for rate in args.tokens_per_s for seconds in args.seconds})
     for way in ways:
