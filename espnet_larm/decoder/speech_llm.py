@@ -14,6 +14,7 @@ from typeguard import typechecked
 
 from espnet2.asr.decoder.abs_decoder import AbsDecoder
 
+from espnet_larm.decoder.speech_texts import Hypothesis, SpeechTexts, positions_of
 from espnet_larm.llm.adaptation import LORA_PREFIX, adapt, frozen_names, is_own
 from espnet_larm.llm.backbone import Backbone, load_tokenizer
 from espnet_larm.llm.heads import DraftHeads
@@ -169,7 +170,7 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
         prompt = self._prompt_parts(hs_pad, hlens)
         packed = pack([*prompt, (self.backbone.embed(ys_in_pad[:, 1:]), text_lens, False)])
         self._check_context(packed)
-        hidden, _, lens, _ = self.backbone(packed.embeddings, _positions(packed), packed.lens, packed.speech)
+        hidden, _, lens, _ = self.backbone(packed.embeddings, positions_of(packed), packed.lens, packed.speech)
         starts = (lens - text_lens.to(lens.device) - 1).unsqueeze(1)
         columns = starts + torch.arange(ys_in_pad.size(1), device=starts.device)
         columns = columns.clamp(max=hidden.size(1) - 1).unsqueeze(-1).expand(-1, -1, hidden.size(2))
@@ -195,7 +196,7 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
         """
         self.pooling.set({"input": input, "deep": deep})
 
-    def start(self, hs_pad: torch.Tensor, hlens: torch.Tensor) -> "SpeechTexts":
+    def start(self, hs_pad: torch.Tensor, hlens: torch.Tensor) -> SpeechTexts:
         """Read the prompts of a batch; its texts can then be gone on with.
 
         Args:
@@ -221,7 +222,7 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
 
     def batch_score(
         self, ys: torch.Tensor, states: list[Any], xs: torch.Tensor
-    ) -> tuple[torch.Tensor, list["Hypothesis"]]:
+    ) -> tuple[torch.Tensor, list[Hypothesis]]:
         """Score the next tokens of hypotheses of one utterance, as ESPnet's BatchBeamSearch asks for it.
 
         Args:
@@ -308,101 +309,3 @@ def _check_folder(llm: str) -> None:
             "(load_upscaled) and decoder_conf does not; name the LM without (save_base writes it), or take those files "
             "away to begin with it."
         )
-
-
-def _positions(packed: Packed) -> torch.Tensor:
-    """Counted from each row's start (B, N)."""
-    num_rows, num_positions = packed.speech.shape
-    return torch.arange(num_positions, device=packed.lens.device).expand(num_rows, -1)
-
-
-class Hypothesis:
-    """A row of `SpeechTexts` at one step, as ESPnet's search hands it around."""
-
-    def __init__(self, texts: "SpeechTexts", row: int) -> None:
-        self.texts = texts
-        self.row = row
-        self.num_steps = texts.num_steps
-
-
-class SpeechTexts:
-    """Texts of a batch of utterances that the LM has begun; its `TextModel` for the searches.
-
-    Args:
-        backbone: The LM.
-        prompt: Of each utterance.
-
-    Attributes:
-        hidden: Of the last valid position of each row (B, D): what draft heads read.
-        num_steps: Calls of `step` so far.
-    """
-
-    def __init__(self, backbone: Backbone, prompt: Packed) -> None:
-        self.backbone = backbone
-        self.cache = backbone.new_cache()
-        stream = backbone(prompt.embeddings, _positions(prompt), prompt.lens, prompt.speech, self.cache)
-        self.cache.seal()
-        self.hidden = _last(stream.hidden, stream.lens)
-        # Positions are counted here and not by the cache, whose layers may hold fewer.
-        self.next_positions = prompt.lens.cpu()
-        self.num_steps = 0
-
-    @property
-    def logits(self) -> torch.Tensor:
-        """Of the next token of each row (B, V)."""
-        return self.backbone.logits(self.hidden)
-
-    def logits_of(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Of the next token, (..., D) to (..., V)."""
-        return self.backbone.logits(hidden)
-
-    def step(self, tokens: torch.Tensor, num_new: torch.Tensor) -> torch.Tensor:
-        """Go on with tokens (B, L), L of 1 or more, of which num_new (B,) are valid; the logits after each (B, L, V).
-
-        Raises:
-            ValueError: A row grows beyond the LM's context.
-        """
-        return self.backbone.logits(self.read(tokens, num_new))
-
-    def read(self, tokens: torch.Tensor, num_new: torch.Tensor) -> torch.Tensor:
-        """As `step`, the hidden states after each token (B, L, D)."""
-        assert tokens.size(1) >= 1
-        num_new = num_new.cpu()
-        after = self.next_positions + num_new
-        if int(after.max()) > self.backbone.max_positions:
-            raise ValueError(
-                f"a text has grown to {int(after.max())} positions, prompt included, more than the "
-                f"{self.backbone.max_positions} of the LM's context."
-            )
-        positions = (self.next_positions.unsqueeze(1) + torch.arange(tokens.size(1))).to(tokens.device)
-        stream = self.backbone(self.backbone.embed(tokens), positions, num_new.to(tokens.device), cache=self.cache)
-        # A row without a new token keeps its last state.
-        last = _last(stream.hidden, stream.lens.clamp(min=1))
-        self.hidden = torch.where((num_new > 0).to(last.device).unsqueeze(1), last, self.hidden)
-        self.next_positions = after
-        self.num_steps += 1
-        return stream.hidden
-
-    def select(self, rows: torch.Tensor) -> None:
-        """Keep these rows (B',), on the CPU, in this order, some perhaps several times."""
-        self.cache.select(rows)
-        self.next_positions = self.next_positions[rows]
-        self.hidden = self.hidden[rows.to(self.hidden.device)]
-
-    def give_back(self, num_tokens: torch.Tensor, hidden: torch.Tensor) -> None:
-        """Forget the last tokens (B,) of each row.
-
-        Args:
-            num_tokens: At most those that a row has, on the CPU.
-            hidden: Of the position that is the last then (B, D).
-        """
-        lens = self.cache.text_lens[0] - num_tokens
-        assert int(lens.min()) >= 0
-        self.next_positions = self.next_positions - num_tokens
-        self.cache.crop(lens)
-        self.hidden = hidden
-
-
-def _last(hidden: torch.Tensor, lens: torch.Tensor) -> torch.Tensor:
-    """Of each row's last valid position: (B, L, D) to (B, D)."""
-    return hidden.gather(1, (lens - 1).view(-1, 1, 1).expand(-1, -1, hidden.size(2)))[:, 0]

@@ -47,15 +47,23 @@ def test_sigterm_is_blocked_only_while_a_loader_starts():
     assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
+def sleep(is_awake):
+    is_awake.set()
+    time.sleep(20)
+
+
 @pytest.mark.parametrize(("daemon", "expected"), [(False, "worker"), (True, "waiting process")])
 def test_sigterm_reaches_training_processes_or_else_ends_the_one_that_waits(daemon, expected):
     context = multiprocessing.get_context("fork")
     pipe, far = context.Pipe()
 
     def wait_for_worker():
-        worker = context.Process(target=time.sleep, args=(20,), daemon=daemon)
+        is_awake = context.Event()
+        worker = context.Process(target=sleep, args=(is_awake,), daemon=daemon)
         with sigterm_goes_to_workers():
             worker.start()
+            # Python forgets signals that come while it forks; ESPnet spawns.
+            is_awake.wait()
             far.send(worker.pid)
             worker.join()
             far.send(worker.exitcode)
