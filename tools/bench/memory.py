@@ -48,6 +48,17 @@ SMOLLM2_360M = {
     "rms_norm_eps": 1e-5,
     "tie_word_embeddings": True,
 }
+# Of ../shared/data/llm/novels-3M, which recipes and results name.
+NOVELS_3M = {
+    "model_type": "llama",
+    "vocab_size": 1000,
+    "hidden_size": 192,
+    "intermediate_size": 512,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 3,
+    "tie_word_embeddings": True,
+}
 aten = torch.ops.aten
 CHARACTERS = ["<blank>", "<unk>", "<space>", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ'", "<sos/eos>"]
 REST = "features and losses"

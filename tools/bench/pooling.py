@@ -30,7 +30,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from memory import SMOLLM2_360M, read_json
+from memory import NOVELS_3M, SMOLLM2_360M, read_json
 from pooling_prompts import (
     ALONE,
     ATTENTIONS,
@@ -54,16 +54,7 @@ from espnet_larm.llm.speech_pooling import SpeechPooling
 from espnet_larm.pooling.affinity import boundaries, cosines, merge
 
 SHAPES: dict[str, dict[str, Any]] = {
-    "novels-3M": {
-        "model_type": "llama",
-        "vocab_size": 1000,
-        "hidden_size": 192,
-        "intermediate_size": 512,
-        "num_hidden_layers": 8,
-        "num_attention_heads": 6,
-        "num_key_value_heads": 3,
-        "tie_word_embeddings": True,
-    },
+    "novels-3M": NOVELS_3M,
     "SmolLM2-360M": SMOLLM2_360M,
 }
 # The paper pools behind 29 of 32 layers.

@@ -18,25 +18,17 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from memory import SMOLLM2_360M, read_json
+from memory import NOVELS_3M, SMOLLM2_360M, read_json
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from espnet_larm.llm.backbone import DTYPES, Backbone
-from espnet_larm.llm.depth_upscaling import LAYERS, PLACEMENTS, AddedLayer, drop, put_back, wrap
+from espnet_larm.llm.depth_upscaling import LAYERS, PLACEMENTS, drop, put_back, wrap
+from espnet_larm.llm.flops import by_layer, prefill_flops
 from espnet_larm.llm.packed_linear import pack_linear_layers
 
 SHAPES: dict[str, dict[str, Any]] = {
-    "novels-3M": {
-        "model_type": "llama",
-        "vocab_size": 1000,
-        "hidden_size": 192,
-        "intermediate_size": 512,
-        "num_hidden_layers": 8,
-        "num_attention_heads": 6,
-        "num_key_value_heads": 3,
-        "tie_word_embeddings": True,
-    },
+    "novels-3M": NOVELS_3M,
     "SmolLM2-135M": SMOLLM2_360M
     | {
         "hidden_size": 576,
@@ -122,24 +114,15 @@ def now(device: torch.device, clock: Callable[[], float]) -> float:
 def flops_of(backbone: Backbone, load: Load) -> Spent:
     """From shapes."""
     config, size = backbone.config, backbone.hidden_size
+    speech = torch.full((load.rows,), load.speech)
+    prompt = prefill_flops(backbone, load.prompt - speech, *by_layer(len(backbone.layers), speech)).total
     head_size = getattr(config, "head_dim", None) or size // config.num_attention_heads
     heads = config.num_attention_heads * head_size
     weights = 2 * size * (heads + config.num_key_value_heads * head_size) + 3 * size * config.intermediate_size
-    head = 2 * load.rows * size * backbone.vocab_size
-
-    def layers(positions: float, keys: float) -> float:
-        one = 2 * positions * weights + 4 * positions * keys * heads
-        return load.rows * one * (len(backbone.layers) + len(backbone.added))
-
-    branches = [layer.local for layer in backbone.added.values() if isinstance(layer, AddedLayer)]
-    local = 0
-    for branch in branches:
-        if branch is not None:
-            convolutions = size // 2 * branch.gate_conv.kernel_size[0] + 2 * size * branch.merge_conv.kernel_size[0]
-            local += 2 * load.rows * load.speech * (7 * size * size // 2 + convolutions)
-    # Of the tokens, the middle one reads the mean number of keys.
+    # Of the tokens, the middle one reads the mean number of keys; branches for speech are not run.
     keys = load.prompt + (load.tokens + 1) / 2
-    return Spent(head + layers(load.prompt, load.prompt) + local, head + layers(1, keys))
+    layers = (2 * weights + 4 * keys * heads) * (len(backbone.layers) + len(backbone.added))
+    return Spent(prompt, load.rows * (2 * size * backbone.vocab_size + layers))
 
 
 def check_count(backbone: Backbone, load: Load) -> None:
