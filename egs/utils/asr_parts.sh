@@ -264,8 +264,6 @@ model_options() { # fills `options` with what statistics and training share
         --valid_data_path_and_name_and_type
         "$data_feats/$valid_set/wav.scp,speech,$(data_type "$data_feats/$valid_set")"
         --valid_data_path_and_name_and_type "$data_feats/$valid_set/text,text,text"
-        # kaldiio does not rewind a cached descriptor of a plain FLAC file, so the second epoch would read its end.
-        --max_cache_fd 0
         --frontend_conf "fs=$fs"
     )
     [ -z "$asr_config" ] || options+=(--config "$asr_config")

@@ -1,16 +1,15 @@
 """Writes audio as FLAC into Kaldi archives (`flac.ark`), at one rate, mono, optionally faster or slower.
 
-ESPnet reads an entry as data type `kaldi_ark`, and under the same type a path of a plain FLAC file: kaldiio looks at
-the first bytes. A plain WAV file it would return as integers, 32768 times louder, so WAV never stands beside entries.
+ESPnet reads an entry as data type `kaldi_ark`.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import kaldiio
 import numpy as np
 import soxr
+from omniio import kaldi
 
 from espnet_larm.data.audio import Audio, AudioError, is_command, read_audio
 from espnet_larm.data.validation.content import check_samples
@@ -95,7 +94,7 @@ def write_archive(path: Path, renderings: Sequence[Rendering], sample_rate: int)
             findings = check_samples(rendering.id, audio.header, audio.samples) if is_command(rendering.source) else ()
             offset = archive.tell() + len(f"{rendering.id} ".encode())
             clipped = np.clip(samples, -1.0, 1.0)
-            kaldiio.save_ark(
+            kaldi.save_ark(
                 archive,
                 {rendering.id: (clipped, sample_rate)},
                 write_function="soundfile",

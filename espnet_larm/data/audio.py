@@ -189,7 +189,7 @@ def _run_command(source: str) -> bytes:
 
 
 def _read_archive_entry(source: str) -> bytes:
-    """The encoded audio at `archive:offset`, as kaldiio's `write_function="soundfile"` stores it."""
+    """The encoded audio at `archive:offset`, as Kaldi archives of ESPnet's `write_function="soundfile"` stores it."""
     match = ARCHIVE_ENTRY.fullmatch(source)
     assert match is not None, source
     path, offset = Path(match["path"]), int(match["offset"])

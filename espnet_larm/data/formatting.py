@@ -1,6 +1,7 @@
 """Brings a data folder's audio to one rate, mono, in a form that ESPnet reads; audio that already fits keeps its path.
 
-A set is either all plain files (data type `sound`) or FLAC files and archive entries mixed (`kaldi_ark`).
+A set is either all plain files (data type `sound`) or all archive entries (`kaldi_ark`): ESPnet reads a plain file under
+`kaldi_ark`, too, but as integers, 32768 times louder than an entry.
 """
 
 import functools
@@ -103,7 +104,7 @@ def format_audio(
     findings = raise_if_bad(checked, is_error)
     plain = {entry.kind for entry in checked} - {"archived", "other"}
     all_plain = all(entry.kind in plain for entry in checked)
-    keep = {entry.id: entry for entry in checked if entry.kind in (plain if all_plain else {"archived", "FLAC"})}
+    keep = {entry.id: entry for entry in checked if entry.kind in (plain if all_plain else {"archived"})}
     convert = [item for item in items if item.id not in keep]
     rendered = write_archives(archive_dir, convert, sample_rate, num_jobs)
     kept_sources = {item.id: item.source for item in items if item.id in keep}

@@ -23,7 +23,7 @@ def pairs(hypotheses):
 @torch.no_grad()
 @pytest.mark.parametrize("width", [1, 2, 5])
 def test_the_n_best_is_that_of_espnets_beam_search(decoder, frames, assert_same, width):
-    from espnet.nets.batch_beam_search import BatchBeamSearch
+    from espnet2.legacy.nets.batch_beam_search import BatchBeamSearch
 
     search = BatchBeamSearch(
         scorers={"decoder": decoder},

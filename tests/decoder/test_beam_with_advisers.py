@@ -70,9 +70,9 @@ def advisers_of(opinions, log_probs, hlens, arpa, spell=same_tokens):
 @pytest.mark.parametrize("width", [1, 2, 5])
 @pytest.mark.parametrize("opinions", [["ctc"], ["ngram"], ["ctc", "ngram"]], ids="+".join)
 def test_the_n_best_is_that_of_espnets_beam_search_with_further_opinions(decoder, frames, ctc, arpa, opinions, width):
-    from espnet.nets.batch_beam_search import BatchBeamSearch
-    from espnet.nets.scorers.ctc import CTCPrefixScorer
-    from espnet.nets.scorers.ngram import NgramFullScorer
+    from espnet2.legacy.nets.batch_beam_search import BatchBeamSearch
+    from espnet2.legacy.nets.scorers.ctc import CTCPrefixScorer
+    from espnet2.legacy.nets.scorers.ngram import NgramFullScorer
 
     theirs = {"decoder": (decoder, 1.0)}
     if "ctc" in opinions:

@@ -194,8 +194,8 @@ def test_a_beams_scores_are_the_teacher_forced_log_probabilities(build, frames):
 
 @torch.no_grad()
 def test_espnets_beam_search_finds_the_same_with_and_without_the_cache(build, frames):
-    from espnet.nets.batch_beam_search import BatchBeamSearch
-    from espnet.nets.beam_search import BeamSearch
+    from espnet2.legacy.nets.batch_beam_search import BatchBeamSearch
+    from espnet2.legacy.nets.beam_search import BeamSearch
 
     decoder, results = build(BOTH), []
     for kind in (BeamSearch, BatchBeamSearch):

@@ -124,9 +124,9 @@ def test_a_greedy_score_is_the_teacher_forced_log_probability(decoder):
 @torch.no_grad()
 @pytest.mark.parametrize("ctc_weight", [0.0, 0.4])
 def test_espnets_beam_search_finds_the_same_with_and_without_the_cache(decoder, ctc_weight):
-    from espnet.nets.batch_beam_search import BatchBeamSearch
-    from espnet.nets.beam_search import BeamSearch
-    from espnet.nets.scorers.ctc import CTCPrefixScorer
+    from espnet2.legacy.nets.batch_beam_search import BatchBeamSearch
+    from espnet2.legacy.nets.beam_search import BeamSearch
+    from espnet2.legacy.nets.scorers.ctc import CTCPrefixScorer
 
     torch.manual_seed(4)
     ctc = CTCPrefixScorer(CTC(VOCAB_SIZE, 6), eos=EOS)

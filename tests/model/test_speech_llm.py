@@ -136,8 +136,8 @@ def test_a_ctc_head_with_tokens_of_its_own_keeps_its_other_options(build_speech_
 
 
 def test_espnets_search_is_refused_where_the_ctc_head_has_other_tokens(build_speech_llm, tmp_path):
-    from espnet.nets.batch_beam_search import BatchBeamSearch
-    from espnet.nets.scorers.ctc import CTCPrefixScorer
+    from espnet2.legacy.nets.batch_beam_search import BatchBeamSearch
+    from espnet2.legacy.nets.scorers.ctc import CTCPrefixScorer
 
     def search(model):
         scorers = {"decoder": model.decoder, "ctc": CTCPrefixScorer(ctc=model.ctc, eos=model.eos)}

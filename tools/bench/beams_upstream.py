@@ -23,8 +23,8 @@ import torch
 from decoding_inputs import Inputs, of_recognizer
 from llm_ways import Frames
 
-from espnet.nets.batch_beam_search import BatchBeamSearch
-from espnet.nets.scorers.ctc import CTCPrefixScorer
+from espnet2.legacy.nets.batch_beam_search import BatchBeamSearch
+from espnet2.legacy.nets.scorers.ctc import CTCPrefixScorer
 
 from espnet_larm.inference.recognizer import Recognizer
 from espnet_larm.ngram.kenlm_ngram import KenlmNgram
@@ -108,7 +108,7 @@ class Searches:
             scorers["ctc"], weights["ctc"] = CTCPrefixScorer(self.model.ctc, self.eos), self.weights[CTC]
             weights["decoder"] -= self.weights[CTC]
         if NGRAM in opinions:
-            from espnet.nets.scorers.ngram import NgramFullScorer
+            from espnet2.legacy.nets.scorers.ngram import NgramFullScorer
 
             scorers["ngram"] = NgramFullScorer(str(self.ngram_file), self.model.token_list)
             weights["ngram"] = self.weights[NGRAM]

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 
-from espnet.nets.batch_beam_search import BatchBeamSearch
+from espnet2.legacy.nets.batch_beam_search import BatchBeamSearch
 
 from espnet_larm.decoder.speech_llm import SpeechLlmDecoder
 from espnet_larm.inference.machine import keep_memory_flat

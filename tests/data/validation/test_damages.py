@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import kaldiio
 import numpy as np
 import pytest
+from omniio import kaldi
 
 from espnet_larm.data.archive import Rendering, write_archive
 from espnet_larm.data.kaldi_dir import read_dir
@@ -80,7 +80,7 @@ def flip_bytes() -> bytes:
 
 
 def features(folder: Folder) -> None:
-    kaldiio.save_ark("audio/f.ark", {"ann-2": np.zeros((3, 2), np.float32)})
+    kaldi.save_ark("audio/f.ark", {"ann-2": np.zeros((3, 2), np.float32)})
     folder.source("audio/f.ark:6")
 
 
