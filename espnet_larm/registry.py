@@ -1,7 +1,8 @@
 """The table of plugins, and the only place that writes to ESPnet's state.
 
-ESPnet has no plugin mechanism: `espnet2.tasks.asr` holds a `ClassChoices` object a kind, and a class put into its
-`.classes` before the parser is built can be named in YAML; inference finds it through the same objects.
+ESPnet has no plugin mechanism: a task's module holds a `ClassChoices` object a kind, and a class put into its
+`.classes` before the parser is built can be named in YAML; inference finds it through the same objects. Each task has
+objects of its own (HOSTS). They take 10 s to import, so plugins are put into them as they are imported.
 Other packages add plugins through the entry-point group `espnet_larm.plugins`, an entry a plugin, named
 `<kind>.<name>`: `"encoder.average" = "my_package:AverageEncoder"`.
 """
@@ -12,10 +13,24 @@ import importlib.metadata
 import inspect
 import typing
 from collections.abc import Iterable
+from types import ModuleType
 from typing import Any, NamedTuple
 
 ENTRY_POINT_GROUP = "espnet_larm.plugins"
 KINDS = ("frontend", "encoder", "decoder", "model", "preprocessor")
+ALL = {kind: (f"{kind}_choices",) for kind in KINDS}
+# Decoders, models and preprocessors of other tasks take other arguments than those of asr.
+FEATURES = {kind: ALL[kind] for kind in ("frontend", "encoder")}
+# The modules that a plugin is put into: by kind, their ClassChoices.
+HOSTS: dict[str, dict[str, tuple[str, ...]]] = {
+    "espnet2.tasks.asr": ALL,
+    "espnet3.systems.esp2_asr.task": ALL,
+    "espnet2.tasks.slu": FEATURES,
+    "espnet2.tasks.st": FEATURES,
+    "espnet2.tasks.s2t": FEATURES,
+    # It has asr's front ends, and copies of the encoders of asr and st, which it makes as it is imported.
+    "espnet2.tasks.enh_s2t": {"encoder": ("asr_encoder_choices", "st_encoder_choices")},
+}
 
 
 class Plugin(NamedTuple):
@@ -111,15 +126,26 @@ def load(plugin: Plugin) -> type:
 
 
 def register() -> None:
-    """Make every plugin nameable in the YAML of ESPnet's ASR task. Repeating it changes nothing.
+    """Make every plugin nameable in the YAML of ESPnet's tasks, those that are imported later too.
+
+    Repeating it changes nothing. Where a task is imported later, that import raises what is listed here.
 
     Raises:
         ValueError: A name is taken by another class, or is not lower case.
         TypeError: A class is not of its kind, or leaves out methods of its kind.
         ImportError: A plugin cannot be imported.
     """
+    # The doctor imports this file where nothing is installed yet.
+    import wrapt
+
+    for host in HOSTS:
+        wrapt.register_post_import_hook(_register_in, host)
+
+
+def _register_in(host: ModuleType) -> None:
     for plugin in plugins():
-        _register_one(plugin, load(plugin))
+        for attribute in HOSTS[host.__name__].get(plugin.kind, ()):
+            _register_one(plugin, load(plugin), getattr(host, attribute))
 
 
 def check_name(kind: str, name: str | None) -> None:
@@ -208,7 +234,7 @@ def _try_plugin(source: Plugin | importlib.metadata.EntryPoint, found: Survey, *
         plugin = source if isinstance(source, Plugin) else _plugin_of(source)
         plugin_class = load(plugin)
         if is_registered:
-            _register_one(plugin, plugin_class)
+            _register_one(plugin, plugin_class, _class_choices()[plugin.kind])
     except (ValueError, TypeError, ImportError) as error:
         if isinstance(source, Plugin):
             found.broken.append(Broken(f"{source.kind}.{source.name}", source.package, str(error)))
@@ -218,8 +244,8 @@ def _try_plugin(source: Plugin | importlib.metadata.EntryPoint, found: Survey, *
         found.sound.append(plugin)
 
 
-def _register_one(plugin: Plugin, plugin_class: type) -> None:
-    choices = _class_choices()[plugin.kind]
+def _register_one(plugin: Plugin, plugin_class: type, choices: Any) -> None:
+    """Put a class into ESPnet's ClassChoices of its kind."""
     if plugin.name != plugin.name.lower():
         # ClassChoices.get_class tests the lower-cased name and indexes with the raw one.
         raise ValueError(f"{plugin.kind}: {plugin.name} of package {plugin.package} must be lower case.")

@@ -15,7 +15,8 @@ def run_program(main: Callable[[], int]) -> int:
         Its exit status; 1 after a wrong input, with the message on stderr. An error of these kinds that no `raise` of
         the package made may be a bug: its traceback stands before the message. Errors of other kinds are raised.
     """
-    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s: %(message)s")
+    # ESPnet's format, which its recipes read times from.
+    logging.basicConfig(level="INFO", format="%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s")
     try:
         return main()
     except (ValueError, TypeError, OSError, ImportError) as error:

@@ -4,6 +4,8 @@
         --asr_train_config exp/asr_x/config.yaml --asr_model_file exp/asr_x/valid.loss.ave.pth --output_dir out
 
 Takes ESPnet's arguments, and those that `--help` lists under espnet_larm. `--beam_size` 1, the default here, is greedy.
+What our searches cannot do (an attention or transducer decoder, `--lm_file`, features from archives, ...) is handed over to
+ESPnet's own program, which is said.
 A model with an LM is decoded by the LM, or with `--ctc_weight 1.0` by its CTC head alone, at all loops. The LM's search
 hears CTC with a lower weight, and an n-gram over its tokens with `--ngram_file` (`--ngram_weight`, 0.9). `--pooling`
 merges speech tokens that the LM reads.
@@ -19,14 +21,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from espnet_larm import registry
 from espnet_larm.bin._program import run_program
 from espnet_larm.inference.effort import describe_frames, describe_search
-from espnet_larm.inference.options import check_decoder, check_search, forget_defaults
+from espnet_larm.inference.options import check_search, espnets_model, espnets_option, forget_defaults
 from espnet_larm.inference.transcripts import ORDINARY, Search
 
 logger = logging.getLogger(__name__)
 
 NUM_NAMED = 10
+# Title of the options that ESPnet's program does not have.
+OURS = "espnet_larm"
 # Options of the LM's prompt, named as in decoder_conf.
 PROMPT = ("prefix", "suffix", "instruction")
 # What the LM's texts are held to, named as in inference.llm_searching.Guards.
@@ -45,7 +52,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.description = __doc__
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     forget_defaults(parser)
-    group = parser.add_argument_group("espnet_larm")
+    group = parser.add_argument_group(OURS)
     group.add_argument("--batch_seconds", type=float, default=60.0, help="padded audio in a batch, in seconds")
     group.add_argument("--num_loops", type=int, help="the last loop; as trained by default")
     group.add_argument("--write_ctm", type=str2bool, default=False, help="times of words into ctm, beside text")
@@ -87,6 +94,8 @@ def main(cmd: list[str] | None = None) -> int:
     args = get_parser().parse_args(cmd)
     logging.getLogger().setLevel(args.log_level)
     logger.info("%s", shlex.join(sys.argv))
+    if reason := why_espnet(args):
+        return hand_over(args, cmd, reason)
     check_search(args)
     from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
 
@@ -118,6 +127,37 @@ def main(cmd: list[str] | None = None) -> int:
     return report_failures(stats["failed"], len(keys), output_dir)
 
 
+def why_espnet(args: argparse.Namespace) -> str:
+    """Why ESPnet's own program must decode; empty if ours does."""
+    if reason := espnets_option(args):
+        return reason
+    config_file = Path(args.asr_train_config or "")
+    config = yaml.safe_load(config_file.read_text(encoding="utf-8")) if config_file.is_file() else {}
+    return espnets_model(config, args) if isinstance(config, dict) else ""
+
+
+def hand_over(args: argparse.Namespace, cmd: list[str] | None, reason: str) -> int:
+    """Let ESPnet's own program decode, with the plugins registered.
+
+    Raises:
+        ValueError: An option of ours was given, which ESPnet's program does not know.
+    """
+    from espnet2.bin import asr_inference
+
+    parser = get_parser()
+    group = next(group for group in parser._action_groups if group.title == OURS)
+    asked = [action for action in group._group_actions if getattr(args, action.dest) != action.default]
+    if asked:
+        raise ValueError(
+            f"{reason}, so that ESPnet's own program has to decode, but --{asked[0].dest} is an option of ours; leave "
+            "one of both out."
+        )
+    logger.info("%s: ESPnet's own asr_inference decodes.", reason)
+    registry.register()
+    asr_inference.main(cmd)
+    return 0
+
+
 def load(args: argparse.Namespace) -> Any:
     """The recogniser and the audio that the options name.
 
@@ -147,7 +187,6 @@ def load(args: argparse.Namespace) -> Any:
         args.llm,
     )
     recognizer.check_loops(args.num_loops)
-    check_decoder(recognizer.model.decoder is not None and recognizer.llm_searcher is None, args.ctc_weight)
     if args.ctc_weight is not None:
         recognizer.set_ctc_weight(args.ctc_weight)
     if guards:

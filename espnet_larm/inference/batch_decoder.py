@@ -101,6 +101,8 @@ class BatchDecoder:
     def set_ctc_weight(self, ctc_weight: float) -> None:
         """Choose what decodes: 1.0 is CTC alone, at all read-outs; below, the LM, which hears CTC above 0.0.
 
+        Where there is nothing beside the CTC head, every weight above 0.0 is CTC alone.
+
         Raises:
             ValueError: The weight is out of its range, or the model has no such head.
         """
@@ -110,7 +112,11 @@ class BatchDecoder:
                 f"ctc_weight is {ctc_weight}, but the model has no CTC head (it was trained with model_conf: "
                 "ctc_weight 0.0); leave the option out."
             )
-        if ctc_weight < 1.0 and self._llm is None:
+        if ctc_weight == 0.0 and self.model.decoder is None:
+            raise ValueError("ctc_weight is 0.0, but the model has a CTC head alone; set ctc_weight: 1.0.")
+        if ctc_weight < 1.0 and self.model.decoder is None:
+            logger.info("ctc_weight is %s, with nothing beside the CTC head: CTC decodes alone.", ctc_weight)
+        elif ctc_weight < 1.0 and self._llm is None:
             raise ValueError(
                 f"ctc_weight is {ctc_weight}, but the model has no LM; set ctc_weight: 1.0, leave it out, or use "
                 f"{UPSTREAM}."

@@ -12,7 +12,7 @@ from espnet_larm.inference.llm_searching import GUARDS
 from espnet_larm.inference.long_audio import transcribe_blocks
 from espnet_larm.inference.machine import peak_memory_bytes
 from espnet_larm.inference.recognizer import Recognizer
-from espnet_larm.inference.transcripts import GREEDY, Cost, Search, Transcript
+from espnet_larm.inference.transcripts import GREEDY, Cost, Search, Transcript, skipped_transcript
 from espnet_larm.origin import describe_machine
 
 logger = logging.getLogger(__name__)
@@ -176,6 +176,30 @@ def decode_table(
     return tally.stats(recognizer, settings.search)
 
 
+def log_start(lengths: Sequence[int]) -> None:
+    """Say that utterances begin, as `calculate_rtf.py` of ESPnet's recipes reads it.
+
+    Args:
+        lengths: Samples of each.
+    """
+    for length in lengths:
+        logger.info("speech length: %d", length)
+
+
+def log_end(lengths: Sequence[int], transcripts: Sequence[Transcript]) -> None:
+    """Say what was recognised in utterances that began together.
+
+    The first has the time of all: the recipes' program adds up the seconds between both lines of each.
+
+    Args:
+        lengths: Samples of each; `log_start` was called with the first.
+        transcripts: As many.
+    """
+    for index, transcript in enumerate(transcripts):
+        log_start(lengths[index : index + 1] if index else ())
+        logger.info("best hypo: %s", transcript.text)
+
+
 def _batches(recognizer: Recognizer, table: AudioTable, keys: Sequence[str], settings: Settings) -> list[list[str]]:
     lengths = [table.length(key) for key in keys]
     most_samples = settings.batch_seconds * recognizer.sample_rate_hz
@@ -185,10 +209,13 @@ def _batches(recognizer: Recognizer, table: AudioTable, keys: Sequence[str], set
 def _decode_batch(
     recognizer: Recognizer, waveforms: dict[str, Any], settings: Settings, tally: Tally
 ) -> Iterator[tuple[str, Transcript]]:
+    lengths = [len(waveform) for waveform in waveforms.values()]
+    log_start(lengths[:1])
     transcripts, cost = recognizer.decode(
         list(waveforms.values()), settings.num_loops, settings.search, settings.with_words
     )
-    tally.add(len(waveforms), sum(map(len, waveforms.values())), cost)
+    log_end(lengths, transcripts)
+    tally.add(len(waveforms), sum(lengths), cost)
     for key, transcript in zip(waveforms, transcripts, strict=True):
         if transcript.skipped:
             logger.warning("%s: %s; its hypothesis is empty", key, transcript.skipped)
@@ -204,14 +231,18 @@ def _decode_long(
     minutes = table.length(key) / recognizer.sample_rate_hz / 60
     logger.info("%s has %.1f minutes: it is cut at silences, recognised in pieces, and joined", key, minutes)
     tally.cut.append(key)
+    num_samples = [table.length(key)]
+    log_start(num_samples)
     try:
         found = transcribe_blocks(
             recognizer, table.stream(key), settings.num_loops, settings.search, settings.with_words, settings.cutting
         )
     except (OSError, ValueError) as error:
         logger.error("%s: %s", key, error)
+        log_end(num_samples, [skipped_transcript([0], str(error))])
         tally.failed[key] = str(error)
         return {}
+    log_end(num_samples, found[:1])
     tally.add(1, table.length(key), found[1])
     # Joined from pieces, it has one hypothesis whatever is asked for.
     tally.note(key, found[0], 1)

@@ -1,13 +1,15 @@
-"""Options of ESPnet's decoding program that our searches cannot honour: each is refused with a sentence.
+"""Options of ESPnet's decoding program: those that our searches honour, and those that ESPnet's own program gets.
 
 ESPnet's defaults (beam_size 20, ctc_weight 0.5) are no wish of the user's: a default that was left alone is ignored,
 and the search is greedy.
 """
 
 import argparse
+from collections.abc import Mapping
+from typing import Any
 
 UPSTREAM = "python -m espnet_larm --upstream -m espnet2.bin.asr_inference"
-# Name -> the only value allowed.
+# Name -> the only value that our searches honour.
 CTC_VALUES = {
     "penalty": 0.0,
     "lm_train_config": None,
@@ -25,6 +27,7 @@ CTC_VALUES = {
     "transducer_conf": None,
     "partial_ar": False,
 }
+AUDIO_TYPES = ("sound", "kaldi_ark")
 
 
 def forget_defaults(parser: argparse.ArgumentParser) -> None:
@@ -32,21 +35,44 @@ def forget_defaults(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(**dict.fromkeys(CTC_VALUES), ctc_weight=None, ngram_weight=None, beam_size=1)
 
 
+def espnets_option(args: argparse.Namespace) -> str:
+    """What among the options asks for ESPnet's own program; empty if nothing does."""
+    for name, ours in CTC_VALUES.items():
+        value = getattr(args, name)
+        if value is not None and value != ours:
+            return f"{name} is {value}"
+    for path, name, data_type in args.data_path_and_name_and_type:
+        if data_type not in AUDIO_TYPES:
+            return f"{name} ({path}) is of type {data_type}"
+    return ""
+
+
+def espnets_model(config: Mapping[str, Any], args: argparse.Namespace) -> str:
+    """What in a model's configuration asks for ESPnet's own program; empty if nothing does.
+
+    Args:
+        config: Of the training.
+        args: Of the decoding.
+    """
+    if config.get("input_size") is not None:
+        return f"the model reads features of size {config['input_size']} from archives"
+    decoder = config.get("decoder")
+    # ESPnet trains none with CTC alone, whatever the YAML says.
+    if decoder is None or (config.get("model_conf") or {}).get("ctc_weight") == 1.0:
+        return f"ngram_file is {args.ngram_file}, and the model has a CTC head alone" if args.ngram_file else ""
+    if decoder != "speech_llm" and args.ctc_weight != 1.0:
+        return f"the model has decoder: {decoder} (ctc_weight 1.0 leaves it aside)"
+    return ""
+
+
 def check_search(args: argparse.Namespace) -> None:
-    """Refuse what asks for another search.
+    """Refuse values that are out of their ranges.
 
     Raises:
-        ValueError: With the option, what is allowed, and the program that does it.
+        ValueError: With the option and what is allowed.
     """
     if args.ctc_weight is not None:
         check_ctc_weight(args.ctc_weight)
-    for name, allowed in CTC_VALUES.items():
-        value = getattr(args, name)
-        if value is not None and value != allowed:
-            instead = "leave it out" if allowed in (None, False) else f"set {name}: {allowed} or leave it out"
-            raise ValueError(
-                f"{name} is {value}, but decoding here is by CTC or an LM alone: {instead}, or use {UPSTREAM}."
-            )
     if args.ngram_weight and args.ngram_file is None:
         raise ValueError(f"ngram_weight is {args.ngram_weight}, but no ngram_file is named; name it or leave it out.")
     if args.beam_size < 1:
@@ -70,17 +96,4 @@ def check_ctc_weight(ctc_weight: float) -> None:
     if not 0.0 <= ctc_weight <= 1.0:
         raise ValueError(
             f"ctc_weight is {ctc_weight}; allowed: 1.0 (CTC alone), and with an LM 0.0 (the LM alone) to below 1.0."
-        )
-
-
-def check_decoder(has_attention_decoder: bool, ctc_weight: float | None) -> None:
-    """Refuse to leave an attention decoder aside unless the user says so.
-
-    Raises:
-        ValueError: ctc_weight was not set to 1.0.
-    """
-    if has_attention_decoder and ctc_weight is None:
-        raise ValueError(
-            "the model has an attention decoder, which decoding by CTC leaves aside: set ctc_weight: 1.0 to have it "
-            f"so, or use {UPSTREAM}."
         )

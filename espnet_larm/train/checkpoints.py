@@ -71,9 +71,9 @@ def read_progress(path: Path) -> Checkpoint:
 
 
 def read_states(path: Path) -> dict[str, Any]:
-    """A checkpoint's dictionary with its tensors mapped, not read."""
-    # Statistics of epochs hold timedelta and numpy scalars; whoever can write here runs this program anyway.
-    return torch.load(path, map_location="cpu", mmap=True, weights_only=False)
+    """A checkpoint's dictionary with its tensors mapped, not read. Nothing else is unpickled."""
+    states: dict[str, Any] = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    return states
 
 
 def repair(staging: Staging, reporter: Reporter, criteria: Sequence[Sequence[str]], num_best: int) -> None:

@@ -1,6 +1,7 @@
 """`--init_param` that matches no parameter, which ESPnet takes without a word, is refused."""
 
 import argparse
+import pickle
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -73,8 +74,13 @@ def _starts_with_any(name: str, prefixes: str) -> bool:
 
 
 def _shapes(path: str) -> dict[str, tuple[int, ...]]:
-    # As ESPnet loads it right after: whoever names the file trusts it.
-    states: Any = torch.load(path, map_location="cpu", weights_only=False)
+    try:
+        states: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"--init_param {path} is damaged or holds more than tensors, which may run code as it is loaded ({error}). "
+            "Name weights by name, as valid.loss.ave.pth or N epoch.pth hold them."
+        ) from error
     return _shapes_of(states.get("module", states))
 
 

@@ -30,7 +30,7 @@ def test_wav_that_fits_keeps_its_path_among_plain_files(tmp_path: Path, make_aud
 
 
 @pytest.mark.parametrize("options", [{"rate": 8000}, {"channels": 2}])
-def test_audio_that_does_not_fit_is_converted_and_plain_files_beside_it_too(
+def test_audio_that_does_not_fit_is_converted_with_all_beside_it(
     tmp_path: Path, make_audio: MakeAudio, options: dict[str, int]
 ) -> None:
     odd, fits, wav = make_audio("odd.flac", **options), make_audio(), make_audio("b.wav")

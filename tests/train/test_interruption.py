@@ -27,7 +27,7 @@ def test_sigterm_ends_with_status_75_and_resumes_to_the_same_model(trainings, un
 def test_sigterm_keeps_the_batches_of_the_epoch(trainings, undisturbed, tmp_path):
     folder = tmp_path / "interrupted"
     assert trainings.run(folder, fault={"at": "forward", "nth": 10, "do": "term"}) == 75
-    saved = torch.load(folder / "checkpoint.interrupted.pth", weights_only=False)
+    saved = torch.load(folder / "checkpoint.interrupted.pth", weights_only=True)
     # The signal came in the third batch of epoch 2; the step of two batches is finished.
     assert saved["reporter"]["epoch"] == 1 and saved["epoch_in_progress"]["ranks"][0]["num_batches"] == 4
     assert trainings.run(folder) == 0
