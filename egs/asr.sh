@@ -25,13 +25,14 @@ done
 # Options
 # --- General
 stage=1  # first stage, number or name
-stop_stage=15  # last stage; 14 (pack) and 15 (upload) run only when they are asked for
+stop_stage=15  # last stage, or a higher number; 14 (pack) and 15 (upload) run only when they are asked for
 skip_stages=  # numbers or names, separated by spaces
 skip_data_prep=false  # skip stages 1-5
 skip_train=false  # skip stages 6-11
 skip_eval=false  # skip stages 12-13
 skip_packing=true  # skip stage 14, unless --stage names it
-skip_upload=true  # skip stage 15, unless --stage names it
+skip_upload_hf=true  # skip stage 15, unless --stage names it
+eval_valid_set=false  # decode and score the development set, too (as org/<set>)
 ngpu=1  # GPUs a node for training; 0 trains on the CPU
 num_nodes=1  # machines for training; more than 1 needs cmd_backend=slurm in cmd.sh
 nj=  # parallel jobs of stages 2, 3 and 10; the number of cores by default
@@ -45,6 +46,7 @@ train_set=  # name of the training set, required
 valid_set=  # name of the development set, required
 test_sets=  # names of the test sets, separated by spaces, required for stages 12-13
 local_data_opts=  # options for local/data.sh
+post_process_local_data_opts=  # options of a second call of local/data.sh, at the end of stage 4
 lang=noinfo  # language, part of the folders' names
 fs=16000  # sampling rate in Hz; 16k is 16000
 feats_type=raw  # raw only: features are computed in training
@@ -61,6 +63,9 @@ ctc_token_type=  # of token_type hugging_face: char or bpe gives the CTC head to
 nbpe=30  # pieces of the BPE model
 bpemode=unigram  # unigram or bpe
 bpe_char_cover=1.0  # share of the characters that get a BPE piece
+bpe_train_text=  # files to train the BPE model from, with ids first; by default the training set's transcripts
+bpe_nlsyms=  # symbols that get a BPE piece each, separated by commas, or a file of them, one a line
+bpe_input_sentence_size=100000000  # sentences that the BPE model is trained from at most
 nlsyms_txt=none  # file of symbols that stay whole, one a line
 cleaner=none  # ESPnet's text cleaner
 g2p=none  # ESPnet's grapheme-to-phoneme converter
@@ -94,7 +99,10 @@ asr_text_fold_length=150  # tokens; likewise
 # --- Decoding
 inference_config=  # YAML, found like asr_config
 inference_args=  # options for asr_inference, such as "--num_loops 4"
+batch_size=1  # utterances in a batch of decoding; 1 bounds batches by --batch_seconds alone
 inference_tag=  # name of the results' folder; made from config, args and model by default
+score_opts=  # options for the scoring program (espnet_larm.bin.score)
+local_score_opts=  # options for local/score.sh, which stage 13 runs where there is one, with the experiment's folder last
 results_note=  # sentence at the top of RESULTS.md
 inference_asr_model=valid.loss.ave.pth  # weights in the experiment's folder
 # --- Later
@@ -169,6 +177,10 @@ stage_filter() {
             --in_dir "$data_feats/org/$set" --out_dir "$data_feats/$set" \
             --min_wav_duration "$min_wav_duration" --max_wav_duration "$max_wav_duration"
     done
+    [ -n "$post_process_local_data_opts" ] || return 0
+    # shellcheck disable=SC2086 # words
+    local/data.sh $post_process_local_data_opts --asr_data_dir "$data_feats/$train_set" ||
+        fail "local/data.sh $post_process_local_data_opts; what it said stands above"
 }
 
 stage_tokens() {
@@ -179,17 +191,20 @@ stage_tokens() {
 }
 
 make_tokens() { # TYPE DIR
-    log "$data_feats/$train_set/text -> $2"
-    local options=()
+    local options=() texts=$data_feats/$train_set/text
+    [ "$1" != bpe ] || texts=${bpe_train_text:-$texts}
+    log "$texts -> $2"
     [ "$nlsyms_txt" = none ] || options+=(--nlsyms "$nlsyms_txt")
+    [ -z "$bpe_nlsyms" ] || options+=(--bpe_nlsyms "$bpe_nlsyms")
     if [ "$1" = hugging_face ]; then
         need_file "$data_feats/$valid_set/text" filter
         options+=(--llm "$llm_of_tokens" --check_text "$data_feats/$valid_set/text")
         [ -z "$hugging_face_revision" ] || options+=(--revision "$hugging_face_revision")
     fi
+    # shellcheck disable=SC2086 # files are words
     run_live "$2/make_tokens.log" "${py[@]}" -m espnet_larm.bin.make_tokens --token_type "$1" \
-        --text "$data_feats/$train_set/text" --out_dir "$2" --nbpe "$nbpe" --bpemode "$bpemode" \
-        --bpe_char_cover "$bpe_char_cover" ${options[@]+"${options[@]}"}
+        --text $texts --out_dir "$2" --nbpe "$nbpe" --bpemode "$bpemode" --bpe_char_cover "$bpe_char_cover" \
+        --bpe_input_sentence_size "$bpe_input_sentence_size" ${options[@]+"${options[@]}"}
 }
 
 stage_lm_stats() {
@@ -307,19 +322,20 @@ stage_decode() {
         options+=(--ngram_file "$ngram_file")
     fi
     ! "$gpu_inference" || num_gpus=1
-    for set in $test_sets; do
+    for set in $eval_sets; do
         need_file "$data_feats/$set/wav.scp" format
         dir=$asr_exp/$inference_tag/$set
         log "$data_feats/$set -> $dir"
         rm -rf "$dir/logdir"
         num_jobs=$(split_keys "$data_feats/$set/wav.scp" "$inference_nj" "$dir/logdir/keys")
         # shellcheck disable=SC2086 # words
-        saves_results=yes run_jobs "decode $set" "$num_jobs" "$num_gpus" "$dir/logdir/asr_inference.@JOB@.log" \
+        saves_results=yes run_jobs "decode ${set//\//-}" "$num_jobs" "$num_gpus" "$dir/logdir/asr_inference.@JOB@.log" \
             env "OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((num_jobs > 1 ? 1 : train_threads))}" \
             "${py[@]}" -m espnet2.bin.asr_inference ${options[@]+"${options[@]}"} --ngpu "$num_gpus" \
             --data_path_and_name_and_type "$data_feats/$set/wav.scp,speech,$(data_type "$data_feats/$set")" \
             --key_file "$dir/logdir/keys.@JOB@.scp" --asr_train_config "$asr_exp/config.yaml" \
-            --asr_model_file "$asr_exp/$inference_asr_model" --output_dir "$dir/logdir/output.@JOB@" $inference_args || status=1
+            --asr_model_file "$asr_exp/$inference_asr_model" --output_dir "$dir/logdir/output.@JOB@" \
+            --batch_size "$batch_size" $inference_args || status=1
         # Unreadable audio fails a job that has written all its other hypotheses: those are kept.
         run_live "$dir/join_outputs.log" "${py[@]}" -m espnet_larm.bin.join_outputs --output_dir "$dir" \
             --input_dirs "$dir"/logdir/output.*
@@ -331,13 +347,18 @@ stage_score() {
     local set dir options=()
     # The LM may have moved since the training.
     [ "$token_type" != hugging_face ] || options+=(--bpemodel "$hugging_face_model_name_or_path")
-    for set in $test_sets; do
+    for set in $eval_sets; do
         dir=$asr_exp/$inference_tag/$set
         need_file "$dir/text" decode
         log "$dir -> $dir/score_{wer,cer,ter}"
+        # shellcheck disable=SC2086 # words
         run_live "$dir/score.log" "${py[@]}" -m espnet_larm.bin.score --ref_dir "$data_feats/$set" --hyp_dir "$dir" \
-            ${options[@]+"${options[@]}"}
+            --asr_train_config "$asr_exp/config.yaml" ${options[@]+"${options[@]}"} $score_opts
     done
+    if [ -x local/score.sh ]; then
+        # shellcheck disable=SC2086 # words
+        local/score.sh $local_score_opts "$asr_exp" || fail "local/score.sh; what it said stands above"
+    fi
     log "$asr_exp/*/* -> $asr_exp/RESULTS.md"
     run_live "$asr_exp/results.log" "${py[@]}" -m espnet_larm.bin.results --exp_dir "$asr_exp" --note "$results_note"
 }

@@ -11,11 +11,18 @@ A stock recipe takes it as `asr.sh --python "python3 -m espnet_larm"`.
 import difflib
 import importlib
 import importlib.util
+import os
 import runpy
 import sys
 from pathlib import Path
 
+REGISTERED = "espnet_larm.registered"
 UPSTREAM_BIN = "espnet2.bin."
+ASR_TRANSDUCER = (
+    "its encoder is made of blocks, without a choice of encoders; decoder: transducer of asr_train has one."
+)
+# Programs for recognisers that look up no plugin, and why.
+WITHOUT_PLUGINS = {f"{UPSTREAM_BIN}asr_transducer_{what}": ASR_TRANSDUCER for what in ("train", "inference")}
 COMMANDS = {"list": "espnet_larm.bin.list_plugins", "doctor": "espnet_larm.bin.doctor"}
 
 
@@ -71,18 +78,18 @@ def _run_module(arguments: list[str], upstream: bool) -> int:
         ours = "espnet_larm.bin." + module.removeprefix(UPSTREAM_BIN)
     if ours and importlib.util.find_spec(ours) is not None:
         module = ours
-    elif module.startswith(UPSTREAM_BIN + "asr"):
-        # Only ESPnet's ASR programs look plugins up; the others are spared 10 s of imports.
-        _register()
+    elif module in WITHOUT_PLUGINS:
+        print(f"{module} knows no plugins: {WITHOUT_PLUGINS[module]}", file=sys.stderr)
+    _register()
     sys.argv = arguments
     runpy.run_module(module, run_name="__main__", alter_sys=True)
     return 0
 
 
 def _register() -> None:
-    from espnet_larm import registry
-
-    registry.register()
+    """Register in this process, and in the workers that Dask starts for ESPnet3."""
+    importlib.import_module(REGISTERED)
+    os.environ.setdefault("DASK_DISTRIBUTED__WORKER__PRELOAD", repr([REGISTERED]))
 
 
 if __name__ == "__main__":

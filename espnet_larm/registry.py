@@ -18,11 +18,12 @@ from typing import Any, NamedTuple
 
 ENTRY_POINT_GROUP = "espnet_larm.plugins"
 KINDS = ("frontend", "encoder", "decoder", "model", "preprocessor")
-ALL = {kind: (f"{kind}_choices",) for kind in KINDS}
+Choices = dict[str, tuple[str, ...]]
+ALL: Choices = {kind: (f"{kind}_choices",) for kind in KINDS}
 # Decoders, models and preprocessors of other tasks take other arguments than those of asr.
-FEATURES = {kind: ALL[kind] for kind in ("frontend", "encoder")}
-# The modules that a plugin is put into: by kind, their ClassChoices.
-HOSTS: dict[str, dict[str, tuple[str, ...]]] = {
+FEATURES: Choices = {kind: ALL[kind] for kind in ("frontend", "encoder")}
+# The modules that plugins are put into: by kind, the names of their ClassChoices.
+HOSTS: dict[str, Choices] = {
     "espnet2.tasks.asr": ALL,
     "espnet3.systems.esp2_asr.task": ALL,
     "espnet2.tasks.slu": FEATURES,

@@ -1,5 +1,6 @@
 """`python -m espnet_larm ...`: which program runs, and that it runs as under Python itself."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -52,15 +53,29 @@ def test_upstream_runs_espnets_own(started):
     assert started == [("ASRTask", ["--ngpu", "0"])]
 
 
-def test_espnets_program_sees_the_plugins(larm_task, encoder_choices, monkeypatch):
-    del encoder_choices["larm"]
+def test_espnets_program_sees_the_plugins(larm_task, encoder_choices, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["espnet_larm"])
     # A test before may have imported what is now run as a program.
     monkeypatch.delitem(sys.modules, "espnet2.bin.asr_inference", raising=False)
     with pytest.raises(SystemExit) as stop:
         main(["--upstream", "-m", "espnet2.bin.asr_inference", "--help"])
-    assert stop.value.code == 0
+    assert stop.value.code == 0 and "--num_loops" not in capsys.readouterr().out
     assert encoder_choices["larm"].__name__ == "LarmEncoder"
+
+
+def test_a_program_that_knows_no_plugins_is_named(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["espnet_larm"])
+    monkeypatch.setattr("runpy.run_module", lambda *_, **__: None)
+    main(["-m", "espnet2.bin.asr_transducer_train"])
+    assert "espnet2.bin.asr_transducer_train knows no plugins: its encoder" in capsys.readouterr().err
+    main(["-m", "espnet2.bin.lm_train"])
+    assert capsys.readouterr().err == ""
+
+
+def test_workers_of_espnet3_are_told_to_register(monkeypatch, program):
+    monkeypatch.delenv("DASK_DISTRIBUTED__WORKER__PRELOAD", raising=False)
+    main([str(program)])
+    assert os.environ["DASK_DISTRIBUTED__WORKER__PRELOAD"] == "['espnet_larm.registered']"
 
 
 def test_module_gets_its_arguments(program, capsys):
@@ -76,7 +91,6 @@ def test_exit_status_is_passed_through(program):
 
 
 def test_script_gets_its_arguments_and_the_plugins(encoder_choices, program, capsys):
-    del encoder_choices["larm"]
     assert main([str(program), "x", "--y"]) == 0
     assert capsys.readouterr().out == "__main__ ['x', '--y'] report_arguments.py\n"
     assert "larm" in encoder_choices

@@ -183,6 +183,45 @@ def test_survey_names_every_broken_plugin_and_keeps_the_others(larm_task, encode
     assert "must be a subclass of espnet2.asr.frontend.abs_frontend.AbsFrontend" in wrong
 
 
+HOSTS = """
+import sys
+from espnet_larm import registry
+
+order, *hosts = sys.argv[1:]
+modules = [__import__(name, fromlist="x") for name in hosts] if order == "before" else []
+registry.register()
+assert order == "before" or not any(name.startswith("espnet2.tasks") for name in sys.modules), "tasks are imported"
+modules = modules or [__import__(name, fromlist="x") for name in hosts]
+for module in modules:
+    for kind, attributes in registry.HOSTS[module.__name__].items():
+        for attribute in attributes:
+            name = "larm" if kind == "encoder" else "affinity_pooling"
+            if kind in ("encoder", "frontend"):
+                print(module.__name__, kind, getattr(module, attribute).classes[name].__name__)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_encoders_and_front_ends_are_in_every_task_imported_before_or_after(order):
+    done = subprocess.run(
+        [sys.executable, "-c", HOSTS, order, *registry.HOSTS], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    wanted = [
+        f"{module} {kind} {'LarmEncoder' if kind == 'encoder' else 'AffinityPoolingFrontend'}"
+        for module, kinds in registry.HOSTS.items()
+        for kind, attributes in kinds.items()
+        for _ in attributes
+        if kind in ("encoder", "frontend")
+    ]
+    assert done.stdout.splitlines()[-len(wanted) :] == wanted
+
+
+def test_a_decoder_is_in_asr_alone():
+    other = [kinds for module, kinds in registry.HOSTS.items() if not module.endswith(("tasks.asr", "esp2_asr.task"))]
+    assert not any({"decoder", "model", "preprocessor"} & set(kinds) for kinds in other)
+
+
 @pytest.mark.slow
 def test_spawned_worker_sees_the_plugins(larm_task, arguments, tmp_path):
     # As ESPnet's distributed launcher starts its workers; nothing that this process registered is there.

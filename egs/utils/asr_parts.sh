@@ -10,6 +10,11 @@ stage_number() { # OPTION VALUE: of a number or name
             return
         fi
     done
+    # ESPnet's default of the last one is 10000.
+    if [ "$1" = stop_stage ] && [[ $2 =~ ^[0-9]+$ ]] && [ "$2" -gt "$((${#stage_names[@]} - 1))" ]; then
+        echo "$((${#stage_names[@]} - 1))"
+        return
+    fi
     [[ ! $2 =~ ^[0-9]+$ ]] || die "--$1 $2 is no stage; allowed: 1 to 15, or a name"
     die "--$1 $2 is no stage; nearest: $(nearest_words "$2" "${stage_names[@]:1}")"
 }
@@ -25,7 +30,7 @@ is_skipped() { # NUMBER
     elif [ "$1" -eq 14 ]; then
         "$skip_packing" && [ "$stage" -ne 14 ]
     else
-        "$skip_upload" && [ "$stage" -ne 15 ]
+        "$skip_upload_hf" && [ "$stage" -ne 15 ]
     fi
 }
 
@@ -33,7 +38,7 @@ resolve_paths() { # relative ones are those of the caller, or else of the recipe
     local name word paths
     # Absolute, so that the model finds it from any working folder.
     hugging_face_model_name_or_path=$(callers_folder "$hugging_face_model_name_or_path")
-    for name in lm_train_text lm_dev_text lm_test_text ngram_text; do
+    for name in lm_train_text lm_dev_text lm_test_text ngram_text bpe_train_text; do
         paths=()
         for word in ${!name}; do paths+=("$(callers_path "$word")"); done
         printf -v "$name" %s "${paths[*]:-}"
@@ -54,7 +59,8 @@ check_options() {
     for name in train_set valid_set; do
         [ -n "${!name}" ] || die "--$name is empty; name the set (its folder under data/)"
     done
-    [ "$stop_stage" -lt 12 ] || "$skip_eval" || [ -n "$test_sets" ] || die "--test_sets is empty; stages 12-13 need it"
+    [ "$stop_stage" -lt 12 ] || "$skip_eval" || "$eval_valid_set" || [ -n "$test_sets" ] ||
+        die "--test_sets is empty; stages 12-13 need it, or --eval_valid_set true"
     [ "$feats_type" = raw ] || die "--feats_type $feats_type is not supported; allowed: raw"
     [ "$audio_format" = flac.ark ] || die "--audio_format $audio_format is not supported; allowed: flac.ark"
     [[ $token_type =~ ^(char|bpe|hugging_face)$ ]] ||
@@ -95,7 +101,7 @@ check_options() {
     train_threads=$(num_cores)
     nj=${nj:-$train_threads} inference_nj=${inference_nj:-$train_threads}
     [[ ! $fs =~ ^[0-9]+k$ ]] || fs=${fs%k}000
-    for name in nj inference_nj ngpu num_nodes fs asr_speech_fold_length asr_text_fold_length; do
+    for name in nj inference_nj ngpu num_nodes batch_size fs asr_speech_fold_length asr_text_fold_length; do
         [[ ${!name} =~ ^[0-9]+$ ]] || die "--$name ${!name} must be a whole number"
     done
     [ "$nj" -ge 1 ] && [ "$inference_nj" -ge 1 ] && [ "$num_nodes" -ge 1 ] ||
@@ -149,6 +155,9 @@ set_names() { # of folders, as ESPnet makes them
         train_set+=_sp suffix=_sp
     fi
     read -ra all_sets <<< "$train_set $valid_set $test_sets"
+    # As stage 3 wrote it, before stage 4 left utterances out.
+    eval_sets=$test_sets
+    ! "$eval_valid_set" || eval_sets="org/$valid_set $test_sets"
     data_feats=$dumpdir/$feats_type
     local language=_$lang
     [ "$lang" != noinfo ] || language=

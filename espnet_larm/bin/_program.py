@@ -1,11 +1,16 @@
-"""What our programs share: errors that the package states end them with a sentence instead of a traceback."""
+"""What our programs share: errors that end with a sentence, and handing over to ESPnet's program of the same name."""
 
+import argparse
+import importlib
 import logging
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from espnet_larm import registry
 from espnet_larm.stated import is_stated
+
+logger = logging.getLogger(__name__)
 
 
 def run_program(main: Callable[[], int]) -> int:
@@ -24,3 +29,30 @@ def run_program(main: Callable[[], int]) -> int:
             traceback.print_exc()
         print(f"ERROR: {error}", file=sys.stderr)
         return 1
+
+
+def hand_over(name: str, cmd: list[str] | None, reason: str, asked: Sequence[str]) -> int:
+    """Let ESPnet's own program do what ours cannot, with the plugins registered.
+
+    Args:
+        name: Of the program, `asr_inference` for example.
+        cmd: Its arguments; those of this process by default.
+        reason: What ours cannot do.
+        asked: Options of ours that were given, which ESPnet's program does not know.
+
+    Raises:
+        ValueError: There are such options.
+    """
+    if asked:
+        raise ValueError(
+            f"{reason}: that needs ESPnet's own {name}, but --{asked[0]} is an option of ours; leave one of both out."
+        )
+    logger.info("%s: ESPnet's own %s takes over.", reason, name)
+    registry.register()
+    importlib.import_module(f"espnet2.bin.{name}").main(cmd)
+    return 0
+
+
+def given(args: argparse.Namespace, actions: Sequence[argparse.Action]) -> list[str]:
+    """Names of those options whose values are not the defaults."""
+    return [action.dest for action in actions if getattr(args, action.dest) != action.default]

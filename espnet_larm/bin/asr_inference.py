@@ -4,8 +4,8 @@
         --asr_train_config exp/asr_x/config.yaml --asr_model_file exp/asr_x/valid.loss.ave.pth --output_dir out
 
 Takes ESPnet's arguments, and those that `--help` lists under espnet_larm. `--beam_size` 1, the default here, is greedy.
-What our searches cannot do (an attention or transducer decoder, `--lm_file`, features from archives, ...) is handed over to
-ESPnet's own program, which is said.
+What our searches cannot do (an attention or transducer decoder, `--lm_file`, features from archives, ...) is handed
+over to ESPnet's own program, which is said.
 A model with an LM is decoded by the LM, or with `--ctc_weight 1.0` by its CTC head alone, at all loops. The LM's search
 hears CTC with a lower weight, and an n-gram over its tokens with `--ngram_file` (`--ngram_weight`, 0.9). `--pooling`
 merges speech tokens that the LM reads.
@@ -23,8 +23,7 @@ from typing import Any
 
 import yaml
 
-from espnet_larm import registry
-from espnet_larm.bin._program import run_program
+from espnet_larm.bin._program import given, hand_over, run_program
 from espnet_larm.inference.effort import describe_frames, describe_search
 from espnet_larm.inference.options import check_search, espnets_model, espnets_option, forget_defaults
 from espnet_larm.inference.transcripts import ORDINARY, Search
@@ -91,11 +90,12 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main(cmd: list[str] | None = None) -> int:
     """Decode; print the real-time factor of each loop."""
-    args = get_parser().parse_args(cmd)
+    parser = get_parser()
+    args = parser.parse_args(cmd)
     logging.getLogger().setLevel(args.log_level)
     logger.info("%s", shlex.join(sys.argv))
     if reason := why_espnet(args):
-        return hand_over(args, cmd, reason)
+        return hand_over("asr_inference", cmd, reason, given(args, options_of_ours(parser)))
     check_search(args)
     from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
 
@@ -127,6 +127,11 @@ def main(cmd: list[str] | None = None) -> int:
     return report_failures(stats["failed"], len(keys), output_dir)
 
 
+def options_of_ours(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+    """Those that ESPnet's program does not have."""
+    return next(group._group_actions for group in parser._action_groups if group.title == OURS)
+
+
 def why_espnet(args: argparse.Namespace) -> str:
     """Why ESPnet's own program must decode; empty if ours does."""
     if reason := espnets_option(args):
@@ -134,28 +139,6 @@ def why_espnet(args: argparse.Namespace) -> str:
     config_file = Path(args.asr_train_config or "")
     config = yaml.safe_load(config_file.read_text(encoding="utf-8")) if config_file.is_file() else {}
     return espnets_model(config, args) if isinstance(config, dict) else ""
-
-
-def hand_over(args: argparse.Namespace, cmd: list[str] | None, reason: str) -> int:
-    """Let ESPnet's own program decode, with the plugins registered.
-
-    Raises:
-        ValueError: An option of ours was given, which ESPnet's program does not know.
-    """
-    from espnet2.bin import asr_inference
-
-    parser = get_parser()
-    group = next(group for group in parser._action_groups if group.title == OURS)
-    asked = [action for action in group._group_actions if getattr(args, action.dest) != action.default]
-    if asked:
-        raise ValueError(
-            f"{reason}, so that ESPnet's own program has to decode, but --{asked[0].dest} is an option of ours; leave "
-            "one of both out."
-        )
-    logger.info("%s: ESPnet's own asr_inference decodes.", reason)
-    registry.register()
-    asr_inference.main(cmd)
-    return 0
 
 
 def load(args: argparse.Namespace) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 
 from espnet_larm.bin._program import run_program
 from espnet_larm.data.kaldi_dir import read_table
-from espnet_larm.data.tokens import BPE_MODES, character_tokens, train_bpe
+from espnet_larm.data.tokens import BPE_MODES, MAX_SENTENCES, character_tokens, train_bpe
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -26,6 +26,10 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--nbpe", type=int, default=30, help="bpe: pieces of the model")
     parser.add_argument("--bpemode", choices=BPE_MODES, default="unigram", help="bpe: kind of model")
     parser.add_argument("--bpe_char_cover", type=float, default=1.0, help="bpe: share of characters with a piece")
+    sentences_help = "bpe: sentences to train from at most; more are drawn from"
+    parser.add_argument("--bpe_input_sentence_size", type=int, default=MAX_SENTENCES, help=sentences_help)
+    nlsyms_help = "bpe: symbols that get a piece each, separated by commas, or a file of them, one a line"
+    parser.add_argument("--bpe_nlsyms", help=nlsyms_help)
     parser.add_argument("--nlsyms", type=Path, help="char: file of symbols that stay whole, one a line")
     parser.add_argument("--llm", help="hugging_face: folder or hub id of the LM, whose tokenizer must spell the text")
     checked_help = "hugging_face: further texts that the tokenizer must spell, such as the development set's"
@@ -55,7 +59,24 @@ def _make(args: argparse.Namespace, part: Path) -> list[str]:
         symbols = args.nlsyms.read_text(encoding="utf-8").split() if args.nlsyms else []
         return character_tokens(texts, symbols)
     (part / "train.txt").write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
-    return train_bpe(part / "train.txt", part / "bpe", args.nbpe, args.bpemode, args.bpe_char_cover)
+    return train_bpe(
+        part / "train.txt",
+        part / "bpe",
+        args.nbpe,
+        args.bpemode,
+        args.bpe_char_cover,
+        args.bpe_input_sentence_size,
+        _symbols(args.bpe_nlsyms),
+    )
+
+
+def _symbols(named: str | None) -> list[str]:
+    """Those of a list separated by commas, or of a file that begins its lines with them."""
+    if not named:
+        return []
+    if Path(named).is_file():
+        return [line.split()[0] for line in Path(named).read_text(encoding="utf-8").splitlines() if line.strip()]
+    return named.split(",")
 
 
 def _read(path: Path) -> list[str]:

@@ -5,7 +5,8 @@
         --asr_model_file exp/asr_x/valid.loss.ave.pth --outpath asr_x.zip
 
 Takes ESPnet's arguments of its task `asr`. ESPnet can unpack and use the file, and so can `espnet_larm.load`. The pack
-is loaded before it gets its name. The same input gives the same bytes. Other tasks: `--upstream` before `-m`.
+is loaded before it gets its name. The same input gives the same bytes. Other tasks, a language model beside the
+recogniser, and models that only ESPnet decodes are handed over to ESPnet's own program, which is said.
 Of an LM as decoder, the pack holds the tokenizer and what training changed; it names the rest, with its SHA-256.
 """
 
@@ -20,7 +21,7 @@ from typing import Any
 
 import yaml
 
-from espnet_larm.bin._program import run_program
+from espnet_larm.bin._program import given, hand_over, run_program
 from espnet_larm.packs.archive import digest, write_archive
 from espnet_larm.packs.card import UNKNOWN, About, format_card
 from espnet_larm.packs.llm import check_llm, has_llm, make_llm_portable, name_llm, name_tokenizer, places_near
@@ -28,6 +29,8 @@ from espnet_larm.packs.manifest import META, Manifest, plugins_of
 from espnet_larm.packs.options import Config, check_self_contained, dump_yaml, make_portable
 from espnet_larm.scoring.experiment import SetResult, find_results
 
+# Options that ESPnet's program does not have.
+OURS = ("exp_dir", "llm", "name", "language", "license")
 CONFIG, CARD = "config.yaml", "README.md"
 # Of the experiment's folder, where they are there.
 RESULTS = ("RESULTS.md", "images/wer_by_loops.png")
@@ -39,14 +42,14 @@ Members = dict[str, bytes | Path]
 def get_parser() -> argparse.ArgumentParser:
     """ESPnet's options of `pack asr`, and ours."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", nargs="?", default="asr", help="asr; other tasks: ESPnet's own program (--upstream)")
+    parser.add_argument("task", nargs="?", default="asr", help="asr; other tasks are handed over to ESPnet's program")
     parser.add_argument("--exp_dir", type=Path, help="experiment; its files are the defaults of the options below")
     parser.add_argument("--asr_train_config", type=Path, help="EXP_DIR/config.yaml by default")
     parser.add_argument("--asr_model_file", type=Path, help="the only EXP_DIR/*.ave.pth by default")
     parser.add_argument("--outpath", type=Path, help="EXP_DIR/<name>_<weights>.zip by default")
     parser.add_argument("--option", type=Path, action="append", default=[], help="a further file to put in; repeatable")
-    parser.add_argument("--lm_train_config", help="not supported: packs of recognisers hold no language model")
-    parser.add_argument("--lm_file", help="not supported, likewise")
+    parser.add_argument("--lm_train_config", help="of a language model beside it: handed over to ESPnet's program")
+    parser.add_argument("--lm_file", help="likewise")
     parser.add_argument(
         "--llm",
         help="folder or hub id of the model's LM, where it is another than in training; the pack names it so. Its "
@@ -60,7 +63,15 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main(cmd: list[str] | None = None) -> int:
     """Pack, and say what is in it."""
-    args = get_parser().parse_args(cmd)
+    parser = get_parser()
+    # Other tasks have options that are not known here.
+    args, unknown = parser.parse_known_args(cmd)
+    if reason := why_espnet(args):
+        return hand_over(
+            "pack", cmd, reason, given(args, [action for action in parser._actions if action.dest in OURS])
+        )
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     config_file, model_file, outpath = check(args)
     from espnet_larm.inference.loading import read_weights
 
@@ -93,6 +104,24 @@ def main(cmd: list[str] | None = None) -> int:
     return 0
 
 
+def why_espnet(args: argparse.Namespace) -> str:
+    """Why ESPnet's own program must pack; empty if ours does."""
+    if args.task != "asr":
+        return f"task is {args.task}"
+    if args.lm_train_config or args.lm_file:
+        return f"lm_file is {args.lm_file}, and packs of ours hold no language model"
+    path = args.asr_train_config
+    config = yaml.safe_load(path.read_text(encoding="utf-8")) if path is not None and path.is_file() else None
+    if not isinstance(config, dict):
+        # What is wrong with it is said where it is packed.
+        return ""
+    if config.get("input_size") is not None:
+        return f"the model reads features of size {config['input_size']} from archives"
+    if (config.get("model_conf") or {}).get("ctc_weight") == 0.0 and not has_llm(config):
+        return f"the model has decoder: {config.get('decoder')} without a CTC head"
+    return ""
+
+
 def check(args: argparse.Namespace) -> tuple[Path, Path, Path]:
     """Configuration, weights and target.
 
@@ -102,13 +131,6 @@ def check(args: argparse.Namespace) -> tuple[Path, Path, Path]:
     """
     from espnet_larm.inference.packs import files_of_folder
 
-    if args.task != "asr":
-        raise ValueError(
-            f"task {args.task} is not ours; allowed: asr. python -m espnet_larm --upstream -m espnet2.bin.pack "
-            f"{args.task} ... is ESPnet's program."
-        )
-    if args.lm_train_config or args.lm_file:
-        raise ValueError("--lm_train_config and --lm_file: packs hold no language model; leave them out.")
     if args.exp_dir is None and (args.asr_train_config is None or args.asr_model_file is None):
         raise ValueError("name --exp_dir, or both --asr_train_config and --asr_model_file.")
     config_file, model_file = args.asr_train_config, args.asr_model_file

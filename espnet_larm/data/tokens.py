@@ -10,6 +10,7 @@ from pathlib import Path
 
 BLANK, UNKNOWN, SOS_EOS, SPACE = "<blank>", "<unk>", "<sos/eos>", "<space>"
 BPE_MODES = ("unigram", "bpe")
+MAX_SENTENCES = 100_000_000
 
 
 def token_list(tokens: Iterable[str]) -> list[str]:
@@ -45,7 +46,15 @@ def character_tokens(texts: Iterable[str], non_linguistic: Iterable[str] = ()) -
     return token_list([*symbols, *by_frequency])
 
 
-def train_bpe(texts_path: Path, model_prefix: Path, num_pieces: int, mode: str, coverage: float = 1.0) -> list[str]:
+def train_bpe(
+    texts_path: Path,
+    model_prefix: Path,
+    num_pieces: int,
+    mode: str,
+    coverage: float = 1.0,
+    max_sentences: int = MAX_SENTENCES,
+    symbols: Iterable[str] = (),
+) -> list[str]:
     """Train a sentencepiece model.
 
     Args:
@@ -54,6 +63,8 @@ def train_bpe(texts_path: Path, model_prefix: Path, num_pieces: int, mode: str, 
         num_pieces: Size of its vocabulary, <unk>, <s> and </s> included.
         mode: `unigram` or `bpe`.
         coverage: Share of the characters that get a piece; 1 is right for alphabets.
+        max_sentences: Transcripts that the model is trained from; of more, so many are drawn.
+        symbols: Strings such as `<noise>` that get a piece each and are never cut.
 
     Returns:
         The token list of its pieces.
@@ -72,7 +83,8 @@ def train_bpe(texts_path: Path, model_prefix: Path, num_pieces: int, mode: str, 
             vocab_size=num_pieces,
             model_type=mode,
             character_coverage=coverage,
-            input_sentence_size=100_000_000,
+            input_sentence_size=max_sentences,
+            user_defined_symbols=list(symbols),
             num_threads=1,
             minloglevel=2,
         )

@@ -240,8 +240,8 @@ model_conf:
         """
         if self.interctc_use_conditioning and (ctc is None or self.conditioning_layer is None):
             raise ValueError(
-                "encoder_conf: feedback needs the model's CTC head and its conditioning_layer: "
-                "train with ctc_weight above 0, or set feedback: false."
+                "encoder_conf: feedback needs the model's CTC head and its conditioning_layer: train with ctc_weight "
+                "above 0, or set encoder_conf: feedback: false (models of speech translation never hand them over)."
             )
         start, hlens = self.subsampling(xs_pad, ilens)
         start = self.dropout(self.subsampling_norm(start))

@@ -43,7 +43,7 @@ class Grouping(NamedTuple):
     @property
     def num_groups(self) -> int:
         """G."""
-        return int(self.group_of.max()) + 1 if len(self.group_of) else 0
+        return int(np.max(self.group_of)) + 1 if len(self.group_of) else 0
 
 
 def group_utterances(utterances: Sequence[str], utt2spk: Mapping[str, str]) -> Grouping:

@@ -66,13 +66,17 @@ def find_results(exp_dir: Path) -> list[SetResult]:
     Raises:
         FileNotFoundError: Nothing was scored.
     """
-    folders = sorted(path.parent.parent for path in exp_dir.glob("*/*/score_wer/scores.json"))
+    # A development set that is decoded lies in org/, as ESPnet has it.
+    patterns = ("*/*/score_wer/scores.json", "*/org/*/score_wer/scores.json")
+    folders = sorted(path.parent.parent for pattern in patterns for path in exp_dir.glob(pattern))
+    # by_loops/ is score_loops' own, with results of its own.
+    folders = [folder for folder in folders if not folder.is_relative_to(exp_dir / "by_loops")]
     if not folders:
         raise FileNotFoundError(f"{exp_dir}/*/*/score_wer/scores.json: nothing is scored yet; run --stage score first.")
-    return [_read_set(folder) for folder in folders]
+    return [_read_set(folder, *folder.relative_to(exp_dir).parts) for folder in folders]
 
 
-def _read_set(folder: Path) -> SetResult:
+def _read_set(folder: Path, tag: str, *names: str) -> SetResult:
     stats = _read_json(folder / "stats.json")
     costs = stats.get("loops", {})
     last = _read_scores(folder)
@@ -84,7 +88,7 @@ def _read_set(folder: Path) -> SetResult:
         only = max(map(int, costs), default=None)
         read_outs = [ReadOutResult(only, last, _seconds(costs, only))]
     differences = {measure: scores.get("differences", []) for measure, scores in last.items()}
-    return SetResult(folder.parent.name, folder.name, stats.get("unit", "loop"), read_outs, stats, differences)
+    return SetResult(tag, "/".join(names), stats.get("unit", "loop"), read_outs, stats, differences)
 
 
 def _read_scores(folder: Path) -> dict[str, dict[str, Any]]:

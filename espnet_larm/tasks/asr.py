@@ -147,7 +147,8 @@ def check_checkpoint_losses(model: ESPnetASRModel) -> None:
     weigh the same with w = (n - 1) / n.
 
     Raises:
-        ValueError: The feedback has no CTC head, or intermediate checkpoint loops have no loss.
+        ValueError: The feedback has no CTC head, intermediate checkpoint loops have no loss, or the decoder cannot be
+            used with them.
     """
     encoder = model.encoder
     num_checkpoints = getattr(encoder, "num_checkpoints", 1)
@@ -156,8 +157,13 @@ def check_checkpoint_losses(model: ESPnetASRModel) -> None:
             "model_conf: ctc_weight is 0, but the encoder feeds CTC posteriors back. "
             "Set model_conf: ctc_weight above 0, or encoder_conf: feedback: false."
         )
-    if num_checkpoints == 1 or model.ctc is None:
+    if num_checkpoints == 1:
         return
+    if reason := _why_no_checkpoints(model):
+        raise ValueError(
+            f"{reason}, but encoder_conf: checkpoint_period {encoder.checkpoint_period} gives {num_checkpoints} "
+            f"checkpoint loops. Set encoder_conf: checkpoint_period: {encoder.num_loops}."
+        )
     even = (num_checkpoints - 1) / num_checkpoints
     if model.interctc_weight == 0.0:
         raise ValueError(
@@ -175,3 +181,13 @@ def check_checkpoint_losses(model: ESPnetASRModel) -> None:
             model.interctc_weight / (num_checkpoints - 1),
             even,
         )
+
+
+def _why_no_checkpoints(model: ESPnetASRModel) -> str:
+    """Why only the last loop can be used; empty if all can."""
+    if getattr(model, "use_transducer_decoder", False):
+        # ESPnet's asr_inference reads intermediate outputs with the tokens of a beam search that a transducer has not.
+        return "decoder: transducer cannot be decoded with intermediate outputs"
+    if model.ctc is None:
+        return "model_conf: ctc_weight is 0, so that intermediate outputs have no loss"
+    return ""

@@ -1,8 +1,6 @@
 """A stock recipe of ESPnet's own: `egs2/<name>/asr1` in its source archive, with AN4 as data, and nothing changed."""
 
-import os
 import re
-import shutil
 from pathlib import Path
 
 # What every recipe of egs2 links to.
