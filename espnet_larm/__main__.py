@@ -16,6 +16,8 @@ import runpy
 import sys
 from pathlib import Path
 
+from espnet_larm import process
+
 REGISTERED = "espnet_larm.registered"
 UPSTREAM_BIN = "espnet2.bin."
 ASR_TRANSDUCER = (
@@ -35,15 +37,18 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         The exit status of `list` and `doctor`; programs run as by Python itself and exit for themselves.
     """
+    process.set_up()
     arguments = list(sys.argv[1:] if argv is None else argv)
     upstream = arguments[:1] == ["--upstream"]
     if upstream:
         del arguments[0]
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(__doc__)
+        with process.ends_with_its_reader():
+            print(__doc__)
         return 0 if arguments else 2
     if arguments[0] in COMMANDS:
-        return importlib.import_module(COMMANDS[arguments[0]]).main(arguments[1:])
+        with process.ends_with_its_reader():
+            return importlib.import_module(COMMANDS[arguments[0]]).main(arguments[1:])
     if arguments[0] == "-m":
         return _run_module(arguments[1:], upstream)
     if arguments[0].startswith("-"):

@@ -5,10 +5,12 @@ import os
 import platform
 import subprocess
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 import espnet_larm
+
+if TYPE_CHECKING:
+    import torch
 
 ROOT = Path(espnet_larm.__file__).resolve().parents[1]
 PACKAGES = ("espnet", "torch", "torchaudio")
@@ -34,8 +36,10 @@ def versions() -> dict[str, str]:
     return {"espnet_larm": espnet_larm.__version__, **others, "python": platform.python_version()}
 
 
-def describe_machine(device: torch.device) -> dict[str, str]:
+def describe_machine(device: "torch.device") -> dict[str, str]:
     """Processor, its cores and threads in use, and the GPU if there is one in use."""
+    import torch
+
     described = {
         "cpu": cpu_model(),
         "cores": str(os.cpu_count()),

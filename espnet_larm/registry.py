@@ -16,6 +16,8 @@ from collections.abc import Iterable
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from espnet_larm.process import stdout_aside
+
 ENTRY_POINT_GROUP = "espnet_larm.plugins"
 KINDS = ("frontend", "encoder", "decoder", "model", "preprocessor")
 Choices = dict[str, tuple[str, ...]]
@@ -111,7 +113,8 @@ def load(plugin: Plugin) -> type:
     """
     module_name, _, class_name = plugin.path.partition(":")
     try:
-        found = getattr(importlib.import_module(module_name), class_name)
+        with stdout_aside():
+            found = getattr(importlib.import_module(module_name), class_name)
     except Exception as error:
         # The code of another package may raise anything; whoever has not written it must be told whose it is.
         raise ImportError(

@@ -18,7 +18,7 @@ LAYERS = (
     ("model", "decoder", "preprocessor"),
     ("encoder", "frontend", "llm"),
     ("search", "pooling", "data", "scoring", "ngram"),
-    ("upstream", "origin", "stated", "wording"),
+    ("upstream", "origin", "process", "stated", "wording"),
 )
 RANKS = {name: rank for rank, row in enumerate(LAYERS) for name in row}
 # What only these files may import, with everything below it.

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from espnet_larm import registry
+from espnet_larm.process import ends_with_its_reader, set_up
 from espnet_larm.stated import is_stated
 
 logger = logging.getLogger(__name__)
@@ -19,11 +20,16 @@ def run_program(main: Callable[[], int]) -> int:
     Returns:
         Its exit status; 1 after a wrong input, with the message on stderr. An error of these kinds that no `raise` of
         the package made may be a bug: its traceback stands before the message. Errors of other kinds are raised.
+
+    Raises:
+        SystemExit: Nobody reads stdout any more.
     """
+    set_up()
     # ESPnet's format, which its recipes read times from.
     logging.basicConfig(level="INFO", format="%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s")
     try:
-        return main()
+        with ends_with_its_reader():
+            return main()
     except (ValueError, TypeError, OSError, ImportError) as error:
         if not is_stated(error):
             traceback.print_exc()

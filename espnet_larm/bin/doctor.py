@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from espnet_larm import registry
+from espnet_larm.bin._program import run_program
 
 PACKAGE = "espnet-larm"
 # Distributions that can be installed and yet fail to load their compiled part, and the module that loads it.
@@ -248,4 +249,4 @@ def _pip_line(arguments: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_program(main))

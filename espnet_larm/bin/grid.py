@@ -17,15 +17,16 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from espnet_larm.bin._program import run_program
 from espnet_larm.data.kaldi_dir import read_table
-from espnet_larm.grid.comparing import RowResult, compare_rows, read_row
 from espnet_larm.grid.plan import Plan, Run, read_plan, runs_of
-from espnet_larm.grid.reporting import draw_grid, format_table
 from espnet_larm.grid.running import LOG, Outcome, Recipe, attempts, failures, is_done, run_grid, write_configs
 from espnet_larm.origin import ROOT, versions, without_root
-from espnet_larm.scoring.bootstrap import NUM_RESAMPLES, group_utterances
+
+if TYPE_CHECKING:
+    from espnet_larm.grid.comparing import RowResult
 
 PICTURE = "grid.png"
 INTERRUPTED = 75  # as a training that was interrupted and has saved
@@ -112,6 +113,11 @@ def run_all(plan: Plan, args: argparse.Namespace) -> list[Outcome]:
 
 def report(plan: Plan, args: argparse.Namespace) -> None:
     """Write and print RESULTS.md, and draw."""
+    # Import numpy.
+    from espnet_larm.grid.comparing import compare_rows, read_row
+    from espnet_larm.grid.reporting import draw_grid, format_table
+    from espnet_larm.scoring.bootstrap import NUM_RESAMPLES, group_utterances
+
     references = read_table(args.ref_dir / "text")
     utt2spk = read_table(args.ref_dir / "utt2spk") if (args.ref_dir / "utt2spk").is_file() else {}
     grouping = group_utterances(list(references), utt2spk)
@@ -143,7 +149,7 @@ def report(plan: Plan, args: argparse.Namespace) -> None:
     print("\n".join(lines))
 
 
-def first_folder(result: RowResult, exp_dir: Path) -> Path:
+def first_folder(result: "RowResult", exp_dir: Path) -> Path:
     """Of a row's first finished run."""
     return exp_dir / Run(result.row.name, result.last.seeds[0]).name
 
@@ -160,7 +166,7 @@ def count_parameters(log: Path) -> int:
     return round(float(found[1]) * UNITS[found[2]])
 
 
-def describe(plan: Plan, results: Sequence[RowResult], args: argparse.Namespace) -> dict[str, str]:
+def describe(plan: Plan, results: "Sequence[RowResult]", args: argparse.Namespace) -> dict[str, str]:
     """What the numbers came from."""
     exp_dir, num_utts = args.exp_dir, len(read_table(args.ref_dir / "text"))
     done = [Run(result.row.name, seed) for result in results for seed in result.last.seeds]

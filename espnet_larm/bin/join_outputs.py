@@ -18,7 +18,6 @@ from typing import Any
 
 from espnet_larm.bin._program import run_program
 from espnet_larm.data.kaldi_dir import read_table, write_tables
-from espnet_larm.inference.effort import shares
 from espnet_larm.scoring.experiment import read_out_number
 
 TABLES = ("text", "token", "token_int", "score")
@@ -107,7 +106,12 @@ def join_statistics(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     for part in parts:
         for key, value in part.items():
             joined[key] = _join_values(key, joined[key], value) if key in joined else value
-    return {**joined, **shares(joined)} if "drafted" in joined else joined
+    if "drafted" not in joined:
+        return joined
+    # Imports torch.
+    from espnet_larm.inference.effort import shares
+
+    return {**joined, **shares(joined)}
 
 
 def _join_values(key: str, first: Any, second: Any) -> Any:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from espnet_larm import registry
+from espnet_larm.bin._program import run_program
 
 # What ESPnet passes itself: parameters that no YAML sets.
 GIVEN_BY_ESPNET = {
@@ -155,4 +156,4 @@ def _yaml_value(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_program(main))

@@ -11,19 +11,19 @@ import datetime as dt
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 import yaml
 
 from espnet_larm.bin._program import run_program
-from espnet_larm.inference.effort import describe_frames, describe_search
 from espnet_larm.origin import commit, describe_machine, versions, without_root
 from espnet_larm.scoring.experiment import SetResult, find_results
 from espnet_larm.scoring.picture import draw_wer
 from espnet_larm.scoring.tables import format_tables
-from espnet_larm.train.journal import JOURNAL, Spent, read_journal
-from espnet_larm.train.learning import Share, percent
+
+if TYPE_CHECKING:
+    from espnet_larm.train.journal import Spent
+    from espnet_larm.train.learning import Share
 
 PICTURE = "images/wer_by_loops.png"
 # What egs/utils/asr_parts.sh appends to the command in an experiment's run.sh.
@@ -71,6 +71,11 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def describe(exp_dir: Path, config: Mapping[str, Any], results: Sequence[SetResult]) -> Iterator[tuple[str, str]]:
     """What the numbers came from: (name, text)."""
+    # torch takes seconds to import.
+    import torch
+
+    from espnet_larm.train.journal import JOURNAL, read_journal
+
     yield "date", f"{dt.datetime.now(dt.timezone.utc):%Y-%m-%d %H:%M} UTC"
     yield "commit of scoring", commit()
     yield "versions of scoring", join(versions())
@@ -86,11 +91,13 @@ def describe(exp_dir: Path, config: Mapping[str, Any], results: Sequence[SetResu
         yield f"decoding of {result.tag}/{result.name}", describe_decoding(result.stats)
 
 
-def describe_training(spent: Spent | None) -> Iterator[tuple[str, str]]:
+def describe_training(spent: "Spent | None") -> Iterator[tuple[str, str]]:
     """Time, sessions, trainable share, machines and commits of the training, which need not be those of scoring."""
     if spent is None:
         yield "training", "not recorded"
         return
+    from espnet_larm.train.learning import Share
+
     sessions = count(len(spent.starts), "session")
     if spent.starts[1:]:
         sessions += f", resumed {count(len(spent.starts) - 1, 'time')}"
@@ -103,10 +110,12 @@ def describe_training(spent: Spent | None) -> Iterator[tuple[str, str]]:
     yield "machines of training", all_of(machines)
 
 
-def describe_shares(found: Sequence[Share]) -> str:
+def describe_shares(found: "Sequence[Share]") -> str:
     """How much of the model learned, and of each part."""
     if not found:
         return "not recorded"
+    from espnet_larm.train.learning import Share, percent
+
     total = Share("all", sum(each.trainable for each in found), sum(each.total for each in found))
     parts = (f"{each.part} {millions(each.trainable)} of {millions(each.total)}" for each in found)
     return f"{millions(total.trainable)} of {millions(total.total)} ({percent(total):.1f} %): {', '.join(parts)}"
@@ -162,6 +171,8 @@ def describe_decoding(stats: Mapping[str, Any]) -> str:
     """Amount, machine and memory."""
     if not stats:
         return "not recorded"
+    from espnet_larm.inference.effort import describe_frames, describe_search
+
     text = f"{stats['num_utts']} utterances, {stats['audio_seconds'] / 60:.1f} min; {join(stats.get('machine', {}))}; "
     text += f"peak memory {stats['peak_memory_bytes'] / 2**20:.0f} MiB"
     for name, what in (("skipped", "not decoded"), ("failed", "unreadable")):

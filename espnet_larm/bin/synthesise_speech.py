@@ -22,9 +22,10 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main(cmd: list[str] | None = None) -> int:
     """Make the corpus and print its size."""
+    args = get_parser().parse_args(cmd)
+    # Imports numpy and eSpeak NG.
     from espnet_larm.data.synthesis import synthesise_corpus
 
-    args = get_parser().parse_args(cmd)
     made = synthesise_corpus(args.out, args.minutes, args.seed)
     print(f"eSpeak NG -> {args.out} (synthetic): " + ", ".join(f"{split} {m:.1f} min" for split, m in made.items()))
     return 0

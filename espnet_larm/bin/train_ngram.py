@@ -24,7 +24,6 @@ from espnet_larm.bin._lm_options import HelpWithDefaults
 from espnet_larm.bin._program import run_program
 from espnet_larm.data.text import read_sentences
 from espnet_larm.data.tokens import SOS_EOS, UNKNOWN
-from espnet_larm.ngram.kenlm_ngram import KenlmNgram, import_kenlm
 from espnet_larm.ngram.tokenizing import Spell, check_case, read_tokens, write_tokens
 
 AUTO, LMPLZ, NUMPY = "auto", "lmplz", "numpy"
@@ -58,6 +57,9 @@ def main(cmd: list[str] | None = None) -> int:
     if not LEAST_ORDER <= args.ngram_num <= MOST_ORDER:
         raise ValueError(f"--ngram_num {args.ngram_num}; allowed: {LEAST_ORDER} to {MOST_ORDER}.")
     estimate = _estimator_of(args.estimator)
+    # Imports numpy.
+    from espnet_larm.ngram.kenlm_ngram import KenlmNgram, import_kenlm
+
     # Before the work, since nothing reads its result without.
     import_kenlm()
     tokens, eos, spell = _tokens_of(args)

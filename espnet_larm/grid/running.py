@@ -17,7 +17,6 @@ from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-import torch
 import yaml
 
 from espnet_larm.grid.plan import Plan, Run, runs_of
@@ -209,6 +208,8 @@ def _terminated_as_interrupted() -> Iterator[None]:
 
 def machine() -> str:
     """The processor, and GPUs that a run may use."""
+    import torch
+
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return ", ".join([cpu_model(), *(f"{name} visible" for name in names)])
 

@@ -285,6 +285,18 @@ def calls(recipe: Recipe, tmp_path: Path) -> Callable[..., list[str]]:
 LM_OF_THE_HUB = ["--token_type", "hugging_face", "--hugging_face_model_name_or_path", "org/lm"]
 
 
+@pytest.mark.parametrize("policy", [None, "active"])
+def test_programs_of_stages_have_threads_that_sleep_unless_the_user_says_otherwise(
+    calls: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str | None
+) -> None:
+    (tmp_path / "python").write_text(f'#!/bin/sh\necho "$OMP_WAIT_POLICY" >> {tmp_path}/calls\n')
+    if policy is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    else:
+        monkeypatch.setenv("OMP_WAIT_POLICY", policy)
+    assert calls("tokens") == [policy or "passive"]
+
+
 def test_an_lms_tokens_must_spell_the_development_text_too(calls: Callable[..., list[str]]) -> None:
     (call,) = calls("tokens", *LM_OF_THE_HUB)
     assert "--text dump/raw/train/text " in call and "--check_text dump/raw/dev/text" in call

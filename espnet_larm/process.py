@@ -1,0 +1,112 @@
+"""How our programs set up their own process, before anything slow is imported.
+
+Only programs call this. `import espnet_larm` in somebody else's process changes nothing there.
+"""
+
+import contextlib
+import functools
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import os
+import select
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+# Its modules and what they import may print while they are imported.
+UPSTREAM = "espnet2"
+# What a shell says of a program that a closed pipe ended: 128 + SIGPIPE.
+PIPE_CLOSED = 141
+
+
+def set_up() -> None:
+    """Let waiting threads sleep, and keep stdout for what the program prints. Repeating it changes nothing.
+
+    OpenMP's threads spin while they wait for each other. Where another process holds a core, they spin for its whole
+    time slice: tools/bench/RESULTS.md has what a training step takes then. libgomp reads OMP_WAIT_POLICY when torch is
+    loaded, so this must run before. A value that the user has set is kept; processes started from here inherit it.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    if not any(isinstance(finder, _UpstreamFinder) for finder in sys.meta_path):
+        # Right before Python's own: whatever else watches imports stays outside, and is asked first.
+        sys.meta_path.insert(_position_of_path_finder(), _UpstreamFinder())
+
+
+def stdout_aside() -> contextlib.AbstractContextManager[object]:
+    """While it is entered, what is printed goes to stderr: for imports of packages that are not ours."""
+    return contextlib.redirect_stdout(sys.stderr)
+
+
+@contextlib.contextmanager
+def ends_with_its_reader() -> Iterator[None]:
+    """End the program without a word when nobody reads its stdout any more, as in `espnet-larm list | head -3`.
+
+    SIGPIPE's default would also end a training when one of its own workers dies.
+
+    Raises:
+        SystemExit: With PIPE_CLOSED.
+    """
+    try:
+        try:
+            yield
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except BrokenPipeError:
+        if not _has_lost_its_reader(sys.stdout):
+            raise
+        # The interpreter flushes again when it ends.
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        raise SystemExit(PIPE_CLOSED) from None
+
+
+def _has_lost_its_reader(stream: Any) -> bool:
+    """Whether a stream is a pipe that nobody reads; False of streams that are no files."""
+    try:
+        number = stream.fileno()
+    except (AttributeError, OSError):
+        return False
+    poll = select.poll()
+    poll.register(number, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def _position_of_path_finder() -> int:
+    return sys.meta_path.index(importlib.machinery.PathFinder) if importlib.machinery.PathFinder in sys.meta_path else 0
+
+
+class _UpstreamFinder(importlib.abc.MetaPathFinder):
+    """Finds ESPnet's modules as Python does, and has what they print at their import go to stderr.
+
+    A module that is run as a program (runpy) is not imported: its output stays where it is.
+    """
+
+    def __init__(self) -> None:
+        self._sought: set[str] = set()
+
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None,  # noqa: ARG002  # Python's signature
+        target: ModuleType | None = None,  # noqa: ARG002
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname.partition(".")[0] != UPSTREAM or fullname in self._sought:
+            return None
+        self._sought.add(fullname)
+        try:
+            spec = importlib.util.find_spec(fullname)
+        finally:
+            self._sought.discard(fullname)
+        if spec is not None and spec.loader is not None:
+            # On the object: the loader must stay what inspect and runpy know.
+            spec.loader.exec_module = functools.partial(_run_aside, spec.loader.exec_module)  # type: ignore[method-assign]
+        return spec
+
+
+def _run_aside(exec_module: Callable[[ModuleType], None], module: ModuleType) -> None:
+    with stdout_aside():
+        exec_module(module)
