@@ -8,6 +8,10 @@ import espnet_larm
 PACKAGE = Path(espnet_larm.__file__).parent
 
 
+class OptionError(ValueError):
+    """An option is wrong; the message says which, and what to do."""
+
+
 def is_stated(error: BaseException, others: tuple[str, ...] = ()) -> bool:
     """Whether an error was made by the system, is of a class of this package, or by a `raise` in the package.
 

@@ -93,7 +93,8 @@ def main(cmd: list[str] | None = None) -> int:
     name = args.name or exp_dir.resolve().name
     manifest = Manifest(CONFIG, model_file.name, name, plugins_of(config), {}, versions(), llm)
     about = About("" if args.language == NO_LANGUAGE else args.language, args.license)
-    card = format_card(manifest, config, datasets_of(config), count(weights), results_of(exp_dir), about)
+    num_parameters = count_parameters(config_file, model_file, args.llm)
+    card = format_card(manifest, config, datasets_of(config), num_parameters, results_of(exp_dir), about)
     members: Members = {CONFIG: dump_yaml(portable), CARD: card.encode(), **dict(sorted(files.items())), **tokenizer}
     if taken := {CONFIG, CARD, META, *tokenizer} & files.keys():
         raise ValueError(f"{files[min(taken)]} has a name that packs need for themselves; leave it out or rename it.")
@@ -174,11 +175,17 @@ def datasets_of(config: Config) -> list[str]:
     return list(dict.fromkeys(path.parent.name for path in paths))
 
 
-def count(weights: Mapping[str, Any]) -> int:
-    """Numbers in all tensors, without the fingerprint, which is no weight."""
-    from espnet_larm.llm.fingerprint import FINGERPRINT
+def count_parameters(config_file: Path, model_file: Path, llm: str | None) -> int:
+    """As train.log counts them: of the whole model with its LM, and not of the tensors in a file.
 
-    return sum(tensor.numel() for name, tensor in weights.items() if not name.endswith(FINGERPRINT))
+    A file also holds what is no parameter (statistics, the front end's filters), and lacks the LM's unchanged weights.
+    """
+    import torch
+
+    from espnet_larm.inference.loading import load_model
+    from espnet_larm.train.learning import shares, sum_of
+
+    return sum_of(shares(load_model(config_file, model_file, "cpu", torch.float32, llm).model)).total
 
 
 def fingerprint_in(weights: Mapping[str, Any]) -> str | None:

@@ -15,8 +15,8 @@ def get_parser() -> argparse.ArgumentParser:
     """Options of this program."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="root of the corpus; must not be there")
-    parser.add_argument("--minutes", type=float, default=20.0, help="of speech in all splits")
-    parser.add_argument("--seed", type=int, default=1, help="decides sentences, voices and noise")
+    parser.add_argument("--minutes", type=float, default=20.0, help="of speech in all splits, without silences")
+    parser.add_argument("--seed", type=int, default=1, help="decides sentences, voices, noise and silences")
     return parser
 
 

@@ -1,7 +1,8 @@
 """A synthetic corpus in LibriSpeech's layout: sentences of `data/sentences.py` spoken by eSpeak NG.
 
 Each reader is a voice with a rate and pitch of its own; dev and test readers speak with variants that no training
-reader has. Noise and gain vary from utterance to utterance. The seed decides everything.
+reader has. Noise and gain vary from utterance to utterance. Training and development utterances stand between silences,
+since recordings do; the test set's are bare, and tools/bench/silence.py surrounds them. The seed decides everything.
 Shapes: N samples.
 """
 
@@ -25,6 +26,11 @@ CHAPTER = 1
 SIGNAL_TO_NOISE_DB = (15.0, 30.0)
 PEAK_DB = (-15.0, -3.0)
 PITCH_JITTER, RATE_JITTER_WPM = 10, 20
+# Before and after the speech, independently: none, digital (zeros) or faint noise, whose RMS is relative to full scale.
+SILENCE_KINDS = ("none", "digital", "faint")
+SILENCE_S = (0.0, 0.5)
+FAINT_NOISE_DB = (-80.0, -45.0)
+BARE_SPLITS = ("test-mini",)
 NOTICE = """Synthetic speech: sentences of a small grammar, spoken by eSpeak NG (GPL-3.0-or-later), with noise added.
 Error rates on it say that a recipe works, and nothing about human speech.
 """
@@ -76,11 +82,11 @@ def synthesise_corpus(root: Path, minutes: float, seed: int) -> dict[str, float]
 
     Args:
         root: Of the corpus; must not be there yet.
-        minutes: Of speech altogether, at least reached.
-        seed: Decides sentences, voices and noise.
+        minutes: Of speech altogether, at least reached; silences around it come on top.
+        seed: Decides sentences, voices, noise and silences.
 
     Returns:
-        Split -> minutes.
+        Split -> minutes of speech.
 
     Raises:
         ValueError: `minutes` is not positive, or `root` is there.
@@ -129,8 +135,30 @@ def speak_noisily(espeak: Espeak, text: str, voice: Voice, generator: np.random.
     return (noisy * (peak / np.abs(noisy).max())).astype(np.float32)
 
 
+def surround_with_silence(speech: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Put a silence of its own kind and length before and after an utterance.
+
+    Args:
+        speech: (N,) float32 at SAMPLE_RATE.
+        generator: Of randomness.
+
+    Returns:
+        (N + what was added,) float32, in which the speech is unchanged.
+    """
+    before, after = (_silence(generator) for _ in range(2))
+    return np.concatenate([before, speech, after])
+
+
+def _silence(generator: np.random.Generator) -> np.ndarray:
+    """Up to SILENCE_S[1] seconds, (N,) float32."""
+    kind = SILENCE_KINDS[generator.integers(len(SILENCE_KINDS))]
+    num_samples = 0 if kind == "none" else round(generator.uniform(*SILENCE_S) * SAMPLE_RATE)
+    rms = 10 ** (generator.uniform(*FAINT_NOISE_DB) / 20) if kind == "faint" else 0.0
+    return (rms * generator.standard_normal(num_samples)).astype(np.float32)
+
+
 def _write_reader(root: Path, reader: Reader, espeak: Espeak, wanted_s: float, seed: int) -> float:
-    """One chapter; returns its seconds."""
+    """One chapter; returns its seconds of speech."""
     folder = root / reader.split / str(reader.id) / str(CHAPTER)
     folder.mkdir(parents=True)
     words = random.Random(f"{seed}-{reader.id}")
@@ -140,9 +168,12 @@ def _write_reader(root: Path, reader: Reader, espeak: Espeak, wanted_s: float, s
     while num_samples < wanted_s * SAMPLE_RATE:
         text = make_sentence(words)
         samples = speak_noisily(espeak, text, reader.voice, generator)
+        num_samples += len(samples)
+        if reader.split not in BARE_SPLITS:
+            # A generator of its own: the speech is the same with and without silences.
+            samples = surround_with_silence(samples, np.random.default_rng([seed, reader.id, len(lines)]))
         name = f"{reader.id}-{CHAPTER}-{len(lines):04d}"
         soundfile.write(folder / f"{name}.flac", samples, SAMPLE_RATE, subtype="PCM_16")
         lines.append(f"{name} {text}\n")
-        num_samples += len(samples)
     (folder / f"{reader.id}-{CHAPTER}.trans.txt").write_text("".join(lines), encoding="utf-8")
     return num_samples / SAMPLE_RATE

@@ -38,7 +38,7 @@ class ReadOut(NamedTuple):
 
     Attributes:
         number: Of the checkpoint loop (of the layer, in an encoder without loops), 1 for the first.
-        hs_pad: (B, T, D).
+        hs_pad: (B, T, D); of a looped encoder zero behind the lengths.
         hlens: Valid frames (B,).
     """
 
@@ -211,8 +211,8 @@ model_conf:
             ctc: The model's CTC head; ESPnet passes it when `interctc_use_conditioning` is set.
 
         Returns:
-            The last loop's output (B, T', D), with a list of (loop, output) of the other checkpoints if there are any;
-            its valid lengths (B,); None.
+            The last loop's output (B, T', D), with a list of (loop, output) of the other checkpoints if there are any,
+            all zero behind the lengths; its valid lengths (B,); None.
 
         Raises:
             ValueError: Feedback needs `ctc`.
@@ -246,6 +246,7 @@ model_conf:
         start, hlens = self.subsampling(xs_pad, ilens)
         start = self.dropout(self.subsampling_norm(start))
         frames = describe_frames(hlens, start.size(1), self.head_size, start)
+        behind = ~frames.mask.unsqueeze(-1)  # (B, T, 1)
         output = None
         for loop in range(1, (num_loops or self.inference_loops) + 1):
             stack = self.stacks[0 if self.share_blocks else loop - 1]
@@ -255,7 +256,7 @@ model_conf:
             else:
                 output = self._step(stack, loop, output, start, frames, ctc)
             if self._is_checkpoint(loop):
-                yield ReadOut(loop, output, hlens)
+                yield ReadOut(loop, output.masked_fill(behind, 0.0), hlens)
 
     def _step(
         self,

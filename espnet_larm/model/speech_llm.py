@@ -17,7 +17,6 @@ from typeguard import typechecked
 from espnet2.asr.ctc import CTC
 from espnet2.asr.decoder.abs_decoder import AbsDecoder
 from espnet2.asr.encoder.abs_encoder import AbsEncoder
-from espnet2.asr.espnet_model import ESPnetASRModel
 from espnet2.asr.frontend.abs_frontend import AbsFrontend
 from espnet2.asr.postencoder.abs_postencoder import AbsPostEncoder
 from espnet2.asr.preencoder.abs_preencoder import AbsPreEncoder
@@ -29,6 +28,7 @@ from espnet_larm.llm.tokens import CTC_TEXT
 from espnet_larm.model.clock import Clock
 from espnet_larm.model.mwer import Mwer, figures, find_nbest, mwer_loss, score_nbest
 from espnet_larm.model.text_kl import TextKl, TextKlOptions
+from espnet_larm.model.within_lengths import WithinLengthsModel
 from espnet_larm.upstream import ErrorCalculator, add_sos_eos
 
 BLANK = "<blank>"
@@ -47,7 +47,7 @@ class DecoderLoss(NamedTuple):
     stats: dict[str, torch.Tensor]
 
 
-class SpeechLlmModel(ESPnetASRModel):
+class SpeechLlmModel(WithinLengthsModel):
     """The model of `decoder: speech_llm`.
 
     Args:

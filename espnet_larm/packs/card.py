@@ -29,7 +29,7 @@ def format_card(
     manifest: Manifest,
     config: Config,
     datasets: Sequence[str],
-    num_weights: int,
+    num_parameters: int,
     results: Sequence[SetResult],
     about: About,
 ) -> str:
@@ -39,7 +39,7 @@ def format_card(
         manifest: Of the pack.
         config: Of the training.
         datasets: Names of the training sets.
-        num_weights: Numbers in all of the model's tensors.
+        num_parameters: Of the model, those of its LM included.
         results: Scored sets; empty gives a card without a table.
         about: What the publisher says.
     """
@@ -47,7 +47,7 @@ def format_card(
     lines = [
         "---", header.rstrip(), "---", "",
         f"# {manifest.name}", "",
-        *_description(manifest, config, datasets, num_weights), "",
+        *_description(manifest, config, datasets, num_parameters), "",
         *_use(manifest, 0.0 if has_llm(config) else 1.0),
         "## Results", "",
         *(format_tables(results) if results else ["Nothing was scored.", ""]),
@@ -90,9 +90,10 @@ def _model_index_entry(result: SetResult) -> dict[str, Any]:
     }
 
 
-def _description(manifest: Manifest, config: Config, datasets: Sequence[str], num_weights: int) -> Iterator[str]:
+def _description(manifest: Manifest, config: Config, datasets: Sequence[str], num_parameters: int) -> Iterator[str]:
     conf = config.get("encoder_conf") or {}
-    yield f"- model: `{config.get('model', 'espnet')}`, encoder `{config.get('encoder')}`, {num_weights:,} weights"
+    classes = f"`{config.get('model', 'espnet')}`, encoder `{config.get('encoder')}`"
+    yield f"- model: {classes}, {num_parameters:,} parameters"
     if "num_loops" in conf:
         yield f"- loops: {conf['num_loops']} as trained, with a read-out every {conf.get('checkpoint_period', 4)}"
     if manifest.llm is not None:

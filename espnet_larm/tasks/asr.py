@@ -19,6 +19,7 @@ from espnet2.asr.espnet_model import ESPnetASRModel
 from espnet2.tasks.asr import ASRTask
 
 from espnet_larm import registry
+from espnet_larm.model.within_lengths import WithinLengthsModel
 from espnet_larm.tasks.refusals import check_gpus, ends_with_a_sentence, take_null_for_nothing, traced_to_options
 from espnet_larm.tasks.tokens import check_same_ctc_tokens, check_same_tokenizer
 from espnet_larm.train import deterministic
@@ -96,6 +97,10 @@ class LarmASRTask(ASRTask):
             if args.init is not None and args.decoder == "speech_llm":
                 raise ValueError(f"init is {args.init}, which would overwrite the LM; allowed with speech_llm: null.")
             model = super().build_model(args)
+        if type(model) is ESPnetASRModel:
+            # A model of another name could not be read by ESPnet's programs, and another class under ESPnet's name would
+            # be theirs, too. So this object alone is changed.
+            model.__class__ = WithinLengthsModel
         if getattr(args, "deterministic", False):
             deterministic.use_deterministic_losses(model)
         return model

@@ -18,16 +18,12 @@ import torch
 from typeguard import TypeCheckError
 
 from espnet_larm import registry
-from espnet_larm.stated import is_stated
+from espnet_larm.stated import OptionError, is_stated
 
 logger = logging.getLogger(__name__)
 
 # They check what a YAML says, as plugins do.
 CHECKING = ("espnet", "espnet2", "torch.optim")
-
-
-class OptionError(ValueError):
-    """An option is wrong; the message says which, and what to do."""
 
 
 @contextlib.contextmanager

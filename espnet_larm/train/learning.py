@@ -39,6 +39,11 @@ def shares(model: torch.nn.Module) -> list[Share]:
     return [Share(part, trainable, total) for part, (trainable, total) in counts.items()]
 
 
+def sum_of(found: Sequence[Share]) -> Share:
+    """All parts together: the number of a model's parameters wherever one is told."""
+    return Share("all", sum(each.trainable for each in found), sum(each.total for each in found))
+
+
 def part_of(model: torch.nn.Module, name: str) -> str:
     """What a parameter is counted as: the module right below the model, or what that module says of it."""
     child, _, rest = name.partition(".")
@@ -48,8 +53,10 @@ def part_of(model: torch.nn.Module, name: str) -> str:
 
 def format_shares(found: Sequence[Share]) -> str:
     """A table for people, its last row the sum."""
-    whole = Share("all", sum(each.trainable for each in found), sum(each.total for each in found))
-    rows = [(each.part, f"{each.trainable:,}", f"{each.total:,}", f"{percent(each):.1f}") for each in (*found, whole)]
+    rows = [
+        (each.part, f"{each.trainable:,}", f"{each.total:,}", f"{percent(each):.1f}")
+        for each in (*found, sum_of(found))
+    ]
     lines = (("part", "trainable", "total", "%"), *rows)
     width = max(len(part) for part, *_ in lines)
     return "\n".join(f"    {part:<{width}} {first:>15} {second:>15} {last:>6}" for part, first, second, last in lines)

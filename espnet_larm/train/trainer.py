@@ -3,7 +3,8 @@
 ESPnet's loop runs unchanged, in a staging folder (`staging.py`). Around it: whole checkpoints and the one before,
 `--resume true` from the newest that is whole (`checkpoints.py`), SIGTERM between two steps (`stopping.py`), batches
 that are not finite (`batches.py`), utterances that are too short (`short.py`), room on the disk (`disk.py`), frozen
-weights that stay as they are (`learning.py`), a record of the time spent (`journal.py`).
+weights that stay as they are (`learning.py`), values that are numbers (`reported.py`), a record of the time spent
+(`journal.py`).
 Departures from ESPnet: gradients of an incomplete `accum_grad` step are dropped at the end of an epoch instead of being
 added to the next one's, so that a resumed run equals an undisturbed one; the statistics of an epoch whose training
 resumes in its middle are those of all its batches.
@@ -28,6 +29,7 @@ from espnet_larm.train.batches import Batch, ValidationBatches
 from espnet_larm.train.ctc_room import CtcRoom
 from espnet_larm.train.learning import format_shares, shares
 from espnet_larm.train.needed_frames import needed_frames_told
+from espnet_larm.train.reported import ReportedValues, checked_criteria, only_numbers
 from espnet_larm.train.retention import retention_logged
 from espnet_larm.train.session import Running, Session
 from espnet_larm.train.short import LongEnough, fewest_samples
@@ -69,9 +71,13 @@ class LarmTrainer(Trainer):
             OSError: The disk is full. The checkpoint is as it was.
             RuntimeError: A frozen weight has changed.
             ValueError: `--resume true`, and every checkpoint is damaged.
+            OptionError: What shall decide which epoch is best is never a number in this training.
         """
         logger.info(describe_batches(train_iter_factory, trainer_options.accum_grad, distributed_option))
         logger.info("What learns:\n%s", format_shares(shares(model)))
+        values = ReportedValues(model, lambda: valid_iter_factory.build_iter(1), trainer_options.ngpu)
+        criteria = checked_criteria(trainer_options, schedulers, values)
+        trainer_options = dataclasses.replace(trainer_options, best_model_criterion=criteria)
         session = Session(trainer_options, distributed_option.distributed)
         with session.stop.listen():
             session.open()
@@ -175,7 +181,12 @@ class LarmTrainer(Trainer):
         """
         session, long_enough = cls._running_session(), LongEnough(iterator, fewest_samples(model))
         session.start_validation()
-        with long_enough.named(), CtcRoom(long_enough.utt_ids).watched(model), needed_frames_told(model):
+        with (
+            long_enough.named(),
+            CtcRoom(long_enough.utt_ids).watched(model),
+            needed_frames_told(model),
+            only_numbers(model),
+        ):
             super().validate_one_epoch(
                 model=model,
                 iterator=ValidationBatches(long_enough, session.end_if_asked),

@@ -1,5 +1,6 @@
 """The packing program: what is in a pack, ESPnet's arguments, and what is refused before a pack is there."""
 
+import argparse
 import json
 import shutil
 import zipfile
@@ -8,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+
+from espnet_larm.train.learning import shares, sum_of
 
 
 @pytest.fixture
@@ -47,6 +50,23 @@ def test_experiment_becomes_one_file_with_a_card(pack, exp_dir, capsys):
     card = content["README.md"].decode()
     assert "# asr_tiny" in card and "- trained on: train_nodev" in card
     assert "asr_tiny_valid.loss.ave.zip: " in capsys.readouterr().out
+
+
+def test_card_counts_parameters_as_the_training_does(pack, exp_dir, larm_task):
+    from espnet2.torch_utils.model_summary import get_human_readable_count, model_summary
+
+    args = argparse.Namespace(**yaml.safe_load((exp_dir / "config.yaml").read_text()))
+    model = larm_task.build_model(args)
+    number = sum_of(shares(model)).total
+    summary = model_summary(model)
+    assert f"Total Number of model parameters: {get_human_readable_count(number)}\n" in summary
+    # The file also holds buffers, such as the front end's filters.
+    assert number < sum(tensor.numel() for tensor in torch.load(exp_dir / "valid.loss.ave.pth").values())
+    pack("--exp_dir", exp_dir)
+    assert (
+        f"encoder `larm`, {number:,} parameters\n"
+        in read(exp_dir / "asr_tiny_valid.loss.ave.zip")["README.md"].decode()
+    )
 
 
 def test_no_path_of_the_machine_is_in_the_texts(pack, exp_dir, tmp_path):

@@ -76,7 +76,7 @@ def test_results_are_a_table_with_every_loop():
 def test_model_and_use_are_told():
     text = card()
     for line in (
-        "1,234,567 weights", "loops: 6 as trained, with a read-out every 2", "trained on: train", "seed: 4",
+        "1,234,567 parameters", "loops: 6 as trained, with a read-out every 2", "trained on: train", "seed: 4",
         "plugin: `encoder: larm` of espnet_larm 1.0",
         'espnet_larm.load("model.zip")', "python -m espnet_larm script.py",
     ):  # fmt: skip

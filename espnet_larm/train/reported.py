@@ -1,0 +1,151 @@
+"""What a training reports, and by which of it epochs can be compared.
+
+ESPnet's models name all that their class can report, with None for what this training has not: a training by CTC alone
+has no `acc`. ESPnet's validation makes NaN of None, draws empty pictures of it, and would choose the best epoch by it.
+"""
+
+import contextlib
+import logging
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+
+from espnet2.schedulers.abs_scheduler import AbsValEpochStepScheduler
+from espnet2.torch_utils.device_funcs import to_device
+from espnet2.train.trainer import TrainerOptions
+
+from espnet_larm.stated import OptionError
+from espnet_larm.train.batches import Batch
+from espnet_larm.train.needed_frames import needed_frames_told
+from espnet_larm.train.short import LongEnough, fewest_samples
+
+logger = logging.getLogger(__name__)
+
+Criterion = tuple[str, str, str]
+Values = Callable[[str], Sequence[str]]
+
+PHASES, MODES = ("train", "valid"), ("min", "max")
+# ESPnet's `best_model_criterion` where no YAML sets it.
+DEFAULT: tuple[Criterion, ...] = tuple(
+    (phase, key, mode) for key, mode in (("loss", "min"), ("acc", "max")) for phase in PHASES
+)
+# What ESPnet's loop adds to the model's own values in training.
+LOOPS_OWN = re.compile(r"(iter|forward|backward|optim_step|train)_time|grad_norm|clip|loss_scale|optim\d+_lr\d+")
+
+
+@contextlib.contextmanager
+def only_numbers(model: torch.nn.Module) -> Iterator[None]:
+    """Leave None out of what the model reports.
+
+    Args:
+        model: An ASR model, or what holds it for several processes.
+    """
+    handle = model.register_forward_hook(_drop_missing)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _drop_missing(module: torch.nn.Module, args: Any, output: Any) -> Any:  # noqa: ARG001
+    if isinstance(output, dict):
+        return {**output, "stats": _without_none(output["stats"])}
+    loss, stats, weight = output
+    return loss, _without_none(stats), weight
+
+
+def _without_none(stats: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in stats.items() if value is not None}
+
+
+class ReportedValues:
+    """Names of what a model reports, found with one batch of the development set, without gradient.
+
+    ESPnet seeds all random numbers at the start of an epoch, so that the training is the same with and without it.
+
+    Args:
+        model: On its device.
+        build_loader: Gives batches.
+        ngpu: GPUs of this process.
+    """
+
+    def __init__(self, model: torch.nn.Module, build_loader: Callable[[], Iterable[Batch]], ngpu: int) -> None:
+        self._model = model
+        self._build_loader = build_loader
+        self._device = "cuda" if ngpu > 0 else "cpu"
+        self._batch: dict[str, Any] | None = None
+        self._found: dict[str, Sequence[str]] = {}
+
+    def __call__(self, phase: str) -> Sequence[str]:
+        """Of `train` or `valid`; none if there is no batch."""
+        if phase not in self._found:
+            self._found[phase] = self._ask(phase)
+        return self._found[phase]
+
+    @torch.no_grad()
+    def _ask(self, phase: str) -> Sequence[str]:
+        model = self._model.eval()
+        # The model alone, not what is in it: no statistics of a BatchNorm move.
+        model.training = phase == "train"
+        long_enough = LongEnough(self._build_loader(), fewest_samples(model))
+        with only_numbers(model), needed_frames_told(model), long_enough.named():
+            for utt_ids, batch in long_enough:
+                output = model(**to_device({**batch, "utt_id": utt_ids}, self._device))
+                return list(output["stats"] if isinstance(output, dict) else output[1])
+        return []
+
+
+def checked_criteria(options: TrainerOptions, schedulers: Iterable[Any], values: Values) -> list[Criterion]:
+    """Criteria of the best epochs, after a look whether all that decide are numbers in this training.
+
+    Args:
+        options: ESPnet's.
+        schedulers: Of the learning rates; some of them wait for a value to fall.
+        values: Gives names of what is reported in a phase.
+
+    Returns:
+        As `best_model_criterion` says. ESPnet's default without the values that this training has not.
+
+    Raises:
+        OptionError: A criterion names a value that is no number, with those that are.
+    """
+    criteria: list[Criterion] = [(phase, key, mode) for phase, key, mode in options.best_model_criterion]
+    if tuple(criteria) == DEFAULT:
+        kept = [criterion for criterion in criteria if _is_there(criterion, values)]
+        if len(kept) < len(criteria):
+            logger.info(
+                "best_model_criterion is ESPnet's default; this training has of it, and compares epochs by, %s.",
+                " and ".join(f"{phase} {key}" for phase, key, _ in kept),
+            )
+        criteria = kept
+    for criterion in criteria:
+        _check("best_model_criterion", criterion, values)
+    if options.patience is not None:
+        _check("early_stopping_criterion", options.early_stopping_criterion, values)
+    if any(isinstance(scheduler, AbsValEpochStepScheduler) for scheduler in schedulers):
+        # The scheduler's own options say whether less is better.
+        _check("val_scheduler_criterion", options.val_scheduler_criterion, values)
+    return criteria
+
+
+def _check(option: str, criterion: Sequence[str], values: Values) -> None:
+    phase, key, *mode = criterion
+    got = f"{option} is [{', '.join(criterion)}]"
+    if phase not in PHASES or not set(mode) <= set(MODES):
+        raise OptionError(f"{got}; allowed: train or valid, the name of a value, min or max.")
+    if not _is_there(criterion, values):
+        raise OptionError(
+            f"{got}, but {phase} {key} is never a number in this training; allowed of {phase}: "
+            f"{', '.join(sorted(values(phase)))}."
+        )
+
+
+def _is_there(criterion: Sequence[str], values: Values) -> bool:
+    phase, key, *_ = criterion
+    # All models report their loss: no batch is needed to know that.
+    if key == "loss" or (phase == "train" and LOOPS_OWN.fullmatch(key)):
+        return True
+    found = values(phase)
+    return not found or key in found
