@@ -71,7 +71,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def describe(exp_dir: Path, config: Mapping[str, Any], results: Sequence[SetResult]) -> Iterator[tuple[str, str]]:
     """What the numbers came from: (name, text)."""
-    yield "date", f"{dt.datetime.now(dt.timezone.utc):%Y-%m-%d %H:%M} UTC"
+    yield "date", f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M} UTC"
     yield "commit of scoring", commit()
     yield "versions of scoring", join(versions())
     yield "configuration", without_root(str(config.get("config") or "not recorded"))
