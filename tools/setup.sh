@@ -163,8 +163,8 @@ pip_install_list() { # LIST
         return
     fi
     if [ "$1" = core ]; then
-        # First what builds the few packages that have no wheel, and this one: the locked setuptools.
-        build=$(sed -n '/^setuptools==/,/[^\\]$/p' "$(file_of core)")
+        # First what builds the packages that have no wheel (ctc-segmentation, in C, and antlr4) and this one.
+        build=$(sed -nE '/^(cython|numpy|setuptools)==/,/[^\\]$/p' "$(file_of core)")
         pip_install "${locked[@]}" --requirement /dev/stdin <<< "$build" &&
             pip_install "${locked[@]}" --requirement "$(file_of core)" &&
             pip_install --no-deps --no-build-isolation --editable "$repository"
