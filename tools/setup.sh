@@ -150,7 +150,7 @@ pip_install() { # ARGUMENTS...
     # pip and not uv, which would take a sixth of the time: pip is in every Python, and reads the mirrors of pip.conf.
     local quiet=(--quiet)
     [ ! -t 1 ] || quiet=()
-    "$venv/bin/python" -m pip install "${quiet[@]}" --disable-pip-version-check "$@"
+    "$venv/bin/python" -m pip install "${quiet[@]}" --no-compile --disable-pip-version-check "$@"
 }
 
 pip_install_list() { # LIST
