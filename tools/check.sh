@@ -17,7 +17,7 @@ esac
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export ESPNET_LARM_VENV=${ESPNET_LARM_VENV:-$PWD/.venv}
-tools/setup.sh --extras mini,test,dev,ngram
+tools/setup.sh
 export PATH=$ESPNET_LARM_VENV/bin:$PATH
 summary=()
 failed=0

@@ -1,17 +1,19 @@
 #!/usr/bin/env bash
 # Make the Python environment of this repository, or finish one that was interrupted.
 #
-# The first time takes minutes and about 6 GB of disk (PyTorch with CUDA); later calls find a mark and return at once.
+# It holds exactly what requirements/ lists, of ESPnet and PyTorch with CUDA too. The first time takes minutes and 7 GB
+# of disk; later calls find a mark and return at once.
 #
 #   tools/setup.sh                        # everything: recipes, tests and checks
-#   tools/setup.sh --extras mini          # what egs/mini needs
-#   tools/setup.sh --python python3.10    # another Python
+#   tools/setup.sh --extras mini          # without n-grams
+#   tools/setup.sh --python python3.13    # another Python
 #   . .venv/bin/activate                  # use it
 set -euo pipefail
 
-extras=mini,test,dev,ngram  # of setup.py, joined by commas; those installed before stay; without a compiler, no ngram
-python=               # Python 3.10 or 3.11; the first that is found by default
+extras=mini,ngram  # joined by commas: mini is eSpeak NG (GPL) for egs/mini and tests, ngram is kenlm, which takes a compiler
+python=            # Python 3.12 or 3.13; the first that is found by default
 venv=${ESPNET_LARM_VENV:-}  # the environment's folder; .venv in the repository by default
+newest=false       # true: the newest releases that setup.py admits instead of requirements/ (tools/check_newest.sh)
 
 log() { echo "$(date '+%F %T') ${0##*/}:${BASH_LINENO[0]}: $*" >&2; }
 die() { # misuse, or something here that the user has to mend
@@ -23,7 +25,7 @@ default_extras=$extras
 
 while [ $# -gt 0 ]; do
     case $1 in
-        --extras | --python | --venv)
+        --extras | --python | --venv | --newest)
             [ $# -ge 2 ] || die "$1 needs a value"
             printf -v "${1#--}" %s "$2"
             shift 2
@@ -32,60 +34,86 @@ while [ $# -gt 0 ]; do
             sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0"
             exit 0
             ;;
-        *) die "unknown option $1; allowed: --extras LIST, --python PROGRAM, --venv FOLDER" ;;
+        *) die "unknown option $1; allowed: --extras LIST, --python PROGRAM, --venv FOLDER, --newest true" ;;
     esac
 done
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=${venv:-$repository/.venv}
 [ "${venv#/}" != "$venv" ] || venv=$PWD/$venv
-mark=$venv/espnet_larm_setup.txt  # line 1: what was installed from, line 2: extras
+marks=$venv/espnet_larm_setup  # a file for each list of requirements that is installed, with what it was installed from
 
-is_usable() { # PROGRAM: is it a Python of a version that ESPnet and torch have in common, able to make environments?
-    "$1" -c 'import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 12))' 2>/dev/null
+version_of() { # PROGRAM: print 312 or 313; fail if it is another Python (free-threaded, too) or cannot make environments
+    "$1" -c 'import ensurepip, sys, venv
+print("%d%d" % sys.version_info[:2])
+sys.exit(not (3, 12) <= sys.version_info[:2] < (3, 14) or "t" in sys.abiflags)' 2>/dev/null
 }
 
-advice="Install one, say with \`apt install python3.11-venv\` or \`conda create -n py311 python=3.11\`, and name it: \
-tools/setup.sh --python /path/to/python3.11"
+advice="Get one with one of: \`uv python install 3.12\`, \`conda create -n py312 python=3.12\`, \`pyenv install 3.12\`, \
+\`apt install python3.12-venv\` (where the system has it). uv's and pyenv's are found; others are named: \
+tools/setup.sh --python /path/to/python3.12"
 
 find_python() {
     local candidate
-    for candidate in "${python:-python3.11}" python3.10 python3 python; do
-        if is_usable "$candidate"; then
+    # pyenv's shims are on PATH for versions that are not chosen, too, and fail: what does not run is passed over.
+    for candidate in python3.12 python3.13 python3 python \
+        "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.1[23]*/bin/python \
+        "$(uv python find --system --no-python-downloads '>=3.12,<3.14' 2>/dev/null)"; do
+        if version_of "$candidate" >/dev/null; then
             echo "$candidate"
             return
         fi
     done
-    die "no program on PATH is a Python 3.10 or 3.11 with venv (python3 here: $(python3 --version 2>&1 || true))." \
-        "$advice"
+    die "no Python 3.12 or 3.13 with venv was found on PATH, among pyenv's or uv's (python3 here:" \
+        "$(python3 --version 2>&1 || true)). $advice"
 }
 
 check_options() {
-    local extra known
-    known=$(sed -n '/^EXTRAS = {/,/^}/s/^    "\(.*\)": .*/\1/p' "$repository/setup.py" | paste -sd ' ')
+    local extra
     for extra in ${extras//,/ }; do
-        [[ " $known " == *" $extra "* ]] || die "--extras: $extra is not known; allowed: ${known// /, }"
+        [[ $extra =~ ^(mini|ngram)$ ]] || die "--extras: $extra is not known; allowed: mini, ngram"
     done
+    [[ $newest =~ ^(true|false)$ ]] || die "--newest: $newest is not known; allowed: true, false"
     [ -n "$python" ] || return 0
     command -v "$python" >/dev/null || die "--python $python: no such program. $advice"
-    is_usable "$python" || die "--python $python is no Python 3.10 or 3.11 with venv. $advice"
+    version_of "$python" >/dev/null || die "--python $python is no Python 3.12 or 3.13 with venv. $advice"
 }
 
-state() { # what an environment depends on; another one is installed again
-    echo "$repository $(sha256sum < "$repository/setup.py" | cut -d ' ' -f 1)"
+check_owner() { # is it, by an editable install, the environment of another checkout that still exists?
+    local owner
+    owner=$("$venv/bin/python" -c 'import importlib.metadata, json, urllib.parse
+try:
+    record = importlib.metadata.distribution("espnet-larm").read_text("direct_url.json")
+    print(urllib.parse.unquote(urllib.parse.urlparse(json.loads(record or "{}").get("url", "")).path))
+except importlib.metadata.PackageNotFoundError:
+    pass' 2>/dev/null) || return 0
+    [ -z "$owner" ] || [ ! -d "$owner" ] || [ "$owner" -ef "$repository" ] ||
+        die "$venv is the environment of $owner: make another for $repository with" \
+            "tools/setup.sh --venv FOLDER, or remove it"
 }
 
-has_extras() { # LIST: are they all among those that the mark names, as installed or as not to be had here?
-    local extra
-    for extra in ${1//,/ }; do
-        [[ ,$(sed -n 2p "$mark"), == *,"$extra",* ]] && continue
-        # Who asks for it by name may have a compiler by now.
-        [[ $extras == "$default_extras" && ,$(sed -n 2p "$mark"), == *,no-"$extra",* ]] || return 1
-    done
+file_of() { # LIST: its file; core is what is always installed
+    if [ "$1" = core ]; then echo "$repository/requirements/py$version.txt"; else echo "$repository/requirements/$1.txt"; fi
+}
+
+state() { # LIST: what it is installed from; another state is installed again
+    echo "$repository newest=$newest $(cat "$repository/setup.py" "$(file_of "$1")" | sha256sum)"
+}
+
+has() { # LIST: is it installed, or not to be had here?
+    local noted
+    noted=$(cat "$marks/$1" 2>/dev/null) || return 1
+    [ "$noted" != "$(state "$1")" ] || return 0
+    # Who asks for it by name may have a compiler by now.
+    [ "$extras" = "$default_extras" ] && [ "$noted" = "failed $(state "$1")" ]
 }
 
 is_ready() {
-    [ -f "$mark" ] && [ "$(sed -n 1p "$mark")" = "$(state)" ] && has_extras "$extras" && "$venv/bin/python" -c '' 2>/dev/null
+    local list version
+    [ -f "$marks/works" ] && version=$(version_of "$venv/bin/python") || return 1
+    for list in core ${extras//,/ }; do
+        has "$list" || return 1
+    done
 }
 
 forget_half_installed() {
@@ -101,8 +129,9 @@ forget_half_installed() {
 
 make_venv() {
     if [ -x "$venv/bin/python" ] && "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
-        is_usable "$venv/bin/python" ||
-            die "$venv holds $("$venv/bin/python" --version), 3.10 or 3.11 is needed: move it away or name another with --venv"
+        version_of "$venv/bin/python" >/dev/null ||
+            die "$venv holds $("$venv/bin/python" --version), 3.12 or 3.13 is needed: move it away or name another with --venv"
+        check_owner
         log "$venv is there, but not complete or not up to date"
         forget_half_installed
         return
@@ -110,43 +139,57 @@ make_venv() {
     [ ! -e "$venv" ] || [ -e "$venv/pyvenv.cfg" ] || [ -z "$(ls -A "$venv")" ] ||
         die "$venv is there and is not a Python environment: move it away or name another with --venv"
     local base
-    base=$(find_python)
+    base=${python:-$(find_python)}
     log "making $venv with $("$base" --version) ($base)"
     # Links to a Python that has gone would be kept.
     rm -f "$venv"/bin/python*
     "$base" -m venv "$venv"
 }
 
-install() {
-    local extra others=() ngram=
-    if [ -f "$mark" ]; then
-        extras=$extras,$(sed -n 2p "$mark")
-        rm "$mark"
-    fi
-    for extra in $(tr ',' '\n' <<< "$extras" | sed 's/^no-//; /^$/d' | sort -u); do
-        if [ "$extra" = ngram ]; then ngram=ngram; else others+=("$extra"); fi
-    done
-    extras=$(IFS=,; echo "${others[*]-}")
-    log "installing espnet_larm[$extras] and what it needs with pip (minutes and 6 GB when it is the first time)"
-    pip_install "$extras" || {
-        log "error: pip failed (above). What it had installed stays: mend the cause and repeat the command"
-        exit 1
-    }
-    if [ -n "$ngram" ] && ! pip_install ngram; then
-        # Tried again when setup.py changes, or another extra is added.
-        ngram=no-ngram
-        log "n-grams are off, all else is there: pip could not build kenlm (above), which takes cmake and a C++ compiler." \
-            "With those: $venv/bin/python -m pip install 'kenlm>=0.2'"
-    fi
-    extras+=${ngram:+${extras:+,}$ngram}
-    printf '%s\n' "$(state)" "$extras" > "$mark.new"
-    mv "$mark.new" "$mark"
-}
-
-pip_install() { # EXTRAS
+pip_install() { # ARGUMENTS...
+    # pip and not uv, which would take a sixth of the time: pip is in every Python, and reads the mirrors of pip.conf.
     local quiet=(--quiet)
     [ ! -t 1 ] || quiet=()
-    "$venv/bin/python" -m pip install "${quiet[@]}" --disable-pip-version-check --editable "${repository}[$1]"
+    "$venv/bin/python" -m pip install "${quiet[@]}" --no-compile --disable-pip-version-check "$@"
+}
+
+pip_install_list() { # LIST
+    local locked=(--require-hashes --no-deps --no-build-isolation) build
+    if [ "$newest" = true ]; then
+        case $1 in
+            core) pip_install --editable "${repository}[espnet,test,dev]" ;;
+            *) pip_install "${repository}[$1]" ;;
+        esac
+        return
+    fi
+    if [ "$1" = core ]; then
+        # First what builds the packages that have no wheel (ctc-segmentation, in C, and antlr4) and this one.
+        build=$(sed -nE '/^(cython|numpy|setuptools)==/,/[^\\]$/p' "$(file_of core)")
+        pip_install "${locked[@]}" --requirement /dev/stdin <<< "$build" &&
+            pip_install "${locked[@]}" --requirement "$(file_of core)" &&
+            pip_install --no-deps --no-build-isolation --editable "$repository"
+    else
+        pip_install "${locked[@]}" --requirement "$(file_of "$1")"
+    fi
+}
+
+install() { # LIST
+    has "$1" && return
+    mkdir -p "$marks"
+    rm -f "$marks/$1"
+    log "installing $1 ($(file_of "$1")) with pip$([ "$1" != core ] || echo ", minutes and 7 GB when it is the first time")"
+    if pip_install_list "$1"; then
+        state "$1" > "$marks/$1.new"
+    elif [ "$1" = ngram ]; then
+        # Tried again when requirements change, or when it is asked for by name.
+        echo "failed $(state "$1")" > "$marks/$1.new"
+        log "n-grams are off, all else is there: pip could not build kenlm (above), which takes cmake and a C++ compiler." \
+            "With those: tools/setup.sh --extras ngram"
+    else
+        log "error: pip failed (above). What it had installed stays: mend the cause and repeat the command"
+        exit 1
+    fi
+    mv "$marks/$1.new" "$marks/$1"
 }
 
 check_options
@@ -159,5 +202,12 @@ if command -v flock >/dev/null; then
     is_ready && exit 0
 fi
 make_venv
-install
+version=$(version_of "$venv/bin/python")
+rm -f "$marks/works"
+for list in core ${extras//,/ }; do
+    install "$list"
+done
+# -P: the package of this environment, not of the folder that this is called from.
+"$venv/bin/python" -P -m espnet_larm doctor >&2 || die "$venv is made, but does not work: see above what to do"
+touch "$marks/works"
 log "$venv is ready after $((SECONDS - start)) s"

@@ -157,7 +157,7 @@ def origin_of(program: str, cmd: list[str] | None, device: Any) -> dict[str, Any
         "commit": commit(),
         "versions": versions(),
         "machine": describe_machine(device),
-        "date": dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
+        "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
     }
 
 

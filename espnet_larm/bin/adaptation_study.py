@@ -223,7 +223,7 @@ def _origin(args: argparse.Namespace, setting: "Setting", done: "list[Done]") ->
         "commits": ", ".join(dict.fromkeys(found["commit"] for found in results)),
         "machines": ", ".join(dict.fromkeys(machines)),
         "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
-        "date": f"{dt.datetime.now(dt.timezone.utc):%Y-%m-%d %H:%M} UTC",
+        "date": f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M} UTC",
     }
     return [f"{name}: {value}" for name, value in facts.items()]
 

@@ -165,7 +165,7 @@ def _taus(args: argparse.Namespace, place: "SpeechPlace | FrontendPlace") -> dic
     for wanted in dict.fromkeys([*args.retention, *args.grid]):
         try:
             taus[wanted] = find_tau(place.retention, wanted, reach)[0]
-        except UnreachableError as error:  # noqa: PERF203
+        except UnreachableError as error:
             if wanted in args.retention:
                 raise ValueError(refusal("--retention", wanted, place, error)) from error
             logger.info("left out of the table: %s", refusal("--grid", wanted, place, error))

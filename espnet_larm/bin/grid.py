@@ -183,7 +183,7 @@ def describe(plan: Plan, results: "Sequence[RowResult]", args: argparse.Namespac
         "machines": f"{all_of('machine')}; {all_of('threads')} thread(s) a run",
         "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
         "began": min(str(record["started"]) for record in records),
-        "date": f"{dt.datetime.now(dt.timezone.utc):%Y-%m-%d %H:%M} UTC",
+        "date": f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M} UTC",
     }
 
 

@@ -3,9 +3,19 @@
 Lightning starts a process a GPU by running `python -m` with the name of this module again.
 """
 
-from espnet2.bin.lightning_train import main
+import sys
 
-import espnet_larm.registered  # noqa: F401  # a spawned process imports this module, and nothing else of ours
+import espnet_larm.registered  # noqa: F401
+from espnet_larm.bin._program import run_program
+
+
+def main() -> int:
+    """Train as ESPnet does, with the arguments of this process."""
+    from espnet2.bin.lightning_train import main as train
+
+    train()
+    return 0
+
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_program(main))

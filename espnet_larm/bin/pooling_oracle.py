@@ -255,7 +255,7 @@ def _origin(
         "model": without_root(str(args.asr_model_file)),
         "commits": ", ".join(state["commits"]),
         "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
-        "date": f"{dt.datetime.now(dt.timezone.utc):%Y-%m-%d %H:%M} UTC",
+        "date": f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M} UTC",
     }
     return [f"{name}: {value}" for name, value in facts.items()]
 

@@ -76,7 +76,7 @@ def describe(exp_dir: Path, config: Mapping[str, Any], results: Sequence[SetResu
 
     from espnet_larm.train.journal import JOURNAL, read_journal
 
-    yield "date", f"{dt.datetime.now(dt.timezone.utc):%Y-%m-%d %H:%M} UTC"
+    yield "date", f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M} UTC"
     yield "commit of scoring", commit()
     yield "versions of scoring", join(versions())
     yield "configuration", without_root(str(config.get("config") or "not recorded"))

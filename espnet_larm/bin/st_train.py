@@ -8,14 +8,14 @@ import argparse
 import sys
 from typing import Any
 
-from espnet2.tasks.st import STTask
-
 import espnet_larm.registered  # noqa: F401  # a spawned process imports this module, and nothing else of ours
 from espnet_larm.bin._program import run_program
 
 
 def main(cmd: list[str] | None = None) -> int:
     """Train as ESPnet does."""
+    from espnet2.tasks.st import STTask
+
     args = STTask.get_parser().parse_args(cmd)
     check_encoder(args)
     STTask.main(args=args)

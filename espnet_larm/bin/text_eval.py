@@ -246,7 +246,7 @@ def _write(args: argparse.Namespace, cmd: list[str] | None, found: dict[str, Any
         "commit": commit(),
         "versions": versions(),
         "machine": describe_machine(torch.device("cuda" if args.ngpu else "cpu")),
-        "date": dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
+        "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
     }
     args.output_dir.mkdir(parents=True, exist_ok=True)
     content = json.dumps({**found, "figures": figures, **origin}, indent=2, default=str)

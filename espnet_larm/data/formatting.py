@@ -1,7 +1,7 @@
 """Brings a data folder's audio to one rate, mono, in a form that ESPnet reads; audio that already fits keeps its path.
 
-A set is either all plain files (data type `sound`) or all archive entries (`kaldi_ark`). ESPnet reads a plain file of
-type `kaldi_ark`, too, but as integers, which are 32768 times louder than an entry.
+A set is either all plain files (data type `sound`) or all archive entries (`kaldi_ark`): ESPnet reads a plain file
+under `kaldi_ark`, too, but as integers, 32768 times louder than an entry.
 """
 
 import functools

@@ -11,12 +11,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from itertools import islice
 from multiprocessing.connection import wait
-from typing import Any, TypeVar
+from typing import Any
 
 logger = logging.getLogger(__name__)
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 MAX_CHUNK_SIZE = 1000
 NUM_CHUNKS = 64
@@ -25,7 +23,7 @@ STREAM_CHUNK_SIZE = 100
 SECONDS_BETWEEN_REPORTS = 5.0
 
 
-def map_chunks(
+def map_chunks[Item, Result](
     function: Callable[[int, Sequence[Item]], list[Result]], items: Sequence[Item], num_jobs: int, title: str
 ) -> list[Result]:
     """Apply `function(chunk number, chunk)` to consecutive chunks and join the results in order.
@@ -59,7 +57,7 @@ def map_chunks(
     return [result for part in results for result in part]
 
 
-def stream_chunks(
+def stream_chunks[Item, Result](
     function: Callable[[Sequence[Item]], Result], items: Iterable[Item], num_jobs: int, title: str
 ) -> Iterator[Result]:
     """Apply `function(chunk)` to consecutive chunks of a stream; its results come in order.

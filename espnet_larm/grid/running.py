@@ -137,7 +137,7 @@ class _Attempt:
         self.folder = exp_dir / run.name
         # Asked anew for each run: the repository may have moved on since the grid was started.
         self.stamp = {"commit": commit(), "machine": machine()}
-        self.started = dt.datetime.now(dt.timezone.utc)
+        self.started = dt.datetime.now(dt.UTC)
         self.folder.mkdir(parents=True, exist_ok=True)
         threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, _num_cores() // num_jobs))
         command = [
@@ -172,7 +172,7 @@ class _Attempt:
 
     def finish(self) -> Outcome:
         """Record an attempt that has ended."""
-        seconds = (dt.datetime.now(dt.timezone.utc) - self.started).total_seconds()
+        seconds = (dt.datetime.now(dt.UTC) - self.started).total_seconds()
         record = {
             "started": f"{self.started:%Y-%m-%d %H:%M} UTC",
             "seconds": round(seconds, 1),

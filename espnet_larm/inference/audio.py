@@ -113,7 +113,7 @@ class AudioTable:
         for key in keys:
             try:
                 loaded.waveforms[key] = self.read(key)
-            except (OSError, ValueError) as error:  # noqa: PERF203
+            except (OSError, ValueError) as error:
                 loaded.failed[key] = str(error)
         return loaded
 

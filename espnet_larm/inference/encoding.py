@@ -49,7 +49,7 @@ def encode(model: ESPnetASRModel, waveforms: Mapping[str, Any], augments: bool =
             for name in chosen:
                 try:
                     found.update(_encode_batch(model, {name: features[name]}))
-                except TooShortUttError as error:  # noqa: PERF203
+                except TooShortUttError as error:
                     logger.warning("%s: %s; left out", name, error.args[0])
     return found
 

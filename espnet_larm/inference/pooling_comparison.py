@@ -77,7 +77,7 @@ def find_taus(place: SpeechPlace, wanted: Sequence[float]) -> dict[float, float]
     for retention in wanted:
         try:
             taus[retention], _ = find_tau(place.retention, place.rounded_up(retention), reach)
-        except UnreachableError as error:  # noqa: PERF203
+        except UnreachableError as error:
             logger.warning("affinity is left out: %s", refusal("--retentions", retention, place, error))
     return taus
 

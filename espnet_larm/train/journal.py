@@ -79,7 +79,7 @@ class Journal:
 
     def _append(self, **values: Any) -> None:
         now = time.perf_counter()
-        stamp = f"{dt.datetime.now(dt.timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
+        stamp = f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M:%S} UTC"
         line = json.dumps({"time": stamp, **values, "seconds": round(now - self._mark, 3)}) + "\n"
         self._mark = now
         with self._path.open("a+b") as file:
