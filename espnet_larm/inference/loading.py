@@ -117,7 +117,11 @@ def read_weights(model_file: Path) -> dict[str, torch.Tensor]:
         ValueError: It is unreadable, or holds something else.
     """
     if not model_file.is_file():
-        raise FileNotFoundError(f"{model_file} is missing; --asr_model_file is valid.loss.ave.pth or N epoch.pth.")
+        there = sorted(path.name for path in model_file.parent.glob("*.pth") if not path.name.startswith("checkpoint"))
+        listed = f"its folder has {', '.join(there)}" if there else "no weights are in its folder"
+        raise FileNotFoundError(
+            f"{model_file} is missing; {listed}. Name one with --asr_model_file (recipes: --inference_asr_model NAME)."
+        )
     try:
         weights = torch.load(model_file, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:

@@ -188,8 +188,12 @@ def test_wrong_loops_are_refused_before_anything_is_written(decode, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--ctc_weight", "0.3"], "ctc_weight is 0.3, but the model has no LM; .*--upstream"),
-        (["--lm_file", "lm.pth"], "lm_file is lm.pth"),
+        (["--ctc_weight", "0.0"], "ctc_weight is 0.0, but the model has a CTC head alone"),
+        (["--ctc_weight", "1.1"], "ctc_weight is 1.1; allowed: 1.0"),
+        (
+            ["--lm_file", "lm.pth", "--num_loops", "2"],
+            "ESPnet's own asr_inference, but --num_loops is an option of ours",
+        ),
         (["--data_path_and_name_and_type", "text,text,text"], "names speech, text; allowed: speech alone"),
     ],
 )
@@ -199,9 +203,49 @@ def test_wishes_that_cannot_be_met_are_refused(decode, options, message):
 
 
 def test_wishes_in_yaml_are_refused_too(decode, tmp_path):
-    (tmp_path / "beam.yaml").write_text("ctc_weight: 0.5\n")
-    with pytest.raises(ValueError, match="ctc_weight is 0.5"):
+    (tmp_path / "beam.yaml").write_text("ctc_weight: 1.5\n")
+    with pytest.raises(ValueError, match="ctc_weight is 1.5"):
         decode("--config", tmp_path / "beam.yaml")
+
+
+def test_a_weight_of_ctc_changes_nothing_where_nothing_is_beside_it(decode):
+    _, plain = decode()
+    _, weighted = decode("--ctc_weight", 0.3, name="weighted")
+    assert (weighted / "1best_recog/score").read_bytes() == (plain / "1best_recog/score").read_bytes()
+
+
+@pytest.mark.parametrize("options", [["--lm_file", "lm.pth", "--lm_train_config", "lm.yaml"], ["--penalty", "0.1"]])
+def test_what_ours_cannot_do_is_handed_over_with_all_arguments_and_said(decode, monkeypatch, caplog, options):
+    calls = []
+    monkeypatch.setattr("espnet2.bin.asr_inference.main", calls.append)
+    with caplog.at_level(logging.INFO):
+        status, out = decode(*options)
+    assert status == 0 and not out.exists()
+    assert calls[0][-len(options) :] == options and "--asr_model_file" in calls[0]
+    assert "ESPnet's own asr_inference takes over." in caplog.text
+
+
+def test_a_model_with_an_attention_decoder_is_handed_over(decode, tiny_experiment, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr("espnet2.bin.asr_inference.main", calls.append)
+    hybrid = tiny_experiment.with_config(
+        tmp_path / "hybrid.yaml", decoder="transformer", model_conf={"ctc_weight": 0.3}
+    )
+    assert decode(config=hybrid)[0] == 0 and len(calls) == 1
+
+
+def test_espnets_recipes_read_the_seconds_of_a_batch_once(decode, caplog):
+    """calculate_rtf.py pairs both lines of each utterance and adds up the seconds between them."""
+    with caplog.at_level(logging.INFO):
+        decode()
+    told = [record for record in caplog.records if record.message.startswith(("speech length: ", "best hypo: "))]
+    lengths = [int(record.message.partition(": ")[2]) for record in told if record.message.startswith("speech")]
+    assert sum(lengths) == sum((9000, 25600, 6400, 16000, 16000, 21111, 12345))
+    kinds = [record.message.split()[0] for record in told]
+    assert kinds == ["speech", "best"] * 7
+    # One batch: the first utterance has its time, and the others none.
+    times = [record.created for record in told]
+    assert times[1] - times[0] > 10 * (times[13] - times[1])
 
 
 def test_interrupted_run_leaves_no_statistics(decode, monkeypatch):

@@ -128,15 +128,36 @@ def test_checkpoints_are_no_weights(pack, exp_dir):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["tts", "--outpath", "a.zip"], "task tts is not ours; allowed: asr. .*--upstream -m espnet2.bin.pack tts"),
+        (
+            ["tts", "--outpath", "a.zip", "--license", "mit"],
+            "task is tts: .*own pack, but --license is an option of ours",
+        ),
         (["asr"], "name --exp_dir, or both"),
         (["asr", "--asr_train_config", "config.yaml"], "name --exp_dir, or both"),
-        (["--lm_file", "lm.pth"], "packs hold no language model"),
     ],
 )
 def test_misuse_is_told(pack, options, message):
     with pytest.raises(ValueError, match=message):
         pack(*options)
+
+
+@pytest.mark.parametrize(
+    ("options", "changes"),
+    [
+        (["tts", "--train_config", "config.yaml", "--model_file", "model.pth"], {}),
+        (["asr", "--lm_train_config", "lm.yaml", "--lm_file", "lm.pth"], {}),
+        (["asr"], {"input_size": 80}),
+        (["asr"], {"decoder": "transformer", "model_conf": {"ctc_weight": 0.0}}),
+    ],
+)
+def test_what_ours_cannot_pack_is_handed_over(pack, exp_dir, monkeypatch, options, changes):
+    calls = []
+    monkeypatch.setattr("espnet2.bin.pack.main", calls.append)
+    config = exp_dir / "config.yaml"
+    config.write_text(yaml.safe_dump({**yaml.safe_load(config.read_text()), **changes}))
+    files = ["--asr_train_config", config, "--asr_model_file", exp_dir / "valid.loss.ave.pth"]
+    pack(*options, *([] if options[0] == "tts" else files), "--outpath", exp_dir / "a.zip")
+    assert calls[0][: len(options)] == options and not (exp_dir / "a.zip").exists()
 
 
 def test_missing_files_and_clashing_names_are_told(pack, exp_dir):

@@ -150,7 +150,7 @@ def test_a_text_that_the_tokens_cannot_spell_stops_stage_10(recipe: Recipe, tmp_
         (["--fs", "16kHz"], "--fs 16kHz must be a whole number"),
         (["--stage", "0"], "--stage 0 is no stage; allowed: 1 to 15, or a name"),
         (["--stage", "none"], "--stage none is no stage; nearest: "),
-        (["--stop_stage", "99"], "--stop_stage 99 is no stage; allowed: 1 to 15, or a name"),
+        (["--stage", "16"], "--stage 16 is no stage; allowed: 1 to 15, or a name"),
         (["--stage", "score", "--stop_stage", "train"], "--stage 13 comes after --stop_stage 11"),
         (["--asr_config", "conf/nowhere.yaml"], "--asr_config conf/nowhere.yaml: no such file in"),
         (

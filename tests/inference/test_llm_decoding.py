@@ -455,7 +455,7 @@ def test_options_of_an_lm_are_refused_for_a_model_without(tiny_experiment):
     recognizer = Recognizer.from_files(*files)
     with pytest.raises(ValueError, match="prefix, suffix and instruction are read by an LM"):
         recognizer.set_prompt("A")
-    with pytest.raises(ValueError, match="ctc_weight is 0.0, but the model has no LM"):
+    with pytest.raises(ValueError, match="ctc_weight is 0.0, but the model has a CTC head alone"):
         recognizer.set_ctc_weight(0.0)
 
 
