@@ -156,10 +156,7 @@ pip_install() { # ARGUMENTS...
 pip_install_list() { # LIST
     local locked=(--require-hashes --no-deps --no-build-isolation) build
     if [ "$newest" = true ]; then
-        case $1 in
-            core) pip_install --editable "${repository}[espnet,test,dev]" ;;
-            *) pip_install "${repository}[$1]" ;;
-        esac
+        pip_install --editable "${repository}[${1/#core/espnet,test,dev}]"
         return
     fi
     if [ "$1" = core ]; then
