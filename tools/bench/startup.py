@@ -1,0 +1,83 @@
+#!/usr/bin/env python3
+"""How long programs take to start: ours beside ESPnet's of the same name, and those that need no ESPnet.
+
+Both of a pair run in turn (A B A B ...), each in a process of its own, after one of each that is not counted; a ratio
+is the median of the pairs' ratios. A minute and a half a pair of programs on a quiet machine.
+
+    python tools/bench/startup.py
+    python tools/bench/startup.py --repeats 9 --programs asr_train
+"""
+
+import argparse
+import importlib.metadata
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+LAUNCHER = ["-m", "espnet_larm"]
+QUICK = {
+    "import espnet_larm": ["-c", "import espnet_larm"],
+    "espnet_larm --help": [*LAUNCHER, "--help"],
+    "espnet_larm list --help": [*LAUNCHER, "list", "--help"],
+    "espnet_larm doctor --help": [*LAUNCHER, "doctor", "--help"],
+}
+WITH_ESPNETS_PARSER = ("asr_train", "asr_inference")
+
+
+def seconds(words: list[str]) -> float:
+    """Wall time of Python with these arguments."""
+    begin = time.perf_counter()
+    # ESPnet 202611's own `asr_inference --help` fails when it has imported everything and built its parser.
+    subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, check=False)
+    return time.perf_counter() - begin
+
+
+def describe(times: list[float]) -> str:
+    """Median and range."""
+    return f"{statistics.median(times):.2f} ({min(times):.2f}-{max(times):.2f})"
+
+
+def compare(program: str, repeats: int) -> None:
+    """Print the row of a program that ESPnet has, too."""
+    theirs = ["-m", f"espnet2.bin.{program}", "--help"]
+    ours = [*LAUNCHER, *theirs]
+    seconds(ours), seconds(theirs)
+    pairs = [(seconds(ours), seconds(theirs)) for _ in range(repeats)]
+    ratios = sorted(a / b for a, b in pairs)
+    print(
+        f"| {program} | {describe([a for a, _ in pairs])} | {describe([b for _, b in pairs])} "
+        f"| {statistics.median(ratios):.3f} ({ratios[0]:.3f}-{ratios[-1]:.3f}) |",
+        flush=True,
+    )
+
+
+def main() -> None:
+    """Parse the options and print both tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=5, help="pairs, and starts of a quick program (5)")
+    parser.add_argument("--programs", nargs="*", default=WITH_ESPNETS_PARSER, help="that ESPnet has, too")
+    parser.add_argument("--no_quick", action="store_true", help="leave the programs out that need no ESPnet")
+    args = parser.parse_args()
+    print(" ".join(sys.argv), f"| espnet {importlib.metadata.version('espnet')}, Python {sys.version.split()[0]}")
+    if args.programs:
+        print("\n| --help of | ours, s (range) | ESPnet's, s (range) | ratio (range) |\n|---|---|---|---|")
+    for program in args.programs:
+        compare(program, args.repeats)
+    if args.no_quick:
+        return
+    print("\n| start of | s (range) |\n|---|---|")
+    others = sorted(path.stem for path in (ROOT / "espnet_larm/bin").glob("[a-z]*.py"))
+    others = [name for name in others if name not in WITH_ESPNETS_PARSER]
+    for name, words in {
+        **QUICK,
+        **{f"{each} --help": ["-m", f"espnet_larm.bin.{each}", "--help"] for each in others},
+    }.items():
+        seconds(words)
+        print(f"| {name} | {describe([seconds(words) for _ in range(args.repeats)])} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
