@@ -75,7 +75,13 @@ def test_missing_files_are_named(larm_task, tiny_experiment, tmp_path):
 
     with pytest.raises(FileNotFoundError, match=r"none.yaml is missing; --asr_train_config"):
         load_model(tmp_path / "none.yaml", tiny_experiment.model, "cpu", torch.float32)
-    with pytest.raises(FileNotFoundError, match=r"none.pth is missing; --asr_model_file"):
+    with pytest.raises(
+        FileNotFoundError, match=r"none.pth is missing; no weights are in its folder. .*--inference_asr_"
+    ):
+        load_model(tiny_experiment.config, tmp_path / "none.pth", "cpu", torch.float32)
+    (tmp_path / "valid.loss.ave.pth").touch()
+    (tmp_path / "checkpoint.pth").touch()
+    with pytest.raises(FileNotFoundError, match=r"none.pth is missing; its folder has valid.loss.ave.pth. Name one"):
         load_model(tiny_experiment.config, tmp_path / "none.pth", "cpu", torch.float32)
 
 
