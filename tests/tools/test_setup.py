@@ -233,7 +233,7 @@ def test_without_a_compiler_ngrams_are_off_and_all_else_is_there(tmp_path, make_
     done = run_setup(*options)
     assert done.returncode == 0
     assert "n-grams are off, all else is there: pip could not build kenlm" in done.stderr
-    assert "With those: tools/setup.sh --extras ngram" in done.stderr
+    assert "With one: tools/setup.sh --extras ngram" in done.stderr
     assert "is ready after" in done.stderr
     # It is not built anew at every call.
     assert run_setup(*options).stderr == ""
@@ -242,6 +242,15 @@ def test_without_a_compiler_ngrams_are_off_and_all_else_is_there(tmp_path, make_
     make_python(tmp_path / "venv/bin/python")
     assert run_setup(*options, "--extras", "ngram").returncode == 0
     assert installed(calls())[-1] == "ngram.txt"
+
+
+def test_on_python_3_13_ngrams_are_off_and_all_else_is_there(tmp_path, make_python, calls):
+    options = ["--python", make_python(tmp_path / "python", version="313"), "--venv", str(tmp_path / "venv")]
+    done = run_setup(*options)
+    assert done.returncode == 0
+    assert "n-grams are off, all else is there: kenlm 0.3.0" in done.stderr
+    assert "ngram.txt" not in installed(calls())
+    assert run_setup(*options).stderr == ""
 
 
 def test_interrupted_set_up_is_finished(tmp_path, options, calls):
