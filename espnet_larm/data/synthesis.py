@@ -28,7 +28,9 @@ PEAK_DB = (-15.0, -3.0)
 PITCH_JITTER, RATE_JITTER_WPM = 10, 20
 # Before and after the speech, independently: none, digital (zeros) or faint noise, whose RMS is relative to full scale.
 SILENCE_KINDS = ("none", "digital", "faint")
-SILENCE_S = (0.0, 0.5)
+# Of an utterance; each side has a half to all of it. Normalisation counts silences, so that a model is good at lengths
+# that it has heard: with 0 to 0.5 s in training, 1 s of zeros doubled the errors (egs/mini/RESULTS.md).
+LONGEST_SILENCE_S = 1.25
 FAINT_NOISE_DB = (-80.0, -45.0)
 BARE_SPLITS = ("test-mini",)
 NOTICE = """Synthetic speech: sentences of a small grammar, spoken by eSpeak NG (GPL-3.0-or-later), with noise added.
@@ -145,14 +147,16 @@ def surround_with_silence(speech: np.ndarray, generator: np.random.Generator) ->
     Returns:
         (N + what was added,) float32, in which the speech is unchanged.
     """
-    before, after = (_silence(generator) for _ in range(2))
+    # Short ones are frequent, which saves time of training; long ones come on both sides together.
+    longest_s = LONGEST_SILENCE_S * generator.uniform() ** 2
+    before, after = (_silence(longest_s, generator) for _ in range(2))
     return np.concatenate([before, speech, after])
 
 
-def _silence(generator: np.random.Generator) -> np.ndarray:
-    """Up to SILENCE_S[1] seconds, (N,) float32."""
+def _silence(longest_s: float, generator: np.random.Generator) -> np.ndarray:
+    """Of a half to all of `longest_s`, (N,) float32; or none."""
     kind = SILENCE_KINDS[generator.integers(len(SILENCE_KINDS))]
-    num_samples = 0 if kind == "none" else round(generator.uniform(*SILENCE_S) * SAMPLE_RATE)
+    num_samples = 0 if kind == "none" else round(generator.uniform(0.5, 1.0) * longest_s * SAMPLE_RATE)
     rms = 10 ** (generator.uniform(*FAINT_NOISE_DB) / 20) if kind == "faint" else 0.0
     return (rms * generator.standard_normal(num_samples)).astype(np.float32)
 

@@ -4,7 +4,7 @@ set -euo pipefail
 # shellcheck source=/dev/null
 . ../utils/log.sh
 
-minutes=20  # of speech in all splits
+minutes=20  # of speech in all splits; silences around that of train and dev come on top
 seed=1
 corpus=downloads/synthetic
 

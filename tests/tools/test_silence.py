@@ -1,0 +1,68 @@
+"""tools/bench/silence.py: silences are where and what it says, and errors are counted at each read-out."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from espnet_larm.inference.transcripts import EMPTY, Transcript
+
+SPEC = importlib.util.spec_from_file_location("silence", Path(__file__).parents[2] / "tools" / "bench" / "silence.py")
+tool = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(tool)
+
+
+def said(text):
+    return EMPTY._replace(text=text)
+
+
+SPEECH = np.full(100, 0.5)
+
+
+def test_no_seconds_leave_the_speech_as_it_is():
+    assert np.array_equal(tool.surround(SPEECH, 0.0, 16000, None), SPEECH)
+
+
+def test_digital_silence_is_zero_on_both_sides():
+    samples = tool.surround(SPEECH, 0.1, 1000, None)
+    assert samples.dtype == np.float32
+    assert np.array_equal(samples, np.concatenate([np.zeros(100), SPEECH, np.zeros(100)]))
+
+
+def test_faint_noise_is_of_its_level_and_another_one_on_each_side():
+    samples = tool.surround(SPEECH, 2.0, 1000, np.random.default_rng(0))
+    before, after = samples[:2000], samples[2100:]
+    for side in (before, after):
+        assert 20 * np.log10(np.sqrt(np.mean(side**2))) == pytest.approx(tool.FAINT_NOISE_DB, abs=0.5)
+    assert np.array_equal(samples[2000:2100], SPEECH) and not np.array_equal(before, after)
+
+
+def test_each_kind_and_length_is_decoded_and_told_by_loop(larm_task, tiny_experiment, monkeypatch, capsys):
+    options = ["--exp_dir", tiny_experiment.config.parent, "--asr_model_file", tiny_experiment.model.name]
+    options += ["--data_dir", tiny_experiment.data, "--seconds", "0", "0.3"]
+    monkeypatch.setattr(sys, "argv", ["silence.py", *map(str, options)])
+    monkeypatch.setattr(tool.logging, "disable", lambda _: None)
+    tool.main()
+    head, _, *rows = (line.strip("|").split("|") for line in capsys.readouterr().out.splitlines())
+    assert [cell.strip() for cell in head[2:]] == ["WER %, loop 2", "errors", "WER %, loop 4", "errors"]
+    assert [tuple(cell.strip() for cell in row[:2]) for row in rows] == [
+        ("digital", "0"), ("digital", "0.3"), ("faint noise", "0"), ("faint noise", "0.3")
+    ]  # fmt: skip
+    assert rows[0][2:] == rows[2][2:]
+
+
+def test_words_are_counted_over_all_utterances_at_each_loop():
+    heard = [Transcript({2: said("a"), 4: said("a b")}), Transcript({2: said("x c d"), 4: said("c")})]
+    counts = tool.count_errors(["a b", "c"], heard)
+    assert {number: (one.errors, one.units) for number, one in counts.items()} == {2: (3, 3), 4: (0, 3)}
+    assert (
+        list(tool.format_rows([tool.Row("digital", 0.25, counts)]))[2] == "| digital | 0.25 | 100.00 | 3 | 0.00 | 0 |"
+    )
+
+
+def test_negative_seconds_are_refused(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["silence.py", "--exp_dir", "x", "--data_dir", "x", "--seconds", "-1"])
+    with pytest.raises(SystemExit, match="--seconds -1 is not allowed; allowed: 0 or more"):
+        tool.main()
