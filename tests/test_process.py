@@ -16,9 +16,17 @@ from espnet_larm import process
 ROOT = Path(__file__).parents[1]
 PROGRAMS = sorted(path.stem for path in (ROOT / "espnet_larm/bin").glob("[a-z]*.py"))
 # They print ESPnet's options, which its task must be imported for.
-WITH_ESPNETS_PARSER = ("asr_inference", "asr_train")
+WITH_ESPNETS_PARSER = (
+    "asr_inference",
+    "asr_train",
+    "enh_s2t_train",
+    "lightning_train",
+    "s2t_train",
+    "slu_train",
+    "st_train",
+)
 # They check audio or count errors: their options name what numpy computes.
-WITH_NUMPY = ("format_audio", "perturb_speed", "score", "validate_data")
+WITH_NUMPY = ("format_audio", "perturb_speed", "score", "score_loops", "validate_data")
 SLOW = {
     "torch",
     "espnet2.asr",

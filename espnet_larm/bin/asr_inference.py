@@ -24,7 +24,6 @@ from typing import Any
 import yaml
 
 from espnet_larm.bin._program import given, hand_over, run_program
-from espnet_larm.inference.effort import describe_frames, describe_search
 from espnet_larm.inference.options import check_search, espnets_model, espnets_option, forget_defaults
 from espnet_larm.inference.transcripts import ORDINARY, Search
 
@@ -239,6 +238,8 @@ def speech_of(triples: list[tuple[str, str, str]]) -> tuple[Path, str]:
 
 def print_costs(stats: dict[str, Any]) -> None:
     """Seconds and real-time factor by read-out, and the memory."""
+    from espnet_larm.inference.effort import describe_frames, describe_search
+
     audio = stats["audio_seconds"]
     print(f"{stats['num_utts']} utterances, {audio:.1f} s of audio, {len(stats['skipped'])} not decoded")
     print(f"{stats['unit']:>8}  compute s  real-time factor")

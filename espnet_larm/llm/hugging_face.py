@@ -1,6 +1,6 @@
-"""Names of transformers that the rest of the package uses: its only import.
+"""Names of transformers that the rest of the package uses; those of its trainer are in hugging_face_trainer.
 
-transformers moves and renames them between releases; so one file follows it.
+transformers moves and renames them between releases; so these two files alone import it.
 """
 
 from transformers import (
@@ -12,13 +12,6 @@ from transformers import (
     LlamaConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
-    PrinterCallback,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-    set_seed,
 )
 from transformers.masking_utils import sdpa_mask
 from transformers.utils.logging import disable_progress_bar
@@ -32,13 +25,6 @@ __all__ = [
     "LlamaConfig",
     "PreTrainedModel",
     "PreTrainedTokenizerFast",
-    "PrinterCallback",
-    "Trainer",
-    "TrainerCallback",
-    "TrainerControl",
-    "TrainerState",
-    "TrainingArguments",
     "disable_progress_bar",
     "sdpa_mask",
-    "set_seed",
 ]

@@ -17,13 +17,15 @@ from espnet_larm.llm.hugging_face import (
     AutoModelForCausalLM,
     LlamaConfig,
     PreTrainedModel,
+    disable_progress_bar,
+)
+from espnet_larm.llm.hugging_face_trainer import (
     PrinterCallback,
     Trainer,
     TrainerCallback,
     TrainerControl,
     TrainerState,
     TrainingArguments,
-    disable_progress_bar,
     set_seed,
 )
 from espnet_larm.llm.lm_options import ModelSize, Schedule

@@ -13,12 +13,12 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
-
-import torch
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from espnet_larm.origin import commit, describe_machine, versions
-from espnet_larm.train.learning import shares
+
+if TYPE_CHECKING:
+    import torch
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +42,11 @@ class Journal:
         self._epoch: int | None = None
         self._mark = 0.0
 
-    def start_epoch(self, epoch: int, model: torch.nn.Module) -> None:
+    def start_epoch(self, epoch: int, model: "torch.nn.Module") -> None:
         """Note the end of the epoch before or, at a session's first epoch, the session."""
+        # It imports torch, which those who only read do without.
+        from espnet_larm.train.learning import shares
+
         self.end_epoch()
         if not self._is_started:
             # Not earlier: a session that finds nothing left to train leaves no line.
