@@ -78,7 +78,7 @@ def import_kenlm() -> Any:
         import kenlm
     except ImportError as error:
         raise ImportError(
-            'n-grams need kenlm, which pip builds with a C++ compiler on Python 3.12: pip install "espnet-larm[ngram]", or '
+            'n-grams need kenlm (a C++ compiler, Python 3.12): pip install "espnet-larm[ngram]", or '
             'pip install "kenlm>=0.2".'
         ) from error
     return kenlm
