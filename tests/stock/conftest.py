@@ -29,7 +29,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     script.write_text("#!/usr/bin/env bash\n# data/ is there.\n")
     script.chmod(0o755)
     utterances = an4() if AN4.is_dir() else noise(folder / "audio")
-    for name, part_of_all in {"train": slice(140), "dev": slice(140, 170), "test": slice(170, 200)}.items():
+    for name, part_of_all in {"train": slice(160), "dev": slice(160, 180), "test": slice(180, 200)}.items():
         write_folder(folder / "data" / name, utterances[part_of_all])
     return folder
 
