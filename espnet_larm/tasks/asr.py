@@ -98,8 +98,8 @@ class LarmASRTask(ASRTask):
                 raise ValueError(f"init is {args.init}, which would overwrite the LM; allowed with speech_llm: null.")
             model = super().build_model(args)
         if type(model) is ESPnetASRModel:
-            # A model of another name could not be read by ESPnet's programs, and another class under ESPnet's name would
-            # be theirs, too. So this object alone is changed.
+            # A model of another name could not be read by ESPnet's programs, and another class under ESPnet's name
+            # would be theirs, too. So this object alone is changed.
             model.__class__ = WithinLengthsModel
         if getattr(args, "deterministic", False):
             deterministic.use_deterministic_losses(model)
