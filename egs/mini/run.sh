@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The looped encoder on 20 minutes of SYNTHETIC speech, made here by eSpeak NG: trains, decodes and scores in less than
+# The looped encoder on 20 minutes of SYNTHETIC speech, made here by eSpeak NG: trains, decodes and scores in about
 # 15 minutes on two cores, set-up included. Needs no GPU, data or account, and no network beyond the package index.
 #
 # Training and development utterances stand between silences of 0 to 1.25 s, digital or of faint noise; the test set's
