@@ -58,8 +58,9 @@ def test_espnets_program_sees_the_plugins(larm_task, encoder_choices, monkeypatc
     # A test before may have imported what is now run as a program.
     monkeypatch.delitem(sys.modules, "espnet2.bin.asr_inference", raising=False)
     with pytest.raises(SystemExit) as stop:
-        main(["--upstream", "-m", "espnet2.bin.asr_inference", "--help"])
-    assert stop.value.code == 0 and "--num_loops" not in capsys.readouterr().out
+        # Its --help fails in ESPnet 202611, at a bare percent sign; an option of ours is refused.
+        main(["--upstream", "-m", "espnet2.bin.asr_inference", "--output_dir", "out", "--num_loops", "4"])
+    assert stop.value.code == 2 and "--num_loops" in capsys.readouterr().err
     assert encoder_choices["larm"].__name__ == "LarmEncoder"
 
 
