@@ -30,7 +30,17 @@ def test_training_equals_espnets_own(trainings, undisturbed, tmp_path):
     options = ["--accum_grad", "1"]
     assert trainings.run(tmp_path / "ours", *options) == 0, trainings.log(tmp_path / "ours")
     assert trainings.run(tmp_path / "espnet", *options, upstream=True) == 0, trainings.log(tmp_path / "espnet")
-    assert trainings.outcome(tmp_path / "ours") == trainings.outcome(tmp_path / "espnet")
+    ours, espnets = (without_what_differs(trainings.outcome(tmp_path / name)) for name in ("ours", "espnet"))
+    assert ours == espnets
+
+
+def without_what_differs(outcome):
+    """All but what ESPnet makes NaN of, and CTC's error rates, which it counts in padding, too (train/reported.py)."""
+    for phases in outcome["checkpoint.pth"]["reporter"]["stats"].values():
+        for values in phases.values():
+            for name in [name for name, value in values.items() if value == "nan" or name.startswith("cer_")]:
+                del values[name]
+    return outcome
 
 
 @pytest.mark.parametrize("point", KILLS)
