@@ -96,6 +96,24 @@ def test_uneven_interctc_weight_is_said(build, caplog):
     assert "weighs the last of 2 checkpoint loops 0.700 and each other 0.300; 0.5000 would weigh" in caplog.text
 
 
+def test_checkpoint_loops_of_an_attention_decoder_alone_are_refused_with_the_remedy(build):
+    message = r"ctc_weight is 0, .* 2 checkpoint loops. Set encoder_conf: checkpoint_period: 4"
+    with pytest.raises(ValueError, match=message):
+        build({"feedback": False}, ctc_weight=0.0, interctc_weight=0.0)
+    alone = build({"feedback": False, "checkpoint_period": 4}, ctc_weight=0.0, interctc_weight=0.0)
+    assert alone.encoder.num_checkpoints == 1
+
+
+def test_checkpoint_loops_of_a_transducer_are_refused_with_the_remedy(build):
+    from espnet_larm.tasks.asr import check_checkpoint_losses
+
+    model = build()
+    # A transducer's loss is in a package that pip does not have.
+    model.use_transducer_decoder = True
+    with pytest.raises(ValueError, match=r"decoder: transducer cannot be decoded .* Set .* checkpoint_period: 4"):
+        check_checkpoint_losses(model)
+
+
 def test_one_checkpoint_needs_no_interctc_weight(build):
     assert build({"checkpoint_period": 4}, interctc_weight=0.0).encoder.num_checkpoints == 1
 
