@@ -17,9 +17,10 @@ set -euo pipefail
 
 egs_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 repository=$(dirname "$egs_dir")
-# Threads that wait sleep instead of spinning: beside another busy process they would hold the cores that the others
-# need (tools/bench/RESULTS.md). For every program that a stage runs; a value of the user's own is kept.
-export OMP_WAIT_POLICY="${OMP_WAIT_POLICY-passive}"
+# Threads that wait long sleep instead of spinning: beside another busy process they would hold the cores that the others
+# need (tools/bench/RESULTS.md). For every program that a stage runs, as espnet_larm/process.py has it for ours; a policy
+# of the user's own is kept.
+[ -n "${OMP_WAIT_POLICY+set}" ] || export OMP_WAIT_POLICY=passive GOMP_SPINCOUNT="${GOMP_SPINCOUNT-10000}"
 for helper in log options jobs training files asr_parts; do
     # shellcheck source=/dev/null
     . "$egs_dir/utils/$helper.sh"

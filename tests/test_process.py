@@ -298,3 +298,25 @@ def test_importing_what_programs_import_asks_nothing_of_the_network(tmp_path, ph
         )
     done = run_python("-c", NETWORK_RECORDED, path=tmp_path)
     assert done.stdout.splitlines()[-1:] == [asked], done.stderr
+
+
+@pytest.mark.parametrize(
+    ("own", "wanted"),
+    [
+        ({}, ("passive", process.SPIN_COUNT)),
+        ({"GOMP_SPINCOUNT": "5"}, ("passive", "5")),
+        ({"OMP_WAIT_POLICY": "active"}, ("active", None)),
+    ],
+)
+def test_threads_spin_for_a_moment_unless_the_user_says_otherwise(monkeypatch, own, wanted):
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    for name, value in own.items():
+        monkeypatch.setenv(name, value)
+    process.set_up()
+    assert (os.environ["OMP_WAIT_POLICY"], os.environ.get("GOMP_SPINCOUNT")) == wanted
+
+
+def test_recipes_spin_as_long_as_programs():
+    assert f"${{GOMP_SPINCOUNT-{process.SPIN_COUNT}}}" in (ROOT / "egs/asr.sh").read_text()

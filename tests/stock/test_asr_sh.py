@@ -141,7 +141,9 @@ def test_ctc_alone_with_a_text_lm_is_handed_over(recipe: Path, prepared: Run) ->
         "--max_epoch 1",
     )
     exp = recipe / "exp/asr_ctc_lm"
-    assert "|20|" in row(exp) and "lm_train_config is" in log(exp) and "ESPnet's own asr_inference takes over" in log(exp)
+    assert (
+        "|20|" in row(exp) and "lm_train_config is" in log(exp) and "ESPnet's own asr_inference takes over" in log(exp)
+    )
 
 
 def test_affinity_pooling_before_the_encoder(recipe: Path, prepared: Run) -> None:

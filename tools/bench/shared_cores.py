@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Training beside another busy process: threads that wait by spinning, and threads that sleep (OMP_WAIT_POLICY).
+"""Training beside another busy process: threads that wait by spinning, and threads that soon sleep.
 
 Trains a looped encoder, conf/tiny's or conf/mini's, on random features for some seconds, in a process of its own:
-with the policy unset (threads spin) and passive in turn, alone and beside processes that compute without end. Prints
-steps a minute and the median of the pairs' ratios. Three minutes a configuration at the default, on a quiet machine.
+with OpenMP as it is (threads spin) and as our programs set it in turn, alone and beside processes that compute without
+end. Prints steps a minute and the median of the pairs' ratios. Three minutes a configuration at the default, on a quiet machine.
 
     python tools/bench/shared_cores.py
     python tools/bench/shared_cores.py --config conf/mini/train_larm.yaml --busy 2 --repeats 5 --seconds 10
@@ -18,6 +18,8 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from espnet_larm.process import SPIN_COUNT
 
 ROOT = Path(__file__).parents[2]
 NUM_FEATURES, VOCAB_SIZE, NUM_TOKENS, NUM_FRAMES = 80, 30, 10, 200
@@ -61,15 +63,17 @@ def train(args: argparse.Namespace) -> None:
     print(60 * num_steps / passed)
 
 
-def steps_a_minute(policy: str) -> float:
-    """Of a process of its own, with the options of this one, under that policy."""
-    environment = {**os.environ, "OMP_WAIT_POLICY": policy, "PYTHONPATH": str(ROOT)}
-    if policy == "unset":
-        del environment["OMP_WAIT_POLICY"]
+def steps_a_minute(way: str) -> float:
+    """Of a process of its own, with the options of this one, with OpenMP as it is (`unset`) or as we set it (`ours`)."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        environment.pop(name, None)
+    if way == "ours":
+        environment |= {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": SPIN_COUNT}
     command = [sys.executable, __file__, "--as_worker", *sys.argv[1:]]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise SystemExit(f"the training under {policy} failed:\n{done.stderr}")
+        raise SystemExit(f"the training ({way}) failed:\n{done.stderr}")
     return float(done.stdout.split()[-1])
 
 
@@ -88,9 +92,9 @@ def busy(number: int) -> Iterator[None]:
 def compare(num_busy: int, args: argparse.Namespace) -> None:
     """Print the row of trainings beside that many busy processes."""
     with busy(num_busy):
-        pairs = [(steps_a_minute("unset"), steps_a_minute("passive")) for _ in range(args.repeats)]
+        pairs = [(steps_a_minute("unset"), steps_a_minute("ours")) for _ in range(args.repeats)]
     spinning, asleep = (sorted(rates) for rates in zip(*pairs, strict=True))
-    ratios = sorted(passive / unset for unset, passive in pairs)
+    ratios = sorted(ours / unset for unset, ours in pairs)
     print(
         f"| {num_busy or 'none'} | {statistics.median(spinning):.0f} ({spinning[0]:.0f}-{spinning[-1]:.0f}) "
         f"| {statistics.median(asleep):.0f} ({asleep[0]:.0f}-{asleep[-1]:.0f}) "
@@ -115,7 +119,7 @@ def main() -> None:
         return
     load = os.getloadavg()[0]
     print(" ".join(sys.argv), f"| {os.cpu_count()} cores, load before {load:.1f}")
-    print("\n| busy processes | steps a minute, policy unset | passive | ratio (range) |\n|---|---|---|---|")
+    print("\n| busy processes | steps a minute, unset | ours | ratio (range) |\n|---|---|---|---|")
     for number in (0, args.busy):
         compare(number, args)
 
