@@ -18,8 +18,8 @@ from typing import Any
 
 # Its modules and what they import may print while they are imported.
 UPSTREAM = "espnet2"
-# Rounds for which a thread spins before it sleeps. With none, steps of small models take twice as long alone, since
-# waking a thread takes longer than what it then does; with libgomp's 300,000 they take up to 50 times as long in company.
+# Rounds for which a thread spins before it sleeps. With none, steps of small models take 2.5 times as long alone, since
+# waking a thread takes longer than what it then does; with libgomp's 300,000, up to 50 times as long in company.
 SPIN_COUNT = "10000"
 # What a shell says of a program that a closed pipe ended: 128 + SIGPIPE.
 PIPE_CLOSED = 141

@@ -3,7 +3,8 @@
 
 Trains a looped encoder, conf/tiny's or conf/mini's, on random features for some seconds, in a process of its own:
 with OpenMP as it is (threads spin) and as our programs set it in turn, alone and beside processes that compute without
-end. Prints steps a minute and the median of the pairs' ratios. Three minutes a configuration at the default, on a quiet machine.
+end. Prints steps a minute and the median of the pairs' ratios. Three minutes a configuration at the default, on a quiet
+machine.
 
     python tools/bench/shared_cores.py
     python tools/bench/shared_cores.py --config conf/mini/train_larm.yaml --busy 2 --repeats 5 --seconds 10
@@ -64,7 +65,7 @@ def train(args: argparse.Namespace) -> None:
 
 
 def steps_a_minute(way: str) -> float:
-    """Of a process of its own, with the options of this one, with OpenMP as it is (`unset`) or as we set it (`ours`)."""
+    """Of a process of its own with the options of this one, OpenMP as it is (`unset`) or as we set it (`ours`)."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
         environment.pop(name, None)
