@@ -99,12 +99,12 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main(cmd: list[str] | None = None) -> int:
     """Decode; print the real-time factor of each loop."""
-    parser = get_parser()
-    args = parser.parse_args(cmd)
+    args = get_parser().parse_args(cmd)
     logging.getLogger().setLevel(args.log_level)
     logger.info("%s", shlex.join(sys.argv))
     if reason := why_espnet(args):
-        return hand_over("asr_inference", cmd, reason, given(args, options_of_ours(parser)))
+        # A parser of its own: what --config says has become the other's defaults.
+        return hand_over("asr_inference", cmd, reason, given(args, options_of_ours(get_parser())))
     check_search(args)
     from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
 

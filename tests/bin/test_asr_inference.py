@@ -225,6 +225,12 @@ def test_what_ours_cannot_do_is_handed_over_with_all_arguments_and_said(decode, 
     assert "ESPnet's own asr_inference takes over." in caplog.text
 
 
+def test_options_of_ours_in_yaml_are_refused_where_another_program_decodes(decode, tmp_path):
+    (tmp_path / "loops.yaml").write_text("num_loops: 2\n")
+    with pytest.raises(ValueError, match="penalty is 0.1: .*--num_loops is an option of ours; leave one of both out"):
+        decode("--config", tmp_path / "loops.yaml", "--penalty", "0.1")
+
+
 def test_a_model_with_an_attention_decoder_is_handed_over(decode, tiny_experiment, tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr("espnet2.bin.asr_inference.main", calls.append)
