@@ -359,7 +359,7 @@ stage_score() {
         run_live "$dir/score.log" "${py[@]}" -m espnet_larm.bin.score --ref_dir "$data_feats/$set" --hyp_dir "$dir" \
             --asr_train_config "$asr_exp/config.yaml" ${options[@]+"${options[@]}"} $score_opts
     done
-    if [ -x local/score.sh ]; then
+    if [ -f local/score.sh ]; then
         # shellcheck disable=SC2086 # words
         local/score.sh $local_score_opts "$asr_exp" || fail "local/score.sh; what it said stands above"
     fi

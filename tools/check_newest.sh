@@ -31,7 +31,8 @@ versions() { # print NAME==VERSION a line, spelled alike
 }
 
 failed=0
-tools/setup.sh "${set_up[@]}" --venv "$folder/venv" || failed=1
+tools/setup.sh "${set_up[@]}" --venv "$folder/venv" || failed=1  # what doctor finds is no reason to stop
+[ -x "$folder/venv/bin/pytest" ] || exit 1
 export PATH=$folder/venv/bin:$PATH
 lock=requirements/py$(python -c 'import sys; print("%d%d" % sys.version_info[:2])').txt
 echo "== from $lock (<) to the newest (>)"

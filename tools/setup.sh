@@ -81,7 +81,7 @@ check_options() {
 
 check_owner() { # is it, by an editable install, the environment of another checkout that still exists?
     local owner
-    owner=$("$venv/bin/python" -c 'import importlib.metadata, json, urllib.parse
+    owner=$("$venv/bin/python" -P -c 'import importlib.metadata, json, urllib.parse
 try:
     record = importlib.metadata.distribution("espnet-larm").read_text("direct_url.json")
     print(urllib.parse.unquote(urllib.parse.urlparse(json.loads(record or "{}").get("url", "")).path))

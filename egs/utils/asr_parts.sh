@@ -38,7 +38,7 @@ resolve_paths() { # relative ones are those of the caller, or else of the recipe
     local name word paths
     # Absolute, so that the model finds it from any working folder.
     hugging_face_model_name_or_path=$(callers_folder "$hugging_face_model_name_or_path")
-    for name in lm_train_text lm_dev_text lm_test_text ngram_text bpe_train_text; do
+    for name in lm_train_text lm_dev_text lm_test_text ngram_text bpe_train_text bpe_nlsyms; do
         paths=()
         for word in ${!name}; do paths+=("$(callers_path "$word")"); done
         printf -v "$name" %s "${paths[*]:-}"

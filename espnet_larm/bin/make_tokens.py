@@ -76,6 +76,8 @@ def _symbols(named: str | None) -> list[str]:
         return []
     if Path(named).is_file():
         return [line.split()[0] for line in Path(named).read_text(encoding="utf-8").splitlines() if line.strip()]
+    if "/" in named and "," not in named:
+        raise FileNotFoundError(f"--bpe_nlsyms {named}: no such file; name one, or symbols separated by commas.")
     return named.split(",")
 
 

@@ -111,8 +111,8 @@ def why_espnet(args: argparse.Namespace) -> str:
         return f"task is {args.task}"
     if args.lm_train_config or args.lm_file:
         return f"lm_file is {args.lm_file}, and packs of ours hold no language model"
-    path = args.asr_train_config
-    config = yaml.safe_load(path.read_text(encoding="utf-8")) if path is not None and path.is_file() else None
+    path = args.asr_train_config or (args.exp_dir and args.exp_dir / CONFIG)
+    config = yaml.safe_load(path.read_text(encoding="utf-8")) if path and path.is_file() else None
     if not isinstance(config, dict):
         # What is wrong with it is said where it is packed.
         return ""

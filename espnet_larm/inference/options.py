@@ -1,12 +1,15 @@
 """Options of ESPnet's decoding program: those that our searches honour, and those that ESPnet's own program gets.
 
-ESPnet's defaults (beam_size 20, ctc_weight 0.5) are no wish of the user's: a default that was left alone is ignored,
-and the search is greedy.
+ESPnet's defaults (beam_size 20, ctc_weight 0.5) are no wish of the user's: a default that the user did
+not set is ignored, and the search is greedy.
 """
 
 import argparse
+import logging
 from collections.abc import Mapping
 from typing import Any
+
+logger = logging.getLogger(__name__)
 
 UPSTREAM = "python -m espnet_larm --upstream -m espnet2.bin.asr_inference"
 # Name -> the only value that our searches honour.
@@ -74,7 +77,8 @@ def check_search(args: argparse.Namespace) -> None:
     if args.ctc_weight is not None:
         check_ctc_weight(args.ctc_weight)
     if args.ngram_weight and args.ngram_file is None:
-        raise ValueError(f"ngram_weight is {args.ngram_weight}, but no ngram_file is named; name it or leave it out.")
+        # ESPnet passes over it, and recipes share one YAML for decoding with and without.
+        logger.info("ngram_weight is %s, and no ngram_file is named: it weighs nothing.", args.ngram_weight)
     if args.beam_size < 1:
         raise ValueError(f"beam_size is {args.beam_size}; allowed: 1 (greedy) or more.")
     if not 1 <= args.nbest <= args.beam_size:

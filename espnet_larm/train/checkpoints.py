@@ -6,6 +6,7 @@ asks for it.
 """
 
 import logging
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ import torch
 
 from espnet2.train.reporter import Reporter
 
+from espnet_larm.stated import OptionError
 from espnet_larm.train.files import CHECKPOINT, INTERRUPTED, PREVIOUS, is_whole, replace_link, save_synced
 from espnet_larm.train.staging import Staging
 
@@ -71,8 +73,18 @@ def read_progress(path: Path) -> Checkpoint:
 
 
 def read_states(path: Path) -> dict[str, Any]:
-    """A checkpoint's dictionary with its tensors mapped, not read. Nothing else is unpickled."""
-    states: dict[str, Any] = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    """A checkpoint's dictionary with its tensors mapped, not read. Nothing else is unpickled.
+
+    Raises:
+        OptionError: It holds something else.
+    """
+    try:
+        states: dict[str, Any] = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise OptionError(
+            f"{path} holds more than tensors and plain values, as checkpoints of ESPnet 202511 do, and may run code as "
+            "it is loaded. Begin anew from its weights, in another folder: --init_param <its folder>/latest.pth."
+        ) from error
     return states
 
 

@@ -76,11 +76,13 @@ def _starts_with_any(name: str, prefixes: str) -> bool:
 def _shapes(path: str) -> dict[str, tuple[int, ...]]:
     try:
         states: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise ValueError(
             f"--init_param {path} is damaged or holds more than tensors, which may run code as it is loaded ({error}). "
             "Name weights by name, as valid.loss.ave.pth or N epoch.pth hold them."
         ) from error
+    if not isinstance(states, dict):
+        raise ValueError(f"--init_param {path} holds a {type(states).__name__}; allowed: weights by name.")
     return _shapes_of(states.get("module", states))
 
 

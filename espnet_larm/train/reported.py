@@ -75,7 +75,6 @@ class ReportedValues:
         self._model = model
         self._build_loader = build_loader
         self._device = "cuda" if ngpu > 0 else "cpu"
-        self._batch: dict[str, Any] | None = None
         self._found: dict[str, Sequence[str]] = {}
 
     def __call__(self, phase: str) -> Sequence[str]:
@@ -116,7 +115,7 @@ def checked_criteria(options: TrainerOptions, schedulers: Iterable[Any], values:
         kept = [criterion for criterion in criteria if _is_there(criterion, values)]
         if len(kept) < len(criteria):
             logger.info(
-                "best_model_criterion is ESPnet's default; this training has of it, and compares epochs by, %s.",
+                "best_model_criterion is ESPnet's default; this training compares epochs by what it has of it, %s.",
                 " and ".join(f"{phase} {key}" for phase, key, _ in kept),
             )
         criteria = kept

@@ -22,6 +22,7 @@ def options(**values):
         {"beam_size": 10, "ctc_weight": 1.0, "nbest": 10, "streaming": False},
         {"ngram_file": "4gram.arpa", "ngram_weight": 0.3},
         {"ngram_weight": 0.0},
+        {"ngram_weight": 0.3},
     ],
 )
 def test_wishes_of_ctc_pass(values):
@@ -38,7 +39,6 @@ def test_wishes_of_ctc_pass(values):
             {"ctc_weight": 1.3},
             "ctc_weight is 1.3; allowed: 1.0 .CTC alone., and with an LM 0.0",
         ),
-        ({"ngram_weight": 0.3}, "ngram_weight is 0.3, but no ngram_file is named; name it or leave it out"),
         ({"ngpu": 2}, "ngpu is 2; allowed: 0 or 1"),
         ({"batch_seconds": 0.0}, "batch_seconds is 0.0; allowed: above 0"),
         ({"batch_size": 0}, "batch_size is 0; allowed: 1 or more"),

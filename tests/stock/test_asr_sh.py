@@ -1,6 +1,6 @@
 """ESPnet's unmodified asr.sh with one `--python` of ours, from its first stage to its pack, and recipes of ESPnet3.
 
-About 15 minutes on two cores, and 36 MB from the package index: `pytest -m recipe tests/stock`.
+35 minutes on two cores that other work shared, and 36 MB from the package index: `pytest -m recipe tests/stock`.
 """
 
 import os

@@ -94,3 +94,18 @@ def test_other_added_layers_are_refused_unless_they_are_left_out(tmp_path):
         ValueError, match=r"checkpoint has standard behind layers 0 .*, the model standard .*layers 1 .*"
     ):
         check(other)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut"])
+def test_a_damaged_file_is_named(tmp_path, content):
+    (tmp_path / "model.pth").write_bytes(content)
+    args = argparse.Namespace(init_param=[f"{tmp_path}/model.pth"], ignore_init_mismatch=False)
+    with pytest.raises(ValueError, match=r"--init_param .*model.pth is damaged or holds more than tensors"):
+        check_init_params(args, torch.nn.Linear(2, 3))
+
+
+def test_a_list_is_no_weights(tmp_path):
+    torch.save([torch.zeros(1)], tmp_path / "model.pth")
+    args = argparse.Namespace(init_param=[f"{tmp_path}/model.pth"], ignore_init_mismatch=False)
+    with pytest.raises(ValueError, match=r"model.pth holds a list; allowed: weights by name"):
+        check_init_params(args, torch.nn.Linear(2, 3))

@@ -1,7 +1,10 @@
 """SIGTERM, bad batches, damaged files and full disks in real trainings."""
 
+import numpy as np
 import pytest
 import torch
+
+from espnet_larm.train.checkpoints import read_states
 
 pytestmark = pytest.mark.slow
 
@@ -176,3 +179,12 @@ def test_pictures_and_tensorboard_are_in_the_experiments_folder(trainings, undis
 def test_effective_batch_is_said(trainings, undisturbed):
     expected = "Effective batch: 4.0 utterances on average (batches of 2 to 2 x 1 process(es) x accum_grad 2), 2 steps"
     assert expected in trainings.log(undisturbed)
+
+
+def test_a_checkpoint_that_holds_more_than_plain_values_is_refused_with_what_to_do(tmp_path):
+    # As ESPnet 202511 saved its statistics.
+    torch.save(
+        {"reporter": {"stats": {1: {"train": {"loss": np.float64(1.0)}}}, "epoch": 1}}, tmp_path / "checkpoint.pth"
+    )
+    with pytest.raises(ValueError, match=r"holds more than tensors .* Begin anew from its weights.*--init_param"):
+        read_states(tmp_path / "checkpoint.pth")

@@ -59,7 +59,9 @@ def test_the_default_keeps_what_is_there_and_says_so_once(check, caplog):
     with caplog.at_level(logging.INFO):
         assert check() == [("train", "loss", "min"), ("valid", "loss", "min")]
     (record,) = caplog.records
-    assert record.getMessage().endswith("this training has of it, and compares epochs by, train loss and valid loss.")
+    assert record.getMessage().endswith(
+        "this training compares epochs by what it has of it, train loss and valid loss."
+    )
 
 
 def test_the_default_stays_as_it_is_where_all_is_there(espnets_options, caplog):
