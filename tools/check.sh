@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that must hold before a commit: ruff, mypy, shellcheck and the tests. About 5 minutes on 2 cores, no GPU.
+# Everything that must hold before a commit: ruff, mypy, shellcheck and the tests. About 12 minutes on 2 cores, no GPU.
 #
 # It sets its environment up by itself (tools/setup.sh), runs all checks also when one fails, and ends with a summary.
 # ESPNET_LARM_VENV names another environment than .venv. Arguments go to pytest:

@@ -1,5 +1,6 @@
 """A decoder whose LM has added layers: options, batches, cached steps, searches and checkpoints."""
 
+import inspect
 import re
 
 import pytest
@@ -151,6 +152,8 @@ def test_options_that_mean_nothing_are_refused(build, adaptation, conf, message)
 def test_the_documentation_names_all_options():
     from espnet_larm.llm.depth_upscaling import PLACEMENTS, UpscalingOptions
 
-    (said,) = re.findall(r"depth_upscaling_conf: (.*?)\n        projector:", SpeechLlmDecoder.__doc__, re.DOTALL)
+    # Python 3.13 takes a docstring's indentation away by itself.
+    documented = inspect.getdoc(SpeechLlmDecoder)
+    (said,) = re.findall(r"depth_upscaling_conf: (.*?)\n    projector:", documented, re.DOTALL)
     options = [name for name in UpscalingOptions.__init__.__annotations__ if name != "return"]
     assert len(options) == 6 and all(f"`{name}`" in said for name in (*options, *LAYERS, *PLACEMENTS))
