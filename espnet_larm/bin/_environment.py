@@ -168,10 +168,14 @@ def _mark_unloadable(found: list[Finding]) -> list[Finding]:
     versions = {finding.name: finding.version for finding in found}
     names = [name for name in LOADED if versions.get(name)]
     # All in one process takes half the time of one each, and all is well mostly.
-    if not names or not _loading_error([LOADED[name] for name in names]):
+    together = _loading_error([LOADED[name] for name in names]) if names else ""
+    if not together:
         return found
     with ThreadPoolExecutor() as pool:
         errors = dict(zip(names, pool.map(_loading_error, ([LOADED[name]] for name in names)), strict=True))
+    if not any(errors.values()):
+        # One of them breaks another, in this order.
+        errors[names[-1]] = f"each loads alone, and not all together: {together}"
     for name, importers in IMPORTERS.items():
         if errors.get(name):
             errors |= dict.fromkeys(importers, "")

@@ -230,3 +230,13 @@ def test_doctor_runs_where_nothing_is_installed():
     assert done.returncode == 1
     assert done.stderr == ""
     assert "missing: packaging." in done.stdout
+
+
+def test_what_loads_alone_and_not_together_is_broken(monkeypatch):
+    from espnet_larm.bin import _environment
+
+    monkeypatch.setattr(_environment, "_loading_error", lambda modules: "crash" if len(modules) > 1 else "")
+    found = [_environment.Finding(name, "ok", "1", name) for name in ("torch", "sentencepiece")]
+    torch, last = _environment._mark_unloadable(found)
+    assert torch.status == "ok"
+    assert (last.status, last.note) == ("broken", "each loads alone, and not all together: crash")
