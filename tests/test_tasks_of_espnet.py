@@ -63,3 +63,10 @@ def test_translation_refuses_checkpoint_loops_and_feedback_before_training() -> 
     conf = [option for name, value in LARM.items() for option in ("--encoder_conf", f"{name}={value}")]
     with pytest.raises(ValueError, match=r"Set encoder_conf: checkpoint_period: 2, feedback: false\."):
         st_train.main(["--encoder", "larm", *conf, "--output_dir", "unused"])
+
+
+@pytest.mark.slow
+def test_translation_names_the_nearest_option_of_an_encoder() -> None:
+    st_train = importlib.import_module("espnet_larm.bin.st_train")
+    with pytest.raises(ValueError, match="num_loop is not an option of encoder: larm. Did you mean num_loops"):
+        st_train.main(["--encoder", "larm", "--encoder_conf", "num_loop=2", "--output_dir", "unused"])

@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 import espnet_larm.registered  # noqa: F401  # a spawned process imports this module, and nothing else of ours
+from espnet_larm import registry
 from espnet_larm.bin._program import run_program
 
 
@@ -33,6 +34,7 @@ def check_encoder(args: argparse.Namespace) -> None:
     from espnet_larm.encoder.larm import LarmEncoder
 
     conf: dict[str, Any] = args.encoder_conf or {}
+    registry.check_conf("encoder", args.encoder, conf)
     encoder = LarmEncoder(input_size=80, **conf)
     needed = {}
     if encoder.num_checkpoints > 1:
