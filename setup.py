@@ -46,7 +46,7 @@ EXTRAS = {
     # egs/mini. The wheel brings the eSpeak NG library and its voices, which are licensed under GPL-3.0-or-later.
     # espnet_larm (Apache-2.0) does not contain or import them: only the recipe loads them, to synthesise its corpus.
     "mini": ["espeakng-loader>=0.2"],
-    # --lm_eval_tasks of espnet_larm.bin.text_eval.
+    # --lm_eval_tasks of studies.text_ability.run.
     "lm-eval": ["lm-eval>=0.4.4"],
     # N-grams in beam searches. There are no wheels: pip builds it, with a C++ compiler, and on Python 3.12 only.
     "ngram": ["kenlm>=0.2"],
@@ -56,10 +56,10 @@ EXTRAS = {
 
 
 def read_version() -> str:
-    """The version in espnet_larm/__init__.py, read without importing it."""
-    text = (ROOT / "espnet_larm" / "__init__.py").read_text(encoding="utf-8")
+    """The version in espnet_larm/version.py, read without importing it."""
+    text = (ROOT / "espnet_larm" / "version.py").read_text(encoding="utf-8")
     match = re.search(r'^__version__ = "(.+)"$', text, flags=re.MULTILINE)
-    assert match is not None, "espnet_larm/__init__.py has no __version__"
+    assert match is not None, "espnet_larm/version.py has no __version__"
     return match[1]
 
 

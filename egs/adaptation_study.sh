@@ -64,7 +64,7 @@ options=()
 . ./path.sh
 PATH=${ESPNET_LARM_VENV:-$PWD/../../.venv}/bin:$PATH
 # shellcheck disable=SC2086  # names of folders
-PYTHONPATH=$PWD/../.. exec python3 -m espnet_larm.bin.adaptation_study --plan ../../"$plan" \
+PYTHONPATH=$PWD/../..:$PWD/../../tools exec python3 -m studies.adaptation.run --plan ../../"$plan" \
     --asr_train_config "$asr_exp/config.yaml" --asr_model_file "$asr_exp/latest.pth" \
     --train_dir "$train_dir" --dev_dir "$dev_dir" --test_dirs $test_dirs --text "$held_out" \
     --max_lines "$max_lines" --text_kl_text "$text_kl" --exp_dir "$exp_dir" --ngpu "$ngpu" \

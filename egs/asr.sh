@@ -105,7 +105,7 @@ inference_config=  # YAML, found like asr_config
 inference_args=  # options for asr_inference, such as "--num_loops 4"
 batch_size=1  # utterances in a batch of decoding; 1 bounds batches by --batch_seconds alone
 inference_tag=  # name of the results' folder; made from config, args and model by default
-score_opts=  # options for the scoring program (espnet_larm.bin.score)
+score_opts=  # options for the scoring program (espnet-larm score)
 local_score_opts=  # options for local/score.sh, which stage 13 runs where there is one, with the experiment's folder last
 results_note=  # sentence at the top of RESULTS.md
 inference_asr_model=valid.loss.ave.pth  # weights in the experiment's folder
@@ -156,7 +156,7 @@ stage_speed() {
     validate_folders "$train_set_plain" "$valid_set" $test_sets
     log "data/$train_set_plain -> data/$train_set at speeds $speed_perturb_factors"
     # shellcheck disable=SC2086 # factors are words
-    run_live "data/$train_set/perturb_speed.log" "${py[@]}" -m espnet_larm.bin.perturb_speed --fs "$fs" --nj "$nj" \
+    run_live "data/$train_set/perturb_speed.log" "${py[@]}" perturb-speed --fs "$fs" --nj "$nj" \
         --in_dir "data/$train_set_plain" --out_dir "data/$train_set" --factors $speed_perturb_factors
 }
 
@@ -167,7 +167,7 @@ stage_format() {
         need_file "data/$set/wav.scp" data
         log "data/$set -> $(formatted_dir "$set")"
         # shellcheck disable=SC2086 # allow_problems holds words
-        run_live "$(formatted_dir "$set")/format_audio.log" "${py[@]}" -m espnet_larm.bin.format_audio --fs "$fs" \
+        run_live "$(formatted_dir "$set")/format_audio.log" "${py[@]}" format-audio --fs "$fs" \
             --nj "$nj" --in_dir "data/$set" --out_dir "$(formatted_dir "$set")" --allow $allow_problems
     done
 }
@@ -177,7 +177,7 @@ stage_filter() {
     for set in "$train_set" "$valid_set"; do
         need_file "$data_feats/org/$set/wav.scp" format
         log "$data_feats/org/$set -> $data_feats/$set, $min_wav_duration to $max_wav_duration s"
-        run_live "$data_feats/$set/filter_lengths.log" "${py[@]}" -m espnet_larm.bin.filter_lengths --fs "$fs" \
+        run_live "$data_feats/$set/filter_lengths.log" "${py[@]}" filter-lengths --fs "$fs" \
             --in_dir "$data_feats/org/$set" --out_dir "$data_feats/$set" \
             --min_wav_duration "$min_wav_duration" --max_wav_duration "$max_wav_duration"
     done
@@ -206,7 +206,7 @@ make_tokens() { # TYPE DIR
         [ -z "$hugging_face_revision" ] || options+=(--revision "$hugging_face_revision")
     fi
     # shellcheck disable=SC2086 # files are words
-    run_live "$2/make_tokens.log" "${py[@]}" -m espnet_larm.bin.make_tokens --token_type "$1" \
+    run_live "$2/make_tokens.log" "${py[@]}" make-tokens --token_type "$1" \
         --text $texts --out_dir "$2" --nbpe "$nbpe" --bpemode "$bpemode" --bpe_char_cover "$bpe_char_cover" \
         --bpe_input_sentence_size "$bpe_input_sentence_size" ${options[@]+"${options[@]}"}
 }
@@ -215,7 +215,7 @@ stage_lm_stats() {
     local options=()
     log "$lm_train_text -> $lm_exp/tokenizer"
     lm_options
-    run_live "$lm_exp/lm_stats.log" "${py[@]}" -m espnet_larm.bin.llm_train "${options[@]}" --tokenizer_only true
+    run_live "$lm_exp/lm_stats.log" "${py[@]}" train-lm "${options[@]}" --tokenizer_only true
 }
 
 stage_lm_train() {
@@ -224,7 +224,7 @@ stage_lm_train() {
     log "$lm_train_text -> $lm_exp (log: $lm_exp/train.log)"
     lm_options
     run_training "$lm_ngpu" 1 "$lm_exp/train.log" env "OMP_NUM_THREADS=${OMP_NUM_THREADS:-$train_threads}" \
-        "${py[@]}" -m espnet_larm.bin.llm_train "${options[@]}"
+        "${py[@]}" train-lm "${options[@]}"
 }
 
 stage_lm_perplexity() {
@@ -234,7 +234,7 @@ stage_lm_perplexity() {
     # shellcheck disable=SC2206 # files are words
     [ -z "$lm_test_text" ] || options+=(--text $lm_test_text)
     run_live "$lm_exp/perplexity.log" env "OMP_NUM_THREADS=${OMP_NUM_THREADS:-$train_threads}" \
-        "${py[@]}" -m espnet_larm.bin.llm_perplexity "${options[@]}"
+        "${py[@]}" lm-perplexity "${options[@]}"
 }
 
 stage_ngram() {
@@ -249,7 +249,7 @@ stage_ngram() {
         [ -z "$hugging_face_revision" ] || options+=(--revision "$hugging_face_revision")
     fi
     # shellcheck disable=SC2086 # files are words
-    run_live "$ngram_exp/ngram.log" "${py[@]}" -m espnet_larm.bin.train_ngram --text $ngram_text \
+    run_live "$ngram_exp/ngram.log" "${py[@]}" train-ngram --text $ngram_text \
         --dev_text "$data_feats/$valid_set/text" --token_list "$token_list" --token_type "$token_type" \
         --cleaner "$cleaner" --ngram_num "$ngram_num" --out "$ngram_file" ${options[@]+"${options[@]}"}
 }
@@ -341,7 +341,7 @@ stage_decode() {
             --asr_model_file "$asr_exp/$inference_asr_model" --output_dir "$dir/logdir/output.@JOB@" \
             --batch_size "$batch_size" $inference_args || status=1
         # Unreadable audio fails a job that has written all its other hypotheses: those are kept.
-        run_live "$dir/join_outputs.log" "${py[@]}" -m espnet_larm.bin.join_outputs --output_dir "$dir" \
+        run_live "$dir/join_outputs.log" "${py[@]}" join-outputs --output_dir "$dir" \
             --input_dirs "$dir"/logdir/output.*
     done
     [ "$status" -eq 0 ] || fail "a decoding job failed (above); what the jobs wrote is in $asr_exp/$inference_tag"
@@ -356,7 +356,7 @@ stage_score() {
         need_file "$dir/text" decode
         log "$dir -> $dir/score_{wer,cer,ter}"
         # shellcheck disable=SC2086 # words
-        run_live "$dir/score.log" "${py[@]}" -m espnet_larm.bin.score --ref_dir "$data_feats/$set" --hyp_dir "$dir" \
+        run_live "$dir/score.log" "${py[@]}" score --ref_dir "$data_feats/$set" --hyp_dir "$dir" \
             --asr_train_config "$asr_exp/config.yaml" ${options[@]+"${options[@]}"} $score_opts
     done
     if [ -f local/score.sh ]; then
@@ -364,7 +364,7 @@ stage_score() {
         local/score.sh $local_score_opts "$asr_exp" || fail "local/score.sh; what it said stands above"
     fi
     log "$asr_exp/*/* -> $asr_exp/RESULTS.md"
-    run_live "$asr_exp/results.log" "${py[@]}" -m espnet_larm.bin.results --exp_dir "$asr_exp" --note "$results_note"
+    run_live "$asr_exp/results.log" "${py[@]}" results --exp_dir "$asr_exp" --note "$results_note"
 }
 
 stage_pack() {

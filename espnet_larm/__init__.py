@@ -8,10 +8,11 @@ print(recognizer.transcribe_file("speech.flac").text)
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from espnet_larm.inference.recognizer import Recognizer
+from espnet_larm.version import __version__
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from espnet_larm.recognize.recognizer import Recognizer
+
 __all__ = ["__version__", "load", "unpack"]
 
 
@@ -35,7 +36,7 @@ def load(
         FileNotFoundError: There is no such pack, the folder lacks a file, or the LM is not there.
         ValueError: The pack is damaged or refused, or its weights are not those of its configuration.
     """
-    from espnet_larm.inference import packs
+    from espnet_larm.recognize import packs
 
     return packs.load(source, device, dtype, asr_model_file, llm)
 
@@ -55,6 +56,6 @@ def unpack(pack: str | Path, folder: str | Path, llm: str | None = None) -> dict
         FileNotFoundError: There is no such pack, or its LM is not there.
         ValueError: It is damaged or refused.
     """
-    from espnet_larm.inference import packs
+    from espnet_larm.recognize import packs
 
     return packs.unpack(pack, folder, llm)

@@ -1,41 +1,40 @@
-"""`python -m espnet_larm ...` runs like `python ...`, with our plugins registered in ESPnet.
+"""`espnet-larm COMMAND`, or `python -m espnet_larm COMMAND`: one command for everything here.
 
-    python -m espnet_larm -m espnet2.bin.asr_train ...             our bin.asr_train, since there is one
+    python -m espnet_larm list                                     every plugin with its options
+    python -m espnet_larm COMMAND --help                           what a command does, and its options
+    python -m espnet_larm -m espnet2.bin.asr_train ...             ESPnet's program, or ours in its place
     python -m espnet_larm --upstream -m espnet2.bin.asr_inference  ESPnet's own, with the plugins registered
     python -m espnet_larm script.py ...                            a script, with the plugins registered
-    python -m espnet_larm list | doctor                            what there is, and what is missing
 
 A stock recipe takes it as `asr.sh --python "python3 -m espnet_larm"`.
 """
 
 import difflib
 import importlib
-import importlib.util
 import os
 import runpy
 import sys
 from pathlib import Path
 
 from espnet_larm import process
+from espnet_larm.cli.commands import COMMANDS, IN_PLACE_OF
 
 REGISTERED = "espnet_larm.registered"
-UPSTREAM_BIN = "espnet2.bin."
 ASR_TRANSDUCER = (
     "its encoder is made of blocks, without a choice of encoders; decoder: transducer of asr_train has one."
 )
 # Programs for recognisers that look up no plugin, and why.
-WITHOUT_PLUGINS = {f"{UPSTREAM_BIN}asr_transducer_{what}": ASR_TRANSDUCER for what in ("train", "inference")}
-COMMANDS = {"list": "espnet_larm.bin.list_plugins", "doctor": "espnet_larm.bin.doctor"}
+WITHOUT_PLUGINS = {f"espnet2.bin.asr_transducer_{what}": ASR_TRANSDUCER for what in ("train", "inference")}
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the module, script or command that the arguments name.
+    """Run the command, module or script that the arguments name.
 
     Args:
         argv: Arguments after `python -m espnet_larm`; those of this process by default.
 
     Returns:
-        The exit status of `list` and `doctor`; programs run as by Python itself and exit for themselves.
+        The exit status of a command; modules and scripts run as by Python itself and exit for themselves.
     """
     process.set_up()
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -44,15 +43,14 @@ def main(argv: list[str] | None = None) -> int:
         del arguments[0]
     if not arguments or arguments[0] in ("-h", "--help"):
         with process.ends_with_its_reader():
-            print(__doc__)
+            print(f"{__doc__}\n{describe_commands()}")
         return 0 if arguments else 2
     if arguments[0] in COMMANDS:
-        with process.ends_with_its_reader():
-            return importlib.import_module(COMMANDS[arguments[0]]).main(arguments[1:])
+        return _run_command(arguments[0], arguments[1:])
     if arguments[0] == "-m":
         return _run_module(arguments[1:], upstream)
     if arguments[0].startswith("-"):
-        print(f"{arguments[0]} is not understood; allowed: -m MODULE, a script, {', '.join(COMMANDS)}", file=sys.stderr)
+        print(f"{arguments[0]} is not understood; allowed: a command, -m MODULE, a script.", file=sys.stderr)
         return 2
     if not Path(arguments[0]).exists():
         print(_no_such_word(arguments[0]), file=sys.stderr)
@@ -65,8 +63,25 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def describe_commands() -> str:
+    """A line for each command, in the order in which a recipe needs them."""
+    width = max(map(len, COMMANDS))
+    return "\n".join(f"{name:<{width}}  {command.sentence}" for name, command in COMMANDS.items())
+
+
+def _run_command(name: str, arguments: list[str]) -> int:
+    # argparse and the logs name the program by it.
+    sys.argv = [f"espnet-larm {name}", *arguments]
+    if COMMANDS[name].is_run_as_program:
+        return _run_as_program(COMMANDS[name].module, sys.argv)
+    # What a program needs is imported when it runs: help must not wait for torch.
+    from espnet_larm.program import run_program
+
+    return run_program(importlib.import_module(COMMANDS[name].module).main)
+
+
 def _no_such_word(word: str) -> str:
-    near = difflib.get_close_matches(word.lower(), COMMANDS, n=1)
+    near = difflib.get_close_matches(word.lower().replace("_", "-"), COMMANDS, n=1)
     hint = f"Did you mean {near[0]}? " if near else ""
     return (
         f"{word} is no command, and no script of that name is here. {hint}"
@@ -78,15 +93,21 @@ def _run_module(arguments: list[str], upstream: bool) -> int:
     if not arguments:
         print("-m needs a module, espnet2.bin.asr_train for example", file=sys.stderr)
         return 2
-    module, ours = arguments[0], ""
-    if module.startswith(UPSTREAM_BIN) and not upstream:
-        ours = "espnet_larm.bin." + module.removeprefix(UPSTREAM_BIN)
-    if ours and importlib.util.find_spec(ours) is not None:
-        module = ours
-    elif module in WITHOUT_PLUGINS:
+    module = arguments[0]
+    ours = [] if upstream else IN_PLACE_OF.get(module, [])
+    if len(ours) == 1 and ours[0] in COMMANDS:
+        return _run_command(ours[0], arguments[1:])
+    if ours:
+        return _run_as_program(ours[0], [*ours, *arguments[1:]])
+    if module in WITHOUT_PLUGINS:
         print(f"{module} knows no plugins: {WITHOUT_PLUGINS[module]}", file=sys.stderr)
+    return _run_as_program(module, arguments)
+
+
+def _run_as_program(module: str, argv: list[str]) -> int:
+    """Run a module as `__main__`: processes that it spawns import it by its name."""
     _register()
-    sys.argv = arguments
+    sys.argv = argv
     runpy.run_module(module, run_name="__main__", alter_sys=True)
     return 0
 

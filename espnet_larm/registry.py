@@ -74,11 +74,11 @@ class Survey(NamedTuple):
 
 
 PLUGINS: tuple[Plugin, ...] = (
-    Plugin("frontend", "affinity_pooling", "espnet_larm.frontend.affinity_pooling:AffinityPoolingFrontend"),
-    Plugin("encoder", "larm", "espnet_larm.encoder.larm:LarmEncoder"),
-    Plugin("decoder", "speech_llm", "espnet_larm.decoder.speech_llm:SpeechLlmDecoder"),
-    Plugin("model", "speech_llm", "espnet_larm.model.speech_llm:SpeechLlmModel"),
-    Plugin("preprocessor", "speech_llm", "espnet_larm.preprocessor.speech_llm:SpeechLlmPreprocessor"),
+    Plugin("frontend", "affinity_pooling", "espnet_larm.pooling.frontend:AffinityPoolingFrontend"),
+    Plugin("encoder", "larm", "espnet_larm.looped.encoder:LarmEncoder"),
+    Plugin("decoder", "speech_llm", "espnet_larm.speech_llm.decoder:SpeechLlmDecoder"),
+    Plugin("model", "speech_llm", "espnet_larm.speech_llm.model:SpeechLlmModel"),
+    Plugin("preprocessor", "speech_llm", "espnet_larm.speech_llm.preprocessor:SpeechLlmPreprocessor"),
 )
 
 

@@ -12,8 +12,10 @@ import soundfile
 import torch
 import yaml
 
+from espnet_larm.data.kaldi_dir import Utterance, write_dir
+
 if TYPE_CHECKING:
-    from espnet_larm.tasks.asr import LarmASRTask
+    from espnet_larm.train.task import LarmASRTask
 
 
 def pytest_configure() -> None:
@@ -47,7 +49,7 @@ def seeded() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def larm_task() -> "type[LarmASRTask]":
     """Our task, with ESPnet's (10 s) imported once for all tests."""
-    from espnet_larm.tasks.asr import LarmASRTask
+    from espnet_larm.train.task import LarmASRTask
 
     return LarmASRTask
 
@@ -186,3 +188,70 @@ def build_speech_llm(larm_task: "type[LarmASRTask]", tmp_path: Path) -> Callable
         return model
 
     return build
+
+
+@pytest.fixture
+def make_audio(tmp_path: Path) -> Callable[..., str]:
+    """Write noise of a second (by default) and return the path."""
+
+    def make(name: str = "a.flac", seconds: float = 1.0, rate: int = 16000, channels: int = 1) -> str:
+        samples = np.random.default_rng(0).uniform(-0.5, 0.5, (round(seconds * rate), channels))
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, samples, rate, subtype="PCM_16")
+        return str(path)
+
+    return make
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path, make_audio: Callable[..., str]) -> Path:
+    """A Kaldi folder of three utterances of two speakers."""
+    utterances = [
+        Utterance(f"{speaker}-{number}", speaker, make_audio(f"audio/{speaker}{number}.flac"), f"WORD {number}")
+        for speaker, number in (("ann", 1), ("ann", 2), ("bob", 1))
+    ]
+    write_dir(tmp_path / "set", utterances)
+    return tmp_path / "set"
+
+
+SHAPES = {
+    "llama": {"num_key_value_heads": 2},
+    "mistral": {"num_key_value_heads": 4, "sliding_window": None},
+    "qwen2": {"num_key_value_heads": 1},
+    "qwen3": {"num_key_value_heads": 2, "head_dim": 12},
+}
+COMMON = {
+    "vocab_size": 37,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 64,
+    "tie_word_embeddings": True,
+}
+
+
+@pytest.fixture
+def tiny_config() -> "Callable[..., dict[str, Any]]":
+    """Options of a tiny LM by architecture."""
+    return _tiny_config
+
+
+def _tiny_config(kind: str, **changes: Any) -> dict[str, Any]:
+    return {"model_type": kind, **COMMON, **SHAPES[kind], **changes}
+
+
+@pytest.fixture
+def hf_model() -> Callable[..., Any]:
+    """HF's model by architecture, with SDPA attention."""
+
+    transformers = pytest.importorskip("transformers")
+
+    def make(kind: str = "llama", **changes: Any) -> Any:
+        torch.manual_seed(0)
+        options = _tiny_config(kind, **changes)
+        config = transformers.AutoConfig.for_model(options.pop("model_type"), **options)
+        return transformers.AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
+
+    return make

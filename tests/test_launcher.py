@@ -45,7 +45,7 @@ def started(larm_task, monkeypatch):
 
 def test_our_program_runs_where_there_is_one(started):
     assert main(["-m", "espnet2.bin.asr_train", "--ngpu", "0"]) == 0
-    assert started == [("LarmASRTask", ["--ngpu", "0"])]
+    assert started == [("LarmASRTask", ["asr_train", "--ngpu", "0"])]
 
 
 def test_upstream_runs_espnets_own(started):
@@ -112,7 +112,7 @@ def test_script_imports_from_its_own_folder(larm_task, tmp_path, monkeypatch, ca
     ("word", "message"),
     [
         ("lst", "lst is no command, and no script of that name is here. Did you mean list? Allowed: list, doctor, "),
-        ("Doctor", "Did you mean doctor? Allowed: list, doctor, -m MODULE, a script."),
+        ("Doctor", "Did you mean doctor? Allowed: list, doctor, decode, "),
         ("local/nowhere.py", "local/nowhere.py is no command, and no script of that name is here. Allowed: list, "),
     ],
 )
@@ -137,7 +137,7 @@ def test_commands_return_their_exit_status(capsys):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["-m"], "-m needs a module"), (["--bogus"], "--bogus is not understood; allowed: -m MODULE")],
+    [(["-m"], "-m needs a module"), (["--bogus"], "--bogus is not understood; allowed: a command, -m MODULE")],
 )
 def test_misuse_exits_with_2_and_says_what_is_allowed(arguments, message, capsys):
     assert main(arguments) == 2

@@ -12,21 +12,14 @@ import wrapt
 import yaml
 
 from espnet_larm import process
+from espnet_larm.cli.commands import COMMANDS
 
 ROOT = Path(__file__).parents[1]
-PROGRAMS = sorted(path.stem for path in (ROOT / "espnet_larm/bin").glob("[a-z]*.py"))
+PROGRAMS = sorted(COMMANDS)
 # They print ESPnet's options, which its task must be imported for.
-WITH_ESPNETS_PARSER = (
-    "asr_inference",
-    "asr_train",
-    "enh_s2t_train",
-    "lightning_train",
-    "s2t_train",
-    "slu_train",
-    "st_train",
-)
+WITH_ESPNETS_PARSER = ("decode", "train")
 # They check audio or count errors: their options name what numpy computes.
-WITH_NUMPY = ("format_audio", "perturb_speed", "score", "score_loops", "validate_data")
+WITH_NUMPY = ("format-audio", "perturb-speed", "score", "score-loops", "validate-data")
 SLOW = {
     "torch",
     "espnet2.asr",
@@ -66,10 +59,10 @@ def hear(event, values):
 sys.addaudithook(hear)
 from espnet_larm.process import set_up
 set_up()
-from espnet_larm.bin.asr_inference import get_parser
-from espnet_larm.tasks.asr import LarmASRTask
+from espnet_larm.cli.decode import get_parser
+from espnet_larm.train.task import LarmASRTask
 get_parser(), LarmASRTask.get_parser()
-import espnet_larm.inference.recognizer, espnet_larm.decoder.speech_llm
+import espnet_larm.recognize.recognizer, espnet_larm.speech_llm.decoder
 print(asked)
 """
 
@@ -163,7 +156,7 @@ def test_a_broken_pipe_that_is_not_stdout_is_raised(capfd):
 @pytest.mark.parametrize(
     "words",
     [
-        ["-m", "espnet_larm.bin.validate_data", "--list"],
+        ["-m", "espnet_larm.recipe.validation.validate", "--list"],
         ["-m", "espnet_larm", "--help"],
         pytest.param(["-m", "espnet_larm", "list"], marks=pytest.mark.slow),
     ],
@@ -182,7 +175,7 @@ def test_a_program_whose_stdout_nobody_reads_ends_without_a_word(words):
 
 @pytest.mark.parametrize("program", [name for name in PROGRAMS if name not in WITH_ESPNETS_PARSER])
 def test_help_of_a_program_imports_nothing_slow_and_finds_its_threads_set_up(program):
-    done = run_python("-c", STOPPED_AT_TORCH, f"espnet_larm.bin.{program}", "--help")
+    done = run_python("-c", STOPPED_AT_TORCH, "espnet_larm", program, "--help")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("usage: ")
     policy, imported = done.stderr.splitlines()
@@ -195,7 +188,8 @@ def test_help_of_a_program_imports_nothing_slow_and_finds_its_threads_set_up(pro
 @pytest.mark.parametrize(
     "words",
     [
-        *(pytest.param([f"espnet_larm.bin.{program}", "--help"], id=program) for program in WITH_ESPNETS_PARSER),
+        pytest.param(["espnet_larm", "decode", "--help"], id="decode"),
+        pytest.param(["espnet_larm", "train", "asr_train", "--help"], id="train"),
         pytest.param(["espnet_larm", "list"], id="list"),
         pytest.param(["espnet_larm", "-m", "espnet2.bin.asr_train", "--help"], id="launcher"),
         pytest.param(["espnet_larm", "--upstream", "-m", "espnet2.bin.asr_train", "--help"], id="upstream"),
@@ -208,7 +202,7 @@ def test_threads_are_set_up_before_torch_unless_the_user_has_set_them(words, pol
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_importing_a_program_imports_no_torch(program):
-    code = f"import sys, espnet_larm.bin.{program}\nprint(*sys.modules, sep='\\n')"
+    code = f"import sys, {COMMANDS[program].module}\nprint(*sys.modules, sep='\\n')"
     done = run_python("-c", code)
     assert done.returncode == 0, done.stderr
     assert {"torch", "espnet2", "transformers"} & set(done.stdout.split()) == set()
@@ -283,7 +277,7 @@ def test_stdout_of_a_program_holds_its_own_output_alone(words, first, noisy_g2p)
 @pytest.mark.slow
 def test_help_of_decoding_prints_options_with_a_bare_percent_sign():
     # ESPnet's own ends with a ValueError there.
-    done = run_python("-m", "espnet_larm.bin.asr_inference", "--help")
+    done = run_python("-m", "espnet_larm.cli.decode", "--help")
     assert done.returncode == 0, done.stderr
     assert "3.19% CER" in " ".join(done.stdout.split()) and "--batch_seconds" in done.stdout
 

@@ -76,7 +76,7 @@ def test_unknown_key_of_espnets_encoder_is_refused_with_the_nearest(larm_task):
 
 
 def test_clash_names_both_classes(encoder_choices, monkeypatch):
-    message = "larm is espnet_larm.encoder.larm.LarmEncoder already; package other cannot make it .*RNNEncoder"
+    message = "larm is espnet_larm.looped.encoder.LarmEncoder already; package other cannot make it .*RNNEncoder"
     with pytest.raises(ValueError, match=message):
         register_also(monkeypatch, Plugin("encoder", "larm", "espnet2.asr.encoder.rnn_encoder:RNNEncoder", "other"))
 
@@ -97,13 +97,13 @@ def test_class_of_another_kind_is_refused_with_both_named(encoder_choices, monke
 
 
 def test_name_in_capitals_is_refused(encoder_choices, monkeypatch):
-    capitals = Plugin("encoder", "LARM", "espnet_larm.encoder.larm:LarmEncoder", "other")
+    capitals = Plugin("encoder", "LARM", "espnet_larm.looped.encoder:LarmEncoder", "other")
     with pytest.raises(ValueError, match="LARM of package other must be lower case"):
         register_also(monkeypatch, capitals)
 
 
 def test_missing_class_names_its_package():
-    missing = Plugin("encoder", "gone", "espnet_larm.encoder.larm:GoneEncoder", "other")
+    missing = Plugin("encoder", "gone", "espnet_larm.looped.encoder:GoneEncoder", "other")
     with pytest.raises(ImportError, match=r"encoder: gone of package other cannot be imported .*GoneEncoder"):
         registry.load(missing)
 
@@ -161,7 +161,7 @@ def test_class_that_leaves_methods_out_is_refused_with_their_names(larm_task, en
 
 
 def test_survey_names_every_broken_plugin_and_keeps_the_others(larm_task, encoder_choices, install):
-    text = "from espnet_larm.encoder.larm import LarmEncoder\nclass Other(LarmEncoder): pass\n"
+    text = "from espnet_larm.looped.encoder import LarmEncoder\nclass Other(LarmEncoder): pass\n"
     install(
         {"has_an_encoder": text},
         **{"average": "x:Y", "encoder.gone": "nowhere:E", "encoder.larm": "has_an_encoder:Other"},
@@ -179,7 +179,7 @@ def test_survey_names_every_broken_plugin_and_keeps_the_others(larm_task, encode
     name, gone, clash, wrong = [broken.reason for broken in found.broken]
     assert "must be named <kind>.<name>" in name
     assert "ModuleNotFoundError: No module named 'nowhere'" in gone
-    assert "larm is espnet_larm.encoder.larm.LarmEncoder already" in clash
+    assert "larm is espnet_larm.looped.encoder.LarmEncoder already" in clash
     assert "must be a subclass of espnet2.asr.frontend.abs_frontend.AbsFrontend" in wrong
 
 

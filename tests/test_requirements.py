@@ -102,7 +102,7 @@ def test_extra_espnet_brings_espnet_with_what_trains_and_the_torch_that_it_admit
 
 
 def test_pythons_are_those_of_the_classifiers_the_doctor_and_the_locks():
-    from espnet_larm.bin.doctor import PYTHONS
+    from espnet_larm.cli.doctor import PYTHONS
 
     text = (ROOT / "setup.py").read_text(encoding="utf-8")
     assert re.findall(r"Python :: (3\.\d+)", text) == ["3.12", "3.13"]

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from espnet_larm import registry
+from espnet_larm.cli.train import main
 
 TOKENS = ["<blank>", "<unk>", *"abcdef", "<na>", "<sop>", "<sos>", "<eos>", "<sos/eos>"]
 LARM = {
@@ -59,14 +60,12 @@ def test_a_task_trains_the_looped_encoder(name: str) -> None:
 
 @pytest.mark.slow
 def test_translation_refuses_checkpoint_loops_and_feedback_before_training() -> None:
-    st_train = importlib.import_module("espnet_larm.bin.st_train")
     conf = [option for name, value in LARM.items() for option in ("--encoder_conf", f"{name}={value}")]
     with pytest.raises(ValueError, match=r"Set encoder_conf: checkpoint_period: 2, feedback: false\."):
-        st_train.main(["--encoder", "larm", *conf, "--output_dir", "unused"])
+        main(["st_train", "--encoder", "larm", *conf, "--output_dir", "unused"])
 
 
 @pytest.mark.slow
 def test_translation_names_the_nearest_option_of_an_encoder() -> None:
-    st_train = importlib.import_module("espnet_larm.bin.st_train")
     with pytest.raises(ValueError, match="num_loop is not an option of encoder: larm. Did you mean num_loops"):
-        st_train.main(["--encoder", "larm", "--encoder_conf", "num_loop=2", "--output_dir", "unused"])
+        main(["st_train", "--encoder", "larm", "--encoder_conf", "num_loop=2", "--output_dir", "unused"])

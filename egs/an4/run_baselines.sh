@@ -34,6 +34,6 @@ report=()
 # shellcheck source=/dev/null
 . ./path.sh
 PATH=${ESPNET_LARM_VENV:-$PWD/../../.venv}/bin:$PATH
-PYTHONPATH=$PWD/../.. exec python3 -m espnet_larm.bin.grid --plan ../../"$plan" --recipe run.sh --exp_dir "$exp_dir" \
+PYTHONPATH=$PWD/../..:$PWD/../../tools exec python3 -m studies.grid.run --plan ../../"$plan" --recipe run.sh --exp_dir "$exp_dir" \
     --ref_dir dump/raw/test --decoded decode_ctc_greedy_asr_model_latest/test --num_jobs "$num_jobs" \
     ${report[@]+"${report[@]}"} -- "${options[@]}"

@@ -233,7 +233,7 @@ validate_folders() { # SET...: files, ids, speakers, texts and paths of data/SET
     log "validating ${folders[*]}"
     # Stage 4 drops empty transcripts from training and development sets.
     # shellcheck disable=SC2086 # allow_problems holds words
-    run_live "$data_feats/validate_folders.log" "${py[@]}" -m espnet_larm.bin.validate_data --audio stat \
+    run_live "$data_feats/validate_folders.log" "${py[@]}" validate-data --audio stat \
         --data_dirs "${folders[@]}" --allow empty-text $allow_problems
 }
 
@@ -249,13 +249,13 @@ validate_spelling_by() { # TYPE DIR: test sets may hold what training never show
     [ "$nlsyms_txt" = none ] || options+=(--nlsyms "$nlsyms_txt")
     log "validating the spelling of $data_feats/{$train_set,$valid_set${test_sets:+,${test_sets// /,}}} by $2"
     # shellcheck disable=SC2086 # allow_problems holds words
-    run_live "$2/validate_spelling.log" "${py[@]}" -m espnet_larm.bin.validate_data --audio none --fs "$fs" \
+    run_live "$2/validate_spelling.log" "${py[@]}" validate-data --audio none --fs "$fs" \
         --data_dirs "$data_feats/$train_set" "$data_feats/$valid_set" --token_list "$2/tokens.txt" \
         ${options[@]+"${options[@]}"} --allow $allow_problems
     for set in $test_sets; do [ ! -d "$data_feats/$set" ] || folders+=("$data_feats/$set"); done
     [ "${#folders[@]}" -gt 0 ] || return 0
     # shellcheck disable=SC2086 # words
-    run_live "$2/validate_spelling_test.log" "${py[@]}" -m espnet_larm.bin.validate_data --audio none \
+    run_live "$2/validate_spelling_test.log" "${py[@]}" validate-data --audio none \
         --fs "$fs" --data_dirs "${folders[@]}" --token_list "$2/tokens.txt" ${options[@]+"${options[@]}"} \
         --allow empty-text $kind $allow_problems
 }

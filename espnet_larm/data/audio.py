@@ -43,7 +43,7 @@ class AudioError(ValueError):
     """Audio that cannot be used.
 
     Args:
-        kind: As data/validation/kinds.py names it.
+        kind: As recipe/validation/kinds.py names it.
         what: What was found, with the source; a sentence without its stop.
         remedy: What to do.
     """

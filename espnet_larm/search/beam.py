@@ -17,10 +17,10 @@ from typing import NamedTuple
 
 import torch
 
+from espnet_larm.search.hypotheses import Bounds, Ended, Text, found_texts, hold_open
 from espnet_larm.search.lookahead import NOTHING, Lookahead, Root, longest, look_ahead
 from espnet_larm.search.multi_token import Adviser, TextModel
 from espnet_larm.search.reader import Place, Reader
-from espnet_larm.search.texts import Bounds, Ended, Text, found_texts, hold_open
 
 
 class FoundBeams(NamedTuple):

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from espnet_larm.search.texts import Text
+from espnet_larm.search.hypotheses import Text
 
 
 class Drafts(Protocol):

@@ -17,7 +17,7 @@ from typing import NamedTuple, Protocol
 import torch
 
 from espnet_larm.search.drafts import Drafts, NoDrafts
-from espnet_larm.search.texts import Bounds, Text, hold_open
+from espnet_larm.search.hypotheses import Bounds, Text, hold_open
 
 
 class TextModel(Protocol):

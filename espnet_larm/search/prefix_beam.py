@@ -16,11 +16,11 @@ from typing import NamedTuple
 import torch
 
 from espnet_larm.search.beam import FoundBeams, within_bounds
+from espnet_larm.search.hypotheses import Bounds, Ended, Text, found_texts
 from espnet_larm.search.lookahead import NOTHING, Guess, Lookahead, Root, look_ahead
 from espnet_larm.search.multi_token import Adviser, TextModel
 from espnet_larm.search.pruning import merge, prune, rank
 from espnet_larm.search.reader import Place, Reader
-from espnet_larm.search.texts import Bounds, Ended, Text, found_texts
 
 # So many times the beam's width of choices are looked at, since some of them spell the same.
 MORE = 2

@@ -15,8 +15,8 @@ import torch
 
 from espnet2.train.reporter import Reporter
 
-from espnet_larm.stated import OptionError
-from espnet_larm.train.files import CHECKPOINT, INTERRUPTED, PREVIOUS, is_whole, replace_link, save_synced
+from espnet_larm.errors import OptionError
+from espnet_larm.files import CHECKPOINT, INTERRUPTED, PREVIOUS, is_whole, replace_link, save_synced
 from espnet_larm.train.staging import Staging
 
 logger = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from espnet_larm.llm.added_layout import PREFIX, layout_difference, layout_of
-from espnet_larm.llm.heads import num_heads_of
+from espnet_larm.adaptation.added_layout import PREFIX, layout_difference, layout_of
+from espnet_larm.speech_llm.heads import num_heads_of
 
 NUM_SHOWN = 3
 

@@ -16,7 +16,7 @@ from espnet2.schedulers.abs_scheduler import AbsValEpochStepScheduler
 from espnet2.torch_utils.device_funcs import to_device
 from espnet2.train.trainer import TrainerOptions
 
-from espnet_larm.stated import OptionError
+from espnet_larm.errors import OptionError
 from espnet_larm.train.batches import Batch
 from espnet_larm.train.needed_frames import needed_frames_told
 from espnet_larm.train.short import LongEnough, fewest_samples

@@ -18,9 +18,9 @@ import yaml
 from espnet2.utils.yaml_no_alias_safe_dump import yaml_no_alias_safe_dump
 
 from espnet_larm import registry
+from espnet_larm.files import CHECKPOINT, INTERRUPTED, PREVIOUS, is_whole
 from espnet_larm.llm.fingerprint import FINGERPRINT, difference
 from espnet_larm.train.checkpoints import read_states
-from espnet_larm.train.files import CHECKPOINT, INTERRUPTED, PREVIOUS, is_whole
 
 logger = logging.getLogger(__name__)
 

@@ -10,11 +10,11 @@ import torch
 from espnet2.train.reporter import Reporter, SubReporter
 from espnet2.train.trainer import TrainerOptions
 
+from espnet_larm.files import CHECKPOINT, INTERRUPTED, save_synced
 from espnet_larm.train import disk, progress
 from espnet_larm.train.batches import Batch, TrainingBatches
 from espnet_larm.train.checkpoints import newest, read_progress, read_states, repair
 from espnet_larm.train.curves import draw_curves
-from espnet_larm.train.files import CHECKPOINT, INTERRUPTED, save_synced
 from espnet_larm.train.journal import JOURNAL, Journal
 from espnet_larm.train.learning import FrozenWeights
 from espnet_larm.train.staging import Staging

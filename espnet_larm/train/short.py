@@ -12,7 +12,7 @@ import torch
 
 from espnet2.asr.frontend.default import DefaultFrontend
 
-from espnet_larm.frontend.affinity_pooling import AffinityPoolingFrontend
+from espnet_larm.pooling.frontend import AffinityPoolingFrontend
 from espnet_larm.train.batches import Batch
 from espnet_larm.upstream import TooShortUttError
 

@@ -9,8 +9,7 @@ import logging
 import shutil
 from pathlib import Path
 
-from espnet_larm.train.disk import megabytes
-from espnet_larm.train.files import (
+from espnet_larm.files import (
     CHECKPOINT,
     INTERRUPTED,
     PREVIOUS,
@@ -20,6 +19,7 @@ from espnet_larm.train.files import (
     move_synced,
     replace_link,
 )
+from espnet_larm.train.disk import megabytes
 
 logger = logging.getLogger(__name__)
 

@@ -49,7 +49,7 @@ def test_the_text_is_cut_in_two_and_the_program_called(call):
     folder = call.recipe / "exp/adaptation_study"
     assert (folder / "text_last_3.txt").read_text().splitlines() == LINES[-3:]
     assert (folder / "text_first_4.txt").read_text().splitlines() == LINES[:4]
-    assert called.startswith(f"-m espnet_larm.bin.adaptation_study --plan ../../conf/{call.recipe.name}/adapt")
+    assert called.startswith(f"-m studies.adaptation.run --plan ../../conf/{call.recipe.name}/adapt")
     assert "--text exp/adaptation_study/text_last_3.txt --max_lines 500" in called
     assert called.rstrip().endswith("--ngpu 0 --num_jobs 2") and "--test_dirs dump/raw/test" in called
 

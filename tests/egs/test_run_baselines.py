@@ -37,7 +37,7 @@ def call(tmp_path):
 def test_data_are_prepared_before_the_grid_is_called(call):
     prepared, grid = call("--ngpu", "0", "--num_jobs", "2")
     assert prepared == "run.sh --ngpu 0 --stop_stage stats"
-    assert grid.startswith("python3 -m espnet_larm.bin.grid --plan ../../conf/an4/baselines.yaml --recipe run.sh ")
+    assert grid.startswith("python3 -m studies.grid.run --plan ../../conf/an4/baselines.yaml --recipe run.sh ")
     assert grid.endswith("--num_jobs 2 -- --ngpu 0")
 
 

@@ -7,8 +7,6 @@ import torch
 
 from espnet_larm.llm.backbone import ARCHITECTURES, Backbone
 
-from .conftest import tiny_config
-
 # Attention in two parts and in another order of additions; float32 of this size rounds to about 1e-6.
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 
@@ -169,13 +167,13 @@ def test_saved_and_loaded_weights_give_the_same_logits(hf_model, tmp_path):
     assert torch.equal(logits_of(Backbone.from_pretrained(str(tmp_path)).eval(), ids), logits_of(ours(model), ids))
 
 
-def test_a_configuration_gives_random_weights_of_its_shape():
+def test_a_configuration_gives_random_weights_of_its_shape(tiny_config):
     backbone = Backbone.from_config(tiny_config("qwen2"), dtype="bfloat16")
     assert (backbone.hidden_size, backbone.vocab_size, backbone.max_positions) == (32, 37, 64)
     assert backbone.dtype == torch.bfloat16 and len(backbone.layers) == 3
 
 
-def test_architectures_that_would_be_computed_wrongly_are_refused():
+def test_architectures_that_would_be_computed_wrongly_are_refused(tiny_config):
     with pytest.raises(ValueError, match="model_type is gpt2; allowed: llama, mistral, qwen2, qwen3"):
         Backbone.from_config({"model_type": "gpt2"})
     with pytest.raises(ValueError, match="a window of 8 positions; allowed: full attention"):
@@ -247,8 +245,8 @@ def test_large_scores_do_not_overflow_in_half_precision():
 
 @pytest.mark.parametrize("frozen", [True, False])
 def test_activation_checkpointing_reaches_frozen_lms(hf_model, monkeypatch, frozen):
+    from espnet_larm.adaptation.llm_weights import adapt
     from espnet_larm.llm import backbone as module
-    from espnet_larm.llm.adaptation import adapt
 
     calls = []
     monkeypatch.setattr(module, "checkpoint", lambda call, hidden, **_: calls.append(1) or call(hidden))
@@ -283,7 +281,7 @@ def test_a_folder_that_lacks_weights_is_refused(hf_model, tmp_path):
         Backbone.from_pretrained(str(tmp_path))
 
 
-def test_types_and_angles_that_would_go_wrong_are_refused():
+def test_types_and_angles_that_would_go_wrong_are_refused(tiny_config):
     with pytest.raises(ValueError, match="dtype is bf16; allowed: float32, bfloat16, float16"):
         Backbone.from_config(tiny_config("llama"), dtype="bf16")
     factors = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
@@ -291,7 +289,7 @@ def test_types_and_angles_that_would_go_wrong_are_refused():
         Backbone.from_config(tiny_config("llama", rope_parameters={**factors, "original_max_position_embeddings": 32}))
 
 
-def test_a_configuration_cannot_name_code_that_runs():
+def test_a_configuration_cannot_name_code_that_runs(tiny_config):
     # HF would fetch a kernel of this name and run it.
     made = Backbone.from_config(tiny_config("llama", attn_implementation="some/kernel"))
     assert made.config._attn_implementation == "espnet_larm"

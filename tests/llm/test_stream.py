@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from espnet_larm.llm.depth_upscaling import drop
+from espnet_larm.adaptation.depth_upscaling import drop
 from espnet_larm.llm.stream import Ragged, speech_columns
 
 from .test_depth_upscaling import SPEECH, read, upscaled
@@ -33,8 +33,8 @@ def test_columns_of_speech_are_those_of_any_row(rows, expected):
 
 
 def test_speech_is_looked_for_once_a_prompt_and_again_where_it_was_shortened(hf_model, monkeypatch):
+    from espnet_larm.adaptation import e_branchformer
     from espnet_larm.llm import backbone as module
-    from espnet_larm.llm import e_branchformer
 
     looked = []
     monkeypatch.setattr(module, "speech_columns", lambda speech: looked.append(speech) or speech_columns(speech))

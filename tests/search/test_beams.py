@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from espnet_larm.search.beam import beam
-from espnet_larm.search.ctc_adviser import CtcAdviser, Spelled
-from espnet_larm.search.ctc_prefix import CtcPrefixScorer
+from espnet_larm.search.ctc.prefix import CtcPrefixScorer
+from espnet_larm.search.ctc_scorer import CtcAdviser, Spelled
+from espnet_larm.search.hypotheses import Bounds
 from espnet_larm.search.lookahead import Lookahead
 from espnet_larm.search.prefix_beam import prefix_beam
-from espnet_larm.search.texts import Bounds
 
 EOS, VOCAB_SIZE = 0, 4
 # Of the LM's tokens, and of words in the CTC head's pieces.

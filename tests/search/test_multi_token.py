@@ -3,8 +3,8 @@
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from espnet_larm.search.hypotheses import Bounds, Ending
 from espnet_larm.search.multi_token import greedy
-from espnet_larm.search.texts import Bounds, Ending
 
 EOS = 0
 

@@ -111,7 +111,7 @@ def test_ctc_alone_with_pieces_is_decoded_by_ours_at_all_loops(recipe: Path, pre
     assert float(re.search(r"Total audio duration: ([\d.]+)", told)[1]) > 20  # type: ignore[index]
     assert float(re.search(r"Total decoding time: ([\d.]+)", told)[1]) > 0  # type: ignore[index]
     before = (exp / "RESULTS.md").read_bytes()
-    command = ["python3", "-m", "espnet_larm.bin.score_loops", "--exp_dir", str(exp), "--data_dir", "dump/raw"]
+    command = ["python3", "-m", "espnet_larm.recipe.score_loops", "--exp_dir", str(exp), "--data_dir", "dump/raw"]
     done = subprocess.run(command, cwd=recipe, env=environment(), capture_output=True, text=True, check=True)
     # Its last loop is what the recipe scored.
     last = re.search(r"^loop4 +20 +\d+.*", done.stdout, flags=re.MULTILINE)

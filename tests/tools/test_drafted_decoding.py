@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from espnet_larm.search.drafts import TextDrafts
+from espnet_larm.search.hypotheses import Bounds, Ending
 from espnet_larm.search.multi_token import greedy
-from espnet_larm.search.texts import Bounds, Ending
 
 EOS, VOCAB_SIZE, SIZE = 0, 11, 4
 REFERENCES = [[3, 1, 4, 1, 5, 9, 2, 6, 5], [7], [], [8, 8, 8, 8, 8, 8], [2, 7, 1, 8]]

@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 
-from espnet_larm.llm.adaptation import METHODS
+from espnet_larm.adaptation.llm_weights import METHODS
 
 SPEC = importlib.util.spec_from_file_location("memory", Path(__file__).parents[2] / "tools" / "bench" / "memory.py")
 tool = importlib.util.module_from_spec(SPEC)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from espnet_larm.llm.backbone import Backbone
-from espnet_larm.llm.speech_pooling import SpeechPooling
+from espnet_larm.pooling.in_llm import SpeechPooling
 
 BENCH = Path(__file__).parents[2] / "tools" / "bench"
 

@@ -125,7 +125,7 @@ def train(job, rank):
             inject(job["fault"])
         from espnet2.tasks.asr import ASRTask
 
-        from espnet_larm.tasks.asr import LarmASRTask
+        from espnet_larm.train.task import LarmASRTask
 
         (ASRTask if job["upstream"] else LarmASRTask).main(cmd=[*job["argv"], *processes(job, rank)])
         status = 0
@@ -158,7 +158,7 @@ def main():
     os.dup2(2, 1)
     import torch
 
-    import espnet_larm.tasks.asr  # noqa: F401
+    import espnet_larm.train.task  # noqa: F401
 
     torch.set_num_threads(1)
     for number, line in enumerate(sys.stdin):

@@ -5,7 +5,7 @@ import argparse
 import pytest
 import torch
 
-from espnet_larm.llm.heads import DraftHeads
+from espnet_larm.speech_llm.heads import DraftHeads
 from espnet_larm.train.init_param import check_init_params
 
 

@@ -89,8 +89,8 @@ def test_an_lm_that_shall_be_frozen_and_is_not_is_refused(build_speech_llm, larm
 
 
 def test_a_decoder_that_unfreezes_the_lm_stops_the_program(build_speech_llm, larm_task, monkeypatch):
-    from espnet_larm.decoder.speech_llm import SpeechLlmDecoder
-    from espnet_larm.tasks.refusals import OptionError
+    from espnet_larm.speech_llm.decoder import SpeechLlmDecoder
+    from espnet_larm.train.refusals import OptionError
 
     build = SpeechLlmDecoder.__init__
 

@@ -29,7 +29,7 @@ def test_training_resumes_with_its_lm_moved_and_a_fresh_process_reads_its_pack(
     trainings, save_lm, tmp_path, adaptation
 ):
     import espnet_larm
-    from espnet_larm.bin.pack import main as pack
+    from espnet_larm.cli.pack import main as pack
 
     save_lm(tmp_path / "llm", WORDS)
     (tmp_path / "tokens.txt").write_text("".join(f"{word}\n" for word in WORDS))

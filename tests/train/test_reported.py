@@ -10,7 +10,7 @@ from espnet2.schedulers.abs_scheduler import AbsValEpochStepScheduler
 from espnet2.tasks.asr import ASRTask
 from espnet2.train.trainer import Trainer
 
-from espnet_larm.stated import OptionError
+from espnet_larm.errors import OptionError
 from espnet_larm.train.reported import DEFAULT, ReportedValues, checked_criteria, only_numbers
 
 VALUES = {"train": ["loss", "loss_ctc"], "valid": ["loss", "loss_ctc", "cer_ctc"]}

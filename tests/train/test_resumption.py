@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 
-from espnet_larm.train.files import CHECKPOINT
+from espnet_larm.files import CHECKPOINT
 
 TOKENS = ["<blank>", "<unk>", "A", "B", "<sos/eos>"]
 CONFIG = {

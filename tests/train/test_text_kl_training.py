@@ -63,7 +63,7 @@ def test_a_training_without_its_text_ends_with_a_sentence_before_it_writes(train
 
 def test_a_model_is_packed_and_loaded_without_its_text_and_its_copy(trainings, options, tmp_path):
     import espnet_larm
-    from espnet_larm.bin.pack import main as pack
+    from espnet_larm.cli.pack import main as pack
 
     folder = tmp_path / "exp"
     assert trainings.run(folder, *options("full"), "--max_epoch", "1") == 0, trainings.log(folder)

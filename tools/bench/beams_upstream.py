@@ -26,14 +26,14 @@ from llm_ways import Frames
 from espnet2.legacy.nets.batch_beam_search import BatchBeamSearch
 from espnet2.legacy.nets.scorers.ctc import CTCPrefixScorer
 
-from espnet_larm.inference.recognizer import Recognizer
-from espnet_larm.ngram.kenlm_ngram import KenlmNgram
+from espnet_larm.recognize.recognizer import Recognizer
 from espnet_larm.search.beam import beam
-from espnet_larm.search.ctc_adviser import CtcAdviser, same_tokens
-from espnet_larm.search.ctc_prefix import CtcPrefixScorer
+from espnet_larm.search.ctc.prefix import CtcPrefixScorer
+from espnet_larm.search.ctc_scorer import CtcAdviser, same_tokens
+from espnet_larm.search.hypotheses import Bounds, Ending
+from espnet_larm.search.kenlm_ngram import KenlmNgram
 from espnet_larm.search.multi_token import Adviser
-from espnet_larm.search.ngram_adviser import NgramAdviser, chain
-from espnet_larm.search.texts import Bounds, Ending
+from espnet_larm.search.ngram_scorer import NgramAdviser, chain
 
 CTC, NGRAM = "CTC", "n-gram"
 # Log-probabilities of float32 texts that differ by less are equal but for rounding.

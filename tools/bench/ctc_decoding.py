@@ -25,13 +25,13 @@ from espnet2.bin.asr_inference import Speech2Text
 
 from espnet_larm.data.audio import read_audio
 from espnet_larm.data.kaldi_dir import Utterance, read_dir
-from espnet_larm.inference.batching import batches_by_length
-from espnet_larm.inference.features import extract_features, pad_features
-from espnet_larm.inference.read_outs import read_outs
-from espnet_larm.inference.recognizer import Recognizer
+from espnet_larm.recognize.batching import batches_by_length
+from espnet_larm.recognize.features import extract_features, pad_features
+from espnet_larm.recognize.read_outs import read_outs
+from espnet_larm.recognize.recognizer import Recognizer
 from espnet_larm.scoring.alignment import add_counts, align, split_words
-from espnet_larm.search.ctc import greedy
-from espnet_larm.search.ctc_beam import prefix_beam
+from espnet_larm.search.ctc.beam import prefix_beam
+from espnet_larm.search.ctc.posteriors import greedy
 
 SAMPLE_RATE_HZ = 16000
 

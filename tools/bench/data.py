@@ -26,8 +26,9 @@ from pathlib import Path
 
 import soundfile
 
-from espnet_larm.bin import format_audio, validate_data
-from espnet_larm.data.tokens import character_tokens
+from espnet_larm.recipe import format_audio
+from espnet_larm.recipe.tokens import character_tokens
+from espnet_larm.recipe.validation import validate as validate_data
 
 NUM_UTTERANCES = 28539 + 104014 + 148688
 UTTERANCES_PER_SPEAKER = NUM_UTTERANCES // 2338

@@ -27,8 +27,8 @@ from drafted_report import report_drafts, report_long, report_references
 from drafted_ways import Drafted, hugging_face_ways, our_ways
 from llm_ways import Calls, Espnet, Frames, HuggingFace, Ours, Peak, Run, Way, margins_where_parted
 
-from espnet_larm.inference.drafting import MAX_TOKENS_PER_CALL
 from espnet_larm.llm.packed_linear import unpack_linear_layers
+from espnet_larm.recognize.drafting import MAX_TOKENS_PER_CALL
 from espnet_larm.search.multi_token import Found
 
 HF_SINGLY, HF_BATCHED = "HF generate, one by one", "HF generate, batched"

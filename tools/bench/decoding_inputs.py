@@ -13,17 +13,17 @@ from ctc_decoding import SAMPLE_RATE_HZ, samples_of
 from llm_ways import Frames
 from transformers import PreTrainedTokenizerFast
 
+from espnet_larm.adaptation.llm_weights import is_own
 from espnet_larm.data.kaldi_dir import read_dir
-from espnet_larm.decoder.speech_llm import SpeechLlmDecoder
-from espnet_larm.inference.batching import batches_by_length
-from espnet_larm.inference.features import extract_features, pad_features
-from espnet_larm.inference.llm_searching import LEAST_TOKENS, Guards
-from espnet_larm.inference.read_outs import read_outs
-from espnet_larm.inference.recognizer import Recognizer
-from espnet_larm.llm.adaptation import is_own
-from espnet_larm.llm.heads import MAX_HEADS
 from espnet_larm.llm.packed_linear import pack_linear_layers
+from espnet_larm.recognize.batching import batches_by_length
+from espnet_larm.recognize.features import extract_features, pad_features
+from espnet_larm.recognize.llm_search import LEAST_TOKENS, Guards
+from espnet_larm.recognize.read_outs import read_outs
+from espnet_larm.recognize.recognizer import Recognizer
 from espnet_larm.scoring.alignment import add_counts, align, split_words
+from espnet_larm.speech_llm.decoder import SpeechLlmDecoder
+from espnet_larm.speech_llm.heads import MAX_HEADS
 
 # 30 million weights: 9 layers of 2.95 M, and a tied embedding of 8000 x 512.
 RANDOM_LM = {

@@ -12,11 +12,11 @@ from drafted_ways import drafts_maker
 from llm_ways import Frames, margins_where_parted
 from torch.nn.utils.rnn import pad_sequence
 
-from espnet_larm.inference.drafting import Drafting
-from espnet_larm.inference.effort import Effort
+from espnet_larm.recognize.drafting import Drafting
+from espnet_larm.recognize.effort import Effort
 from espnet_larm.search.drafts import Drafts
+from espnet_larm.search.hypotheses import Bounds
 from espnet_larm.search.multi_token import greedy
-from espnet_larm.search.texts import Bounds
 
 # Longer than any text: the end is never allowed before the bound.
 NEVER = 10**6

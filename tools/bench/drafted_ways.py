@@ -13,7 +13,7 @@ import torch
 from decoding_inputs import Inputs
 from llm_ways import Frames, HuggingFace, Ours, Way
 
-from espnet_larm.inference.drafting import CTC, HEADS, LONGER, Drafting, make_drafts, resolve
+from espnet_larm.recognize.drafting import CTC, HEADS, LONGER, Drafting, make_drafts, resolve
 from espnet_larm.search.drafts import Drafts
 from espnet_larm.search.multi_token import Found
 

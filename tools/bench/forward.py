@@ -26,11 +26,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from espnet_larm.data.audio import read_audio
 from espnet_larm.data.kaldi_dir import read_dir
-from espnet_larm.inference.batching import batches_by_length
-from espnet_larm.inference.features import extract_features, pad_features
-from espnet_larm.inference.read_outs import read_outs
-from espnet_larm.inference.recognizer import Recognizer
-from espnet_larm.search.ctc import greedy
+from espnet_larm.recognize.batching import batches_by_length
+from espnet_larm.recognize.features import extract_features, pad_features
+from espnet_larm.recognize.read_outs import read_outs
+from espnet_larm.recognize.recognizer import Recognizer
+from espnet_larm.search.ctc.posteriors import greedy
 
 MATRIX_SIZE = 4096
 NUM_OPERATORS = 8

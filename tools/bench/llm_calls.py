@@ -17,8 +17,8 @@ from collections.abc import Callable
 import torch
 from decoding_inputs import random_inputs
 
-from espnet_larm.decoder.speech_llm import SpeechLlmDecoder
 from espnet_larm.llm.packed_linear import pack_linear_layers, unpack_linear_layers
+from espnet_larm.speech_llm.decoder import SpeechLlmDecoder
 
 # Output and input size: of the LM of 30 M (key, query, feed-forward, head), and of larger and smaller ones.
 LAYERS = ((192, 192), (512, 192), (256, 512), (512, 512), (1408, 512), (2048, 2048), (8000, 512))

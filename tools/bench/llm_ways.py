@@ -15,12 +15,12 @@ import torch
 
 from espnet2.legacy.nets.batch_beam_search import BatchBeamSearch
 
-from espnet_larm.decoder.speech_llm import SpeechLlmDecoder
-from espnet_larm.inference.machine import keep_memory_flat
 from espnet_larm.llm.packed_linear import unpack_linear_layers
+from espnet_larm.recognize.machine import keep_memory_flat
 from espnet_larm.search.drafts import Drafts
+from espnet_larm.search.hypotheses import Bounds
 from espnet_larm.search.multi_token import Found, greedy
-from espnet_larm.search.texts import Bounds
+from espnet_larm.speech_llm.decoder import SpeechLlmDecoder
 from espnet_larm.upstream import BatchScorerInterface
 
 

@@ -24,13 +24,13 @@ import numpy as np
 import soundfile
 
 import espnet_larm
-from espnet_larm.data.an4 import read_an4
 from espnet_larm.data.audio import read_audio
 from espnet_larm.data.kaldi_dir import Utterance
-from espnet_larm.data.librispeech import read_librispeech
-from espnet_larm.inference.cutting import Cutting
-from espnet_larm.inference.machine import peak_memory_bytes
 from espnet_larm.origin import describe_machine
+from espnet_larm.recipe.corpora.an4 import read_an4
+from espnet_larm.recipe.corpora.librispeech import read_librispeech
+from espnet_larm.recognize.long.cutting import Cutting
+from espnet_larm.recognize.machine import peak_memory_bytes
 from espnet_larm.scoring.alignment import Counts, add_counts, align, split_words
 
 SPLITS = ("dev-clean-2", "test-clean", "test-other", "train-clean-5")

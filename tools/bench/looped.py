@@ -20,7 +20,7 @@ import torch
 
 from espnet2.asr.ctc import CTC
 
-from espnet_larm.encoder.larm import LarmEncoder
+from espnet_larm.looped.encoder import LarmEncoder
 
 NUM_FEATURES = 80
 TOKENS_PER_UTTERANCE = 20

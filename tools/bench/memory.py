@@ -31,7 +31,7 @@ import yaml
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from espnet_larm.llm.adaptation import METHODS
+from espnet_larm.adaptation.llm_weights import METHODS
 from espnet_larm.train.learning import part_of
 
 ROOT = Path(__file__).parents[2]
@@ -181,7 +181,7 @@ class Unfilled(TorchDispatchMode):
 
 def build(args: argparse.Namespace, setting: Setting, folder: Path) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
     """The YAML's model with the LM of `--llm_config`, and its optimiser, as a training makes them."""
-    from espnet_larm.tasks.asr import LarmASRTask
+    from espnet_larm.train.task import LarmASRTask
 
     tokens = write_tokenizer(folder / "llm", args.llm_config["vocab_size"])
     for name, names in (("tokens.txt", tokens), ("ctc_tokens.txt", CHARACTERS)):

@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 
-from espnet_larm.inference.loading import load_model
-from espnet_larm.tasks.asr import LarmASRTask
+from espnet_larm.recognize.loading import load_model
+from espnet_larm.train.task import LarmASRTask
 
 # The first ones lay out memory.
 NUM_WARM = 2

@@ -50,8 +50,8 @@ from pooling_prompts import (
 
 from espnet_larm.llm.backbone import DTYPES, Backbone
 from espnet_larm.llm.packed_linear import pack_linear_layers
-from espnet_larm.llm.speech_pooling import SpeechPooling
 from espnet_larm.pooling.affinity import boundaries, cosines, merge
+from espnet_larm.pooling.in_llm import SpeechPooling
 
 SHAPES: dict[str, dict[str, Any]] = {
     "novels-3M": NOVELS_3M,

@@ -17,12 +17,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AttentionInterface
 from transformers.models.llama.modeling_llama import eager_attention_forward
 
+from espnet_larm.calibrate.flops import by_layer, prefill_flops
 from espnet_larm.llm.attention import ATTENTION, attention
 from espnet_larm.llm.backbone import Backbone
-from espnet_larm.llm.flops import by_layer, prefill_flops
-from espnet_larm.llm.prompt import pack
-from espnet_larm.llm.speech_pooling import SpeechPooling
 from espnet_larm.llm.stream import Step, Stream
+from espnet_larm.pooling.in_llm import SpeechPooling
+from espnet_larm.speech_llm.prompt import pack
 
 aten = torch.ops.aten
 EAGER, SDPA = ATTENTIONS = ("eager", "sdpa")

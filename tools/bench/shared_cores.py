@@ -34,7 +34,7 @@ def train(args: argparse.Namespace) -> None:
 
     from espnet2.asr.ctc import CTC
 
-    from espnet_larm.encoder.larm import LarmEncoder
+    from espnet_larm.looped.encoder import LarmEncoder
 
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)

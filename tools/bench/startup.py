@@ -80,11 +80,10 @@ def main() -> None:
     if args.no_quick:
         return
     print("\n| start of | s (range) |\n|---|---|")
-    others = sorted(path.stem for path in (ROOT / "espnet_larm/bin").glob("[a-z]*.py"))
-    others = [name for name in others if name not in (*WITH_ESPNETS_PARSER, *OTHER_TASKS)]
+    others = [name for name in COMMANDS if name not in WITH_ESPNETS_PARSER]
     for name, words in {
         **QUICK,
-        **{f"{each} --help": ["-m", f"espnet_larm.bin.{each}", "--help"] for each in others},
+        **{f"{each} --help": ["-m", "espnet_larm", each, "--help"] for each in others},
     }.items():
         seconds(words, args.cpu_time)
         print(f"| {name} | {describe([seconds(words, args.cpu_time) for _ in range(args.repeats)])} |", flush=True)

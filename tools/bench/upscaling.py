@@ -22,9 +22,9 @@ from memory import NOVELS_3M, SMOLLM2_360M, read_json
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from espnet_larm.adaptation.depth_upscaling import LAYERS, PLACEMENTS, drop, put_back, wrap
+from espnet_larm.calibrate.flops import by_layer, prefill_flops
 from espnet_larm.llm.backbone import DTYPES, Backbone
-from espnet_larm.llm.depth_upscaling import LAYERS, PLACEMENTS, drop, put_back, wrap
-from espnet_larm.llm.flops import by_layer, prefill_flops
 from espnet_larm.llm.packed_linear import pack_linear_layers
 
 SHAPES: dict[str, dict[str, Any]] = {

@@ -33,5 +33,5 @@ download() { # to downloads/an4
 }
 
 root=$(find_corpus)
-read -ra py <<< "${python:-python3}"
-"${py[@]}" -m espnet_larm.bin.prepare_data an4 --root "$root" --out data
+read -ra py <<< "${python:-python3 -m espnet_larm}"
+"${py[@]}" prepare-data an4 --root "$root" --out data

@@ -31,6 +31,6 @@ else
 fi
 options=()
 [ "${LIBRISPEECH_SUBSET:-}" != mini ] || options+=(--partial)
-read -ra py <<< "${python:-python3}"
-"${py[@]}" -m espnet_larm.bin.prepare_data librispeech --root "$root" --out data --sets "${sets[@]}" \
+read -ra py <<< "${python:-python3 -m espnet_larm}"
+"${py[@]}" prepare-data librispeech --root "$root" --out data --sets "${sets[@]}" \
     ${options[@]+"${options[@]}"}

@@ -8,11 +8,11 @@ minutes=20  # of speech in all splits; silences around that of train and dev com
 seed=1
 corpus=downloads/synthetic
 
-read -ra py <<< "${python:-python3}"
+read -ra py <<< "${python:-python3 -m espnet_larm}"
 if [ ! -d "$corpus" ]; then
     log "eSpeak NG -> $corpus ($minutes minutes of synthetic speech)"
     mkdir -p "$(dirname "$corpus")"
-    "${py[@]}" -m espnet_larm.bin.synthesise_speech --out "$corpus" --minutes "$minutes" --seed "$seed"
+    "${py[@]}" synthesise-speech --out "$corpus" --minutes "$minutes" --seed "$seed"
 fi
-"${py[@]}" -m espnet_larm.bin.prepare_data librispeech --root "$corpus" --out data \
+"${py[@]}" prepare-data librispeech --root "$corpus" --out data \
     --sets train=train-mini dev=dev-mini test=test-mini

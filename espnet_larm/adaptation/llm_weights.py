@@ -1,0 +1,226 @@
+"""Which weights of an LM learn, and which never leave the folder that they came from.
+
+`frozen` trains none, `full` all, `lora` low-rank additions to the projections (Hu et al., "LoRA: Low-Rank Adaptation of
+Large Language Models", ICLR 2022, arXiv:2106.09685; peft), `depth_upscaling` layers inserted between its own. Weights
+that are frozen and were loaded by name are not in checkpoints: those hold a fingerprint of them, and loading takes them
+from the named LM, if it is still the same.
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from espnet_larm.adaptation.added_layout import layout_difference, layout_of
+from espnet_larm.adaptation.depth_upscaling import wrap
+from espnet_larm.adaptation.lora_rank import match_rank
+from espnet_larm.llm.backbone import Backbone
+from espnet_larm.llm.fingerprint import FINGERPRINT, difference, fingerprint_of
+
+logger = logging.getLogger(__name__)
+
+METHODS = ("frozen", "full", "lora", "depth_upscaling")
+LORA_PREFIX = "lora_"
+ADDED_PREFIX = "added."
+LORA_DEFAULTS = {
+    "r": 16,
+    "lora_alpha": 32,
+    "lora_dropout": 0.0,
+    "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+}
+
+
+def adapt(
+    backbone: Backbone,
+    method: str,
+    lora_conf: Mapping[str, Any] | None,
+    is_named: bool,
+    depth_upscaling_conf: Mapping[str, Any] | None = None,
+) -> None:
+    """Set what learns, once, before anything is loaded from a checkpoint.
+
+    Args:
+        backbone: As it was loaded or made.
+        method: One of METHODS.
+        lora_conf: Options of peft's LoraConfig over LORA_DEFAULTS, for `lora` only. Instead of `r`, `match` may have
+            arguments of UpscalingOptions: the rank is then the one with as many weights as those added layers, and
+            lora_alpha by default twice the rank.
+        is_named: Whether the weights can be had again by the LM's name; otherwise all of them go into checkpoints.
+        depth_upscaling_conf: Arguments of UpscalingOptions, for `depth_upscaling` only.
+
+    Raises:
+        ValueError: An option is not allowed, no layer has a module that LoRA shall be added to, or layers cannot be
+            added.
+        ImportError: peft is missing.
+    """
+    _check_method(method, {"lora": lora_conf, "depth_upscaling": depth_upscaling_conf})
+    if len(backbone.added):
+        raise ValueError("the LM has added layers already; drop them before adaptation is set.")
+    if method != "full":
+        backbone.requires_grad_(False)
+    if is_named:
+        # Before anything is added; LoRA's modules rename those that they wrap.
+        fingerprint = fingerprint_of(backbone)
+    if method == "lora":
+        _add_lora(backbone, lora_conf or {})
+    elif method == "depth_upscaling":
+        wrap(backbone, depth_upscaling_conf)
+    elif method == "full" and backbone.dtype != torch.float32:
+        raise ValueError(
+            f"decoder_conf: adaptation is full and dtype {backbone.dtype}: steps of training would be rounded away; "
+            "take dtype: float32, with use_amp: true for speed."
+        )
+    backbone.register_load_state_dict_pre_hook(_compare_added)
+    if is_named:
+        # By name, once: `freeze_param` freezes later, in training only, what a trained LM must still save.
+        names = [] if method == "full" else _state_names(backbone)
+        backbone.left_out = tuple(name for name in names if is_own(name))
+        backbone.register_buffer(FINGERPRINT, fingerprint)
+        backbone.register_state_dict_post_hook(_omit)
+        backbone.register_load_state_dict_pre_hook(_complete)
+    backbone.freeze_modes()
+
+
+def frozen_names(backbone: Backbone, method: str) -> list[str]:
+    """The weights that a method leaves as they are, by all their names (tied ones have several)."""
+    names = [name for name, _ in backbone.named_parameters(remove_duplicate=False)]
+    return [] if method == "full" else [name for name in names if is_own(name)]
+
+
+def is_own(name: str) -> bool:
+    """Whether a weight of a backbone is the LM's own, and was not added to it."""
+    return LORA_PREFIX not in name and not name.startswith(ADDED_PREFIX)
+
+
+def _check_method(method: str, confs: Mapping[str, Mapping[str, Any] | None]) -> None:
+    """Refuse an unknown one, and options of another."""
+    if method not in METHODS:
+        raise ValueError(f"decoder_conf: adaptation is {method}; allowed: {', '.join(METHODS)}.")
+    for owner, conf in confs.items():
+        if conf and owner != method:
+            raise ValueError(
+                f"decoder_conf: {owner}_conf is given, but adaptation is {method}; leave it out, or take {owner}."
+            )
+
+
+def _left_out(backbone: Backbone) -> dict[str, torch.Tensor]:
+    """Weights that the LM's name gives back, by all their names (tied ones have several)."""
+    named = dict((*backbone.named_parameters(remove_duplicate=False), *backbone.named_buffers()))
+    return {name: named[name] for name in backbone.left_out}
+
+
+def _state_names(backbone: torch.nn.Module) -> list[str]:
+    """Of the weights that a state dict has before any hook."""
+    persistent = [
+        f"{prefix}.{name}".lstrip(".")
+        for prefix, module in backbone.named_modules()
+        for name in module._buffers
+        if name not in module._non_persistent_buffers_set and module._buffers[name] is not None
+    ]
+    return [*(name for name, _ in backbone.named_parameters(remove_duplicate=False)), *persistent]
+
+
+def _add_lora(backbone: Backbone, conf: Mapping[str, Any]) -> None:
+    try:
+        import peft
+    except ImportError as error:
+        raise ImportError("decoder_conf: adaptation lora needs peft: pip install peft") from error
+    try:
+        _check_lora(conf)
+        options = _with_matched_rank(backbone, conf) if "match" in conf else {**LORA_DEFAULTS, **conf}
+        peft.inject_adapter_in_model(peft.LoraConfig(**options), backbone.model)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"decoder_conf: lora_conf: {error}") from error
+    for name, parameter in backbone.named_parameters():
+        parameter.requires_grad_(LORA_PREFIX in name)
+        if LORA_PREFIX in name:
+            # In bfloat16 steps of a usual learning rate are rounded away; peft casts what goes in and out.
+            parameter.data = parameter.data.float()
+
+
+def _with_matched_rank(backbone: Backbone, conf: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of LoraConfig with the rank that `match` asks for."""
+    if "r" in conf:
+        raise ValueError(f"r is {conf['r']} and match {conf['match']}; give one of them.")
+    if not isinstance(conf["match"], Mapping):
+        raise ValueError(f"match is {conf['match']!r}; allowed: a depth_upscaling_conf, {{}} for its defaults.")
+    options = {**LORA_DEFAULTS, **conf}
+    del options["match"], options["r"]
+    found = match_rank(backbone, options, conf["match"])
+    logger.info(
+        "LoRA has rank %d: %s weights, where the added layers of match have %s.",
+        found.rank,
+        f"{found.num_lora:,}",
+        f"{found.num_added:,}",
+    )
+    return {**options, "r": found.rank, "lora_alpha": conf.get("lora_alpha", 2 * found.rank)}
+
+
+def _check_lora(options: Mapping[str, Any]) -> None:
+    """Refuse what would change or add weights beside the low-rank ones, or be overruled here."""
+    allowed = {"modules_to_save": (None,), "bias": ("none",), "init_lora_weights": (True, False, "gaussian")}
+    for name, values in allowed.items():
+        if name in options and options[name] not in values:
+            listed = ", ".join("null" if value is None else str(value) for value in values)
+            raise ValueError(f"{name} is {options[name]}; allowed: {listed}.")
+
+
+def _omit(module: Backbone, state: dict[str, Any], prefix: str, metadata: Any) -> None:  # noqa: ARG001
+    """A state-dict hook: leave out what the LM's name gives back."""
+    for name in module.left_out:
+        state.pop(prefix + name, None)
+
+
+def _complete(
+    module: Backbone,
+    state: dict[str, Any],
+    prefix: str,
+    metadata: Any,  # noqa: ARG001
+    strict: bool,  # noqa: ARG001
+    missing: list[str],  # noqa: ARG001
+    unexpected: list[str],  # noqa: ARG001
+    errors: list[str],
+) -> None:
+    """A load hook: put the module's own weights in place of those that were left out, if they are the same."""
+    own, weights = module.get_buffer(FINGERPRINT), _left_out(module)
+    saved = state.get(prefix + FINGERPRINT)
+    has_lm = any(name.startswith(f"{prefix}model.") and LORA_PREFIX not in name for name in state)
+    is_complete = has_lm and not weights
+    if saved is not None and not is_complete and (reason := difference(own, saved)):
+        errors.append(reason)
+    elif changed := [name for name in weights if prefix + name in state]:
+        errors.append(
+            f"the checkpoint holds {changed[0]} and {len(changed) - 1} more weights of the LM, which adaptation leaves "
+            "as they are in the named LM; take adaptation: full, or save those weights as an LM first."
+        )
+    # Also beside an error, or names of all weights of the LM would stand before it.
+    state.update({prefix + name: weight for name, weight in weights.items()})
+    if saved is not None and not has_lm and not weights:
+        # Another adaptation left all weights out, and this one learns them: it begins with the named LM's.
+        state.update({prefix + name: value for name, value in module.named_parameters(remove_duplicate=False)})
+
+
+def _compare_added(
+    module: Backbone,
+    state: dict[str, Any],
+    prefix: str,
+    metadata: Any,  # noqa: ARG001
+    strict: bool,  # noqa: ARG001  # torch says true whatever it was called with
+    missing: list[str],  # noqa: ARG001
+    unexpected: list[str],  # noqa: ARG001
+    errors: list[str],
+) -> None:
+    """A load hook: say that the added layers are others, instead of all names that are missing and unexpected."""
+    own = {f"{prefix}added.{name}": weight for name, weight in module.added.state_dict().items()}
+    saved = layout_of(state, prefix)
+    reason = layout_difference(layout_of(own, prefix), saved)
+    is_named = hasattr(module, FINGERPRINT)
+    has_lm = prefix + FINGERPRINT in state if is_named else any(name.startswith(f"{prefix}model.") for name in state)
+    # Weights of other parts alone, as of an encoder that is begun with, say nothing of this one.
+    if reason is None or not (has_lm or saved):
+        return
+    errors.append(reason)
+    for name in [name for name in state if name.startswith(f"{prefix}added.")]:
+        del state[name]
+    state.update(own)

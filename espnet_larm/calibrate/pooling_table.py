@@ -1,0 +1,218 @@
+"""What pooling leaves, saves and costs: rows, their table in Markdown, and its picture."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from espnet_larm.calibrate.pooling_sweep import Cost, Outcome
+from espnet_larm.scoring.alignment import split_words
+from espnet_larm.scoring.bootstrap import Grouping, Interval, group_utterances, interval
+from espnet_larm.scoring.scores import Scores, number, score
+
+# Names of the first row, without and with pooling at other places.
+NOWHERE, AT_PLACE = "no pooling", "off at this place"
+
+
+class Reference(NamedTuple):
+    """What is said in a folder.
+
+    Attributes:
+        texts: By utterance.
+        utt2spk: Speaker by utterance, where it is known.
+    """
+
+    texts: Mapping[str, str]
+    utt2spk: Mapping[str, str]
+
+    @property
+    def grouping(self) -> Grouping:
+        """Of the utterances, in their order."""
+        return group_utterances(list(self.texts), self.utt2spk)
+
+    def without(self, left_out: Sequence[str]) -> "Reference":
+        """Of the other utterances.
+
+        Raises:
+            ValueError: None of them has a word.
+        """
+        texts = {key: text for key, text in self.texts.items() if key not in left_out}
+        if not any(texts.values()):
+            raise ValueError(
+                f"the texts of all {len(texts)} utterances are empty"
+                f"{f', without {len(left_out)} that are too short' if left_out else ''}; WER needs words."
+            )
+        return Reference(texts, self.utt2spk)
+
+
+class Row(NamedTuple):
+    """The folder, read with one pooling.
+
+    Attributes:
+        name: Of the pooling's method.
+        wanted: Retention that was asked for.
+        tau: Of affinity pooling, None of others.
+        retention: That was found.
+        scores: Of the words.
+        points: More than the first row, of 100 words.
+        points_interval: 95 % of it, on the same resamples.
+        positions: Of all prompts, that the LM's last layer reads.
+        positions_share: Of those without pooling at any place.
+        flops_share: Of what reading the prompts takes without pooling at any place.
+        lost: Utterances that are too short once they are pooled; their words count as deletions.
+    """
+
+    name: str
+    wanted: float
+    tau: float | None
+    retention: float
+    scores: Scores
+    points: float
+    points_interval: Interval
+    positions: int
+    positions_share: float
+    flops_share: float
+    lost: list[str]
+
+    def as_json(self) -> dict[str, Any]:
+        """Figures alone."""
+        return {
+            "method": self.name,
+            "wanted_retention": self.wanted,
+            "tau": self.tau,
+            "retention": number(self.retention),
+            "wer_percent": number(self.scores.total.error_percent),
+            "interval_percent": [number(bound) for bound in self.scores.interval],
+            "points": number(self.points),
+            "points_interval": [number(bound) for bound in self.points_interval],
+            "prompt_positions": self.positions,
+            "positions_share": number(self.positions_share),
+            "flops_share": number(self.flops_share),
+            "lost": self.lost,
+        }
+
+
+class Rows:
+    """Makes rows of outcomes, beside the first of them: that without pooling at the place.
+
+    Args:
+        reference: Of the utterances that are long enough.
+        place: Whose pooling differs by row.
+        others_pool: Whether another place pools, in all rows.
+        base: Without pooling at the place.
+        cost: Without pooling at any place.
+    """
+
+    def __init__(self, reference: Reference, place: str, others_pool: bool, base: Outcome, cost: Cost) -> None:
+        self.reference = reference
+        self.place = place
+        self.first_name = AT_PLACE if others_pool else NOWHERE
+        self.base_outcome = base
+        self.cost = cost
+        self.base = self._score(base)
+
+    def _score(self, outcome: Outcome) -> Scores:
+        return score(self.reference.texts, outcome.texts, split_words, self.reference.grouping)
+
+    def first(self) -> Row:
+        """Without pooling at the place."""
+        return self.row(self.first_name, 1.0, None, self.base_outcome)
+
+    def row(self, name: str, wanted: float, tau: float | None, outcome: Outcome) -> Row:
+        """With what gave an outcome."""
+        scores = self._score(outcome)
+        points, points_interval = difference(self.base, scores)
+        before, after = outcome.kept.get(self.place, (1, 1))
+        return Row(
+            name,
+            wanted,
+            tau,
+            after / max(1, before),
+            scores,
+            points,
+            points_interval,
+            outcome.positions,
+            outcome.positions / self.cost.positions,
+            outcome.flops / self.cost.flops,
+            [key for key in self.reference.texts if key not in outcome.texts],
+        )
+
+
+def difference(before: Scores, after: Scores) -> tuple[float, Interval]:
+    """Points of WER from one to another, and 95 % of them on the same resamples."""
+    return after.total.error_percent - before.total.error_percent, interval(after.rates - before.rates)
+
+
+def show_interval(points: Interval, sign: str = "") -> str:
+    """As a cell has it."""
+    return f"[{points.low:{sign}.2f}, {points.high:{sign}.2f}]"
+
+
+def format_rows(rows: Sequence[Row], chosen: Row | None = None) -> Iterator[str]:
+    """A table in Markdown."""
+    yield (
+        "| tau | retention | WER % | 95 % | points | 95 %, paired | prompt positions | % of all places off "
+        "| prefill FLOPs, % of all places off | |"
+    )
+    yield "|---|---|---|---|---|---|---|---|---|---|"
+    for row in rows:
+        tau = row.name if row.tau is None else f"{row.tau:g}"
+        yield (
+            f"| {tau} | {row.retention:.3f} | {row.scores.total.error_percent:.2f} "
+            f"| {show_interval(row.scores.interval)} | {row.points:+.2f} | {show_interval(row.points_interval, '+')} "
+            f"| {row.positions} | {100 * row.positions_share:.1f} | {100 * row.flops_share:.1f} "
+            f"| {'chosen' if row is chosen else ''} |"
+        )
+
+
+def notes_of(reference: Reference, left_out: Sequence[str], rows: Sequence[Row]) -> Iterator[str]:
+    """What a table of a folder does not show: what intervals resample, and utterances that are too short."""
+    grouping = reference.grouping
+    yield f"intervals: {grouping.num_groups} {grouping.unit}s, drawn with replacement"
+    if left_out:
+        yield f"left out of all rows, too short for the encoder: {len(left_out)} utterances: {', '.join(left_out)}"
+    for row in rows:
+        if row.lost:
+            tau = "" if row.tau is None else f", tau {row.tau:g}"
+            yield (
+                f"{row.name}{tau}: {len(row.lost)} utterances are too short once pooled, and their words count as "
+                f"deletions: {', '.join(row.lost)}"
+            )
+
+
+def draw(rows: Sequence[Row], path: Path, chosen: Row | None = None) -> None:
+    """Three panels: retention, WER with its interval, and prefill FLOPs, against tau; the first row as a level line.
+
+    Args:
+        rows: The first without pooling at the place.
+        path: A PNG.
+        chosen: Marked.
+    """
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    unpooled, *pooled = rows
+    figure, panels = plt.subplots(1, 3, figsize=(12, 3.8), layout="constrained")
+    taus = [row.tau for row in pooled]
+    wers = [row.scores.total.error_percent for row in pooled]
+    below = [max(0.0, wer - row.scores.interval.low) for wer, row in zip(wers, pooled, strict=True)]
+    above = [max(0.0, row.scores.interval.high - wer) for wer, row in zip(wers, pooled, strict=True)]
+    panels[0].plot(taus, [100 * row.retention for row in pooled], marker="o")
+    panels[0].set(ylabel="speech tokens left, %", ylim=(0, 105))
+    panels[1].errorbar(taus, wers, [below, above], marker="o", capsize=3, elinewidth=1)
+    base = unpooled.scores
+    panels[1].axhline(base.total.error_percent, color="0.4", linestyle="--", label=f"{unpooled.name}, 95 %")
+    panels[1].axhspan(base.interval.low, base.interval.high, color="0.4", alpha=0.1, linewidth=0)
+    panels[1].set(ylabel="word error rate, % (95 % interval)", ylim=(0, None))
+    panels[2].plot(taus, [100 * row.flops_share for row in pooled], marker="o")
+    panels[2].set(ylabel="prefill FLOPs of the LM, % of all places off", ylim=(0, 105))
+    for axes in panels:
+        if chosen is not None and chosen.tau is not None:
+            axes.axvline(chosen.tau, color="C1", linestyle=":", label="chosen")
+        axes.set_xlabel("tau")
+        axes.grid(color="0.9")
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[1].legend(frameon=False)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)

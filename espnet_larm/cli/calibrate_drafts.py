@@ -1,0 +1,82 @@
+"""Thresholds of draft heads on a development set: a table tau x (WER, calls, real-time factor), and the one to take.
+
+Decodes the set a token a call, with all drafts verified (the same words), and with each tau as threshold (not the same
+words). Of those that lose at most `--target_wer_loss` points of WER the one with the fewest calls is chosen.
+Writes `drafts_calibration.md` and `.json` beside the model, and `decode_drafts.yaml` for `--inference_config`.
+
+    python -m espnet_larm calibrate-drafts --asr_train_config exp/asr_x/config.yaml
+        --asr_model_file exp/asr_x/latest.pth --data_dir dump/raw/dev --target_wer_loss 0.2
+"""
+
+import argparse
+import json
+import logging
+from pathlib import Path
+
+import yaml
+
+logger = logging.getLogger(__name__)
+
+TAUS = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
+TABLE, CONFIG = "drafts_calibration", "decode_drafts.yaml"
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Options of this program."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--asr_train_config", type=Path, required=True, help="of the experiment")
+    parser.add_argument("--asr_model_file", type=Path, required=True, help="its weights")
+    parser.add_argument("--data_dir", type=Path, required=True, help="development set: wav.scp, text, utt2spk")
+    parser.add_argument("--audio_type", default="sound", help="of wav.scp: sound or kaldi_ark (sound)")
+    parser.add_argument("--taus", type=float, nargs="+", default=list(TAUS), help="thresholds that are tried")
+    parser.add_argument("--target_wer_loss", type=float, default=0.2, help="points of WER that may be lost (0.2)")
+    parser.add_argument("--tokens_per_call", type=int, help="as in decoding: as many as the model has heads")
+    parser.add_argument("--tau_of", help="as in decoding: head or product (head)")
+    parser.add_argument("--batch_seconds", type=float, default=60.0, help="padded audio in a batch (60)")
+    parser.add_argument("--output_dir", type=Path, help="the experiment by default")
+    parser.add_argument("--llm", help="folder or hub id of the model's LM, where it is another than in training")
+    parser.add_argument("--ngpu", type=int, default=0, choices=[0, 1])
+    return parser
+
+
+def main(cmd: list[str] | None = None) -> int:
+    """Decode, print and write the table, choose."""
+    args = get_parser().parse_args(cmd)
+    if not args.target_wer_loss >= 0.0:
+        raise ValueError(f"--target_wer_loss is {args.target_wer_loss}; allowed: 0 or more, points of WER.")
+    if args.batch_seconds <= 0:
+        raise ValueError(f"--batch_seconds is {args.batch_seconds}; allowed: above 0, seconds of padded audio.")
+    from espnet_larm.calibrate.drafts import calibrate, choose, format_rows
+    from espnet_larm.data.kaldi_dir import read_dir
+    from espnet_larm.recognize.audio import AudioTable
+    from espnet_larm.recognize.decoding import Settings
+    from espnet_larm.recognize.recognizer import Recognizer
+
+    recognizer = Recognizer.from_files(
+        args.asr_train_config, args.asr_model_file, "cuda" if args.ngpu else "cpu", llm=args.llm
+    )
+    texts = {utterance.id: utterance.text for utterance in read_dir(args.data_dir)}
+    table = AudioTable(args.data_dir / "wav.scp", args.audio_type, recognizer.sample_rate_hz, recognizer.preprocess)
+    settings = Settings(batch_seconds=args.batch_seconds)
+    rows = []
+    for row in calibrate(recognizer, table, texts, args.taus, args.tokens_per_call, args.tau_of, settings):
+        logger.info("%s: WER %.2f %%, %d calls", row.name, row.wer_percent, row.row_calls)
+        rows.append(row)
+    chosen = choose(rows, args.target_wer_loss)
+    lines = "\n".join(format_rows(rows, chosen))
+    print(lines)
+    output_dir = args.output_dir or args.asr_train_config.parent
+    output_dir.mkdir(parents=True, exist_ok=True)
+    head = (
+        f"Thresholds of draft heads on {args.data_dir}, {len(texts)} utterances, {args.asr_model_file.name}: at most "
+        f"{args.target_wer_loss} points of WER may be lost.\n\n"
+    )
+    (output_dir / f"{TABLE}.md").write_text(f"{head}{lines}\n", encoding="utf-8")
+    rows_json = [{**row._asdict(), "is_chosen": row is chosen} for row in rows]
+    (output_dir / f"{TABLE}.json").write_text(json.dumps(rows_json, indent=2) + "\n", encoding="utf-8")
+    config = (
+        f"# {chosen.name}, chosen by espnet_larm.cli.calibrate_drafts ({TABLE}.md).\n{yaml.safe_dump(chosen.options)}"
+    )
+    (output_dir / CONFIG).write_text(config, encoding="utf-8")
+    print(f"{chosen.name}: --inference_config {output_dir / CONFIG}")
+    return 0

@@ -1,0 +1,154 @@
+"""`python -m espnet_larm list`: every plugin with its options, their ranges and defaults.
+
+The options are the constructor's parameters, their meaning is the `Args:` section of the docstring: what is printed
+is what the class takes. ESPnet's tasks are imported, which takes 10 s, only if other packages bring plugins: those are
+checked as programs will check them.
+"""
+
+import argparse
+import inspect
+import re
+import sys
+import textwrap
+from typing import Any, NamedTuple
+
+import yaml
+
+from espnet_larm import registry
+
+# What ESPnet passes itself: parameters that no YAML sets.
+GIVEN_BY_ESPNET = {
+    "frontend": (),
+    "encoder": ("input_size",),
+    "decoder": ("vocab_size", "encoder_output_size"),
+    "model": (
+        *("vocab_size", "token_list", "frontend", "specaug", "normalize", "preencoder", "encoder", "postencoder"),
+        *("decoder", "ctc", "joint_network"),
+    ),
+    "preprocessor": ("train", "token_type", "token_list", "bpemodel", "text_cleaner", "g2p_type"),
+}
+# What a YAML needs beside the plugin's own options, unless its class has a `yaml_beside` that says more.
+BESIDE = {"encoder": "model_conf:\n    ctc_weight: 1.0  # CTC alone: no decoder is named\n"}
+WIDTH = 110
+
+
+class Option(NamedTuple):
+    """One option of a plugin.
+
+    Attributes:
+        name: Its key in `<kind>_conf`.
+        type_name: As annotated, empty if it is not.
+        default: The default; `inspect.Parameter.empty` if it must be given.
+        meaning: From the docstring, on one line; empty if it is not described there.
+    """
+
+    name: str
+    type_name: str
+    default: Any
+    meaning: str
+
+    @property
+    def is_required(self) -> bool:
+        """Whether a YAML must give it."""
+        return self.default is inspect.Parameter.empty
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print the plugins, and of each that is broken whose it is and why.
+
+    Args:
+        argv: Arguments of the command; those of this process by default.
+
+    Returns:
+        0; 1 if a plugin is broken or none has the name asked for.
+    """
+    arguments = _parser().parse_args(argv)
+    sound, broken = registry.survey()
+    for entry_point, package, reason in broken:
+        print(f"{entry_point} of package {package}: {reason}", file=sys.stderr)
+    chosen = [plugin for plugin in sound if arguments.name in (None, plugin.name)]
+    is_broken = any(entry_point.partition(".")[2] == arguments.name for entry_point, _, _ in broken)
+    if not chosen and arguments.name is not None and not is_broken:
+        names = ", ".join(sorted({plugin.name for plugin in sound}))
+        print(f"--name: no plugin is called {arguments.name}. Allowed: {names}.", file=sys.stderr)
+    for plugin in chosen:
+        plugin_class = registry.load(plugin)
+        print(_snippet(plugin, plugin_class) if arguments.yaml else _table(plugin, plugin_class))
+    return 1 if broken or not chosen else 0
+
+
+def options(plugin_class: type, kind: str) -> list[Option]:
+    """The options that YAML can give to a class, in the order of its constructor."""
+    constructor = plugin_class.__init__  # type: ignore[misc]
+    meanings = described_arguments(inspect.getdoc(plugin_class)) | described_arguments(inspect.getdoc(constructor))
+    found = []
+    for parameter in inspect.signature(plugin_class).parameters.values():
+        is_open = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        if is_open or parameter.name in GIVEN_BY_ESPNET[kind]:
+            continue
+        annotated = parameter.annotation is not inspect.Parameter.empty
+        type_name = inspect.formatannotation(parameter.annotation).strip("'") if annotated else ""
+        found.append(Option(parameter.name, type_name, parameter.default, meanings.get(parameter.name, "")))
+    return found
+
+
+def described_arguments(docstring: str | None) -> dict[str, str]:
+    """What the `Args:` section of a Google-style docstring says of each argument, on one line each."""
+    section = re.search(r"^Args:\n((?:[ \t]+.*\n|\s*\n)*)", (docstring or "") + "\n", flags=re.MULTILINE)
+    if section is None:
+        return {}
+    # An entry starts at the section's own indentation, its further lines are indented deeper.
+    entries = re.split(r"^(?=\*{0,2}\w)", textwrap.dedent(section[1]), flags=re.MULTILINE)
+    found = {}
+    for entry in entries:
+        name, colon, meaning = entry.partition(":")
+        if colon:
+            found[name.split("(")[0].strip(" *")] = " ".join(meaning.split())
+    return found
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m espnet_larm list", description="List the plugins with their options, ranges and defaults."
+    )
+    parser.add_argument("--name", help="only the plugin of this YAML name")
+    parser.add_argument("--yaml", action="store_true", help="print a template to paste into a training YAML")
+    return parser
+
+
+def _heading(plugin: registry.Plugin, plugin_class: type) -> str:
+    what = (inspect.getdoc(plugin_class) or "").partition("\n")[0]
+    return f"{plugin.path.replace(':', '.')}, package {plugin.package}\n{what}".rstrip()
+
+
+def _table(plugin: registry.Plugin, plugin_class: type) -> str:
+    lines = [f"{plugin.kind}: {plugin.name}", textwrap.indent(_heading(plugin, plugin_class), "  ")]
+    for option in options(plugin_class, plugin.kind):
+        value = "required" if option.is_required else f"default {_yaml_value(option.default)}"
+        kind = f"{option.type_name}, " if option.type_name else ""
+        lines.append(f"    {option.name}: {kind}{value}")
+        lines += textwrap.wrap(option.meaning, WIDTH, initial_indent=" " * 8, subsequent_indent=" " * 8)
+    return "\n".join(lines) + "\n"
+
+
+def _snippet(plugin: registry.Plugin, plugin_class: type) -> str:
+    found = options(plugin_class, plugin.kind)
+    lines = [f"# {line}" for line in _heading(plugin, plugin_class).splitlines()]
+    lines.append(f"{plugin.kind}: {plugin.name}")
+    lines.append(f"{plugin.kind}_conf:" if found else f"{plugin.kind}_conf: {{}}")
+    for option in found:
+        comment = f"{option.type_name}. {option.meaning}" if option.type_name else option.meaning
+        lines += textwrap.wrap(comment, WIDTH, initial_indent="    # ", subsequent_indent="    # ")
+        value = "  # required" if option.is_required else f" {_yaml_value(option.default)}"
+        lines.append(f"    {option.name}:{value}")
+    return "\n".join(lines) + "\n" + getattr(plugin_class, "yaml_beside", BESIDE.get(plugin.kind, ""))
+
+
+def _yaml_value(value: Any) -> str:
+    plain = list(value) if isinstance(value, tuple) else value
+    try:
+        text: str = yaml.safe_dump(plain, default_flow_style=True, width=1000)
+    except yaml.YAMLError:
+        # A default that YAML cannot write, of another package's class.
+        return repr(value)
+    return text.removesuffix("\n").removesuffix("\n...")

@@ -1,0 +1,224 @@
+"""Stage 14: one file that holds a recogniser: configuration, weights, tokens, statistics, results and a model card.
+
+    python -m espnet_larm pack asr --exp_dir exp/asr_x
+    python -m espnet_larm -m espnet2.bin.pack asr --asr_train_config exp/asr_x/config.yaml
+        --asr_model_file exp/asr_x/valid.loss.ave.pth --outpath asr_x.zip
+
+Takes ESPnet's arguments of its task `asr`. ESPnet can unpack and use the file, and so can `espnet_larm.load`. The pack
+is loaded before it gets its name. The same input gives the same bytes. Other tasks, a language model beside the
+recogniser, and models that only ESPnet decodes are handed over to ESPnet's own program, which is said.
+Of an LM as decoder, the pack holds the tokenizer and what training changed; it names the rest, with its SHA-256.
+"""
+
+import argparse
+import importlib.metadata
+import platform
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from espnet_larm.pack.archive import digest, write_archive
+from espnet_larm.pack.card import UNKNOWN, About, format_card
+from espnet_larm.pack.llm import check_llm, has_llm, make_llm_portable, name_llm, name_tokenizer, places_near
+from espnet_larm.pack.manifest import META, Manifest, plugins_of
+from espnet_larm.pack.options import Config, check_self_contained, dump_yaml, make_portable
+from espnet_larm.program import given, hand_over
+from espnet_larm.scoring.experiment import SetResult, find_results
+
+# Options that ESPnet's program does not have.
+OURS = ("exp_dir", "llm", "name", "language", "license")
+CONFIG, CARD = "config.yaml", "README.md"
+# Of the experiment's folder, where they are there.
+RESULTS = ("RESULTS.md", "images/wer_by_loops.png")
+NO_LANGUAGE = "noinfo"
+
+Members = dict[str, bytes | Path]
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """ESPnet's options of `pack asr`, and ours."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", nargs="?", default="asr", help="asr; other tasks are handed over to ESPnet's program")
+    parser.add_argument("--exp_dir", type=Path, help="experiment; its files are the defaults of the options below")
+    parser.add_argument("--asr_train_config", type=Path, help="EXP_DIR/config.yaml by default")
+    parser.add_argument("--asr_model_file", type=Path, help="the only EXP_DIR/*.ave.pth by default")
+    parser.add_argument("--outpath", type=Path, help="EXP_DIR/<name>_<weights>.zip by default")
+    parser.add_argument("--option", type=Path, action="append", default=[], help="a further file to put in; repeatable")
+    parser.add_argument("--lm_train_config", help="of a language model beside it: handed over to ESPnet's program")
+    parser.add_argument("--lm_file", help="likewise")
+    parser.add_argument(
+        "--llm",
+        help="folder or hub id of the model's LM, where it is another than in training; the pack names it so. Its "
+        "unchanged weights are not in the pack",
+    )
+    parser.add_argument("--name", help="of the model; the experiment's by default")
+    parser.add_argument("--language", default="", help="code for the model card, en for example")
+    parser.add_argument("--license", default=UNKNOWN, help="for the model card: what weights and training data allow")
+    return parser
+
+
+def main(cmd: list[str] | None = None) -> int:
+    """Pack, and say what is in it."""
+    parser = get_parser()
+    # Other tasks have options that are not known here.
+    args, unknown = parser.parse_known_args(cmd)
+    if reason := why_espnet(args):
+        return hand_over(
+            "pack", cmd, reason, given(args, [action for action in parser._actions if action.dest in OURS])
+        )
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    config_file, model_file, outpath = check(args)
+    from espnet_larm.recognize.loading import read_weights
+
+    exp_dir = config_file.parent
+    config = yaml.safe_load(config_file.read_text(encoding="utf-8"))
+    check_self_contained(config)
+    check_llm(config)
+    name_llm(config, args.llm, places_near(config_file))
+    name_tokenizer(config, places_near(config_file))
+    portable, files = make_portable(config, exp_dir)
+    if files.setdefault(model_file.name, model_file) != model_file:
+        raise ValueError(f"{files[model_file.name]} and {model_file} have one name; rename one of them.")
+    files |= extra_files(exp_dir, args.option, files)
+    weights = read_weights(model_file)
+    tokenizer: dict[str, bytes] = {}
+    llm = None
+    if has_llm(config):
+        portable, tokenizer, llm = make_llm_portable(portable, fingerprint_in(weights))
+    name = args.name or exp_dir.resolve().name
+    manifest = Manifest(CONFIG, model_file.name, name, plugins_of(config), {}, versions(), llm)
+    about = About("" if args.language == NO_LANGUAGE else args.language, args.license)
+    num_parameters = count_parameters(config_file, model_file, args.llm)
+    card = format_card(manifest, config, datasets_of(config), num_parameters, results_of(exp_dir), about)
+    members: Members = {CONFIG: dump_yaml(portable), CARD: card.encode(), **dict(sorted(files.items())), **tokenizer}
+    if taken := {CONFIG, CARD, META, *tokenizer} & files.keys():
+        raise ValueError(f"{files[min(taken)]} has a name that packs need for themselves; leave it out or rename it.")
+    manifest = manifest._replace(digests={name: digest(content) for name, content in members.items()})
+    place = (config["decoder_conf"] or {}).get("llm") if llm is not None and llm.is_needed_folder else None
+    publish(outpath, {META: dump_yaml(manifest.as_mapping()), **members}, place)
+    print(f"{outpath}: {outpath.stat().st_size / 2**20:.1f} MiB, {', '.join([META, *members])}")
+    return 0
+
+
+def why_espnet(args: argparse.Namespace) -> str:
+    """Why ESPnet's own program must pack; empty if ours does."""
+    if args.task != "asr":
+        return f"task is {args.task}"
+    if args.lm_train_config or args.lm_file:
+        return f"lm_file is {args.lm_file}, and packs of ours hold no language model"
+    path = args.asr_train_config or (args.exp_dir and args.exp_dir / CONFIG)
+    config = yaml.safe_load(path.read_text(encoding="utf-8")) if path and path.is_file() else None
+    if not isinstance(config, dict):
+        # What is wrong with it is said where it is packed.
+        return ""
+    if config.get("input_size") is not None:
+        return f"the model reads features of size {config['input_size']} from archives"
+    if (config.get("model_conf") or {}).get("ctc_weight") == 0.0 and not has_llm(config):
+        return f"the model has decoder: {config.get('decoder')} without a CTC head"
+    return ""
+
+
+def check(args: argparse.Namespace) -> tuple[Path, Path, Path]:
+    """Configuration, weights and target.
+
+    Raises:
+        FileNotFoundError: A file is missing.
+        ValueError: The options do not say which files, or ask for what packs do not hold.
+    """
+    from espnet_larm.recognize.packs import files_of_folder
+
+    if args.exp_dir is None and (args.asr_train_config is None or args.asr_model_file is None):
+        raise ValueError("name --exp_dir, or both --asr_train_config and --asr_model_file.")
+    config_file, model_file = args.asr_train_config, args.asr_model_file
+    if config_file is None or model_file is None:
+        found = files_of_folder(args.exp_dir, model_file)
+        config_file, model_file = config_file or found[0], found[1]
+    for path in (config_file, model_file, *args.option):
+        if not path.exists():
+            raise FileNotFoundError(f"{path} is missing; stage 11 makes weights and config.yaml.")
+    folder = config_file.parent
+    return config_file, model_file, args.outpath or folder / f"{folder.resolve().name}_{model_file.stem}.zip"
+
+
+def extra_files(exp_dir: Path, options: list[Path], named: dict[str, Path]) -> dict[str, Path]:
+    """Results, and what --option names (folders with all they hold), by name in the pack.
+
+    Raises:
+        ValueError: Two files have one name.
+    """
+    found = {name: exp_dir / name for name in RESULTS if (exp_dir / name).is_file()}
+    for option in options:
+        inside = sorted(path for path in option.rglob("*") if path.is_file()) if option.is_dir() else [option]
+        for path in inside:
+            name = path.relative_to(option.parent).as_posix()
+            other = found.get(name) or named.get(name)
+            if other is not None and other.resolve() != path.resolve():
+                raise ValueError(f"--option {path}: {other} is called {name} in the pack already; rename one of them.")
+            found[name] = path
+    return found
+
+
+def versions() -> dict[str, str]:
+    """Of what the model was made with."""
+    packages = {name: importlib.metadata.version(name) for name in ("espnet", "torch")}
+    return {**packages, "python": platform.python_version()}
+
+
+def datasets_of(config: Config) -> list[str]:
+    """Names of the training sets' folders."""
+    paths = [Path(path) for path, *_ in config.get("train_data_path_and_name_and_type") or []]
+    return list(dict.fromkeys(path.parent.name for path in paths))
+
+
+def count_parameters(config_file: Path, model_file: Path, llm: str | None) -> int:
+    """As train.log counts them: of the whole model with its LM, and not of the tensors in a file.
+
+    A file also holds what is no parameter (statistics, the front end's filters), and lacks the LM's unchanged weights.
+    """
+    import torch
+
+    from espnet_larm.recognize.loading import load_model
+    from espnet_larm.train.learning import shares, sum_of
+
+    return sum_of(shares(load_model(config_file, model_file, "cpu", torch.float32, llm).model)).total
+
+
+def fingerprint_in(weights: Mapping[str, Any]) -> str | None:
+    """SHA-256 of the LM that was left out of the weights, or that they began with."""
+    from espnet_larm.llm.fingerprint import FINGERPRINT, hexadecimal
+
+    found = [tensor for name, tensor in weights.items() if name.endswith(FINGERPRINT)]
+    return hexadecimal(found[0]) if found else None
+
+
+def results_of(exp_dir: Path) -> list[SetResult]:
+    """Scored sets, none if there are none."""
+    try:
+        return find_results(exp_dir)
+    except FileNotFoundError:
+        return []
+
+
+def publish(outpath: Path, members: Members, llm: str | None = None) -> None:
+    """Write the pack, load it, and only then give it its name.
+
+    Args:
+        outpath: Its name.
+        members: What is in it.
+        llm: Folder of the LM that it needs, if it needs one.
+
+    Raises:
+        ValueError: It cannot be loaded: the weights are not those of the configuration.
+    """
+    from espnet_larm.recognize.packs import load
+
+    outpath.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=outpath.parent, prefix=".pack-") as folder:
+        written = Path(folder) / outpath.name
+        write_archive(written, members)
+        load(written, llm=llm)
+        written.replace(outpath)

@@ -1,0 +1,175 @@
+"""Options, and what is read and written, of the programs that measure pooling."""
+
+import argparse
+import datetime as dt
+import json
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from espnet_larm.calibrate.pooling_places import Bounds
+    from espnet_larm.calibrate.pooling_table import Reference
+    from espnet_larm.recognize.audio import AudioTable
+    from espnet_larm.recognize.recognizer import Recognizer
+
+# Options of pooling, by place.
+Places = Mapping[str, Mapping[str, Any]]
+INPUT, DEEP, FRONTEND = PLACES = ("input", "deep", "frontend")
+
+
+class Folder(NamedTuple):
+    """A data folder: its audio, which of it is read, and what is said."""
+
+    table: "AudioTable"
+    keys: list[str]
+    reference: "Reference"
+
+
+def add_options(parser: argparse.ArgumentParser, places: tuple[str, ...] = PLACES) -> None:
+    """Those that all of them have."""
+    parser.add_argument("--asr_train_config", type=Path, required=True, help="of the experiment")
+    parser.add_argument("--asr_model_file", type=Path, required=True, help="its weights")
+    parser.add_argument("--data_dir", type=Path, required=True, help="development set: wav.scp, text, utt2spk")
+    parser.add_argument("--audio_type", default="sound", help="of wav.scp: sound or kaldi_ark (sound)")
+    parser.add_argument("--place", default=INPUT, choices=places, help="where speech is pooled (input)")
+    parser.add_argument("--layer", type=int, help="with --place deep: so many of the LM's layers run before it pools")
+    parser.add_argument("--window", type=int, help="tokens of a group that are compared (1)")
+    parser.add_argument("--max_group", type=int, help="most tokens of a group (any; of the front end 4)")
+    parser.add_argument("--batch_seconds", type=float, default=60.0, help="padded audio in a batch (60)")
+    parser.add_argument("--output_dir", type=Path, help="the experiment by default")
+    parser.add_argument("--llm", help="folder or hub id of the model's LM, where it is another than in training")
+    parser.add_argument("--ngpu", type=int, default=0, choices=[0, 1])
+
+
+def check(args: argparse.Namespace) -> None:
+    """Refuse what can be known before anything is loaded.
+
+    Raises:
+        ValueError: An option is out of its range, or means nothing beside another.
+    """
+    from espnet_larm.pooling.options import Pooling
+
+    if args.batch_seconds <= 0:
+        raise ValueError(f"--batch_seconds is {args.batch_seconds}; allowed: above 0, seconds of padded audio.")
+    if args.layer is not None and args.place != DEEP:
+        raise ValueError(f"--layer is {args.layer}, but --place is {args.place}; it is of --place deep alone.")
+    Pooling(tau=1.0, window=args.window, max_group=args.max_group, where="--window and --max_group")
+
+
+def check_retentions(name: str, retentions: list[float]) -> None:
+    """Refuse what is no share.
+
+    Raises:
+        ValueError: One is not over 0, up to 1.
+    """
+    for retention in retentions:
+        if not 0 < retention <= 1:
+            raise ValueError(f"--{name} is {retention}; allowed: over 0, up to 1, the share of speech that is left.")
+
+
+def load(args: argparse.Namespace) -> "Recognizer":
+    """The model.
+
+    Raises:
+        FileNotFoundError: A file is missing.
+        ValueError: It has no LM.
+    """
+    from espnet_larm.recognize.recognizer import Recognizer
+
+    device = "cuda" if args.ngpu else "cpu"
+    recognizer = Recognizer.from_files(args.asr_train_config, args.asr_model_file, device, llm=args.llm)
+    if recognizer.llm_searcher is None:
+        raise ValueError(
+            f"{args.asr_train_config}: the model is decoded by CTC alone; only the speech that an LM reads (decoder: "
+            "speech_llm) is pooled and measured here."
+        )
+    return recognizer
+
+
+def read_folder(path: Path, args: argparse.Namespace, recognizer: "Recognizer") -> Folder:
+    """Audio and texts.
+
+    Raises:
+        FileNotFoundError: A table is missing.
+        ValueError: An utterance has no text, or no text has a word.
+    """
+    from espnet_larm.calibrate.pooling_table import Reference
+    from espnet_larm.data.kaldi_dir import read_table
+    from espnet_larm.recognize.audio import AudioTable
+
+    table = AudioTable(path / "wav.scp", args.audio_type, recognizer.sample_rate_hz, recognizer.preprocess)
+    texts, keys = read_table(path / "text"), table.keys(None)
+    if lacking := [key for key in keys if key not in texts]:
+        raise ValueError(f"{path}: {len(lacking)} utterances have no text, the first of them {lacking[0]}.")
+    utt2spk = path / "utt2spk"
+    reference = Reference({key: texts[key] for key in keys}, read_table(utt2spk) if utt2spk.is_file() else {})
+    return Folder(table, keys, reference.without([]))
+
+
+def bounds_of(args: argparse.Namespace) -> "Bounds":
+    """Of groups."""
+    from espnet_larm.calibrate.pooling_places import Bounds
+
+    return Bounds(args.window, args.max_group)
+
+
+def place_name(args: argparse.Namespace, others: "Places") -> str:
+    """The place and its options, and the others that pool, for people."""
+    from espnet_larm.calibrate.pooling_off import describe_places
+
+    words = [f"{name} {value}" for name in ("layer", "window", "max_group") if (value := vars(args)[name]) is not None]
+    return f"{', '.join([args.place, *words])}; other places: {describe_places(others)}"
+
+
+def file_stem(args: argparse.Namespace, table: str) -> str:
+    """Of results, by place: `pooling_input`, `pooling_deep6`."""
+    return f"{table}_{args.place}{args.layer or ''}"
+
+
+def notes_on_places(args: argparse.Namespace, trained: "Places", others: "Places") -> Iterator[str]:
+    """What rows are made of, where it is not what training made.
+
+    Args:
+        args: With the place that is measured.
+        trained: Places that pooled in training.
+        others: That pool in all rows.
+    """
+    from espnet_larm.calibrate.pooling_off import describe_places
+
+    if args.place in trained:
+        here = describe_places({args.place: trained[args.place]})
+        yield f"trained with {here}: the first row switches it off, which this model never heard in training"
+    gone = {place: each for place, each in trained.items() if place != args.place and place not in others}
+    if gone:
+        yield f"trained with {describe_places(gone)}, which is off in all rows: --pooling replaces all of the LM's"
+
+
+def origin_of(program: str, cmd: list[str] | None, device: Any) -> dict[str, Any]:
+    """Where figures come from."""
+    from espnet_larm.origin import commit, describe_machine, versions, without_root
+
+    words = ["espnet-larm", program, *(sys.argv[1:] if cmd is None else cmd)]
+    return {
+        "command": without_root(shlex.join(words)),
+        "commit": commit(),
+        "versions": versions(),
+        "machine": describe_machine(device),
+        "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def write_results(
+    stem: Path, heading: str, notes: list[str], lines: list[str], origin: dict[str, Any], found: dict[str, Any]
+) -> None:
+    """`stem`.md for people and `stem`.json for programs."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    machine = ", ".join(f"{name} {value}" for name, value in origin["machine"].items())
+    said = [f"- commit: {origin['commit']}", f"- command: `{origin['command']}`", f"- machine: {machine}"]
+    said += [f"- {note}" for note in notes]
+    head = "\n".join([f"# {heading}", "", *said, f"- date: {origin['date']}", "", ""])
+    stem.with_suffix(".md").write_text(head + "\n".join(lines) + "\n", encoding="utf-8")
+    content = json.dumps({**found, "notes": notes, **origin}, indent=2)
+    stem.with_suffix(".json").write_text(f"{content}\n", encoding="utf-8")

@@ -1,0 +1,98 @@
+"""ESPnet's training programs with our plugins, in the processes that they spawn, too.
+
+    python -m espnet_larm train asr_train --config conf/train.yaml ...
+
+takes the arguments of `python -m espnet2.bin.asr_train`, which the launcher sends here; likewise `slu_train`,
+`st_train`, `s2t_train` and `enh_s2t_train`. A spawned process imports this module again, and nothing else of ours:
+that is why the plugins are registered at its top.
+ESPnet's translation models read the last output of an encoder and hand it no CTC head: checkpoint loops and feedback
+of the looped encoder are refused before training.
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import espnet_larm.registered  # noqa: F401
+from espnet_larm import registry
+from espnet_larm.process import ends_with_its_reader, set_up
+from espnet_larm.program import run_program
+
+
+def train_asr(cmd: list[str]) -> None:
+    """Train with our task, which survives kills and bad batches."""
+    # It imports torch, which must find the process set up.
+    from espnet_larm.train.task import LarmASRTask
+
+    LarmASRTask.main(cmd=cmd)
+
+
+def train_st(cmd: list[str]) -> None:
+    """Train speech translation as ESPnet does, after a look at the encoder."""
+    from espnet2.tasks.st import STTask
+
+    args = STTask.get_parser().parse_args(cmd)
+    check_translation_encoder(args)
+    STTask.main(args=args)
+
+
+def check_translation_encoder(args: argparse.Namespace) -> None:
+    """Refuse an encoder that gives or wants more than a model of speech translation takes or gives.
+
+    Raises:
+        ValueError: With the options of encoder_conf to set.
+    """
+    if args.encoder != "larm":
+        return
+    from espnet_larm.looped.encoder import LarmEncoder
+
+    conf: dict[str, Any] = args.encoder_conf or {}
+    registry.check_conf("encoder", args.encoder, conf)
+    encoder = LarmEncoder(input_size=80, **conf)
+    needed = {}
+    if encoder.num_checkpoints > 1:
+        needed["checkpoint_period"] = str(encoder.num_loops)
+    if encoder.interctc_use_conditioning:
+        needed["feedback"] = "false"
+    if needed:
+        options = ", ".join(f"{name}: {value}" for name, value in needed.items())
+        raise ValueError(
+            "ESPnet's models of speech translation read the encoder's last output alone and have no CTC head for it. "
+            f"Set encoder_conf: {options}."
+        )
+
+
+# By the name of ESPnet's program: what trains in its place; None stands for ESPnet's own `main`.
+PROGRAMS: dict[str, Callable[[list[str]], None] | None] = {
+    "asr_train": train_asr,
+    "st_train": train_st,
+    "slu_train": None,
+    "s2t_train": None,
+    "enh_s2t_train": None,
+}
+
+
+def main(cmd: list[str] | None = None) -> int:
+    """Train with the program that the first argument names; the others are ESPnet's.
+
+    Raises:
+        ValueError: There is no such program.
+    """
+    program, *rest = (sys.argv[1:] if cmd is None else cmd) or [""]
+    if program not in PROGRAMS:
+        raise ValueError(f"train {program}: the first argument is one of {', '.join(PROGRAMS)}.")
+    train = PROGRAMS[program] or importlib.import_module(f"espnet2.bin.{program}").main
+    train(rest)
+    return 0
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["asr_train"]:
+        # Its errors and its log are ESPnet's: logging must be its own to set up.
+        set_up()
+        with ends_with_its_reader():
+            main()
+    else:
+        sys.exit(run_program(main))

@@ -1,1 +1,0 @@
-"""Kaldi data folders, the corpora that fill them, and what a recipe does to them before training."""

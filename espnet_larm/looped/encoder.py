@@ -1,0 +1,318 @@
+"""LARM: one stack of blocks run K times, each loop told its depth and what the loop before took each frame for.
+
+Source: Kaloga et al., "Test-Time Compute Scaling for ASR with Depth-Conditioned Looped Transformers",
+arXiv:2606.04678. Departures: only its abstract, introduction and outline were available; block, positions, initial
+values, the front-end and the checkpoint period are ours, and no equivalence is claimed.
+Neighbours by switches: `share_blocks: false` with all loop parts off is a plain deep stack with intermediate CTC;
+with `feedback: true, feedback_shift: 0` it is self-conditioned CTC; all parts off with shared blocks is naive looping.
+Shapes: B utterances, T frames, F features, D model size. Masks are True where valid.
+"""
+
+import logging
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils.checkpoint import checkpoint
+from typeguard import typechecked
+
+from espnet2.asr.ctc import CTC
+from espnet2.asr.encoder.abs_encoder import AbsEncoder
+
+from espnet_larm.looped.blocks import (
+    ConformerBlock,
+    Frames,
+    FrameSharedDropout,
+    Stack,
+    TransformerBlock,
+    describe_frames,
+)
+from espnet_larm.looped.loop import Clock, Depth, DepthFilm, LoopState
+from espnet_larm.looped.subsampling import ConvSubsampling
+
+logger = logging.getLogger(__name__)
+
+
+class ReadOut(NamedTuple):
+    """An input of the CTC head.
+
+    Attributes:
+        number: Of the checkpoint loop (of the layer, in an encoder without loops), 1 for the first.
+        hs_pad: (B, T, D); of a looped encoder zero behind the lengths.
+        hlens: Valid frames (B,).
+    """
+
+    number: int
+    hs_pad: torch.Tensor
+    hlens: torch.Tensor
+
+
+class LarmEncoder(AbsEncoder):
+    """Looped encoder whose number of loops is a dial at inference.
+
+    The stock `espnet` model trains it: checkpoint loops before the last go through its intermediate-CTC slots, so
+    `model_conf: interctc_weight` must be (n - 1) / n with n checkpoint loops. A batch gives what each utterance
+    gives alone (test_batch_gives_what_each_utterance_gives_alone).
+
+    Args:
+        input_size: Features F a frame; ESPnet sets it.
+        output_size: Model size D; a multiple of 2 x attention_heads. 384, and 96-256 on a CPU.
+        attention_heads: Heads, 1 or more.
+        linear_units: Hidden size of the feed-forward layers, 1 or more; 4 D, or 2 D in conformer blocks.
+        num_blocks: Blocks in the stack, 1 or more.
+        num_loops: Times that the stack is run, 1 or more; 1 is a plain stack without any loop part.
+        checkpoint_period: m, 1 to num_loops; loops m, 2m, ... and the last have a loss and can be read out.
+        block: `transformer` or `conformer`.
+        share_blocks: One stack for all loops; false gives each loop its own, the unshared baseline.
+        clock: Tell the stack where a loop stands between two checkpoints.
+        film: Condition the stack's input on the loop's number.
+        feedback: Feed the CTC posteriors of a loop to the next one, through the model's `conditioning_layer`.
+        feedback_shift: Frames of delay of the feedback, 0 or more; 1 is the paper's.
+        feedback_top_k: Tokens a frame in the feedback, 1 or more; all by default. 8 trains a tenth faster at V = 5000
+            on a CPU and decodes slower (tools/bench/looped.py), since the largest must be found.
+        skip: Add the front-end's output to the state of every loop.
+        subsampling_factor: Input frames an output frame, 2, 4 or 8.
+        subsampling_channels: Channels of the front-end's convolutions, 1 or more.
+        dropout_rate: After each part of a block and inside feed-forward layers, 0 to below 1.
+        frame_shared_dropout: One dropout mask for all frames of an utterance: a fifth less time a step on a CPU.
+        attention_dropout_rate: Of attention weights, 0 to below 1; above 0 rules fast attention kernels out on a CPU.
+        cnn_module_kernel: Odd width in frames of the conformer's convolution; without effect on `transformer`.
+        activation_checkpointing: Recompute each loop in the backward pass: memory of one loop, a third more time.
+
+    Raises:
+        ValueError: An option is out of its range.
+    """
+
+    # What a YAML with these defaults needs beside them; `python -m espnet_larm list --yaml` prints it.
+    yaml_beside = """\
+model_conf:
+    ctc_weight: 1.0  # CTC alone: no decoder is named
+    # (n - 1) / n weighs n checkpoint loops alike; there are 3 in 12 loops with a checkpoint_period of 4.
+    interctc_weight: 0.6667
+"""
+
+    @typechecked
+    def __init__(
+        self,
+        input_size: int,
+        output_size: int = 384,
+        attention_heads: int = 6,
+        linear_units: int = 1536,
+        num_blocks: int = 4,
+        num_loops: int = 12,
+        checkpoint_period: int = 4,
+        block: str = "transformer",
+        share_blocks: bool = True,
+        clock: bool = True,
+        film: bool = True,
+        feedback: bool = True,
+        feedback_shift: int = 1,
+        feedback_top_k: int | None = None,
+        skip: bool = True,
+        subsampling_factor: int = 4,
+        subsampling_channels: int = 64,
+        dropout_rate: float = 0.1,
+        frame_shared_dropout: bool = False,
+        attention_dropout_rate: float = 0.0,
+        cnn_module_kernel: int = 15,
+        activation_checkpointing: bool = False,
+    ) -> None:
+        _check_options(dict(locals()))
+        super().__init__()
+        self.num_loops = num_loops
+        self.checkpoint_period = checkpoint_period
+        self.share_blocks = share_blocks
+        self.activation_checkpointing = activation_checkpointing
+        self.head_size = output_size // attention_heads
+        self.inference_loops = num_loops
+        self._output_size = output_size
+        self.subsampling = ConvSubsampling(input_size, output_size, subsampling_factor, subsampling_channels)
+        self.subsampling_norm = torch.nn.LayerNorm(output_size)
+        self.dropout = (FrameSharedDropout if frame_shared_dropout else torch.nn.Dropout)(dropout_rate)
+
+        def new_block() -> torch.nn.Module:
+            shape = (output_size, attention_heads, linear_units, self.dropout, attention_dropout_rate)
+            return ConformerBlock(*shape, cnn_module_kernel) if block == "conformer" else TransformerBlock(*shape)
+
+        num_stacks = 1 if share_blocks else num_loops
+        stacks = [Stack([new_block() for _ in range(num_blocks)], output_size) for _ in range(num_stacks)]
+        self.stacks = torch.nn.ModuleList(stacks)
+        # One loop hands no state on: any loop part would be a parameter without a gradient, an error under DDP.
+        loops = num_loops > 1
+        self.clock = Clock(checkpoint_period, output_size) if clock and loops else None
+        self.film = DepthFilm(output_size) if film and loops else None
+        self.state = LoopState(skip, feedback, feedback_shift, feedback_top_k) if loops else None
+        # ESPnet's model reads the flag, makes the layer (V to D) and then passes its CTC head to forward.
+        self.interctc_use_conditioning = feedback and loops
+        self.conditioning_layer: torch.nn.Linear | None = None
+
+    def output_size(self) -> int:
+        """D."""
+        return self._output_size
+
+    @property
+    def min_input_length(self) -> int:
+        """Feature frames below which an utterance is too short."""
+        return self.subsampling.min_length
+
+    def input_lens(self, olens: torch.Tensor) -> torch.Tensor:
+        """Fewest feature frames (B,) that give (B,) output frames."""
+        return self.subsampling.input_lens(olens)
+
+    @property
+    def num_checkpoints(self) -> int:
+        """Checkpoint loops in training."""
+        return len(self.allowed_loops(self.num_loops))
+
+    def allowed_loops(self, limit: int) -> list[int]:
+        """Loops up to `limit` that can be read out: every m-th, and the last that was trained."""
+        return [loop for loop in range(1, limit + 1) if self._is_checkpoint(loop)]
+
+    def check_loops(self, num_loops: int) -> None:
+        """Refuse a number of loops that cannot be read out; say so when it is beyond training.
+
+        Raises:
+            ValueError: With the allowed numbers.
+        """
+        most = self.num_loops + 2 * self.checkpoint_period if self._can_extrapolate else self.num_loops
+        if num_loops < 1 or not self._is_checkpoint(num_loops):
+            more = ", ... (more than trained: extrapolation)" if self._can_extrapolate else ""
+            raise ValueError(
+                f"num_loops is {num_loops}; allowed: {', '.join(map(str, self.allowed_loops(most)))}{more}."
+            )
+        if num_loops > self.num_loops and not self._can_extrapolate:
+            why = "has no loop to repeat" if self.num_loops == 1 else "has blocks of its own for each loop"
+            raise ValueError(f"num_loops is {num_loops}, but a model trained with {self.num_loops} {why}.")
+        if num_loops > self.num_loops:
+            logger.warning("%d loops are an extrapolation: the model was trained with %d.", num_loops, self.num_loops)
+
+    def set_inference_loops(self, num_loops: int) -> None:
+        """Number of loops that `forward` runs outside training, as trained by default.
+
+        Raises:
+            ValueError: It cannot be read out.
+        """
+        self.check_loops(num_loops)
+        self.inference_loops = num_loops
+
+    def forward(
+        self,
+        xs_pad: torch.Tensor,
+        ilens: torch.Tensor,
+        prev_states: None = None,  # noqa: ARG002  # AbsEncoder's signature
+        ctc: CTC | None = None,
+    ) -> tuple[torch.Tensor | tuple[torch.Tensor, list[tuple[int, torch.Tensor]]], torch.Tensor, None]:
+        """Run all loops.
+
+        Args:
+            xs_pad: Features (B, T, F).
+            ilens: Valid frames (B,) of xs_pad.
+            prev_states: Not used.
+            ctc: The model's CTC head; ESPnet passes it when `interctc_use_conditioning` is set.
+
+        Returns:
+            The last loop's output (B, T', D), with a list of (loop, output) of the other checkpoints if there are any,
+            all zero behind the lengths; its valid lengths (B,); None.
+
+        Raises:
+            ValueError: Feedback needs `ctc`.
+            TooShortUttError: An utterance is shorter than the subsampling needs.
+        """
+        *others, last = self.read_outs(xs_pad, ilens, ctc, self.num_loops if self.training else None)
+        if not others:
+            return last.hs_pad, last.hlens, None
+        return (last.hs_pad, [(other.number, other.hs_pad) for other in others]), last.hlens, None
+
+    def read_outs(
+        self, xs_pad: torch.Tensor, ilens: torch.Tensor, ctc: CTC | None, num_loops: int | None = None
+    ) -> Iterator[ReadOut]:
+        """Yield each checkpoint loop as soon as it is computed: a reader that stops has paid for no further loop.
+
+        Args:
+            xs_pad: Features (B, T, F).
+            ilens: Valid frames (B,) of xs_pad.
+            ctc: The model's CTC head, for the feedback.
+            num_loops: The last loop, one that `check_loops` accepts; `inference_loops` by default.
+
+        Raises:
+            ValueError: Feedback needs `ctc`.
+            TooShortUttError: An utterance is shorter than the subsampling needs.
+        """
+        if self.interctc_use_conditioning and (ctc is None or self.conditioning_layer is None):
+            raise ValueError(
+                "encoder_conf: feedback needs the model's CTC head and its conditioning_layer: train with ctc_weight "
+                "above 0, or set encoder_conf: feedback: false (models of speech translation never hand them over)."
+            )
+        start, hlens = self.subsampling(xs_pad, ilens)
+        start = self.dropout(self.subsampling_norm(start))
+        frames = describe_frames(hlens, start.size(1), self.head_size, start)
+        behind = ~frames.mask.unsqueeze(-1)  # (B, T, 1)
+        output = None
+        for loop in range(1, (num_loops or self.inference_loops) + 1):
+            stack = self.stacks[0 if self.share_blocks else loop - 1]
+            if self.activation_checkpointing and self.training:
+                # Non-reentrant: the shared stack runs several times, which the reentrant form cannot do under DDP.
+                output = checkpoint(self._step, stack, loop, output, start, frames, ctc, use_reentrant=False)
+            else:
+                output = self._step(stack, loop, output, start, frames, ctc)
+            if self._is_checkpoint(loop):
+                yield ReadOut(loop, output.masked_fill(behind, 0.0), hlens)
+
+    def _step(
+        self,
+        stack: torch.nn.Module,
+        loop: int,
+        previous: torch.Tensor | None,
+        start: torch.Tensor,
+        frames: Frames,
+        ctc: CTC | None,
+    ) -> torch.Tensor:
+        """The stack's output at a loop, from that of the loop before (None at the first)."""
+        depth = Depth.of(loop, self.clock, self.film)
+        if previous is None:
+            state = start if depth is None else depth(start)
+        else:
+            assert self.state is not None
+            feedback = None
+            if self.conditioning_layer is not None and ctc is not None:
+                feedback = (ctc.softmax(previous), self.conditioning_layer)
+            state = self.state(previous, start, depth, feedback, frames.mask)
+        hidden: torch.Tensor = stack(state, frames)
+        return hidden
+
+    def _is_checkpoint(self, loop: int) -> bool:
+        return loop % self.checkpoint_period == 0 or loop == self.num_loops
+
+    @property
+    def _can_extrapolate(self) -> bool:
+        return self.share_blocks and self.num_loops > 1
+
+
+def _check_options(options: dict[str, Any]) -> None:
+    """Refuse options out of range, by their YAML names."""
+    positive = {
+        name: (options[name] >= 1, "1 or more")
+        for name in ("attention_heads", "linear_units", "num_blocks", "num_loops", "subsampling_channels")
+    }
+    rates = {name: (0.0 <= options[name] < 1.0, "0 to below 1") for name in ("dropout_rate", "attention_dropout_rate")}
+    pair = 2 * max(options["attention_heads"], 1)
+    others = {
+        "checkpoint_period": (
+            1 <= options["checkpoint_period"] <= options["num_loops"],
+            f"1 to num_loops, which is {options['num_loops']}",
+        ),
+        "output_size": (
+            options["output_size"] >= 1 and options["output_size"] % pair == 0,
+            f"a multiple of 2 x attention_heads = {pair}, since rotary positions turn pairs of a head",
+        ),
+        "block": (options["block"] in ("transformer", "conformer"), "transformer, conformer"),
+        "feedback_shift": (options["feedback_shift"] >= 0, "0 or more frames"),
+        "feedback_top_k": (options["feedback_top_k"] is None or options["feedback_top_k"] >= 1, "1 or more, or null"),
+        "cnn_module_kernel": (
+            options["cnn_module_kernel"] >= 1 and options["cnn_module_kernel"] % 2 == 1,
+            "odd, 1 or more",
+        ),
+    }
+    for name, (is_allowed, allowed) in (positive | rates | others).items():
+        if not is_allowed:
+            raise ValueError(f"encoder_conf: {name} is {options[name]}; allowed: {allowed}.")

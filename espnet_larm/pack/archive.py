@@ -1,0 +1,123 @@
+"""Zip files with the same bytes for the same input, and zip files of strangers read without trust.
+
+Members are stored, not compressed: weights hardly shrink, and compressed bytes would depend on zlib's version.
+"""
+
+import hashlib
+import shutil
+import stat
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+# The first moment that the format can tell.
+ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
+MAX_MEMBERS = 10_000
+# Packs are stored; one that somebody zipped again shrinks its texts, its weights hardly.
+MAX_GROWTH = 10
+CHUNK_BYTES = 2**20
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+ENCRYPTED = 0x1
+
+
+def write_archive(path: Path, members: Mapping[str, bytes | Path]) -> None:
+    """Write a zip file, beside its target first. Same members, same bytes.
+
+    Args:
+        path: Its folder is made if it is not there.
+        members: Name in the archive -> content, or a file that holds it; written in the order given.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in members.items():
+            info = zipfile.ZipInfo(name, ZIP_EPOCH)
+            info.create_system, info.external_attr = 3, (stat.S_IFREG | 0o644) << 16
+            # Known beforehand, so that large members get 64-bit sizes.
+            info.file_size = len(content) if isinstance(content, bytes) else content.stat().st_size
+            with archive.open(info, "w") as target:
+                if isinstance(content, bytes):
+                    target.write(content)
+                else:
+                    with content.open("rb") as source:
+                        shutil.copyfileobj(source, target, CHUNK_BYTES)
+    part.replace(path)
+
+
+@contextmanager
+def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    """A zip file whose members were checked: names stay below a folder, no links, no bombs.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no zip file, damaged, or refused.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; a pack is a zip file that `python -m espnet_larm pack` writes.")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            _check_members(path, archive.infolist())
+            yield archive
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise ValueError(f"{path} is damaged or no zip file ({error}); copy or download it again.") from error
+
+
+def extract(archive: zipfile.ZipFile, folder: Path) -> None:
+    """Write all members below a folder, each beside its target first, so that no link that is there is followed."""
+    for info in archive.infolist():
+        if info.is_dir():
+            continue
+        target = folder / info.filename
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f".{target.name}.part")
+        part.unlink(missing_ok=True)
+        with archive.open(info) as source, part.open("wb") as file:
+            shutil.copyfileobj(source, file, CHUNK_BYTES)
+        part.replace(target)
+
+
+def digest(content: bytes | Path) -> str:
+    """SHA-256 in hexadecimal."""
+    if isinstance(content, bytes):
+        return hashlib.sha256(content).hexdigest()
+    with content.open("rb") as file:
+        return _digest_of(file)
+
+
+def _digest_of(file: BinaryIO) -> str:
+    found = hashlib.sha256()
+    while chunk := file.read(CHUNK_BYTES):
+        found.update(chunk)
+    return found.hexdigest()
+
+
+def _check_members(path: Path, infos: list[zipfile.ZipInfo]) -> None:
+    if len(infos) > MAX_MEMBERS:
+        raise ValueError(f"{path} has {len(infos)} members; allowed: {MAX_MEMBERS}. It is no pack.")
+    size, total = path.stat().st_size, sum(info.file_size for info in infos)
+    if total > MAX_GROWTH * size:
+        raise ValueError(f"{path} would grow from {size} to {total} bytes; allowed: {MAX_GROWTH} times. It is no pack.")
+    seen: set[str] = set()
+    for info in infos:
+        if reason := _refusal(info, seen):
+            raise ValueError(f"{path}: member {info.filename!r} {reason}; it is refused, and nothing was unpacked.")
+        seen.add(info.filename)
+
+
+def _refusal(info: zipfile.ZipInfo, seen: set[str]) -> str:
+    """Why a member may not be unpacked, "" if it may."""
+    name = PurePosixPath(info.filename)
+    kind = stat.S_IFMT(info.external_attr >> 16)
+    if name.is_absolute() or ".." in name.parts or "\\" in info.filename or ":" in info.filename or not name.parts:
+        return "has a name that leaves the folder"
+    if info.filename in seen:
+        return "is there twice"
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        return "is a link or a device"
+    if info.flag_bits & ENCRYPTED:
+        return "is encrypted"
+    if info.compress_type not in METHODS:
+        return f"is compressed by method {info.compress_type}, which is not allowed"
+    return ""

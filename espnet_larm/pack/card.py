@@ -1,0 +1,148 @@
+"""The model card of a pack, `README.md`: a YAML header that model hubs read, its use, results and origin."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from espnet_larm.pack.llm import NamedLlm, has_llm
+from espnet_larm.pack.manifest import Manifest
+from espnet_larm.pack.options import Config, dump_yaml
+from espnet_larm.scoring.experiment import SetResult
+from espnet_larm.scoring.tables import format_tables
+
+UNKNOWN = "unknown"
+MEASURES = {"wer": "word error rate", "cer": "character error rate"}
+
+
+class About(NamedTuple):
+    """What only its publisher knows.
+
+    Attributes:
+        language: Code such as `en`, "" if not said.
+        license: Of weights and training data, UNKNOWN if not said.
+    """
+
+    language: str = ""
+    license: str = UNKNOWN
+
+
+def format_card(
+    manifest: Manifest,
+    config: Config,
+    datasets: Sequence[str],
+    num_parameters: int,
+    results: Sequence[SetResult],
+    about: About,
+) -> str:
+    """Markdown.
+
+    Args:
+        manifest: Of the pack.
+        config: Of the training.
+        datasets: Names of the training sets.
+        num_parameters: Of the model, those of its LM included.
+        results: Scored sets; empty gives a card without a table.
+        about: What the publisher says.
+    """
+    header = dump_yaml(_header(manifest.name, results, about)).decode()
+    lines = [
+        "---", header.rstrip(), "---", "",
+        f"# {manifest.name}", "",
+        *_description(manifest, config, datasets, num_parameters), "",
+        *_use(manifest, 0.0 if has_llm(config) else 1.0),
+        "## Results", "",
+        *(format_tables(results) if results else ["Nothing was scored.", ""]),
+        "## Licence", "",
+        _licence(about),
+    ]  # fmt: skip
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _header(name: str, results: Sequence[SetResult], about: About) -> dict[str, Any]:
+    header: dict[str, Any] = {
+        "license": about.license,
+        "library_name": "espnet",
+        "pipeline_tag": "automatic-speech-recognition",
+        "tags": ["espnet", "espnet-larm", "audio", "automatic-speech-recognition"],
+        "metrics": ["wer", "cer"],
+    }
+    if about.language:
+        header["language"] = [about.language]
+    entries = [_model_index_entry(result) for result in results]
+    if entries:
+        header["model-index"] = [{"name": name, "results": entries}]
+    return header
+
+
+def _model_index_entry(result: SetResult) -> dict[str, Any]:
+    last = result.read_outs[-1]
+    return {
+        "task": {"type": "automatic-speech-recognition"},
+        "dataset": {"name": result.name, "type": result.name},
+        "metrics": [
+            {
+                "type": measure,
+                "name": f"{text}, {result.unit} {last.number}",
+                "value": last.scores[measure]["error_percent"],
+            }
+            for measure, text in MEASURES.items()
+            if measure in last.scores
+        ],
+    }
+
+
+def _description(manifest: Manifest, config: Config, datasets: Sequence[str], num_parameters: int) -> Iterator[str]:
+    conf = config.get("encoder_conf") or {}
+    classes = f"`{config.get('model', 'espnet')}`, encoder `{config.get('encoder')}`"
+    yield f"- model: {classes}, {num_parameters:,} parameters"
+    if "num_loops" in conf:
+        yield f"- loops: {conf['num_loops']} as trained, with a read-out every {conf.get('checkpoint_period', 4)}"
+    if manifest.llm is not None:
+        yield from _describe_llm(manifest.llm, config)
+    yield f"- tokens: {len(config['token_list'])}, `{config.get('token_type')}`"
+    yield f"- trained on: {', '.join(datasets) or 'not recorded'}"
+    yield f"- seed: {config.get('seed', 'not recorded')}"
+    for plugin in manifest.plugins:
+        yield f"- plugin: `{plugin.kind}: {plugin.name}` of {plugin.package} {plugin.version}"
+    yield f"- made with: {', '.join(f'{name} {version}' for name, version in manifest.versions.items())}"
+
+
+def _describe_llm(llm: NamedLlm, config: Config) -> Iterator[str]:
+    method = (config.get("decoder_conf") or {}).get("adaptation", "frozen")
+    name = llm.name.removeprefix("./")
+    if not llm.is_needed:
+        yield f"- LM: began as `{name}` and was trained ({method}): all its weights are in this pack"
+        return
+    where = "which lay in a folder: have its files from where they came from" if llm.is_folder else "of the hub"
+    revision = f", revision `{llm.revision}`" if llm.revision else ""
+    yield f"- LM: `{name}`{revision}, {where}; adaptation `{method}`, its own weights are NOT in this pack"
+    yield f"- LM's SHA-256, of its weights as espnet_larm reads them: `{llm.sha256}`"
+
+
+def _use(manifest: Manifest, ctc_weight: float) -> Iterator[str]:
+    where = ", in a script that `python -m espnet_larm script.py` runs" if manifest.plugins else ""
+    more = ', llm="<folder of the LM>"' if manifest.llm is not None and manifest.llm.is_needed_folder else ""
+    packages = sorted({plugin.package.replace("_", "-") for plugin in manifest.plugins} | {"espnet-larm"})
+    yield from (
+        "## Use", "",
+        f"With {', '.join(packages)} installed and this pack as `model.zip`:", "",
+        "```python",
+        "import espnet_larm",
+        f'recognizer = espnet_larm.load("model.zip"{more})',
+        'print(recognizer.transcribe_file("speech.flac").text)',
+        "```", "",
+        f"By ESPnet itself{where}:", "",
+        "```python",
+        "from espnet2.bin.asr_inference import Speech2Text", "",
+        "import espnet_larm", "",
+        f'files = espnet_larm.unpack("model.zip", "model"{more})',
+        f"speech2text = Speech2Text(**files, ctc_weight={ctc_weight}, beam_size=1)",
+        "```", "",
+        "`espnet_larm` unpickles tensors only. ESPnet's own unpacking and loading trusts a pack fully:",
+        "`espnet_larm.unpack` checks it first.", "",
+    )  # fmt: skip
+
+
+def _licence(about: About) -> str:
+    if about.license == UNKNOWN:
+        return "Not stated: whoever publishes this pack fills `license` in, as the training data allows."
+    return f"{about.license}, as stated by who made this pack."

@@ -1,0 +1,189 @@
+"""`meta.yaml`: what a pack holds, in ESPnet's layout (`espnet2.main_funcs.pack_funcs`), with an entry of our own.
+
+Our entry, `espnet_larm`:
+    format      1; a higher number is refused, entries that are not known are left alone
+    name        of the experiment
+    version     of espnet_larm
+    plugins     kind, name, package and version of every plugin in the configuration
+    external    what the model needs and the pack does not hold, a mapping each: kind `llm`, its name, revision and the
+                SHA-256 of its weights; other kinds are refused
+    started     the LM that training began with, where the pack holds all weights that became of it
+    sha256      of every member by name
+A pack of ESPnet's own `pack` has no such entry and is read too.
+"""
+
+import importlib.metadata
+import logging
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from packaging.version import InvalidVersion, Version
+
+from espnet_larm import registry
+from espnet_larm.pack.llm import NamedLlm
+from espnet_larm.pack.options import Config
+from espnet_larm.version import __version__
+
+logger = logging.getLogger(__name__)
+
+META = "meta.yaml"
+FORMAT = 1
+LLM = "llm"
+# Of a NamedLlm, in its order.
+LLM_KEYS = ("name", "revision", "sha256")
+# Names of the arguments of ESPnet's Speech2Text.
+CONFIG, WEIGHTS = "asr_train_config", "asr_model_file"
+
+
+class PluginUse(NamedTuple):
+    """A plugin that a model is made of."""
+
+    kind: str
+    name: str
+    package: str
+    version: str
+
+
+class Manifest(NamedTuple):
+    """What `meta.yaml` says.
+
+    Attributes:
+        config: Member that holds the configuration.
+        weights: Member that holds the weights.
+        name: Of the experiment.
+        plugins: In use.
+        digests: SHA-256 by member; empty in packs of ESPnet's own.
+        versions: Of packages at the time of packing.
+        llm: That the model was trained with, None if it had no name.
+    """
+
+    config: str
+    weights: str
+    name: str
+    plugins: tuple[PluginUse, ...]
+    digests: dict[str, str]
+    versions: dict[str, str]
+    llm: NamedLlm | None = None
+
+    def as_mapping(self) -> dict[str, Any]:
+        """The content of `meta.yaml`, without a time: the same input gives the same pack."""
+        llm = None if self.llm is None else {"kind": LLM, **dict(zip(LLM_KEYS, self.llm, strict=False))}
+        return {
+            "yaml_files": {CONFIG: self.config},
+            "files": {WEIGHTS: self.weights},
+            **self.versions,
+            "espnet_larm": {
+                "format": FORMAT,
+                "name": self.name,
+                "version": __version__,
+                "plugins": [plugin._asdict() for plugin in self.plugins],
+                "external": [llm] if self.llm is not None and self.llm.is_needed else [],
+                **({"started": llm} if self.llm is not None and not self.llm.is_needed else {}),
+                "sha256": self.digests,
+            },
+        }
+
+
+def plugins_of(config: Config) -> tuple[PluginUse, ...]:
+    """The plugins that a configuration names, with the versions installed."""
+    return tuple(
+        PluginUse(plugin.kind, plugin.name, plugin.package, installed_version(plugin.package))
+        for plugin in registry.plugins()
+        if config.get(plugin.kind) == plugin.name
+    )
+
+
+def installed_version(package: str) -> str:
+    """Of a package, which may run from its source."""
+    return __version__ if package == "espnet_larm" else importlib.metadata.version(package)
+
+
+def parse_manifest(meta: Mapping[str, Any]) -> Manifest:
+    """Read and check.
+
+    Raises:
+        ValueError: It is not that of a speech recogniser, of a later format, or needs what is not in the pack.
+    """
+    try:
+        config, weights = meta["yaml_files"][CONFIG], meta["files"][WEIGHTS]
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"{META} names no {CONFIG} and {WEIGHTS}; a pack of a recogniser does (python -m espnet_larm pack)."
+        ) from error
+    ours = meta.get("espnet_larm", {})
+    if not isinstance(ours, dict) or not isinstance(config, str) or not isinstance(weights, str):
+        raise ValueError(f"{META} is not that of a pack.")
+    _check_format(ours)
+    try:
+        plugins = tuple(PluginUse(*(str(use[name]) for name in PluginUse._fields)) for use in ours.get("plugins") or [])
+        digests = {str(name): str(value) for name, value in (ours.get("sha256") or {}).items()}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{META}: plugins or sha256 is not what format {FORMAT} has.") from error
+    versions = {name: str(meta[name]) for name in ("espnet", "torch", "python") if name in meta}
+    return Manifest(config, weights, str(ours.get("name", "")), plugins, digests, versions, _llm_of(ours))
+
+
+def _check_format(ours: Mapping[str, Any]) -> None:
+    version = ours.get("version", "a later version")
+    if not isinstance(ours.get("format", FORMAT), int) or ours.get("format", FORMAT) > FORMAT:
+        raise ValueError(
+            f"the pack is of format {ours['format']}, espnet_larm {__version__} reads up to {FORMAT}; "
+            f'pip install -U "espnet-larm>={version}".'
+        )
+
+
+def _llm_of(ours: Mapping[str, Any]) -> NamedLlm | None:
+    external = ours.get("external") or []
+    started = ours.get("started")
+    if not external and not isinstance(started, dict):
+        return None
+    entry = external[0] if external and isinstance(external, list) else started
+    if (
+        (external and (not isinstance(external, list) or len(external) > 1))
+        or not isinstance(entry, dict)
+        or set(entry) != {"kind", *LLM_KEYS}
+        or entry["kind"] != LLM
+    ):
+        raise ValueError(
+            f"the pack needs what it does not hold: {external or started}; espnet_larm {__version__} cannot fetch it, "
+            "install a later one."
+        )
+    return NamedLlm(**{key: str(entry[key]) for key in LLM_KEYS}, is_needed=bool(external))
+
+
+def check_plugins(plugins: tuple[PluginUse, ...]) -> None:
+    """Refuse plugins that are not installed, or older than the pack's; say so if they are of a later series.
+
+    Raises:
+        ValueError: With the line that installs them.
+    """
+    present = {(plugin.kind, plugin.name): plugin for plugin in registry.plugins()}
+    for use in plugins:
+        found = present.get((use.kind, use.name))
+        if found is None or _normal(found.package) != _normal(use.package):
+            raise ValueError(
+                f"the pack needs {use.kind}: {use.name} of package {use.package} {use.version}, which is not "
+                f'installed; if you trust that package: pip install "{use.package}=={use.version}".'
+            )
+        _check_version(use, installed_version(found.package))
+
+
+def _check_version(use: PluginUse, installed: str) -> None:
+    try:
+        made, here = Version(use.version), Version(installed)
+    except InvalidVersion as error:
+        raise ValueError(f"{META}: {use.package} {use.version}: {error}.") from error
+    if made > here:
+        raise ValueError(
+            f"the pack was made with {use.package} {use.version}, {installed} is installed and may build another "
+            f'model; pip install "{use.package}>={use.version}".'
+        )
+    if made.release[:2] != here.release[:2]:
+        logger.warning(
+            "the pack was made with %s %s, %s is installed: results may differ; pip install %s==%s gives the same.",
+            use.package, use.version, installed, use.package, use.version,
+        )  # fmt: skip
+
+
+def _normal(package: str) -> str:
+    return package.replace("_", "-").lower()

@@ -1,0 +1,124 @@
+"""End of stage 12: the outputs of parallel decoding jobs into one folder.
+
+Example:
+    python -m espnet_larm join-outputs --input_dirs logdir/output.1 logdir/output.2 --output_dir exp/.../test
+
+`1best_recog/` becomes the folder's own files; `loop<k>/` and `<n>best_recog/` keep their folders; `stats.json` is
+summed. Such folders of an earlier decoding that this one does not have are removed, or they would be taken for its own.
+"""
+
+import argparse
+import json
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from espnet_larm.data.kaldi_dir import read_table, write_tables
+from espnet_larm.scoring.experiment import read_out_number
+
+TABLES = ("text", "token", "token_int", "score")
+CTM = "ctm"
+BEST = "1best_recog"
+NBEST = re.compile(r"\d+best_recog")
+NOT_ADDED = ("peak_", "wall_", "ctc_weight", "ngram_weight")
+# Records of settings, and shares, which are made anew.
+FROM_FIRST = ("search", "drafting", "pooling", "acceptance", "retention", "tokens_per_row_call", "row_calls_per_word")
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Options of this program."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--input_dirs", type=Path, nargs="+", required=True, help="outputs of the jobs")
+    parser.add_argument("--output_dir", type=Path, required=True, help="folder to write")
+    return parser
+
+
+def main(cmd: list[str] | None = None) -> int:
+    """Join and print the number of utterances."""
+    args = get_parser().parse_args(cmd)
+    folders = sorted({path.parent.name for job in args.input_dirs for path in job.glob("*/text")})
+    if BEST not in folders:
+        raise FileNotFoundError(f"{args.input_dirs[0]}/{BEST}/text is missing; the decoding jobs wrote no result.")
+    for name in folders:
+        target = args.output_dir if name == BEST else args.output_dir / name
+        write_tables(target, join_tables([job / name for job in args.input_dirs]))
+        join_ctm([job / name for job in args.input_dirs], target)
+    for path in args.output_dir.glob("*/"):
+        is_of_one_decoding = NBEST.fullmatch(path.name) or read_out_number(path.name) is not None
+        if is_of_one_decoding and path.name not in folders:
+            shutil.rmtree(path)
+    statistics = [json.loads(path.read_text()) for job in args.input_dirs if (path := job / "stats.json").is_file()]
+    if statistics:
+        (args.output_dir / "stats.json").write_text(json.dumps(join_statistics(statistics), indent=2) + "\n")
+    num_utterances = len(read_table(args.output_dir / "text"))
+    print(f"{len(args.input_dirs)} job(s) -> {args.output_dir}: {num_utterances} utterances")
+    return 0
+
+
+def join_tables(folders: Sequence[Path]) -> dict[str, dict[str, str]]:
+    """The tables that the folders have in common names, their lines together.
+
+    Raises:
+        ValueError: An utterance was decoded by two jobs.
+    """
+    joined: dict[str, dict[str, str]] = {}
+    for folder in folders:
+        for name in TABLES:
+            if not (folder / name).is_file():
+                continue
+            lines, table = read_table(folder / name), joined.setdefault(name, {})
+            if twice := sorted(lines.keys() & table.keys()):
+                raise ValueError(f"{folder / name}: {twice[0]} was decoded by another job too; repeat stage 12.")
+            table.update(lines)
+    return joined
+
+
+def join_ctm(folders: Sequence[Path], target: Path) -> None:
+    """The times of words together, by utterance; without any, a `ctm` of an earlier decoding is removed."""
+    lines = [
+        line
+        for folder in folders
+        if (folder / CTM).is_file()
+        for line in (folder / CTM).read_text(encoding="utf-8").splitlines(keepends=True)
+    ]
+    if not any((folder / CTM).is_file() for folder in folders):
+        (target / CTM).unlink(missing_ok=True)
+        return
+    # Stable: the words of an utterance stay in their order.
+    (target / f".{CTM}.part").write_text("".join(sorted(lines, key=lambda line: line.split()[0])), encoding="utf-8")
+    (target / f".{CTM}.part").replace(target / CTM)
+
+
+def join_statistics(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One record of several: numbers are added (of peaks, wall time and weights the largest stays), records joined.
+
+    Args:
+        parts: Of the jobs; texts and settings are taken from the first.
+
+    Returns:
+        The record of the whole set.
+    """
+    joined: dict[str, Any] = {}
+    for part in parts:
+        for key, value in part.items():
+            joined[key] = _join_values(key, joined[key], value) if key in joined else value
+    if "drafted" not in joined:
+        return joined
+    # Imports torch.
+    from espnet_larm.recognize.effort import shares
+
+    return {**joined, **shares(joined)}
+
+
+def _join_values(key: str, first: Any, second: Any) -> Any:
+    if key in FROM_FIRST:
+        return first
+    if isinstance(first, dict) and isinstance(second, dict):
+        return join_statistics([first, second])
+    if isinstance(first, bool | str) or first is None or second is None:
+        return first
+    if isinstance(first, list):
+        return first if first == second else first + second
+    return max(first, second) if key.startswith(NOT_ADDED) else first + second

@@ -1,0 +1,195 @@
+"""Stage 13, after scoring: RESULTS.md and a picture of all that was scored in an experiment's folder.
+
+    python -m espnet_larm results --exp_dir exp/asr_x
+
+Writes `RESULTS.md` (tables by set and loop with intervals and real-time factors, and what they came from: commit,
+configuration, command, seed, data, machine, date, versions) and `images/wer_by_loops.png`.
+"""
+
+import argparse
+import datetime as dt
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from espnet_larm.origin import commit, describe_machine, versions, without_root
+from espnet_larm.scoring.experiment import SetResult, find_results
+from espnet_larm.scoring.picture import draw_wer
+from espnet_larm.scoring.tables import format_tables
+
+if TYPE_CHECKING:
+    from espnet_larm.train.journal import Spent
+    from espnet_larm.train.learning import Share
+
+PICTURE = "images/wer_by_loops.png"
+# What egs/utils/asr_parts.sh appends to the command in an experiment's run.sh.
+RESUME_OPTIONS = '--stage train --stop_stage upload "$@"'
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Options of this program."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--exp_dir", type=Path, required=True, help="folder with config.yaml and scored sets below it")
+    parser.add_argument("--note", default="", help="sentence at the top of RESULTS.md")
+    return parser
+
+
+def main(cmd: list[str] | None = None) -> int:
+    """Write both files, print the tables."""
+    args = get_parser().parse_args(cmd)
+    results = find_results(args.exp_dir)
+    config = read_config(args.exp_dir / "config.yaml")
+    conf = config.get("encoder_conf") or {}
+    drawn = draw_wer(results, args.exp_dir / PICTURE, conf.get("num_loops"))
+    tables = list(format_tables(results))
+    lines = [
+        f"# RESULTS of {args.exp_dir.resolve().name}",
+        "",
+        *([args.note, ""] if args.note else []),
+        "Written by `python -m espnet_larm results`.",
+        "",
+        *(f"- {name}: {value}" for name, value in describe(args.exp_dir, config, results)),
+        "",
+        *([f"![Word error rate by loops and by compute]({PICTURE})", ""] if drawn else []),
+        *tables,
+    ]
+    part = args.exp_dir / ".RESULTS.md.part"
+    part.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
+    part.replace(args.exp_dir / "RESULTS.md")
+    print("\n".join(tables))
+    return 0
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The options of the training, none if the file is not there."""
+    return yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def describe(exp_dir: Path, config: Mapping[str, Any], results: Sequence[SetResult]) -> Iterator[tuple[str, str]]:
+    """What the numbers came from: (name, text)."""
+    # torch takes seconds to import.
+    import torch
+
+    from espnet_larm.train.journal import JOURNAL, read_journal
+
+    yield "date", f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M} UTC"
+    yield "commit of scoring", commit()
+    yield "versions of scoring", join(versions())
+    yield "configuration", without_root(str(config.get("config") or "not recorded"))
+    yield "command", command(exp_dir)
+    yield "seed", str(config.get("seed", "not recorded"))
+    yield from describe_training(read_journal(exp_dir / JOURNAL))
+    for name in ("train", "valid"):
+        paths = [path for path, *_ in config.get(f"{name}_data_path_and_name_and_type") or []]
+        yield f"{name} data", describe_data(paths)
+    yield "machine of scoring", join(describe_machine(torch.device("cuda" if torch.cuda.is_available() else "cpu")))
+    for result in results:
+        yield f"decoding of {result.tag}/{result.name}", describe_decoding(result.stats)
+
+
+def describe_training(spent: "Spent | None") -> Iterator[tuple[str, str]]:
+    """Time, sessions, trainable share, machines and commits of the training, which need not be those of scoring."""
+    if spent is None:
+        yield "training", "not recorded"
+        return
+    from espnet_larm.train.learning import Share
+
+    sessions = count(len(spent.starts), "session")
+    if spent.starts[1:]:
+        sessions += f", resumed {count(len(spent.starts) - 1, 'time')}"
+    epochs = f"{count(len(spent.epochs), 'epoch')} in {duration(spent.seconds)}"
+    yield "training", f"{epochs}; {sessions}; began {spent.starts[0]['time']}"
+    yield "trainable", describe_shares([Share(**each) for each in spent.starts[-1].get("parameters", ())])
+    yield "commits of training", all_of(start["commit"] for start in spent.starts)
+    yield "versions of training", all_of(join(start["versions"]) for start in spent.starts)
+    machines = (f"{join(start['machine'])}, processes {start['num_processes']}" for start in spent.starts)
+    yield "machines of training", all_of(machines)
+
+
+def describe_shares(found: "Sequence[Share]") -> str:
+    """How much of the model learned, and of each part."""
+    if not found:
+        return "not recorded"
+    from espnet_larm.train.learning import Share, percent
+
+    total = Share("all", sum(each.trainable for each in found), sum(each.total for each in found))
+    parts = (f"{each.part} {millions(each.trainable)} of {millions(each.total)}" for each in found)
+    return f"{millions(total.trainable)} of {millions(total.total)} ({percent(total):.1f} %): {', '.join(parts)}"
+
+
+def millions(number: int) -> str:
+    """`0.94 M`."""
+    return f"{number / 1e6:.2f} M"
+
+
+def count(number: int, name: str) -> str:
+    """`1 epoch`, `2 epochs`."""
+    return f"{number} {name}{'' if number == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """For people: `59 s`, `12 min 5 s` or `3 h 20 min`."""
+    minutes, rest = divmod(round(seconds), 60)
+    if not minutes:
+        return f"{rest} s"
+    hours, minutes_left = divmod(minutes, 60)
+    return f"{hours} h {minutes_left} min" if hours else f"{minutes} min {rest} s"
+
+
+def all_of(texts: Iterable[str]) -> str:
+    """Those that differ, in their order."""
+    return "; ".join(dict.fromkeys(texts))
+
+
+def command(exp_dir: Path) -> str:
+    """The one that the recipe left in the experiment's run.sh."""
+    script = exp_dir / "run.sh"
+    lines = script.read_text(encoding="utf-8").splitlines() if script.is_file() else []
+    for line in lines:
+        if line.startswith("exec "):
+            return f"`{without_root(line.removeprefix('exec ').removesuffix(RESUME_OPTIONS)).strip()}`"
+    return "not recorded"
+
+
+def describe_data(paths: Sequence[str]) -> str:
+    """Folders and the utterances in them."""
+    folders = list(dict.fromkeys(Path(path).parent for path in paths))
+    described = []
+    for folder in folders:
+        text = folder / "text"
+        num_utts = len(text.read_text(encoding="utf-8").splitlines()) if text.is_file() else None
+        amount = "" if num_utts is None else f" ({count(num_utts, 'utterance')})"
+        described.append(f"{without_root(str(folder))}{amount}")
+    return ", ".join(described) or "not recorded"
+
+
+def describe_decoding(stats: Mapping[str, Any]) -> str:
+    """Amount, machine and memory."""
+    if not stats:
+        return "not recorded"
+    from espnet_larm.recognize.effort import describe_frames, describe_search
+
+    text = f"{stats['num_utts']} utterances, {stats['audio_seconds'] / 60:.1f} min; {join(stats.get('machine', {}))}; "
+    text += f"peak memory {stats['peak_memory_bytes'] / 2**20:.0f} MiB"
+    for name, what in (("skipped", "not decoded"), ("failed", "unreadable")):
+        if stats.get(name):
+            text += f"; {len(stats[name])} {what}"
+    if "frames" in stats:
+        text += f"; {describe_frames(stats['frames'])}"
+    if "decoder_calls" in stats:
+        guarded = ", ".join(f"{guard} {len(keys)}" for guard, keys in stats["guarded"].items())
+        text += f"; {stats['decoder_calls']} decoder calls, ctc_weight {stats['ctc_weight']}"
+        text += f", ngram_weight {stats['ngram_weight']} ({stats['ngram_file']})" if stats.get("ngram_file") else ""
+        text += f"; guards met: {guarded}"
+        # Decoded by an earlier version, it has no such figures.
+        text += f"; {describe_search(stats)}" if "drafting" in stats else ""
+    if stats.get("num_halved_batches"):
+        text += f"; {stats['num_halved_batches']} times a batch was halved for want of memory"
+    return text
+
+
+def join(machine: Mapping[str, str]) -> str:
+    """`cpu AMD EPYC, cores 2, ...`."""
+    return ", ".join(f"{name} {value}" for name, value in machine.items())

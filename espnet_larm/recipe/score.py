@@ -1,0 +1,173 @@
+"""Stage 13: WER, CER and TER of decoded text, with bootstrap intervals and alignments.
+
+    python -m espnet_larm score --ref_dir dump/raw/test --hyp_dir exp/asr_x/decode_y/test
+
+Reads `text` and `utt2spk` of the reference, and `text` of the hypotheses and of every read-out beside it (`loop4/`,
+...). Writes `score_wer/`, `score_cer/` and `score_ter/`, each with `result.txt` (as sclite's) and `scores.json`, into
+each of those folders, and prints a table. Token error rates need the experiment's `config.yaml`, which says what tokens
+are, and their tokenizer; without one of them they are left out.
+"""
+
+import argparse
+import itertools
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from espnet_larm.data.kaldi_dir import read_table
+from espnet_larm.pack.llm import llm_conf
+from espnet_larm.scoring.alignment import split_characters, split_words
+from espnet_larm.scoring.bootstrap import MIN_SPEAKERS, Grouping, group_utterances
+from espnet_larm.scoring.experiment import read_out_folders
+from espnet_larm.scoring.sclite import format_result
+from espnet_larm.scoring.scores import Difference, Scores, as_json, compare, score
+from espnet_larm.scoring.tokens import token_splitter
+from espnet_larm.wording import name_some
+
+# The folder itself, with the text of the last read-out.
+LAST = "last"
+Splitters = Mapping[str, Callable[[str], list[str]]]
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Options of this program."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ref_dir", type=Path, required=True, help="data folder with text and utt2spk")
+    parser.add_argument("--hyp_dir", type=Path, required=True, help="folder with text, and with loop<k>/ if any")
+    parser.add_argument("--asr_train_config", type=Path, help="config.yaml; the one of the experiment by default")
+    parser.add_argument("--token_type", help="char, bpe, word or hugging_face; the config's by default")
+    parser.add_argument("--bpemodel", help="sentencepiece model, or folder or hub id of an LM; the config's by default")
+    return parser
+
+
+def main(cmd: list[str] | None = None) -> int:
+    """Score all read-outs, write the files, print the table."""
+    args = get_parser().parse_args(cmd)
+    references = read_table(args.ref_dir / "text")
+    utt2spk = read_table(args.ref_dir / "utt2spk") if (args.ref_dir / "utt2spk").is_file() else {}
+    folders = {**read_out_folders(args.hyp_dir), LAST: args.hyp_dir}
+    hypotheses = {name: read_table(folder / "text") for name, folder in folders.items()}
+    grouping = group_utterances(list(references), utt2spk)
+    say_what_is_odd(references, hypotheses, grouping)
+    for unit, split in splitters(args).items():
+        scores = {name: score(references, hypotheses[name], split, grouping) for name in folders}
+        differences = compare_in_order(scores)
+        speaker_of = {utterance: utt2spk.get(utterance, utterance) for utterance in references}
+        for name, folder in folders.items():
+            title = f"{folder.name}: {unit.upper()}"
+            missing = [utterance for utterance in references if utterance not in hypotheses[name]]
+            write(
+                folder / f"score_{unit}",
+                format_result(title, scores[name].alignments, speaker_of),
+                as_json(unit, scores[name], missing, differences if name == LAST else []),
+            )
+        print_table(unit, scores, differences)
+    return 0
+
+
+def splitters(args: argparse.Namespace) -> Splitters:
+    """Unit name -> text to units; `ter` only where the model's tokens are known."""
+    known: dict[str, Callable[[str], list[str]]] = {"wer": split_words, "cer": split_characters}
+    path = args.asr_train_config or args.hyp_dir.resolve().parents[1] / "config.yaml"
+    config: dict[str, Any] = {}
+    if path.is_file():
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    elif args.asr_train_config is not None:
+        raise FileNotFoundError(f"--asr_train_config {path} is missing; leave it out to go without token error rates.")
+    token_type = args.token_type or config.get("token_type")
+    if token_type is None:
+        print(f"No token error rates: {path} is missing and --token_type is not given.", file=sys.stderr)
+        return known
+    bpemodel = args.bpemodel or config.get("bpemodel")
+    try:
+        return {**known, "ter": split_tokens(token_type, bpemodel, llm_conf(config))}
+    except FileNotFoundError:
+        what = f"bpemodel {bpemodel} ({token_type}) cannot be loaded; name it with --bpemodel."
+        print(f"No token error rates: {what}", file=sys.stderr)
+        return known
+
+
+def split_tokens(token_type: str, bpemodel: str | None, llm: Mapping[str, Any]) -> Callable[[str], list[str]]:
+    """Text to tokens; of an LM's revision, if the tokenizer is its own.
+
+    Args:
+        token_type: As trained.
+        bpemodel: Sentencepiece model, or folder or hub id of an LM.
+        llm: decoder_conf of a model with an LM.
+
+    Raises:
+        ValueError: The type is not known here, or has no tokenizer.
+        FileNotFoundError: The tokenizer is not there.
+    """
+    if token_type != "hugging_face":  # noqa: S105  # no password
+        return token_splitter(token_type, bpemodel)
+    if bpemodel is None:
+        raise ValueError("token_type hugging_face needs a tokenizer, a folder or hub id; give it as --bpemodel.")
+    # transformers takes seconds to import.
+    from espnet_larm.llm.backbone import load_tokenizer
+
+    revision = llm.get("revision") if bpemodel == llm.get("llm") else None
+    split: Callable[[str], list[str]] = load_tokenizer(bpemodel, revision).tokenize
+    return split
+
+
+def say_what_is_odd(
+    references: Mapping[str, str], hypotheses: Mapping[str, Mapping[str, str]], grouping: Grouping
+) -> None:
+    """Missing hypotheses, empty references, too few speakers: on stderr, since the table hides them."""
+    for name, table in hypotheses.items():
+        if name == LAST and len(hypotheses) > 1:
+            continue  # the last of the others
+        if missing := [utterance for utterance in references if utterance not in table]:
+            print(
+                f"WARNING: {name}: {len(missing)} of {len(references)} utterances have no hypothesis and count as "
+                f"deletions: {name_some(missing)}",
+                file=sys.stderr,
+            )
+    if empty := [utterance for utterance, text in references.items() if not text]:
+        print(
+            f"WARNING: {len(empty)} references are empty, so that every word recognised there is an insertion: "
+            f"{name_some(empty)}",
+            file=sys.stderr,
+        )
+    if grouping.unit == "utterance":
+        print(
+            f"Intervals are over utterances, since there are fewer than {MIN_SPEAKERS} speakers.",
+            file=sys.stderr,
+        )
+
+
+def compare_in_order(scores: Mapping[str, Scores]) -> list[Difference]:
+    """From each read-out to the next."""
+    names = [name for name in scores if name != LAST]
+    return [compare(before, after, scores) for before, after in itertools.pairwise(names)]
+
+
+def write(folder: Path, result: str, scores: Mapping[str, Any]) -> None:
+    """`result.txt` and `scores.json`, beside their targets first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in (("result.txt", result), ("scores.json", json.dumps(scores, indent=2) + "\n")):
+        (folder / f".{name}.part").write_text(text, encoding="utf-8")
+        (folder / f".{name}.part").replace(folder / name)
+
+
+def print_table(unit: str, scores: Mapping[str, Scores], differences: list[Difference]) -> None:
+    """Rates of all read-outs, and what changes from each to the next."""
+    print(f"{unit.upper()} %      Snt    Wrd   Corr    Sub    Del    Ins    Err  S.Err   95 % interval of Err")
+    shown = [name for name in scores if name != LAST] or [LAST]
+    for name in shown:
+        total, (low, high) = scores[name].total, scores[name].interval
+        parts = (total.correct, total.substitutions, total.deletions, total.insertions, total.errors)
+        rates = [100 * part / total.units if total.units else float("nan") for part in parts]
+        cells = "".join(f"{rate:7.2f}" for rate in [*rates, total.sentence_error_percent])
+        print(f"{name:8} {total.sentences:6} {total.units:6}{cells}   {low:.2f} to {high:.2f}")
+    for difference in differences:
+        low, high = difference.interval
+        print(
+            f"  {difference.before} -> {difference.after}: {difference.points:+.2f} points "
+            f"({low:+.2f} to {high:+.2f}): {difference.verdict}"
+        )

@@ -1,0 +1,112 @@
+"""Encoder output to hypotheses: the CTC head, its search, tokens to text, times of words.
+
+Shapes: B utterances, T frames, D model size.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from espnet2.asr.espnet_model import ESPnetASRModel
+
+from espnet_larm.recognize.features import feature_dtype
+from espnet_larm.recognize.transcripts import Hypothesis, Search
+from espnet_larm.recognize.words import FrameTimes, Word, has_words, make_words
+from espnet_larm.search.ctc.align import NO_PATH, align
+from espnet_larm.search.ctc.beam import prefix_beam
+from espnet_larm.search.ctc.posteriors import greedy
+
+SOS_EOS = "<sos/eos>"
+
+
+class Searcher:
+    """A model's CTC head and its tokens, which beside an LM may be others than the LM's.
+
+    Args:
+        model: In eval mode, with a CTC head.
+        tokens_to_text: Joins tokens of the CTC head to a text.
+    """
+
+    def __init__(self, model: ESPnetASRModel, tokens_to_text: Callable[[list[str]], str]) -> None:
+        self.model = model
+        self.tokens_to_text = tokens_to_text
+        self.token_list: list[str] = getattr(model, "ctc_token_list", model.token_list)
+        # An LM's end may be token 0, which is CTC's blank.
+        self.no_text = sorted({model.sos, model.eos} - {model.blank_id})
+        if getattr(model, "has_own_ctc_tokens", False):
+            self.no_text = [index for index, token in enumerate(self.token_list) if token == SOS_EOS]
+
+    def find(self, hs_pad: torch.Tensor, hlens: torch.Tensor, search: Search) -> list[list[Hypothesis]]:
+        """The best hypotheses of each utterance, at least one.
+
+        Args:
+            hs_pad: Encoder output (B, T, D).
+            hlens: Valid frames (B,).
+            search: Which of them.
+        """
+        model, no_text = self.model, self.no_text
+        log_probs = self.log_probs(hs_pad)
+        if search.beam_size == 1:
+            best = greedy(log_probs, hlens, model.blank_id, no_text)
+            rows = zip(best.to_lists(), best.scores.tolist(), strict=True)
+            return [[self._hypothesis(token_ids, score)] for token_ids, score in rows]
+        log_probs[:, :, no_text] = float("-inf")
+        found = prefix_beam(log_probs, hlens, search.beam_size, model.blank_id)
+        return [
+            [self._hypothesis(*pair) for pair in list(zip(texts, scores, strict=False))[: search.nbest]]
+            for texts, scores in zip(found.to_lists(), found.scores.tolist(), strict=True)
+        ]
+
+    def log_probs(self, hs_pad: torch.Tensor) -> torch.Tensor:
+        """(B, T, D) to (B, T, V), in float32 at least: sums over frames would lose half precision's three digits."""
+        logits = self.model.ctc.ctc_lo(hs_pad)
+        return logits.to(feature_dtype(logits.dtype)).log_softmax(dim=2)
+
+    def _hypothesis(self, token_ids: list[int], score: float) -> Hypothesis:
+        tokens = [self.token_list[token_id] for token_id in token_ids]
+        return Hypothesis(self.tokens_to_text(tokens), tokens, token_ids, score)
+
+    def add_words(
+        self,
+        hypotheses: Sequence[Hypothesis],
+        hs_pad: torch.Tensor,
+        hlens: torch.Tensor,
+        frame_times: Sequence[FrameTimes],
+    ) -> list[Hypothesis]:
+        """The hypotheses of a batch, one an utterance, with times of their words.
+
+        Args:
+            hypotheses: B of them.
+            hs_pad: Encoder output (B, T, D).
+            hlens: Valid frames (B,).
+            frame_times: How each utterance's frames lie in time.
+        """
+        log_probs = self.log_probs(hs_pad)
+        token_lens = torch.tensor([len(hypothesis.token_ids) for hypothesis in hypotheses], device=hs_pad.device)
+        tokens = pad_sequence(
+            [torch.tensor(hypothesis.token_ids, dtype=torch.long) for hypothesis in hypotheses], batch_first=True
+        ).to(hs_pad.device)
+        aligned = align(log_probs, hlens.to(hs_pad.device), tokens, token_lens, self.model.blank_id)
+        rows = zip(hypotheses, frame_times, hlens.tolist(), *(part.tolist() for part in aligned), strict=True)
+        timed = []
+        for hypothesis, times, num_frames, starts, ends, means, score in rows:
+            spans = list(zip(starts, ends, means, strict=True))
+            if score == NO_PATH:
+                spans = _evenly(len(hypothesis.token_ids), num_frames)
+            timed.append(hypothesis._replace(words=self._words_of(hypothesis, spans, times)))
+        return timed
+
+    def _words_of(
+        self, hypothesis: Hypothesis, spans: list[tuple[int, int, float]], frame_times: FrameTimes
+    ) -> tuple[Word, ...]:
+        words = has_words(self.token_list)
+        tokens, token_ids = hypothesis.tokens, hypothesis.token_ids
+        return make_words(tokens, token_ids, spans, frame_times, self.tokens_to_text, words=words)
+
+
+def _evenly(num_tokens: int, num_frames: int) -> list[tuple[int, int, float]]:
+    """Spans of tokens that an LM found in too few frames for them, with no confidence."""
+    edges = [index * num_frames // max(num_tokens, 1) for index in range(num_tokens + 1)]
+    return [(start, end, NO_PATH) for start, end in itertools.pairwise(edges)]

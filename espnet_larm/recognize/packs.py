@@ -1,0 +1,167 @@
+"""From a pack or an experiment's folder to a recogniser.
+
+A pack may be a stranger's: its members are checked before anything is written, its texts are plain YAML, its classes
+must be self-contained ones (`pack/options.py`) or installed plugins, and only tensors are unpickled.
+"""
+
+import tempfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from espnet_larm.pack import manifest as manifests
+from espnet_larm.pack.archive import digest, extract, open_archive
+from espnet_larm.pack.llm import TOKENIZER, check_inside, check_llm, check_tokenizer, has_llm, name_llm, name_tokenizer
+from espnet_larm.pack.manifest import Manifest, check_plugins, parse_manifest
+from espnet_larm.pack.options import check_self_contained, dump_yaml, file_options, parse_yaml, set_option
+from espnet_larm.recognize.loading import read_weights
+from espnet_larm.recognize.recognizer import Recognizer
+
+MAX_TEXT_BYTES = 64 * 2**20
+
+
+def load(
+    source: str | Path,
+    device: str = "cpu",
+    dtype: str = "float32",
+    asr_model_file: str | Path | None = None,
+    llm: str | None = None,
+) -> Recognizer:
+    """The recogniser of a pack or of an experiment's folder.
+
+    Args:
+        source: A pack (a file), or a folder with `config.yaml`.
+        device: `cpu`, `cuda` or `cuda:N`.
+        dtype: `bfloat16`, `float16`, `float32` or `float64`.
+        asr_model_file: Weights in the folder; its only `*.ave.pth` by default.
+        llm: Folder or hub id of the model's LM, where it is another than in training.
+
+    Raises:
+        FileNotFoundError: There is no such pack, the folder lacks a file, or the LM is not there.
+        ValueError: The pack is damaged or refused, or its weights are not those of its configuration.
+    """
+    source = Path(source)
+    if source.is_dir():
+        config, weights = files_of_folder(source, asr_model_file)
+        return Recognizer.from_files(config, weights, device, dtype, llm=llm)
+    if asr_model_file is not None:
+        raise ValueError(f"asr_model_file is {asr_model_file}, but {source} is no folder; a pack names its weights.")
+    with tempfile.TemporaryDirectory() as folder:
+        files = _unpack(source, Path(folder), llm)
+        return Recognizer.from_files(files[manifests.CONFIG], files[manifests.WEIGHTS], device, dtype)
+
+
+def unpack(pack: str | Path, folder: str | Path, llm: str | None = None) -> dict[str, str]:
+    """Unpack a pack that has been checked as `load` checks it, so that ESPnet can be trusted with the files.
+
+    Args:
+        pack: The file.
+        folder: Made if it is not there; files of the same names are replaced.
+        llm: Folder or hub id of the model's LM, where it is another than in training.
+
+    Returns:
+        Arguments of ESPnet's `Speech2Text`: `asr_train_config` and `asr_model_file`.
+
+    Raises:
+        FileNotFoundError: There is no such pack, or its LM is not there.
+        ValueError: It is damaged or refused.
+    """
+    files = _unpack(Path(pack), Path(folder).resolve(), llm)
+    # ESPnet unpickles anything. What the restricted unpickler accepts holds nothing to run.
+    read_weights(Path(files[manifests.WEIGHTS]))
+    return files
+
+
+def files_of_folder(folder: Path, asr_model_file: str | Path | None = None) -> tuple[Path, Path]:
+    """Configuration and weights of an experiment's folder, or of a pack that was unzipped.
+
+    Args:
+        folder: With `config.yaml`, or with `meta.yaml`, which names the files.
+        asr_model_file: A name in the folder or a path.
+
+    Raises:
+        FileNotFoundError: One of the files is missing.
+        ValueError: There are several averages to choose from.
+    """
+    meta = folder / manifests.META
+    if meta.is_file():
+        manifest = parse_manifest(parse_yaml(str(meta), meta.read_bytes()))
+        check_plugins(manifest.plugins)
+        return folder / manifest.config, _model_file(folder, asr_model_file or manifest.weights)
+    return folder / "config.yaml", _model_file(folder, asr_model_file or _only_average(folder))
+
+
+def _model_file(folder: Path, name: str | Path) -> Path:
+    return Path(name) if not (folder / name).is_file() and Path(name).is_file() else folder / name
+
+
+def _only_average(folder: Path) -> str:
+    names = sorted(path.name for path in folder.glob("*.ave.pth"))
+    if len(names) == 1:
+        return names[0]
+    others = sorted(path.name for path in folder.glob("*.pth") if path.name not in ("checkpoint.pth", *names))
+    if not names:
+        raise FileNotFoundError(
+            f"{folder} has no *.ave.pth (the end of a training writes it); name one with asr_model_file: "
+            f"{', '.join(others) or 'there are no weights at all'}."
+        )
+    raise ValueError(f"{folder} has several averages; name one with asr_model_file: {', '.join(names)}.")
+
+
+def _unpack(pack: Path, folder: Path, llm: str | None) -> dict[str, str]:
+    with open_archive(pack) as archive:
+        manifest = parse_manifest(parse_yaml(f"{pack}: {manifests.META}", _read_text(archive, pack, manifests.META)))
+        check_plugins(manifest.plugins)
+        name = f"{pack}: {manifest.config}"
+        config = parse_yaml(name, _read_text(archive, pack, manifest.config))
+        check_self_contained(config)
+        check_llm(config)
+        names = {info.filename for info in archive.infolist() if not info.is_dir()}
+        inside = [manifest.weights, *(value for _, value in file_options(config))]
+        if lacking := [value for value in inside if value not in names]:
+            raise ValueError(f"{name}: {', '.join(lacking)} is not in the pack; a pack holds all files that it names.")
+        if has_llm(config):
+            check_inside(config, names)
+        # Before anything is written: the LM may not be here.
+        name_llm(config, llm, (Path.cwd(),), manifest.llm)
+        extract(archive, folder)
+    _check_digests(pack, manifest, folder)
+    for option, value in file_options(config):
+        if option[-1] == "stats_file":
+            _check_statistics(pack, folder / value)
+        set_option(config, option, str(folder / value))
+    if has_llm(config):
+        check_tokenizer(folder / TOKENIZER)
+        name_tokenizer(config, (folder,))
+    (folder / manifest.config).write_bytes(dump_yaml(config))
+    return {manifests.CONFIG: str(folder / manifest.config), manifests.WEIGHTS: str(folder / manifest.weights)}
+
+
+def _read_text(archive: zipfile.ZipFile, pack: Path, name: str) -> bytes:
+    try:
+        info = archive.getinfo(name)
+    except KeyError as error:
+        raise ValueError(f"{pack} has no {name}; it is no pack. python -m espnet_larm pack makes one.") from error
+    if info.file_size > MAX_TEXT_BYTES:
+        raise ValueError(f"{pack}: {name} has {info.file_size} bytes; allowed: {MAX_TEXT_BYTES}.")
+    return archive.read(info)
+
+
+def _check_statistics(pack: Path, path: Path) -> None:
+    """Refuse statistics that are more than numbers, whatever ESPnet's own reading of them allows."""
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if not isinstance(loaded, np.ndarray):
+            with loaded:
+                for name in loaded.files:
+                    loaded[name]
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{pack}: {path.name} holds more than numbers, or is damaged; it is refused.") from error
+
+
+def _check_digests(pack: Path, manifest: Manifest, folder: Path) -> None:
+    for name, wanted in manifest.digests.items():
+        path = folder / name
+        if not path.is_file() or not path.resolve().is_relative_to(folder.resolve()) or digest(path) != wanted:
+            raise ValueError(f"{pack}: {name} is not what {manifests.META} says; copy or download the pack again.")

@@ -1,0 +1,81 @@
+"""Writes hypotheses in ESPnet's layout: `1best_recog/`, ... for the last read-out, and `loop<k>/` for each.
+
+Times of words go into `ctm` beside `text`: lines `utterance channel start duration word confidence`, in seconds.
+"""
+
+import json
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+from espnet_larm.recognize.transcripts import Hypothesis, Transcript
+from espnet_larm.recognize.words import format_ctm
+
+FILES = ("text", "token", "token_int", "score")
+CTM = "ctm"
+
+
+class HypothesisWriter:
+    """Files under an output folder, written beside their targets and moved when all is done.
+
+    Args:
+        output_dir: Made if it is not there. Without `stats.json` in it, a run was not completed.
+        unit: `loop` or `layer`, the name of the read-outs' folders.
+        numbers: Read-outs; the last is the result. One alone has no folder of its own if `unit` is `layer`.
+        nbest: Hypotheses of the last read-out, `1best_recog/`, `2best_recog/`, ...; an utterance with fewer is not in
+            the later ones.
+        write_ctm: Write times of words too, of the best hypotheses.
+    """
+
+    def __init__(
+        self, output_dir: Path, unit: str, numbers: list[int], nbest: int = 1, write_ctm: bool = False
+    ) -> None:
+        self.output_dir = output_dir
+        self.best = [f"{rank}best_recog" for rank in range(1, nbest + 1)]
+        shown = numbers if unit == "loop" or len(numbers) > 1 else []
+        self.folders = {number: f"{unit}{number}" for number in shown}
+        self.write_ctm = write_ctm
+        self.files: dict[Path, TextIO] = {}
+
+    def __enter__(self) -> "HypothesisWriter":  # noqa: PYI034
+        (self.output_dir / "stats.json").unlink(missing_ok=True)
+        for folder in (*self.best, *self.folders.values()):
+            (self.output_dir / folder).mkdir(parents=True, exist_ok=True)
+            for name in (*FILES, CTM) if self._has_times(folder) else FILES:
+                path = self.output_dir / folder / name
+                self.files[path] = path.with_name(f".{name}.part").open("w", encoding="utf-8")
+        return self
+
+    def _has_times(self, folder: str) -> bool:
+        """Whether words have times there: those of the second best and further hypotheses have not."""
+        return self.write_ctm and folder not in self.best[1:]
+
+    def write(self, key: str, transcript: Transcript) -> None:
+        """Add an utterance to all files."""
+        for folder, hypothesis in zip(self.best, (transcript.best, *transcript.others), strict=False):
+            self._write(folder, key, hypothesis)
+        for number, folder in self.folders.items():
+            self._write(folder, key, transcript.hypotheses[number])
+
+    def _write(self, folder: str, key: str, hypothesis: Hypothesis) -> None:
+        token_ids = " ".join(map(str, hypothesis.token_ids))
+        values = (hypothesis.text, " ".join(hypothesis.tokens), token_ids, str(hypothesis.score))
+        for name, value in zip(FILES, values, strict=True):
+            self.files[self.output_dir / folder / name].write(f"{key} {value}\n")
+        if self._has_times(folder):
+            self.files[self.output_dir / folder / CTM].write(format_ctm(key, hypothesis.words))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for path, file in self.files.items():
+            file.close()
+            if error is None:
+                path.with_name(f".{path.name}.part").replace(path)
+
+
+def write_stats(output_dir: Path, stats: dict[str, Any]) -> None:
+    """`stats.json`, the mark of a completed run."""
+    part = output_dir / ".stats.json.part"
+    part.write_text(json.dumps(stats, indent=2) + "\n", encoding="utf-8")
+    part.replace(output_dir / "stats.json")

@@ -1,0 +1,311 @@
+"""A causal LM as decoder of encoder frames: prefix, speech, suffix, text.
+
+The first token is predicted by the last position of the suffix: ESPnet's start symbol is a placeholder that is never
+embedded. A batch gives what each utterance gives alone, whatever its padding.
+Shapes: B utterances (rows), T frames, E encoder size, D model size of the LM, L text positions, V tokens.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from typeguard import typechecked
+
+from espnet2.asr.decoder.abs_decoder import AbsDecoder
+
+from espnet_larm.adaptation.export import RECORD
+from espnet_larm.adaptation.llm_weights import LORA_PREFIX, adapt, frozen_names, is_own
+from espnet_larm.llm.backbone import Backbone, load_tokenizer
+from espnet_larm.llm.tokens import special_tokens
+from espnet_larm.pooling.in_llm import SpeechPooling
+from espnet_larm.speech_llm.heads import DraftHeads
+from espnet_larm.speech_llm.hypotheses import Hypothesis, SpeechTexts, positions_of
+from espnet_larm.speech_llm.projector import Heard, Projector
+from espnet_larm.speech_llm.prompt import ContextError, Packed, make_prompt, pack
+from espnet_larm.upstream import BatchScorerInterface
+
+
+class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
+    """Decodes speech with a causal LM of Hugging Face.
+
+    Args:
+        vocab_size: Tokens of the token list, as many as the LM's head has rows; ESPnet sets it.
+        encoder_output_size: E; ESPnet sets it.
+        llm: Folder or hub id of the LM and of its tokenizer.
+        llm_config: Instead of weights by name, a configuration to build random ones from, as config.json has it
+            (`model_type` at least); the tokenizer is then that of `tokenizer`.
+        tokenizer: Folder or hub id of the tokenizer; `llm` by default.
+        revision: Of `llm` on the hub; the newest by default.
+        dtype: Of the LM's weights, `float32`, `bfloat16` or `float16`; other parts have ESPnet's.
+        adaptation: `frozen`, `full`, `lora` or `depth_upscaling`: which of the LM's weights learn, or what is added.
+        lora_conf: Options of peft's LoraConfig, such as `{r: 16}`; or `{match: {...}}` with a depth_upscaling_conf, for
+            the rank that gives as many weights as those added layers have.
+        depth_upscaling_conf: Of the layers that are inserted, `layer` (`e_branchformer` or `standard`), `placement`
+            (`interleaved`, `bottom`, `middle`, `top` or `sandwich`), `num_layers` or `share` (0.25 of the LM's layers),
+            `gate_kernel` (31) and `merge_kernel` (3), positions that convolutions of speech see. They are copies of
+            the LM's layers as it is built: with `llm_config`, of random ones, even if `--init_param` then loads an LM.
+        projector: `linear`, `stack`, `conv` or `posterior`, which needs a CTC head of the LM's tokens: from frames to
+            embeddings.
+        projector_frames: Frames an embedding, 1 or more; 4 for frames of 40 ms makes 6 embeddings a second.
+        prefix: Text before the speech.
+        suffix: Text after it; by default the token that begins a text.
+        instruction: For chat models, instead of prefix and suffix: what is asked, put into the chat template.
+        activation_checkpointing: Recompute the LM's layers in the backward pass: a twelfth of their activations or less
+            stays in memory (tools/bench/memory.py), for another forward pass of the LM.
+        num_heads: K, 1 to 8: tokens that one hidden state predicts. Head 1 is the LM's; the others draft for a search.
+        head_type: `latent` or `projection`, of heads 2 to K.
+        pooling: Of the speech that the LM reads; none by default. `input` pools the projector's embeddings, `deep` what
+            is left of them, behind `layer` of the LM's layers (1 to one less than it has); each with the options of
+            espnet_larm/pooling/options.py, such as `{input: {tau: 0.9}, deep: {layer: 6, tau: 0.8, window: 3}}`.
+
+    Attributes:
+        pooling: What is set, and what was kept of the last batch's speech.
+
+    Raises:
+        ValueError: An option is out of its range, the token list is not that of the LM, or the folder of the LM holds
+            added layers, too.
+        FileNotFoundError: The LM or its tokenizer cannot be had.
+    """
+
+    @typechecked
+    def __init__(
+        self,
+        vocab_size: int,
+        encoder_output_size: int,
+        llm: str | None = None,
+        llm_config: dict[str, Any] | None = None,
+        tokenizer: str | None = None,
+        revision: str | None = None,
+        dtype: str = "float32",
+        adaptation: str = "frozen",
+        lora_conf: dict[str, Any] | None = None,
+        depth_upscaling_conf: dict[str, Any] | None = None,
+        projector: str = "stack",
+        projector_frames: int = 4,
+        prefix: str = "",
+        suffix: str | None = None,
+        instruction: str | None = None,
+        activation_checkpointing: bool = False,
+        num_heads: int = 1,
+        head_type: str = "latent",
+        pooling: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if (llm is None) == (llm_config is None):
+            raise ValueError("decoder_conf: give llm (a folder or hub id) or llm_config (random weights), one of them.")
+        named_tokenizer = tokenizer or llm
+        if named_tokenizer is None:
+            raise ValueError("decoder_conf: llm_config needs tokenizer, a folder or hub id.")
+        if llm is not None:
+            _check_folder(llm)
+            self.backbone = Backbone.from_pretrained(llm, revision, dtype, activation_checkpointing)
+        else:
+            self.backbone = Backbone.from_config(llm_config or {}, dtype, activation_checkpointing)
+        if self.backbone.vocab_size != vocab_size:
+            raise ValueError(
+                f"the token list has {vocab_size} tokens, but the LM's head has {self.backbone.vocab_size} rows; name "
+                "the LM that the list was made from, or make it from this LM's tokenizer, a token a row."
+            )
+        adapt(self.backbone, adaptation, lora_conf, llm is not None, depth_upscaling_conf)
+        self.adaptation = adaptation
+        self.tokenizer = load_tokenizer(named_tokenizer, revision if tokenizer is None else None)
+        self.special_tokens = special_tokens(self.tokenizer)
+        self.set_prompt(prefix, suffix, instruction)
+        self.pooling = SpeechPooling(self.backbone)
+        self.pooling.set(pooling, "decoder_conf: pooling")
+        self.projector = Projector(projector, encoder_output_size, self.backbone.hidden_size, projector_frames)
+        self.heads = DraftHeads(head_type, num_heads, self.backbone.model.get_output_embeddings())
+        # Of the model's CTC head, in a tuple: it is not this module's own. See `hear`.
+        self._ctc_head: tuple[torch.nn.Linear, ...] = ()
+
+    @property
+    def hears_ctc(self) -> bool:
+        """Whether the projector needs the model's CTC head."""
+        return self.projector.kind == "posterior"
+
+    def hear(self, ctc_head: torch.nn.Linear) -> None:
+        """Take the layer (E to V, blank 0) whose posteriors `projector: posterior` reads; its owner keeps it."""
+        self._ctc_head = (ctc_head,)
+
+    def forward(
+        self, hs_pad: torch.Tensor, hlens: torch.Tensor, ys_in_pad: torch.Tensor, ys_in_lens: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Predict each token from those before it.
+
+        Args:
+            hs_pad: Encoder frames (B, T, E).
+            hlens: Valid frames (B,).
+            ys_in_pad: Start symbol and tokens (B, L), any token behind them.
+            ys_in_lens: Valid entries of ys_in_pad (B,), the start symbol counted.
+
+        Returns:
+            Logits (B, L, V), what is behind ys_in_lens meaning nothing; ys_in_lens.
+
+        Raises:
+            ContextError: Prompt and text are longer than the LM's context.
+        """
+        return self.backbone.logits(self.read_text(hs_pad, hlens, ys_in_pad, ys_in_lens)), ys_in_lens
+
+    def logits_of(self, head: int, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits of head 1 to K from hidden states, (..., D) to (..., V)."""
+        if head == 1:
+            return self.backbone.logits(hidden)
+        if self.heads.kind == "projection":
+            return self.heads.project(head, hidden)
+        return self.backbone.logits(self.heads.latent(head, hidden))
+
+    def draft_logits(self, hidden: torch.Tensor, num_heads: int) -> torch.Tensor:
+        """Logits of heads 2 to `num_heads`, all in one product: (..., D) to (..., num_heads - 1, V)."""
+        heads = range(2, num_heads + 1)
+        if self.heads.kind == "projection":
+            return torch.stack([self.heads.project(head, hidden) for head in heads], dim=-2)
+        return self.backbone.logits(torch.stack([self.heads.latent(head, hidden) for head in heads], dim=-2))
+
+    def read_text(
+        self, hs_pad: torch.Tensor, hlens: torch.Tensor, ys_in_pad: torch.Tensor, ys_in_lens: torch.Tensor
+    ) -> torch.Tensor:
+        """As `forward`, the hidden states that the heads predict from (B, L, D)."""
+        text_lens = ys_in_lens - 1
+        prompt = self._prompt_parts(hs_pad, hlens)
+        packed = pack([*prompt, (self.backbone.embed(ys_in_pad[:, 1:]), text_lens, False)])
+        self._check_context(packed)
+        hidden, _, lens, _ = self.backbone(packed.embeddings, positions_of(packed), packed.lens, packed.speech)
+        starts = (lens - text_lens.to(lens.device) - 1).unsqueeze(1)
+        columns = starts + torch.arange(ys_in_pad.size(1), device=starts.device)
+        columns = columns.clamp(max=hidden.size(1) - 1).unsqueeze(-1).expand(-1, -1, hidden.size(2))
+        return hidden.gather(1, columns)
+
+    def set_prompt(self, prefix: str = "", suffix: str | None = None, instruction: str | None = None) -> None:
+        """Choose what stands around the speech from here on; arguments and errors as those of the class."""
+        self.prompt = make_prompt(self.tokenizer, prefix, suffix, instruction)
+
+    def set_pooling(
+        self,
+        input: Mapping[str, Any] | None = None,  # noqa: A002  # as in the YAML
+        deep: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Choose where speech is pooled from here on, both places; None, the default, for no pooling there.
+
+        Args:
+            input: Options of the class's `pooling: input`.
+            deep: Likewise.
+
+        Raises:
+            ValueError: An option is not allowed; nothing is changed.
+        """
+        self.pooling.set({"input": input, "deep": deep})
+
+    def start(self, hs_pad: torch.Tensor, hlens: torch.Tensor) -> SpeechTexts:
+        """Read the prompts of a batch; its texts can then be gone on with.
+
+        Args:
+            hs_pad: Encoder frames (B, T, E).
+            hlens: Valid frames (B,).
+
+        Raises:
+            ContextError: A prompt is longer than the LM's context.
+        """
+        return SpeechTexts(self.backbone, self.read_prompt(hs_pad, hlens))
+
+    def read_prompt(self, hs_pad: torch.Tensor, hlens: torch.Tensor) -> Packed:
+        """Embeddings of prefix, speech and suffix (B, N, D)."""
+        packed = pack(self._prompt_parts(hs_pad, hlens))
+        self._check_context(packed)
+        return packed
+
+    def score(self, y: torch.Tensor, state: Any, x: torch.Tensor) -> tuple[torch.Tensor, Any]:  # noqa: ARG002
+        """Log-probabilities (V,) of the next token of y (L,) for frames x (T, E), from the start: slow, for ESPnet."""
+        lens = torch.tensor([len(x)], device=x.device), torch.tensor([len(y)], device=x.device)
+        logits, _ = self(x.unsqueeze(0), lens[0], y.unsqueeze(0), lens[1])
+        return logits[0, -1].log_softmax(-1), None
+
+    def batch_score(
+        self, ys: torch.Tensor, states: list[Any], xs: torch.Tensor
+    ) -> tuple[torch.Tensor, list[Hypothesis]]:
+        """Score the next tokens of hypotheses of one utterance, as ESPnet's BatchBeamSearch asks for it.
+
+        Args:
+            ys: Start symbol and tokens of each hypothesis (B, L).
+            states: What the call before returned for the hypotheses that each of these goes on; None at the start.
+            xs: The utterance's frames, repeated (B, T, E).
+
+        Returns:
+            Log-probabilities (B, V) and a state a hypothesis. The states of the call before are used up.
+
+        Raises:
+            ValueError: States are used a second time, or are of different utterances.
+        """
+        if states[0] is None:
+            texts = self.start(xs[:1], torch.tensor([xs.size(1)], device=xs.device))
+            texts.select(torch.zeros(len(ys), dtype=torch.long))
+            new = ys[:, 1:]
+        else:
+            texts = states[0].texts
+            if any(state.texts is not texts or state.num_steps != texts.num_steps for state in states):
+                raise ValueError("states of batch_score are used a second time, or are of different utterances.")
+            texts.select(torch.tensor([state.row for state in states]))
+            new = ys[:, -1:]
+        logits = texts.logits
+        if new.size(1):
+            logits = texts.step(new, torch.full((len(ys),), new.size(1)))[:, -1]
+        return logits.log_softmax(-1), [Hypothesis(texts, row) for row in range(len(ys))]
+
+    def frozen_names(self) -> list[str]:
+        """Parameters that `adaptation` leaves as they are; training checks that they are frozen."""
+        return [f"backbone.{name}" for name in frozen_names(self.backbone, self.adaptation)]
+
+    def part_of(self, name: str) -> str:
+        """What a parameter is counted as in tables: `projector`, `LM`, or what was added to that."""
+        part, _, rest = name.partition(".")
+        if part != "backbone":
+            return part
+        if is_own(rest):
+            return "LM"
+        return "LoRA" if LORA_PREFIX in rest else "added layers"
+
+    def reload_pretrained_parameters(self) -> None:
+        """ESPnet calls it after an `init`, which has overwritten the LM.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError("init would overwrite the weights of the LM; leave it out, or set init: null.")
+
+    def _prompt_parts(self, hs_pad: torch.Tensor, hlens: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor, bool]]:
+        heard = self._heard(hs_pad) if self.hears_ctc else None
+        speech, speech_lens = self.pooling.pool_input(*self.projector(hs_pad, hlens, heard))
+        before, after = (self._embed_all(tokens, hs_pad) for tokens in self.prompt)
+        return [before, (speech.to(before[0].dtype), speech_lens, True), after]
+
+    def _heard(self, hs_pad: torch.Tensor) -> Heard:
+        """What the CTC head hears in frames (B, T, E)."""
+        (head,) = self._ctc_head
+        posteriors = head(hs_pad.to(head.weight.dtype)).float().softmax(-1)[..., 1:]
+        table = self.backbone.model.get_input_embeddings().weight[1:]
+        return Heard(posteriors.to(table.dtype) @ table, posteriors.sum(-1))
+
+    def _embed_all(self, tokens: Sequence[int], like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, bool]:
+        """The same tokens for each row."""
+        ids = torch.tensor(tokens, dtype=torch.long, device=like.device)
+        rows = self.backbone.embed(ids).expand(len(like), -1, -1)
+        return rows, torch.full((len(like),), len(tokens), device=like.device), False
+
+    def _check_context(self, packed: Packed) -> None:
+        if packed.embeddings.size(1) > self.backbone.max_positions:
+            raise ContextError(
+                f"prompt, speech and text take {packed.embeddings.size(1)} positions, more than the "
+                f"{self.backbone.max_positions} of the LM's context; take shorter audio (--max_wav_duration of the "
+                "recipe, --longest_piece in decoding), pool its tokens (pooling: input), or train with more "
+                "projector_frames."
+            )
+
+
+def _check_folder(llm: str) -> None:
+    """Refuse to leave out what would be taken for a part of the LM."""
+    if (Path(llm) / RECORD).is_file():
+        raise ValueError(
+            f"decoder_conf: llm {llm} holds {RECORD}: layers that were added to the LM beside them, which Python loads "
+            "(load_upscaled) and decoder_conf does not; name the LM without (save_base writes it), or take those files "
+            "away to begin with it."
+        )

@@ -1,0 +1,107 @@
+"""Texts that an LM goes on with behind the prompts of a batch: what searches step, keep and take back.
+
+Shapes: B rows, L positions, D model size of the LM, V tokens.
+"""
+
+import torch
+
+from espnet_larm.llm.backbone import Backbone
+from espnet_larm.speech_llm.prompt import Packed
+
+
+def positions_of(packed: Packed) -> torch.Tensor:
+    """Counted from each row's start (B, N)."""
+    num_rows, num_positions = packed.speech.shape
+    return torch.arange(num_positions, device=packed.lens.device).expand(num_rows, -1)
+
+
+class Hypothesis:
+    """A row of `SpeechTexts` at one step, as ESPnet's search hands it around."""
+
+    def __init__(self, texts: "SpeechTexts", row: int) -> None:
+        self.texts = texts
+        self.row = row
+        self.num_steps = texts.num_steps
+
+
+class SpeechTexts:
+    """Texts of a batch of utterances that the LM has begun; its `TextModel` for the searches.
+
+    Args:
+        backbone: The LM.
+        prompt: Of each utterance.
+
+    Attributes:
+        hidden: Of the last valid position of each row (B, D): what draft heads read.
+        num_steps: Calls of `step` so far.
+    """
+
+    def __init__(self, backbone: Backbone, prompt: Packed) -> None:
+        self.backbone = backbone
+        self.cache = backbone.new_cache()
+        stream = backbone(prompt.embeddings, positions_of(prompt), prompt.lens, prompt.speech, self.cache)
+        self.cache.seal()
+        self.hidden = _last(stream.hidden, stream.lens)
+        # Positions are counted here and not by the cache, whose layers may hold fewer.
+        self.next_positions = prompt.lens.cpu()
+        self.num_steps = 0
+
+    @property
+    def logits(self) -> torch.Tensor:
+        """Of the next token of each row (B, V)."""
+        return self.backbone.logits(self.hidden)
+
+    def logits_of(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Of the next token, (..., D) to (..., V)."""
+        return self.backbone.logits(hidden)
+
+    def step(self, tokens: torch.Tensor, num_new: torch.Tensor) -> torch.Tensor:
+        """Go on with tokens (B, L), L of 1 or more, of which num_new (B,) are valid; the logits after each (B, L, V).
+
+        Raises:
+            ValueError: A row grows beyond the LM's context.
+        """
+        return self.backbone.logits(self.read(tokens, num_new))
+
+    def read(self, tokens: torch.Tensor, num_new: torch.Tensor) -> torch.Tensor:
+        """As `step`, the hidden states after each token (B, L, D)."""
+        assert tokens.size(1) >= 1
+        num_new = num_new.cpu()
+        after = self.next_positions + num_new
+        if int(after.max()) > self.backbone.max_positions:
+            raise ValueError(
+                f"a text has grown to {int(after.max())} positions, prompt included, more than the "
+                f"{self.backbone.max_positions} of the LM's context."
+            )
+        positions = (self.next_positions.unsqueeze(1) + torch.arange(tokens.size(1))).to(tokens.device)
+        stream = self.backbone(self.backbone.embed(tokens), positions, num_new.to(tokens.device), cache=self.cache)
+        # A row without a new token keeps its last state.
+        last = _last(stream.hidden, stream.lens.clamp(min=1))
+        self.hidden = torch.where((num_new > 0).to(last.device).unsqueeze(1), last, self.hidden)
+        self.next_positions = after
+        self.num_steps += 1
+        return stream.hidden
+
+    def select(self, rows: torch.Tensor) -> None:
+        """Keep these rows (B',), on the CPU, in this order, some perhaps several times."""
+        self.cache.select(rows)
+        self.next_positions = self.next_positions[rows]
+        self.hidden = self.hidden[rows.to(self.hidden.device)]
+
+    def give_back(self, num_tokens: torch.Tensor, hidden: torch.Tensor) -> None:
+        """Forget the last tokens (B,) of each row.
+
+        Args:
+            num_tokens: At most those that a row has, on the CPU.
+            hidden: Of the position that is the last then (B, D).
+        """
+        lens = self.cache.text_lens[0] - num_tokens
+        assert int(lens.min()) >= 0
+        self.next_positions = self.next_positions - num_tokens
+        self.cache.crop(lens)
+        self.hidden = hidden
+
+
+def _last(hidden: torch.Tensor, lens: torch.Tensor) -> torch.Tensor:
+    """Of each row's last valid position: (B, L, D) to (B, D)."""
+    return hidden.gather(1, (lens - 1).view(-1, 1, 1).expand(-1, -1, hidden.size(2)))[:, 0]

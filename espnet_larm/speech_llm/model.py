@@ -1,0 +1,390 @@
+"""CTC and a causal LM on one encoder: ESPnet's model with the LM's own special tokens.
+
+The CTC head has the LM's tokens, or tokens of its own (`ctc_token_list`), whose text a preprocessor adds to each
+utterance. Losses are sums over an utterance's tokens and means over utterances, so that two processes with half a batch
+each make the step of one.
+Shapes: B utterances, L tokens, D model size, V tokens of the LM, C tokens of the CTC head.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+from typeguard import typechecked
+
+from espnet2.asr.ctc import CTC
+from espnet2.asr.decoder.abs_decoder import AbsDecoder
+from espnet2.asr.encoder.abs_encoder import AbsEncoder
+from espnet2.asr.frontend.abs_frontend import AbsFrontend
+from espnet2.asr.postencoder.abs_postencoder import AbsPostEncoder
+from espnet2.asr.preencoder.abs_preencoder import AbsPreEncoder
+from espnet2.asr.specaug.abs_specaug import AbsSpecAug
+from espnet2.layers.abs_normalize import AbsNormalize
+
+from espnet_larm.llm.stream import freeze_modes
+from espnet_larm.llm.tokens import CTC_TEXT
+from espnet_larm.speech_llm.clock import Clock
+from espnet_larm.speech_llm.mwer import Mwer, figures, find_nbest, mwer_loss, score_nbest
+from espnet_larm.speech_llm.text_kl import TextKl, TextKlOptions
+from espnet_larm.upstream import ErrorCalculator, add_sos_eos
+from espnet_larm.within_lengths import WithinLengthsModel
+
+BLANK = "<blank>"
+
+
+class DecoderLoss(NamedTuple):
+    """The LM's part of the loss.
+
+    Attributes:
+        loss: With gradient.
+        stats: For train.log, without: `acc`, the share of tokens that head 1 predicts right, what the loss is of, and
+            which share of its speech tokens each place that pools left (`retention_input`, `retention_deep`).
+    """
+
+    loss: torch.Tensor
+    stats: dict[str, torch.Tensor]
+
+
+class SpeechLlmModel(WithinLengthsModel):
+    """The model of `decoder: speech_llm`.
+
+    Args:
+        vocab_size: V; ESPnet sets it, as all others up to joint_network.
+        token_list: Names of the LM's tokens.
+        frontend: Features.
+        specaug: Their augmentation.
+        normalize: Their normalisation.
+        preencoder: None, or before the encoder.
+        encoder: Any of ESPnet's or ours.
+        postencoder: None, or between encoder and both heads.
+        decoder: A `speech_llm`.
+        ctc: As ESPnet makes it; replaced by one of C tokens if the CTC head has its own.
+        joint_network: None.
+        ctc_weight: Of the CTC loss, 0 to below 1; the LM's has the rest.
+        interctc_weight: Of the CTC losses of earlier checkpoints in it; (n - 1) / n with n checkpoint loops.
+        ctc_token_list: File of the CTC head's own tokens, `<blank>` first; the LM's tokens by default.
+        lsm_weight: Label smoothing of the LM's loss, 0 to below 1.
+        head_weight: Of draft head k's loss beside head 1's, head_weight^(k - 1); above 0 to 1.
+        mwer_weight: Of the loss that counts word errors of N-best texts (mwer.py), 0 (off) to 1. For fine-tuning: it
+            takes a model that finds texts. The LM's loss is then mwer_weight MWER + mwer_ce_weight cross-entropy.
+        mwer_ce_weight: Above 0 to 1, of all heads' cross-entropy if mwer_weight is above 0; 0.01 to 0.1 is usual. The
+            CTC losses stay as ctc_weight says, and are best made as much smaller.
+        mwer_nbest: N, texts that are compared, 2 or more. A step reads N + 1 texts where cross-entropy reads one, which
+            takes memory: lower batch_bins, or decoder_conf: activation_checkpointing.
+        mwer_beam_size: Width of the search for them, N or more.
+        mwer_in_validation: Search in validation, whatever mwer_weight is, for `wer_expected`, `wer_best` and
+            `wer_oracle`; it is then as slow as decoding with a beam. Without, validation's loss has no MWER.
+        text_kl_weight: Of KL(base || model) on lines of text (text_kl.py), in nats a predicted token, 0 (off) or more,
+            which keeps the LM's text ability; for `adaptation` full, lora and depth_upscaling. It is added to the LM's
+            loss in training; validation draws no lines, and its loss is the same as without.
+        text_kl_text: File of that text, plain or .gz, one sentence a line in the LM's style.
+        text_kl_lines: Lines that are drawn for each batch in each process, 1 or more. One that is longer than the LM's
+            context is cut.
+        text_kl_max_lines: First lines of the file that are read, 1 or more; in memory they take 4 bytes a token.
+        ignore_id: Padding of texts.
+        extract_feats_in_collect_stats: As ESPnet has it.
+
+    Raises:
+        ValueError: An option is out of its range, the decoder is of another kind, or token 0 cannot be CTC's blank.
+        FileNotFoundError: ctc_token_list is not there.
+
+    Attributes:
+        text_kl: The penalty on text; None without.
+    """
+
+    ctc: CTC | None
+
+    @typechecked
+    def __init__(
+        self,
+        vocab_size: int,
+        token_list: tuple[str, ...] | list[str],
+        frontend: AbsFrontend | None,
+        specaug: AbsSpecAug | None,
+        normalize: AbsNormalize | None,
+        preencoder: AbsPreEncoder | None,
+        encoder: AbsEncoder,
+        postencoder: AbsPostEncoder | None,
+        decoder: AbsDecoder | None,
+        ctc: CTC,
+        joint_network: torch.nn.Module | None,
+        ctc_weight: float = 0.3,
+        interctc_weight: float = 0.0,
+        ctc_token_list: str | None = None,
+        lsm_weight: float = 0.0,
+        head_weight: float = 0.9,
+        mwer_weight: float = 0.0,
+        mwer_ce_weight: float = 0.05,
+        mwer_nbest: int = 4,
+        mwer_beam_size: int = 4,
+        mwer_in_validation: bool = False,
+        text_kl_weight: float = 0.0,
+        text_kl_text: str | None = None,
+        text_kl_lines: int = 8,
+        text_kl_max_lines: int = 100_000,
+        ignore_id: int = -1,
+        extract_feats_in_collect_stats: bool = True,
+    ) -> None:
+        special = getattr(decoder, "special_tokens", None)
+        if special is None:
+            raise ValueError(f"model: speech_llm needs decoder: speech_llm; got {type(decoder).__name__}.")
+        for name, value in (
+            ("ctc_weight", ctc_weight),
+            ("interctc_weight", interctc_weight),
+            ("lsm_weight", lsm_weight),
+        ):
+            if not 0.0 <= value < 1.0:
+                raise ValueError(f"model_conf: {name} is {value}; allowed: 0 to below 1.")
+        super().__init__(
+            vocab_size=vocab_size,
+            token_list=list(token_list),
+            frontend=frontend,
+            specaug=specaug,
+            normalize=normalize,
+            preencoder=preencoder,
+            encoder=encoder,
+            postencoder=postencoder,
+            decoder=decoder,
+            ctc=ctc,
+            joint_network=joint_network,
+            ctc_weight=ctc_weight,
+            interctc_weight=interctc_weight,
+            ignore_id=ignore_id,
+            lsm_weight=lsm_weight,
+            report_cer=False,
+            report_wer=False,
+            extract_feats_in_collect_stats=extract_feats_in_collect_stats,
+        )
+        if not 0.0 < head_weight <= 1.0:
+            raise ValueError(f"model_conf: head_weight is {head_weight}; allowed: above 0 to 1.")
+        self.lsm_weight = lsm_weight
+        self.head_weight = head_weight
+        self.mwer = Mwer(mwer_weight, mwer_ce_weight, mwer_nbest, mwer_beam_size, mwer_in_validation)
+        text_kl = TextKlOptions(text_kl_weight, text_kl_text, text_kl_lines, text_kl_max_lines)
+        self.text_kl = TextKl(self.decoder, text_kl) if text_kl_weight > 0 else None
+        self._more_stats: dict[str, torch.Tensor] = {}
+        self.sos = self.eos = special.eos
+        self.blank_id = 0
+        self.ctc_token_list: list[str] = list(token_list)
+        self._ctc_text: tuple[torch.Tensor, torch.Tensor] | None = None
+        self.has_own_ctc_tokens = ctc_token_list is not None
+        if ctc_token_list is not None:
+            self._take_own_tokens(_read_tokens(Path(ctc_token_list)))
+        elif ctc_weight > 0 and not special.can_be_blank:
+            raise ValueError(
+                f"model_conf: token 0 of the LM, {token_list[0]!r}, can stand in a transcript, and ESPnet's CTC takes "
+                "token 0 for its blank; give the CTC head tokens of its own with ctc_token_list."
+            )
+        if self.decoder.hears_ctc:
+            if self.ctc is None or self.has_own_ctc_tokens:
+                raise ValueError(
+                    "decoder_conf: projector is posterior, which hears a CTC head in the LM's tokens; leave "
+                    "ctc_token_list out and set model_conf: ctc_weight above 0, or take projector: stack."
+                )
+            self.decoder.hear(self.ctc.ctc_lo)
+        if self.ctc is not None:
+            # In validation, the CTC head's errors are counted in its own tokens.
+            self.error_calculator = ErrorCalculator(
+                self.ctc_token_list, "<space>", self.ctc_token_list[0], report_cer=True, report_wer=False
+            )
+
+    def forward(
+        self,
+        speech: torch.Tensor,
+        speech_lengths: torch.Tensor,
+        text: torch.Tensor,
+        text_lengths: torch.Tensor,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
+        """ESPnet's, where the CTC losses may have a text of their own.
+
+        Args:
+            speech: Samples (B, N).
+            speech_lengths: Valid samples (B,).
+            text: The LM's tokens (B, L).
+            text_lengths: Valid tokens (B,).
+            kwargs: `ctc_text` and `ctc_text_lengths`, if the CTC head has its own tokens.
+
+        Raises:
+            ValueError: The CTC head has its own tokens and the batch no text of them.
+        """
+        if self.has_own_ctc_tokens and self.ctc is not None:
+            if CTC_TEXT not in kwargs:
+                raise ValueError(
+                    "the CTC head has tokens of its own, but the data no ctc_text: preprocessor: speech_llm."
+                )
+            lengths = kwargs[f"{CTC_TEXT}_lengths"]
+            self._ctc_text = kwargs[CTC_TEXT][:, : lengths.max()], lengths
+        self._more_stats = {}
+        try:
+            loss, stats, weight = super().forward(speech, speech_lengths, text, text_lengths, **kwargs)
+        finally:
+            self._ctc_text = None
+        # As ESPnet makes its own: tensors of one number on the loss's device.
+        stats.update({name: value.to(loss.device).view(1) for name, value in self._more_stats.items()})
+        return loss, stats, weight
+
+    def train(self, mode: bool = True) -> "SpeechLlmModel":
+        """As any module's, but what has weights and none that learns is in eval mode: frozen is without dropout."""
+        super().train(mode)
+        if mode:
+            freeze_modes(self, mode)
+        return self
+
+    def _calc_ctc_loss(
+        self,
+        encoder_out: torch.Tensor,
+        encoder_out_lens: torch.Tensor,
+        ys_pad: torch.Tensor,
+        ys_pad_lens: torch.Tensor,
+    ) -> tuple[torch.Tensor, float | None]:
+        """Of one read-out, and in validation its error rate in the CTC head's tokens."""
+        if self._ctc_text is not None:
+            ys_pad, ys_pad_lens = self._ctc_text
+        return super()._calc_ctc_loss(encoder_out, encoder_out_lens, ys_pad, ys_pad_lens)
+
+    def _calc_att_loss(
+        self,
+        encoder_out: torch.Tensor,
+        encoder_out_lens: torch.Tensor,
+        ys_pad: torch.Tensor,
+        ys_pad_lens: torch.Tensor,
+    ) -> tuple[torch.Tensor, float, None, None]:
+        """The LM's loss and the share of tokens that it predicts right."""
+        loss, stats = self.decoder_loss(encoder_out, encoder_out_lens, ys_pad, ys_pad_lens)
+        accuracy = stats.pop("acc").item()
+        self._more_stats |= stats
+        return loss, accuracy, None, None
+
+    def decoder_loss(
+        self,
+        encoder_out: torch.Tensor,
+        encoder_out_lens: torch.Tensor,
+        ys_pad: torch.Tensor,
+        ys_pad_lens: torch.Tensor,
+    ) -> DecoderLoss:
+        """The LM's whole loss from what the encoder gives: cross-entropy of all heads, MWER, KL on text.
+
+        In eval mode it is validation's.
+
+        Args:
+            encoder_out: (B, T, E).
+            encoder_out_lens: Valid frames (B,).
+            ys_pad: The LM's tokens (B, L), ignore_id behind them.
+            ys_pad_lens: Valid tokens (B,).
+        """
+        given = encoder_out, encoder_out_lens, ys_pad, ys_pad_lens
+        if self.mwer.weight == 0 and not self.mwer.in_validation:
+            loss, stats = self._cross_entropy(*given)
+        else:
+            loss, stats = self._cross_entropy_and_mwer(*given)
+        if self.text_kl is not None and self.training:
+            penalty = self.text_kl(self.decoder)
+            loss = loss + self.text_kl.options.weight * penalty
+            stats["loss_text_kl"] = penalty
+        return DecoderLoss(loss, {name: value.detach() for name, value in stats.items()})
+
+    def _cross_entropy_and_mwer(
+        self,
+        encoder_out: torch.Tensor,
+        encoder_out_lens: torch.Tensor,
+        ys_pad: torch.Tensor,
+        ys_pad_lens: torch.Tensor,
+    ) -> DecoderLoss:
+        """Both with their weights."""
+        clock = Clock(encoder_out.device)
+        # Before the search: autocast of older torch keeps what it casts first, also without gradient (issue 105211).
+        loss, stats = self._cross_entropy(encoder_out, encoder_out_lens, ys_pad, ys_pad_lens)
+        stats |= {"loss_ce": loss, "ce_time": clock.lap()}
+        loss = loss if self.mwer.weight == 0 else self.mwer.ce_weight * loss
+        searches = self.mwer.weight > 0 if self.training else self.mwer.in_validation
+        if searches:
+            references = [text[:length] for text, length in zip(ys_pad.tolist(), ys_pad_lens.tolist(), strict=True)]
+            found = find_nbest(self.decoder, encoder_out, encoder_out_lens, references, self.eos, self.mwer)
+            stats["search_time"] = clock.lap()
+            log_probs = score_nbest(self.decoder, encoder_out, encoder_out_lens, found, self.eos, self.ignore_id)
+            more = mwer_loss(log_probs, found.errors, found.mask).mean()
+            loss = loss + self.mwer.weight * more
+            stats |= {"loss_mwer": more, **figures(log_probs, found), "rescore_time": clock.lap()}
+        return DecoderLoss(loss, stats)
+
+    def _cross_entropy(
+        self,
+        encoder_out: torch.Tensor,
+        encoder_out_lens: torch.Tensor,
+        ys_pad: torch.Tensor,
+        ys_pad_lens: torch.Tensor,
+    ) -> DecoderLoss:
+        """Of all heads.
+
+        ESPnet's own smoothing loss makes three tensors of the logits' size; torch's makes none.
+        """
+        ys_in_pad, ys_out_pad = add_sos_eos(ys_pad, self.sos, self.eos, self.ignore_id)
+        hidden = self.decoder.read_text(encoder_out, encoder_out_lens, ys_in_pad, ys_pad_lens + 1)  # (B, L + 1, D)
+        kept = self.decoder.pooling.kept
+        loss, accuracy = self._head_loss(1, hidden, ys_out_pad)
+        stats = {"acc": accuracy, **{f"retention_{place}": each.retention for place, each in kept.items()}}
+        if self.decoder.heads.num_heads > 1:
+            stats["loss_head1"] = loss
+        for head in range(2, self.decoder.heads.num_heads + 1):
+            # Recomputed in the backward pass: one tensor of logits at a time, however many heads there are.
+            more, share = checkpoint(self._head_loss, head, hidden, ys_out_pad, use_reentrant=False)
+            stats |= {f"loss_head{head}": more, f"acc_head{head}": share}
+            loss = loss + self.head_weight ** (head - 1) * more
+        return DecoderLoss(loss, stats)
+
+    def _head_loss(
+        self, head: int, hidden: torch.Tensor, ys_out_pad: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of tokens `head` places behind each hidden state (B, L, D), and the share that it predicts right.
+
+        A head whose tokens would all be behind the end has neither: 0 and 0.
+        """
+        targets = ys_out_pad[:, head - 1 :]
+        logits = self.decoder.logits_of(head, hidden[:, : targets.size(1)])  # (B, L', V)
+        loss = functional.cross_entropy(
+            logits.flatten(0, 1),
+            targets.flatten(),
+            ignore_index=self.ignore_id,
+            label_smoothing=self.lsm_weight,
+            reduction="sum",
+        )
+        right = (logits.argmax(-1) == targets) & (targets != self.ignore_id)
+        share = right.sum() / (targets != self.ignore_id).sum().clamp(min=1)
+        return loss / len(ys_out_pad), share
+
+    def _take_own_tokens(self, tokens: list[str]) -> None:
+        """Make the CTC head, and the layer that feeds it back, of another size."""
+        if not tokens or tokens[0] != BLANK:
+            raise ValueError(f"model_conf: ctc_token_list begins with {tokens[:1]}; allowed: {BLANK} first.")
+        self.ctc_token_list = tokens
+        if self.ctc is not None:
+            # All else of it is as ctc_conf says.
+            self.ctc.ctc_lo = torch.nn.Linear(self.ctc.ctc_lo.in_features, len(tokens))
+            self.ctc.__class__ = OwnTokensCtc
+        if getattr(self.encoder, "interctc_use_conditioning", False):
+            self.encoder.conditioning_layer = torch.nn.Linear(len(tokens), self.encoder.output_size())
+
+
+class OwnTokensCtc(CTC):
+    """A CTC head whose tokens are not the LM's."""
+
+    def log_softmax(self, hs_pad: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
+        """What ESPnet's searches begin with, which add scores of the same token from all scorers.
+
+        Raises:
+            ValueError: Always; the search of this package scores the spelling instead.
+        """
+        raise ValueError(
+            "the CTC head has tokens of its own (model_conf: ctc_token_list), which ESPnet's beam search would take "
+            "for the LM's: decode with ctc_weight 0 there, or with python -m espnet_larm -m espnet2.bin.asr_inference."
+        )
+
+
+def _read_tokens(path: Path) -> list[str]:
+    if not path.is_file():
+        raise FileNotFoundError(f"model_conf: ctc_token_list {path} is missing; run the stage that makes tokens.")
+    # Not splitlines, which ends lines at characters that may be tokens, too.
+    return path.read_text(encoding="utf-8").rstrip("\n").split("\n")

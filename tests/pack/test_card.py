@@ -1,0 +1,83 @@
+"""The model card: a header that parses, results, use and licence."""
+
+import pytest
+import yaml
+
+from espnet_larm.pack.card import About, format_card
+from espnet_larm.pack.llm import NamedLlm
+from espnet_larm.pack.manifest import Manifest, PluginUse
+from espnet_larm.scoring.experiment import ReadOutResult, SetResult
+
+MANIFEST = Manifest(
+    "config.yaml", "m.pth", "asr_x", (PluginUse("encoder", "larm", "espnet_larm", "1.0"),), {}, {"torch": "2"}
+)
+CONFIG = {
+    "encoder": "larm",
+    "encoder_conf": {"num_loops": 6, "checkpoint_period": 2},
+    "token_list": ["a"] * 30,
+    "seed": 4,
+}
+
+
+def result():
+    scores = {
+        "units": 100, "correct": 80, "substitutions": 15, "deletions": 5, "insertions": 2, "sentences": 10,
+        "error_percent": 22.0, "sentence_error_percent": 50.0, "interval_percent": [20.0, 24.0],
+    }  # fmt: skip
+    read_outs = [ReadOutResult(number, {"wer": scores}, 1.0) for number in (2, 6)]
+    return SetResult("greedy", "test", "loop", read_outs, {}, {})
+
+
+def card(results=(), about=None):
+    about = about or About()
+    return format_card(MANIFEST, CONFIG, ["train"], 1234567, list(results), about)
+
+
+def header(text):
+    return yaml.safe_load(text.split("---\n")[1])
+
+
+def test_header_is_what_hubs_read():
+    found = header(card([result()], About("en", "cc-by-4.0")))
+    assert found["license"] == "cc-by-4.0" and found["language"] == ["en"]
+    assert found["pipeline_tag"] == "automatic-speech-recognition" and "espnet-larm" in found["tags"]
+    (entry,) = found["model-index"][0]["results"]
+    assert entry["dataset"]["name"] == "test"
+    assert entry["metrics"] == [{"type": "wer", "name": "word error rate, loop 6", "value": 22.0}]
+
+
+@pytest.mark.parametrize(
+    ("llm", "lines"),
+    [
+        (NamedLlm("./lm", "", "00ff"), ["LM: `lm`, which lay in a folder", "`00ff`", 'llm="<folder of the LM>")']),
+        (NamedLlm("org/lm", "r1", "00ff"), ["LM: `org/lm`, revision `r1`, of the hub", "NOT in this pack", "`00ff`"]),
+        (NamedLlm("org/lm", "", "00ff", is_needed=False), ["began as `org/lm`", "all its weights are in this pack"]),
+    ],
+)
+def test_an_lm_is_named(llm, lines):
+    text = format_card(MANIFEST._replace(llm=llm), CONFIG | {"decoder": "speech_llm"}, [], 1, [], About())
+    for line in (*lines, "ctc_weight=0.0"):
+        assert line in text
+    assert llm.is_needed_folder or 'espnet_larm.load("model.zip")' in text
+
+
+def test_licence_is_left_to_the_publisher():
+    text = card()
+    assert header(text)["license"] == "unknown"
+    assert "whoever publishes this pack fills `license` in" in text
+
+
+def test_results_are_a_table_with_every_loop():
+    text = card([result()])
+    assert "### WER" in text and "|greedy/test|2|10|100|80.0|15.0|5.0|2.0|22.00|50.00|20.00 to 24.00|" in text
+    assert "Nothing was scored." in card()
+
+
+def test_model_and_use_are_told():
+    text = card()
+    for line in (
+        "1,234,567 parameters", "loops: 6 as trained, with a read-out every 2", "trained on: train", "seed: 4",
+        "plugin: `encoder: larm` of espnet_larm 1.0",
+        'espnet_larm.load("model.zip")', "python -m espnet_larm script.py",
+    ):  # fmt: skip
+        assert line in text

@@ -1,0 +1,154 @@
+"""An n-gram that an LM's search hears: what it changes, and files and weights that are refused."""
+
+import pytest
+import torch
+import yaml
+
+from espnet_larm.recipe.ngram.arpa import write_arpa
+from espnet_larm.recipe.ngram.counting import START, count_ngrams, vocabulary_of
+from espnet_larm.recipe.ngram.kneser_ney import smooth
+from espnet_larm.recognize.transcripts import Search
+
+TEXT = [list("BADCAD"), list("BAD"), list("DAB"), list("CADAB")]
+
+
+def train(path, tokens, sentences):
+    vocabulary = vocabulary_of(tokens, "</s>")
+    orders = count_ngrams(sentences, vocabulary, 3)
+    write_arpa(path, vocabulary, orders, smooth(orders, vocabulary.index(START)))
+    return path
+
+
+@pytest.fixture
+def recognizer(build_speech_llm):
+    from espnet_larm.recognize.recognizer import Recognizer
+
+    model = build_speech_llm().eval()
+    # Small embeddings of speech would all give one text.
+    with torch.no_grad():
+        model.decoder.projector.out.weight.mul_(20)
+    torch.nn.init.normal_(model.ctc.ctc_lo.weight, std=3.0)
+    return Recognizer(model, " ".join)
+
+
+@pytest.fixture
+def arpa(recognizer, tmp_path):
+    """Of a text over the model's tokens."""
+    pytest.importorskip("kenlm")
+    return train(tmp_path / "3gram.arpa", recognizer.model.token_list, TEXT * 10)
+
+
+@pytest.fixture
+def waveforms():
+    return [torch.randn(length).numpy() for length in (16000, 9000, 24000)]
+
+
+@pytest.mark.parametrize("ctc_weight", [0.0, 0.4])
+@pytest.mark.parametrize("search", [Search(1, 1), Search(3, 2)])
+def test_an_ngram_is_heard_in_a_batch_as_alone_and_not_at_weight_0(recognizer, arpa, waveforms, ctc_weight, search):
+    recognizer.set_ctc_weight(ctc_weight)
+    without = recognizer.transcribe(waveforms, search=search)
+    recognizer.set_ngram(arpa)
+    assert recognizer.llm_searcher.fused.weight == 0.9
+    found = recognizer.transcribe(waveforms, search=search)
+    assert all(one.best.score != other.best.score for one, other in zip(found, without, strict=True))
+    for waveform, one in zip(waveforms, found, strict=True):
+        (alone,) = recognizer.transcribe([waveform], search=search)
+        assert alone.best.token_ids == one.best.token_ids
+        assert alone.best.score == pytest.approx(one.best.score, abs=1e-3)
+    recognizer.set_ngram(arpa, 0.0)
+    assert recognizer.transcribe(waveforms, search=search) == without
+
+
+def test_a_heavy_ngram_has_its_texts_said(recognizer, arpa, waveforms):
+    recognizer.set_guards(least_ctc_share=0.0)
+    recognizer.set_ngram(arpa, 50.0)
+    for one in recognizer.transcribe(waveforms, search=Search(8, 1)):
+        assert one.best.tokens in TEXT
+
+
+def test_drafts_are_verified_by_what_the_ngram_says_too(recognizer, arpa, waveforms):
+    recognizer.set_ngram(arpa)
+    expected = recognizer.transcribe(waveforms)
+    recognizer.set_drafting(drafts="ctc", tokens_per_call=5)
+    found = recognizer.transcribe(waveforms)
+    assert [one.best.token_ids for one in found] == [one.best.token_ids for one in expected]
+    assert recognizer.llm_searcher.effort.acceptance()
+
+
+def test_what_is_not_verified_cannot_hear_an_ngram(recognizer, arpa, build_speech_llm):
+    recognizer = type(recognizer)(build_speech_llm(decoder_conf={"num_heads": 3}).eval(), " ".join)
+    recognizer.set_ngram(arpa, 0.3)
+    with pytest.raises(ValueError, match="ngram_weight is 0.3 and accept is threshold: what is not verified cannot"):
+        recognizer.set_drafting(drafts="heads", accept="threshold", tau=0.5)
+    recognizer.llm_searcher.set_ngram(None)
+    recognizer.set_drafting(drafts="heads", accept="threshold", tau=0.5)
+    with pytest.raises(ValueError, match="set ngram_weight: 0.0 or accept: verified"):
+        recognizer.set_ngram(arpa)
+
+
+@pytest.mark.parametrize("weight", [-0.1, float("nan")])
+def test_what_is_no_weight_is_refused(recognizer, arpa, weight):
+    with pytest.raises(ValueError, match=f"ngram_weight is {weight}; allowed: 0.0 .* or more"):
+        recognizer.set_ngram(arpa, weight)
+
+
+def test_an_ngram_of_other_words_is_refused_with_how_many_tokens_it_knows(recognizer, arpa, tmp_path):
+    tokens = recognizer.model.token_list
+    other = train(tmp_path / "words.arpa", ["BAD", "DAB", "A"], [["BAD", "A"], ["DAB"]])
+    message = rf"words.arpa knows 1 of the model's {len(tokens) - 3} tokens: it is of other tokens, .*stage 9"
+    with pytest.raises(ValueError, match=message):
+        recognizer.set_ngram(other)
+
+
+def test_an_ngram_of_the_other_case_is_refused_and_said_to_be(recognizer, arpa, tmp_path):
+    tokens = [token.lower() for token in recognizer.model.token_list]
+    other = train(tmp_path / "small.arpa", tokens, [[token.lower() for token in words] for words in TEXT])
+    with pytest.raises(ValueError, match=r"knows 0 of .* if capitals and small letters are exchanged: .* other case"):
+        recognizer.set_ngram(other)
+
+
+def test_files_that_are_no_ngrams_are_refused(recognizer, arpa, tmp_path):
+    (tmp_path / "text").write_text("B A D\n")
+    with pytest.raises(ValueError, match="text is no ARPA file and none of kenlm's binary ones"):
+        recognizer.set_ngram(tmp_path / "text")
+    with pytest.raises(FileNotFoundError, match="the n-gram .*nowhere.arpa is missing"):
+        recognizer.set_ngram(tmp_path / "nowhere.arpa")
+
+
+def test_a_model_that_ctc_decodes_hears_none(recognizer, arpa):
+    recognizer.set_ctc_weight(1.0)
+    with pytest.raises(ValueError, match=r"heard by an LM's search, but this model is decoded by CTC alone"):
+        recognizer.set_ngram(arpa)
+
+
+def test_without_kenlm_the_line_that_installs_it_is_said(recognizer, tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "kenlm", None)
+    with pytest.raises(ImportError, match=r'pip install "espnet-larm\[ngram\]"'):
+        recognizer.set_ngram(tmp_path / "3gram.arpa")
+
+
+def test_the_program_takes_the_file_and_says_its_name_and_weight(build_speech_llm, arpa, tiny_experiment, tmp_path):
+    import json
+
+    from espnet_larm.cli import decode as asr_inference
+    from espnet_larm.recipe.results import describe_decoding
+
+    model = build_speech_llm()
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(vars(model.args)))
+    torch.save(model.state_dict(), tmp_path / "model.pth")
+    options = {
+        "data_path_and_name_and_type": f"{tiny_experiment.data}/wav.scp,speech,sound",
+        "asr_train_config": tmp_path / "config.yaml",
+        "asr_model_file": tmp_path / "model.pth",
+        "output_dir": tmp_path / "out",
+        "ngram_file": arpa,
+    }
+    command = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    for more, weight in (([], 0.9), (["--ngram_weight", "0.2", "--beam_size", "2"], 0.2)):
+        assert asr_inference.main([*command, *more]) == 0
+        stats = json.loads((tmp_path / "out/stats.json").read_text())
+        assert (stats["ngram_file"], stats["ngram_weight"]) == ("3gram.arpa", weight)
+        assert f"ngram_weight {weight} (3gram.arpa)" in describe_decoding(stats)
+    with pytest.raises(ValueError, match="ngram_weight is -1.0; allowed"):
+        asr_inference.main([*command, "--ngram_weight", "-1"])

@@ -1,0 +1,81 @@
+"""Options of ESPnet's that our searches honour, and those that its own program gets."""
+
+import argparse
+
+import pytest
+
+from espnet_larm.recognize.options import CTC_VALUES, check_search, espnets_model, espnets_option
+
+
+def options(**values):
+    ours = {"beam_size": 1, "nbest": 1, "ngpu": 0, "ctc_weight": None, "batch_seconds": 60.0, "batch_size": 1}
+    ngram = {"ngram_file": None, "ngram_weight": None}
+    speech = {"data_path_and_name_and_type": [("wav.scp", "speech", "sound")]}
+    defaults = {**dict.fromkeys(CTC_VALUES), **ours, **ngram, **speech}
+    return argparse.Namespace(**{**defaults, **values})
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"beam_size": 10, "ctc_weight": 1.0, "nbest": 10, "streaming": False},
+        {"ngram_file": "4gram.arpa", "ngram_weight": 0.3},
+        {"ngram_weight": 0.0},
+        {"ngram_weight": 0.3},
+    ],
+)
+def test_wishes_of_ctc_pass(values):
+    check_search(options(**values))
+    assert espnets_option(options(**values)) == ""
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"beam_size": 0}, "beam_size is 0; allowed: 1 .greedy. or more"),
+        ({"nbest": 3, "beam_size": 2}, "nbest is 3; allowed: 1 to beam_size, which is 2"),
+        (
+            {"ctc_weight": 1.3},
+            "ctc_weight is 1.3; allowed: 1.0 .CTC alone., and with an LM 0.0",
+        ),
+        ({"ngpu": 2}, "ngpu is 2; allowed: 0 or 1"),
+        ({"batch_seconds": 0.0}, "batch_seconds is 0.0; allowed: above 0"),
+        ({"batch_size": 0}, "batch_size is 0; allowed: 1 or more"),
+    ],
+)
+def test_other_wishes_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        check_search(options(**values))
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"lm_file": "lm.pth"}, "lm_file is lm.pth"),
+        ({"streaming": True}, "streaming is True"),
+        ({"penalty": 0.1}, "penalty is 0.1"),
+        ({"data_path_and_name_and_type": [("w", "speech", "multi_columns_sound")]}, "speech (w) is of type multi_"),
+    ],
+)
+def test_what_another_search_needs_is_espnets(values, reason):
+    assert espnets_option(options(**values)).startswith(reason)
+    assert not any(espnets_option(options(**{name: value})) for name, value in CTC_VALUES.items())
+
+
+@pytest.mark.parametrize(
+    ("config", "values", "reason"),
+    [
+        ({"decoder": "transformer"}, {}, "the model has decoder: transformer"),
+        ({"decoder": "transducer", "model_conf": {"ctc_weight": 0.3}}, {"ctc_weight": 0.3}, "the model has decoder"),
+        ({"decoder": "transformer"}, {"ctc_weight": 1.0}, ""),
+        ({"decoder": "transformer", "model_conf": {"ctc_weight": 1.0}}, {}, ""),
+        ({"decoder": "speech_llm"}, {"ngram_file": "4gram.arpa"}, ""),
+        ({}, {"ctc_weight": 0.5}, ""),
+        ({}, {"ngram_file": "4gram.arpa"}, "ngram_file is 4gram.arpa, and the model has a CTC head alone"),
+        ({"input_size": 83}, {}, "the model reads features of size 83 from archives"),
+    ],
+)
+def test_models_that_ours_cannot_decode_are_espnets(config, values, reason):
+    found = espnets_model(config, options(**values))
+    assert found.startswith(reason) and bool(found) == bool(reason)

@@ -1,0 +1,85 @@
+"""Files that are whole or not there."""
+
+import os
+
+import pytest
+import torch
+
+from espnet_larm.files import epoch_of, is_whole, keep_under, move_synced, replace_link, save_synced
+
+
+@pytest.fixture
+def saved(tmp_path):
+    path = tmp_path / "1epoch.pth"
+    torch.save({"weight": torch.arange(1000.0)}, path)
+    return path
+
+
+def test_saved_file_is_whole(saved):
+    assert is_whole(saved)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
+def test_truncated_file_is_not_whole(saved, share):
+    os.truncate(saved, int(saved.stat().st_size * share))
+    assert not is_whole(saved)
+
+
+def test_file_with_one_wrong_bit_is_not_whole_although_torch_loads_it(saved):
+    content = bytearray(saved.read_bytes())
+    content[len(content) // 2] ^= 1
+    saved.write_bytes(content)
+    assert not is_whole(saved)
+    assert not torch.equal(torch.load(saved)["weight"], torch.arange(1000.0))
+
+
+def test_file_with_zeros_after_a_power_cut_is_not_whole(saved):
+    saved.write_bytes(bytes(saved.stat().st_size))
+    assert not is_whole(saved)
+
+
+def test_missing_file_is_not_whole(tmp_path):
+    assert not is_whole(tmp_path / "none.pth")
+
+
+def test_moved_file_replaces_the_old_one(tmp_path, saved):
+    (tmp_path / "old").write_text("old")
+    move_synced(saved, tmp_path / "old")
+    assert is_whole(tmp_path / "old") and not saved.exists()
+
+
+def test_saving_leaves_no_part(tmp_path):
+    (tmp_path / "beside").mkdir()
+    save_synced({"a": 1}, tmp_path / "x.pth", tmp_path / "beside")
+    assert torch.load(tmp_path / "x.pth") == {"a": 1} and list((tmp_path / "beside").iterdir()) == []
+
+
+def test_second_name_survives_the_first_ones_replacement(tmp_path, saved):
+    (tmp_path / "kept").write_text("older")
+    content = saved.read_bytes()
+    keep_under(saved, "kept")
+    assert saved.read_bytes() == content
+    move_synced(tmp_path / "kept", tmp_path / "moved")
+    saved.unlink()
+    assert (tmp_path / "moved").read_bytes() == content
+
+
+def test_second_name_without_hard_links(tmp_path, saved, monkeypatch):
+    def refuse(*_):
+        raise PermissionError("no hard links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    content = saved.read_bytes()
+    keep_under(saved, "kept")
+    assert (tmp_path / "kept").read_bytes() == content
+
+
+def test_link_is_pointed_elsewhere(tmp_path):
+    for target in ("a", "b", "b"):
+        replace_link(tmp_path / "link", target)
+    assert (tmp_path / "link").readlink().name == "b" and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize(("name", "epoch"), [("12epoch.pth", 12), ("latest.pth", None), ("xepoch.pth", None)])
+def test_epoch_of_a_file(tmp_path, name, epoch):
+    assert epoch_of(tmp_path / name) == epoch

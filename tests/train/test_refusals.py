@@ -1,0 +1,211 @@
+"""What a user gets wrong in a YAML or on the command line ends in one sentence that names the option."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from espnet_larm import registry
+from espnet_larm.registry import Plugin
+
+TOKENS = ["<blank>", "<unk>", "A", "B", "C", "<space>", "<sos/eos>"]
+CONFIG = {
+    "token_list": TOKENS,
+    "decoder": None,
+    "encoder": "larm",
+    "encoder_conf": {
+        "output_size": 16,
+        "attention_heads": 2,
+        "linear_units": 32,
+        "num_blocks": 1,
+        "num_loops": 4,
+        "checkpoint_period": 4,
+        "subsampling_channels": 4,
+    },
+    "model_conf": {"ctc_weight": 1.0},
+    "optim": "adam",
+}
+
+
+@pytest.fixture
+def options(tmp_path):
+    """Writes CONFIG with changes; the options of a training with it."""
+
+    def options(*more, **changes):
+        encoder_conf = changes.pop("encoder_conf", {})
+        if isinstance(encoder_conf, dict):
+            encoder_conf = {**CONFIG["encoder_conf"], **encoder_conf}
+        path = tmp_path / "train.yaml"
+        path.write_text(yaml.safe_dump({**CONFIG, "encoder_conf": encoder_conf, **changes}))
+        return ["--config", str(path), "--output_dir", str(tmp_path / "exp"), "--ngpu", "0", *more]
+
+    return options
+
+
+@pytest.fixture
+def build(larm_task, options):
+    """Builds model and optimiser as a training does."""
+
+    def build(*more, **changes):
+        args = larm_task.get_parser().parse_args(options(*more, **changes))
+        model = larm_task.build_model(args)
+        return model, larm_task.build_optimizers(args, model)
+
+    return build
+
+
+def test_options_of_a_wrapped_front_end_have_a_place_of_their_own(build):
+    usual = {"fs": "16k", "n_fft": 512, "win_length": 400, "hop_length": 160}
+    with pytest.raises(ValueError, match=r"hop_length is not an option .* go into frontend_conf: frontend_conf:\.$"):
+        build("--frontend", "affinity_pooling", frontend_conf=usual)
+
+
+def test_a_wrapped_front_end_without_its_package_is_refused_with_the_pip_line(build, monkeypatch):
+    from espnet_larm.train.refusals import OptionError
+
+    monkeypatch.setitem(sys.modules, "s3prl", None)
+    with pytest.raises(OptionError, match=r"^frontend_conf: frontend: s3prl needs a package .*: pip install s3prl$"):
+        build("--frontend", "affinity_pooling", frontend_conf={"frontend": "s3prl", "min_frames_per_second": 0.0})
+
+
+def test_null_options_are_no_options(build):
+    # An empty list of options under its name is null in YAML.
+    model, optimizers = build(
+        frontend_conf=None, ctc_conf=None, specaug_conf=None, optim_conf=None, scheduler_conf=None
+    )
+    assert model.frontend.hop_length == 128 and optimizers[0].param_groups[0]["lr"] == 0.001
+
+
+def test_null_encoder_conf_takes_the_encoders_own_values(larm_task, options):
+    args = larm_task.get_parser().parse_args(options(encoder_conf=None, encoder="rnn"))
+    larm_task.build_model(args)
+    assert args.encoder_conf == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"encoder_conf": {"num_loops": "6"}}, "encoder_conf: num_loops is '6'; allowed: int."),
+        ({"encoder_conf": {"dropout_rate": [0.1]}}, "encoder_conf: dropout_rate is \\[0.1\\]; allowed: float."),
+        ({"encoder_conf": {"feedback_top_k": "all"}}, "feedback_top_k is 'all'; allowed: int | None."),
+        ({"model_conf": {"ctc_weight": "one"}}, "model_conf: ctc_weight is 'one'; allowed: float."),
+        (
+            {"model_conf": {"interctc_weight": 1.5, "ctc_weight": 1.0}},
+            "interctc_weight is 1.5; .*0.0 <= interctc_weigh",
+        ),
+        ({"encoder_conf": [1]}, "encoder_conf is \\[1\\]; allowed: options, a line `name: value` each"),
+        ({"optim_conf": {"lr": "1e-3"}}, "optim_conf: lr is '1e-3', which YAML reads as text; .* 1.0e-3"),
+    ],
+)
+def test_values_of_the_wrong_kind_are_named(build, changes, message):
+    with pytest.raises(ValueError, match=message):
+        build(**changes)
+
+
+def test_parameters_that_the_model_does_not_have_are_refused(build, tmp_path):
+    torch.save({"module.weight": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match="--init_param .*/other.pth would change no parameter"):
+        build("--init_param", str(tmp_path / "other.pth"), "--ignore_init_mismatch", "true")
+
+
+def test_a_wrong_option_ends_the_program_with_one_sentence(larm_task, options, tmp_path):
+    with pytest.raises(SystemExit) as stop:
+        larm_task.main(cmd=options(encoder_conf={"num_loops": "6"}))
+    assert stop.value.code == "ERROR: encoder_conf: num_loops is '6'; allowed: int."
+    assert not (tmp_path / "exp").exists()
+
+
+def test_a_bug_keeps_its_traceback(larm_task, options, monkeypatch):
+    from espnet_larm.looped.encoder import LarmEncoder
+
+    def fail(self):
+        assert self.num_loops == 5
+
+    monkeypatch.setattr(LarmEncoder, "output_size", fail)
+    with pytest.raises(AssertionError):
+        larm_task.main(cmd=options())
+
+
+@pytest.mark.parametrize(
+    "bug",
+    [lambda _: int("x"), lambda _: Path("a").relative_to("b"), lambda _: importlib.import_module("no_such_module")],
+)
+def test_an_error_that_no_check_made_keeps_its_traceback(larm_task, options, monkeypatch, bug):
+    from espnet_larm.looped.encoder import LarmEncoder
+
+    monkeypatch.setattr(LarmEncoder, "output_size", bug)
+    with pytest.raises((ValueError, ImportError)):
+        larm_task.main(cmd=options())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"encoder": "rnn", "encoder_conf": {"rnn_type": "x"}}, "Not supported rnn_type=x"),
+        ({"optim_conf": {"lr": -1.0}}, "Invalid learning rate: -1.0"),
+        ({"token_list": "/no/tokens.txt"}, "No such file or directory: '/no/tokens.txt'"),
+    ],
+    ids=["ESPnet", "torch's optimiser", "the system"],
+)
+def test_what_others_refuse_is_a_sentence(larm_task, options, monkeypatch, changes, message):
+    monkeypatch.setitem(CONFIG, "encoder_conf", {} if "encoder" in changes else CONFIG["encoder_conf"])
+    with pytest.raises(SystemExit, match=f"^ERROR: .*{message}$"):
+        larm_task.main(cmd=options(**changes))
+
+
+PLUGIN = """
+from espnet2.asr.encoder.rnn_encoder import RNNEncoder
+
+
+class Theirs(RNNEncoder):
+    def __init__(self, input_size: int, factor: int = 4) -> None:
+        if factor < 1:
+            raise ValueError(f"encoder_conf: factor is {factor}; allowed: 1 or more.")
+        super().__init__(input_size, num_layers=int("x"))
+"""
+
+
+def test_what_another_package_checks_is_a_sentence_and_its_bug_is_none(
+    larm_task, options, monkeypatch, tmp_path, encoder_choices
+):
+    (tmp_path / "their_plugin.py").write_text(PLUGIN)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(registry, "PLUGINS", (*registry.PLUGINS, Plugin("encoder", "theirs", "their_plugin:Theirs")))
+    monkeypatch.setitem(CONFIG, "encoder_conf", {})
+    registry.register()
+    with pytest.raises(SystemExit, match="factor is 0; allowed: 1 or more"):
+        larm_task.main(cmd=options(encoder="theirs", encoder_conf={"factor": 0}))
+    with pytest.raises(ValueError, match="invalid literal for int"):
+        larm_task.main(cmd=options(encoder="theirs"))
+
+
+def test_gpus_that_are_not_there_are_refused(larm_task, options, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(SystemExit, match=r"--ngpu is 2, but torch sees 0 GPUs.* --ngpu 0 trains on the CPU"):
+        larm_task.main(cmd=options("--ngpu", "2"))
+
+
+def test_one_of_several_processes_that_ended_gives_its_status_without_a_traceback(larm_task, monkeypatch, options):
+    from torch.multiprocessing.spawn import ProcessExitedException
+
+    def end(*_, **__):
+        raise ProcessExitedException("process 0 ended", error_index=0, error_pid=1, exit_code=1)
+
+    monkeypatch.setattr(larm_task.__base__, "main", end)
+    with pytest.raises(SystemExit) as stop:
+        larm_task.main(cmd=options())
+    assert stop.value.code == 1
+
+
+def test_a_process_that_was_killed_is_said(larm_task, monkeypatch, options):
+    from torch.multiprocessing.spawn import ProcessExitedException
+
+    def end(*_, **__):
+        raise ProcessExitedException("process 0 ended", error_index=0, error_pid=1, exit_code=-9, signal_name="SIGKILL")
+
+    monkeypatch.setattr(larm_task.__base__, "main", end)
+    with pytest.raises(ProcessExitedException):
+        larm_task.main(cmd=options())

@@ -1,0 +1,156 @@
+"""Affinity pooling and its rivals at equal retention: WER with intervals, and paired differences."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from espnet_larm.calibrate.pooling_off import OFF
+from espnet_larm.calibrate.pooling_places import SpeechPlace, refusal
+from espnet_larm.calibrate.pooling_sweep import UnreachableError, find_tau
+from espnet_larm.calibrate.pooling_table import Reference, Row, Rows, difference, notes_of, show_interval
+from espnet_larm.pooling.options import AFFINITY
+from espnet_larm.scoring.bootstrap import Interval
+from espnet_larm.scoring.scores import number
+
+logger = logging.getLogger(__name__)
+
+
+class Compared(NamedTuple):
+    """A folder.
+
+    Attributes:
+        name: Of it.
+        reference: Of its utterances that are long enough.
+        left_out: Those that are not.
+        rows: The first without pooling at the place, then by wanted retention.
+    """
+
+    name: str
+    reference: Reference
+    left_out: list[str]
+    rows: list[Row]
+
+    def beside_affinity(self, row: Row) -> tuple[float, Interval] | None:
+        """Points of WER more than affinity pooling at the same wanted retention; None where there is none."""
+        found = [each for each in self.rows[1:] if each.name == AFFINITY and each.wanted == row.wanted]
+        if not found or row.name == AFFINITY:
+            return None
+        return difference(found[0].scores, row.scores)
+
+    def as_json(self) -> Iterator[dict[str, Any]]:
+        """Rows for programs."""
+        for row in self.rows:
+            beside = self.beside_affinity(row)
+            more = {} if beside is None else _as_json(*beside)
+            yield {**row.as_json(), "beside_affinity": more or None}
+
+    def about(self) -> dict[str, Any]:
+        """What holds for all rows, for programs."""
+        return {
+            "data": self.name,
+            "num_utterances": len(self.reference.texts),
+            "left_out": self.left_out,
+            "interval_unit": self.reference.grouping.unit,
+        }
+
+    def format(self) -> Iterator[str]:
+        """A heading, notes and a table in Markdown."""
+        yield from (f"## {self.name}, {len(self.reference.texts)} utterances", "")
+        yield from (f"- {note}" for note in notes_of(self.reference, self.left_out, self.rows))
+        yield ""
+        yield "| wanted | method | tau | retention | WER % | 95 % | points | 95 % of them | to affinity | 95 % of it |"
+        yield "|---|---|---|---|---|---|---|---|---|---|"
+        for row in self.rows:
+            beside = self.beside_affinity(row)
+            cells = ["", ""] if beside is None else [f"{beside[0]:+.2f}", show_interval(beside[1], "+")]
+            tau = "" if row.tau is None else f"{row.tau:g}"
+            known = [f"{row.wanted:g}", row.name, tau, f"{row.retention:.3f}", f"{row.scores.total.error_percent:.2f}"]
+            known += [show_interval(row.scores.interval), f"{row.points:+.2f}", show_interval(row.points_interval, "+")]
+            yield f"| {' | '.join([*known, *cells])} |"
+
+
+def find_taus(place: SpeechPlace, wanted: Sequence[float]) -> dict[float, float]:
+    """tau by wanted retention, where it leaves as much of a folder as the other methods do, who round up."""
+    reach = place.retention(-1.0), place.retention(1.0)
+    taus = {}
+    for retention in wanted:
+        try:
+            taus[retention], _ = find_tau(place.retention, place.rounded_up(retention), reach)
+        except UnreachableError as error:
+            logger.warning("affinity is left out: %s", refusal("--retentions", retention, place, error))
+    return taus
+
+
+def compare(
+    name: str,
+    place: SpeechPlace,
+    reference: Reference,
+    methods: Sequence[str],
+    wanted: Sequence[float],
+    taus: Mapping[float, float],
+    others_pool: bool,
+) -> Compared:
+    """Decode a folder with all methods at all retentions.
+
+    Args:
+        name: Of the folder.
+        place: In the LM, with the folder.
+        reference: What is said in it.
+        methods: Of `pooling.options.OPTIONS`.
+        wanted: Retentions below 1.
+        taus: Of affinity pooling, by them; it is left out where there is none.
+        others_pool: Whether another place pools, in all rows.
+    """
+    reference = reference.without(place.left_out)
+    maker = Rows(reference, place.place, others_pool, place.decode(OFF), place.unpooled_cost())
+    rows = [maker.first()]
+    for retention in wanted:
+        for method in methods:
+            tau = None
+            if method != AFFINITY:
+                outcome = place.decode_with(method=method, retention=retention)
+            elif retention in taus:
+                tau = taus[retention]
+                outcome = place.decode(tau)
+            else:
+                continue
+            rows.append(maker.row(method, retention, tau, outcome))
+            logger.info("%s, %s at %g: WER %.2f %%", name, method, retention, rows[-1].scores.total.error_percent)
+    return Compared(name, reference, place.left_out, rows)
+
+
+def draw(compared: Sequence[Compared], path: Path) -> None:
+    """A panel a folder: WER by what was left, a line a method; the first row a level line with its interval.
+
+    Args:
+        compared: The folders.
+        path: A PNG.
+    """
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, panels = plt.subplots(
+        1, len(compared), figsize=(6 * len(compared), 4.2), layout="constrained", squeeze=False
+    )
+    for axes, each in zip(panels[0], compared, strict=True):
+        unpooled, *rows = each.rows
+        for method in dict.fromkeys(row.name for row in rows):
+            line = [row for row in rows if row.name == method]
+            wers = [row.scores.total.error_percent for row in line]
+            axes.plot([100 * row.retention for row in line], wers, marker="o", label=method)
+        base = unpooled.scores
+        axes.axhline(base.total.error_percent, color="0.4", linestyle="--", label=f"{unpooled.name}, 95 %")
+        axes.axhspan(base.interval.low, base.interval.high, color="0.4", alpha=0.1, linewidth=0)
+        axes.set(title=each.name, xlabel="speech tokens left, %", ylabel="word error rate, %", ylim=(0, None))
+        axes.grid(color="0.9")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def _as_json(points: float, points_interval: Interval) -> dict[str, Any]:
+    return {"points": number(points), "interval": [number(bound) for bound in points_interval]}

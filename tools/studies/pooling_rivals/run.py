@@ -1,0 +1,115 @@
+"""Affinity pooling beside other ways to leave as many speech tokens: retention x method x WER, with intervals.
+
+Each set is encoded once. Of affinity pooling, the tau of each retention is found on the development set, for what the
+other methods keep of that (they round up in each utterance), and applied to the test sets, where it may leave some
+percent more or less; with `--tau_from each`, on each set, by retention alone. Differences are paired: to no pooling,
+and to affinity pooling at the same wanted retention.
+The other places stay as in training, and are named.
+Writes `compare_pooling_<place>.md`, `.json` and `.png` beside the model.
+
+    python -m studies.pooling_rivals.run --asr_train_config exp/asr_x/config.yaml
+        --asr_model_file exp/asr_x/latest.pth --data_dir dump/raw/dev --test_dirs dump/raw/test
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from espnet_larm.cli.pooling_options import (
+    DEEP,
+    INPUT,
+    add_options,
+    bounds_of,
+    check,
+    check_retentions,
+    file_stem,
+    load,
+    notes_on_places,
+    origin_of,
+    place_name,
+    read_folder,
+    write_results,
+)
+from espnet_larm.program import run_program
+
+if TYPE_CHECKING:
+    from studies.pooling_rivals.comparison import Compared
+
+logger = logging.getLogger(__name__)
+
+METHODS = ("affinity", "a_tome", "stride", "interpolation", "uniform_drop", "random_drop")
+RETENTIONS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
+TABLE = "compare_pooling"
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Options of this program."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_options(parser, (INPUT, DEEP))
+    parser.add_argument("--test_dirs", type=Path, nargs="+", help="the development set by default")
+    parser.add_argument(
+        "--tau_from", default="dev", choices=["dev", "each"], help="where tau leaves the wanted retention (dev)"
+    )
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="all by default")
+    parser.add_argument("--retentions", type=float, nargs="+", default=list(RETENTIONS), help="0.9 down to 0.3")
+    return parser
+
+
+def main(cmd: list[str] | None = None) -> int:
+    """Compare, print, write."""
+    args = get_parser().parse_args(cmd)
+    check(args)
+    check_retentions("retentions", args.retentions)
+    from espnet_larm.calibrate.pooling_off import pooled_places
+    from studies.pooling_rivals.comparison import draw
+
+    recognizer = load(args)
+    trained = pooled_places(recognizer.model)
+    others = {name: each for name, each in trained.items() if name != args.place}
+    compared = list(_compare(args, recognizer, bool(others)))
+    output_dir = args.output_dir or args.asr_train_config.parent
+    lines: list[str] = []
+    for each in compared:
+        lines += [*each.format(), ""]
+    notes = list(notes_on_places(args, trained, others))
+    print("\n".join([*notes, *lines]))
+    rows = [{"data": each.name, **row} for each in compared for row in each.as_json()]
+    source = args.data_dir if args.tau_from == "dev" else "each set"
+    heading = f"Pooling at equal retention, {place_name(args, others)}; tau of {source}"
+    origin = origin_of(TABLE, cmd, recognizer.device)
+    stem = output_dir / file_stem(args, TABLE)
+    found = {"place": args.place, "layer": args.layer, "other_places": others}
+    found |= {"sets": [each.about() for each in compared], "rows": rows}
+    write_results(stem, heading, notes, lines, origin, found)
+    draw(compared, stem.with_suffix(".png"))
+    return 0
+
+
+def _compare(args: argparse.Namespace, recognizer: Any, others_pool: bool) -> "Iterator[Compared]":
+    """Of each test set."""
+    from espnet_larm.calibrate.pooling_places import SpeechPlace, check_layer
+    from espnet_larm.calibrate.pooling_sweep import Spoken
+    from studies.pooling_rivals.comparison import compare, find_taus
+
+    check_layer(recognizer, args.place, args.layer)
+
+    def place_of(path: Path) -> tuple[SpeechPlace, Any]:
+        folder = read_folder(path, args, recognizer)
+        spoken = Spoken(recognizer, folder.table, folder.keys, args.batch_seconds)
+        return SpeechPlace(spoken, args.place, args.layer, bounds_of(args)), folder.reference
+
+    dev = place_of(args.data_dir)
+    wanted = [retention for retention in dict.fromkeys(args.retentions) if retention < 1]
+    sought = wanted if "affinity" in args.methods else []
+    taus = find_taus(dev[0], sought)
+    for path in args.test_dirs or [args.data_dir]:
+        place, reference = dev if path == args.data_dir else place_of(path)
+        found = taus if args.tau_from == "dev" else find_taus(place, sought)
+        yield compare(str(path), place, reference, args.methods, wanted, found, others_pool)
+
+
+if __name__ == "__main__":
+    sys.exit(run_program(main))
