@@ -7,9 +7,8 @@ from espnet2.asr.layers.cgmlp import ConvolutionalGatingMLP
 
 from espnet_larm.adaptation.depth_upscaling import LAYERS
 from espnet_larm.adaptation.e_branchformer import LocalBranch
-
-from .test_backbone import CLOSE
-from .test_depth_upscaling import LENS, SPEECH, disturb, upscaled
+from tests.adaptation.test_depth_upscaling import LENS, SPEECH, disturb, upscaled
+from tests.llm.test_backbone import CLOSE
 
 GATE_KERNEL = 5
 

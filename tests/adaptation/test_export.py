@@ -11,9 +11,8 @@ from espnet_larm.adaptation.depth_upscaling import drop
 from espnet_larm.adaptation.export import load_upscaled, save_base, save_pretrained
 from espnet_larm.adaptation.llm_weights import adapt
 from espnet_larm.llm.backbone import Backbone
-
-from .test_backbone import logits_of, ours, random_rows
-from .test_depth_upscaling import KINDS, disturb, read, upscaled
+from tests.adaptation.test_depth_upscaling import KINDS, disturb, read, upscaled
+from tests.llm.test_backbone import logits_of, ours, random_rows
 
 
 @pytest.mark.parametrize("tied", [True, False])

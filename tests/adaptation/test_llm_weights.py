@@ -9,9 +9,8 @@ import torch
 from espnet_larm.adaptation.llm_weights import METHODS, adapt, frozen_names
 from espnet_larm.llm.backbone import Backbone
 from espnet_larm.speech_llm.text_ability import lora_layers
-
-from .test_backbone import logits_of, random_rows
-from .test_depth_upscaling import upscaled
+from tests.adaptation.test_depth_upscaling import upscaled
+from tests.llm.test_backbone import logits_of, random_rows
 
 
 def adapted(model, method, is_named=True, **options):

@@ -8,8 +8,7 @@ import torch
 from espnet_larm.adaptation.llm_weights import LORA_DEFAULTS, adapt
 from espnet_larm.adaptation.lora_rank import match_rank
 from espnet_larm.llm.backbone import Backbone
-
-from .test_depth_upscaling import KINDS, upscaled
+from tests.adaptation.test_depth_upscaling import KINDS, upscaled
 
 OPTIONS = {name: value for name, value in LORA_DEFAULTS.items() if name not in ("r", "lora_alpha")}
 

@@ -5,8 +5,7 @@ import torch
 
 from espnet_larm.adaptation.depth_upscaling import drop
 from espnet_larm.llm.stream import Ragged, speech_columns
-
-from .test_depth_upscaling import SPEECH, read, upscaled
+from tests.adaptation.test_depth_upscaling import SPEECH, read, upscaled
 
 
 def test_valid_positions_are_put_side_by_side_and_back():

@@ -11,9 +11,8 @@ from espnet_larm.adaptation.export import save_for_text
 from espnet_larm.adaptation.llm_weights import adapt
 from espnet_larm.llm.backbone import Backbone
 from espnet_larm.speech_llm.text_ability import lora_off, measure_lines, sample_lines, summarise
-
-from .test_backbone import ours
-from .test_depth_upscaling import disturb, upscaled
+from tests.adaptation.test_depth_upscaling import disturb, upscaled
+from tests.llm.test_backbone import ours
 
 # The last is longer than the context of 64 positions.
 LENS = (5, 2, 9, 3, 80)

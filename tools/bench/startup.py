@@ -18,6 +18,8 @@ import sys
 import time
 from pathlib import Path
 
+from espnet_larm.cli.commands import COMMANDS
+
 ROOT = Path(__file__).parents[2]
 LAUNCHER = ["-m", "espnet_larm"]
 QUICK = {
@@ -27,8 +29,6 @@ QUICK = {
     "espnet_larm doctor --help": [*LAUNCHER, "doctor", "--help"],
 }
 WITH_ESPNETS_PARSER = ("asr_train", "asr_inference")
-# Likewise, of ESPnet's other tasks: measured if they are named.
-OTHER_TASKS = ("enh_s2t_train", "lightning_train", "s2t_train", "slu_train", "st_train")
 
 
 def seconds(words: list[str], cpu_time: bool) -> float:
@@ -80,7 +80,9 @@ def main() -> None:
     if args.no_quick:
         return
     print("\n| start of | s (range) |\n|---|---|")
-    others = [name for name in COMMANDS if name not in WITH_ESPNETS_PARSER]
+    others = [
+        name for name in COMMANDS if COMMANDS[name].module not in ("espnet_larm.cli.decode", "espnet_larm.cli.train")
+    ]
     for name, words in {
         **QUICK,
         **{f"{each} --help": ["-m", "espnet_larm", each, "--help"] for each in others},
