@@ -29,6 +29,8 @@ QUICK = {
     "espnet_larm doctor --help": [*LAUNCHER, "doctor", "--help"],
 }
 WITH_ESPNETS_PARSER = ("asr_train", "asr_inference")
+# Ours of the same: they print options of ESPnet's, too.
+SLOW_COMMANDS = ("decode", "train")
 
 
 def seconds(words: list[str], cpu_time: bool) -> float:
