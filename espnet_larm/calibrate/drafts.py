@@ -1,15 +1,14 @@
-"""Which threshold on what draft heads are sure of loses how many words, and saves how many calls."""
+"""Thresholds on the probabilities of draft heads: how many words each loses, and how many calls it saves."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from espnet_larm.recognize.audio import AudioTable
-from espnet_larm.recognize.decoding import Settings, decode_table
-from espnet_larm.recognize.drafting import HEADS, NONE, THRESHOLD, VERIFIED
-from espnet_larm.recognize.effort import Effort
+from espnet_larm.recognize.config import HEADS, NONE, THRESHOLD, VERIFIED, DecodeConfig
+from espnet_larm.recognize.decoding import Batching, decode_table
+from espnet_larm.recognize.output.results import Transcript
 from espnet_larm.recognize.recognizer import Recognizer
-from espnet_larm.recognize.transcripts import Transcript
 from espnet_larm.scoring.alignment import add_counts, align, split_words
 
 logger = logging.getLogger(__name__)
@@ -21,12 +20,12 @@ class Row(NamedTuple):
     """One way to decode the development set.
 
     Attributes:
-        options: Of `drafting.resolve`.
+        options: Options of `DecodeConfig`.
         wer_percent: Word error rate.
-        calls: Of the LM, prefills included, one for a whole batch.
-        row_calls: As many as the calls would be an utterance at a time.
+        calls: Calls of the LM, prefills included, one for a whole batch.
+        row_calls: Calls if each utterance were decoded alone.
         tokens_per_row_call: Tokens that a call yields an utterance, ends included.
-        real_time_factor: Seconds of compute, features and encoder included, a second of audio.
+        real_time_factor: Seconds of compute a second of audio, features and encoder included.
     """
 
     options: dict[str, Any]
@@ -38,10 +37,10 @@ class Row(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What the row is called."""
+        """The row's name."""
         if self.options["drafts"] == NONE:
             return "a token a call"
-        return f"tau {self.options['tau']}" if self.options["accept"] == THRESHOLD else VERIFIED
+        return f"tau {self.options['draft_tau']}" if self.options["accept"] == THRESHOLD else VERIFIED
 
 
 class _Texts:
@@ -59,20 +58,18 @@ def calibrate(
     table: AudioTable,
     texts: Mapping[str, str],
     taus: Sequence[float],
-    tokens_per_call: int | None = None,
-    tau_of: str | None = None,
-    settings: Settings = Settings(),  # noqa: B008  # immutable
+    heads: Mapping[str, Any],
+    batching: Batching = Batching(),  # noqa: B008  # immutable
 ) -> Iterator[Row]:
     """Decode a development set without drafts, with all drafts verified, and with each threshold.
 
     Args:
-        recognizer: Of a model with draft heads.
-        table: Audio.
-        texts: What was said, by utterance; others are left out.
+        recognizer: The model, which has draft heads.
+        table: Its audio.
+        texts: References by utterance; others are left out.
         taus: Thresholds, in the order in which they are tried.
-        tokens_per_call: As in `drafting.resolve`.
-        tau_of: Likewise.
-        settings: How to decode.
+        heads: Options of `DecodeConfig` for drafts of heads.
+        batching: How to read and batch.
 
     Raises:
         ValueError: The model has no draft heads, an option is out of its range, or an utterance has no text.
@@ -80,36 +77,23 @@ def calibrate(
     keys = table.keys(None)
     if lacking := [key for key in keys if key not in texts]:
         raise ValueError(f"{len(lacking)} utterances have no text, the first of them {lacking[0]}.")
-    shared: dict[str, Any] = {"drafts": HEADS, "tokens_per_call": tokens_per_call, "tau_of": tau_of}
-    heads = {name: value for name, value in shared.items() if value is not None}
+    heads = {"drafts": HEADS, **heads}
     ways: list[dict[str, Any]] = [{"drafts": NONE}, {**heads, "accept": VERIFIED}]
-    ways += [{**heads, "accept": THRESHOLD, "tau": tau} for tau in taus]
-    for options in ways:
-        # All are checked before the first is decoded.
-        recognizer.set_drafting(**options)
+    ways += [{**heads, "accept": THRESHOLD, "draft_tau": tau} for tau in taus]
+    # All are checked before the first is decoded.
+    plans = [recognizer.plan(DecodeConfig(**options)) for options in ways]
     # What is done once, such as laying out weights, is in no row.
-    decode_table(recognizer, table, keys[:NUM_WARM], settings, _Texts())
-    for options in ways:
-        yield _measure(recognizer, table, keys, texts, options, settings)
+    decode_table(recognizer, table, keys[:NUM_WARM], plans[0], batching, _Texts())
+    for options, plan in zip(ways, plans, strict=True):
+        writer = _Texts()
+        stats = decode_table(recognizer, table, keys, plan, batching, writer)
+        yield _row(options, stats, [texts[key] for key in keys], [writer.found.get(key, "") for key in keys])
 
 
-def _measure(
-    recognizer: Recognizer,
-    table: AudioTable,
-    keys: Sequence[str],
-    texts: Mapping[str, str],
-    options: dict[str, Any],
-    settings: Settings,
-) -> Row:
-    assert recognizer.llm_searcher is not None
-    recognizer.set_drafting(**options)
-    recognizer.llm_searcher.effort = Effort()
-    writer = _Texts()
-    stats = decode_table(recognizer, table, keys, settings, writer)
+def _row(options: dict[str, Any], stats: dict[str, Any], references: list[str], found: list[str]) -> Row:
     if stats["failed"]:
         raise ValueError(f"{len(stats['failed'])} utterances cannot be read; see above.")
-    aligned = align([texts[key] for key in keys], [writer.found[key] for key in keys], split_words)
-    counts = add_counts([one.counts for one in aligned])
+    counts = add_counts([one.counts for one in align(references, found, split_words)])
     (seconds,) = (each["seconds"] for each in stats["loops"].values())
     return Row(
         options,

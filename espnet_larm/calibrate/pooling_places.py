@@ -1,4 +1,4 @@
-"""Where affinity pooling is calibrated: what a tau leaves there, and a data folder decoded with it."""
+"""Sites where affinity pooling is calibrated: what a tau leaves there, and a data folder decoded with it."""
 
 import inspect
 from collections.abc import Mapping, Sequence
@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from espnet_larm.calibrate.pooling_off import FRONTEND, OFF
 from espnet_larm.calibrate.pooling_sweep import (
+    OFF,
     Cost,
+    EncodedFolder,
     Outcome,
-    Spoken,
     Tokens,
     UnreachableError,
     retention_at,
@@ -18,23 +18,52 @@ from espnet_larm.calibrate.pooling_sweep import (
 )
 from espnet_larm.pooling.baselines import kept_lens
 from espnet_larm.pooling.deep import DEEP
-from espnet_larm.pooling.frontend import NAME, AffinityPoolingFrontend
+from espnet_larm.pooling.frontend import NAME, AffinityPoolingFrontend, pooled_by
+from espnet_larm.pooling.in_llm import SpeechPooling, speech_pooling_of
 from espnet_larm.pooling.options import Pooling
 from espnet_larm.recognize.audio import AudioTable
-from espnet_larm.recognize.features import extract
+from espnet_larm.recognize.model.features import extract
 from espnet_larm.recognize.recognizer import Recognizer
+
+FRONTEND = "frontend"
 
 
 class Bounds(NamedTuple):
-    """Of groups, None for what the place has by default."""
+    """Bounds of the group size; None uses the site's default."""
 
     window: int | None = None
     max_group: int | None = None
 
     @property
     def options(self) -> dict[str, int]:
-        """Those that are given."""
+        """The bounds that are given."""
         return {name: value for name, value in self._asdict().items() if value is not None}
+
+
+def pooled_places(model: Any, pooling: SpeechPooling | None = None) -> dict[str, dict[str, Any]]:
+    """Options of the sites that pool: the front end and those of the LM; sites that are off are left out.
+
+    Args:
+        model: The model.
+        pooling: The LM's pooling; None as in training.
+    """
+    places = {}
+    if isinstance(model.frontend, AffinityPoolingFrontend) and not model.frontend.pooling.is_off:
+        front = model.frontend.pooling
+        places[FRONTEND] = {"tau": front.tau, "window": front.window, "max_group": front.max_group}
+    for place, options in (model.decoder.pooling if pooling is None else pooling).options.items():
+        if not (options.get("tau") or 0) > 1 and options.get("retention") != 1:
+            places[place] = dict(options)
+    return places
+
+
+def describe_places(places: Mapping[str, Mapping[str, Any]]) -> str:
+    """Sites and their options for people: `input (tau 0.9), deep (layer 6, tau 0.8)`, or `none`."""
+    words = {
+        place: ", ".join(f"{name} {value}" for name, value in options.items() if value is not None)
+        for place, options in places.items()
+    }
+    return ", ".join(f"{place} ({options})" for place, options in words.items()) or "none"
 
 
 def check_layer(recognizer: Recognizer, place: str, layer: int | None) -> None:
@@ -44,19 +73,17 @@ def check_layer(recognizer: Recognizer, place: str, layer: int | None) -> None:
         ValueError: It is not given, or outside the LM.
     """
     if place == DEEP:
-        before = recognizer.model.decoder.pooling.options
-        recognizer.set_pooling(deep={"tau": OFF, "layer": layer})
-        recognizer.set_pooling(**before)
+        speech_pooling_of({DEEP: {"tau": OFF, "layer": layer}}, recognizer.model.decoder.backbone)
 
 
 def refusal(option: str, asked: float, place: "SpeechPlace | FrontendPlace", error: UnreachableError) -> str:
-    """Why no tau leaves a share, and what to do.
+    """Why no tau leaves a retention, and what to do.
 
     Args:
-        option: That asked for it.
-        asked: As the user gave it.
-        place: Where it was looked for.
-        error: Of `find_tau`.
+        option: The option that asked for it.
+        asked: The value that the user gave.
+        place: The site.
+        error: What `find_tau` raised.
     """
     more = place.leaves_less if error.is_below else "ask for 1, which is no pooling"
     hint = "" if more is None else f", or {more}"
@@ -64,41 +91,48 @@ def refusal(option: str, asked: float, place: "SpeechPlace | FrontendPlace", err
 
 
 class SpeechPlace:
-    """A place inside the LM; the other place stays as it is.
+    """A site inside the LM; the other site stays as it is.
 
     Args:
-        spoken: The folder.
+        folder: The encoded folder.
         place: `input` or `deep`.
-        layer: Of `deep`.
-        bounds: Of groups.
+        layer: The layer behind which `deep` pools.
+        bounds: Bounds of the group size.
+        pooling: The LM's pooling, of which the other site is taken; None as in training.
 
     Raises:
         ValueError: The layer or a bound is out of its range.
     """
 
-    def __init__(self, spoken: Spoken, place: str, layer: int | None, bounds: Bounds) -> None:
-        self.spoken = spoken
+    def __init__(
+        self,
+        folder: EncodedFolder,
+        place: str,
+        layer: int | None,
+        bounds: Bounds,
+        pooling: SpeechPooling | None = None,
+    ) -> None:
+        self.folder = folder
         self.place = place
         self.bounds = bounds
         self.layer = {} if layer is None else {"layer": layer}
-        self.others = {name: each for name, each in spoken.decoder.pooling.options.items() if name != place}
-        self.set(tau=OFF, **bounds.options)
-        self._tokens: list[Tokens] = spoken.tokens_at(place, layer or 0)
+        options = (folder.decoder.pooling if pooling is None else pooling).options
+        self.others = {name: each for name, each in options.items() if name != place}
+        folder.pooling_of(self.conf(tau=OFF, **bounds.options))
+        self._tokens: list[Tokens] = folder.tokens_at(place, layer or 0, self.others)
 
     @property
     def left_out(self) -> list[str]:
         """Utterances that are too short."""
-        return self.spoken.left_out
+        return self.folder.left_out
 
     def unpooled_cost(self) -> Cost:
-        """Without pooling at any place."""
-        return self.spoken.unpooled_cost()
+        """The cost without pooling at any site."""
+        return self.folder.unpooled_cost()
 
-    def set(self, **options: Any) -> dict[str, Any]:
-        """Pool at this place so; gives what both places have, as a YAML's `pooling`."""
-        conf = {**self.others, self.place: {**self.layer, **options}}
-        self.spoken.decoder.set_pooling(**conf)
-        return conf
+    def conf(self, **options: Any) -> dict[str, Any]:
+        """The pooling of both sites with these options at this one, as a YAML's `pooling`."""
+        return {**self.others, self.place: {**self.layer, **options}}
 
     @property
     def leaves_less(self) -> str | None:
@@ -107,35 +141,35 @@ class SpeechPlace:
         return None if most is None else f"raise --max_group, which is {most}"
 
     def retention(self, tau: float) -> float:
-        """Share of the speech tokens that a tau leaves."""
+        """The fraction of the speech tokens that a tau leaves."""
         return retention_at(self._tokens, Pooling(tau=tau, **self.bounds._asdict()))
 
     def rounded_up(self, retention: float) -> float:
-        """Share that methods with a retention leave, which round up in each utterance."""
+        """The fraction that methods with a retention leave, which round up in each utterance."""
         lens = torch.cat([tokens.lens for tokens in self._tokens])
         return int(kept_lens(lens, retention).sum()) / max(1, int(lens.sum()))
 
     def decode(self, tau: float) -> Outcome:
-        """The folder with a tau."""
+        """Decode the folder with a tau."""
         return self.decode_with(tau=tau, **self.bounds.options)
 
     def decode_with(self, **options: Any) -> Outcome:
-        """The folder with options of any method."""
-        self.set(**options)
-        return self.spoken.decode()
+        """Decode the folder with options of any method."""
+        return self.folder.decode(self.conf(**options))
 
 
 class FrontendPlace:
-    """In front of the encoder, which hears the folder anew for each tau.
+    """The site in front of the encoder, which encodes the folder anew for each tau.
 
     Args:
-        recognizer: Whose front end is wrapped.
-        config: The training's, of which `frontend` and `frontend_conf` are read.
-        table: Audio.
-        keys: Utterances of it.
+        recognizer: The model, whose front end gets one that pools around it.
+        config: The training's configuration, of which `frontend` and `frontend_conf` are read.
+        table: The folder's audio.
+        keys: The utterances to take.
         batch_seconds: Padded audio in a batch.
-        bounds: Of groups.
-        min_frames_per_second: That are left of each utterance; None for the front end's own default.
+        bounds: Bounds of the group size.
+        min_frames_per_second: Frames that are left of each utterance at least; None uses the front end's default.
+        options: The LM's pooling by site; None as in training.
 
     Attributes:
         left_out: Utterances that are too short without pooling.
@@ -153,37 +187,37 @@ class FrontendPlace:
         batch_seconds: float,
         bounds: Bounds,
         min_frames_per_second: float | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
-        self.recognizer, self.table, self.batch_seconds = recognizer, table, batch_seconds
+        self.recognizer, self.table, self.batch_seconds, self.options = recognizer, table, batch_seconds, options
         name, conf = config.get("frontend"), config.get("frontend_conf") or {}
         self._options = dict(conf) if name == NAME else {"frontend": name, "frontend_conf": conf}
         self._options |= bounds.options
         if min_frames_per_second is not None:
             self._options["min_frames_per_second"] = min_frames_per_second
-        self._state = recognizer.model.frontend.state_dict()
-        self._set(OFF)
-        spoken = Spoken(recognizer, table, keys, batch_seconds)
-        self.left_out = spoken.left_out
+        frontend = AffinityPoolingFrontend(**{**self._options, "tau": OFF})
+        frontend.load_state_dict(recognizer.model.frontend.state_dict())
+        self.frontend = recognizer.model.frontend = frontend.eval().to(recognizer.device)
+        folder = EncodedFolder(recognizer, table, keys, batch_seconds)
+        self.left_out = folder.left_out
         self.keys = [key for key in keys if key not in self.left_out]
-        self._unpooled_cost = spoken.unpooled_cost()
+        self._unpooled_cost = folder.unpooled_cost()
         batches = list(waveforms_of(table, self.keys, batch_seconds))
         self._waveforms = [each for batch in batches for each in batch.values()]
 
     def unpooled_cost(self) -> Cost:
-        """Without pooling at any place."""
+        """The cost without pooling at any site."""
         return self._unpooled_cost
 
     def conf(self, tau: float) -> dict[str, Any]:
-        """What a training configuration then says."""
+        """Entries of a training configuration with a tau."""
         return {"frontend": NAME, "frontend_conf": {**self._options, "tau": tau}}
 
-    def _set(self, tau: float) -> None:
-        frontend = AffinityPoolingFrontend(**{**self._options, "tau": tau})
-        frontend.load_state_dict(self._state)
-        self.recognizer.model.frontend = frontend.eval().to(self.recognizer.device)
+    def _pooling(self, tau: float) -> Pooling:
+        off = self.frontend.pooling
+        return Pooling(tau=tau, window=off.window, max_group=off.max_group)
 
-    def _count(self, tau: float) -> tuple[int, int]:
-        self._set(tau)
+    def _count(self) -> tuple[int, int]:
         found = [self._extract(each) for each in self._waveforms]
         return sum(before for before, _ in found), sum(after for _, after in found)
 
@@ -204,12 +238,15 @@ class FrontendPlace:
         return None if most is None else f"raise --max_group, which is {most}"
 
     def retention(self, tau: float) -> float:
-        """Share of the frames that a tau leaves."""
-        before, after = self._count(tau)
+        """The fraction of the frames that a tau leaves."""
+        with pooled_by(self._pooling(tau)):
+            before, after = self._count()
         return after / max(1, before)
 
     def decode(self, tau: float) -> Outcome:
-        """The folder with a tau; `kept` counts frames."""
-        counts = self._count(tau)
-        outcome = Spoken(self.recognizer, self.table, self.keys, self.batch_seconds).decode()
+        """Decode the folder with a tau; `kept` counts frames."""
+        with pooled_by(self._pooling(tau)):
+            counts = self._count()
+            folder = EncodedFolder(self.recognizer, self.table, self.keys, self.batch_seconds)
+            outcome = folder.decode(self.options)
         return outcome._replace(kept={**outcome.kept, FRONTEND: counts})

@@ -1,27 +1,29 @@
-"""A data folder that is encoded once, and read by an LM with one pooling after another.
+"""A data folder that is encoded once and decoded by an LM with one pooling after another; the search for tau.
 
 Shapes: B utterances, T frames, E encoder size, S speech tokens, D model size of the LM.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 
 from espnet_larm.calibrate.flops import by_layer, prefill_flops
-from espnet_larm.calibrate.pooling_off import FRONTEND, OFF, pooled_places, unpooled, unpooled_frontend
 from espnet_larm.llm.stream import Stream
 from espnet_larm.pooling.affinity import take
 from espnet_larm.pooling.deep import DEEP, INPUT
+from espnet_larm.pooling.frontend import AffinityPoolingFrontend, pooled_by
+from espnet_larm.pooling.in_llm import SpeechPooling, speech_pooling_of
 from espnet_larm.pooling.options import Pooling
 from espnet_larm.recognize.audio import AudioTable
-from espnet_larm.recognize.batching import batches_by_length
-from espnet_larm.recognize.encoding import encode
-from espnet_larm.recognize.features import pad_features
+from espnet_larm.recognize.config import DecodeConfig
+from espnet_larm.recognize.model.encoding import encode
+from espnet_larm.recognize.model.features import batches_by_length, pad_features
 from espnet_larm.recognize.recognizer import Recognizer
-from espnet_larm.recognize.transcripts import GREEDY
 from espnet_larm.speech_llm.prompt import ContextError
 
+# A tau that merges nothing.
+OFF = 2.0
 # tau is looked for among the multiples of 1 / STEPS.
 STEPS = 1_000_000
 # A retention this near to what tau can reach is reached.
@@ -32,12 +34,12 @@ class Batch(NamedTuple):
     """Utterances that the LM reads together.
 
     Attributes:
-        names: Of them.
+        names: The utterances' names.
         hs_pad: Encoder output (B, T, E).
         hlens: Valid frames (B,).
-        seconds: Of each.
-        text_lens: Positions of a prompt that are no speech (B,).
-        speech_lens: Those that are, of which none is merged (B,).
+        seconds: Length of each utterance.
+        text_lens: Positions of a prompt that are not speech (B,).
+        speech_lens: Positions of a prompt that are speech, before any is merged (B,).
     """
 
     names: list[str]
@@ -56,13 +58,13 @@ class Tokens(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What the LM made of the folder with one pooling.
+    """The folder, decoded with one pooling.
 
     Attributes:
-        texts: By utterance.
-        positions: Of all prompts, that the LM's last layer reads.
-        flops: Of reading the prompts.
-        kept: Speech tokens before and after each place that pools.
+        texts: Hypotheses by utterance.
+        positions: Positions of all prompts that the LM's last layer reads.
+        flops: Operations of reading the prompts.
+        kept: Speech tokens before and after each site that pools.
     """
 
     texts: dict[str, str]
@@ -72,19 +74,19 @@ class Outcome(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """Of reading all prompts: positions that the LM's last layer reads, and operations."""
+    """The cost of reading all prompts: positions that the LM's last layer reads, and operations."""
 
     positions: int
     flops: int
 
 
-class Spoken:
-    """A data folder as the LM hears it.
+class EncodedFolder:
+    """A data folder, encoded once.
 
     Args:
-        recognizer: Of a model with an LM.
-        table: Audio.
-        keys: Utterances of it.
+        recognizer: The model, which has an LM.
+        table: The folder's audio.
+        keys: The utterances to take.
         batch_seconds: Padded audio in a batch.
 
     Attributes:
@@ -111,50 +113,62 @@ class Spoken:
             self.left_out += [name for name in waveforms if name not in found]
             if not found:
                 continue
-            hs_pad, hlens = pad_features([frames.to(device, self.recognizer.dtype) for frames in found.values()])
+            hs_pad, hlens = pad_features([frames.to(device, self.recognizer.heads.dtype) for frames in found.values()])
             seconds = [len(waveforms[name]) / rate for name in found]
             yield self._with_lens(list(found), hs_pad, hlens, seconds)
 
     def _with_lens(self, names: list[str], hs_pad: torch.Tensor, hlens: torch.Tensor, seconds: list[float]) -> Batch:
-        with unpooled(self.decoder):
-            try:
-                packed = self.decoder.read_prompt(hs_pad, hlens)
-            except ContextError as error:
-                raise ValueError(f"{names[0]} or one of its length: {error.args[0]}") from error
+        try:
+            packed = self.decoder.read_prompt(hs_pad, hlens, pooling=self.pooling_of({}))
+        except ContextError as error:
+            raise ValueError(f"{names[0]} or one of its length: {error.args[0]}") from error
         speech_lens = packed.speech.sum(dim=1)
         return Batch(names, hs_pad, hlens, seconds, (packed.lens - speech_lens).cpu(), speech_lens.cpu())
 
+    def pooling_of(self, options: Mapping[str, Mapping[str, Any] | None]) -> SpeechPooling:
+        """The LM's pooling with these options by site; sites that are left out do not pool.
+
+        Raises:
+            ValueError: An option is out of its range.
+        """
+        return speech_pooling_of(options, self.decoder.backbone)
+
     def unpooled_cost(self) -> Cost:
-        """With pooling switched off at all places; where the front end pools, it hears the folder once more."""
-        if FRONTEND not in pooled_places(self.recognizer.model):
-            flops, num_layers = 0, len(self.decoder.backbone.layers)
-            for batch in self.batches:
-                speech = by_layer(num_layers, batch.speech_lens)
-                flops += prefill_flops(self.decoder.backbone, batch.text_lens, *speech).total
-            return Cost(sum(int((each.text_lens + each.speech_lens).sum()) for each in self.batches), flops)
+        """The cost without pooling at any site; where the front end pools, the folder is encoded once more."""
+        frontend = self.recognizer.model.frontend
+        if not isinstance(frontend, AffinityPoolingFrontend) or frontend.pooling.is_off:
+            return self._cost()
         keys = [name for batch in self.batches for name in batch.names]
-        with unpooled_frontend(self.recognizer.model):
-            return Spoken(self.recognizer, self.table, keys, self.batch_seconds).unpooled_cost()
+        with pooled_by(Pooling(tau=OFF)):
+            return EncodedFolder(self.recognizer, self.table, keys, self.batch_seconds)._cost()
+
+    def _cost(self) -> Cost:
+        flops, num_layers = 0, len(self.decoder.backbone.layers)
+        for batch in self.batches:
+            speech = by_layer(num_layers, batch.speech_lens)
+            flops += prefill_flops(self.decoder.backbone, batch.text_lens, *speech).total
+        return Cost(sum(int((each.text_lens + each.speech_lens).sum()) for each in self.batches), flops)
 
     @torch.no_grad()
-    def tokens_at(self, place: str, layer: int = 0) -> list[Tokens]:
-        """What is pooled at a place, with what is set at the places before it.
+    def tokens_at(self, site: str, layer: int, options: Mapping[str, Mapping[str, Any] | None]) -> list[Tokens]:
+        """The tokens that a site pools.
 
         Args:
-            place: INPUT or DEEP.
-            layer: Of DEEP.
+            site: INPUT or DEEP.
+            layer: The layer behind which DEEP pools.
+            options: The LM's pooling; that of the sites before this one counts.
         """
-        return [self._tokens_of(batch, place, layer) for batch in self.batches]
+        before = self.pooling_of({INPUT: options.get(INPUT)} if site == DEEP else {})
+        return [self._tokens_of(batch, site, layer, before) for batch in self.batches]
 
-    def _tokens_of(self, batch: Batch, place: str, layer: int) -> Tokens:
+    def _tokens_of(self, batch: Batch, site: str, layer: int, pooling: SpeechPooling) -> Tokens:
         backbone = self.decoder.backbone
         seen: list[Tokens] = []
-        if place == INPUT:
+        if site == INPUT:
             # Prompts hold them in the LM's type; decoding pools them before that cast.
             hook = self.decoder.projector.register_forward_hook(lambda _, __, found: seen.append(Tokens(*found)))
             try:
-                with unpooled(self.decoder):
-                    self.decoder.read_prompt(batch.hs_pad, batch.hlens)
+                self.decoder.read_prompt(batch.hs_pad, batch.hlens, pooling=pooling)
             finally:
                 hook.remove()
             return seen[0]
@@ -164,35 +178,37 @@ class Spoken:
             seen.append(speech_of(stream.hidden, stream.speech))
             return stream
 
-        before = self.decoder.pooling.options
-        self.decoder.set_pooling(input=before.get(INPUT))
         backbone.after_layer[layer - 1] = see
         try:
-            self.decoder.start(batch.hs_pad, batch.hlens)
+            self.decoder.start(batch.hs_pad, batch.hlens, pooling=pooling)
         finally:
             del backbone.after_layer[layer - 1]
-            self.decoder.set_pooling(**before)
         return seen[0]
 
     @torch.no_grad()
-    def decode(self) -> Outcome:
-        """Greedily, with the pooling that is set."""
-        searcher = self.recognizer.llm_searcher
-        assert searcher is not None
+    def decode(self, options: Mapping[str, Mapping[str, Any] | None] | None = None) -> Outcome:
+        """Decode greedily.
+
+        Args:
+            options: The LM's pooling by site; None as in training.
+        """
+        searcher = self.recognizer.heads.llm
+        plan = self.recognizer.plan(DecodeConfig(pooling=options)).llm
+        assert searcher is not None and plan is not None
+        layer = ((self.decoder.pooling.options if options is None else options).get(DEEP) or {}).get("layer", 0)
         texts: dict[str, str] = {}
         positions = flops = 0
         kept: dict[str, tuple[int, int]] = {}
         backbone = self.decoder.backbone
-        layer = self.decoder.pooling.options.get(DEEP, {}).get("layer", 0)
         for batch in self.batches:
-            nbest = searcher.find(batch.hs_pad, batch.hlens, GREEDY, batch.seconds)
-            texts |= {name: best.text for name, (best, *_) in zip(batch.names, nbest, strict=True)}
-            found = self.decoder.pooling.kept
-            for place, each in found.items():
-                before, after = kept.get(place, (0, 0))
-                kept[place] = before + int(each.before.sum()), after + int(each.after.sum())
-            at_input = found[INPUT].after.cpu() if INPUT in found else batch.speech_lens
-            deep = found[DEEP].after.cpu() if DEEP in found else None
+            found = searcher.find(batch.hs_pad, batch.hlens, plan, batch.seconds)
+            texts |= {name: best.text for name, (best, *_) in zip(batch.names, found.nbest, strict=True)}
+            left = found.kept
+            for site, each in left.items():
+                before, after = kept.get(site, (0, 0))
+                kept[site] = before + int(each.before.sum()), after + int(each.after.sum())
+            at_input = left[INPUT].after.cpu() if INPUT in left else batch.speech_lens
+            deep = left[DEEP].after.cpu() if DEEP in left else None
             speech = by_layer(len(backbone.layers), at_input, layer, deep)
             positions += int(batch.text_lens.sum() + speech[-1].sum())
             flops += prefill_flops(backbone, batch.text_lens, *speech).total
@@ -214,7 +230,7 @@ def waveforms_of(table: AudioTable, keys: Sequence[str], batch_seconds: float) -
 
 
 def speech_of(embeddings: torch.Tensor, speech: torch.Tensor) -> Tokens:
-    """The run of speech in each row of (B, L, D), of which the mask (B, L) is True."""
+    """The run of speech in each row of (B, L, D), where the mask (B, L) is True."""
     lens = speech.sum(dim=1)
     first = speech.to(torch.uint8).argmax(dim=1, keepdim=True)
     columns = first + torch.arange(int(lens.max()), device=speech.device)
@@ -222,16 +238,16 @@ def speech_of(embeddings: torch.Tensor, speech: torch.Tensor) -> Tokens:
 
 
 def retention_at(tokens: Sequence[Tokens], pooling: Pooling) -> float:
-    """Share of all batches' tokens that a pooling leaves."""
+    """The fraction of all batches' tokens that a pooling leaves."""
     left = sum(int(pooling(xs_pad, lens).lens.sum()) for xs_pad, lens in tokens)
     return left / max(1, sum(int(lens.sum()) for _, lens in tokens))
 
 
 class UnreachableError(ValueError):
-    """No tau leaves so much, or so little.
+    """No tau leaves the wanted fraction.
 
     Attributes:
-        is_below: Whether the wanted share is less than what tau -1 leaves.
+        is_below: Whether the wanted fraction is less than what tau -1 leaves.
     """
 
     def __init__(self, wanted: float, reach: tuple[float, float]) -> None:
@@ -244,9 +260,9 @@ def find_tau(retention_of: Callable[[float], float], wanted: float, reach: tuple
     """The tau whose retention is nearest to a wanted one, by bisection, and its retention.
 
     Args:
-        retention_of: Share that a tau leaves; it grows with tau.
-        wanted: Share, over 0 to 1; of 1, a tau that switches pooling off.
-        reach: What tau -1 and tau 1 leave.
+        retention_of: Gives the retention of a tau, which grows with tau.
+        wanted: Retention above 0 and up to 1; 1 gives a tau that switches pooling off.
+        reach: Retentions of tau -1 and tau 1.
 
     Raises:
         UnreachableError: With the range that tau reaches.

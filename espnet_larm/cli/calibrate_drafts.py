@@ -22,20 +22,20 @@ TABLE, CONFIG = "drafts_calibration", "decode_drafts.yaml"
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """Options of this program."""
+    """The parser of this program's options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--asr_train_config", type=Path, required=True, help="of the experiment")
-    parser.add_argument("--asr_model_file", type=Path, required=True, help="its weights")
+    parser.add_argument("--asr_train_config", type=Path, required=True, help="the experiment's config.yaml")
+    parser.add_argument("--asr_model_file", type=Path, required=True, help="the experiment's weights")
     parser.add_argument("--data_dir", type=Path, required=True, help="development set: wav.scp, text, utt2spk")
-    parser.add_argument("--audio_type", default="sound", help="of wav.scp: sound or kaldi_ark (sound)")
+    parser.add_argument("--audio_type", default="sound", help="type of wav.scp: sound or kaldi_ark (default: sound)")
     parser.add_argument("--taus", type=float, nargs="+", default=list(TAUS), help="thresholds that are tried")
     parser.add_argument("--target_wer_loss", type=float, default=0.2, help="points of WER that may be lost (0.2)")
-    parser.add_argument("--tokens_per_call", type=int, help="as in decoding: as many as the model has heads")
-    parser.add_argument("--tau_of", help="as in decoding: head or product (head)")
+    parser.add_argument("--tokens_per_call", type=int, help="most tokens of a call (default: the number of heads)")
+    parser.add_argument("--draft_tau_of", help="what a threshold bounds: head or product (default: head)")
     parser.add_argument("--batch_seconds", type=float, default=60.0, help="padded audio in a batch (60)")
-    parser.add_argument("--output_dir", type=Path, help="the experiment by default")
+    parser.add_argument("--output_dir", type=Path, help="folder of the results (default: the experiment)")
     parser.add_argument("--llm", help="folder or hub id of the model's LM, where it is another than in training")
-    parser.add_argument("--ngpu", type=int, default=0, choices=[0, 1])
+    parser.add_argument("--ngpu", type=int, default=0, choices=[0, 1], help="GPUs (default: 0)")
     return parser
 
 
@@ -49,7 +49,7 @@ def main(cmd: list[str] | None = None) -> int:
     from espnet_larm.calibrate.drafts import calibrate, choose, format_rows
     from espnet_larm.data.kaldi_dir import read_dir
     from espnet_larm.recognize.audio import AudioTable
-    from espnet_larm.recognize.decoding import Settings
+    from espnet_larm.recognize.decoding import Batching
     from espnet_larm.recognize.recognizer import Recognizer
 
     recognizer = Recognizer.from_files(
@@ -57,9 +57,10 @@ def main(cmd: list[str] | None = None) -> int:
     )
     texts = {utterance.id: utterance.text for utterance in read_dir(args.data_dir)}
     table = AudioTable(args.data_dir / "wav.scp", args.audio_type, recognizer.sample_rate_hz, recognizer.preprocess)
-    settings = Settings(batch_seconds=args.batch_seconds)
+    given = {"tokens_per_call": args.tokens_per_call, "draft_tau_of": args.draft_tau_of}
+    heads = {name: value for name, value in given.items() if value is not None}
     rows = []
-    for row in calibrate(recognizer, table, texts, args.taus, args.tokens_per_call, args.tau_of, settings):
+    for row in calibrate(recognizer, table, texts, args.taus, heads, Batching(args.batch_seconds)):
         logger.info("%s: WER %.2f %%, %d calls", row.name, row.wer_percent, row.row_calls)
         rows.append(row)
     chosen = choose(rows, args.target_wer_loss)
@@ -74,9 +75,7 @@ def main(cmd: list[str] | None = None) -> int:
     (output_dir / f"{TABLE}.md").write_text(f"{head}{lines}\n", encoding="utf-8")
     rows_json = [{**row._asdict(), "is_chosen": row is chosen} for row in rows]
     (output_dir / f"{TABLE}.json").write_text(json.dumps(rows_json, indent=2) + "\n", encoding="utf-8")
-    config = (
-        f"# {chosen.name}, chosen by espnet_larm.cli.calibrate_drafts ({TABLE}.md).\n{yaml.safe_dump(chosen.options)}"
-    )
+    config = f"# {chosen.name}, chosen by espnet-larm calibrate-drafts ({TABLE}.md).\n{yaml.safe_dump(chosen.options)}"
     (output_dir / CONFIG).write_text(config, encoding="utf-8")
     print(f"{chosen.name}: --inference_config {output_dir / CONFIG}")
     return 0

@@ -39,6 +39,7 @@ from espnet_larm.cli.pooling_options import (
 if TYPE_CHECKING:
     from espnet_larm.calibrate.pooling_places import FrontendPlace, SpeechPlace
     from espnet_larm.calibrate.pooling_table import Reference, Row
+    from espnet_larm.pooling.in_llm import SpeechPooling
     from espnet_larm.recognize.recognizer import Recognizer
 
 logger = logging.getLogger(__name__)
@@ -49,24 +50,24 @@ CONFIG, TRAIN_CONFIG = "decode_pooling.yaml", "config_pooling.yaml"
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """Options of this program."""
+    """The parser of this program's options."""
     from espnet2.utils.nested_dict_action import NestedDictAction
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser)
     parser.add_argument(
-        "--retention", type=float, nargs="+", default=[0.8], help="share of the speech that shall be left (0.8)"
+        "--retention", type=float, nargs="+", default=[0.8], help="fraction of the speech to leave (default: 0.8)"
     )
     parser.add_argument(
         "--grid", type=float, nargs="*", default=list(GRID), help="retentions decoded besides, where tau reaches them"
     )
-    parser.add_argument("--min_frames_per_second", type=float, help="with --place frontend: that are left at least")
+    parser.add_argument("--min_frames_per_second", type=float, help="frames to leave at least, with --place frontend")
     parser.add_argument(
         "--pooling",
         action=NestedDictAction,
         metavar="PLACE.OPTION=VALUE",
-        help="of the other place, as in decoding: with --place deep, input.tau=0.9; as trained by default. Instead of "
-        "all that training pools in the LM: with --place frontend, what is left out is off",
+        help="pooling of the other site (default: as trained): with --place deep, input.tau=0.9. It replaces all that "
+        "training pools in the LM: with --place frontend, what is left out is off",
     )
     return parser
 
@@ -82,17 +83,16 @@ def main(cmd: list[str] | None = None) -> int:
             f"--min_frames_per_second is {args.min_frames_per_second}, but --place is {args.place}; it is of --place "
             "frontend alone."
         )
-    from espnet_larm.calibrate.pooling_off import pooled_places
+    from espnet_larm.calibrate.pooling_places import pooled_places
     from espnet_larm.calibrate.pooling_table import draw, format_rows, notes_of
 
     recognizer = load(args)
     trained = pooled_places(recognizer.model)
-    if args.pooling is not None:
-        _set_pooling(args, recognizer)
+    pooling = None if args.pooling is None else _pooling(args, recognizer)
     config = yaml.safe_load(args.asr_train_config.read_text(encoding="utf-8"))
     folder = read_folder(args.data_dir, args, recognizer)
-    place = _place(args, recognizer, config, folder)
-    others = {name: each for name, each in pooled_places(recognizer.model).items() if name != args.place}
+    place = _place(args, recognizer, config, folder, pooling)
+    others = {name: each for name, each in pooled_places(recognizer.model, pooling).items() if name != args.place}
     reference = folder.reference.without(place.left_out)
     taus = _taus(args, place)
     rows = _decode(args, place, reference, bool(others), taus)
@@ -112,41 +112,46 @@ def main(cmd: list[str] | None = None) -> int:
         "interval_unit": reference.grouping.unit,
         "rows": [{**row.as_json(), "is_chosen": row is chosen} for row in rows],
     }
-    write_results(stem, heading, notes, lines, origin_of("calibrate_pooling", cmd, recognizer.device), found)
+    write_results(stem, heading, notes, lines, origin_of("calibrate-pooling", cmd, recognizer.device), found)
     draw(rows, stem.with_suffix(".png"), chosen)
-    print(_write_config(args, place, config, chosen, output_dir))
+    print(_write_config(args, place, config, chosen, output_dir, pooling))
     return 0
 
 
-def _set_pooling(args: argparse.Namespace, recognizer: "Recognizer") -> None:
-    """As `--pooling` says, both places of the LM.
+def _pooling(args: argparse.Namespace, recognizer: "Recognizer") -> "SpeechPooling":
+    """The LM's pooling that `--pooling` asks for.
 
     Raises:
         ValueError: It names the place that is calibrated, or an option is not allowed.
     """
-    from espnet_larm.pooling.in_llm import places_of
+    from espnet_larm.pooling.in_llm import speech_pooling_of
 
-    given = places_of(args.pooling, "--pooling")
     if args.place in args.pooling:
         raise ValueError(
             f"--pooling names {args.place}, but --place {args.place} is what is calibrated; give --window, "
             "--max_group or --layer for it, and with --pooling the other place alone."
         )
-    recognizer.set_pooling(**given)
+    return speech_pooling_of(args.pooling, recognizer.model.decoder.backbone, "--pooling")
 
 
 def _place(
-    args: argparse.Namespace, recognizer: "Recognizer", config: dict[str, Any], folder: Folder
+    args: argparse.Namespace,
+    recognizer: "Recognizer",
+    config: dict[str, Any],
+    folder: Folder,
+    pooling: "SpeechPooling | None",
 ) -> "SpeechPlace | FrontendPlace":
     from espnet_larm.calibrate.pooling_places import FrontendPlace, SpeechPlace, check_layer
-    from espnet_larm.calibrate.pooling_sweep import Spoken
+    from espnet_larm.calibrate.pooling_sweep import EncodedFolder
 
     bounds, seconds = bounds_of(args), args.batch_seconds
     if args.place == FRONTEND:
         least = args.min_frames_per_second
-        return FrontendPlace(recognizer, config, folder.table, folder.keys, seconds, bounds, least)
+        options = None if pooling is None else pooling.options
+        return FrontendPlace(recognizer, config, folder.table, folder.keys, seconds, bounds, least, options)
     check_layer(recognizer, args.place, args.layer)
-    return SpeechPlace(Spoken(recognizer, folder.table, folder.keys, seconds), args.place, args.layer, bounds)
+    encoded = EncodedFolder(recognizer, folder.table, folder.keys, seconds)
+    return SpeechPlace(encoded, args.place, args.layer, bounds, pooling)
 
 
 def _taus(args: argparse.Namespace, place: "SpeechPlace | FrontendPlace") -> dict[float, float]:
@@ -178,7 +183,7 @@ def _decode(
     taus: dict[float, float],
 ) -> "list[Row]":
     """That without pooling at the place first, then from the highest tau on."""
-    from espnet_larm.calibrate.pooling_off import OFF
+    from espnet_larm.calibrate.pooling_sweep import OFF
     from espnet_larm.calibrate.pooling_table import Rows
 
     maker = Rows(reference, args.place, others_pool, place.decode(OFF), place.unpooled_cost())
@@ -196,25 +201,23 @@ def _write_config(
     config: dict[str, Any],
     chosen: "Row",
     output_dir: Path,
+    pooling: "SpeechPooling | None",
 ) -> str:
-    """What decoding reads; gives the option that names it."""
+    """Write what decoding reads; return the option that names it."""
     from espnet_larm.calibrate.pooling_places import FrontendPlace
 
     said = f"# {args.place}: {chosen.retention:.3f} of the speech is left on {args.data_dir}: "
-    said += "espnet_larm.cli.calibrate_pooling.\n"
+    said += "espnet-larm calibrate-pooling.\n"
     assert chosen.tau is not None
     if isinstance(place, FrontendPlace):
         said += "# The training's configuration with another front end, for --asr_train_config of decoding.\n"
         path, option = output_dir / TRAIN_CONFIG, "--asr_train_config"
         content = {**config, **place.conf(chosen.tau)}
-        if args.pooling is not None:
+        if pooling is not None:
             # What the rows were decoded with.
-            content["decoder_conf"] = {
-                **config["decoder_conf"],
-                "pooling": place.recognizer.model.decoder.pooling.options,
-            }
+            content["decoder_conf"] = {**config["decoder_conf"], "pooling": pooling.options}
     else:
         path, option = output_dir / CONFIG, "--config"
-        content = {"pooling": place.set(tau=chosen.tau, **place.bounds.options)}
+        content = {"pooling": place.conf(tau=chosen.tau, **place.bounds.options)}
     path.write_text(said + yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     return f"tau {chosen.tau:g}: {option} {path}"

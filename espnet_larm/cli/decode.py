@@ -1,14 +1,14 @@
-"""Stage 12: decoding in batches: by CTC, every checkpoint loop read out in one pass, or by the model's LM.
+"""Stage 12: recognises a data folder in batches: by CTC, all checkpoint loops in one pass, or by the model's LM.
 
     python -m espnet_larm -m espnet2.bin.asr_inference --data_path_and_name_and_type dump/raw/test/wav.scp,speech,sound
         --asr_train_config exp/asr_x/config.yaml --asr_model_file exp/asr_x/valid.loss.ave.pth --output_dir out
 
 Takes ESPnet's arguments, and those that `--help` lists under espnet_larm. `--beam_size` 1, the default here, is greedy.
 What our searches cannot do (an attention or transducer decoder, `--lm_file`, features from archives, ...) is handed
-over to ESPnet's own program, which is said.
-A model with an LM is decoded by the LM, or with `--ctc_weight 1.0` by its CTC head alone, at all loops. The LM's search
-hears CTC with a lower weight, and an n-gram over its tokens with `--ngram_file` (`--ngram_weight`, 0.9). `--pooling`
-merges speech tokens that the LM reads.
+over to ESPnet's own program, which is logged.
+A model with an LM is decoded by the LM, or with `--ctc_weight 1.0` by its CTC head alone, at all loops. With a lower
+weight CTC scores the LM's tokens too, and so does an n-gram over them with `--ngram_file` (`--ngram_weight`, 0.9).
+`--pooling` merges speech tokens that the LM reads.
 Writes `1best_recog/` (up to `--nbest`), `loop<k>/` and `stats.json`.
 Audio longer than `--long_seconds` is read in blocks, cut at silences, recognised in pieces and joined: memory does not
 grow with it. Exit status 1 after a wrong option (nothing decoded) or if audio could not be read (the rest decoded).
@@ -23,21 +23,16 @@ from typing import Any
 
 import yaml
 
+from espnet_larm.cli.espnet_options import espnets_model, espnets_option, forget_defaults
+from espnet_larm.options import add_options, describe, given_options, options_of
 from espnet_larm.program import given, hand_over
-from espnet_larm.recognize.options import check_search, espnets_model, espnets_option, forget_defaults
-from espnet_larm.recognize.transcripts import ORDINARY, Search
+from espnet_larm.recognize.config import DecodeConfig
 
 logger = logging.getLogger(__name__)
 
 NUM_NAMED = 10
 # Title of the options that ESPnet's program does not have.
 OURS = "espnet_larm"
-# Options of the LM's prompt, named as in decoder_conf.
-PROMPT = ("prefix", "suffix", "instruction")
-# What the LM's texts are held to, named as in inference.llm_searching.Guards.
-GUARDS = ("max_tokens_per_second", "least_ctc_share", "stops_loops")
-# How a call of the LM may yield several tokens, named as in inference.drafting.resolve.
-DRAFTING = ("drafts", "tokens_per_call", "accept", "tau", "tau_of")
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -51,7 +46,7 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """ESPnet's options and ours. 10 s of imports."""
+    """A parser of ESPnet's options and ours. It takes 10 s of imports."""
     from espnet2.bin.asr_inference import get_parser as get_espnet_parser
     from espnet2.utils.nested_dict_action import NestedDictAction
     from espnet2.utils.types import str2bool
@@ -60,40 +55,14 @@ def get_parser() -> argparse.ArgumentParser:
     parser.description = __doc__
     parser.formatter_class = _Help
     forget_defaults(parser)
-    group = parser.add_argument_group(OURS)
+    group = add_options(parser, DecodeConfig, OURS)
+    pooling = {name: (said, default) for name, said, _, default in options_of(DecodeConfig)}["pooling"]
+    group.add_argument(
+        "--pooling", action=NestedDictAction, metavar=pooling[0].metavar, help=describe(*pooling).replace("%", "%%")
+    )
+    group.add_argument("--write_ctm", type=str2bool, default=False, help="write times of words into ctm, beside text")
     group.add_argument("--batch_seconds", type=float, default=60.0, help="padded audio in a batch, in seconds")
-    group.add_argument("--num_loops", type=int, help="the last loop; as trained by default")
-    group.add_argument("--write_ctm", type=str2bool, default=False, help="times of words into ctm, beside text")
     group.add_argument("--llm", help="folder or hub id of the model's LM, where it is another than in training")
-    group.add_argument("--prefix", help="text before the speech; any of these three replaces the prompt of training")
-    group.add_argument("--suffix", help="text after the speech; by default the token that begins a text")
-    group.add_argument("--instruction", help="what a chat model is asked, instead of prefix and suffix")
-    group.add_argument(
-        "--pooling",
-        action=NestedDictAction,
-        metavar="PLACE.OPTION=VALUE",
-        help="of the speech that an LM reads, instead of training's decoder_conf: pooling, all of it: input.tau=0.9, "
-        "again with deep.layer=6, deep.tau=0.8; in --config nested, {input: {tau: 0.9}}; input=null for none",
-    )
-    group.add_argument("--max_tokens_per_second", type=float, help="of speech in an LM's text, and 8 always (24)")
-    group.add_argument("--least_ctc_share", type=float, help="of CTC's tokens, before an LM may end its text (0.5)")
-    group.add_argument("--stops_loops", type=str2bool, help="cut an LM's loops back to their first copy (true)")
-    group.add_argument(
-        "--beam_type",
-        help="of an LM's beam_size: ordinary (a token a call; with --drafts heads several, and the same words), or "
-        "prefix (hypotheses of different lengths, several tokens a call)",
-    )
-    group.add_argument("--drafts", help="of an LM's next tokens: heads (if it has some), ctc, longer (of both) or none")
-    group.add_argument("--tokens_per_call", type=int, help="that a call of the LM may yield; as many as it has heads")
-    group.add_argument(
-        "--accept", help="verified (same texts, the default) or threshold (drafts as sure as tau; lossy)"
-    )
-    group.add_argument("--tau", type=float, help="least probability of what heads draft (0; with drafts longer 0.5)")
-    group.add_argument("--tau_of", help="each head's probability (head, the default) or the draft's (product)")
-    group.add_argument("--long_seconds", type=float, default=40.0, help="longer audio is cut at silences, and joined")
-    group.add_argument("--longest_piece", type=float, default=30.0, help="of cut audio, in seconds")
-    group.add_argument("--shortest_piece", type=float, default=1.0, help="of cut audio, in seconds")
-    group.add_argument("--overlap", type=float, default=4.0, help="of pieces without silence between, in seconds")
     return parser
 
 
@@ -105,39 +74,31 @@ def main(cmd: list[str] | None = None) -> int:
     if reason := why_espnet(args):
         # A parser of its own: what --config says has become the other's defaults.
         return hand_over("asr_inference", cmd, reason, given(args, options_of_ours(get_parser())))
-    check_search(args)
+    check_batches(args)
+    config = config_of(args)
     from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
 
-    from espnet_larm.recognize.decoding import Settings, decode_table, unit_of
-    from espnet_larm.recognize.long.cutting import Cutting
-    from espnet_larm.recognize.writer import HypothesisWriter, write_stats
+    from espnet_larm.recognize.audio import AudioTable
+    from espnet_larm.recognize.decoding import Batching, decode_table, unit_of
+    from espnet_larm.recognize.output.writer import HypothesisWriter, write_stats
 
     set_all_random_seed(args.seed)
-    if args.batch_size == 1:
-        logger.debug("batch_size 1 is ESPnet's only value: batches are bounded by batch_seconds alone.")
-    recognizer, table = load(args)
+    wav_scp, audio_type = speech_of(args.data_path_and_name_and_type)
+    recognizer = load(args)
+    plan = recognizer.plan(config)
+    table = AudioTable(wav_scp, audio_type, recognizer.sample_rate_hz, recognizer.preprocess)
     keys = table.keys(None if args.key_file is None else Path(args.key_file))
-    cutting = Cutting(args.long_seconds, args.longest_piece, args.shortest_piece, args.overlap)
-    cutting.check()
-    settings = Settings(
-        batch_seconds=args.batch_seconds,
-        batch_size=None if args.batch_size == 1 else args.batch_size,
-        num_loops=args.num_loops,
-        num_workers=args.num_workers,
-        search=search_of(args),
-        with_words=args.write_ctm,
-        cutting=cutting,
-    )
-    output_dir, numbers = Path(args.output_dir), recognizer.read_out_numbers(args.num_loops)
-    with HypothesisWriter(output_dir, unit_of(recognizer), numbers, args.nbest, args.write_ctm) as writer:
-        stats = decode_table(recognizer, table, keys, settings, writer)
+    batching = Batching(args.batch_seconds, None if args.batch_size == 1 else args.batch_size, args.num_workers)
+    output_dir = Path(args.output_dir)
+    with HypothesisWriter(output_dir, unit_of(recognizer), plan.numbers, config.nbest, config.with_words) as writer:
+        stats = decode_table(recognizer, table, keys, plan, batching, writer)
     write_stats(output_dir, stats)
     print_costs(stats)
     return report_failures(stats["failed"], len(keys), output_dir)
 
 
 def options_of_ours(parser: argparse.ArgumentParser) -> list[argparse.Action]:
-    """Those that ESPnet's program does not have."""
+    """The options that ESPnet's program does not have."""
     return next(group._group_actions for group in parser._action_groups if group.title == OURS)
 
 
@@ -150,26 +111,43 @@ def why_espnet(args: argparse.Namespace) -> str:
     return espnets_model(config, args) if isinstance(config, dict) else ""
 
 
+def check_batches(args: argparse.Namespace) -> None:
+    """Refuse options of the program itself that are out of their ranges.
+
+    Raises:
+        ValueError: With the option and what is allowed.
+    """
+    if args.ngpu not in (0, 1):
+        raise ValueError(f"ngpu is {args.ngpu}; allowed: 0 or 1. Split the key file among several jobs instead.")
+    if not 0 < args.batch_seconds < float("inf"):
+        raise ValueError(f"batch_seconds is {args.batch_seconds}; allowed: above 0, seconds of padded audio.")
+    if args.batch_size < 1:
+        raise ValueError(f"batch_size is {args.batch_size}; allowed: 1 or more (1 bounds batches by seconds alone).")
+    for name in ("asr_train_config", "asr_model_file"):
+        if getattr(args, name) is None:
+            raise ValueError(f"--{name} is missing; it is a file of the experiment.")
+
+
+def config_of(args: argparse.Namespace) -> DecodeConfig:
+    """The options of decoding that a command line and its --config give.
+
+    Raises:
+        ValueError: An option is out of its range.
+        TypeError: An option is of another type, from a YAML.
+    """
+    return DecodeConfig(**given_options(DecodeConfig, args), with_words=args.write_ctm)
+
+
 def load(args: argparse.Namespace) -> Any:
-    """The recogniser and the audio that the options name.
+    """The recogniser that the options name.
 
     Raises:
         FileNotFoundError: A file is missing.
         ValueError: The options do not fit the model.
     """
-    from espnet_larm.pooling.in_llm import places_of
-    from espnet_larm.recognize.audio import AudioTable
     from espnet_larm.recognize.recognizer import Recognizer
 
-    prompt, guards, drafting = (
-        {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-        for names in (PROMPT, GUARDS, DRAFTING)
-    )
-    for name in ("asr_train_config", "asr_model_file"):
-        if getattr(args, name) is None:
-            raise ValueError(f"--{name} is missing; it is a file of the experiment.")
-    wav_scp, audio_type = speech_of(args.data_path_and_name_and_type)
-    recognizer = Recognizer.from_files(
+    return Recognizer.from_files(
         args.asr_train_config,
         args.asr_model_file,
         "cuda" if args.ngpu else "cpu",
@@ -178,51 +156,10 @@ def load(args: argparse.Namespace) -> Any:
         args.bpemodel,
         args.llm,
     )
-    recognizer.check_loops(args.num_loops)
-    if args.ctc_weight is not None:
-        recognizer.set_ctc_weight(args.ctc_weight)
-    if guards:
-        recognizer.set_guards(**guards)
-    if drafting:
-        recognizer.set_drafting(**drafting)
-    set_beam(recognizer, args)
-    if args.ngram_file is not None:
-        ngram = {} if args.ngram_weight is None else {"weight": args.ngram_weight}
-        recognizer.set_ngram(args.ngram_file, **ngram)
-    if prompt:
-        recognizer.set_prompt(**prompt)
-    if args.pooling is not None:
-        recognizer.set_pooling(**places_of(args.pooling))
-    return recognizer, AudioTable(wav_scp, audio_type, recognizer.sample_rate_hz, recognizer.preprocess)
-
-
-def set_beam(recognizer: Any, args: argparse.Namespace) -> None:
-    """Make drafts and beam fit together.
-
-    Raises:
-        ValueError: They cannot, or there is no LM that is searched.
-    """
-    search = search_of(args)
-    if recognizer.llm_searcher is None:
-        if args.beam_type is not None:
-            raise ValueError(
-                f"beam_type is {args.beam_type}: of an LM's search, but this model is decoded by CTC; leave it out."
-            )
-        return
-    names_drafts = any(getattr(args, name) is not None for name in DRAFTING)
-    if search.is_beam and search.beam_type == ORDINARY and not names_drafts:
-        # The same words as with heads, sooner unless calls cost much more than tokens: tools/bench/RESULTS.md.
-        recognizer.set_drafting(drafts="none")
-    recognizer.llm_searcher.check_search(search)
-
-
-def search_of(args: argparse.Namespace) -> Search:
-    """What the options say of it."""
-    return Search(args.beam_size, args.nbest, args.beam_type or ORDINARY)
 
 
 def speech_of(triples: list[tuple[str, str, str]]) -> tuple[Path, str]:
-    """Path and type of the audio.
+    """Path and type of the audio that --data_path_and_name_and_type names.
 
     Raises:
         ValueError: Not exactly one entry, named speech.
@@ -237,8 +174,8 @@ def speech_of(triples: list[tuple[str, str, str]]) -> tuple[Path, str]:
 
 
 def print_costs(stats: dict[str, Any]) -> None:
-    """Seconds and real-time factor by read-out, and the memory."""
-    from espnet_larm.recognize.effort import describe_frames, describe_search
+    """Print seconds and real-time factor by read-out, and the memory."""
+    from espnet_larm.recognize.output.effort import describe_frames, describe_search
 
     audio = stats["audio_seconds"]
     print(f"{stats['num_utts']} utterances, {audio:.1f} s of audio, {len(stats['skipped'])} not decoded")
@@ -252,7 +189,7 @@ def print_costs(stats: dict[str, Any]) -> None:
         print(describe_frames(stats["frames"]))
     if "decoder_calls" in stats:
         guarded = ", ".join(f"{guard} {len(keys)}" for guard, keys in stats["guarded"].items())
-        print(f"decoder calls: {stats['decoder_calls']}; texts that met a guard: {guarded}")
+        print(f"decoder calls: {stats['decoder_calls']}; hypotheses that met a guard: {guarded}")
         print(describe_search(stats))
     if stats["few_hypotheses"]:
         print(
@@ -265,7 +202,7 @@ def print_costs(stats: dict[str, Any]) -> None:
 
 
 def report_failures(failed: dict[str, str], num_keys: int, output_dir: Path) -> int:
-    """Name what could not be read, last, where it is seen; the exit status."""
+    """Log what could not be read, last, where it is seen; return the exit status."""
     if not failed:
         return 0
     names = "".join(f"\n  {key}: {reason}" for key, reason in list(failed.items())[:NUM_NAMED])

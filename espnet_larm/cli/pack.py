@@ -72,7 +72,7 @@ def main(cmd: list[str] | None = None) -> int:
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     config_file, model_file, outpath = check(args)
-    from espnet_larm.recognize.loading import read_weights
+    from espnet_larm.recognize.model.loading import read_weights
 
     exp_dir = config_file.parent
     config = yaml.safe_load(config_file.read_text(encoding="utf-8"))
@@ -181,7 +181,7 @@ def count_parameters(config_file: Path, model_file: Path, llm: str | None) -> in
     """
     import torch
 
-    from espnet_larm.recognize.loading import load_model
+    from espnet_larm.recognize.model.loading import load_model
     from espnet_larm.train.learning import shares, sum_of
 
     return sum_of(shares(load_model(config_file, model_file, "cpu", torch.float32, llm).model)).total

@@ -29,19 +29,19 @@ class Folder(NamedTuple):
 
 
 def add_options(parser: argparse.ArgumentParser, places: tuple[str, ...] = PLACES) -> None:
-    """Those that all of them have."""
-    parser.add_argument("--asr_train_config", type=Path, required=True, help="of the experiment")
-    parser.add_argument("--asr_model_file", type=Path, required=True, help="its weights")
+    """Add the options that all of them have."""
+    parser.add_argument("--asr_train_config", type=Path, required=True, help="the experiment's config.yaml")
+    parser.add_argument("--asr_model_file", type=Path, required=True, help="the experiment's weights")
     parser.add_argument("--data_dir", type=Path, required=True, help="development set: wav.scp, text, utt2spk")
-    parser.add_argument("--audio_type", default="sound", help="of wav.scp: sound or kaldi_ark (sound)")
-    parser.add_argument("--place", default=INPUT, choices=places, help="where speech is pooled (input)")
-    parser.add_argument("--layer", type=int, help="with --place deep: so many of the LM's layers run before it pools")
+    parser.add_argument("--audio_type", default="sound", help="type of wav.scp: sound or kaldi_ark (default: sound)")
+    parser.add_argument("--place", default=INPUT, choices=places, help="site that pools (default: input)")
+    parser.add_argument("--layer", type=int, help="layers of the LM that run before --place deep pools")
     parser.add_argument("--window", type=int, help="tokens of a group that are compared (1)")
     parser.add_argument("--max_group", type=int, help="most tokens of a group (any; of the front end 4)")
     parser.add_argument("--batch_seconds", type=float, default=60.0, help="padded audio in a batch (60)")
-    parser.add_argument("--output_dir", type=Path, help="the experiment by default")
+    parser.add_argument("--output_dir", type=Path, help="folder of the results (default: the experiment)")
     parser.add_argument("--llm", help="folder or hub id of the model's LM, where it is another than in training")
-    parser.add_argument("--ngpu", type=int, default=0, choices=[0, 1])
+    parser.add_argument("--ngpu", type=int, default=0, choices=[0, 1], help="GPUs (default: 0)")
 
 
 def check(args: argparse.Namespace) -> None:
@@ -81,7 +81,7 @@ def load(args: argparse.Namespace) -> "Recognizer":
 
     device = "cuda" if args.ngpu else "cpu"
     recognizer = Recognizer.from_files(args.asr_train_config, args.asr_model_file, device, llm=args.llm)
-    if recognizer.llm_searcher is None:
+    if recognizer.heads.llm is None:
         raise ValueError(
             f"{args.asr_train_config}: the model is decoded by CTC alone; only the speech that an LM reads (decoder: "
             "speech_llm) is pooled and measured here."
@@ -110,7 +110,7 @@ def read_folder(path: Path, args: argparse.Namespace, recognizer: "Recognizer") 
 
 
 def bounds_of(args: argparse.Namespace) -> "Bounds":
-    """Of groups."""
+    """Bounds of the group size."""
     from espnet_larm.calibrate.pooling_places import Bounds
 
     return Bounds(args.window, args.max_group)
@@ -118,14 +118,14 @@ def bounds_of(args: argparse.Namespace) -> "Bounds":
 
 def place_name(args: argparse.Namespace, others: "Places") -> str:
     """The place and its options, and the others that pool, for people."""
-    from espnet_larm.calibrate.pooling_off import describe_places
+    from espnet_larm.calibrate.pooling_places import describe_places
 
     words = [f"{name} {value}" for name in ("layer", "window", "max_group") if (value := vars(args)[name]) is not None]
     return f"{', '.join([args.place, *words])}; other places: {describe_places(others)}"
 
 
 def file_stem(args: argparse.Namespace, table: str) -> str:
-    """Of results, by place: `pooling_input`, `pooling_deep6`."""
+    """The name of results by site: `pooling_input`, `pooling_deep6`."""
     return f"{table}_{args.place}{args.layer or ''}"
 
 
@@ -137,7 +137,7 @@ def notes_on_places(args: argparse.Namespace, trained: "Places", others: "Places
         trained: Places that pooled in training.
         others: That pool in all rows.
     """
-    from espnet_larm.calibrate.pooling_off import describe_places
+    from espnet_larm.calibrate.pooling_places import describe_places
 
     if args.place in trained:
         here = describe_places({args.place: trained[args.place]})

@@ -107,9 +107,9 @@ def join_statistics(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     if "drafted" not in joined:
         return joined
     # Imports torch.
-    from espnet_larm.recognize.effort import shares
+    from espnet_larm.recognize.output.effort import ratios
 
-    return {**joined, **shares(joined)}
+    return {**joined, **ratios(joined)}
 
 
 def _join_values(key: str, first: Any, second: Any) -> Any:

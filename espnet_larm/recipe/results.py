@@ -169,7 +169,7 @@ def describe_decoding(stats: Mapping[str, Any]) -> str:
     """Amount, machine and memory."""
     if not stats:
         return "not recorded"
-    from espnet_larm.recognize.effort import describe_frames, describe_search
+    from espnet_larm.recognize.output.effort import describe_frames, describe_search
 
     text = f"{stats['num_utts']} utterances, {stats['audio_seconds'] / 60:.1f} min; {join(stats.get('machine', {}))}; "
     text += f"peak memory {stats['peak_memory_bytes'] / 2**20:.0f} MiB"

@@ -10,8 +10,9 @@ import numpy as np
 from espnet_larm.data.audio import read_audio
 from espnet_larm.data.kaldi_dir import read_table
 from espnet_larm.data.stream import count_samples, stream_source
-from espnet_larm.recognize.options import AUDIO_TYPES
 
+# Types of wav.scp, as ESPnet names them.
+AUDIO_TYPES = ("sound", "kaldi_ark")
 Preprocess = Callable[[str, dict[str, np.ndarray]], dict[str, np.ndarray]]
 
 

@@ -7,41 +7,33 @@ from typing import Any, NamedTuple, Protocol
 
 from espnet_larm.origin import describe_machine
 from espnet_larm.recognize.audio import AudioTable
-from espnet_larm.recognize.batching import batches_by_length
+from espnet_larm.recognize.config import ORDINARY
 from espnet_larm.recognize.llm_search import GUARDS
-from espnet_larm.recognize.long.cutting import Cutting
-from espnet_larm.recognize.long.transcribe import transcribe_blocks
 from espnet_larm.recognize.machine import peak_memory_bytes
+from espnet_larm.recognize.model.features import batches_by_length
+from espnet_larm.recognize.output.results import Cost, Transcript, skipped_transcript
+from espnet_larm.recognize.plan import Plan
 from espnet_larm.recognize.recognizer import Recognizer
-from espnet_larm.recognize.transcripts import GREEDY, Cost, Search, Transcript, skipped_transcript
 
 logger = logging.getLogger(__name__)
 
-# Utterances whose texts are held until they can be written in order; batches are chosen among them.
+# Utterances whose hypotheses are held until they can be written in order; batches are chosen among them.
 WINDOW_SIZE = 2000
 SECONDS_BETWEEN_REPORTS = 10.0
 
 
-class Settings(NamedTuple):
-    """How to decode.
+class Batching(NamedTuple):
+    """How a table is read and decoded in batches.
 
     Attributes:
-        batch_seconds: Padded audio in a batch, above 0.
-        batch_size: Utterances in a batch, 1 or more; None for no bound.
-        num_loops: The last loop; None for the model's own.
-        search: Of the CTC head or the LM.
+        seconds: Padded audio in a batch, above 0.
+        size: Utterances in a batch, 1 or more; None for no bound.
         num_workers: 0 reads audio in turn; otherwise a thread reads ahead.
-        with_words: Find times of words.
-        cutting: What is long audio, and how it is cut.
     """
 
-    batch_seconds: float = 60.0
-    batch_size: int | None = None
-    num_loops: int | None = None
+    seconds: float = 60.0
+    size: int | None = None
     num_workers: int = 1
-    search: Search = GREEDY
-    with_words: bool = False
-    cutting: Cutting = Cutting()
 
 
 class Writer(Protocol):
@@ -55,11 +47,10 @@ class Writer(Protocol):
 class Tally:
     """Counts and seconds of a run."""
 
-    def __init__(self, numbers: Sequence[int]) -> None:
-        self.num_utts = 0
-        self.num_samples = 0
-        self.feature_seconds = self.word_seconds = 0.0
-        self.seconds = dict.fromkeys(numbers, 0.0)
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.num_utts = self.num_samples = 0
+        self.cost = Cost(read_outs=dict.fromkeys(plan.numbers, 0.0))
         self.skipped: dict[str, str] = {}
         self.failed: dict[str, str] = {}
         self.cut: list[str] = []
@@ -71,17 +62,14 @@ class Tally:
         """Count utterances that were recognised together."""
         self.num_utts += num_utts
         self.num_samples += num_samples
-        self.feature_seconds += cost.features
-        self.word_seconds += cost.words
-        for number, seconds in cost.read_outs.items():
-            self.seconds[number] += seconds
+        self.cost = self.cost.plus(cost)
 
     def note(self, key: str, transcript: Transcript, nbest: int) -> None:
-        """Note and say what guards an LM's text met, and note a list of hypotheses that is shorter than asked for."""
+        """Note and log the guards that an LM's hypothesis met; note an n-best list that is shorter than asked for."""
         if 1 + len(transcript.others) < nbest and not transcript.skipped:
             self.few.append(key)
         for guard in transcript.best.guards:
-            logger.warning("%s: the LM's text met a guard: %s", key, guard)
+            logger.warning("%s: the LM's hypothesis met a guard: %s", key, guard)
             self.guarded.setdefault(guard, []).append(key)
 
     def report(self, total: int) -> None:
@@ -91,23 +79,25 @@ class Tally:
             self.reported = now
             logger.info("%d of %d utterances in %.0f s", self.num_utts, total, now - self.start)
 
-    def stats(self, recognizer: Recognizer, search: Search) -> dict[str, Any]:
-        """What `stats.json` holds."""
+    def stats(self, recognizer: Recognizer) -> dict[str, Any]:
+        """The content of `stats.json`."""
+        cost, config = self.cost, self.plan.config
+        search = {"beam_size": config.beam_size, "nbest": config.nbest, "beam_type": config.beam_type or ORDINARY}
         return {
             "num_utts": self.num_utts,
             "audio_seconds": self.num_samples / recognizer.sample_rate_hz,
             "unit": unit_of(recognizer),
-            "loops": {str(number): {"seconds": seconds} for number, seconds in self.seconds.items()},
-            "feature_seconds": self.feature_seconds,
-            "word_seconds": self.word_seconds,
+            "loops": {str(number): {"seconds": seconds} for number, seconds in cost.read_outs.items()},
+            "feature_seconds": cost.features,
+            "word_seconds": cost.words,
             "wall_seconds": time.perf_counter() - self.start,
             "peak_memory_bytes": peak_memory_bytes(recognizer.device),
             "skipped": self.skipped,
             "failed": self.failed,
             "cut": self.cut,
-            "search": search._asdict(),
+            "search": search,
             "few_hypotheses": self.few,
-            "num_halved_batches": recognizer.num_halved,
+            "num_halved_batches": cost.num_halved,
             **self._stats_of_pooling(recognizer),
             **self._stats_of_llm(recognizer),
             "machine": describe_machine(recognizer.device),
@@ -117,63 +107,66 @@ class Tally:
         """Frames before and after a front end merged some; nothing if it merges none."""
         if not hasattr(recognizer.model.frontend, "pool"):
             return {}
-        return {"frames": {"before": recognizer.num_frames, "left": recognizer.num_frames_left}}
+        return {"frames": {"before": self.cost.num_frames, "left": self.cost.num_frames_left}}
 
     def _stats_of_llm(self, recognizer: Recognizer) -> dict[str, Any]:
-        """Calls, prompt and guards of the LM that decoded, nothing if none did."""
-        if recognizer.llm_searcher is None:
+        """Calls, prompt and guards of the LM that decoded; nothing if none did."""
+        plan = self.plan.llm
+        if plan is None:
             return {}
-        decoder, searcher = recognizer.model.decoder, recognizer.llm_searcher
+        decoder = recognizer.model.decoder
+        prompt = decoder.prompt if plan.prompt is None else plan.prompt
+        pooling = decoder.pooling if plan.pooling is None else plan.pooling
         return {
-            "decoder_calls": searcher.effort.num_calls,
-            **searcher.effort.stats(),
-            "drafting": searcher.drafting._asdict(),
-            "pooling": decoder.pooling.options,
-            "ctc_weight": searcher.ctc_weight,
-            "ngram_file": None if searcher.fused is None else searcher.fused.name,
-            "ngram_weight": 0.0 if searcher.fused is None else searcher.fused.weight,
-            "prompt": {name: decoder.tokenizer.decode(tokens) for name, tokens in decoder.prompt._asdict().items()},
+            "decoder_calls": self.cost.effort.num_calls,
+            **self.cost.effort.stats(),
+            "drafting": plan.drafting._asdict(),
+            "pooling": pooling.options,
+            "ctc_weight": plan.ctc_weight,
+            "ngram_file": None if plan.ngram is None else plan.ngram.name,
+            "ngram_weight": 0.0 if plan.ngram is None else plan.ngram.weight,
+            "prompt": {name: decoder.tokenizer.decode(tokens) for name, tokens in prompt._asdict().items()},
             "guarded": {guard: self.guarded.get(guard, []) for guard in GUARDS},
         }
 
 
 def unit_of(recognizer: Recognizer) -> str:
-    """What read-outs are called."""
+    """The name of a read-out: loop or layer."""
     return "loop" if recognizer.has_loops else "layer"
 
 
 def decode_table(
-    recognizer: Recognizer, table: AudioTable, keys: Sequence[str], settings: Settings, writer: Writer
+    recognizer: Recognizer, table: AudioTable, keys: Sequence[str], plan: Plan, batching: Batching, writer: Writer
 ) -> dict[str, Any]:
     """Decode and write.
 
-    An utterance that is longer than `settings.cutting.whole_s` is streamed, cut and joined, and named in the log.
-    One that is too short gets an empty hypothesis and is counted as skipped. One whose audio cannot be read
-    gets none and is counted as failed; both are named in the log. The others are decoded.
+    An utterance that is longer than `long_seconds` is streamed, cut and joined, and named in the log. One that is too
+    short gets an empty hypothesis and is counted as skipped. One whose audio cannot be read gets none and is counted
+    as failed; both are named in the log. The others are decoded.
 
     Returns:
         The content of `stats.json`.
     """
-    tally = Tally(recognizer.read_out_numbers(settings.num_loops))
+    tally = Tally(plan)
+    most_samples = plan.config.long_seconds * recognizer.sample_rate_hz
     for start in range(0, len(keys), WINDOW_SIZE):
         window = keys[start : start + WINDOW_SIZE]
         transcripts: dict[str, Transcript] = {}
-        most_samples = settings.cutting.whole_s * recognizer.sample_rate_hz
         short = [key for key in window if table.length(key) <= most_samples]
-        for loaded in table.load_ahead(_batches(recognizer, table, short, settings), settings.num_workers):
+        for loaded in table.load_ahead(_batches(recognizer, table, short, batching), batching.num_workers):
             for key, reason in loaded.failed.items():
                 logger.error("%s: %s", key, reason)
             tally.failed.update(loaded.failed)
-            transcripts.update(_decode_batch(recognizer, loaded.waveforms, settings, tally))
+            transcripts.update(_decode_batch(recognizer, loaded.waveforms, tally))
             tally.report(len(keys))
         for key in window:
             if table.length(key) > most_samples:
-                transcripts.update(_decode_long(recognizer, table, key, settings, tally))
+                transcripts.update(_decode_long(recognizer, table, key, tally))
                 tally.report(len(keys))
         for key in window:
             if key in transcripts:
                 writer.write(key, transcripts[key])
-    return tally.stats(recognizer, settings.search)
+    return tally.stats(recognizer)
 
 
 def log_start(lengths: Sequence[int]) -> None:
@@ -200,50 +193,42 @@ def log_end(lengths: Sequence[int], transcripts: Sequence[Transcript]) -> None:
         logger.info("best hypo: %s", transcript.text)
 
 
-def _batches(recognizer: Recognizer, table: AudioTable, keys: Sequence[str], settings: Settings) -> list[list[str]]:
+def _batches(recognizer: Recognizer, table: AudioTable, keys: Sequence[str], batching: Batching) -> list[list[str]]:
     lengths = [table.length(key) for key in keys]
-    most_samples = settings.batch_seconds * recognizer.sample_rate_hz
-    return [[keys[index] for index in batch] for batch in batches_by_length(lengths, most_samples, settings.batch_size)]
+    most_samples = batching.seconds * recognizer.sample_rate_hz
+    return [[keys[index] for index in batch] for batch in batches_by_length(lengths, most_samples, batching.size)]
 
 
-def _decode_batch(
-    recognizer: Recognizer, waveforms: dict[str, Any], settings: Settings, tally: Tally
-) -> Iterator[tuple[str, Transcript]]:
+def _decode_batch(recognizer: Recognizer, waveforms: dict[str, Any], tally: Tally) -> Iterator[tuple[str, Transcript]]:
     lengths = [len(waveform) for waveform in waveforms.values()]
     log_start(lengths[:1])
-    transcripts, cost = recognizer.decode(
-        list(waveforms.values()), settings.num_loops, settings.search, settings.with_words
-    )
+    transcripts, cost = recognizer.decode(list(waveforms.values()), tally.plan)
     log_end(lengths, transcripts)
     tally.add(len(waveforms), sum(lengths), cost)
     for key, transcript in zip(waveforms, transcripts, strict=True):
         if transcript.skipped:
             logger.warning("%s: %s; its hypothesis is empty", key, transcript.skipped)
             tally.skipped[key] = transcript.skipped
-        tally.note(key, transcript, settings.search.nbest)
+        tally.note(key, transcript, tally.plan.config.nbest)
         yield key, transcript
 
 
-def _decode_long(
-    recognizer: Recognizer, table: AudioTable, key: str, settings: Settings, tally: Tally
-) -> dict[str, Transcript]:
-    """The transcript of a long utterance; none if it cannot be read."""
+def _decode_long(recognizer: Recognizer, table: AudioTable, key: str, tally: Tally) -> dict[str, Transcript]:
+    """The transcript of a long utterance; empty if it cannot be read."""
     minutes = table.length(key) / recognizer.sample_rate_hz / 60
     logger.info("%s has %.1f minutes: it is cut at silences, recognised in pieces, and joined", key, minutes)
     tally.cut.append(key)
     num_samples = [table.length(key)]
     log_start(num_samples)
     try:
-        found = transcribe_blocks(
-            recognizer, table.stream(key), settings.num_loops, settings.search, settings.with_words, settings.cutting
-        )
+        (transcript,), cost = recognizer.decode_blocks(table.stream(key), tally.plan)
     except (OSError, ValueError) as error:
         logger.error("%s: %s", key, error)
         log_end(num_samples, [skipped_transcript([0], str(error))])
         tally.failed[key] = str(error)
         return {}
-    log_end(num_samples, found[:1])
-    tally.add(1, table.length(key), found[1])
+    log_end(num_samples, [transcript])
+    tally.add(1, table.length(key), cost)
     # Joined from pieces, it has one hypothesis whatever is asked for.
-    tally.note(key, found[0], 1)
-    return {key: found[0]}
+    tally.note(key, transcript, 1)
+    return {key: transcript}

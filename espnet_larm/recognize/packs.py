@@ -15,7 +15,7 @@ from espnet_larm.pack.archive import digest, extract, open_archive
 from espnet_larm.pack.llm import TOKENIZER, check_inside, check_llm, check_tokenizer, has_llm, name_llm, name_tokenizer
 from espnet_larm.pack.manifest import Manifest, check_plugins, parse_manifest
 from espnet_larm.pack.options import check_self_contained, dump_yaml, file_options, parse_yaml, set_option
-from espnet_larm.recognize.loading import read_weights
+from espnet_larm.recognize.model.loading import read_weights
 from espnet_larm.recognize.recognizer import Recognizer
 
 MAX_TEXT_BYTES = 64 * 2**20

@@ -1,6 +1,6 @@
-"""Speech to text: by CTC, greedily or with a prefix beam, at every read-out of an encoder in one pass; or by an LM."""
+"""Speech to hypotheses: by CTC, at every read-out of an encoder in one pass; or by an LM."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,27 +9,35 @@ import torch
 from espnet2.asr.espnet_model import ESPnetASRModel
 
 from espnet_larm.data.stream import stream_file
+from espnet_larm.llm.packed_linear import pack_linear_layers
 from espnet_larm.recognize.audio import Preprocess
-from espnet_larm.recognize.batch_decoder import BatchDecoder
-from espnet_larm.recognize.ctc_text import ctc_text_maker, spelling_of
-from espnet_larm.recognize.loading import DEFAULT_SAMPLE_RATE_HZ, load_model, sample_rate_of
-from espnet_larm.recognize.long.cutting import Cutting
-from espnet_larm.recognize.transcripts import GREEDY, Cost, Hypothesis, Search, Transcript
+from espnet_larm.recognize.batch import Heads, Waveform, decode_batch, logger
+from espnet_larm.recognize.config import DecodeConfig
+from espnet_larm.recognize.ctc import CtcSearcher, ctc_text_maker, spelling_of
+from espnet_larm.recognize.llm_search import LlmSearcher
+from espnet_larm.recognize.long.transcribe import transcribe_blocks
+from espnet_larm.recognize.model.loading import DEFAULT_SAMPLE_RATE_HZ, load_model, sample_rate_of
+from espnet_larm.recognize.model.read_outs import has_loops, ignores_padding
+from espnet_larm.recognize.output.results import Decoded, Transcript
+from espnet_larm.recognize.plan import Plan, make_plan
 from espnet_larm.train.task import LarmASRTask
 
-# The types of its arguments and results can be imported from here too.
-__all__ = ["GREEDY", "Cost", "Hypothesis", "Recognizer", "Search", "Transcript"]
 
+class Recognizer:
+    """A trained model that transcribes: by its LM if it has one, otherwise by CTC.
 
-class Recognizer(BatchDecoder):
-    """A trained model as a transcriber: by its LM if it has one, otherwise by CTC.
+    It holds the model and nothing of a call: several threads may share one.
 
     Args:
-        model: In eval mode.
+        model: The model, in eval mode.
         tokens_to_text: Joins tokens of the CTC head to a text.
-        sample_rate_hz: Of the audio that it was trained on.
+        sample_rate_hz: The rate of the audio that it was trained on.
         preprocess: The model's preprocessor, called as ESPnet does in decoding, on audio that is read from files; None
             for none.
+
+    Attributes:
+        heads: What decodes: encoder, CTC head and LM.
+        has_loops: Whether the number of loops can be chosen.
 
     Raises:
         ValueError: The model has neither an LM nor a CTC head.
@@ -42,8 +50,28 @@ class Recognizer(BatchDecoder):
         sample_rate_hz: int = DEFAULT_SAMPLE_RATE_HZ,
         preprocess: Preprocess | None = None,
     ) -> None:
-        super().__init__(model, tokens_to_text, sample_rate_hz, spelling_of(model, preprocess))
+        has_llm = hasattr(model.decoder, "special_tokens")
+        if model.ctc is None and not has_llm:
+            raise ValueError(
+                "the model has no CTC head (it was trained with model_conf: ctc_weight 0.0); decode it with ESPnet's "
+                "program: python -m espnet_larm --upstream -m espnet2.bin.asr_inference."
+            )
+        if has_llm:
+            pack_linear_layers(model.decoder.backbone)
+            pack_linear_layers(model.decoder.heads)
+        ctc = CtcSearcher(model, tokens_to_text)
+        llm = None
+        if has_llm:
+            llm = LlmSearcher(model, None if model.ctc is None else ctc, spelling_of(model, preprocess))
+        self.model = model
+        self.tokens_to_text = tokens_to_text
+        self.sample_rate_hz = sample_rate_hz
         self.preprocess = preprocess
+        self.heads = Heads(model, ctc, llm, sample_rate_hz)
+        self.device = self.heads.device
+        self.has_loops = has_loops(model.encoder)
+        if not ignores_padding(model):
+            logger.info("%s is not padding-invariant: batches of equal length.", type(model.encoder).__name__)
 
     @classmethod
     def from_files(
@@ -59,12 +87,12 @@ class Recognizer(BatchDecoder):
         """Load the model of an experiment.
 
         Args:
-            asr_train_config: Its `config.yaml`.
+            asr_train_config: The experiment's `config.yaml`.
             asr_model_file: Its weights.
             device: `cpu`, `cuda` or `cuda:N`.
             dtype: `bfloat16`, `float16`, `float32` or `float64`.
-            token_type: How tokens make text, as trained by default.
-            bpemodel: The sentencepiece model of `token_type: bpe`, as trained by default.
+            token_type: How tokens make text; None as in training.
+            bpemodel: The sentencepiece model of `token_type: bpe`; None as in training.
             llm: Folder or hub id of the model's LM, where it is another than in training.
 
         Raises:
@@ -76,66 +104,75 @@ class Recognizer(BatchDecoder):
         tokens_to_text = ctc_text_maker(model, args, token_type, bpemodel)
         return cls(model, tokens_to_text, sample_rate_of(args), LarmASRTask.build_preprocess_fn(args, False))
 
-    def check_loops(self, num_loops: int | None) -> None:
-        """Refuse a number of loops that cannot be read out; None stands for the model's own.
+    def plan(self, config: DecodeConfig = DecodeConfig()) -> Plan:  # noqa: B008  # immutable
+        """Check options against the model. A plan serves any number of calls, and reads its n-gram once.
+
+        Args:
+            config: How to decode.
 
         Raises:
-            ValueError: With the allowed numbers, or since the encoder has no loops.
+            ValueError: An option does not go with the model or with another option.
+            FileNotFoundError: The n-gram is not there.
+            ImportError: kenlm, which reads n-grams, is not installed.
         """
-        if num_loops is None:
-            return
-        if not self.has_loops:
-            name = type(self.model.encoder).__name__
-            raise ValueError(f"num_loops is {num_loops}, but {name} has no loops; leave the option out.")
-        self.model.encoder.check_loops(num_loops)
+        return make_plan(self.model, self.heads.llm, config)
 
     def transcribe(
         self,
-        waveforms: Sequence[np.ndarray | torch.Tensor],
-        num_loops: int | None = None,
-        search: Search = GREEDY,
-        with_words: bool = False,
+        waveforms: Sequence[Waveform],
+        config: DecodeConfig | Plan = DecodeConfig(),  # noqa: B008  # immutable
     ) -> list[Transcript]:
         """Recognise utterances together.
 
         Args:
             waveforms: Samples (N,) of each, in [-1, 1], at the model's sample rate.
-            num_loops: The last loop; the model's own number by default.
-            search: Greedy by default.
-            with_words: Give words of the best hypotheses with their times.
+            config: How to decode; greedily by default.
 
         Raises:
-            ValueError: The number of loops cannot be read out, or a waveform is not one-dimensional.
+            ValueError: An option does not go with the model, or a waveform is not one-dimensional.
         """
-        self.check_loops(num_loops)
-        return self.decode(waveforms, num_loops, search, with_words)[0]
+        return self.decode(waveforms, config).transcripts
+
+    def decode(
+        self,
+        waveforms: Sequence[Waveform],
+        config: DecodeConfig | Plan = DecodeConfig(),  # noqa: B008  # immutable
+    ) -> Decoded:
+        """Recognise utterances together; also what it cost. Arguments and errors are those of `transcribe`."""
+        return decode_batch(self.heads, waveforms, self._planned(config))
 
     def transcribe_file(
         self,
         path: str | Path,
-        num_loops: int | None = None,
-        search: Search = GREEDY,
-        with_words: bool = False,
-        cutting: Cutting = Cutting(),  # noqa: B008  # immutable
+        config: DecodeConfig | Plan = DecodeConfig(),  # noqa: B008  # immutable
     ) -> Transcript:
         """Recognise a file of any length, in memory that does not grow with it.
 
-        Audio longer than `cutting.whole_s` is cut at silences into pieces that are recognised for themselves; it has
-        no second best hypotheses.
+        Audio longer than `config.long_seconds` is cut at silences into pieces that are recognised for themselves; it
+        has no second best hypotheses.
 
         Args:
             path: Audio of any format and rate that libsndfile reads.
-            num_loops: The last loop; the model's own number by default.
-            search: Greedy by default.
-            with_words: Give words of the best hypotheses with their times.
-            cutting: Lengths of pieces.
+            config: How to decode; greedily by default.
 
         Raises:
             FileNotFoundError: No such file.
-            ValueError: It is damaged, or an option is out of its range.
+            ValueError: It is damaged, or an option does not go with the model.
         """
-        from espnet_larm.recognize.long.transcribe import transcribe_blocks
+        plan = self._planned(config)
+        return self.decode_blocks(stream_file(Path(path), self.sample_rate_hz), plan).transcripts[0]
 
-        self.check_loops(num_loops)
-        blocks = stream_file(Path(path), self.sample_rate_hz)
-        return transcribe_blocks(self, blocks, num_loops, search, with_words, cutting)[0]
+    def decode_blocks(self, blocks: Iterable[np.ndarray], plan: Plan) -> Decoded:
+        """Recognise one stream of audio of any length.
+
+        Args:
+            blocks: Samples (N,) each, of any length, at the model's rate.
+            plan: How to decode.
+
+        Raises:
+            ValueError: What `blocks` raises, or what `decode` does.
+        """
+        return transcribe_blocks(self.heads, self.preprocess, blocks, plan)
+
+    def _planned(self, config: DecodeConfig | Plan) -> Plan:
+        return config if isinstance(config, Plan) else self.plan(config)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from espnet_larm.recipe.join_outputs import join_statistics, main
-from espnet_larm.recognize.effort import Effort
+from espnet_larm.recognize.output.effort import Effort
 from espnet_larm.search.hypotheses import Bounds, Text
 from espnet_larm.search.multi_token import Found
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from espnet_larm.recognize.batching import batches_by_length, same_length
+from espnet_larm.recognize.model.features import batches_by_length, same_length
 
 
 def test_every_utterance_is_in_one_batch_the_longest_first():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from espnet_larm.recognize.ctc_text import ctc_text_maker
+from espnet_larm.recognize.ctc import ctc_text_maker
 
 
 def test_tokens_of_the_lm_make_text_as_its_tokenizer_does(build_speech_llm):

@@ -6,9 +6,9 @@ import yaml
 
 from espnet_larm.recognize.decoding import Tally
 from espnet_larm.recognize.drafting import LONGER_TAU
-from espnet_larm.recognize.effort import Effort, describe_search
 from espnet_larm.recognize.llm_search import Guards
-from espnet_larm.recognize.transcripts import PREFIX, Hypothesis, Search, Transcript, skipped_transcript
+from espnet_larm.recognize.output.effort import Effort, describe_search
+from espnet_larm.recognize.output.results import PREFIX, Hypothesis, Search, Transcript, skipped_transcript
 
 
 @pytest.fixture

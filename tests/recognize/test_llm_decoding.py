@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from espnet_larm.recognize.llm_search import EARLY_END, FAR_FROM_CTC, GUARDS, LIMIT, LOOP, Guards
-from espnet_larm.recognize.transcripts import GREEDY, Hypothesis
+from espnet_larm.recognize.output.results import GREEDY, Hypothesis
 from espnet_larm.search.hypotheses import Bounds
 from espnet_larm.search.multi_token import greedy
 from espnet_larm.speech_llm.spelling import Spelling

@@ -7,7 +7,7 @@ import torch
 import yaml
 
 from espnet_larm.pooling.deep import Kept
-from espnet_larm.recognize.effort import Effort, Prompts, describe_search
+from espnet_larm.recognize.output.effort import Effort, Prompts, describe_search
 
 HALF = {"method": "stride", "retention": 0.5}
 BOTH = {"input": HALF, "deep": {"layer": 1, **HALF}}

@@ -10,7 +10,7 @@ def load(larm_task, tiny_experiment, tmp_path):
     """Loads the tiny experiment after a change to its weights."""
 
     def load(change=None, config=None):
-        from espnet_larm.recognize.loading import load_model
+        from espnet_larm.recognize.model.loading import load_model
 
         weights = torch.load(tiny_experiment.model, weights_only=True)
         if change is not None:
@@ -49,7 +49,7 @@ def test_weights_of_another_size_are_named(load):
 
 
 def test_truncated_file_is_named(larm_task, tiny_experiment, tmp_path):
-    from espnet_larm.recognize.loading import load_model
+    from espnet_larm.recognize.model.loading import load_model
 
     path = tmp_path / "model.pth"
     path.write_bytes(tiny_experiment.model.read_bytes()[:5000])
@@ -58,7 +58,7 @@ def test_truncated_file_is_named(larm_task, tiny_experiment, tmp_path):
 
 
 def test_pickled_code_does_not_run(larm_task, tiny_experiment, tmp_path):
-    from espnet_larm.recognize.loading import load_model
+    from espnet_larm.recognize.model.loading import load_model
 
     class Harmful:
         def __reduce__(self):
@@ -71,7 +71,7 @@ def test_pickled_code_does_not_run(larm_task, tiny_experiment, tmp_path):
 
 
 def test_missing_files_are_named(larm_task, tiny_experiment, tmp_path):
-    from espnet_larm.recognize.loading import load_model
+    from espnet_larm.recognize.model.loading import load_model
 
     with pytest.raises(FileNotFoundError, match=r"none.yaml is missing; --asr_train_config"):
         load_model(tmp_path / "none.yaml", tiny_experiment.model, "cpu", torch.float32)
@@ -125,7 +125,7 @@ def test_files_are_found_from_the_recipes_folder_wherever_one_works(larm_task, r
 
 
 def test_files_of_the_working_folder_come_first(larm_task, recipe, tmp_path, monkeypatch):
-    from espnet_larm.recognize.loading import read_config
+    from espnet_larm.recognize.model.loading import read_config
 
     (tmp_path / "elsewhere/exp").mkdir(parents=True)
     (tmp_path / "elsewhere/exp/bpe.model").touch()
@@ -137,7 +137,7 @@ def test_files_of_the_working_folder_come_first(larm_task, recipe, tmp_path, mon
 
 @pytest.mark.parametrize("name", ["stats.npz", "bpe.model", "tokens.txt"])
 def test_a_file_that_is_nowhere_is_named_with_the_places_tried(larm_task, recipe, tmp_path, monkeypatch, name):
-    from espnet_larm.recognize.loading import load_model
+    from espnet_larm.recognize.model.loading import load_model
 
     (recipe.parents[1] / name).unlink()
     monkeypatch.chdir(tmp_path)
@@ -160,7 +160,7 @@ def test_misspelt_key_of_the_config_is_refused(load, tiny_experiment, tmp_path):
 
 
 def test_a_trained_lm_of_which_a_part_was_frozen_is_decoded(build_speech_llm, tmp_path):
-    from espnet_larm.recognize.loading import load_model
+    from espnet_larm.recognize.model.loading import load_model
 
     frozen = "decoder.backbone.model.model.embed_tokens"
     model = build_speech_llm(decoder_conf={"adaptation": "full"}, freeze_param=[frozen])

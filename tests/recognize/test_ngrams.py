@@ -7,7 +7,7 @@ import yaml
 from espnet_larm.recipe.ngram.arpa import write_arpa
 from espnet_larm.recipe.ngram.counting import START, count_ngrams, vocabulary_of
 from espnet_larm.recipe.ngram.kneser_ney import smooth
-from espnet_larm.recognize.transcripts import Search
+from espnet_larm.recognize.output.results import Search
 
 TEXT = [list("BADCAD"), list("BAD"), list("DAB"), list("CADAB")]
 

@@ -69,8 +69,8 @@ def test_batch_gives_what_each_utterance_gives_alone(recognizer, waveforms):
 
 
 def test_features_and_read_outs_of_a_batch_are_those_of_each_utterance(recognizer, waveforms):
-    from espnet_larm.recognize.features import extract_features, pad_features
-    from espnet_larm.recognize.read_outs import read_outs
+    from espnet_larm.recognize.model.features import extract_features, pad_features
+    from espnet_larm.recognize.model.read_outs import read_outs
 
     with torch.no_grad():
         features = [extract_features(recognizer.model, torch.from_numpy(waveform)) for waveform in waveforms]
@@ -82,7 +82,7 @@ def test_features_and_read_outs_of_a_batch_are_those_of_each_utterance(recognize
 
 
 def test_features_are_those_of_espnets_model(recognizer, waveforms):
-    from espnet_larm.recognize.features import extract_features
+    from espnet_larm.recognize.model.features import extract_features
 
     speech, lens = torch.from_numpy(waveforms[1])[None], torch.tensor([len(waveforms[1])])
     with torch.no_grad():
@@ -97,8 +97,8 @@ def test_waveform_is_not_written_to(recognizer, waveforms):
 
 
 def test_beam_gives_the_search_on_the_models_posteriors(recognizer, waveforms):
-    from espnet_larm.recognize.features import extract_features, pad_features
-    from espnet_larm.recognize.read_outs import read_outs
+    from espnet_larm.recognize.model.features import extract_features, pad_features
+    from espnet_larm.recognize.model.read_outs import read_outs
     from espnet_larm.recognize.recognizer import Search
     from espnet_larm.search.ctc.beam import prefix_beam
 
@@ -251,7 +251,7 @@ def test_silence_in_half_precision_gives_numbers(tiny_experiment, waveforms, dty
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_features_are_computed_in_single_precision(tiny_experiment, recognizer, waveforms, dtype):
-    from espnet_larm.recognize.features import extract_features
+    from espnet_larm.recognize.model.features import extract_features
 
     half = build_half(tiny_experiment, dtype)
     for waveform in (waveforms[0], np.zeros(8000, dtype=np.float32), waveforms[1] * 1e-5):

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from espnet_larm.recognize.words import FrameTimes, Word, format_ctm, group_tokens, has_words, make_words
+from espnet_larm.recognize.output.words import FrameTimes, Word, format_ctm, group_tokens, has_words, make_words
 
 TIMES = FrameTimes(0.01, 4)
 

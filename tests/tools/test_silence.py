@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from espnet_larm.recognize.transcripts import EMPTY, Transcript
+from espnet_larm.recognize.output.results import EMPTY, Transcript
 
 SPEC = importlib.util.spec_from_file_location("silence", Path(__file__).parents[2] / "tools" / "bench" / "silence.py")
 tool = importlib.util.module_from_spec(SPEC)

@@ -21,9 +21,9 @@ from espnet_larm.data.kaldi_dir import read_dir
 from espnet_larm.recognize.audio import AudioTable
 from espnet_larm.recognize.decoding import Settings, decode_table
 from espnet_larm.recognize.drafting import HEADS, NONE
-from espnet_larm.recognize.effort import Effort
+from espnet_larm.recognize.output.effort import Effort
+from espnet_larm.recognize.output.results import ORDINARY, PREFIX, Search, Transcript
 from espnet_larm.recognize.recognizer import Recognizer
-from espnet_larm.recognize.transcripts import ORDINARY, PREFIX, Search, Transcript
 from espnet_larm.scoring.alignment import add_counts, align, split_words
 from espnet_larm.scoring.bootstrap import group_utterances, interval, resample_rates
 

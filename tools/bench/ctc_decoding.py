@@ -25,9 +25,8 @@ from espnet2.bin.asr_inference import Speech2Text
 
 from espnet_larm.data.audio import read_audio
 from espnet_larm.data.kaldi_dir import Utterance, read_dir
-from espnet_larm.recognize.batching import batches_by_length
-from espnet_larm.recognize.features import extract_features, pad_features
-from espnet_larm.recognize.read_outs import read_outs
+from espnet_larm.recognize.model.features import batches_by_length, extract_features, pad_features
+from espnet_larm.recognize.model.read_outs import read_outs
 from espnet_larm.recognize.recognizer import Recognizer
 from espnet_larm.scoring.alignment import add_counts, align, split_words
 from espnet_larm.search.ctc.beam import prefix_beam

@@ -16,10 +16,9 @@ from transformers import PreTrainedTokenizerFast
 from espnet_larm.adaptation.llm_weights import is_own
 from espnet_larm.data.kaldi_dir import read_dir
 from espnet_larm.llm.packed_linear import pack_linear_layers
-from espnet_larm.recognize.batching import batches_by_length
-from espnet_larm.recognize.features import extract_features, pad_features
 from espnet_larm.recognize.llm_search import LEAST_TOKENS, Guards
-from espnet_larm.recognize.read_outs import read_outs
+from espnet_larm.recognize.model.features import batches_by_length, extract_features, pad_features
+from espnet_larm.recognize.model.read_outs import read_outs
 from espnet_larm.recognize.recognizer import Recognizer
 from espnet_larm.scoring.alignment import add_counts, align, split_words
 from espnet_larm.speech_llm.decoder import SpeechLlmDecoder

@@ -13,7 +13,7 @@ from llm_ways import Frames, margins_where_parted
 from torch.nn.utils.rnn import pad_sequence
 
 from espnet_larm.recognize.drafting import Drafting
-from espnet_larm.recognize.effort import Effort
+from espnet_larm.recognize.output.effort import Effort
 from espnet_larm.search.drafts import Drafts
 from espnet_larm.search.hypotheses import Bounds
 from espnet_larm.search.multi_token import greedy

@@ -8,7 +8,7 @@ from drafted_checks import along_references, long_greedy, long_texts
 from drafted_ways import Drafted, draftings, name_of
 from llm_ways import Frames, Run
 
-from espnet_larm.recognize.effort import Effort
+from espnet_larm.recognize.output.effort import Effort
 
 # Shorter texts leave several tokens a call little room.
 LONG_TEXT = 12

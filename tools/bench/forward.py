@@ -26,9 +26,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from espnet_larm.data.audio import read_audio
 from espnet_larm.data.kaldi_dir import read_dir
-from espnet_larm.recognize.batching import batches_by_length
-from espnet_larm.recognize.features import extract_features, pad_features
-from espnet_larm.recognize.read_outs import read_outs
+from espnet_larm.recognize.model.features import batches_by_length, extract_features, pad_features
+from espnet_larm.recognize.model.read_outs import read_outs
 from espnet_larm.recognize.recognizer import Recognizer
 from espnet_larm.search.ctc.posteriors import greedy
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from espnet_larm.recognize.loading import load_model
+from espnet_larm.recognize.model.loading import load_model
 from espnet_larm.train.task import LarmASRTask
 
 # The first ones lay out memory.

@@ -18,8 +18,8 @@ import torch
 
 from espnet_larm.data.kaldi_dir import read_dir
 from espnet_larm.recognize.audio import AudioTable
+from espnet_larm.recognize.output.results import Transcript
 from espnet_larm.recognize.recognizer import Recognizer
-from espnet_larm.recognize.transcripts import Transcript
 from espnet_larm.scoring.alignment import Counts, add_counts, align, split_words
 
 DIGITAL, FAINT = KINDS = ("digital", "faint noise")

@@ -15,8 +15,8 @@ from espnet_larm.data.kaldi_dir import read_table
 from espnet_larm.data.text import fingerprint
 from espnet_larm.files import save_synced
 from espnet_larm.recognize.audio import AudioTable, Preprocess
-from espnet_larm.recognize.batching import batches_by_length
-from espnet_larm.recognize.encoding import encode
+from espnet_larm.recognize.model.encoding import encode
+from espnet_larm.recognize.model.features import batches_by_length
 
 BATCH_SECONDS = 60.0
 logger = logging.getLogger(__name__)

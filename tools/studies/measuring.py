@@ -7,12 +7,10 @@ from typing import Any
 
 import torch
 
-from espnet_larm.recognize.batching import batches_by_length
-from espnet_larm.recognize.ctc_search import Searcher
-from espnet_larm.recognize.ctc_text import ctc_text_maker, spelling_of
-from espnet_larm.recognize.features import pad_features
+from espnet_larm.recognize.ctc import Searcher, ctc_text_maker, spelling_of
 from espnet_larm.recognize.llm_search import LlmSearcher
-from espnet_larm.recognize.transcripts import GREEDY
+from espnet_larm.recognize.model.features import batches_by_length, pad_features
+from espnet_larm.recognize.output.results import GREEDY
 from espnet_larm.scoring.alignment import split_words
 from espnet_larm.scoring.bootstrap import Grouping, group_utterances
 from espnet_larm.scoring.scores import score

@@ -40,17 +40,6 @@ class Cutting(NamedTuple):
     shortest_s: float = 1.0
     overlap_s: float = 4.0
 
-    def check(self) -> None:
-        """Refuse what cannot be done.
-
-        Raises:
-            ValueError: With what is allowed.
-        """
-        if self.whole_s < 0 or self.overlap_s <= 0 or self.shortest_s <= 0:
-            raise ValueError(f"{self}; allowed: whole_s of 0 or more, shortest_s and overlap_s above 0.")
-        if 2 * self.overlap_s + self.shortest_s > self.longest_s:
-            raise ValueError(f"{self}; allowed: longest_s of at least shortest_s and twice overlap_s.")
-
 
 class Piece(NamedTuple):
     """A part of the audio.

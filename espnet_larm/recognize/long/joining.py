@@ -1,13 +1,13 @@
-"""Joins what was recognised in overlapping pieces of audio: no word twice, none lost.
+"""Joins hypotheses of overlapping pieces of audio: no word twice, none lost.
 
-A word that both pieces heard at about the same time is an anchor: what comes before is taken from the first piece, what
+A word that both pieces have at about the same time is an anchor: what comes before is taken from the first piece, what
 comes after from the second. Without an anchor the change is made where neither has a word, or where it cuts least.
-Both rules stay near the middle of the overlap: at its edges one of the pieces heard half a word.
+Both rules stay near the middle of the overlap: at its edges one of the pieces has half a word.
 """
 
 from collections.abc import Sequence
 
-from espnet_larm.recognize.words import Word
+from espnet_larm.recognize.output.words import Word
 
 # Peaks of one word in two pieces differ by a frame or two.
 SAME_TIME_S = 0.2

@@ -8,58 +8,56 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from espnet_larm.recognize.audio import Preprocess
+from espnet_larm.recognize.batch import Heads, decode_batch
+from espnet_larm.recognize.config import DecodeConfig
 from espnet_larm.recognize.long.cutting import Cutting, Piece, cut
 from espnet_larm.recognize.long.joining import join
 from espnet_larm.recognize.machine import keep_memory_flat
-from espnet_larm.recognize.recognizer import Recognizer
-from espnet_larm.recognize.transcripts import GREEDY, Cost, Hypothesis, Search, Transcript
-from espnet_larm.recognize.words import SPACE, Word, has_words
+from espnet_larm.recognize.output.results import Cost, Decoded, Hypothesis, Transcript
+from espnet_larm.recognize.output.words import SPACE, Word, has_words
+from espnet_larm.recognize.plan import Plan
 
 # Padded audio of the pieces that are recognised together.
 BATCH_SECONDS = 60.0
 
 
-def transcribe_blocks(
-    recognizer: Recognizer,
-    blocks: Iterable[np.ndarray],
-    num_loops: int | None = None,
-    search: Search = GREEDY,
-    with_words: bool = False,
-    cutting: Cutting = Cutting(),  # noqa: B008  # immutable
-) -> tuple[Transcript, Cost]:
+def transcribe_blocks(heads: Heads, preprocess: Preprocess | None, blocks: Iterable[np.ndarray], plan: Plan) -> Decoded:
     """Recognise a stream of audio.
 
     Audio of one piece gives what `transcribe` gives (test_short_file_gives_what_its_samples_give).
 
     Args:
-        recognizer: The model.
+        heads: The model.
+        preprocess: Its preprocessor; None for none.
         blocks: Samples (N,) each at the model's rate, of any length.
-        num_loops: The last loop, one that `check_loops` accepts; the model's own number by default.
-        search: Greedy by default.
-        with_words: Give words with their times.
-        cutting: Lengths of pieces.
+        plan: How to decode.
 
     Returns:
-        The transcript, whose scores are sums over pieces, and what it cost.
+        One transcript, whose scores are sums over pieces, and what it cost.
 
     Raises:
-        ValueError: The lengths of pieces are out of range, or what `blocks` raises.
+        ValueError: What `blocks` raises.
     """
-    cutting.check()
-    joined = _Joined(recognizer)
-    pieces = cut(blocks, recognizer.sample_rate_hz, cutting)
-    for batch in _batches(pieces, BATCH_SECONDS * recognizer.sample_rate_hz):
+    joined = _Joined(heads, plan)
+    pieces = cut(blocks, heads.sample_rate_hz, cutting_of(plan.config))
+    for batch in _batches(pieces, BATCH_SECONDS * heads.sample_rate_hz):
         is_whole = not joined.num_pieces and len(batch) == 1
-        waveforms = [_preprocessed(recognizer, piece) for piece in batch]
-        transcripts, cost = recognizer.decode(waveforms, num_loops, search, with_words or not is_whole)
-        joined.add_cost(cost)
-        if not is_whole:
-            keep_memory_flat()
+        waveforms = [_preprocessed(preprocess, piece) for piece in batch]
+        transcripts, cost = decode_batch(heads, waveforms, plan if is_whole else plan.with_words())
+        joined.cost = joined.cost.plus(cost)
         if is_whole:
             joined.only = transcripts[0]
+        else:
+            keep_memory_flat()
         for piece, transcript in zip(batch, transcripts, strict=True):
             joined.add(piece, transcript)
-    return joined.transcript(with_words), joined.cost
+    return Decoded([joined.transcript()], joined.cost)
+
+
+def cutting_of(config: DecodeConfig) -> Cutting:
+    """The lengths of pieces that the options ask for."""
+    return Cutting(config.long_seconds, config.longest_piece, config.shortest_piece, config.overlap)
 
 
 def _batches(pieces: Iterator[Piece], max_padded: float) -> Iterator[list[Piece]]:
@@ -76,31 +74,26 @@ def _batches(pieces: Iterator[Piece], max_padded: float) -> Iterator[list[Piece]
         yield batch
 
 
-def _preprocessed(recognizer: Recognizer, piece: Piece) -> np.ndarray:
-    if recognizer.preprocess is None:
+def _preprocessed(preprocess: Preprocess | None, piece: Piece) -> np.ndarray:
+    if preprocess is None:
         return piece.samples
-    return recognizer.preprocess("piece", {"speech": piece.samples})["speech"]
+    return preprocess("piece", {"speech": piece.samples})["speech"]
 
 
 class _Joined:
     """Words of the pieces so far, by read-out."""
 
-    def __init__(self, recognizer: Recognizer) -> None:
-        self.recognizer = recognizer
+    def __init__(self, heads: Heads, plan: Plan) -> None:
+        self.heads, self.plan = heads, plan
         self.num_pieces = 0
         self.only: Transcript | None = None
         self.words: dict[int, list[Word]] = {}
         self.scores: dict[int, float] = {}
         self.guards: dict[int, tuple[str, ...]] = {}
-        self.cost = Cost(0.0, {})
-
-    def add_cost(self, cost: Cost) -> None:
-        before = self.cost
-        read_outs = {number: before.read_outs.get(number, 0.0) + spent for number, spent in cost.read_outs.items()}
-        self.cost = Cost(before.features + cost.features, read_outs, before.words + cost.words)
+        self.cost = Cost()
 
     def add(self, piece: Piece, transcript: Transcript) -> None:
-        rate = self.recognizer.sample_rate_hz
+        rate = self.heads.sample_rate_hz
         start_s, overlap_s = piece.start / rate, piece.overlap / rate
         self.num_pieces += 1
         for number, hypothesis in transcript.hypotheses.items():
@@ -113,21 +106,21 @@ class _Joined:
             self.scores[number] = self.scores.get(number, 0.0) + hypothesis.score
             self.guards[number] = tuple(dict.fromkeys((*self.guards.get(number, ()), *hypothesis.guards)))
 
-    def transcript(self, with_words: bool) -> Transcript:
+    def transcript(self) -> Transcript:
         if self.num_pieces == 1 and self.only is not None:
             return self.only
-        return Transcript({number: self._hypothesis(number, with_words) for number in self.words})
+        return Transcript({number: self._hypothesis(number) for number in self.words})
 
-    def _hypothesis(self, number: int, with_words: bool) -> Hypothesis:
-        token_list, words = self.recognizer.ctc_token_list, self.words[number]
+    def _hypothesis(self, number: int) -> Hypothesis:
+        token_list, words = self.heads.ctc.token_list, self.words[number]
         space = token_list.index(SPACE) if SPACE in token_list else None
         token_ids = list(_with_spaces([word.token_ids for word in words], space))
         tokens = [token_list[token_id] for token_id in token_ids]
-        text = self.recognizer.tokens_to_text(tokens)
-        if self.recognizer.llm_searcher is not None and has_words(token_list):
-            # The CTC head may lack characters of an LM's text.
+        text = self.heads.ctc.tokens_to_text(tokens)
+        if self.plan.llm is not None and has_words(token_list):
+            # The CTC head may lack characters of an LM's hypothesis.
             text = " ".join(word.text for word in words)
-        timed = tuple(words) if with_words else ()
+        timed = tuple(words) if self.plan.config.with_words else ()
         return Hypothesis(text, tokens, token_ids, self.scores[number], timed, self.guards[number])
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from espnet_larm.recognize.long.joining import join
-from espnet_larm.recognize.words import Word
+from espnet_larm.recognize.output.words import Word
 
 
 def word(text, start_s, end_s=None):

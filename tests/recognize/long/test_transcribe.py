@@ -8,7 +8,7 @@ import soundfile
 import torch
 
 from espnet_larm.recognize.long.cutting import Cutting, cut
-from espnet_larm.recognize.words import Word
+from espnet_larm.recognize.output.words import Word
 
 RATE = 16000
 SHORT = Cutting(whole_s=1.0, longest_s=3.0, shortest_s=0.5, overlap_s=1.0)
@@ -148,7 +148,7 @@ def test_wrong_options_are_told_before_anything_is_read(recognizer, tmp_path):
 
 
 def test_front_end_without_a_hop_has_no_times(recognizer, monkeypatch):
-    from espnet_larm.recognize.read_outs import measure_frame_times
+    from espnet_larm.recognize.model.read_outs import measure_frame_times
 
     monkeypatch.delattr(recognizer.model.frontend, "hop_length")
     with pytest.raises(ValueError, match="times of words need a front end with a hop_length"):

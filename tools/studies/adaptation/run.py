@@ -107,7 +107,7 @@ def _store(setting: "Setting", folders: dict[str, Path]) -> None:
     """Encoder outputs of all sets."""
     import torch
 
-    from espnet_larm.recognize.loading import load_model, sample_rate_of
+    from espnet_larm.recognize.model.loading import load_model, sample_rate_of
     from espnet_larm.train.task import LarmASRTask
     from studies.adaptation.running import TRAIN
     from studies.frames import store

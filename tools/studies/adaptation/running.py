@@ -19,7 +19,7 @@ from espnet_larm.llm.backbone import Backbone
 from espnet_larm.llm.fingerprint import difference, fingerprint_of
 from espnet_larm.llm.packing import pack_sentences
 from espnet_larm.origin import commit, describe_machine
-from espnet_larm.recognize.loading import read_config, read_weights
+from espnet_larm.recognize.model.loading import read_config, read_weights
 from espnet_larm.speech_llm.text_ability import check_case, lines_of, measure_lines, summarise
 from espnet_larm.train.learning import shares
 from espnet_larm.train.task import LarmASRTask

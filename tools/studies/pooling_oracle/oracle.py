@@ -17,11 +17,10 @@ from espnet_larm.llm.stream import Stream
 from espnet_larm.pooling.affinity import Pooled, cosines, merge, take, unpooled, valid_mask
 from espnet_larm.pooling.baselines import select
 from espnet_larm.pooling.deep import pool_speech
-from espnet_larm.recognize.batching import batches_by_length
-from espnet_larm.recognize.features import pad_features
+from espnet_larm.recognize.model.features import batches_by_length, pad_features
+from espnet_larm.recognize.output.results import GREEDY, Hypothesis
+from espnet_larm.recognize.output.words import group_tokens, has_words
 from espnet_larm.recognize.recognizer import Recognizer
-from espnet_larm.recognize.transcripts import GREEDY, Hypothesis
-from espnet_larm.recognize.words import group_tokens, has_words
 from espnet_larm.search.ctc.align import NO_PATH, align
 from espnet_larm.speech_llm.projector import Projected
 from studies.frames import Utterances

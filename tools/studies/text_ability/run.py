@@ -113,7 +113,7 @@ def _load_experiment(args: argparse.Namespace) -> Subject:
     import torch
 
     from espnet_larm.llm.fingerprint import FINGERPRINT, difference, fingerprint_of
-    from espnet_larm.recognize.loading import load_model
+    from espnet_larm.recognize.model.loading import load_model
     from espnet_larm.speech_llm.decoder import SpeechLlmDecoder
 
     model, options = load_model(args.asr_train_config, args.asr_model_file, "cpu", torch.float32, args.llm)

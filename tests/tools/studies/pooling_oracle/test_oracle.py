@@ -5,7 +5,7 @@ import torch
 
 from espnet_larm.pooling.affinity import unpooled
 from espnet_larm.pooling.baselines import uniform_stride
-from espnet_larm.recognize.ctc_text import ctc_text_maker
+from espnet_larm.recognize.ctc import ctc_text_maker
 from espnet_larm.recognize.recognizer import Recognizer
 from studies.frames import Utterances
 from studies.pooling_oracle.oracle import (

@@ -13,7 +13,7 @@ from espnet2.asr.espnet_model import ESPnetASRModel
 from espnet2.asr.preencoder.linear import LinearProjection
 
 from espnet_larm.looped.encoder import ReadOut
-from espnet_larm.recognize.words import FrameTimes
+from espnet_larm.recognize.output.words import FrameTimes
 
 # Divisible by 2, 3, 4, 6 and 8.
 MEASURED_FRAMES = 240

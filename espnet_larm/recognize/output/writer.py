@@ -8,8 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
-from espnet_larm.recognize.transcripts import Hypothesis, Transcript
-from espnet_larm.recognize.words import format_ctm
+from espnet_larm.recognize.output.results import Hypothesis, Transcript
+from espnet_larm.recognize.output.words import format_ctm
 
 FILES = ("text", "token", "token_int", "score")
 CTM = "ctm"

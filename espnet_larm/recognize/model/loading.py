@@ -19,7 +19,7 @@ from espnet_larm.adaptation.added_layout import layout_difference, layout_of
 from espnet_larm.llm.fingerprint import FINGERPRINT, difference
 from espnet_larm.pack.llm import name_llm, name_tokenizer, places_near
 from espnet_larm.pack.options import file_options, leave_training_out, locate, set_option
-from espnet_larm.recognize.features import feature_dtype
+from espnet_larm.recognize.model.features import feature_dtype
 from espnet_larm.train.task import LarmASRTask
 from espnet_larm.wording import name_some
 

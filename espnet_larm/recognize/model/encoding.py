@@ -11,9 +11,8 @@ import torch
 
 from espnet2.asr.espnet_model import ESPnetASRModel
 
-from espnet_larm.recognize.batching import same_length
-from espnet_larm.recognize.features import extract_features, min_num_samples, pad_features
-from espnet_larm.recognize.read_outs import ignores_padding, read_outs
+from espnet_larm.recognize.model.features import extract_features, min_num_samples, pad_features, same_length
+from espnet_larm.recognize.model.read_outs import ignores_padding, read_outs
 from espnet_larm.upstream import TooShortUttError
 
 logger = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""Features computed utterance by utterance, padded afterwards.
+"""Features computed utterance by utterance, padded afterwards, and which utterances share a batch.
 
 ESPnet's STFT reflect-pads the batch, so that the last frames of a shorter utterance differ from the same utterance
 alone by up to 9 nats. Here a batch holds exactly what each utterance gives alone.
@@ -7,7 +7,8 @@ ESPnet puts under a mel band, so that the logarithm of silence would be minus in
 Shapes: B utterances, N samples, T frames, F features.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 import torch
@@ -27,7 +28,7 @@ def min_num_samples(model: ESPnetASRModel) -> int:
 
 
 def feature_dtype(dtype: torch.dtype) -> torch.dtype:
-    """In which features are computed for a model of this type."""
+    """The type in which features are computed for a model of the given type."""
     return torch.promote_types(dtype, torch.float32)
 
 
@@ -35,7 +36,7 @@ class Features(NamedTuple):
     """Features of one utterance.
 
     Attributes:
-        xs: (T, F) of the encoder's type; (N,) for a model without front end.
+        xs: Features (T, F) of the encoder's type; samples (N,) for a model without front end.
         edges: Where each frame begins among those that the front end has merged, and their number; None if it merges
             none.
     """
@@ -60,7 +61,7 @@ def extract(model: ESPnetASRModel, waveform: torch.Tensor) -> Features:
     A front end that merges frames has a method `pool`, which also tells where they went.
 
     Args:
-        model: In eval mode.
+        model: The model, in eval mode.
         waveform: Samples (N,), at least `min_num_samples`, on the model's device.
     """
     dtype = next(model.encoder.parameters()).dtype
@@ -80,7 +81,7 @@ def extract(model: ESPnetASRModel, waveform: torch.Tensor) -> Features:
 
 
 def _edges(pooled: Pooled) -> tuple[int, ...] | None:
-    """Of one utterance; None if each frame is alone."""
+    """The edges of one utterance's groups; None if each frame is alone."""
     num_frames, num_groups = int((pooled.groups[0] >= 0).sum()), int(pooled.lens)
     if num_groups == num_frames:
         return None
@@ -91,3 +92,31 @@ def pad_features(features: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.
     """One batch (B, T, F), zeros after each end, and the valid frames (B,)."""
     lens = torch.tensor([len(one) for one in features], device=features[0].device)
     return pad_sequence(list(features), batch_first=True), lens
+
+
+def batches_by_length(lengths: Sequence[int], max_padded: float, max_count: int | None = None) -> list[list[int]]:
+    """Batches of utterances of similar length, the longest first, so that too little memory shows at once.
+
+    Args:
+        lengths: Length of each utterance, in any unit.
+        max_padded: Most padded length of a batch, longest times number; a longer utterance goes alone.
+        max_count: Most utterances of a batch, 1 or more; None for no bound.
+
+    Returns:
+        Indices into `lengths`, each once.
+    """
+    batches: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        batch = batches[-1] if batches else []
+        fits = bool(batch) and lengths[batch[0]] * (len(batch) + 1) <= max_padded
+        if fits and (max_count is None or len(batch) < max_count):
+            batch.append(index)
+        else:
+            batches.append([index])
+    return batches
+
+
+def same_length(lengths: Mapping[int, int]) -> Iterator[list[int]]:
+    """The keys in groups of equal length, which need no padding."""
+    for _, group in groupby(sorted(lengths, key=lengths.__getitem__), key=lengths.__getitem__):
+        yield list(group)

@@ -1,0 +1,157 @@
+"""Options said once: a frozen dataclass whose fields carry range and sentence, for checks, --help, lists and pages.
+
+Own code, after a trial of jsonargparse and tyro: neither adds fields to ESPnet's own argparse parser, whose `--config`
+and names must stay; errors of the one do not say what is allowed, and the other takes `nan` for a weight.
+"""
+
+import argparse
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+KEY = "option"
+WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+
+
+class Option(typing.NamedTuple):
+    """What is said of a field.
+
+    Attributes:
+        sentence: What the option does, with its unit, for people; without range and default.
+        least: Lowest value that is allowed; None for no bound.
+        above: Bound that a value must exceed; None for no bound.
+        most: Highest value that is allowed; None for no bound.
+        choices: The only values that are allowed; empty for all.
+        note: What the ends of the range mean, for messages.
+        unset: What a default of None means, "as trained" for example.
+        is_apart: The program adds the option by itself: it is ESPnet's own, or of a form of its own.
+        metavar: Stands for the value in --help.
+    """
+
+    sentence: str
+    least: float | None = None
+    above: float | None = None
+    most: float | None = None
+    choices: tuple[str, ...] = ()
+    note: str = ""
+    unset: str = ""
+    is_apart: bool = False
+    metavar: str | None = None
+
+    @property
+    def allowed(self) -> str:
+        """The range in words; empty if every value is allowed."""
+        if self.choices:
+            return ", ".join(self.choices)
+        if self.most is not None:
+            text = f"{self.least:g} to {self.most:g}" if self.least is not None else f"up to {self.most:g}"
+        elif self.above is not None:
+            text = f"above {self.above:g}"
+        else:
+            text = "" if self.least is None else f"{self.least:g} or more"
+        return f"{text} ({self.note})" if text and self.note else text or self.note
+
+    def allows(self, value: Any) -> bool:
+        """Whether a value lies in the range. A value that is not a number lies in none."""
+        if self.choices:
+            return value in self.choices
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            return True
+        return (
+            math.isfinite(value)
+            and (self.least is None or value >= self.least)
+            and (self.above is None or value > self.above)
+            and (self.most is None or value <= self.most)
+        )
+
+
+def option(default: Any, sentence: str, **said: Any) -> Any:
+    """A field of a dataclass of options.
+
+    Args:
+        default: The value that stands if none is given.
+        sentence: `Option.sentence`.
+        said: Further attributes of `Option`.
+    """
+    return dataclasses.field(default=default, metadata={KEY: Option(sentence, **said)})
+
+
+def options_of(config: Any) -> Iterator[tuple[str, Option, type, Any]]:
+    """Name, `Option`, type and default of each field of a class of options, or of one of its objects."""
+    hints = typing.get_type_hints(config if isinstance(config, type) else type(config))
+    for field in dataclasses.fields(config):
+        yield field.name, field.metadata[KEY], _plain_type(hints[field.name]), field.default
+
+
+def check_options(config: Any) -> None:
+    """Refuse values that are out of range or of another type; None stands for the default where that is None.
+
+    Raises:
+        ValueError: With the option, its value and what is allowed.
+        TypeError: A value is of another type.
+    """
+    for name, said, wanted, default in options_of(config):
+        value = getattr(config, name)
+        if value is None and default is None:
+            continue
+        if not _is_of_type(value, wanted):
+            raise TypeError(f"{name} is {value!r}; allowed: {WORDS.get(wanted, wanted.__name__)}.")
+        if not said.allows(value):
+            raise ValueError(f"{name} is {value}; allowed: {said.allowed}.")
+
+
+def add_options(parser: Any, config: type, title: str) -> Any:
+    """Add the fields that are not apart to a parser, each None unless it is given, so that `config` has the default.
+
+    Args:
+        parser: An argparse parser.
+        config: A class of options.
+        title: The group's title in --help.
+
+    Returns:
+        The group, for further options.
+    """
+    group = parser.add_argument_group(title)
+    for name, said, wanted, default in options_of(config):
+        if said.is_apart:
+            continue
+        kind: Any = _boolean if wanted is bool else wanted
+        sentence = describe(said, default).replace("%", "%%")
+        group.add_argument(f"--{name}", type=kind, metavar=said.metavar, help=sentence)
+    return group
+
+
+def describe(said: Option, default: Any) -> str:
+    """An option's sentence, its range and its default."""
+    word = str(default).lower() if isinstance(default, bool) else str(default)
+    shown = said.unset or ("" if default is None else word)
+    parts = [part for part in (said.allowed, f"default: {shown}" if shown else "") if part]
+    return f"{said.sentence} ({'; '.join(parts)})" if parts else said.sentence
+
+
+def given_options(config: type, args: argparse.Namespace) -> dict[str, Any]:
+    """The fields of a class of options that a parsed command line has a value for."""
+    values = {name: getattr(args, name, None) for name, *_ in options_of(config)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _plain_type(hint: Any) -> type:
+    """The type beside None of `T | None`, and the class of a generic type."""
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        hint = next(each for each in typing.get_args(hint) if each is not type(None))
+    return typing.get_origin(hint) or hint
+
+
+def _is_of_type(value: Any, wanted: type) -> bool:
+    if wanted in (int, float) and isinstance(value, bool):
+        return False
+    return isinstance(value, (int, float) if wanted is float else wanted)
+
+
+def _boolean(word: str) -> bool:
+    if word.lower() not in ("true", "false", "1", "0", "yes", "no"):
+        raise argparse.ArgumentTypeError(f"{word} is neither true nor false")
+    return word.lower() in ("true", "1", "yes")

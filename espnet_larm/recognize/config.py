@@ -1,0 +1,126 @@
+"""Everything that can be set in decoding, as one frozen object."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from espnet_larm.options import check_options, option
+
+ORDINARY, PREFIX = BEAM_TYPES = ("ordinary", "prefix")
+HEADS, CTC, LONGER, NONE = SOURCES = ("heads", "ctc", "longer", "none")
+VERIFIED, THRESHOLD = ACCEPTS = ("verified", "threshold")
+HEAD, PRODUCT = TAUS_OF = ("head", "product")
+
+
+@dataclass(frozen=True)
+class DecodeConfig:
+    """How a trained model decodes; `Recognizer.plan` checks it against one.
+
+    Options of an LM's search have no effect, and are refused, where CTC decodes alone.
+
+    Raises:
+        ValueError: An option is out of its range.
+        TypeError: An option is of another type.
+    """
+
+    num_loops: int | None = option(None, "last loop of the looped encoder", least=1, unset="as trained")
+    beam_size: int = option(1, "hypotheses in the beam", least=1, note="1 is greedy", is_apart=True)
+    nbest: int = option(1, "hypotheses to keep of each utterance", least=1, note="beam_size at most", is_apart=True)
+    ctc_weight: float | None = option(
+        None,
+        "weight of CTC beside the LM",
+        least=0.0,
+        most=1.0,
+        note="1.0 is CTC alone, and with an LM 0.0 is the LM alone",
+        unset="0.0 with an LM, 1.0 without",
+        is_apart=True,
+    )
+    ngram_file: str | None = option(None, "n-gram over the LM's tokens, ARPA or kenlm's binary", is_apart=True)
+    ngram_weight: float = option(
+        0.9, "weight of the n-gram's logarithms to base 10", least=0.0, note="0.0 leaves it out", is_apart=True
+    )
+    with_words: bool = option(False, "find times of words", is_apart=True)
+    beam_type: str | None = option(
+        None,
+        "kind of an LM's beam: hypotheses of one length, or of different lengths with several tokens a call",
+        choices=BEAM_TYPES,
+        unset=ORDINARY,
+    )
+    drafts: str | None = option(
+        None,
+        "source of drafts of an LM's next tokens: its draft heads, the CTC hypothesis, the longer of both, or none",
+        choices=SOURCES,
+        unset="heads if the model has some, and none in an ordinary beam",
+    )
+    tokens_per_call: int | None = option(
+        None, "most tokens that one call of the LM may yield", least=1, unset="the number of heads"
+    )
+    accept: str = option(
+        VERIFIED,
+        "rule for drafts: verified by the LM, which changes no hypothesis, or taken above a threshold, which may",
+        choices=ACCEPTS,
+    )
+    draft_tau: float | None = option(
+        None, "least probability of what draft heads draft", least=0.0, unset="0, and 0.5 with drafts longer"
+    )
+    draft_tau_of: str = option(
+        HEAD, "what draft_tau bounds: each head's probability, or their product", choices=TAUS_OF
+    )
+    max_tokens_per_second: float = option(
+        24.0, "most tokens of an LM's hypothesis a second of speech; 8 are always allowed", above=0.0
+    )
+    least_ctc_share: float = option(
+        0.5,
+        "fraction of the CTC hypothesis's characters that an LM's hypothesis must have before it may end",
+        least=0.0,
+        most=1.0,
+        note="0 is off",
+    )
+    stops_loops: bool = option(True, "cut an LM's repetitions back to their first copy")
+    prefix: str | None = option(None, "text before the speech; any of these three replaces the prompt of training")
+    suffix: str | None = option(None, "text after the speech", unset="the token that begins a text")
+    instruction: str | None = option(None, "what a chat model is asked, instead of prefix and suffix")
+    pooling: Mapping[str, Any] | None = option(
+        None,
+        "pooling of the speech that an LM reads, all of it, instead of decoder_conf: pooling: input.tau=0.9, again "
+        "with deep.layer=6, deep.tau=0.8; in a YAML nested, {input: {tau: 0.9}}; input=null for none",
+        unset="as trained",
+        metavar="SITE.OPTION=VALUE",
+        is_apart=True,
+    )
+    long_seconds: float = option(40.0, "longer audio is cut at silences and joined, in seconds", least=0.0)
+    longest_piece: float = option(30.0, "longest piece of cut audio, in seconds", above=0.0)
+    shortest_piece: float = option(1.0, "shortest piece of cut audio, in seconds", above=0.0)
+    overlap: float = option(4.0, "overlap of pieces without a silence between them, in seconds", above=0.0)
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        if self.nbest > self.beam_size:
+            raise ValueError(f"nbest is {self.nbest}; allowed: 1 to beam_size, which is {self.beam_size}.")
+        if 2 * self.overlap + self.shortest_piece > self.longest_piece:
+            raise ValueError(
+                f"longest_piece is {self.longest_piece:g}; allowed: at least shortest_piece and twice overlap, which "
+                f"are {self.shortest_piece:g} and {self.overlap:g}."
+            )
+
+    @property
+    def is_beam(self) -> bool:
+        """Whether an LM is searched with a beam; a prefix beam of one hypothesis is not greedy search."""
+        return self.beam_size > 1 or self.beam_type == PREFIX
+
+    @property
+    def names_drafts(self) -> bool:
+        """Whether any option of drafts differs from its default."""
+        chosen = (self.drafts, self.tokens_per_call, self.draft_tau)
+        return any(value is not None for value in chosen) or (self.accept, self.draft_tau_of) != (VERIFIED, HEAD)
+
+    def set_options(self, *names: str) -> dict[str, Any]:
+        """Those of the named options that are not at their defaults, with their values."""
+        default = asdict(DecodeConfig())
+        return {name: value for name in names if (value := getattr(self, name)) != default[name]}
+
+
+LLM_OPTIONS = (
+    *("beam_type", "drafts", "tokens_per_call", "accept", "draft_tau", "draft_tau_of", "max_tokens_per_second"),
+    *("least_ctc_share", "stops_loops", "prefix", "suffix", "instruction", "pooling", "ngram_file"),
+)

@@ -1,0 +1,140 @@
+"""A `DecodeConfig` checked once against a model: what the searches are told, whole."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from espnet_larm.pooling.in_llm import speech_pooling_of
+from espnet_larm.recognize.config import LLM_OPTIONS, DecodeConfig
+from espnet_larm.recognize.drafting import Drafting, resolve
+from espnet_larm.recognize.llm_search import LlmPlan, LlmSearcher
+from espnet_larm.recognize.model.read_outs import has_loops, read_out_numbers
+from espnet_larm.recognize.ngrams import load_ngram
+from espnet_larm.speech_llm.prompt import make_prompt
+
+logger = logging.getLogger(__name__)
+
+UPSTREAM = "python -m espnet_larm --upstream -m espnet2.bin.asr_inference"
+
+
+class Plan(NamedTuple):
+    """How one model decodes. `Recognizer.plan` makes it; it may be used any number of times, by several threads.
+
+    Attributes:
+        config: All options.
+        numbers: Loops (layers of an encoder without loops) that a transcript has hypotheses of, ascending.
+        llm: What the LM's search does; None where CTC alone decodes.
+    """
+
+    config: DecodeConfig
+    numbers: tuple[int, ...]
+    llm: LlmPlan | None
+
+    def with_words(self) -> "Plan":
+        """The same with times of words."""
+        return self if self.config.with_words else self._replace(config=replace(self.config, with_words=True))
+
+
+def make_plan(model: Any, searcher: LlmSearcher | None, config: DecodeConfig) -> Plan:
+    """Check options against a model.
+
+    Args:
+        model: An ESPnet model.
+        searcher: Its LM's searcher; None for a model without an LM.
+        config: The options.
+
+    Raises:
+        ValueError: An option does not go with the model or with another option.
+        FileNotFoundError: The n-gram is not there.
+        ImportError: kenlm, which reads n-grams, is not installed.
+    """
+    check_loops(model.encoder, config.num_loops)
+    numbers = read_out_numbers(model.encoder, config.num_loops)
+    if not uses_llm(model, searcher, config.ctc_weight):
+        _refuse_llm_options(config)
+        return Plan(config, tuple(numbers), None)
+    assert searcher is not None
+    # An LM reads one encoder output, the last: reading others would cost as much again.
+    return Plan(config, tuple(numbers[-1:]), _llm_plan(model, searcher, config))
+
+
+def check_loops(encoder: Any, num_loops: int | None) -> None:
+    """Refuse a number of loops that cannot be read out; None stands for the model's own.
+
+    Raises:
+        ValueError: With the allowed numbers, or since the encoder has no loops.
+    """
+    if num_loops is None:
+        return
+    if not has_loops(encoder):
+        raise ValueError(f"num_loops is {num_loops}, but {type(encoder).__name__} has no loops; leave the option out.")
+    encoder.check_loops(num_loops)
+
+
+def uses_llm(model: Any, searcher: LlmSearcher | None, ctc_weight: float | None) -> bool:
+    """Whether the LM decodes: it does where there is one, unless ctc_weight is 1.0.
+
+    Raises:
+        ValueError: The model has no such head.
+    """
+    if ctc_weight is None:
+        return searcher is not None
+    if ctc_weight > 0.0 and model.ctc is None:
+        raise ValueError(
+            f"ctc_weight is {ctc_weight}, but the model has no CTC head (it was trained with model_conf: "
+            "ctc_weight 0.0); leave the option out."
+        )
+    if ctc_weight == 0.0 and model.decoder is None:
+        raise ValueError("ctc_weight is 0.0, but the model has a CTC head alone; set ctc_weight: 1.0.")
+    if ctc_weight < 1.0 and model.decoder is None:
+        logger.info("ctc_weight is %s, with nothing beside the CTC head: CTC decodes alone.", ctc_weight)
+    elif ctc_weight < 1.0 and searcher is None:
+        raise ValueError(
+            f"ctc_weight is {ctc_weight}, but the model has no LM; set ctc_weight: 1.0, leave it out, or use "
+            f"{UPSTREAM}."
+        )
+    if searcher is not None and ctc_weight == 1.0:
+        logger.info("ctc_weight is 1.0: the LM is left aside, and the CTC head decodes.")
+    return searcher is not None and ctc_weight < 1.0
+
+
+def _refuse_llm_options(config: DecodeConfig) -> None:
+    for name, value in config.set_options(*LLM_OPTIONS).items():
+        raise ValueError(
+            f"{name} is {value}: an option of an LM's search, but this model is decoded by CTC alone; leave it out"
+            f"{f', or use {UPSTREAM}' if name == 'ngram_file' else ''}."
+        )
+
+
+def _llm_plan(model: Any, searcher: LlmSearcher, config: DecodeConfig) -> LlmPlan:
+    decoder, ctc_weight = model.decoder, config.ctc_weight or 0.0
+    if ctc_weight > 0.0 and searcher.spell is None:
+        raise ValueError(
+            f"ctc_weight is {ctc_weight}, but the CTC head has tokens of its own, and no preprocessor: speech_llm "
+            "says how a text is spelled in them; set ctc_weight: 0.0."
+        )
+    drafting = resolve(config, decoder, searcher.ctc is not None)
+    ngram = None
+    if config.ngram_file is not None:
+        special = decoder.tokenizer.all_special_ids
+        ngram = load_ngram(Path(config.ngram_file), config.ngram_weight, model.token_list, model.eos, special)
+    elif config.set_options("ngram_weight") and config.ngram_weight:
+        # ESPnet passes over it, and recipes share one YAML for decoding with and without.
+        logger.info("ngram_weight is %s, and no ngram_file is named: it weighs nothing.", config.ngram_weight)
+    _check_verified("ctc_weight", ctc_weight, drafting, "CTC")
+    _check_verified("ngram_weight", 0.0 if ngram is None else ngram.weight, drafting, "an n-gram")
+    prompt = None
+    if config.set_options("prefix", "suffix", "instruction"):
+        prompt = make_prompt(decoder.tokenizer, config.prefix or "", config.suffix, config.instruction)
+    pooling = None if config.pooling is None else speech_pooling_of(config.pooling, decoder.backbone)
+    return LlmPlan(config, ctc_weight, drafting, ngram, prompt, pooling)
+
+
+def _check_verified(name: str, weight: float, drafting: Drafting, scorer: str) -> None:
+    """Refuse a weight of a scorer that has no say on drafts that are taken as they are."""
+    if weight > 0 and not drafting.verifies:
+        raise ValueError(
+            f"{name} is {weight} and accept is {drafting.accept}: {scorer} cannot score tokens that are not verified; "
+            f"set {name}: 0.0 or accept: verified."
+        )
