@@ -1,4 +1,4 @@
-"""What pooling leaves, saves and costs: rows, their table in Markdown, and its picture."""
+"""What pooling leaves, saves and costs: rows, a table in Markdown, and a picture."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,14 +10,14 @@ from espnet_larm.scoring.bootstrap import Grouping, Interval, group_utterances, 
 from espnet_larm.scoring.scores import Scores, number, score
 
 # Names of the first row, without and with pooling at other places.
-NOWHERE, AT_PLACE = "no pooling", "off at this place"
+NOWHERE, AT_PLACE = "no pooling", "off at this site"
 
 
 class Reference(NamedTuple):
-    """What is said in a folder.
+    """References of a folder.
 
     Attributes:
-        texts: By utterance.
+        texts: Reference text by utterance.
         utt2spk: Speaker by utterance, where it is known.
     """
 
@@ -26,11 +26,11 @@ class Reference(NamedTuple):
 
     @property
     def grouping(self) -> Grouping:
-        """Of the utterances, in their order."""
+        """The resampled groups of the utterances, in their order."""
         return group_utterances(list(self.texts), self.utt2spk)
 
     def without(self, left_out: Sequence[str]) -> "Reference":
-        """Of the other utterances.
+        """The references of the other utterances.
 
         Raises:
             ValueError: None of them has a word.
@@ -45,19 +45,19 @@ class Reference(NamedTuple):
 
 
 class Row(NamedTuple):
-    """The folder, read with one pooling.
+    """The folder, decoded with one pooling.
 
     Attributes:
-        name: Of the pooling's method.
+        name: Name of the pooling's method.
         wanted: Retention that was asked for.
-        tau: Of affinity pooling, None of others.
-        retention: That was found.
-        scores: Of the words.
-        points: More than the first row, of 100 words.
-        points_interval: 95 % of it, on the same resamples.
-        positions: Of all prompts, that the LM's last layer reads.
-        positions_share: Of those without pooling at any place.
-        flops_share: Of what reading the prompts takes without pooling at any place.
+        tau: Threshold of affinity pooling; None for other methods.
+        retention: Retention that was found.
+        scores: Word error rate and its interval.
+        points: Difference of WER to the first row, in points.
+        points_interval: 95 % interval of that difference, on the same resamples.
+        positions: Positions of all prompts that the LM's last layer reads.
+        positions_share: Fraction of the positions without pooling at any site.
+        flops_share: Fraction of the operations of reading the prompts without pooling at any site.
         lost: Utterances that are too short once they are pooled; their words count as deletions.
     """
 
@@ -74,7 +74,7 @@ class Row(NamedTuple):
     lost: list[str]
 
     def as_json(self) -> dict[str, Any]:
-        """Figures alone."""
+        """The row's figures for a JSON file."""
         return {
             "method": self.name,
             "wanted_retention": self.wanted,
@@ -92,14 +92,14 @@ class Row(NamedTuple):
 
 
 class Rows:
-    """Makes rows of outcomes, beside the first of them: that without pooling at the place.
+    """Makes rows of outcomes and compares them with the first, that without pooling at the site.
 
     Args:
-        reference: Of the utterances that are long enough.
-        place: Whose pooling differs by row.
-        others_pool: Whether another place pools, in all rows.
-        base: Without pooling at the place.
-        cost: Without pooling at any place.
+        reference: References of the utterances that are long enough.
+        place: The site whose pooling differs by row.
+        others_pool: Whether another site pools, in all rows.
+        base: The outcome without pooling at the site.
+        cost: The cost without pooling at any site.
     """
 
     def __init__(self, reference: Reference, place: str, others_pool: bool, base: Outcome, cost: Cost) -> None:
@@ -114,11 +114,11 @@ class Rows:
         return score(self.reference.texts, outcome.texts, split_words, self.reference.grouping)
 
     def first(self) -> Row:
-        """Without pooling at the place."""
+        """The row without pooling at the site."""
         return self.row(self.first_name, 1.0, None, self.base_outcome)
 
     def row(self, name: str, wanted: float, tau: float | None, outcome: Outcome) -> Row:
-        """With what gave an outcome."""
+        """The row of an outcome."""
         scores = self._score(outcome)
         points, points_interval = difference(self.base, scores)
         before, after = outcome.kept.get(self.place, (1, 1))
@@ -138,20 +138,20 @@ class Rows:
 
 
 def difference(before: Scores, after: Scores) -> tuple[float, Interval]:
-    """Points of WER from one to another, and 95 % of them on the same resamples."""
+    """Difference of WER in points, and its 95 % interval on the same resamples."""
     return after.total.error_percent - before.total.error_percent, interval(after.rates - before.rates)
 
 
 def show_interval(points: Interval, sign: str = "") -> str:
-    """As a cell has it."""
+    """An interval as a cell of the table."""
     return f"[{points.low:{sign}.2f}, {points.high:{sign}.2f}]"
 
 
 def format_rows(rows: Sequence[Row], chosen: Row | None = None) -> Iterator[str]:
     """A table in Markdown."""
     yield (
-        "| tau | retention | WER % | 95 % | points | 95 %, paired | prompt positions | % of all places off "
-        "| prefill FLOPs, % of all places off | |"
+        "| tau | retention | WER % | 95 % | points | 95 %, paired | prompt positions | % of all sites off "
+        "| prefill FLOPs, % of all sites off | |"
     )
     yield "|---|---|---|---|---|---|---|---|---|---|"
     for row in rows:
@@ -183,9 +183,9 @@ def draw(rows: Sequence[Row], path: Path, chosen: Row | None = None) -> None:
     """Three panels: retention, WER with its interval, and prefill FLOPs, against tau; the first row as a level line.
 
     Args:
-        rows: The first without pooling at the place.
-        path: A PNG.
-        chosen: Marked.
+        rows: Rows, the first without pooling at the site.
+        path: The PNG file to write.
+        chosen: The row to mark.
     """
     import matplotlib as mpl
 
@@ -206,7 +206,7 @@ def draw(rows: Sequence[Row], path: Path, chosen: Row | None = None) -> None:
     panels[1].axhspan(base.interval.low, base.interval.high, color="0.4", alpha=0.1, linewidth=0)
     panels[1].set(ylabel="word error rate, % (95 % interval)", ylim=(0, None))
     panels[2].plot(taus, [100 * row.flops_share for row in pooled], marker="o")
-    panels[2].set(ylabel="prefill FLOPs of the LM, % of all places off", ylim=(0, 105))
+    panels[2].set(ylabel="prefill FLOPs of the LM, % of all sites off", ylim=(0, 105))
     for axes in panels:
         if chosen is not None and chosen.tau is not None:
             axes.axvline(chosen.tau, color="C1", linestyle=":", label="chosen")

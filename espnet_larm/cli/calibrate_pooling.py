@@ -182,7 +182,7 @@ def _decode(
     others_pool: bool,
     taus: dict[float, float],
 ) -> "list[Row]":
-    """That without pooling at the place first, then from the highest tau on."""
+    """The row without pooling at the site, then one for each tau from the highest on."""
     from espnet_larm.calibrate.pooling_sweep import OFF
     from espnet_larm.calibrate.pooling_table import Rows
 

@@ -49,9 +49,9 @@ class Finding(NamedTuple):
     """What was found of one package.
 
     Attributes:
-        name: Of the distribution, as pip knows it.
+        name: Name of the distribution, as pip knows it.
         status: `ok`, `missing`, `wrong version`, `broken`; of ESPnet also `not supported` (older), `not tried` (newer).
-        version: That is installed; empty if none is.
+        version: The installed version; empty if there is none.
         requirement: What pip should install, `jiwer>=3.1` say.
         note: Why it is broken, where it is, or what an optional one is for.
         is_optional: It is needed by an extra only.
@@ -110,7 +110,7 @@ def check_requirement(name: str, specifier: str = "", extras: str = "", *, is_op
     """Look for one distribution.
 
     Args:
-        name: Of the distribution.
+        name: Name of the distribution.
         specifier: Versions that will do, `>=2.6,<2.13` say; any if empty.
         extras: Its extras, `[asr,train]` say.
         is_optional: Nothing needs it.

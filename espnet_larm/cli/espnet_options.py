@@ -51,8 +51,8 @@ def espnets_model(config: Mapping[str, Any], args: argparse.Namespace) -> str:
     """What in a model's configuration asks for ESPnet's own program; empty if nothing does.
 
     Args:
-        config: Of the training.
-        args: Of the decoding.
+        config: Options of the training.
+        args: Options of decoding.
     """
     if config.get("input_size") is not None:
         return f"the model reads features of size {config['input_size']} from archives"

@@ -37,7 +37,7 @@ class Option(NamedTuple):
 
     Attributes:
         name: Its key in `<kind>_conf`.
-        type_name: As annotated, empty if it is not.
+        type_name: The annotated type; empty if there is none.
         default: The default; `inspect.Parameter.empty` if it must be given.
         meaning: From the docstring, on one line; empty if it is not described there.
     """

@@ -43,18 +43,18 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", nargs="?", default="asr", help="asr; other tasks are handed over to ESPnet's program")
     parser.add_argument("--exp_dir", type=Path, help="experiment; its files are the defaults of the options below")
-    parser.add_argument("--asr_train_config", type=Path, help="EXP_DIR/config.yaml by default")
-    parser.add_argument("--asr_model_file", type=Path, help="the only EXP_DIR/*.ave.pth by default")
-    parser.add_argument("--outpath", type=Path, help="EXP_DIR/<name>_<weights>.zip by default")
+    parser.add_argument("--asr_train_config", type=Path, help="the experiment's configuration (default: EXP_DIR/config.yaml)")
+    parser.add_argument("--asr_model_file", type=Path, help="its weights (default: the only EXP_DIR/*.ave.pth)")
+    parser.add_argument("--outpath", type=Path, help="the pack to write (default: EXP_DIR/<name>_<weights>.zip)")
     parser.add_argument("--option", type=Path, action="append", default=[], help="a further file to put in; repeatable")
-    parser.add_argument("--lm_train_config", help="of a language model beside it: handed over to ESPnet's program")
-    parser.add_argument("--lm_file", help="likewise")
+    parser.add_argument("--lm_train_config", help="configuration of an LM beside the model; ESPnet's program then packs both")
+    parser.add_argument("--lm_file", help="weights of that LM")
     parser.add_argument(
         "--llm",
         help="folder or hub id of the model's LM, where it is another than in training; the pack names it so. Its "
         "unchanged weights are not in the pack",
     )
-    parser.add_argument("--name", help="of the model; the experiment's by default")
+    parser.add_argument("--name", help="name of the model (default: the experiment's)")
     parser.add_argument("--language", default="", help="code for the model card, en for example")
     parser.add_argument("--license", default=UNKNOWN, help="for the model card: what weights and training data allow")
     return parser
@@ -163,7 +163,7 @@ def extra_files(exp_dir: Path, options: list[Path], named: dict[str, Path]) -> d
 
 
 def versions() -> dict[str, str]:
-    """Of what the model was made with."""
+    """Versions of what the model was made with."""
     packages = {name: importlib.metadata.version(name) for name in ("espnet", "torch")}
     return {**packages, "python": platform.python_version()}
 
@@ -175,7 +175,7 @@ def datasets_of(config: Config) -> list[str]:
 
 
 def count_parameters(config_file: Path, model_file: Path, llm: str | None) -> int:
-    """As train.log counts them: of the whole model with its LM, and not of the tensors in a file.
+    """The number of parameters that train.log counts: those of the whole model with its LM, not the tensors of a file.
 
     A file also holds what is no parameter (statistics, the front end's filters), and lacks the LM's unchanged weights.
     """

@@ -133,9 +133,9 @@ def notes_on_places(args: argparse.Namespace, trained: "Places", others: "Places
     """What rows are made of, where it is not what training made.
 
     Args:
-        args: With the place that is measured.
-        trained: Places that pooled in training.
-        others: That pool in all rows.
+        args: Options with the site that is measured.
+        trained: Sites that pooled in training.
+        others: Other sites that pool in all rows.
     """
     from espnet_larm.calibrate.pooling_places import describe_places
 

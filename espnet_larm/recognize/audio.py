@@ -75,7 +75,7 @@ class AudioTable:
         return keys
 
     def length(self, key: str) -> int:
-        """Samples as `utt2num_samples` or the audio's header says. 0 if it cannot be read."""
+        """The number of samples, from `utt2num_samples` or the audio's header; 0 if it cannot be read."""
         if key not in self.num_samples:
             try:
                 self.num_samples[key] = count_samples(self.sources[key])
@@ -122,7 +122,7 @@ class AudioTable:
         """The batches in turn, each read while the one before is recognised.
 
         Args:
-            batches: Of utterances.
+            batches: Utterances of each batch.
             num_workers: 0 reads in turn, without a thread.
         """
         if num_workers == 0:

@@ -115,7 +115,7 @@ class DecodeConfig:
         return any(value is not None for value in chosen) or (self.accept, self.draft_tau_of) != (VERIFIED, HEAD)
 
     def set_options(self, *names: str) -> dict[str, Any]:
-        """Those of the named options that are not at their defaults, with their values."""
+        """The values of the named options that are not at their defaults."""
         default = asdict(DecodeConfig())
         return {name: value for name in names if (value := getattr(self, name)) != default[name]}
 

@@ -73,7 +73,7 @@ class Tally:
             self.guarded.setdefault(guard, []).append(key)
 
     def report(self, total: int) -> None:
-        """Say now and then how far the run is."""
+        """Log now and then how far the run is."""
         now = time.perf_counter()
         if now - self.reported >= SECONDS_BETWEEN_REPORTS:
             self.reported = now
@@ -170,23 +170,23 @@ def decode_table(
 
 
 def log_start(lengths: Sequence[int]) -> None:
-    """Say that utterances begin, as `calculate_rtf.py` of ESPnet's recipes reads it.
+    """Log that utterances begin, as `calculate_rtf.py` of ESPnet's recipes reads it.
 
     Args:
-        lengths: Samples of each.
+        lengths: Number of samples of each utterance.
     """
     for length in lengths:
         logger.info("speech length: %d", length)
 
 
 def log_end(lengths: Sequence[int], transcripts: Sequence[Transcript]) -> None:
-    """Say what was recognised in utterances that began together.
+    """Log the hypotheses of utterances that began together.
 
     The first has the time of all: the recipes' program adds up the seconds between both lines of each.
 
     Args:
-        lengths: Samples of each; `log_start` was called with the first.
-        transcripts: As many.
+        lengths: Number of samples of each utterance; `log_start` was called with the first.
+        transcripts: A transcript for each.
     """
     for index, transcript in enumerate(transcripts):
         log_start(lengths[index : index + 1] if index else ())

@@ -1,4 +1,4 @@
-"""An n-gram that a search hears: whether a file is one over the model's tokens, and how much it weighs."""
+"""The n-gram of a search: whether a file is one over the model's tokens, and its weight."""
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -6,20 +6,18 @@ from typing import NamedTuple
 
 from espnet_larm.search.kenlm_ngram import KenlmNgram
 
-# ESPnet's.
-DEFAULT_WEIGHT = 0.9
 # Of the model's tokens; an n-gram of a small text, made by other programs, lacks some.
 LEAST_KNOWN = 0.5
 REMEDY = "train one over this model's tokens: stage 9 (--use_ngram true), or python -m espnet_larm train-ngram"
 
 
 class Fused(NamedTuple):
-    """What is heard.
+    """An n-gram whose score is added.
 
     Attributes:
-        name: Of the file.
-        weight: Of logarithms to base 10, 0 or more; 0 leaves it out.
-        ngram: Itself.
+        name: Name of its file.
+        weight: Weight of its logarithms to base 10, 0 or more; 0 leaves it out.
+        ngram: The n-gram.
     """
 
     name: str
@@ -31,34 +29,20 @@ def load_ngram(path: Path, weight: float, tokens: Sequence[str], eos: int, speci
     """Read a file, and compare its words with a model's tokens.
 
     Args:
-        path: ARPA, or kenlm's binary.
-        weight: Of the n-gram's logarithms to base 10, as ESPnet has it.
-        tokens: Of the model.
-        eos: The one that ends a text.
-        special: Tokens that stand in no text.
+        path: A file of ARPA's format, or kenlm's binary one.
+        weight: Weight of the n-gram's logarithms to base 10, as ESPnet has it.
+        tokens: The model's tokens.
+        eos: The token that ends a hypothesis.
+        special: Tokens that stand in no hypothesis.
 
     Raises:
-        ValueError: The weight is negative, or the file is no n-gram, or of another vocabulary or case.
+        ValueError: The file is no n-gram, or of another vocabulary or case.
         FileNotFoundError: It is not there.
         ImportError: kenlm is not installed.
     """
-    check_weight(weight)
     ngram = KenlmNgram(path, tokens, eos)
     check_vocabulary(ngram, path, [token for index, token in enumerate(tokens) if index not in special])
     return Fused(path.name, weight, ngram)
-
-
-def check_weight(weight: float) -> None:
-    """Refuse what is no weight.
-
-    Raises:
-        ValueError: It is negative.
-    """
-    if not weight >= 0.0:
-        raise ValueError(
-            f"ngram_weight is {weight}; allowed: 0.0 (the n-gram is not heard) or more; ESPnet's default is "
-            f"{DEFAULT_WEIGHT}."
-        )
 
 
 def check_vocabulary(ngram: KenlmNgram, path: Path, tokens: Sequence[str]) -> None:
@@ -77,4 +61,4 @@ def check_vocabulary(ngram: KenlmNgram, path: Path, tokens: Sequence[str]) -> No
             f"{head}, and {swapped} if capitals and small letters are exchanged: its text is of the other case. "
             f"Convert the text, and {REMEDY}."
         )
-    raise ValueError(f"{head}: it is of other tokens, words perhaps. To have an n-gram heard, {REMEDY}.")
+    raise ValueError(f"{head}: it is of other tokens, words perhaps. Instead, {REMEDY}.")

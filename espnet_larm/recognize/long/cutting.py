@@ -60,7 +60,7 @@ def cut(blocks: Iterable[np.ndarray], sample_rate_hz: int, cutting: Cutting) -> 
 
     Args:
         blocks: Samples (N,) each, of any length.
-        sample_rate_hz: Of the samples.
+        sample_rate_hz: The rate of the samples.
         cutting: How to cut.
     """
     whole, longest, shortest, common = (int(seconds * sample_rate_hz) for seconds in cutting)
@@ -99,7 +99,7 @@ def find_silences(samples: np.ndarray, sample_rate_hz: int, *, ended: bool) -> l
 
     Args:
         samples: (N,).
-        sample_rate_hz: Of the samples.
+        sample_rate_hz: The rate of the samples.
         ended: Whether nothing follows; otherwise silences without their whole context are left for later.
     """
     step = int(FRAME_SECONDS * sample_rate_hz)

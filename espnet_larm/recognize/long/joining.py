@@ -20,8 +20,8 @@ def join(before: Sequence[Word], after: Sequence[Word], start_s: float, end_s: f
     """Words of both pieces together.
 
     Args:
-        before: Of the first piece, in order.
-        after: Of the second, in order; times on the same scale.
+        before: Words of the first piece, in order.
+        after: Words of the second piece, in order; times on the same scale.
         start_s: Where the overlap starts.
         end_s: Where it ends.
 

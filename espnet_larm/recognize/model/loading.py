@@ -42,7 +42,7 @@ def load_model(
         config_file: The experiment's `config.yaml`.
         model_file: Weights by name, as ESPnet saves them.
         device: `cpu`, `cuda`, `cuda:N`.
-        dtype: Of weights and activations; the front end's is float32 at least.
+        dtype: Type of weights and activations; the front end's is float32 at least.
         llm: Folder or hub id of the model's LM, where it is another than in training.
 
     Raises:

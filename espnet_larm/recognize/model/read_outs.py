@@ -1,4 +1,4 @@
-"""What an encoder gives to the CTC head, place by place: checkpoint loops of ours, layers of ESPnet's.
+"""Read-outs: the outputs that an encoder gives to the CTC head, at checkpoint loops of ours, at layers of ESPnet's.
 
 An encoder with a method `read_outs` has loops, and promises that a batch gives what each utterance gives alone.
 Shapes: B utterances, T frames, F features, D model size.
@@ -52,7 +52,7 @@ def read_outs(
     A postencoder sees the last trained loop or layer (and loops beyond it), as in training.
 
     Args:
-        model: In eval mode.
+        model: The model, in eval mode.
         xs_pad: Features (B, T, F).
         ilens: Valid frames (B,).
         num_loops: The last loop; the encoder's own number by default, None for an encoder without loops.
@@ -91,10 +91,10 @@ def measure_frame_times(
     usual factor divides.
 
     Args:
-        model: In eval mode.
-        sample_rate_hz: Of its audio.
-        device: Of its weights.
-        dtype: Of its weights.
+        model: The model, in eval mode.
+        sample_rate_hz: Rate of its audio.
+        device: Device of its weights.
+        dtype: Type of its weights.
 
     Raises:
         ValueError: The front end has no hop.

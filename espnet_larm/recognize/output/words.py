@@ -22,11 +22,11 @@ class Word(NamedTuple):
     """A word, or a token of a model whose tokens do not tell words.
 
     Attributes:
-        text: For people.
-        start_s: Seconds.
-        end_s: Seconds.
+        text: The word as people write it.
+        start_s: Its start in seconds.
+        end_s: Its end in seconds.
         confidence: Geometric mean of its tokens' probabilities, 0 to 1; not calibrated.
-        token_ids: Of the token list.
+        token_ids: Its ids in the token list.
     """
 
     text: str
@@ -37,7 +37,7 @@ class Word(NamedTuple):
 
     @property
     def middle_s(self) -> float:
-        """Seconds."""
+        """Its middle in seconds."""
         return (self.start_s + self.end_s) / 2
 
     def later(self, seconds: float) -> "Word":
@@ -76,8 +76,8 @@ def group_tokens(tokens: Sequence[str], *, words: bool) -> Iterator[range]:
     """Indices of each word's tokens; spaces belong to none.
 
     Args:
-        tokens: Of a hypothesis.
-        words: What `has_words` says; if False, each token is a word.
+        tokens: Tokens of a hypothesis.
+        words: The answer of `has_words`; if False, each token is a word.
     """
     start = 0
     for index, token in enumerate(tokens):
@@ -108,15 +108,15 @@ def make_words(
     *,
     words: bool,
 ) -> tuple[Word, ...]:
-    """Words of one hypothesis.
+    """Make the words of one hypothesis.
 
     Args:
-        tokens: Of the hypothesis.
+        tokens: Tokens of the hypothesis.
         token_ids: Their ids.
         spans: First frame, frame after the last, and mean log-probability of each token.
         times: Frames to seconds.
         tokens_to_text: Joins tokens to a text.
-        words: What `has_words` says.
+        words: The answer of `has_words`.
     """
     made = []
     for group in group_tokens(tokens, words=words):
