@@ -1,4 +1,6 @@
-"""Options said once: a frozen dataclass whose fields carry range and sentence, for checks, --help, lists and pages.
+"""Options said once: range and sentence stand at a dataclass's fields or a constructor's parameters.
+
+Checks, error messages, --help, `espnet-larm list` and docs/options.md are made from them.
 
 Own code, after a trial of jsonargparse and tyro: neither adds fields to ESPnet's own argparse parser, whose `--config`
 and names must stay; errors of the one do not say what is allowed, and the other takes `nan` for a weight.
@@ -9,7 +11,7 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 KEY = "option"
@@ -24,6 +26,7 @@ class Option(typing.NamedTuple):
         least: Lowest value that is allowed; None for no bound.
         above: Bound that a value must exceed; None for no bound.
         most: Highest value that is allowed; None for no bound.
+        below: Bound that a value must stay below; None for no bound.
         choices: The only values that are allowed; empty for all.
         note: What the ends of the range mean, for messages.
         unset: What a default of None means, "as trained" for example.
@@ -35,6 +38,7 @@ class Option(typing.NamedTuple):
     least: float | None = None
     above: float | None = None
     most: float | None = None
+    below: float | None = None
     choices: tuple[str, ...] = ()
     note: str = ""
     unset: str = ""
@@ -42,17 +46,21 @@ class Option(typing.NamedTuple):
     metavar: str | None = None
 
     @property
-    def allowed(self) -> str:
-        """The range in words; empty if every value is allowed."""
+    def range(self) -> str:
+        """The range in words, without the note; empty if every value is allowed."""
         if self.choices:
             return ", ".join(self.choices)
+        start = f"above {self.above:g}" if self.above is not None else "" if self.least is None else f"{self.least:g}"
         if self.most is not None:
-            text = f"{self.least:g} to {self.most:g}" if self.least is not None else f"up to {self.most:g}"
-        elif self.above is not None:
-            text = f"above {self.above:g}"
-        else:
-            text = "" if self.least is None else f"{self.least:g} or more"
-        return f"{text} ({self.note})" if text and self.note else text or self.note
+            return f"{start} to {self.most:g}" if start else f"up to {self.most:g}"
+        if self.below is not None:
+            return f"{start} to below {self.below:g}" if start else f"below {self.below:g}"
+        return f"{start} or more" if self.least is not None else start
+
+    @property
+    def allowed(self) -> str:
+        """The range and its note, for messages; empty if every value is allowed."""
+        return f"{self.range} ({self.note})" if self.range and self.note else self.range or self.note
 
     def allows(self, value: Any) -> bool:
         """Whether a value lies in the range. A value that is not a number lies in none."""
@@ -65,6 +73,7 @@ class Option(typing.NamedTuple):
             and (self.least is None or value >= self.least)
             and (self.above is None or value > self.above)
             and (self.most is None or value <= self.most)
+            and (self.below is None or value < self.below)
         )
 
 
@@ -128,7 +137,7 @@ def describe(said: Option, default: Any) -> str:
     """An option's sentence, its range and its default."""
     word = str(default).lower() if isinstance(default, bool) else str(default)
     shown = said.unset or ("" if default is None else word)
-    parts = [part for part in (said.allowed, f"default: {shown}" if shown else "") if part]
+    parts = [part for part in (said.range, said.note, f"default: {shown}" if shown else "") if part]
     return f"{said.sentence} ({'; '.join(parts)})" if parts else said.sentence
 
 
@@ -136,6 +145,36 @@ def given_options(config: type, args: argparse.Namespace) -> dict[str, Any]:
     """The fields of a class of options that a parsed command line has a value for."""
     values = {name: getattr(args, name, None) for name, *_ in options_of(config)}
     return {name: value for name, value in values.items() if value is not None}
+
+
+def describe_range(said: Option) -> str:
+    """An option's sentence and its range."""
+    parts = [part for part in (said.range, said.note) if part]
+    return f"{said.sentence} ({'; '.join(parts)})" if parts else said.sentence
+
+
+def parameters_of(constructor: Any) -> Iterator[tuple[str, Option, type]]:
+    """Name, `Option` and type of each parameter that is annotated `Annotated[T, Option(...)]`."""
+    for name, hint in typing.get_type_hints(constructor, include_extras=True).items():
+        said = next((each for each in getattr(hint, "__metadata__", ()) if isinstance(each, Option)), None)
+        if said is not None:
+            yield name, said, _plain_type(hint.__origin__)
+
+
+def check_parameters(constructor: Any, values: Mapping[str, Any], where: str) -> None:
+    """Refuse arguments of a constructor that are out of the ranges of its annotations.
+
+    Args:
+        constructor: A function whose parameters are annotated `Annotated[T, Option(...)]`.
+        values: Its arguments by name; None is always allowed.
+        where: The YAML key that holds them, for the message.
+
+    Raises:
+        ValueError: With the option, its value and what is allowed.
+    """
+    for name, said, _ in parameters_of(constructor):
+        if values[name] is not None and not said.allows(values[name]):
+            raise ValueError(f"{where}: {name} is {values[name]}; allowed: {said.allowed}.")
 
 
 def _plain_type(hint: Any) -> type:

@@ -1,8 +1,8 @@
-"""`python -m espnet_larm list`: every plugin with its options, their ranges and defaults.
+"""`espnet-larm list`: every plugin with its options, their ranges and defaults, and the options of decoding.
 
-The options are the constructor's parameters, their meaning is the `Args:` section of the docstring: what is printed
-is what the class takes. ESPnet's tasks are imported, which takes 10 s, only if other packages bring plugins: those are
-checked as programs will check them.
+A plugin's options are its constructor's parameters. Their meaning is what their annotation says (`options.Option`), or
+the `Args:` section of the docstring: what is printed is what the class takes. ESPnet's tasks are imported, which takes
+10 s, only if other packages bring plugins: those are checked as programs will check them.
 """
 
 import argparse
@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from espnet_larm import registry
+from espnet_larm.options import describe, describe_range, options_of, parameters_of
+from espnet_larm.recognize.config import DecodeConfig
 
 # What ESPnet passes itself: parameters that no YAML sets.
 GIVEN_BY_ESPNET = {
@@ -30,6 +32,9 @@ GIVEN_BY_ESPNET = {
 # What a YAML needs beside the plugin's own options, unless its class has a `yaml_beside` that says more.
 BESIDE = {"encoder": "model_conf:\n    ctc_weight: 1.0  # CTC alone: no decoder is named\n"}
 WIDTH = 110
+# What --name takes beside the names of plugins.
+DECODING = "decoding"
+DECODING_TITLE = "Options of decoding: `espnet-larm decode` has them, and `DecodeConfig` in Python"
 
 
 class Option(NamedTuple):
@@ -63,17 +68,25 @@ def main(argv: list[str] | None = None) -> int:
         0; 1 if a plugin is broken or none has the name asked for.
     """
     arguments = _parser().parse_args(argv)
+    if arguments.markdown:
+        print(reference_page(), end="")
+        return 0
+    if arguments.name == DECODING:
+        print(_decoding())
+        return 0
     sound, broken = registry.survey()
     for entry_point, package, reason in broken:
         print(f"{entry_point} of package {package}: {reason}", file=sys.stderr)
     chosen = [plugin for plugin in sound if arguments.name in (None, plugin.name)]
     is_broken = any(entry_point.partition(".")[2] == arguments.name for entry_point, _, _ in broken)
     if not chosen and arguments.name is not None and not is_broken:
-        names = ", ".join(sorted({plugin.name for plugin in sound}))
+        names = ", ".join([*sorted({plugin.name for plugin in sound}), DECODING])
         print(f"--name: no plugin is called {arguments.name}. Allowed: {names}.", file=sys.stderr)
     for plugin in chosen:
         plugin_class = registry.load(plugin)
         print(_snippet(plugin, plugin_class) if arguments.yaml else _table(plugin, plugin_class))
+    if arguments.name is None and not arguments.yaml:
+        print(_decoding())
     return 1 if broken or not chosen else 0
 
 
@@ -81,15 +94,46 @@ def options(plugin_class: type, kind: str) -> list[Option]:
     """The options that YAML can give to a class, in the order of its constructor."""
     constructor = plugin_class.__init__  # type: ignore[misc]
     meanings = described_arguments(inspect.getdoc(plugin_class)) | described_arguments(inspect.getdoc(constructor))
+    meanings |= {name: describe_range(said) for name, said, _ in parameters_of(constructor)}
     found = []
     for parameter in inspect.signature(plugin_class).parameters.values():
         is_open = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
         if is_open or parameter.name in GIVEN_BY_ESPNET[kind]:
             continue
         annotated = parameter.annotation is not inspect.Parameter.empty
-        type_name = inspect.formatannotation(parameter.annotation).strip("'") if annotated else ""
+        plain = getattr(parameter.annotation, "__origin__", parameter.annotation)
+        is_said = hasattr(parameter.annotation, "__metadata__")
+        shown = plain if is_said else parameter.annotation
+        type_name = inspect.formatannotation(shown).strip("'") if annotated else ""
         found.append(Option(parameter.name, type_name, parameter.default, meanings.get(parameter.name, "")))
     return found
+
+
+def reference_page() -> str:
+    """docs/options.md: the options of our plugins and of decoding, in Markdown."""
+    lines = ["# Options", "", "`espnet-larm list --markdown` makes this page from the code."]
+    for plugin in registry.PLUGINS:
+        plugin_class = registry.load(plugin)
+        lines += ["", f"## `{plugin.kind}: {plugin.name}`", "", (inspect.getdoc(plugin_class) or "").partition("\n")[0]]
+        lines += ["", f"| `{plugin.kind}_conf` | type | default | meaning |", "| --- | --- | --- | --- |"]
+        for each in options(plugin_class, plugin.kind):
+            default = "required" if each.is_required else f"`{_yaml_value(each.default)}`"
+            lines.append(f"| `{each.name}` | {_cell(each.type_name)} | {default} | {_cell(each.meaning)} |")
+    lines += ["", "## Decoding", "", f"{DECODING_TITLE}.", "", "| option | meaning |", "| --- | --- |"]
+    lines += [f"| `{name}` | {_cell(describe(said, default))} |" for name, said, _, default in options_of(DecodeConfig)]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _decoding() -> str:
+    lines = [DECODING_TITLE]
+    for name, said, kind, default in options_of(DecodeConfig):
+        lines.append(f"    {name}: {kind.__name__}")
+        lines += textwrap.wrap(describe(said, default), WIDTH, initial_indent=" " * 8, subsequent_indent=" " * 8)
+    return "\n".join(lines) + "\n"
 
 
 def described_arguments(docstring: str | None) -> dict[str, str]:
@@ -109,9 +153,10 @@ def described_arguments(docstring: str | None) -> dict[str, str]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m espnet_larm list", description="List the plugins with their options, ranges and defaults."
+        description="List the plugins with their options, ranges and defaults, and the options of decoding."
     )
-    parser.add_argument("--name", help="only the plugin of this YAML name")
+    parser.add_argument("--name", help=f"only the plugin of this YAML name, or {DECODING}")
+    parser.add_argument("--markdown", action="store_true", help="print docs/options.md, the reference page")
     parser.add_argument("--yaml", action="store_true", help="print a template to paste into a training YAML")
     return parser
 

@@ -39,7 +39,7 @@ class DecodeConfig:
     ngram_weight: float = option(
         0.9, "weight of the n-gram's logarithms to base 10", least=0.0, note="0.0 leaves it out", is_apart=True
     )
-    with_words: bool = option(False, "find times of words", is_apart=True)
+    with_words: bool = option(False, "find times of words; --write_ctm of the command", is_apart=True)
     beam_type: str | None = option(
         None,
         "kind of an LM's beam: hypotheses of one length, or of different lengths with several tokens a call",
