@@ -43,15 +43,11 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", nargs="?", default="asr", help="asr; other tasks are handed over to ESPnet's program")
     parser.add_argument("--exp_dir", type=Path, help="experiment; its files are the defaults of the options below")
-    parser.add_argument(
-        "--asr_train_config", type=Path, help="its configuration (default: EXP_DIR/config.yaml)"
-    )
+    parser.add_argument("--asr_train_config", type=Path, help="its configuration (default: EXP_DIR/config.yaml)")
     parser.add_argument("--asr_model_file", type=Path, help="its weights (default: the only EXP_DIR/*.ave.pth)")
     parser.add_argument("--outpath", type=Path, help="the pack to write (default: EXP_DIR/<name>_<weights>.zip)")
     parser.add_argument("--option", type=Path, action="append", default=[], help="a further file to put in; repeatable")
-    parser.add_argument(
-        "--lm_train_config", help="configuration of a further LM; ESPnet's program then packs both"
-    )
+    parser.add_argument("--lm_train_config", help="configuration of a further LM; ESPnet's program then packs both")
     parser.add_argument("--lm_file", help="weights of that LM")
     parser.add_argument(
         "--llm",

@@ -10,7 +10,7 @@ Shapes: B utterances, T frames, F features, D model size. Masks are True where v
 
 import logging
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -29,6 +29,7 @@ from espnet_larm.looped.blocks import (
 )
 from espnet_larm.looped.loop import Clock, Depth, DepthFilm, LoopState
 from espnet_larm.looped.subsampling import ConvSubsampling
+from espnet_larm.options import Option, check_parameters
 
 logger = logging.getLogger(__name__)
 
@@ -56,28 +57,8 @@ class LarmEncoder(AbsEncoder):
 
     Args:
         input_size: Features F a frame; ESPnet sets it.
-        output_size: Model size D; a multiple of 2 x attention_heads. 384, and 96-256 on a CPU.
-        attention_heads: Heads, 1 or more.
-        linear_units: Hidden size of the feed-forward layers, 1 or more; 4 D, or 2 D in conformer blocks.
-        num_blocks: Blocks in the stack, 1 or more.
-        num_loops: Times that the stack is run, 1 or more; 1 is a plain stack without any loop part.
-        checkpoint_period: m, 1 to num_loops; loops m, 2m, ... and the last have a loss and can be read out.
-        block: `transformer` or `conformer`.
-        share_blocks: One stack for all loops; false gives each loop its own, the unshared baseline.
-        clock: Tell the stack where a loop stands between two checkpoints.
-        film: Condition the stack's input on the loop's number.
-        feedback: Feed the CTC posteriors of a loop to the next one, through the model's `conditioning_layer`.
-        feedback_shift: Frames of delay of the feedback, 0 or more; 1 is the paper's.
-        feedback_top_k: Tokens a frame in the feedback, 1 or more; all by default. 8 trains a tenth faster at V = 5000
-            on a CPU and decodes slower (tools/bench/looped.py), since the largest must be found.
-        skip: Add the front-end's output to the state of every loop.
-        subsampling_factor: Input frames an output frame, 2, 4 or 8.
-        subsampling_channels: Channels of the front-end's convolutions, 1 or more.
-        dropout_rate: After each part of a block and inside feed-forward layers, 0 to below 1.
-        frame_shared_dropout: One dropout mask for all frames of an utterance: a fifth less time a step on a CPU.
-        attention_dropout_rate: Of attention weights, 0 to below 1; above 0 rules fast attention kernels out on a CPU.
-        cnn_module_kernel: Odd width in frames of the conformer's convolution; without effect on `transformer`.
-        activation_checkpointing: Recompute each loop in the backward pass: memory of one loop, a third more time.
+        output_size: Model size D. The meaning and range of this and all other options stand at the parameters;
+            `espnet-larm list --name larm` prints them.
 
     Raises:
         ValueError: An option is out of its range.
@@ -95,27 +76,64 @@ model_conf:
     def __init__(
         self,
         input_size: int,
-        output_size: int = 384,
-        attention_heads: int = 6,
-        linear_units: int = 1536,
-        num_blocks: int = 4,
-        num_loops: int = 12,
-        checkpoint_period: int = 4,
-        block: str = "transformer",
-        share_blocks: bool = True,
-        clock: bool = True,
-        film: bool = True,
-        feedback: bool = True,
-        feedback_shift: int = 1,
-        feedback_top_k: int | None = None,
-        skip: bool = True,
-        subsampling_factor: int = 4,
-        subsampling_channels: int = 64,
-        dropout_rate: float = 0.1,
-        frame_shared_dropout: bool = False,
-        attention_dropout_rate: float = 0.0,
-        cnn_module_kernel: int = 15,
-        activation_checkpointing: bool = False,
+        output_size: Annotated[
+            int, Option("model size D, a multiple of 2 x attention_heads; 384, and 96 to 256 on a CPU", least=1)
+        ] = 384,
+        attention_heads: Annotated[int, Option("attention heads", least=1)] = 6,
+        linear_units: Annotated[
+            int, Option("hidden size of the feed-forward layers; 4 D, or 2 D in conformer blocks", least=1)
+        ] = 1536,
+        num_blocks: Annotated[int, Option("blocks in the stack", least=1)] = 4,
+        num_loops: Annotated[
+            int, Option("times that the stack is run; 1 is a plain stack without any loop part", least=1)
+        ] = 12,
+        checkpoint_period: Annotated[
+            int, Option("m, at most num_loops: loops m, 2m, ... and the last have a loss and can be read out", least=1)
+        ] = 4,
+        block: Annotated[str, Option("kind of the blocks", choices=("transformer", "conformer"))] = "transformer",
+        share_blocks: Annotated[
+            bool, Option("one stack for all loops; false gives each loop its own, the unshared baseline")
+        ] = True,
+        clock: Annotated[bool, Option("tell the stack where a loop stands between two checkpoints")] = True,
+        film: Annotated[bool, Option("condition the stack's input on the loop's number")] = True,
+        feedback: Annotated[
+            bool, Option("feed the CTC posteriors of a loop to the next one, through the model's `conditioning_layer`")
+        ] = True,
+        feedback_shift: Annotated[
+            int, Option("delay of the feedback in frames; 1 is the paper's", least=0, note="frames")
+        ] = 1,
+        feedback_top_k: Annotated[
+            int | None,
+            Option(
+                "tokens a frame in the feedback, null for all; 8 trains a tenth faster at V = 5000 on a CPU and "
+                "decodes slower (tools/bench/looped.py), since the largest must be found",
+                least=1,
+            ),
+        ] = None,
+        skip: Annotated[bool, Option("add the front end's output to the state of every loop")] = True,
+        subsampling_factor: Annotated[int, Option("input frames an output frame: 2, 4 or 8")] = 4,
+        subsampling_channels: Annotated[int, Option("channels of the front-end's convolutions", least=1)] = 64,
+        dropout_rate: Annotated[
+            float, Option("dropout after each part of a block and inside feed-forward layers", least=0.0, below=1.0)
+        ] = 0.1,
+        frame_shared_dropout: Annotated[
+            bool, Option("one dropout mask for all frames of an utterance: a fifth less time a step on a CPU")
+        ] = False,
+        attention_dropout_rate: Annotated[
+            float,
+            Option(
+                "dropout of attention weights; above 0 it rules fast attention kernels out on a CPU",
+                least=0.0,
+                below=1.0,
+            ),
+        ] = 0.0,
+        cnn_module_kernel: Annotated[
+            int,
+            Option("width in frames of the conformer's convolution, odd; without effect on `transformer`", least=1),
+        ] = 15,
+        activation_checkpointing: Annotated[
+            bool, Option("recompute each loop in the backward pass: memory of one loop, a third more time")
+        ] = False,
     ) -> None:
         _check_options(dict(locals()))
         super().__init__()
@@ -289,30 +307,20 @@ model_conf:
 
 
 def _check_options(options: dict[str, Any]) -> None:
-    """Refuse options out of range, by their YAML names."""
-    positive = {
-        name: (options[name] >= 1, "1 or more")
-        for name in ("attention_heads", "linear_units", "num_blocks", "num_loops", "subsampling_channels")
-    }
-    rates = {name: (0.0 <= options[name] < 1.0, "0 to below 1") for name in ("dropout_rate", "attention_dropout_rate")}
-    pair = 2 * max(options["attention_heads"], 1)
-    others = {
+    """Refuse options that are out of range, or that do not go with another one, by their YAML names."""
+    check_parameters(LarmEncoder.__init__, options, "encoder_conf")
+    pair = 2 * options["attention_heads"]
+    together = {
         "checkpoint_period": (
-            1 <= options["checkpoint_period"] <= options["num_loops"],
+            options["checkpoint_period"] <= options["num_loops"],
             f"1 to num_loops, which is {options['num_loops']}",
         ),
         "output_size": (
-            options["output_size"] >= 1 and options["output_size"] % pair == 0,
+            options["output_size"] % pair == 0,
             f"a multiple of 2 x attention_heads = {pair}, since rotary positions turn pairs of a head",
         ),
-        "block": (options["block"] in ("transformer", "conformer"), "transformer, conformer"),
-        "feedback_shift": (options["feedback_shift"] >= 0, "0 or more frames"),
-        "feedback_top_k": (options["feedback_top_k"] is None or options["feedback_top_k"] >= 1, "1 or more, or null"),
-        "cnn_module_kernel": (
-            options["cnn_module_kernel"] >= 1 and options["cnn_module_kernel"] % 2 == 1,
-            "odd, 1 or more",
-        ),
+        "cnn_module_kernel": (options["cnn_module_kernel"] % 2 == 1, "odd, 1 or more"),
     }
-    for name, (is_allowed, allowed) in (positive | rates | others).items():
+    for name, (is_allowed, allowed) in together.items():
         if not is_allowed:
             raise ValueError(f"encoder_conf: {name} is {options[name]}; allowed: {allowed}.")

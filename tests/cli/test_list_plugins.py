@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 import torch
@@ -124,7 +125,7 @@ def test_template_of_our_encoders_trains_as_it_stands(plugin, larm_task, tiny_ex
 
 def test_unknown_name_is_refused_with_the_known_ones(documented, capsys):
     assert list_plugins.main(["--name", "lram"]) == 1
-    assert "no plugin is called lram. Allowed: documented." in capsys.readouterr().err
+    assert "no plugin is called lram. Allowed: documented, decoding." in capsys.readouterr().err
 
 
 def test_plugin_that_cannot_be_imported_does_not_hide_the_others(monkeypatch, capsys):
@@ -163,3 +164,21 @@ def test_espnets_task_is_not_imported():
     )
     done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
     assert (done.returncode, "encoder: larm" in done.stdout) == (0, True), done.stderr
+
+
+def test_the_reference_page_is_what_the_code_says():
+    page = Path(__file__).parents[2] / "docs/options.md"
+    assert page.read_text(encoding="utf-8") == list_plugins.reference_page(), "espnet-larm list --markdown makes it"
+
+
+def test_ranges_of_annotated_options_are_listed(capsys):
+    assert list_plugins.main(["--name", "larm"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "num_blocks: int, default 4 blocks in the stack (1 or more)" in shown
+    assert "dropout_rate: float, default 0.1 dropout after each part" in shown and "(0 to below 1)" in shown
+
+
+def test_the_options_of_decoding_are_listed(capsys):
+    assert list_plugins.main(["--name", "decoding"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "ctc_weight: float weight of CTC beside the LM (0 to 1; 1.0 is CTC alone" in shown

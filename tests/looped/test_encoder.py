@@ -288,7 +288,7 @@ def test_feedback_without_a_head_is_refused():
         ({"output_size": 18}, "output_size is 18; allowed: a multiple of 2 x attention_heads = 4"),
         ({"block": "former"}, "block is former; allowed: transformer, conformer"),
         ({"feedback_shift": -1}, "feedback_shift is -1; allowed: 0 or more"),
-        ({"feedback_top_k": 0}, "feedback_top_k is 0; allowed: 1 or more, or null"),
+        ({"feedback_top_k": 0}, "feedback_top_k is 0; allowed: 1 or more"),
         ({"cnn_module_kernel": 4}, "cnn_module_kernel is 4; allowed: odd, 1 or more"),
         ({"dropout_rate": 1.0}, "dropout_rate is 1.0; allowed: 0 to below 1"),
     ],
