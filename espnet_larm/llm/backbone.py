@@ -8,6 +8,7 @@ Shapes: B rows, L positions, D model size, V tokens, H heads, S head size. Masks
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -46,7 +47,6 @@ class Backbone(torch.nn.Module):
     Attributes:
         added: Layers by the index of the LM's own that they run behind, before `after_layer`, in this order; they are
             called as HF's are, and `depth_upscaling` makes them.
-        after_layer: Functions of a prompt's stream behind a layer, by its index, which may shorten it; not of texts.
         mode: What `train` was last called with: frozen parts, and so a frozen LM itself, are in eval mode all the same.
         left_out: Names of weights that no state dict holds, because the LM's name gives them back; `adapt` sets them.
 
@@ -61,7 +61,6 @@ class Backbone(torch.nn.Module):
         self.model = model
         self.activation_checkpointing = activation_checkpointing
         self.added = torch.nn.ModuleDict()
-        self.after_layer: dict[int, Callable[[Stream], Stream]] = {}
         self.left_out: tuple[str, ...] = ()
         self.mode = self.training
         self._has_frozen_modes = False
@@ -166,6 +165,7 @@ class Backbone(torch.nn.Module):
         lens: torch.Tensor,
         speech: torch.Tensor | None = None,
         cache: KeyValueCache | None = None,
+        after_layer: Mapping[int, Callable[[Stream], Stream]] = MappingProxyType({}),
     ) -> Stream:
         """Run all layers on the next positions of each row; padding is behind the valid positions.
 
@@ -175,6 +175,8 @@ class Backbone(torch.nn.Module):
             lens: Valid positions of each row (B,).
             speech: Which positions are speech (B, L); None for none.
             cache: What came before and is to be remembered; None to remember nothing.
+            after_layer: Functions of a prompt's stream behind a layer of the LM's own, by its index, which may shorten
+                it; they do not see steps after the prompt.
 
         Returns:
             Hidden states before the head, in the LM's type, with the lengths that are left: what is behind them means
@@ -195,8 +197,8 @@ class Backbone(torch.nn.Module):
                 else:
                     hidden = call(stream.hidden)
                 stream = stream._replace(hidden=hidden)
-            if index in self.after_layer:
-                stream = self.after_layer[index](stream)
+            if index in after_layer:
+                stream = after_layer[index](stream)
                 rotary, num_new = self._rotary(stream), stream.lens.cpu() if cache is not None else stream.lens
                 columns = self._speech_columns(stream)
         return stream._replace(hidden=self.model.model.norm(stream.hidden))

@@ -21,11 +21,11 @@ INPUT, DEEP = PLACES = ("input", "deep")
 
 
 class Kept(NamedTuple):
-    """Speech tokens of the utterances of a batch.
+    """Numbers of speech tokens of the utterances of a batch.
 
     Attributes:
-        before: Pooling (B,).
-        after: It (B,).
+        before: Tokens before pooling (B,).
+        after: Tokens after pooling (B,).
     """
 
     before: torch.Tensor
@@ -33,36 +33,18 @@ class Kept(NamedTuple):
 
     @property
     def retention(self) -> torch.Tensor:
-        """Share that is left, a number on the device of the lengths; 1 of none."""
+        """The fraction that is left, a number on the device of the lengths; 1 without tokens."""
         before = self.before.sum()
         return torch.where(before > 0, self.after.sum() / before.clamp(min=1), 1.0)
 
 
-class DeepPooling:
-    """Pools prompts behind a layer: a function for `Backbone.after_layer`.
-
-    Args:
-        pooling: What merges.
-
-    Attributes:
-        kept: Of the last batch; None before the first.
-    """
-
-    def __init__(self, pooling: Pooling) -> None:
-        self.pooling = pooling
-        self.kept: Kept | None = None
-
-    def __call__(self, stream: Stream) -> Stream:
-        """Shorten the speech of each row; what has none, such as a text by itself, stays as it is."""
-        if stream.speech is None:
-            return stream
-        lens = stream.speech.sum(dim=1)
-        self.kept = Kept(lens, lens)
-        if self.pooling.is_off or not (longest := int(lens.max())):
-            return stream
-        found, after = pool_speech(stream, lens, longest, self.pooling)
-        self.kept = Kept(lens, after)
-        return found
+def pool_deep(pooling: Pooling, stream: Stream) -> Stream:
+    """Shorten the speech of each row of a prompt, behind a layer; a row without speech stays as it is."""
+    if stream.speech is None or pooling.is_off:
+        return stream
+    lens = stream.speech.sum(dim=1)
+    longest = int(lens.max())
+    return pool_speech(stream, lens, longest, pooling)[0] if longest else stream
 
 
 def pool_speech(
@@ -74,8 +56,8 @@ def pool_speech(
     """Merge within each row's run of speech, and close the gaps.
 
     Args:
-        stream: With one run of speech a row, or none.
-        speech_lens: Of the runs (B,).
+        stream: A stream with one run of speech a row, or none.
+        speech_lens: Lengths of the runs (B,).
         longest: S, of 1 or more.
         pooling: What merges, from speech (B, S, D) and its lengths (B,).
 

@@ -8,6 +8,9 @@ Shapes: B utterances, N samples, T frames, T' merged frames, F features. Masks a
 
 import difflib
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import humanfriendly  # type: ignore[import-untyped]
@@ -26,6 +29,23 @@ WHERE = "frontend_conf"
 NAME = "affinity_pooling"
 # Where pip calls what ESPnet's front ends import by another name.
 PACKAGES = {"whisper": "openai-whisper"}
+
+
+_POOLING: ContextVar[Pooling | None] = ContextVar("pooling of the front end", default=None)
+
+
+@contextmanager
+def pooled_by(pooling: Pooling) -> Iterator[None]:
+    """While it is entered, affinity-pooling front ends that this thread calls pool so, not as they were made.
+
+    Args:
+        pooling: Affinity pooling with a tau.
+    """
+    token = _POOLING.set(pooling)
+    try:
+        yield
+    finally:
+        _POOLING.reset(token)
 
 
 class AffinityPoolingFrontend(AbsFrontend):
@@ -116,18 +136,19 @@ class AffinityPoolingFrontend(AbsFrontend):
         Raises:
             ValueError: The wrapped front end gives no frames (B, T, F).
         """
+        pooling = _POOLING.get() or self.pooling
         xs_pad, lens = self.frontend(input, input_lengths)
         self.retention = torch.ones(())
-        if self.pooling.is_off:
-            return self.pooling(xs_pad, lens)
+        if pooling.is_off:
+            return pooling(xs_pad, lens)
         if xs_pad.dim() != 3:
             raise ValueError(
                 f"{WHERE}: {type(self.frontend).__name__} gives frames of the shape {tuple(xs_pad.shape)}; allowed for "
                 "pooling: (batch, frames, features). Take another front end, or tau above 1."
             )
-        assert self.pooling.tau is not None, "checked by the constructor"
+        assert pooling.tau is not None, "checked by the constructor"
         keys = _centre(xs_pad, lens) if self.centered else xs_pad
-        starts = boundaries(keys, lens, self.pooling.tau, self.pooling.window, self.pooling.max_group)
+        starts = boundaries(keys, lens, pooling.tau, pooling.window, pooling.max_group)
         least = self.least_frames(lens)
         if self.needed is not None:
             least = torch.maximum(least, torch.minimum(self.needed.to(lens), lens))

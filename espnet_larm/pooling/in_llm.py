@@ -1,17 +1,20 @@
-"""Where the speech that an LM reads is pooled: `pooling` of a decoder's YAML, in training and in decoding.
+"""Pooling of the speech that an LM reads: `pooling` of a decoder's YAML, in training and in decoding.
 
 `input` pools the projector's embeddings, so that positions behind it are contiguous; `deep` pools what it leaves once
-more, behind a layer (deep_pooling.py). Neither has a weight, and CTC hears none of it.
+more, behind a layer (deep_pooling.py). Neither has a weight, and the CTC head reads unpooled frames.
 Shapes: B utterances, S speech tokens, D model size.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import torch
 
 from espnet_larm.llm.backbone import Backbone
-from espnet_larm.pooling.deep import DEEP, INPUT, PLACES, DeepPooling, Kept
+from espnet_larm.llm.stream import Stream
+from espnet_larm.pooling.deep import DEEP, INPUT, PLACES, Kept, pool_deep
 from espnet_larm.pooling.options import OPTIONS, Pooling
 
 WHERE = "pooling"
@@ -28,87 +31,93 @@ DEEP_TYPES = {"layer": int, **TYPES}
 assert {name for names in OPTIONS.values() for name in names} | {"method"} == set(TYPES)
 
 
-class SpeechPooling:
-    """Both places of one LM, each with a pooling or none.
-
-    Args:
-        backbone: The LM; its `after_layer` has an entry while `deep` is set.
+class SpeechPooling(NamedTuple):
+    """The pooling of both sites of one LM. `speech_pooling_of` makes it.
 
     Attributes:
-        options: As they were given, by place; those that are not set are left out.
+        options: The options by site, as they were given; sites that do not pool are left out.
+        at_input: The pooling of the projector's embeddings; None for none.
+        behind: The pooling behind a layer; None for none.
+        layer: The number of layers that run before `behind`.
     """
 
-    def __init__(self, backbone: Backbone) -> None:
-        self.backbone = backbone
-        self.options: dict[str, dict[str, Any]] = {}
-        self._input: Pooling | None = None
-        self._input_kept: Kept | None = None
-        self._deep: DeepPooling | None = None
-        self._layer = 0
-
-    def set(self, conf: Mapping[str, Any] | None, where: str = WHERE) -> None:
-        """Choose both places anew.
-
-        Args:
-            conf: By place, as `places_of` takes it: at `input` arguments of `Pooling`; at `deep` those and `layer`: so
-                many of the LM's layers read all speech, with the layers that were added behind them; 1 to one less than
-                the LM has.
-            where: The YAML key of these options, for messages.
-
-        Raises:
-            ValueError: An option is not known, of another type or out of its range; nothing is changed.
-        """
-        at_input, deep = places_of(conf, where).values()
-        made, made_deep, layer = None, None, 0
-        if at_input is not None:
-            made = Pooling(**_checked(at_input, TYPES, f"{where}: {INPUT}"), where=f"{where}: {INPUT}")
-        if deep is not None:
-            given = _checked(deep, DEEP_TYPES, f"{where}: {DEEP}")
-            layer = _checked_layer(given.pop("layer", None), len(self.backbone.layers), f"{where}: {DEEP}")
-            made_deep = DeepPooling(Pooling(**given, where=f"{where}: {DEEP}"))
-        if self._deep is not None:
-            del self.backbone.after_layer[self._layer - 1]
-        if made_deep is not None:
-            assert layer - 1 not in self.backbone.after_layer, "one function a layer"
-            self.backbone.after_layer[layer - 1] = made_deep
-        self._input, self._deep, self._layer, self._input_kept = made, made_deep, layer, None
-        given_places = {INPUT: at_input, DEEP: deep}
-        self.options = {place: dict(options) for place, options in given_places.items() if options is not None}
-
-    def pool_input(self, speech: torch.Tensor, lens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Embeddings (B, S, D) and their lengths (B,), pooled if `input` is set."""
-        if self._input is None:
-            return speech, lens
-        lens = lens.to(speech.device)
-        pooled = self._input(speech, lens)
-        self._input_kept = Kept(lens, pooled.lens)
-        return pooled.tokens, pooled.lens
+    options: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+    at_input: Pooling | None = None
+    behind: Pooling | None = None
+    layer: int = 0
 
     @property
-    def kept(self) -> dict[str, Kept]:
-        """Of the last prompts, by the places that are set."""
-        found = {INPUT: self._input_kept, DEEP: None if self._deep is None else self._deep.kept}
-        return {place: each for place, each in found.items() if each is not None}
+    def after_layer(self) -> dict[int, Callable[[Stream], Stream]]:
+        """What `Backbone.forward` does behind its layers."""
+        return {} if self.behind is None else {self.layer - 1: partial(pool_deep, self.behind)}
+
+    def pool_input(self, speech: torch.Tensor, lens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, Kept | None]:
+        """Pool embeddings (B, S, D) with their lengths (B,) at the input; also what was kept, None without pooling."""
+        if self.at_input is None:
+            return speech, lens, None
+        lens = lens.to(speech.device)
+        pooled = self.at_input(speech, lens)
+        return pooled.tokens, pooled.lens, Kept(lens, pooled.lens)
+
+    def kept(self, at_input: Kept | None, before: torch.Tensor, after: torch.Tensor | None) -> dict[str, Kept]:
+        """What was kept of a prompt's speech, by site.
+
+        Args:
+            at_input: What `pool_input` gave.
+            before: Speech positions that the first layer reads (B, L), True where speech is.
+            after: Those that the last layer reads (B, L').
+        """
+        found = {} if at_input is None else {INPUT: at_input}
+        if self.behind is not None and after is not None:
+            found[DEEP] = Kept(before.sum(dim=1), after.sum(dim=1))
+        return found
+
+
+def speech_pooling_of(
+    conf: Mapping[str, Mapping[str, Any] | None] | None, backbone: Backbone, where: str = WHERE
+) -> SpeechPooling:
+    """Check the options of both sites.
+
+    Args:
+        conf: Options by site. At `input`: arguments of `Pooling`. At `deep`: those and `layer`, the number of the LM's
+            layers that read all speech, with the layers that were added behind them; 1 to one less than the LM has.
+        backbone: The LM.
+        where: The YAML key of these options, for messages.
+
+    Raises:
+        ValueError: An option is not known, of another type or out of its range.
+    """
+    at_input, deep = places_of(conf, where).values()
+    made, behind, layer = None, None, 0
+    if at_input is not None:
+        made = Pooling(**_checked(at_input, TYPES, f"{where}: {INPUT}"), where=f"{where}: {INPUT}")
+    if deep is not None:
+        given = _checked(deep, DEEP_TYPES, f"{where}: {DEEP}")
+        layer = _checked_layer(given.pop("layer", None), len(backbone.layers), f"{where}: {DEEP}")
+        behind = Pooling(**given, where=f"{where}: {DEEP}")
+    sites = {INPUT: at_input, DEEP: deep}
+    options = {site: dict(options) for site, options in sites.items() if options is not None}
+    return SpeechPooling(options, made, behind, layer)
 
 
 def places_of(conf: Mapping[str, Any] | None, where: str = WHERE) -> dict[str, Mapping[str, Any] | None]:
-    """The options of each place, from a YAML; what is left out is not pooled.
+    """The options of each site, from a YAML; a site that is left out does not pool.
 
     Args:
-        conf: Places and their options; None for none.
-        where: Its key, for messages.
+        conf: Options by site; None for none.
+        where: Its YAML key, for messages.
 
     Raises:
-        ValueError: A place is not known.
+        ValueError: A site is not known.
     """
     given = dict(conf or {})
     if unknown := [str(place) for place in given if place not in PLACES]:
-        raise ValueError(f"{where}: unknown place {', '.join(unknown)}; allowed: {', '.join(PLACES)}.")
+        raise ValueError(f"{where}: unknown site {', '.join(unknown)}; allowed: {', '.join(PLACES)}.")
     return {place: given.get(place) for place in PLACES}
 
 
 def _checked(conf: Any, types: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Options without those that are null, which stands for the default."""
+    """The options that are not null, which stands for the default."""
     if not isinstance(conf, Mapping):
         raise ValueError(f"{where} is {conf!r}; allowed: options, such as {{tau: 0.9}}, or null for no pooling.")
     given = {name: value for name, value in conf.items() if value is not None}

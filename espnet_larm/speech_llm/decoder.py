@@ -5,9 +5,9 @@ embedded. A batch gives what each utterance gives alone, whatever its padding.
 Shapes: B utterances (rows), T frames, E encoder size, D model size of the LM, L text positions, V tokens.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from typeguard import typechecked
@@ -18,12 +18,25 @@ from espnet_larm.adaptation.export import RECORD
 from espnet_larm.adaptation.llm_weights import LORA_PREFIX, adapt, frozen_names, is_own
 from espnet_larm.llm.backbone import Backbone, load_tokenizer
 from espnet_larm.llm.tokens import special_tokens
-from espnet_larm.pooling.in_llm import SpeechPooling
+from espnet_larm.pooling.deep import Kept
+from espnet_larm.pooling.in_llm import SpeechPooling, speech_pooling_of
 from espnet_larm.speech_llm.heads import DraftHeads
 from espnet_larm.speech_llm.hypotheses import Hypothesis, SpeechTexts, positions_of
 from espnet_larm.speech_llm.projector import Heard, Projector
-from espnet_larm.speech_llm.prompt import ContextError, Packed, make_prompt, pack
+from espnet_larm.speech_llm.prompt import ContextError, Packed, Prompt, make_prompt, pack
 from espnet_larm.upstream import BatchScorerInterface
+
+
+class TextRead(NamedTuple):
+    """What the LM makes of prompts and texts.
+
+    Attributes:
+        hidden: Hidden states behind the start symbol and each token (B, L, D).
+        kept: What pooling left of the speech, by site.
+    """
+
+    hidden: torch.Tensor
+    kept: dict[str, Kept]
 
 
 class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
@@ -60,7 +73,8 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
             espnet_larm/pooling/options.py, such as `{input: {tau: 0.9}, deep: {layer: 6, tau: 0.8, window: 3}}`.
 
     Attributes:
-        pooling: What is set, and what was kept of the last batch's speech.
+        prompt: The prompt, unless another is given to a call.
+        pooling: The pooling of speech, unless another is given to a call.
 
     Raises:
         ValueError: An option is out of its range, the token list is not that of the LM, or the folder of the LM holds
@@ -111,9 +125,8 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
         self.adaptation = adaptation
         self.tokenizer = load_tokenizer(named_tokenizer, revision if tokenizer is None else None)
         self.special_tokens = special_tokens(self.tokenizer)
-        self.set_prompt(prefix, suffix, instruction)
-        self.pooling = SpeechPooling(self.backbone)
-        self.pooling.set(pooling, "decoder_conf: pooling")
+        self.prompt = make_prompt(self.tokenizer, prefix, suffix, instruction)
+        self.pooling = speech_pooling_of(pooling, self.backbone, "decoder_conf: pooling")
         self.projector = Projector(projector, encoder_output_size, self.backbone.hidden_size, projector_frames)
         self.heads = DraftHeads(head_type, num_heads, self.backbone.model.get_output_embeddings())
         # Of the model's CTC head, in a tuple: it is not this module's own. See `hear`.
@@ -145,7 +158,7 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
         Raises:
             ContextError: Prompt and text are longer than the LM's context.
         """
-        return self.backbone.logits(self.read_text(hs_pad, hlens, ys_in_pad, ys_in_lens)), ys_in_lens
+        return self.backbone.logits(self.read_text(hs_pad, hlens, ys_in_pad, ys_in_lens).hidden), ys_in_lens
 
     def logits_of(self, head: int, hidden: torch.Tensor) -> torch.Tensor:
         """Logits of head 1 to K from hidden states, (..., D) to (..., V)."""
@@ -164,55 +177,59 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
 
     def read_text(
         self, hs_pad: torch.Tensor, hlens: torch.Tensor, ys_in_pad: torch.Tensor, ys_in_lens: torch.Tensor
-    ) -> torch.Tensor:
-        """As `forward`, the hidden states that the heads predict from (B, L, D)."""
+    ) -> TextRead:
+        """The hidden states that the heads predict from, with the arguments and errors of `forward`."""
         text_lens = ys_in_lens - 1
-        prompt = self._prompt_parts(hs_pad, hlens)
+        prompt, at_input = self._prompt_parts(hs_pad, hlens, self.prompt, self.pooling)
         packed = pack([*prompt, (self.backbone.embed(ys_in_pad[:, 1:]), text_lens, False)])
         self._check_context(packed)
-        hidden, _, lens, _ = self.backbone(packed.embeddings, positions_of(packed), packed.lens, packed.speech)
+        hidden, _, lens, speech = self.backbone(
+            packed.embeddings, positions_of(packed), packed.lens, packed.speech, None, self.pooling.after_layer
+        )
         starts = (lens - text_lens.to(lens.device) - 1).unsqueeze(1)
         columns = starts + torch.arange(ys_in_pad.size(1), device=starts.device)
         columns = columns.clamp(max=hidden.size(1) - 1).unsqueeze(-1).expand(-1, -1, hidden.size(2))
-        return hidden.gather(1, columns)
+        return TextRead(hidden.gather(1, columns), self.pooling.kept(at_input, packed.speech, speech))
 
-    def set_prompt(self, prefix: str = "", suffix: str | None = None, instruction: str | None = None) -> None:
-        """Choose what stands around the speech from here on; arguments and errors as those of the class."""
-        self.prompt = make_prompt(self.tokenizer, prefix, suffix, instruction)
-
-    def set_pooling(
+    def start(
         self,
-        input: Mapping[str, Any] | None = None,  # noqa: A002  # as in the YAML
-        deep: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Choose where speech is pooled from here on, both places; None, the default, for no pooling there.
-
-        Args:
-            input: Options of the class's `pooling: input`.
-            deep: Likewise.
-
-        Raises:
-            ValueError: An option is not allowed; nothing is changed.
-        """
-        self.pooling.set({"input": input, "deep": deep})
-
-    def start(self, hs_pad: torch.Tensor, hlens: torch.Tensor) -> SpeechTexts:
-        """Read the prompts of a batch; its texts can then be gone on with.
+        hs_pad: torch.Tensor,
+        hlens: torch.Tensor,
+        prompt: Prompt | None = None,
+        pooling: SpeechPooling | None = None,
+    ) -> SpeechTexts:
+        """Read the prompts of a batch; hypotheses can then go on behind them.
 
         Args:
             hs_pad: Encoder frames (B, T, E).
             hlens: Valid frames (B,).
+            prompt: What stands around the speech; None as in training.
+            pooling: How speech is pooled; None as in training.
 
         Raises:
             ContextError: A prompt is longer than the LM's context.
         """
-        return SpeechTexts(self.backbone, self.read_prompt(hs_pad, hlens))
+        pooling = self.pooling if pooling is None else pooling
+        packed, at_input = self._pack_prompt(hs_pad, hlens, prompt, pooling)
+        return SpeechTexts(self.backbone, packed, pooling, at_input)
 
-    def read_prompt(self, hs_pad: torch.Tensor, hlens: torch.Tensor) -> Packed:
-        """Embeddings of prefix, speech and suffix (B, N, D)."""
-        packed = pack(self._prompt_parts(hs_pad, hlens))
+    def read_prompt(
+        self,
+        hs_pad: torch.Tensor,
+        hlens: torch.Tensor,
+        prompt: Prompt | None = None,
+        pooling: SpeechPooling | None = None,
+    ) -> Packed:
+        """Embeddings of prefix, speech and suffix (B, N, D), with the arguments and errors of `start`."""
+        return self._pack_prompt(hs_pad, hlens, prompt, self.pooling if pooling is None else pooling)[0]
+
+    def _pack_prompt(
+        self, hs_pad: torch.Tensor, hlens: torch.Tensor, prompt: Prompt | None, pooling: SpeechPooling
+    ) -> tuple[Packed, Kept | None]:
+        parts, at_input = self._prompt_parts(hs_pad, hlens, self.prompt if prompt is None else prompt, pooling)
+        packed = pack(parts)
         self._check_context(packed)
-        return packed
+        return packed, at_input
 
     def score(self, y: torch.Tensor, state: Any, x: torch.Tensor) -> tuple[torch.Tensor, Any]:  # noqa: ARG002
         """Log-probabilities (V,) of the next token of y (L,) for frames x (T, E), from the start: slow, for ESPnet."""
@@ -272,11 +289,13 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
         """
         raise ValueError("init would overwrite the weights of the LM; leave it out, or set init: null.")
 
-    def _prompt_parts(self, hs_pad: torch.Tensor, hlens: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor, bool]]:
+    def _prompt_parts(
+        self, hs_pad: torch.Tensor, hlens: torch.Tensor, prompt: Prompt, pooling: SpeechPooling
+    ) -> tuple[list[tuple[torch.Tensor, torch.Tensor, bool]], Kept | None]:
         heard = self._heard(hs_pad) if self.hears_ctc else None
-        speech, speech_lens = self.pooling.pool_input(*self.projector(hs_pad, hlens, heard))
-        before, after = (self._embed_all(tokens, hs_pad) for tokens in self.prompt)
-        return [before, (speech.to(before[0].dtype), speech_lens, True), after]
+        speech, speech_lens, kept = pooling.pool_input(*self.projector(hs_pad, hlens, heard))
+        before, after = (self._embed_all(tokens, hs_pad) for tokens in prompt)
+        return [before, (speech.to(before[0].dtype), speech_lens, True), after], kept
 
     def _heard(self, hs_pad: torch.Tensor) -> Heard:
         """What the CTC head hears in frames (B, T, E)."""

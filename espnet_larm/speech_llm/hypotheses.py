@@ -6,6 +6,8 @@ Shapes: B rows, L positions, D model size of the LM, V tokens.
 import torch
 
 from espnet_larm.llm.backbone import Backbone
+from espnet_larm.pooling.deep import Kept
+from espnet_larm.pooling.in_llm import SpeechPooling
 from espnet_larm.speech_llm.prompt import Packed
 
 
@@ -29,17 +31,26 @@ class SpeechTexts:
 
     Args:
         backbone: The LM.
-        prompt: Of each utterance.
+        prompt: The prompt of each utterance.
+        pooling: The pooling of its speech behind a layer.
+        at_input: What pooling at the input has left.
 
     Attributes:
-        hidden: Of the last valid position of each row (B, D): what draft heads read.
+        hidden: Hidden states of the last valid position of each row (B, D), which draft heads read.
         num_steps: Calls of `step` so far.
+        kept: What pooling left of the prompts' speech, by site.
     """
 
-    def __init__(self, backbone: Backbone, prompt: Packed) -> None:
+    def __init__(
+        self, backbone: Backbone, prompt: Packed, pooling: SpeechPooling | None = None, at_input: Kept | None = None
+    ) -> None:
+        pooling = SpeechPooling() if pooling is None else pooling
         self.backbone = backbone
         self.cache = backbone.new_cache()
-        stream = backbone(prompt.embeddings, positions_of(prompt), prompt.lens, prompt.speech, self.cache)
+        stream = backbone(
+            prompt.embeddings, positions_of(prompt), prompt.lens, prompt.speech, self.cache, pooling.after_layer
+        )
+        self.kept = pooling.kept(at_input, prompt.speech, stream.speech)
         self.cache.seal()
         self.hidden = _last(stream.hidden, stream.lens)
         # Positions are counted here and not by the cache, whose layers may hold fewer.

@@ -322,8 +322,7 @@ class SpeechLlmModel(WithinLengthsModel):
         ESPnet's own smoothing loss makes three tensors of the logits' size; torch's makes none.
         """
         ys_in_pad, ys_out_pad = add_sos_eos(ys_pad, self.sos, self.eos, self.ignore_id)
-        hidden = self.decoder.read_text(encoder_out, encoder_out_lens, ys_in_pad, ys_pad_lens + 1)  # (B, L + 1, D)
-        kept = self.decoder.pooling.kept
+        hidden, kept = self.decoder.read_text(encoder_out, encoder_out_lens, ys_in_pad, ys_pad_lens + 1)
         loss, accuracy = self._head_loss(1, hidden, ys_out_pad)
         stats = {"acc": accuracy, **{f"retention_{place}": each.retention for place, each in kept.items()}}
         if self.decoder.heads.num_heads > 1:

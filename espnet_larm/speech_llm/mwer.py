@@ -183,7 +183,7 @@ def log_probs_of(
     lens = torch.tensor([len(text) for text in texts], device=hs_pad.device)
     padded = pad_sequence(tokens, batch_first=True, padding_value=ignore_id)
     ys_in_pad, ys_out_pad = add_sos_eos(padded, eos, eos, ignore_id)
-    hidden = decoder.read_text(hs_pad, hlens, ys_in_pad, lens + 1)  # (R, L + 1, D)
+    hidden = decoder.read_text(hs_pad, hlens, ys_in_pad, lens + 1).hidden  # (R, L + 1, D)
 
     def score(hidden: torch.Tensor) -> torch.Tensor:
         logits = decoder.logits_of(1, hidden).float()  # (R, L + 1, V)

@@ -193,20 +193,9 @@ def texts_alone(backbone: Backbone) -> Iterator[None]:
     was_training = backbone.training
     backbone.eval()
     try:
-        with without_shortening(backbone):
-            yield
-    finally:
-        backbone.train(was_training)
-
-
-@contextmanager
-def without_shortening(backbone: Backbone) -> Iterator[None]:
-    """Without what shortens prompts of speech."""
-    functions, backbone.after_layer = backbone.after_layer, {}
-    try:
         yield
     finally:
-        backbone.after_layer = functions
+        backbone.train(was_training)
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from espnet_larm.llm.backbone import Backbone
 from espnet_larm.llm.fingerprint import FINGERPRINT, difference
 from espnet_larm.llm.packing import pack_sentences
 from espnet_larm.speech_llm.mwer import evaluating
-from espnet_larm.speech_llm.text_ability import check_case, lora_off, without_shortening
+from espnet_larm.speech_llm.text_ability import check_case, lora_off
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,8 +129,7 @@ class TextKl(torch.nn.Module):
         given = (each.to(backbone.model.device) for each in (ids, lens, predicted))
         ids, lens, predicted = given
         # Before the base: autocast of older torch keeps what it casts first, also without gradient (issue 105211).
-        with without_shortening(backbone):
-            hidden = _read(backbone, ids, lens)[:, :-1][predicted]  # (M, D)
+        hidden = _read(backbone, ids, lens)[:, :-1][predicted]  # (M, D)
         with torch.no_grad(), self._base(backbone) as base:
             wanted = base.logits(_read(base, ids, lens)[:, :-1][predicted]).log_softmax(-1)  # (M, V)
 
@@ -156,7 +155,7 @@ class TextKl(torch.nn.Module):
         if self._copy:
             yield self._copy[0]
             return
-        with evaluating(backbone), without_shortening(backbone), dropped(backbone), lora_off(backbone):
+        with evaluating(backbone), dropped(backbone), lora_off(backbone):
             yield backbone
 
     def _apply(self, fn: Any, recurse: bool = True) -> "TextKl":
