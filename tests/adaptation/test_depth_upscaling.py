@@ -60,13 +60,13 @@ def disturb(backbone):
     return backbone
 
 
-def read(backbone, embeddings=None, speech=SPEECH):
+def read(backbone, embeddings=None, speech=SPEECH, **options):
     """Logits of the valid positions, one row behind the other."""
     if embeddings is None:
         torch.manual_seed(1)
         embeddings = torch.randn(3, 9, backbone.hidden_size)
     positions = torch.arange(9).expand(3, -1)
-    return backbone.logits(backbone(embeddings, positions, LENS, speech).hidden)[VALID]
+    return backbone.logits(backbone(embeddings, positions, LENS, speech, **options).hidden)[VALID]
 
 
 def trained(backbone, steps=3):
@@ -363,8 +363,7 @@ def test_added_layers_run_before_what_shortens_prompts(hf_model):
     (slot,) = map(int, backbone.added)
     backbone.layers[slot].register_forward_hook(lambda *_: order.append("own"))
     backbone.added[str(slot)].register_forward_hook(lambda *_: order.append("added"))
-    backbone.after_layer[slot] = lambda stream: order.append("after") or stream
-    read(backbone)
+    read(backbone, after_layer={slot: lambda stream: order.append("after") or stream})
     assert order == ["own", "added", "after"]
 
 

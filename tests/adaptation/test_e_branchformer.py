@@ -1,5 +1,7 @@
 """The branch of speech positions: what it computes, and what it hears."""
 
+from types import MappingProxyType
+
 import pytest
 import torch
 
@@ -90,18 +92,22 @@ def prompts(backbone):
     return torch.randn(3, 9, backbone.hidden_size), torch.randint(37, (3, 12))
 
 
-def alone(backbone, embeddings, row, text):
+NOTHING = MappingProxyType({})
+
+
+def alone(backbone, embeddings, row, text, after_layer=NOTHING):
     """Logits of a text's positions, in one pass over prompt and text of one row without padding."""
     length = int(LENS[row])
     whole = torch.cat([embeddings[row : row + 1, :length], backbone.embed(text.unsqueeze(0))], dim=1)
     speech = torch.nn.functional.pad(SPEECH[row : row + 1, :length], (0, len(text)))
     positions = torch.arange(whole.size(1)).unsqueeze(0)
-    return backbone.logits(backbone(whole, positions, torch.tensor([whole.size(1)]), speech).hidden)[0, -len(text) :]
+    hidden = backbone(whole, positions, torch.tensor([whole.size(1)]), speech, after_layer=after_layer).hidden
+    return backbone.logits(hidden)[0, -len(text) :]
 
 
-def prefilled(backbone, embeddings):
+def prefilled(backbone, embeddings, after_layer=NOTHING):
     cache = backbone.new_cache()
-    backbone(embeddings, torch.arange(9).expand(3, -1), LENS, SPEECH, cache)
+    backbone(embeddings, torch.arange(9).expand(3, -1), LENS, SPEECH, cache, after_layer)
     cache.seal()
     return cache
 
@@ -194,21 +200,22 @@ def merge_pairs(stream):
 @pytest.mark.parametrize("layer", LAYERS)
 def test_with_speech_merged_on_the_way_batches_and_cached_steps_are_each_row_alone(hf_model, layer):
     backbone = disturb(upscaled(hf_model(), layer=layer, share=1.0))
-    backbone.after_layer[0] = merge_pairs
     embeddings, ids = prompts(backbone)
     shorter = (LENS - torch.tensor([2, 1, 3])).tolist()
-    together = backbone(embeddings, torch.arange(9).expand(3, -1), LENS, SPEECH)
+    merging = {0: merge_pairs}
+    together = backbone(embeddings, torch.arange(9).expand(3, -1), LENS, SPEECH, after_layer=merging)
     assert together.lens.tolist() == shorter
-    cache = prefilled(backbone, embeddings)
+    cache = prefilled(backbone, embeddings, merging)
     # The LM's own three layers and the added ones: both behind the first read all.
     assert cache.prompt_lens.tolist() == [LENS.tolist(), shorter, shorter] * 2
     found = backbone(backbone.embed(ids[:, :3]), LENS.unsqueeze(1) + torch.arange(3), torch.full((3,), 3), cache=cache)
     for row, length in enumerate(LENS.tolist()):
         given = embeddings[row : row + 1, :length], torch.arange(length).unsqueeze(0)
-        single = backbone(*given, torch.tensor([length]), SPEECH[row : row + 1, :length]).hidden[0]
+        rest = torch.tensor([length]), SPEECH[row : row + 1, :length]
+        single = backbone(*given, *rest, after_layer=merging).hidden[0]
         assert len(single) == shorter[row]
         torch.testing.assert_close(together.hidden[row, : shorter[row]], single, **CLOSE)
-        wanted = alone(backbone, embeddings, row, ids[row, :3])
+        wanted = alone(backbone, embeddings, row, ids[row, :3], merging)
         torch.testing.assert_close(backbone.logits(found.hidden[row]), wanted, **CLOSE)
 
 

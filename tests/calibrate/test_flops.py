@@ -1,5 +1,7 @@
 """FLOPs of prompts from shapes, beside torch's count."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -8,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from espnet_larm.adaptation.depth_upscaling import wrap
 from espnet_larm.calibrate.flops import by_layer, prefill_flops
 from espnet_larm.llm.backbone import Backbone
-from espnet_larm.pooling.deep import DeepPooling
+from espnet_larm.pooling.deep import pool_deep
 from espnet_larm.pooling.options import Pooling
 
 LLAMA = {
@@ -23,7 +25,7 @@ LLAMA = {
 TEXT, SPEECH = 3, 10
 
 
-def counted(backbone):
+def counted(backbone, after_layer):
     """What torch counts of two prompts, a text of 3 with a speech of 10 in it."""
     embeddings, lens = torch.randn(2, TEXT + SPEECH, 24), torch.tensor([TEXT + SPEECH] * 2)
     speech = torch.zeros(2, TEXT + SPEECH, dtype=torch.bool)
@@ -31,7 +33,7 @@ def counted(backbone):
     positions = torch.arange(TEXT + SPEECH).expand(2, -1)
     # Attention in products that are counted.
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
-        stream = backbone(embeddings, positions, lens, speech)
+        stream = backbone(embeddings, positions, lens, speech, after_layer=after_layer)
         backbone.logits(stream.hidden[:, -1:])
     # Those of the rotary embedding's angles, which are no layer's.
     rotary = counter.get_flop_counts().get("LlamaRotaryEmbedding", {})
@@ -44,8 +46,8 @@ def test_shapes_give_what_torch_counts(added, retention):
     backbone = Backbone.from_config(LLAMA).eval()
     if added:
         wrap(backbone, {"layer": added, "num_layers": 2})
-    backbone.after_layer[0] = DeepPooling(Pooling(method="stride", retention=retention))
-    found, left = counted(backbone)
+    pooling = Pooling(method="stride", retention=retention)
+    found, left = counted(backbone, {0: partial(pool_deep, pooling)})
     assert left == 2 * SPEECH * retention
     text, speech = torch.tensor([TEXT] * 2), torch.tensor([SPEECH] * 2)
     lens = by_layer(4, speech, 1, torch.tensor([left // 2] * 2))

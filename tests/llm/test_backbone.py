@@ -207,13 +207,14 @@ def test_layers_may_hold_prompts_of_other_lengths(hf_model):
         lens = (stream.lens + 1) // 2
         return stream._replace(hidden=stream.hidden[:, kept], positions=stream.positions[:, kept], lens=lens)
 
-    backbone.after_layer[0] = halve
     prompt_lens = torch.tensor([10, 5])
 
     def run(rows, select=None):
         cache = backbone.new_cache()
         prompt = ids[rows][:, : int(prompt_lens[rows].max())]
-        found = backbone(backbone.embed(prompt), positions_of(prompt), prompt_lens[rows], cache=cache)
+        found = backbone(
+            backbone.embed(prompt), positions_of(prompt), prompt_lens[rows], cache=cache, after_layer={0: halve}
+        )
         cache.seal()
         if select is not None:
             cache.select(select)

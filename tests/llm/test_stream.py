@@ -43,10 +43,8 @@ def test_speech_is_looked_for_once_a_prompt_and_again_where_it_was_shortened(hf_
     assert len(looked) == 1
     later = torch.zeros_like(SPEECH)
     later[:, 3:5] = True
-    backbone.after_layer[0] = lambda stream: stream._replace(speech=later)
-    read(backbone)
+    read(backbone, after_layer={0: lambda stream: stream._replace(speech=later)})
     assert len(looked) == 3 and looked[2] is later
-    backbone.after_layer.clear()
     read(backbone, speech=None)
     drop(backbone)
     read(backbone)

@@ -1,6 +1,7 @@
 """Speech merged behind a layer of an LM: which positions are left, beside an LM that is run in two halves."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch
 from espnet_larm.adaptation.depth_upscaling import wrap
 from espnet_larm.llm.backbone import Backbone
 from espnet_larm.llm.stream import Stream
-from espnet_larm.pooling.deep import DeepPooling
+from espnet_larm.pooling.deep import Kept, pool_deep
 from espnet_larm.pooling.options import OPTIONS, Pooling
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
@@ -16,6 +17,7 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 LENS, SPEECH = torch.tensor([10, 7, 4]), torch.zeros(3, 10, dtype=torch.bool)
 SPEECH[0, 2:8] = SPEECH[1, 2:5] = True
 STRIDE = {"method": "stride", "retention": 0.5}
+MERGING = {1: partial(pool_deep, Pooling(**STRIDE))}
 
 
 def stream_of(hidden):
@@ -29,8 +31,7 @@ def positions_by_row(stream):
 
 def test_speech_is_merged_and_all_else_keeps_value_and_position():
     hidden = torch.randn(3, 10, 4)
-    deep = DeepPooling(Pooling(**STRIDE))
-    found = deep(stream_of(hidden))
+    found = pool_deep(Pooling(**STRIDE), stream_of(hidden))
     assert found.lens.tolist() == [7, 6, 4] and found.hidden.size(1) == 7
     # Groups of 2 in a row of 6, of 1 and 2 in a row of 3; the first positions of each.
     assert positions_by_row(found) == [[0, 1, 2, 4, 6, 8, 9], [0, 1, 2, 4, 5, 6], [0, 1, 2, 3]]
@@ -40,25 +41,26 @@ def test_speech_is_merged_and_all_else_keeps_value_and_position():
     torch.testing.assert_close(found.hidden[0], torch.cat([hidden[0, :2], merged, hidden[0, 8:]]))
     assert torch.equal(found.hidden[1, [0, 1, 4, 5]], hidden[1, [0, 1, 5, 6]])
     assert torch.equal(found.hidden[2, :4], hidden[2, :4])
-    assert (deep.kept.before.tolist(), deep.kept.after.tolist()) == ([6, 3, 0], [3, 2, 0])
-    assert float(deep.kept.retention) == pytest.approx(5 / 9)
+    kept = Kept(SPEECH.sum(1), found.speech.sum(1))
+    assert (kept.before.tolist(), kept.after.tolist()) == ([6, 3, 0], [3, 2, 0])
+    assert float(kept.retention) == pytest.approx(5 / 9)
 
 
 def test_affinity_compares_the_hidden_states_of_speech_alone():
     hidden = torch.randn(3, 10, 4)
     hidden[0, 1] = hidden[0, 2] = hidden[0, 3] = hidden[0, 7] = hidden[0, 8] = hidden[0, 9]
-    found = DeepPooling(Pooling(tau=0.999))(stream_of(hidden))
+    found = pool_deep(Pooling(tau=0.999), stream_of(hidden))
     # 2 and 3 are alike and 1, 7, 8 and 9 too, of which only 7 is speech.
     assert positions_by_row(found)[0] == [0, 1, 2, 4, 5, 6, 7, 8, 9]
 
 
 def test_padding_does_not_matter():
     hidden = torch.randn(3, 10, 4)
-    deep = DeepPooling(Pooling(tau=0.1, window=2))
-    expected = deep(stream_of(hidden))
+    pooling = Pooling(tau=0.1, window=2)
+    expected = pool_deep(pooling, stream_of(hidden))
     for row, length in enumerate(LENS.tolist()):
         hidden[row, length:] = hidden[row, length - 1]
-    found = deep(stream_of(hidden))
+    found = pool_deep(pooling, stream_of(hidden))
     for row, length in enumerate(expected.lens.tolist()):
         assert torch.equal(found.hidden[row, :length], expected.hidden[row, :length])
     assert positions_by_row(found) == positions_by_row(expected)
@@ -67,23 +69,23 @@ def test_padding_does_not_matter():
 @pytest.mark.parametrize("options", [{"tau": 1.01}, {"method": "stride", "retention": 1.0}])
 def test_neutral_settings_leave_the_stream_itself(options):
     stream = stream_of(torch.randn(3, 10, 4))
-    deep = DeepPooling(Pooling(**options))
-    assert deep(stream) is stream and float(deep.kept.retention) == 1.0
+    assert pool_deep(Pooling(**options), stream) is stream
 
 
 def test_texts_by_themselves_and_prompts_without_speech_stay_as_they_are():
-    deep = DeepPooling(Pooling(**STRIDE))
+    pooling = Pooling(**STRIDE)
     text = stream_of(torch.randn(3, 10, 4))._replace(speech=None)
-    assert deep(text) is text and deep.kept is None
+    assert pool_deep(pooling, text) is text
     silent = text._replace(speech=torch.zeros_like(SPEECH))
-    assert deep(silent) is silent and float(deep.kept.retention) == 1.0
+    assert pool_deep(pooling, silent) is silent
+    assert float(Kept(*[torch.zeros(3)] * 2).retention) == 1.0
 
 
 @pytest.mark.parametrize("method", OPTIONS)
 def test_every_method_shortens_and_lets_gradients_through(method):
     hidden = torch.randn(3, 10, 4, requires_grad=True)
     options = {"tau": 0.0} if method == "affinity" else {"retention": 0.5}
-    found = DeepPooling(Pooling(method, **options))(stream_of(hidden))
+    found = pool_deep(Pooling(method, **options), stream_of(hidden))
     assert found.lens[0] < 10 and found.lens[2] == 4
     found.hidden[0, : int(found.lens[0])].square().sum().backward()
     assert hidden.grad[0, 2:8].any() and hidden.grad[0, [0, 1, 8, 9]].any(1).all() and not hidden.grad[1:].any()
@@ -94,11 +96,10 @@ def test_layers_up_to_there_read_all_speech_and_those_behind_what_is_left(hf_mod
     """By hand: two layers of the LM, the merge, one layer."""
     model = hf_model()
     backbone = Backbone(copy.deepcopy(model)).eval()
-    backbone.after_layer[1] = DeepPooling(Pooling(**STRIDE))
     embeddings, positions = torch.randn(1, 10, 32), torch.arange(10).unsqueeze(0)
     cache = backbone.new_cache()
     given = embeddings, positions, LENS[:1], SPEECH[:1]
-    found = backbone(*given, cache)
+    found = backbone(*given, cache, MERGING)
     assert cache.prompt_lens.tolist() == [[10], [10], [7]]
     early = Backbone(copy.deepcopy(model)).eval()
     late = Backbone(copy.deepcopy(model)).eval()
@@ -117,7 +118,6 @@ def test_added_layers_in_front_read_all_speech_and_those_behind_what_is_left(hf_
     wrap(backbone, {"layer": layer, "num_layers": 4})
     for parameter in backbone.added.parameters():
         parameter.add_(torch.randn_like(parameter), alpha=0.3)
-    backbone.after_layer[1] = DeepPooling(Pooling(**STRIDE))
     seen = {}
     for slot, added in backbone.added.items():
         added.register_forward_pre_hook(
@@ -125,7 +125,7 @@ def test_added_layers_in_front_read_all_speech_and_those_behind_what_is_left(hf_
             with_kwargs=True,
         )
     cache = backbone.new_cache()
-    backbone(torch.randn(3, 10, 32), torch.arange(10).expand(3, -1), LENS, SPEECH, cache)
+    backbone(torch.randn(3, 10, 32), torch.arange(10).expand(3, -1), LENS, SPEECH, cache, MERGING)
     whole, short = (10, [6, 3, 0]), (7, [3, 2, 0])
     assert seen == {"0": whole, "1": whole, "2": short, "3": short}
     assert cache.prompt_lens.tolist() == [[10, 7, 4]] * 2 + [[7, 6, 4]] * 2 + [[10, 7, 4]] * 2 + [[7, 6, 4]] * 2

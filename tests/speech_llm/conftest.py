@@ -75,7 +75,7 @@ class ToyLm:
         states, following = [], []
         for text in texts:
             ys_in = torch.tensor([[self.eos, *text]])
-            states.append(self.decoder.read_text(*frames, ys_in, torch.tensor([ys_in.size(1)]))[0])
+            states.append(self.decoder.read_text(*frames, ys_in, torch.tensor([ys_in.size(1)])).hidden[0])
             ahead = [*text, *[self.eos] * (num_ahead + 1)]
             following += [ahead[place + 1 : place + 1 + num_ahead] for place in range(len(text) + 1)]
 

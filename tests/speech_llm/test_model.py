@@ -5,6 +5,8 @@ import copy
 import pytest
 import torch
 
+from espnet_larm.pooling.in_llm import SpeechPooling
+
 
 def batch(seed=0):
     torch.manual_seed(seed)
@@ -48,7 +50,7 @@ def test_losses_of_heads_are_of_tokens_further_on_and_add_up_with_their_weights(
         _, stats, _ = model(**{name: value.clone() for name, value in given.items()})
         hs_pad, hlens = model.encode(given["speech"], given["speech_lengths"])
         ys_in = torch.tensor([[2, 3, 4, 5], [2, 6, 3, 2]])
-        hidden = model.decoder.read_text(hs_pad[0], hlens, ys_in, torch.tensor([4, 3]))
+        hidden = model.decoder.read_text(hs_pad[0], hlens, ys_in, torch.tensor([4, 3])).hidden
     targets, total = [[3, 4, 5, 2], [6, 3, 2]], 0.0
     for head in (1, 2, 3):
         log_probs = model.decoder.logits_of(head, hidden).log_softmax(-1)
@@ -344,6 +346,5 @@ def test_every_projectors_embeddings_are_pooled(build_speech_llm, projector):
     model = build_speech_llm(decoder_conf=conf).eval()
     with torch.no_grad():
         pooled = model.decoder.read_prompt(torch.randn(1, 12, 16), torch.tensor([12])).lens
-        model.decoder.set_pooling()
-        whole = model.decoder.read_prompt(torch.randn(1, 12, 16), torch.tensor([12])).lens
+        whole = model.decoder.read_prompt(torch.randn(1, 12, 16), torch.tensor([12]), pooling=SpeechPooling()).lens
     assert int(pooled - 1) == -(-int(whole - 1) // 2)

@@ -1,11 +1,10 @@
 """A decoder whose speech is pooled at both places: no-ops, batches, cached steps, searches, training and options."""
 
-import copy
-
 import pytest
 import torch
 
 from espnet_larm.adaptation.depth_upscaling import LAYERS
+from espnet_larm.pooling.in_llm import speech_pooling_of
 from espnet_larm.pooling.options import OPTIONS, Pooling
 from espnet_larm.search.beam import beam
 from espnet_larm.search.drafts import TextDrafts
@@ -57,8 +56,8 @@ def token_ids(found):
     return [one.token_ids for one in found]
 
 
-def retentions(decoder):
-    return {place: float(each.retention) for place, each in decoder.pooling.kept.items()}
+def retentions(kept):
+    return {site: float(each.retention) for site, each in kept.items()}
 
 
 @torch.no_grad()
@@ -72,7 +71,7 @@ def test_neutral_settings_change_no_bit(build, frames):
     found, expected = (greedy(decoder.start(*frames), BOUNDS, EOS).texts for decoder in (off, plain))
     assert token_ids(found) == token_ids(expected)
     assert [one.score for one in found] == [one.score for one in expected]
-    assert retentions(off) == {"input": 1.0, "deep": 1.0} and retentions(plain) == {}
+    assert retentions(begun.kept) == {"input": 1.0, "deep": 1.0} and retentions(other.kept) == {}
 
 
 @torch.no_grad()
@@ -95,14 +94,15 @@ def test_positions_are_contiguous_behind_the_input_and_those_of_first_tokens_beh
 def test_a_batch_gives_what_each_utterance_gives_alone(build, frames, layer):
     decoder, (ys_in, ys_lens) = build(BOTH, layer), texts()
     logits, _ = decoder(*frames, ys_in, ys_lens)
-    assert all(0.3 < each < 0.95 for each in retentions(decoder).values())
-    kept = {place: each.after.tolist() for place, each in decoder.pooling.kept.items()}
+    kept = decoder.read_text(*frames, ys_in, ys_lens).kept
+    assert all(0.3 < each < 0.95 for each in retentions(kept).values())
     for row in range(4):
         rows, num_frames, num_tokens = slice(row, row + 1), int(frames[1][row]), int(ys_lens[row])
         given = frames[0][rows, :num_frames], frames[1][rows], ys_in[rows, :num_tokens], ys_lens[rows]
         torch.testing.assert_close(logits[row, :num_tokens], decoder(*given)[0][0], **CLOSE)
-        assert {place: each.after.tolist() for place, each in decoder.pooling.kept.items()} == {
-            place: lens[rows] for place, lens in kept.items()
+        alone = decoder.read_text(*given).kept
+        assert {site: each.after.tolist() for site, each in alone.items()} == {
+            site: each.after[rows].tolist() for site, each in kept.items()
         }
 
 
@@ -229,7 +229,7 @@ def test_gradients_reach_all_speech_of_the_projector_and_no_padding(build, frame
     decoder, given = build(pooling), texts()
     frames[0].requires_grad_()
     decoder.train()(*frames, *given)[0][:, :3].log_softmax(-1).square().sum().backward()
-    assert set(decoder.pooling.kept) == set(pooling)
+    assert set(decoder.start(*frames).kept) == set(pooling)
     assert all(each.grad.any() for each in decoder.projector.parameters())
     for row, length in enumerate(frames[1].tolist()):
         assert frames[0].grad[row, :length].any(1).all() and not frames[0].grad[row, length:].any()
@@ -254,15 +254,10 @@ def test_a_checkpoint_without_pooling_decodes_with_it(build, frames):
     expected = pooled(*frames, *given)[0]
     plain = trained(*frames, *given)[0]
     assert not torch.allclose(expected, plain, **CLOSE)
-    trained.set_pooling(**BOTH)
-    assert torch.equal(trained(*frames, *given)[0], expected)
-    # A copy pools by itself.
-    other = copy.deepcopy(trained)
-    other.set_pooling()
-    assert torch.equal(other(*frames, *given)[0], plain)
-    assert torch.equal(trained(*frames, *given)[0], expected)
-    trained.set_pooling()
-    assert torch.equal(trained(*frames, *given)[0], plain) and not trained.backbone.after_layer
+    # A call may pool otherwise than the model, which stays as it is.
+    given_pooling = speech_pooling_of(BOTH, trained.backbone)
+    assert torch.equal(trained.start(*frames, pooling=given_pooling).logits, pooled.start(*frames).logits)
+    assert torch.equal(trained(*frames, *given)[0], plain)
 
 
 @torch.no_grad()
@@ -270,8 +265,9 @@ def test_a_checkpoint_without_pooling_decodes_with_it(build, frames):
 def test_every_method_decodes_at_both_places(build, frames, method):
     options = {"tau": 0.3} if method == "affinity" else {"retention": 0.5}
     decoder = build({"input": {"method": method, **options}, "deep": {"layer": 1, "method": method, **options}})
-    assert all(greedy(decoder.start(*frames), BOUNDS, EOS).texts)
-    assert all(each < 1 for each in retentions(decoder).values())
+    begun = decoder.start(*frames)
+    assert all(each < 1 for each in retentions(begun.kept).values())
+    assert all(greedy(begun, BOUNDS, EOS).texts)
 
 
 @torch.no_grad()
@@ -301,7 +297,7 @@ def test_what_input_pooling_leaves_fits_into_the_context(build):
 @pytest.mark.parametrize(
     ("pooling", "message"),
     [
-        ({"middle": {}}, "decoder_conf: pooling: unknown place middle; allowed: input, deep"),
+        ({"middle": {}}, "decoder_conf: pooling: unknown site middle; allowed: input, deep"),
         ({"input": 0.9}, "decoder_conf: pooling: input is 0.9; allowed: options, such as"),
         ({"input": {"tao": 0.9}}, "pooling: input: unknown option tao; allowed: method, tau, window, max_group"),
         ({"input": {"tau": 0.9, "layer": 2}}, "pooling: input: unknown option layer"),
@@ -322,11 +318,9 @@ def test_wrong_options_are_refused(build, pooling, message):
         build(pooling)
 
 
-def test_options_that_are_refused_later_leave_those_that_were_set(build):
-    decoder = build(BOTH)
-    before = dict(decoder.backbone.after_layer)
+def test_options_that_are_given_to_a_call_are_checked(build):
+    backbone = build(BOTH).backbone
     with pytest.raises(ValueError, match="^pooling: deep: layer is 9; allowed: 1 to 3"):
-        decoder.set_pooling({"tau": 0.9}, {"layer": 9, "tau": 0.9})
-    assert decoder.pooling.options == BOTH and decoder.backbone.after_layer == before and list(before) == [1]
-    decoder.set_pooling(deep={"layer": 3, "tau": 0.9, "window": None})
-    assert list(decoder.backbone.after_layer) == [2] and list(decoder.pooling.options) == ["deep"]
+        speech_pooling_of({"input": {"tau": 0.9}, "deep": {"layer": 9, "tau": 0.9}}, backbone)
+    made = speech_pooling_of({"deep": {"layer": 3, "tau": 0.9, "window": None}}, backbone)
+    assert list(made.after_layer) == [2] and list(made.options) == ["deep"]

@@ -101,14 +101,6 @@ def test_the_batch_size_does_not_matter(backbone, lines):
         np.testing.assert_allclose(found, wanted, rtol=1e-4)
 
 
-def test_what_shortens_prompts_does_not_touch_texts(backbone, lines):
-    wanted = measure_lines(backbone, lines)
-    backbone.after_layer[0] = lambda stream: stream._replace(hidden=stream.hidden * 0)
-    backbone.train()
-    assert_same(measure_lines(backbone, lines)[:3], wanted[:3])
-    assert backbone.training and list(backbone.after_layer) == [0]
-
-
 def test_means_are_over_tokens_and_intervals_over_lines(backbone, lines):
     base, sums = measure_lines(backbone, lines), measure_lines(moved(backbone), lines, backbone)
     found = summarise(sums, base)
