@@ -10,6 +10,8 @@ Shapes: B utterances, T frames, F features, D model size. Masks are True where v
 
 import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Annotated, Any, NamedTuple
 
 import torch
@@ -32,6 +34,9 @@ from espnet_larm.looped.subsampling import ConvSubsampling
 from espnet_larm.options import Option, check_parameters
 
 logger = logging.getLogger(__name__)
+
+# ESPnet hands no number of loops from its programs to the encoder.
+_NUM_LOOPS: ContextVar[int | None] = ContextVar("number of loops outside training", default=None)
 
 
 class ReadOut(NamedTuple):
@@ -142,7 +147,6 @@ model_conf:
         self.share_blocks = share_blocks
         self.activation_checkpointing = activation_checkpointing
         self.head_size = output_size // attention_heads
-        self.inference_loops = num_loops
         self._output_size = output_size
         self.subsampling = ConvSubsampling(input_size, output_size, subsampling_factor, subsampling_channels)
         self.subsampling_norm = torch.nn.LayerNorm(output_size)
@@ -204,14 +208,22 @@ model_conf:
         if num_loops > self.num_loops:
             logger.warning("%d loops are an extrapolation: the model was trained with %d.", num_loops, self.num_loops)
 
-    def set_inference_loops(self, num_loops: int) -> None:
-        """Number of loops that `forward` runs outside training, as trained by default.
+    @contextmanager
+    def looped(self, num_loops: int) -> Iterator[None]:
+        """While it is entered, calls of this thread outside training run so many loops: for ESPnet's own programs.
+
+        Args:
+            num_loops: The last loop.
 
         Raises:
             ValueError: It cannot be read out.
         """
         self.check_loops(num_loops)
-        self.inference_loops = num_loops
+        token = _NUM_LOOPS.set(num_loops)
+        try:
+            yield
+        finally:
+            _NUM_LOOPS.reset(token)
 
     def forward(
         self,
@@ -250,7 +262,8 @@ model_conf:
             xs_pad: Features (B, T, F).
             ilens: Valid frames (B,) of xs_pad.
             ctc: The model's CTC head, for the feedback.
-            num_loops: The last loop, one that `check_loops` accepts; `inference_loops` by default.
+            num_loops: The last loop, one that `check_loops` accepts; None for the number that was trained, or that
+                `looped` gives.
 
         Raises:
             ValueError: Feedback needs `ctc`.
@@ -266,7 +279,7 @@ model_conf:
         frames = describe_frames(hlens, start.size(1), self.head_size, start)
         behind = ~frames.mask.unsqueeze(-1)  # (B, T, 1)
         output = None
-        for loop in range(1, (num_loops or self.inference_loops) + 1):
+        for loop in range(1, (num_loops or _NUM_LOOPS.get() or self.num_loops) + 1):
             stack = self.stacks[0 if self.share_blocks else loop - 1]
             if self.activation_checkpointing and self.training:
                 # Non-reentrant: the shared stack runs several times, which the reentrant form cannot do under DDP.

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -186,12 +187,20 @@ def test_forward_with_one_checkpoint_gives_a_tensor(ctc):
     assert torch.is_tensor(new_encoder(checkpoint_period=4).eval()(*batch(40), ctc=ctc)[0])
 
 
-def test_inference_loops_leave_training_alone(ctc):
+def test_loops_of_a_call_leave_training_and_other_threads_alone(ctc):
     encoder = new_encoder(dropout_rate=0.0)
-    encoder.set_inference_loops(2)
-    assert torch.is_tensor(encoder.eval()(*batch(40), ctc=ctc)[0])
-    (_, others), _, _ = encoder.train()(*batch(40), ctc=ctc)
-    assert [loop for loop, _ in others] == [2]
+
+    def num_outputs():
+        output = encoder(*batch(40), ctc=ctc)[0]
+        return 1 if torch.is_tensor(output) else 1 + len(output[1])
+
+    with encoder.eval().looped(2), ThreadPoolExecutor() as pool:
+        assert num_outputs() == 1 and pool.submit(num_outputs).result() == 2
+        encoder.train()
+        assert num_outputs() == 2
+    assert encoder.eval() is encoder and num_outputs() == 2
+    with pytest.raises(ValueError, match="num_loops is 3; allowed: 2, 4"), encoder.looped(3):
+        pass
 
 
 def test_loops_between_checkpoints_are_refused_with_the_allowed_ones():

@@ -38,7 +38,7 @@ def read_out_numbers(encoder: AbsEncoder, num_loops: int | None = None) -> list[
         num_loops: The last loop; the encoder's own number by default.
     """
     if has_loops(encoder):
-        return encoder.allowed_loops(num_loops or encoder.inference_loops)
+        return encoder.allowed_loops(num_loops or encoder.num_loops)
     layers = sorted(getattr(encoder, "interctc_layer_idx", None) or [])
     return [*layers, len(getattr(encoder, "encoders", [])) or max(layers, default=0) + 1]
 
