@@ -182,3 +182,21 @@ def _scan(nearest: list[int], num_frames: int, max_group: int | None) -> list[bo
         size = size + 1 if joins else 1
         starts.append(not joins)
     return starts
+
+
+class Kept(NamedTuple):
+    """Numbers of speech tokens of the utterances of a batch.
+
+    Attributes:
+        before: Tokens before pooling (B,).
+        after: Tokens after pooling (B,).
+    """
+
+    before: torch.Tensor
+    after: torch.Tensor
+
+    @property
+    def retention(self) -> torch.Tensor:
+        """The fraction that is left, a number on the device of the lengths; 1 without tokens."""
+        before = self.before.sum()
+        return torch.where(before > 0, self.after.sum() / before.clamp(min=1), 1.0)

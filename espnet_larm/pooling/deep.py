@@ -8,7 +8,6 @@ Shapes: B rows, L positions, S speech positions, S' pooled ones, D model size. M
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 
@@ -18,24 +17,6 @@ from espnet_larm.pooling.options import Pooling
 
 # Where an LM's speech is pooled, in the order in which it passes.
 INPUT, DEEP = PLACES = ("input", "deep")
-
-
-class Kept(NamedTuple):
-    """Numbers of speech tokens of the utterances of a batch.
-
-    Attributes:
-        before: Tokens before pooling (B,).
-        after: Tokens after pooling (B,).
-    """
-
-    before: torch.Tensor
-    after: torch.Tensor
-
-    @property
-    def retention(self) -> torch.Tensor:
-        """The fraction that is left, a number on the device of the lengths; 1 without tokens."""
-        before = self.before.sum()
-        return torch.where(before > 0, self.after.sum() / before.clamp(min=1), 1.0)
 
 
 def pool_deep(pooling: Pooling, stream: Stream) -> Stream:

@@ -20,7 +20,7 @@ from typeguard import TypeCheckError, typechecked
 from espnet2.asr.frontend.abs_frontend import AbsFrontend
 from espnet2.asr.frontend.default import DefaultFrontend
 
-from espnet_larm.pooling.affinity import Pooled, boundaries, merge, valid_mask
+from espnet_larm.pooling.affinity import Kept, Pooled, boundaries, merge, valid_mask
 from espnet_larm.pooling.baselines import kept_lens
 from espnet_larm.pooling.floor import keep_at_least
 from espnet_larm.pooling.options import Pooling
@@ -32,6 +32,30 @@ PACKAGES = {"whisper": "openai-whisper"}
 
 
 _POOLING: ContextVar[Pooling | None] = ContextVar("pooling of the front end", default=None)
+
+
+# Frames that each utterance of the batch needs (B,). Where they are more than `min_frames_per_second` leaves, so many
+# are left, or all that there are. Training sets it from the transcripts (train/needed_frames.py), which ESPnet hands to
+# no front end.
+NEEDED_FRAMES: ContextVar[torch.Tensor | None] = ContextVar("frames that utterances need", default=None)
+_MERGES: ContextVar[list[Kept] | None] = ContextVar("what front ends have merged", default=None)
+
+
+@contextmanager
+def collect_merges() -> Iterator[list[Kept]]:
+    """While it is entered, collect what affinity-pooling front ends that this thread calls have left of each batch."""
+    merges: list[Kept] = []
+    token = _MERGES.set(merges)
+    try:
+        yield merges
+    finally:
+        _MERGES.reset(token)
+
+
+def _collected(pooled: Pooled, lens: torch.Tensor) -> Pooled:
+    if (merges := _MERGES.get()) is not None:
+        merges.append(Kept(lens, pooled.lens))
+    return pooled
 
 
 @contextmanager
@@ -66,13 +90,6 @@ class AffinityPoolingFrontend(AbsFrontend):
             encoder's subsampling factor times the tokens a second of the fastest speech. 50 leaves 12.5 tokens a
             second to a factor of 4, enough for BPE; characters need 80 or a factor of 2.
 
-    Attributes:
-        retention: Share of the last batch's frames that was left, a tensor without dimensions.
-        needed: Frames that each utterance of the next batch needs (B,), or None. Where they are more than
-            `min_frames_per_second` leaves, so many are left, or all that there are. Our trainer sets it from the
-            transcripts in training and validation (train/needed_frames.py), with `encoder: larm`, whose lengths are
-            exact; with other encoders, and in decoding, it is None.
-
     Raises:
         ValueError: An option is out of its range, or the wrapped front end or an option of it is not known.
         ImportError: A package that the wrapped front end needs is missing.
@@ -98,8 +115,6 @@ class AffinityPoolingFrontend(AbsFrontend):
         self.frontend = _build(frontend, conf)
         self.centered = centered
         self.least_share = self._least_share(min_frames_per_second, conf.get("fs", 16000))
-        self.retention = torch.ones(())
-        self.needed: torch.Tensor | None = None
         self.register_state_dict_post_hook(_without_own_name)
         self.register_load_state_dict_pre_hook(_with_own_name)
 
@@ -138,9 +153,8 @@ class AffinityPoolingFrontend(AbsFrontend):
         """
         pooling = _POOLING.get() or self.pooling
         xs_pad, lens = self.frontend(input, input_lengths)
-        self.retention = torch.ones(())
         if pooling.is_off:
-            return pooling(xs_pad, lens)
+            return _collected(pooling(xs_pad, lens), lens)
         if xs_pad.dim() != 3:
             raise ValueError(
                 f"{WHERE}: {type(self.frontend).__name__} gives frames of the shape {tuple(xs_pad.shape)}; allowed for "
@@ -150,11 +164,9 @@ class AffinityPoolingFrontend(AbsFrontend):
         keys = _centre(xs_pad, lens) if self.centered else xs_pad
         starts = boundaries(keys, lens, pooling.tau, pooling.window, pooling.max_group)
         least = self.least_frames(lens)
-        if self.needed is not None:
-            least = torch.maximum(least, torch.minimum(self.needed.to(lens), lens))
-        pooled = merge(xs_pad, lens, keep_at_least(keys, lens, starts, least))
-        self.retention = pooled.lens.sum() / lens.sum().clamp(min=1)
-        return pooled
+        if (needed := NEEDED_FRAMES.get()) is not None:
+            least = torch.maximum(least, torch.minimum(needed.to(lens), lens))
+        return _collected(merge(xs_pad, lens, keep_at_least(keys, lens, starts, least)), lens)
 
     def least_frames(self, lens: torch.Tensor) -> torch.Tensor:
         """How many of (B,) frames are left at least (B,)."""

@@ -14,7 +14,8 @@ import torch
 
 from espnet_larm.llm.backbone import Backbone
 from espnet_larm.llm.stream import Stream
-from espnet_larm.pooling.deep import DEEP, INPUT, PLACES, Kept, pool_deep
+from espnet_larm.pooling.affinity import Kept
+from espnet_larm.pooling.deep import DEEP, INPUT, PLACES, pool_deep
 from espnet_larm.pooling.options import OPTIONS, Pooling
 
 WHERE = "pooling"

@@ -13,7 +13,7 @@ import torch
 
 from espnet2.asr.espnet_model import ESPnetASRModel
 
-from espnet_larm.pooling.deep import Kept
+from espnet_larm.pooling.affinity import Kept
 from espnet_larm.recognize.config import PREFIX, DecodeConfig
 from espnet_larm.recognize.ctc import CtcSearcher
 from espnet_larm.recognize.drafting import Drafting, make_drafts, make_lookahead

@@ -18,7 +18,7 @@ from espnet_larm.adaptation.export import RECORD
 from espnet_larm.adaptation.llm_weights import LORA_PREFIX, adapt, frozen_names, is_own
 from espnet_larm.llm.backbone import Backbone, load_tokenizer
 from espnet_larm.llm.tokens import special_tokens
-from espnet_larm.pooling.deep import Kept
+from espnet_larm.pooling.affinity import Kept
 from espnet_larm.pooling.in_llm import SpeechPooling, speech_pooling_of
 from espnet_larm.speech_llm.heads import DraftHeads
 from espnet_larm.speech_llm.hypotheses import Hypothesis, SpeechTexts, positions_of

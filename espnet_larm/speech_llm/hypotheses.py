@@ -6,7 +6,7 @@ Shapes: B rows, L positions, D model size of the LM, V tokens.
 import torch
 
 from espnet_larm.llm.backbone import Backbone
-from espnet_larm.pooling.deep import Kept
+from espnet_larm.pooling.affinity import Kept
 from espnet_larm.pooling.in_llm import SpeechPooling
 from espnet_larm.speech_llm.prompt import Packed
 

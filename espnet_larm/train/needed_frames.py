@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from espnet_larm.llm.tokens import CTC_TEXT
+from espnet_larm.pooling.frontend import NEEDED_FRAMES, AffinityPoolingFrontend
 from espnet_larm.train.ctc_room import frames_needed
 
 ARGUMENTS = ("speech", "speech_lengths", "text", "text_lengths")
@@ -20,7 +21,7 @@ ARGUMENTS = ("speech", "speech_lengths", "text", "text_lengths")
 
 @contextlib.contextmanager
 def needed_frames_told(model: torch.nn.Module) -> Iterator[None]:
-    """Set the front end's attribute `needed`, if it has one, while the model reads a batch.
+    """Give a pooling front end the frames that transcripts need, while the model reads a batch.
 
     Args:
         model: An ASR model, or what holds it for several processes.
@@ -43,7 +44,7 @@ def needed_frames_told(model: torch.nn.Module) -> Iterator[None]:
 
 def can_be_told(model: Any) -> bool:
     """Whether the front end pools, a CTC head needs frames, and how many of the front end's they take is known."""
-    if getattr(model, "ctc", None) is None or not hasattr(getattr(model, "frontend", None), "needed"):
+    if getattr(model, "ctc", None) is None or not isinstance(getattr(model, "frontend", None), AffinityPoolingFrontend):
         return False
     return hasattr(model.encoder, "input_lens") and model.preencoder is None and model.postencoder is None
 
@@ -53,8 +54,8 @@ def _tell(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any])
     name = CTC_TEXT if getattr(model, "has_own_ctc_tokens", False) and CTC_TEXT in given else "text"
     needed = frames_needed(given[name], given[f"{name}_lengths"])
     # Without a token, the encoder still needs a frame.
-    model.frontend.needed = model.encoder.input_lens(needed.clamp(min=1))  # type: ignore[union-attr,operator]
+    NEEDED_FRAMES.set(model.encoder.input_lens(needed.clamp(min=1)))  # type: ignore[union-attr,operator]
 
 
 def _forget(model: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:  # noqa: ARG001
-    model.frontend.needed = None  # type: ignore[union-attr]
+    NEEDED_FRAMES.set(None)

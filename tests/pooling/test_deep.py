@@ -9,7 +9,8 @@ import torch
 from espnet_larm.adaptation.depth_upscaling import wrap
 from espnet_larm.llm.backbone import Backbone
 from espnet_larm.llm.stream import Stream
-from espnet_larm.pooling.deep import Kept, pool_deep
+from espnet_larm.pooling.affinity import Kept
+from espnet_larm.pooling.deep import pool_deep
 from espnet_larm.pooling.options import OPTIONS, Pooling
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}

@@ -1,5 +1,7 @@
 """A front end whose frames are merged before the encoder."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,8 @@ from espnet2.asr.frontend.default import DefaultFrontend
 
 from espnet_larm.looped.encoder import LarmEncoder
 from espnet_larm.pooling.affinity import affinity_pool, valid_mask
-from espnet_larm.pooling.frontend import AffinityPoolingFrontend
+from espnet_larm.pooling.frontend import AffinityPoolingFrontend, collect_merges, pooled_by
+from espnet_larm.pooling.options import Pooling
 
 CONF = {"n_fft": 512, "win_length": 400, "hop_length": 160}
 
@@ -81,10 +84,11 @@ class Fake(torch.nn.Module):
 
 def test_frames_a_second_are_left_whatever_tau_is(batch):
     frontend = build(tau=-1.0, min_frames_per_second=30.0)
-    _, lens = frontend(*batch)
+    with collect_merges() as merges:
+        _, lens = frontend(*batch)
     # 201 and 126 frames of 10 ms.
     assert lens.tolist() == [61, 38]
-    assert float(frontend.retention) == pytest.approx((61 + 38) / (201 + 126))
+    assert float(merges[0].retention) == pytest.approx((61 + 38) / (201 + 126))
     assert build(tau=-1.0, min_frames_per_second=0.0)(*batch)[1].tolist() == [1, 1]
 
 
@@ -192,7 +196,17 @@ def test_tiny_yaml_trains_and_retention_is_told(larm_task, tiny_experiment, tmp_
     options = ["--config", str(conf), "--token_list", str(tokens), "--token_type", "char"]
     args = larm_task.get_parser().parse_args([*options, "--output_dir", str(tmp_path)])
     model = larm_task.build_model(args)
-    loss, *_ = model(torch.randn(1, 8000), torch.tensor([8000]), torch.tensor([[2, 3]]), torch.tensor([2]))
+    with collect_merges() as merges:
+        loss, *_ = model(torch.randn(1, 8000), torch.tensor([8000]), torch.tensor([[2, 3]]), torch.tensor([2]))
     loss.backward()
     assert torch.isfinite(loss)
-    assert 0 < float(model.frontend.retention) <= 1
+    assert 0 < float(merges[0].retention) <= 1
+
+
+def test_pooling_of_a_call_and_what_it_merged_are_this_threads_alone(batch):
+    frontend = build(tau=-1.0, min_frames_per_second=0.0)
+    with collect_merges() as merges, pooled_by(Pooling(tau=2.0)), ThreadPoolExecutor() as pool:
+        assert frontend(*batch)[1].tolist() == [201, 126]
+        assert pool.submit(frontend, *batch).result()[1].tolist() == [1, 1]
+    assert [each.after.tolist() for each in merges] == [[201, 126]]
+    assert frontend(*batch)[1].tolist() == [1, 1] and len(merges) == 1

@@ -6,7 +6,7 @@ import pytest
 import torch
 import yaml
 
-from espnet_larm.pooling.deep import Kept
+from espnet_larm.pooling.affinity import Kept
 from espnet_larm.recognize.output.effort import Effort, Prompts, describe_search
 
 HALF = {"method": "stride", "retention": 0.5}

@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 
+from espnet_larm.pooling.frontend import NEEDED_FRAMES
 from espnet_larm.train.needed_frames import needed_frames_told
 
 LENGTHS = torch.tensor([16000, 12000, 8000])
@@ -50,7 +51,7 @@ def test_each_utterance_is_left_what_its_transcript_needs_and_no_more(build, is_
     model = build()
     with needed_frames_told(model):
         assert left_by(model, is_training) == NEEDED
-    assert model.frontend.needed is None
+    assert NEEDED_FRAMES.get() is None
 
 
 def test_a_copy_for_several_processes_is_told_too(build):
@@ -70,8 +71,11 @@ def test_where_the_rate_leaves_more_nothing_changes(build):
 
 def test_no_more_frames_are_asked_than_there_are(build):
     model = build()
-    model.frontend.needed = torch.tensor([39, 500, 7])
-    assert model.frontend(torch.randn(3, 16000), LENGTHS)[1].tolist() == [39, 76, 7]
+    token = NEEDED_FRAMES.set(torch.tensor([39, 500, 7]))
+    try:
+        assert model.frontend(torch.randn(3, 16000), LENGTHS)[1].tolist() == [39, 76, 7]
+    finally:
+        NEEDED_FRAMES.reset(token)
 
 
 def test_the_promise_ends_with_the_batch_and_with_the_training(build):
@@ -82,7 +86,7 @@ def test_the_promise_ends_with_the_batch_and_with_the_training(build):
         assert model.frontend(torch.randn(1, 16000), LENGTHS[:1])[1].tolist() == [1]
         with pytest.raises(RuntimeError):
             model(torch.randn(3, 0), torch.zeros(3, dtype=torch.long), TEXT.clone(), TEXT_LENGTHS)
-        assert model.frontend.needed is None
+        assert NEEDED_FRAMES.get() is None
     assert not model._forward_pre_hooks and not model._forward_hooks
 
 
@@ -99,7 +103,7 @@ def test_the_ctc_heads_own_text_is_what_counts(build):
     model.has_own_ctc_tokens = True
     with needed_frames_told(model):
         seen = []
-        model.frontend.register_forward_pre_hook(lambda module, _given: seen.append(module.needed.tolist()))
+        model.frontend.register_forward_pre_hook(lambda *_: seen.append(NEEDED_FRAMES.get().tolist()))
         own = {"ctc_text": TEXT[:, :2].clamp(min=0), "ctc_text_lengths": torch.tensor([2, 1, 2])}
         model(torch.randn(3, 16000), LENGTHS, TEXT.clone(), TEXT_LENGTHS, **own)
     assert seen == [[15, 7, 15]]

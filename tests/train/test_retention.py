@@ -1,34 +1,26 @@
-"""The share of frames that pooling leaves is logged."""
+"""The fraction of frames that pooling leaves is logged."""
 
 import logging
 
 import pytest
 import torch
 
+from espnet_larm.pooling.frontend import AffinityPoolingFrontend
 from espnet_larm.train.retention import retention_logged
 
 
-class Model(torch.nn.Module):
-    class Frontend(torch.nn.Module):
-        def forward(self, share):
-            self.retention = torch.tensor(share)
-
-    def __init__(self):
-        super().__init__()
-        self.frontend = self.Frontend()
-        self.frontend.retention = torch.ones(())
-
-
 @pytest.mark.parametrize("is_wrapped", [False, True])
-def test_mean_over_batches_is_logged_and_the_hook_removed(caplog, is_wrapped):
-    model, wrapped = Model(), torch.nn.Module()
+def test_the_mean_over_the_batches_of_an_epoch_is_logged(caplog, is_wrapped):
+    model, wrapped = torch.nn.Module(), torch.nn.Module()
+    model.frontend = AffinityPoolingFrontend(tau=-1.0, min_frames_per_second=0.0, max_group=4)
     wrapped.module = model
     with caplog.at_level(logging.INFO):
         with retention_logged(wrapped if is_wrapped else model):
-            model.frontend(0.5)
-            model.frontend(0.7)
-        model.frontend(0.1)
-    assert "left 60.0 % of the frames, on average of 2 batches" in caplog.text
+            # 101 and 201 frames in groups of 4.
+            model.frontend(torch.randn(1, 12800), torch.tensor([12800]))
+            model.frontend(torch.randn(1, 25600), torch.tensor([25600]))
+        model.frontend(torch.randn(1, 12800), torch.tensor([12800]))
+    assert f"left {(26 / 101 + 51 / 201) * 50:.1f} % of the frames, on average of 2 batches" in caplog.text
     assert len(caplog.records) == 1
 
 

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from espnet_larm.pooling.deep import INPUT, Kept
+from espnet_larm.pooling.affinity import Kept
+from espnet_larm.pooling.deep import INPUT
 from espnet_larm.search.beam import FoundBeams
 from espnet_larm.search.hypotheses import Text
 from espnet_larm.search.multi_token import Found
