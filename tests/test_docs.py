@@ -8,8 +8,10 @@ import pytest
 from espnet_larm.cli.commands import COMMANDS
 from espnet_larm.options import options_of
 from espnet_larm.recognize.config import DecodeConfig
+from tests.test_layers import LAYERS
 
 ROOT = Path(__file__).parents[1]
+DESIGN = ROOT / "docs/design.md"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]+))?\)")
 # Files of the examples, which a user makes.
@@ -57,6 +59,12 @@ def test_python_is_written_as_python_takes_it(page):
 
 def test_the_example_of_a_plugin_is_the_tested_one():
     example = ROOT / "tests/example_plugin"
-    design = ROOT / "docs/design.md"
-    assert (example / "average_encoder.py").read_text(encoding="utf-8") in blocks(design, "python")
-    assert (example / "pyproject.toml").read_text(encoding="utf-8") in blocks(design, "toml")
+    assert (example / "average_encoder.py").read_text(encoding="utf-8") in blocks(DESIGN, "python")
+    assert (example / "pyproject.toml").read_text(encoding="utf-8") in blocks(DESIGN, "toml")
+
+
+def test_the_rows_of_imports_are_those_of_the_layers():
+    rows = re.findall(r"^\| \d \| (.+?) \|", DESIGN.read_text(encoding="utf-8"), re.MULTILINE)
+    named = [set(re.findall(r"`(\w+)`", row)) for row in rows]
+    # The last names examples.
+    assert named[:-1] == [set(row) for row in LAYERS[:-1]] and named[-1] <= set(LAYERS[-1])
