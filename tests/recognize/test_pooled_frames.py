@@ -5,6 +5,8 @@ import pytest
 import soundfile
 import torch
 
+from espnet_larm.recognize.config import DecodeConfig
+
 PLAIN = {"fs": "16k", "n_fft": 512, "win_length": 400, "hop_length": 160}
 
 
