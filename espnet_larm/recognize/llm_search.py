@@ -21,11 +21,11 @@ from espnet_larm.recognize.ngrams import Fused
 from espnet_larm.recognize.output.effort import Effort, Prompts
 from espnet_larm.recognize.output.results import Hypothesis
 from espnet_larm.search.beam import beam
-from espnet_larm.search.ctc.prefix import CtcPrefixScorer
-from espnet_larm.search.ctc_scorer import CtcAdviser, Spell, same_tokens
-from espnet_larm.search.hypotheses import Bounds, Ending, Text
-from espnet_larm.search.multi_token import Adviser, greedy
-from espnet_larm.search.ngram_scorer import NgramAdviser, chain
+from espnet_larm.search.ctc.prefix import CtcPrefixScores
+from espnet_larm.search.ctc_scorer import CtcScorer, Spell, same_tokens
+from espnet_larm.search.hypotheses import Bounds, Ending, TokenHypothesis
+from espnet_larm.search.multi_token import Scorer, greedy
+from espnet_larm.search.ngram_scorer import NgramScorer, chain
 from espnet_larm.search.prefix_beam import prefix_beam
 from espnet_larm.speech_llm.spelling import INCOMPLETE
 
@@ -125,7 +125,7 @@ class LlmSearcher:
         eos = self.model.eos
         shared: dict[str, Any] = {
             "guards_loops": config.stops_loops,
-            "adviser": self._scorer(hs_pad, hlens, plan),
+            "scorer": self._scorer(hs_pad, hlens, plan),
             "measure": self._num_characters,
         }
         if config.is_beam:
@@ -136,11 +136,11 @@ class LlmSearcher:
             else:
                 beams = beam(begun, bounds, eos, *sizes, **shared)
             found: Any = beams
-            rows = beams.texts
+            rows = beams.hypotheses
         else:
             drafts = make_drafts(plan.drafting, decoder, lambda: self._respelled(ctc_best), eos)
             found = greedy(begun, bounds, eos, drafts, plan.drafting.verifies, **shared)
-            rows = [[text] for text in found.texts]
+            rows = [[text] for text in found.hypotheses]
         nbest = [[self._hypothesis(text, one) for text in row] for row, one in zip(rows, ctc_best, strict=True)]
         best = [row[0] for row in rows]
         return LlmFound(nbest, Effort.of(found, best, [row[0].text for row in nbest], prompts), begun.kept)
@@ -163,16 +163,16 @@ class LlmSearcher:
     def _num_characters(self, token_ids: list[int]) -> int:
         return len(self._decode(token_ids))
 
-    def _scorer(self, hs_pad: torch.Tensor, hlens: torch.Tensor, plan: LlmPlan) -> Adviser | None:
+    def _scorer(self, hs_pad: torch.Tensor, hlens: torch.Tensor, plan: LlmPlan) -> Scorer | None:
         """(1 - ctc_weight) * LM + ctc_weight * CTC + ngram_weight * n-gram, as ESPnet adds them; None for the LM."""
-        scorers: list[Adviser] = []
+        scorers: list[Scorer] = []
         special = self.model.decoder.tokenizer.all_special_ids
         if plan.ctc_weight > 0.0 and self.ctc is not None and self.spell is not None:
-            prefixes = CtcPrefixScorer(self.ctc.log_probs(hs_pad), hlens, self.model.blank_id)
-            scorers.append(CtcAdviser(prefixes, self.spell, self.model.eos, plan.ctc_weight, special))
+            prefixes = CtcPrefixScores(self.ctc.log_probs(hs_pad), hlens, self.model.blank_id)
+            scorers.append(CtcScorer(prefixes, self.spell, self.model.eos, plan.ctc_weight, special))
         if plan.ngram is not None and plan.ngram.weight > 0.0:
             _, weight, ngram = plan.ngram
-            scorers.append(NgramAdviser(ngram, len(hlens), self.model.eos, weight, special))
+            scorers.append(NgramScorer(ngram, len(hlens), self.model.eos, weight, special))
         return chain(scorers)
 
     def ctc_hypotheses(self, hs_pad: torch.Tensor, hlens: torch.Tensor) -> Sequence[Hypothesis | None]:
@@ -192,14 +192,14 @@ class LlmSearcher:
     def _decode(self, token_ids: list[int]) -> str:
         return " ".join(self.model.decoder.tokenizer.decode(token_ids, skip_special_tokens=True).split())
 
-    def _hypothesis(self, found: Text, ctc_best: Hypothesis | None) -> Hypothesis:
+    def _hypothesis(self, found: TokenHypothesis, ctc_best: Hypothesis | None) -> Hypothesis:
         text = self._decode(found.token_ids)
         tokens = [self.model.token_list[token_id] for token_id in found.token_ids]
         is_far = ctc_best is not None and len(text) > FAR_CHARACTERS + 2 * len(ctc_best.text)
         return Hypothesis(text, tokens, found.token_ids, found.score, guards=_guards_met(found, is_far))
 
 
-def _guards_met(text: Text, is_far: bool) -> tuple[str, ...]:
+def _guards_met(text: TokenHypothesis, is_far: bool) -> tuple[str, ...]:
     met = {
         LIMIT: text.ending is Ending.LIMIT,
         LOOP: text.ending is Ending.REPETITION,

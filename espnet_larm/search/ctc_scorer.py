@@ -1,6 +1,6 @@
-"""A CTC head as second opinion of an LM's search: of the best next tokens by the LM, how each is spelled under CTC.
+"""CTC as a scorer of an LM's search: CTC scores the spelling of a hypothesis with each of the LM's best next tokens.
 
-The tokens of the two need not be the same: what CTC scores is the spelling of the whole text in its own tokens.
+The tokens of the two need not be the same: what CTC scores is the spelling of the whole hypothesis in its own tokens.
 Shapes: N rows, V tokens of the LM, K candidates a row.
 """
 
@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 import torch
 
 from espnet_larm.search.ctc.posteriors import PAD
-from espnet_larm.search.ctc.prefix import NOTHING, CtcPrefixScorer
+from espnet_larm.search.ctc.prefix import NOTHING, CtcPrefixScores
 
 # What CTC cannot spell at all, more tokens than frames for example: differences of infinities are no numbers, and where
 # all candidates are impossible the LM decides.
@@ -18,11 +18,11 @@ IMPOSSIBLE = -1e6
 
 
 class Spelled(NamedTuple):
-    """A text in tokens of the CTC head.
+    """A hypothesis in tokens of the CTC head.
 
     Attributes:
-        sure: What it begins with, whatever follows.
-        rest: What may change when something follows, such as the pieces of an unfinished word.
+        sure: Its tokens, whatever follows.
+        rest: Further tokens, which may change when something follows, such as the pieces of an unfinished word.
     """
 
     sure: list[int]
@@ -30,47 +30,47 @@ class Spelled(NamedTuple):
 
 
 class Spell(Protocol):
-    """Tokens of the LM in those of the CTC head."""
+    """Spells tokens of the LM in those of the CTC head."""
 
     def __call__(self, token_ids: Sequence[int], is_complete: bool) -> Spelled:
-        """How a text is spelled that nothing follows, or that may go on."""
+        """Spell a hypothesis that is complete, or one that may go on."""
         ...
 
 
 def same_tokens(token_ids: Sequence[int], is_complete: bool) -> Spelled:  # noqa: ARG001  # a Spell
-    """Where the CTC head has the LM's tokens."""
+    """Spell a hypothesis for a CTC head that has the LM's tokens."""
     return Spelled(list(token_ids), [])
 
 
-class CtcAdviser:
-    """Scores (1 - weight) * LM + weight * CTC, for the texts of a batch of utterances.
+class CtcScorer:
+    """Scores (1 - weight) * LM + weight * CTC, for the hypotheses of a batch of utterances.
 
     Args:
-        scorer: Of the utterances.
-        spell: The LM's tokens in CTC's.
-        eos: The LM's token that ends a text.
-        weight: Of CTC, above 0 and below 1.
+        prefix_scores: Scores of prefixes of the utterances.
+        spell: Spells the LM's tokens in CTC's.
+        eos: The LM's token that ends a hypothesis.
+        weight: Weight of CTC, above 0 and below 1.
         silent: Tokens that spell nothing, such as special ones: they would cost nothing under CTC, and are ruled out.
-        num_candidates: K: of the LM's best tokens that CTC is asked about; the others are ruled out.
+        num_candidates: K, the number of the LM's best tokens that CTC scores; the others are ruled out.
     """
 
     def __init__(
         self,
-        scorer: CtcPrefixScorer,
+        prefix_scores: CtcPrefixScores,
         spell: Spell,
         eos: int,
         weight: float,
         silent: Sequence[int] = (),
         num_candidates: int = 20,
     ) -> None:
-        self.scorer = scorer
+        self.prefix_scores = prefix_scores
         self.spell = spell
         self.eos = eos
         self.weight = weight
         self.num_candidates = num_candidates
-        # Of what is sure of each text; `heard` counts the rest, too.
-        self.prefixes = scorer.start()
-        self.heard = self.prefixes.score.clone()
+        # Scores of the sure part of each hypothesis; `whole` counts the rest, too.
+        self.prefixes = prefix_scores.start()
+        self.whole = self.prefixes.score.clone()
         # Candidates of each row's last step and CTC's scores of them (N, K).
         self._asked = (torch.zeros(0), torch.zeros(0))
         self.utterances = torch.arange(len(self.prefixes.score), device=self.prefixes.score.device)
@@ -80,11 +80,11 @@ class CtcAdviser:
         self.spelled: list[list[int]] = [[] for _ in self.utterances]
 
     def combine(self, log_probs: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        """The LM's log-probabilities of rows (N', V) and CTC's as one score a token; -inf where CTC was not asked.
+        """Combine the LM's log-probabilities of rows (N', V) with CTC's; -inf where CTC was not asked.
 
         Args:
-            log_probs: Of the rows.
-            rows: Which (N',), on the CPU.
+            log_probs: The LM's log-probabilities.
+            rows: Indices of the rows (N',), on the CPU.
         """
         num_candidates = min(self.num_candidates, log_probs.size(1))
         log_probs = log_probs.index_fill(1, self._silent, NOTHING)
@@ -98,7 +98,7 @@ class CtcAdviser:
             shape = len(self.utterances), num_candidates
             self._asked = candidates.new_zeros(shape), scores.new_zeros(shape)
         self._asked[0][there], self._asked[1][there] = candidates, scores
-        ctc = (scores - self.heard[there].unsqueeze(1)).to(log_probs.dtype)
+        ctc = (scores - self.whole[there].unsqueeze(1)).to(log_probs.dtype)
         both = (1 - self.weight) * log_probs.gather(1, candidates) + self.weight * ctc
         return torch.full_like(log_probs, NOTHING).scatter_(1, candidates, both)
 
@@ -107,7 +107,7 @@ class CtcAdviser:
         there = rows.to(self.utterances.device)
         candidates, scores = (one[there] for one in self._asked)
         is_token = candidates == tokens.to(candidates.device).unsqueeze(1)
-        self.heard[there] = scores.gather(1, is_token.int().argmax(1, keepdim=True))[:, 0]
+        self.whole[there] = scores.gather(1, is_token.int().argmax(1, keepdim=True))[:, 0]
         extensions = []
         for row, token in zip(rows.tolist(), tokens.tolist(), strict=True):
             self.token_ids[row].append(token)
@@ -115,7 +115,7 @@ class CtcAdviser:
             self.spelled[row] = [*self.spelled[row], *more]
             extensions.append([more])
         before = self.prefixes.pick(there)
-        extended = self.scorer.extend(before, self.utterances[there], self._padded(extensions))
+        extended = self.prefix_scores.extend(before, self.utterances[there], self._padded(extensions))
         for field, new in zip(self.prefixes, extended, strict=True):
             field[there] = new[:, 0]
 
@@ -123,7 +123,7 @@ class CtcAdviser:
         """Keep these rows (N',), on the CPU, in this order, some perhaps several times."""
         there = rows.to(self.utterances.device)
         self.prefixes = self.prefixes.pick(there)
-        self.utterances, self.heard = self.utterances[there], self.heard[there]
+        self.utterances, self.whole = self.utterances[there], self.whole[there]
         self._asked = self._asked[0][there], self._asked[1][there]
         self.token_ids = [list(self.token_ids[row]) for row in rows.tolist()]
         self.spelled = [self.spelled[row] for row in rows.tolist()]
@@ -133,17 +133,17 @@ class CtcAdviser:
 
         Pieces of an unfinished word may be others when it has ended.
         """
-        return self.weight * (self.prefixes.score - self.heard).clamp(min=0.0)
+        return self.weight * (self.prefixes.score - self.whole).clamp(min=0.0)
 
     def _score(self, candidates: torch.Tensor, rows: list[int], there: torch.Tensor) -> torch.Tensor:
-        """CTC's log-probability of all texts of rows that begin so (N', K); of the text itself for the end."""
+        """CTC's log-probability of the prefixes with each candidate (N', K); for the end, of the whole hypothesis."""
         more = [
             [self._beyond(row, self._spelled(row, token)) for token in tokens]
             for row, tokens in zip(rows, candidates.tolist(), strict=True)
         ]
         extensions = self._padded([[one or [] for one in row] for row in more])
-        extended = self.scorer.extend(self.prefixes.pick(there), self.utterances[there], extensions)
-        scores = torch.where(candidates == self.eos, self.scorer.ended(extended), extended.score)
+        extended = self.prefix_scores.extend(self.prefixes.pick(there), self.utterances[there], extensions)
+        scores = torch.where(candidates == self.eos, self.prefix_scores.ended(extended), extended.score)
         takes_back = torch.tensor([[one is None for one in row] for row in more], device=scores.device)
         return scores.masked_fill(takes_back, IMPOSSIBLE).clamp(min=IMPOSSIBLE)
 
@@ -153,7 +153,7 @@ class CtcAdviser:
         return [*found.sure, *found.rest]
 
     def _beyond(self, row: int, spelled: list[int]) -> list[int] | None:
-        """What is new in a spelling; None if it takes back what was sure, as half a character may."""
+        """The new part of a spelling; None if it takes back what was sure, as half a character may."""
         before = self.spelled[row]
         return spelled[len(before) :] if spelled[: len(before)] == before else None
 

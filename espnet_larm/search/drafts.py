@@ -1,6 +1,6 @@
-"""Where drafts of the next tokens come from: the LM's own draft heads, the CTC head's text, or the longer of both.
+"""Sources of drafts of the next tokens: the LM's own draft heads, the CTC hypothesis, or the longer of both.
 
-A draft is a guess that the search verifies with the LM, so that a bad one costs time and no word.
+A draft is a guess that the search verifies with the LM, so that a bad one costs time and changes no word.
 Shapes: N rows still running, K tokens a call at most, D model size, V tokens.
 """
 
@@ -10,18 +10,18 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from espnet_larm.search.hypotheses import Text
+from espnet_larm.search.hypotheses import TokenHypothesis
 
 
 class Drafts(Protocol):
-    """A source of guesses."""
+    """A source of drafts."""
 
-    def propose(self, hidden: torch.Tensor, texts: Sequence[Text]) -> list[list[int]]:
-        """What may follow each text; nothing where nothing is known.
+    def propose(self, hidden: torch.Tensor, hypotheses: Sequence[TokenHypothesis]) -> list[list[int]]:
+        """Guess the tokens that follow each hypothesis; an empty draft is allowed.
 
         Args:
-            hidden: The LM's state (N, D) from which the last token of each text was predicted.
-            texts: The rows.
+            hidden: The LM's state (N, D) from which the last token of each hypothesis was predicted.
+            hypotheses: The rows.
         """
         ...
 
@@ -31,24 +31,24 @@ class Drafts(Protocol):
 
 
 class NoDrafts:
-    """For a token a call."""
+    """No drafts: a token a call."""
 
-    def propose(self, hidden: torch.Tensor, texts: Sequence[Text]) -> list[list[int]]:  # noqa: ARG002
-        """As `Drafts`."""
-        return [[] for _ in texts]
+    def propose(self, hidden: torch.Tensor, hypotheses: Sequence[TokenHypothesis]) -> list[list[int]]:  # noqa: ARG002
+        """Draft the next tokens of each hypothesis."""
+        return [[] for _ in hypotheses]
 
     def select(self, rows: torch.Tensor) -> None:
-        """Nothing is kept of rows."""
+        """Do nothing: it holds nothing of the rows."""
 
 
 class HeadDrafts:
-    """Of heads 2 to K, each its most probable token, up to an end, or to the first that is not sure enough.
+    """Drafts of heads 2 to K: the most probable token of each, up to an end or to the first that is not sure enough.
 
     Args:
         logits_of: Hidden states (N, D) to the logits of heads 2 to K (N, K - 1, V).
-        eos: Nothing is drafted behind it.
+        eos: The token that ends a hypothesis; nothing is drafted behind it.
         tau: The least probability of a drafted token, 0 (all are drafted) or more; above 1 none is.
-        is_product: Whether it is that of all drafted tokens together instead.
+        is_product: Whether tau bounds the probability of the whole draft instead.
     """
 
     def __init__(
@@ -63,10 +63,10 @@ class HeadDrafts:
         self.tau = tau
         self.is_product = is_product
 
-    def propose(self, hidden: torch.Tensor, texts: Sequence[Text]) -> list[list[int]]:
-        """As `Drafts`."""
+    def propose(self, hidden: torch.Tensor, hypotheses: Sequence[TokenHypothesis]) -> list[list[int]]:
+        """Draft the next tokens of each hypothesis."""
         if self.tau > 1.0:
-            return [[] for _ in texts]
+            return [[] for _ in hypotheses]
         logits = self.logits_of(hidden)
         tokens = logits.argmax(-1)  # (N, K - 1)
         is_drafted = (tokens == self.eos).cumsum(1).roll(1, 1) == 0
@@ -78,75 +78,77 @@ class HeadDrafts:
         return [row[:length] for row, length in zip(tokens.tolist(), lens, strict=True)]
 
     def select(self, rows: torch.Tensor) -> None:
-        """Nothing is kept of rows."""
+        """Do nothing: it holds nothing of the rows."""
 
 
 class TextDrafts:
-    """Of a text of each utterance that another head has heard, such as CTC's: what follows where the LM stands in it.
+    """Drafts from a fixed hypothesis of each utterance, such as CTC's: what follows the place that the LM has reached.
 
-    Where that is comes from the alignment with the fewest errors between what the LM has said and what was heard; of
-    several places the one that agrees with the last token, then the latest.
+    The alignment with the fewest errors between the LM's hypothesis so far and the fixed one gives that place; of
+    several places it is the one that agrees with the last token, then the latest.
 
     Args:
-        heard: Token ids of each row, in the LM's tokens.
-        most: Tokens of a draft, K - 1.
-        eos: Drafted behind the end of what was heard.
+        fixed: Token ids of each row's fixed hypothesis, in the LM's tokens.
+        most: Most tokens of a draft, K - 1.
+        eos: The token that ends a hypothesis; drafted behind the end of the fixed one.
     """
 
-    def __init__(self, heard: Sequence[Sequence[int]], most: int, eos: int) -> None:
+    def __init__(self, fixed: Sequence[Sequence[int]], most: int, eos: int) -> None:
         self.most = most
-        self._rows = [_Alignment(tokens, eos) for tokens in heard]
+        self._rows = [_Alignment(tokens, eos) for tokens in fixed]
 
-    def propose(self, hidden: torch.Tensor, texts: Sequence[Text]) -> list[list[int]]:  # noqa: ARG002
-        """As `Drafts`."""
-        return [row.after(text.token_ids, self.most) for row, text in zip(self._rows, texts, strict=True)]
+    def propose(self, hidden: torch.Tensor, hypotheses: Sequence[TokenHypothesis]) -> list[list[int]]:  # noqa: ARG002
+        """Draft the next tokens of each hypothesis."""
+        return [
+            row.after(hypothesis.token_ids, self.most) for row, hypothesis in zip(self._rows, hypotheses, strict=True)
+        ]
 
     def select(self, rows: torch.Tensor) -> None:
-        """As `Drafts`."""
+        """Keep these rows."""
         self._rows = [self._rows[row] for row in rows.tolist()]
 
 
 class _Alignment:
-    """Of a growing text with a fixed one: the least number of errors to each place, token by token."""
+    """The alignment of a growing hypothesis with a fixed one: the fewest errors up to each place, token by token."""
 
-    def __init__(self, heard: Sequence[int], eos: int) -> None:
-        self.heard = [*heard, eos]
-        self._tokens = np.array(heard)
-        self._places = np.arange(len(heard) + 1)
+    def __init__(self, fixed: Sequence[int], eos: int) -> None:
+        self.fixed = [*fixed, eos]
+        self._tokens = np.array(fixed)
+        self._places = np.arange(len(fixed) + 1)
         self._errors = self._places.copy()
-        self._num_said = 0
+        self._num_seen = 0
 
-    def after(self, said: Sequence[int], most: int) -> list[int]:
-        """What follows in the fixed text behind the place that the growing one has reached."""
-        for token in said[self._num_said :]:
+    def after(self, growing: Sequence[int], most: int) -> list[int]:
+        """The tokens of the fixed hypothesis behind the place that the growing one has reached."""
+        for token in growing[self._num_seen :]:
             is_wrong = np.append(1, self._tokens != token)
             swapped = np.append(self._errors[0] + 1, self._errors[:-1] + is_wrong[1:])
             # Left out: from any earlier place, an error for each token between.
             kept = np.minimum(swapped, self._errors + 1) - self._places
             self._errors = np.minimum.accumulate(kept) + self._places
-        self._num_said = len(said)
+        self._num_seen = len(growing)
         best: list[int] = np.flatnonzero(self._errors == self._errors.min()).tolist()
-        agreeing = [place for place in best if said and place and self.heard[place - 1] == said[-1]]
+        agreeing = [place for place in best if growing and place and self.fixed[place - 1] == growing[-1]]
         start = (agreeing or best)[-1]
-        return self.heard[start : start + most]
+        return self.fixed[start : start + most]
 
 
 class LongerDrafts:
-    """Of several sources the longest draft, of equally long ones the first source's.
+    """The longest draft of several sources; of equally long ones the first source's.
 
     Args:
-        sources: At least one.
+        sources: One source or more.
     """
 
     def __init__(self, sources: Sequence[Drafts]) -> None:
         self.sources = sources
 
-    def propose(self, hidden: torch.Tensor, texts: Sequence[Text]) -> list[list[int]]:
-        """As `Drafts`."""
-        found = [source.propose(hidden, texts) for source in self.sources]
+    def propose(self, hidden: torch.Tensor, hypotheses: Sequence[TokenHypothesis]) -> list[list[int]]:
+        """Draft the next tokens of each hypothesis."""
+        found = [source.propose(hidden, hypotheses) for source in self.sources]
         return [max(row, key=len) for row in zip(*found, strict=True)]
 
     def select(self, rows: torch.Tensor) -> None:
-        """As `Drafts`."""
+        """Keep these rows."""
         for source in self.sources:
             source.select(rows)

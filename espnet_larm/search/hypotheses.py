@@ -1,10 +1,10 @@
-"""Texts of an autoregressive search while they grow: their bounds, their guards, and how they ended.
+"""Hypotheses of an autoregressive search while they grow: their bounds, their guards, and how they ended.
 
-All searches of an LM keep their rows here, so that the same guards end the same texts whatever the search.
+All searches of an LM keep their rows here, so that the same guards end the same hypotheses whatever the search.
 """
 
 import enum
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from typing import NamedTuple
 
 import torch
@@ -17,7 +17,7 @@ MIN_LOOP = 24
 
 
 class Ending(enum.Enum):
-    """Why a text ended."""
+    """Why a hypothesis ended."""
 
     BY_ITSELF = "by itself"
     LIMIT = "limit"
@@ -25,29 +25,29 @@ class Ending(enum.Enum):
 
 
 class Bounds(NamedTuple):
-    """Of a text, the end not counted.
+    """Bounds of a hypothesis's length, the end not counted.
 
     Attributes:
-        most: Tokens at which its end is forced.
-        least: Its end is not allowed before it has this size, as the search's `measure` has it.
+        most: Number of tokens at which its end is forced.
+        least: Size below which its end is not allowed, as the search's `measure` has it.
     """
 
     most: int
     least: int = 0
 
 
-class Text:
-    """One row.
+class TokenHypothesis:
+    """One hypothesis of a search.
 
     Args:
-        bounds: Of its length.
-        guards_loops: Whether a text that repeats itself is ended, and cut back to the first copy.
-        measure: The size of a text, from its tokens.
+        bounds: Bounds of its length.
+        guards_loops: Whether a hypothesis that repeats itself is ended, and cut back to the first copy.
+        measure: The size of a hypothesis, from its tokens.
 
     Attributes:
-        token_ids: So far, without the end.
+        token_ids: Its tokens so far, without the end.
         score: Log-probability of the tokens, and of the end once there is one.
-        ending: None while the text grows.
+        ending: Why it ended; None while it grows.
         was_held_open: Whether its end was refused because it came too early.
     """
 
@@ -66,13 +66,13 @@ class Text:
         """Take the next token, or end.
 
         Args:
-            token: The one that the search chose; eos only where `may_end`.
+            token: The token that the search chose; eos only where `may_end`.
             score: Its log-probability.
-            end_score: Of an end in its place.
-            eos: The token that ends a text.
+            end_score: Log-probability of an end in its place.
+            eos: The token that ends a hypothesis.
 
         Returns:
-            Whether the text goes on.
+            Whether the hypothesis goes on.
         """
         self._ended_scores.append(self.score + end_score)
         if token == eos:
@@ -87,9 +87,9 @@ class Text:
                 self._end(first_copy, Ending.REPETITION)
         return self.ending is None
 
-    def copy(self) -> "Text":
-        """One that goes on by itself, for a search that tries several tokens."""
-        other = Text(self.bounds, self.guards_loops, self.measure)
+    def copy(self) -> "TokenHypothesis":
+        """A copy that goes on by itself, for a search that tries several tokens."""
+        other = TokenHypothesis(self.bounds, self.guards_loops, self.measure)
         other.token_ids, other.score, other.was_held_open = list(self.token_ids), self.score, self.was_held_open
         other._ended_scores = list(self._ended_scores)
         return other
@@ -106,7 +106,7 @@ class Text:
 
     @property
     def may_end(self) -> bool:
-        """Whether the text is long enough."""
+        """Whether the hypothesis is long enough."""
         if self.room == 0 or self.bounds.least == 0:
             return True
         return self.measure(self.token_ids) >= self.bounds.least
@@ -117,72 +117,57 @@ class Text:
 
 
 class Ended:
-    """Texts of an utterance that have ended, of those that spell the same the best one.
+    """The ended hypotheses of an utterance; of those that spell the same, the best one.
 
     Args:
-        nbest: N, how many are wanted.
-        string_of: What tokens spell.
+        nbest: N, the number that is wanted.
+        string_of: The string that tokens spell.
     """
 
     def __init__(self, nbest: int, string_of: Callable[[list[int]], Hashable] = tuple) -> None:
         self.nbest = nbest
         self.string_of = string_of
-        self._texts: dict[Hashable, Text] = {}
+        self._hypotheses: dict[Hashable, TokenHypothesis] = {}
 
-    def add(self, text: Text) -> None:
-        """Take one; a guard may have cut it back to one that is there."""
-        string = self.string_of(text.token_ids)
-        if string not in self._texts or text.score > self._texts[string].score:
-            self._texts[string] = text
+    def add(self, hypothesis: TokenHypothesis) -> None:
+        """Take a hypothesis; a guard may have cut it back to one that is there."""
+        string = self.string_of(hypothesis.token_ids)
+        if string not in self._hypotheses or hypothesis.score > self._hypotheses[string].score:
+            self._hypotheses[string] = hypothesis
 
-    def best(self) -> list[Text]:
+    def best(self) -> list[TokenHypothesis]:
         """The N-best, the best first; perhaps fewer."""
-        return sorted(self._texts.values(), key=lambda text: text.score, reverse=True)[: self.nbest]
+        return sorted(self._hypotheses.values(), key=lambda hypothesis: hypothesis.score, reverse=True)[: self.nbest]
 
     @property
     def least(self) -> float:
-        """What a text must have more than to come among the N-best."""
+        """The score that a hypothesis must exceed to come among the N-best."""
         best = self.best()
         return best[-1].score if len(best) == self.nbest else float("-inf")
 
 
-def found_texts(ended: Sequence[Ended]) -> list[list[Text]]:
-    """The N-best of each utterance.
-
-    Raises:
-        ValueError: Of one nothing was found.
-    """
-    found = [each.best() for each in ended]
-    if not all(found):
-        raise ValueError(
-            "a beam found no text, since the LM's scores are no numbers: its weights are broken, or float16 overflows "
-            "(take --dtype bfloat16 or float32)."
-        )
-    return found
-
-
 def loop_start(token_ids: list[int]) -> int | None:
-    """How much of a text is left when its end is a loop and only the loop's first copy is kept; None without a loop."""
+    """The number of tokens up to the end of a loop's first copy, where a hypothesis ends in a loop; None elsewhere."""
     for part in range(1, LONGEST_PART + 1):
         copies = max(MIN_COPIES, -(-MIN_LOOP // part))
         loop = part * copies
         if len(token_ids) < loop or token_ids[-1] != token_ids[-1 - part]:
             continue
-        # A text has grown by one token since it was last looked at, so that no loop is longer than this.
+        # A hypothesis has grown by one token since it was last looked at, so that no loop is longer than this.
         tail = token_ids[-loop:]
         if tail[part:] == tail[:-part]:
             return len(token_ids) - loop + part
     return None
 
 
-def hold_open(scores: torch.Tensor, texts: list[Text], eos: int) -> torch.Tensor:
-    """The scores (N, V) without the end where it is the best and the text too short for it; marks those texts."""
+def hold_open(scores: torch.Tensor, hypotheses: list[TokenHypothesis], eos: int) -> torch.Tensor:
+    """Rule out the end in scores (N, V) where it is the best token of a hypothesis that is too short; mark those."""
     ends = (scores.argmax(-1) == eos).tolist()
-    early = [row for row, text in enumerate(texts) if ends[row] and not text.may_end]
+    early = [row for row, hypothesis in enumerate(hypotheses) if ends[row] and not hypothesis.may_end]
     if not early:
         return scores
     for row in early:
-        texts[row].was_held_open = True
+        hypotheses[row].was_held_open = True
     held = scores.clone()
     held[early, eos] = float("-inf")
     return held

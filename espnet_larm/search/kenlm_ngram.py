@@ -9,7 +9,7 @@ END = "</s>"
 
 
 class KenlmNgram:
-    """An ARPA file or a binary one of kenlm's. A `search.ngram_adviser.Ngram`.
+    """An ARPA file or a binary one of kenlm's. A `search.ngram_scorer.Ngram`.
 
     Args:
         path: The file, plain or `.gz`.
@@ -61,7 +61,7 @@ class KenlmNgram:
         return self.model.BaseScore(state, self.words[token], after), after
 
     def perplexity(self, sentences: Iterable[Sequence[str]]) -> tuple[float, int]:
-        """Of words, each sentence's end among them, and their number."""
+        """The perplexity of words, each sentence's end among them, and their number."""
         total, number = 0.0, 0
         for words in sentences:
             total += self.model.score(" ".join(words), bos=True, eos=True)

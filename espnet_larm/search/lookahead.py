@@ -1,4 +1,4 @@
-"""Guesses of how texts go on, several tokens ahead: a beam search over what draft heads say, without the LM.
+"""Guesses of how hypotheses go on, several tokens ahead: a beam search over the probabilities of draft heads alone.
 
 Head k of a state predicts the token k places ahead, whatever stands between, so that a guess of several tokens has the
 product of the heads' probabilities.
@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 import torch
 
-from espnet_larm.search.multi_token import Adviser
+from espnet_larm.search.multi_token import Scorer
 
 NOTHING = float("-inf")
 
 
 class Lookahead(NamedTuple):
-    """Where guesses come from.
+    """The source of guesses.
 
     Attributes:
         logits_of: States (R, D) to the logits of heads 2 to K (R, K - 1, V).
@@ -28,35 +28,35 @@ class Lookahead(NamedTuple):
 
 
 class Root(NamedTuple):
-    """A text that is gone on from.
+    """A hypothesis that guesses start from.
 
     Attributes:
-        utterance: Whose text it is.
-        score: Of the text.
-        room: Tokens that may be guessed behind it.
-        advised: The adviser's row of the text; any number without an adviser.
+        utterance: Index of its utterance.
+        score: Score of the hypothesis.
+        room: Number of tokens that may be guessed behind it.
+        scored: The scorer's row of the hypothesis; any number without a scorer.
     """
 
     utterance: int
     score: float
     room: int
-    advised: int = 0
+    scored: int = 0
 
 
 class Guess(NamedTuple):
-    """How a text may go on.
+    """A guess of how a hypothesis goes on.
 
     Attributes:
-        root: Its index.
-        tokens: Behind the root; none is the root itself.
-        score: Of the root and, as heads see it, of the tokens.
-        advised: The adviser's rows: of the root, and behind each token.
+        root: Index of the hypothesis.
+        tokens: Tokens behind the root; the root itself has none.
+        score: Score of the root plus the heads' log-probabilities of the tokens.
+        scored: The scorer's rows of the root and behind each token.
     """
 
     root: int
     tokens: tuple[int, ...]
     score: float
-    advised: tuple[int, ...]
+    scored: tuple[int, ...]
 
 
 def look_ahead(
@@ -65,38 +65,38 @@ def look_ahead(
     width: int,
     eos: int,
     least: float = NOTHING,
-    adviser: Adviser | None = None,
+    scorer: Scorer | None = None,
 ) -> list[Guess]:
-    """Search.
+    """Guess how hypotheses go on.
 
     Args:
-        roots: Of all utterances.
-        log_probs: Of heads 2 to K at the states that the roots' last tokens were chosen from (R, K - 1, V).
-        width: Guesses of a length that are kept of an utterance.
-        eos: Is not guessed, and nothing behind it.
-        least: As in `Lookahead`.
-        adviser: Is heard on each token; has R rows, and gets one more for each guess.
+        roots: Hypotheses of all utterances.
+        log_probs: Log-probabilities of heads 2 to K at the roots' last states (R, K - 1, V).
+        width: Number of guesses of a length that are kept of an utterance.
+        eos: The token that ends a hypothesis; it is not guessed, and nothing behind it.
+        least: Least log-probability of a guessed token.
+        scorer: Scores each token; has R rows, and gets one more for each guess.
 
     Returns:
         The roots as guesses of nothing, then the others, the shorter ones first.
     """
-    frontier = [Guess(index, (), root.score, (root.advised,)) for index, root in enumerate(roots)]
-    found, num_advised = list(frontier), len(roots)
+    frontier = [Guess(index, (), root.score, (root.scored,)) for index, root in enumerate(roots)]
+    found, num_scored = list(frontier), len(roots)
     for place in range(log_probs.size(1)):
         frontier = [guess for guess in frontier if roots[guess.root].room > place]
         if not frontier:
             break
         scores = log_probs[torch.tensor([guess.root for guess in frontier]).to(log_probs.device), place]
-        if adviser is not None:
-            scores = adviser.combine(scores, torch.tensor([guess.advised[-1] for guess in frontier]))
+        if scorer is not None:
+            scores = scorer.combine(scores, torch.tensor([guess.scored[-1] for guess in frontier]))
         grown = _grown(frontier, roots, scores, width, eos, least)
-        new = range(num_advised, num_advised + len(grown))
-        if adviser is not None and grown:
-            parents = torch.tensor([guess.advised[-1] for guess in grown])
-            adviser.select(torch.cat([torch.arange(num_advised), parents]))
-            adviser.take(torch.tensor([guess.tokens[-1] for guess in grown]), torch.tensor(new))
-        frontier = [guess._replace(advised=(*guess.advised, row)) for guess, row in zip(grown, new, strict=True)]
-        num_advised += len(grown)
+        new = range(num_scored, num_scored + len(grown))
+        if scorer is not None and grown:
+            parents = torch.tensor([guess.scored[-1] for guess in grown])
+            scorer.select(torch.cat([torch.arange(num_scored), parents]))
+            scorer.take(torch.tensor([guess.tokens[-1] for guess in grown]), torch.tensor(new))
+        frontier = [guess._replace(scored=(*guess.scored, row)) for guess, row in zip(grown, new, strict=True)]
+        num_scored += len(grown)
         found += frontier
     return found
 
@@ -118,6 +118,6 @@ def _grown(
 
 
 def longest(guesses: Sequence[Guess]) -> list[Guess]:
-    """Those that no other goes on."""
+    """The guesses that are not the beginning of another."""
     begun = {(guess.root, guess.tokens[:-1]) for guess in guesses if guess.tokens}
     return [guess for guess in guesses if (guess.root, guess.tokens) not in begun]

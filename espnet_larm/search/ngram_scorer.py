@@ -1,4 +1,4 @@
-"""An n-gram over an LM's tokens as a further opinion of its search, and several opinions one after the other.
+"""An n-gram over an LM's tokens as a scorer of its search, and several scorers one after the other.
 
 ESPnet adds an n-gram's logarithms to base 10, as kenlm gives them, to the natural ones of the others. So it is here: a
 weight means the same, 0.9 is 0.39 of natural logarithms, and the N-best is ESPnet's
@@ -11,16 +11,16 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 
-from espnet_larm.search.multi_token import Adviser
+from espnet_larm.search.multi_token import Scorer
 
 NOTHING = float("-inf")
 
 
 class Ngram(Protocol):
-    """A model of the next token whose states are equal where its opinion is."""
+    """A model of the next token, whose states are equal where its probabilities are."""
 
     def start(self) -> Hashable:
-        """The state at the start of a text."""
+        """The state at the start of a hypothesis."""
         ...
 
     def score(self, state: Any, token: int) -> tuple[float, Hashable]:
@@ -28,16 +28,16 @@ class Ngram(Protocol):
         ...
 
 
-class NgramAdviser:
-    """Adds weight * n-gram to the scores of candidates, for the texts of a batch.
+class NgramScorer:
+    """Adds weight * n-gram to the scores of candidates, for the hypotheses of a batch.
 
     Args:
-        ngram: Over the LM's tokens.
-        num_rows: N at the start.
-        eos: The LM's token that ends a text.
-        weight: Of the n-gram's logarithms to base 10, above 0.
-        silent: Tokens that stand in no text, such as special ones: an n-gram may make `<s>` certain. Ruled out.
-        num_candidates: K: of the best tokens so far that the n-gram is asked about; the others are ruled out.
+        ngram: The n-gram, over the LM's tokens.
+        num_rows: The number of rows at the start.
+        eos: The LM's token that ends a hypothesis.
+        weight: Weight of the n-gram's logarithms to base 10, above 0.
+        silent: Tokens that stand in no hypothesis, such as special ones: an n-gram may make `<s>` certain. Ruled out.
+        num_candidates: K, the number of the best tokens so far that the n-gram scores; the others are ruled out.
     """
 
     def __init__(
@@ -55,15 +55,15 @@ class NgramAdviser:
         self.silent = torch.tensor([token for token in silent if token != eos], dtype=torch.long)
         self.num_candidates = num_candidates
         self.states = [ngram.start()] * num_rows
-        # By state: texts that end alike share one, whatever row or utterance they are of.
+        # By state: hypotheses that end alike share one, whatever row or utterance they are of.
         self._known: dict[Hashable, dict[int, tuple[float, Hashable]]] = {}
 
     def combine(self, log_probs: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        """Scores so far of rows (N', V) with the n-gram's; -inf where it was not asked.
+        """Add the n-gram's scores to those of rows (N', V); -inf where it was not asked.
 
         Args:
-            log_probs: Of the rows, the LM's or those of another adviser.
-            rows: Which (N',), on the CPU.
+            log_probs: Scores of the LM or of another scorer.
+            rows: Indices of the rows (N',), on the CPU.
         """
         device = log_probs.device
         best, candidates = log_probs.index_fill(1, self.silent.to(device), NOTHING).topk(
@@ -103,38 +103,38 @@ class NgramAdviser:
         return known[token]
 
 
-class AdviserChain(NamedTuple):
-    """Advisers of which each hears what those before it say. An `Adviser`.
+class ScorerChain(NamedTuple):
+    """Scorers one after the other, each given the scores of those before it. A `Scorer`.
 
     Attributes:
-        advisers: In their order.
+        scorers: The scorers in their order.
     """
 
-    advisers: tuple[Adviser, ...]
+    scorers: tuple[Scorer, ...]
 
     def combine(self, log_probs: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        """As `Adviser`; what one of them rules out stays so."""
-        for adviser in self.advisers:
-            log_probs = adviser.combine(log_probs, rows)
+        """Combine the scores of all; a token that one of them rules out stays so."""
+        for scorer in self.scorers:
+            log_probs = scorer.combine(log_probs, rows)
         return log_probs
 
     def take(self, tokens: torch.Tensor, rows: torch.Tensor) -> None:
-        """As `Adviser`."""
-        for adviser in self.advisers:
-            adviser.take(tokens, rows)
+        """Let rows go on with tokens."""
+        for scorer in self.scorers:
+            scorer.take(tokens, rows)
 
     def select(self, rows: torch.Tensor) -> None:
-        """As `Adviser`."""
-        for adviser in self.advisers:
-            adviser.select(rows)
+        """Keep these rows."""
+        for scorer in self.scorers:
+            scorer.select(rows)
 
     def slack(self) -> torch.Tensor:
-        """As `Adviser`."""
-        return torch.stack([adviser.slack().cpu() for adviser in self.advisers]).sum(0)
+        """The sum of all slacks (N,)."""
+        return torch.stack([scorer.slack().cpu() for scorer in self.scorers]).sum(0)
 
 
-def chain(advisers: Sequence[Adviser]) -> Adviser | None:
-    """All of them as one; None if there is none."""
-    if len(advisers) < 2:
-        return advisers[0] if advisers else None
-    return AdviserChain(tuple(advisers))
+def chain(scorers: Sequence[Scorer]) -> Scorer | None:
+    """Several scorers as one; None if there is none."""
+    if len(scorers) < 2:
+        return scorers[0] if scorers else None
+    return ScorerChain(tuple(scorers))

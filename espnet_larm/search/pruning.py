@@ -1,28 +1,28 @@
-"""Which of many prefixes of different lengths a prefix beam keeps."""
+"""The choice of the prefixes, of different lengths, that a prefix beam keeps."""
 
 import math
 from collections.abc import Callable, Hashable, Sequence
 
 from espnet_larm.search.lookahead import Guess
 
-# Scores are compared a token to this power: above 1, long prefixes are believed more. On AN4's development set (LM
+# Scores are compared a token to this power: above 1, long prefixes are favoured. On AN4's development set (LM
 # alone, W = 4) 1, 1.5, 2 and 3 gave 38.7, 35.5, 38.1 and 47.4 % WER in 402, 368, 329 and 254 calls.
 POWER = 1.5
 
 
 def rank(score: float, length: int) -> float:
-    """What prefixes of different lengths, in tokens, are compared by; the higher, the better."""
+    """The figure by which prefixes of different lengths, in tokens, are compared; the higher, the better."""
     return score / length**POWER
 
 
 def merge[Item](
     candidates: Sequence[tuple[list[int], float, Item]], string_of: Callable[[list[int]], Hashable]
 ) -> list[tuple[Item, float]]:
-    """Let the best of those that spell the same stand for all of them.
+    """Let the best of the candidates that spell the same stand for all of them.
 
     Args:
-        candidates: Tokens, log-probability, and what it is.
-        string_of: What tokens spell.
+        candidates: Tokens, log-probability and item of each.
+        string_of: The string that tokens spell.
 
     Returns:
         From the best by `rank`, each with what the others have added to its log-probability.
@@ -47,10 +47,10 @@ def prune(
     """The best guesses of an utterance, merged, none of them the beginning of another.
 
     Args:
-        guesses: Of an utterance, the roots among them.
+        guesses: Guesses of one utterance, its roots among them.
         begun: Tokens of each root.
-        width: How many are kept at most.
-        string_of: What tokens spell.
+        width: Most guesses to keep.
+        string_of: The string that tokens spell.
 
     Returns:
         From the best, each with what merging has added to its log-probability.

@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from espnet_larm.llm.backbone import Backbone
 from espnet_larm.scoring.alignment import align, split_words
-from espnet_larm.search.hypotheses import Bounds, Text
+from espnet_larm.search.hypotheses import Bounds, TokenHypothesis
 from espnet_larm.search.lookahead import Lookahead
 from espnet_larm.search.prefix_beam import prefix_beam
 from espnet_larm.upstream import add_sos_eos
@@ -129,10 +129,10 @@ def find_nbest(
     return Nbest(texts, padded.to(device), mask.to(device), torch.tensor(num_words, device=device))
 
 
-def _search(decoder: Any, begun: Any, bounds: Sequence[Bounds], eos: int, conf: Mwer) -> list[list[Text]]:
+def _search(decoder: Any, begun: Any, bounds: Sequence[Bounds], eos: int, conf: Mwer) -> list[list[TokenHypothesis]]:
     num_heads = decoder.heads.num_heads
     lookahead = Lookahead(lambda hidden: decoder.draft_logits(hidden, num_heads)) if num_heads > 1 else None
-    return prefix_beam(begun, bounds, eos, conf.beam_size, conf.nbest, lookahead=lookahead).texts
+    return prefix_beam(begun, bounds, eos, conf.beam_size, conf.nbest, lookahead=lookahead).hypotheses
 
 
 def count_errors(texts: Sequence[Sequence[str]], references: Sequence[str]) -> tuple[list[list[int]], list[int]]:

@@ -10,7 +10,7 @@ INCOMPLETE = "\ufffd"
 
 
 class Spelling:
-    """A `search.ctc_adviser.Spell`.
+    """A `search.ctc_scorer.Spell`.
 
     Args:
         tokenizer: HF's, of the LM.

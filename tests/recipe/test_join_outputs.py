@@ -8,7 +8,7 @@ import pytest
 
 from espnet_larm.recipe.join_outputs import join_statistics, main
 from espnet_larm.recognize.output.effort import Effort
-from espnet_larm.search.hypotheses import Bounds, Text
+from espnet_larm.search.hypotheses import Bounds, TokenHypothesis
 from espnet_larm.search.multi_token import Found
 
 
@@ -89,7 +89,7 @@ def test_what_an_lm_took_is_joined_to_that_of_the_whole_set() -> None:
         (Counter({0: 1, 2: 3}), Counter({0: 2, 2: 2})),
         (Counter({1: 5}), Counter({1: 4, 0: 1})),
     ):
-        text = Text(Bounds(9))
+        text = TokenHypothesis(Bounds(9))
         text.add(4, -0.1, -3.0, 2)
         text.add(2, -0.1, -0.1, 2)
         found = Found([text], 4, 5, 9, proposed, accepted)

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from espnet_larm.search.beam import beam
-from espnet_larm.search.ctc.prefix import CtcPrefixScorer
-from espnet_larm.search.ctc_scorer import CtcAdviser, Spelled
+from espnet_larm.search.ctc.prefix import CtcPrefixScores
+from espnet_larm.search.ctc_scorer import CtcScorer, Spelled
 from espnet_larm.search.hypotheses import Bounds
 from espnet_larm.search.lookahead import Lookahead
 from espnet_larm.search.prefix_beam import prefix_beam
@@ -48,17 +48,17 @@ def spell(token_ids, is_complete):
     return Spelled([*sure, *pieces(last)], []) if is_complete else Spelled(sure, pieces(last))
 
 
-def adviser():
+def scorer():
     log_probs = torch.full((1, 4, 6), -9.0)
     log_probs[0, :, 0] = 0.0
     log_probs[0, 1, :2] = torch.tensor([-7.0, 5.0])
-    scorer = CtcPrefixScorer(log_probs.log_softmax(-1), torch.tensor([4]))
-    return CtcAdviser(scorer, spell, EOS, 0.3)
+    scorer = CtcPrefixScores(log_probs.log_softmax(-1), torch.tensor([4]))
+    return CtcScorer(scorer, spell, EOS, 0.3)
 
 
 def best(search, table, width, nbest, **options):
-    found = search(LastToken(table), [Bounds(4)], EOS, width, nbest, adviser=adviser(), **options)
-    return [(text.token_ids, text.score) for text in found.texts[0]]
+    found = search(LastToken(table), [Bounds(4)], EOS, width, nbest, scorer=scorer(), **options)
+    return [(text.token_ids, text.score) for text in found.hypotheses[0]]
 
 
 # The CTC head's opinion of an unfinished word is too bad: scores rise again.
@@ -83,12 +83,12 @@ def test_a_beam_that_looks_ahead_finds_what_it_finds_without():
 
 
 def test_what_scores_may_rise_by_is_what_the_rest_of_a_spelling_costs():
-    heard = adviser()
+    heard = scorer()
     heard.combine(torch.full((1, VOCAB_SIZE), 0.25).log(), torch.tensor([0]))
     assert heard.slack().tolist() == [0.0]
     heard.take(torch.tensor([1]), torch.tensor([0]))
     unfinished = float(heard.slack())
-    assert unfinished == pytest.approx(-0.3 * float(heard.heard)) and unfinished > 1.0
+    assert unfinished == pytest.approx(-0.3 * float(heard.whole)) and unfinished > 1.0
     heard.combine(torch.full((1, VOCAB_SIZE), 0.25).log(), torch.tensor([0]))
     heard.take(torch.tensor([2]), torch.tensor([0]))
     assert float(heard.slack()) < 0.5 * unfinished
@@ -117,6 +117,6 @@ def test_merged_strings_are_believed_as_much_as_all_of_them_together():
 
     def strings(string_of):
         found = prefix_beam(LastToken(table.log()), [Bounds(3)], end, 2, 2, string_of=string_of)
-        return [spelled(text.token_ids) for text in found.texts[0]]
+        return [spelled(text.token_ids) for text in found.hypotheses[0]]
 
     assert "ax" not in strings(tuple) and "ax" in strings(spelled)

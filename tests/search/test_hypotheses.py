@@ -2,7 +2,7 @@
 
 import pytest
 
-from espnet_larm.search.hypotheses import LONGEST_PART, MIN_COPIES, MIN_LOOP, Bounds, Ended, Text, loop_start
+from espnet_larm.search.hypotheses import LONGEST_PART, MIN_COPIES, MIN_LOOP, Bounds, Ended, TokenHypothesis, loop_start
 
 EOS = 2
 
@@ -34,13 +34,13 @@ def test_what_people_say_is_no_loop(text):
 def test_of_ended_texts_that_spell_the_same_the_best_is_kept():
     ended = Ended(2, len)
     for tokens, score in (([4], -3.0), ([5], -2.0), ([6], -4.0)):
-        text = Text(Bounds(9))
+        text = TokenHypothesis(Bounds(9))
         for token in tokens:
             text.add(token, score, -9.0, EOS)
         text.add(EOS, 0.0, 0.0, EOS)
         ended.add(text)
     assert [text.token_ids for text in ended.best()] == [[5]] and ended.least == float("-inf")
-    empty = Text(Bounds(9))
+    empty = TokenHypothesis(Bounds(9))
     empty.add(EOS, -1.0, -1.0, EOS)
     ended.add(empty)
     assert [text.token_ids for text in ended.best()] == [[], [5]] and ended.least == -2.0

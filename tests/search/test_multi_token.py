@@ -54,23 +54,23 @@ def test_rows_that_end_at_different_times_are_what_they_are_alone():
     seeds, limits = [3, 11, 7, 20, 5], [8, 8, 2, 0, 8]
     toy = Toy(seeds)
     found = greedy(toy, [Bounds(limit) for limit in limits], EOS)
-    for text, seed, limit in zip(found.texts, seeds, limits, strict=True):
+    for text, seed, limit in zip(found.hypotheses, seeds, limits, strict=True):
         tokens, score, is_ended = alone(seed, limit)
         assert text.token_ids == tokens and text.ending == (Ending.BY_ITSELF if is_ended else Ending.LIMIT)
         torch.testing.assert_close(text.score, score, rtol=1e-6, atol=1e-6)
-    assert found.num_calls == 1 + len(toy.calls) == 1 + max(len(text.token_ids) for text in found.texts)
+    assert found.num_calls == 1 + len(toy.calls) == 1 + max(len(text.token_ids) for text in found.hypotheses)
     assert toy.calls == sorted(toy.calls, reverse=True) and len(set(toy.calls)) > 1
 
 
 def test_a_forced_end_is_in_the_score():
     found = greedy(Toy([20]), [Bounds(0)], EOS)
-    assert found.texts[0].token_ids == [] and found.num_calls == 1
-    torch.testing.assert_close(found.texts[0].score, float(Toy([0]).logits_of_text([20]).log_softmax(-1)[EOS]))
+    assert found.hypotheses[0].token_ids == [] and found.num_calls == 1
+    torch.testing.assert_close(found.hypotheses[0].score, float(Toy([0]).logits_of_text([20]).log_softmax(-1)[EOS]))
 
 
 def test_an_end_that_comes_too_early_is_refused_until_the_least_length():
-    free = greedy(Toy(range(1, 30)), [Bounds(20)] * 29, EOS).texts
-    held = greedy(Toy(range(1, 30)), [Bounds(20, least=6)] * 29, EOS).texts
+    free = greedy(Toy(range(1, 30)), [Bounds(20)] * 29, EOS).hypotheses
+    held = greedy(Toy(range(1, 30)), [Bounds(20, least=6)] * 29, EOS).hypotheses
     short = [row for row, text in enumerate(free) if len(text.token_ids) < 6]
     assert 0 < len(short) < 29
     assert [row for row, text in enumerate(held) if text.was_held_open] == short
@@ -87,9 +87,9 @@ class Constant(Toy):
 
 
 def test_a_text_that_repeats_itself_is_cut_back_to_its_first_copy_with_the_score_of_that():
-    text = greedy(Constant([5]), [Bounds(400)], EOS).texts[0]
+    text = greedy(Constant([5]), [Bounds(400)], EOS).hypotheses[0]
     assert text.ending is Ending.REPETITION and text.token_ids == [2]
     log_probs = [Constant([]).logits_of_text([0] * length).log_softmax(-1) for length in (1, 2)]
     torch.testing.assert_close(text.score, float(log_probs[0][2] + log_probs[1][EOS]))
-    unguarded = greedy(Constant([5]), [Bounds(400)], EOS, guards_loops=False).texts[0]
+    unguarded = greedy(Constant([5]), [Bounds(400)], EOS, guards_loops=False).hypotheses[0]
     assert unguarded.ending is Ending.LIMIT and len(unguarded.token_ids) == 400

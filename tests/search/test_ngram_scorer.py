@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from espnet_larm.search.ngram_scorer import NgramAdviser, chain
+from espnet_larm.search.ngram_scorer import NgramScorer, chain
 
 EOS, INFINITE = 2, float("-inf")
 ALL = torch.arange(2)
@@ -31,7 +31,7 @@ def log_probs():
 
 def test_scores_of_candidates_have_the_ngrams_added_and_others_are_ruled_out(log_probs):
     ngram = LastToken()
-    found = NgramAdviser(ngram, 2, EOS, 0.5, num_candidates=3).combine(log_probs, ALL)
+    found = NgramScorer(ngram, 2, EOS, 0.5, num_candidates=3).combine(log_probs, ALL)
     for row in range(2):
         best = log_probs[row].topk(3).indices.tolist()
         allowed = best if EOS in best else [*best[:2], EOS]
@@ -42,18 +42,18 @@ def test_scores_of_candidates_have_the_ngrams_added_and_others_are_ruled_out(log
 
 def test_silent_tokens_are_ruled_out_and_the_end_is_not(log_probs):
     log_probs[:, 4] = 0.0
-    found = NgramAdviser(LastToken(), 2, EOS, 0.5, silent=[4, EOS]).combine(log_probs, ALL)
+    found = NgramScorer(LastToken(), 2, EOS, 0.5, silent=[4, EOS]).combine(log_probs, ALL)
     assert (found == INFINITE).tolist() == [[token == 4 for token in range(6)]] * 2
 
 
 def test_rows_go_on_alone_and_may_be_kept_several_times(log_probs):
     ngram = LastToken()
-    adviser = NgramAdviser(ngram, 2, EOS, 1.0)
-    adviser.combine(log_probs, ALL)
-    adviser.take(torch.tensor([5]), torch.tensor([1]))
-    adviser.select(torch.tensor([1, 0, 1]))
-    adviser.take(torch.tensor([3]), torch.tensor([2]))
-    found = adviser.combine(log_probs[[1, 0, 1]], torch.arange(3))
+    scorer = NgramScorer(ngram, 2, EOS, 1.0)
+    scorer.combine(log_probs, ALL)
+    scorer.take(torch.tensor([5]), torch.tensor([1]))
+    scorer.select(torch.tensor([1, 0, 1]))
+    scorer.take(torch.tensor([3]), torch.tensor([2]))
+    found = scorer.combine(log_probs[[1, 0, 1]], torch.arange(3))
     torch.testing.assert_close(found - log_probs[[1, 0, 1]], ngram.table[[5, 6, 3]])
     # What several rows, or the same row later, ask is asked once.
     assert len(ngram.asked) == len(set(ngram.asked)) == 3 * 6
@@ -61,9 +61,9 @@ def test_rows_go_on_alone_and_may_be_kept_several_times(log_probs):
 
 def test_only_rows_that_are_asked_about_are_scored(log_probs):
     ngram = LastToken()
-    adviser = NgramAdviser(ngram, 2, EOS, 1.0)
-    adviser.take(torch.tensor([5]), torch.tensor([1]))
-    found = adviser.combine(log_probs[1:], torch.tensor([1]))
+    scorer = NgramScorer(ngram, 2, EOS, 1.0)
+    scorer.take(torch.tensor([5]), torch.tensor([1]))
+    found = scorer.combine(log_probs[1:], torch.tensor([1]))
     torch.testing.assert_close(found, log_probs[1:] + ngram.table[[5]])
 
 
@@ -87,7 +87,7 @@ class Few:
 
 def test_in_a_chain_each_hears_what_those_before_left(log_probs):
     ngram, few = LastToken(), Few()
-    both = chain([few, NgramAdviser(ngram, 2, EOS, 0.5)])
+    both = chain([few, NgramScorer(ngram, 2, EOS, 0.5)])
     found = both.combine(log_probs, ALL)
     expected = torch.full_like(log_probs, INFINITE)
     expected[:, [1, EOS, 5]] = (2 * log_probs + 0.5 * ngram.table[6])[:, [1, EOS, 5]]

@@ -8,7 +8,7 @@ from espnet_larm.speech_llm.decoder import SpeechLlmDecoder
 
 
 class Few:
-    """An adviser that rules all tokens out but some."""
+    """An scorer that rules all tokens out but some."""
 
     def __init__(self, tokens):
         self.tokens = tokens

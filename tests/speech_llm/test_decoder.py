@@ -96,7 +96,7 @@ def test_cached_steps_are_the_teacher_forced_forward(decoder):
 @torch.no_grad()
 def test_greedy_is_hugging_faces_generate(decoder, llm):
     hs_pad, hlens = speech()
-    found = greedy(decoder.start(hs_pad, hlens), [Bounds(20)] * 3, EOS, guards_loops=False).texts
+    found = greedy(decoder.start(hs_pad, hlens), [Bounds(20)] * 3, EOS, guards_loops=False).hypotheses
     model = transformers.AutoModelForCausalLM.from_pretrained(llm).eval()
     for row in range(3):
         prompt = decoder.read_prompt(hs_pad[row : row + 1, : hlens[row]], hlens[row : row + 1])
@@ -111,7 +111,7 @@ def test_greedy_is_hugging_faces_generate(decoder, llm):
 @torch.no_grad()
 def test_a_greedy_score_is_the_teacher_forced_log_probability(decoder):
     hs_pad, hlens = speech()
-    found = greedy(decoder.start(hs_pad, hlens), [Bounds(20), Bounds(3), Bounds(0)], EOS).texts
+    found = greedy(decoder.start(hs_pad, hlens), [Bounds(20), Bounds(3), Bounds(0)], EOS).hypotheses
     for row, text in enumerate(found):
         tokens = text.token_ids
         ys_in = torch.tensor([[EOS, *tokens]])

@@ -96,11 +96,11 @@ def test_searches_find_in_a_batch_what_they_find_alone_and_with_packed_weights(b
     def find(frames):
         """Token ids of the greedy text and of the 3 best of a beam, by utterance."""
         bounds = [Bounds(30)] * len(frames[1])
-        plain = [text.token_ids for text in greedy(decoder.start(*frames), bounds, EOS).texts]
+        plain = [text.token_ids for text in greedy(decoder.start(*frames), bounds, EOS).hypotheses]
         drafts = TextDrafts([ids[:-1] for ids in plain], 3, EOS)
-        verified = greedy(decoder.start(*frames), bounds, EOS, drafts).texts
+        verified = greedy(decoder.start(*frames), bounds, EOS, drafts).hypotheses
         assert [text.token_ids for text in verified] == plain
-        beams = beam(decoder.start(*frames), bounds, EOS, 3, 3).texts
+        beams = beam(decoder.start(*frames), bounds, EOS, 3, 3).hypotheses
         return [[ids, *(text.token_ids for text in best)] for ids, best in zip(plain, beams, strict=True)]
 
     expected = find(frames)

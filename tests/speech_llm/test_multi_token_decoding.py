@@ -71,37 +71,37 @@ def assert_same(found, expected):
 def test_verified_is_greedy_whatever_is_drafted(decoder, frames, longest, guards_loops):
     eos = 8
     expected = greedy(decoder.start(*frames), BOUNDS, eos, guards_loops=guards_loops)
-    drafts = Mixed([text.token_ids for text in expected.texts], longest)
+    drafts = Mixed([text.token_ids for text in expected.hypotheses], longest)
     found = greedy(decoder.start(*frames), BOUNDS, eos, drafts, guards_loops=guards_loops)
-    assert_same(found.texts, expected.texts)
+    assert_same(found.hypotheses, expected.hypotheses)
     assert found.num_calls < expected.num_calls
     endings = {Ending.BY_ITSELF, Ending.LIMIT}
-    assert {text.ending for text in expected.texts} == endings | ({Ending.REPETITION} if guards_loops else set())
+    assert {text.ending for text in expected.hypotheses} == endings | ({Ending.REPETITION} if guards_loops else set())
     assert 0 in found.accepted and max(found.accepted) >= min(longest, 3)
 
 
 @torch.no_grad()
 def test_all_sources_give_greedys_texts(decoder, frames):
     expected = greedy(decoder.start(*frames), BOUNDS, EOS)
-    known = [text.token_ids for text in expected.texts]
+    known = [text.token_ids for text in expected.hypotheses]
     heads, heard = (
         HeadDrafts(lambda hidden: decoder.draft_logits(hidden, 4), EOS),
         [known[0], known[1][1:], [], known[3], [1, *known[4]], known[5]],
     )
     for drafts in (heads, TextDrafts(heard, 3, EOS), LongerDrafts([heads, TextDrafts(heard, 5, EOS)])):
-        assert_same(greedy(decoder.start(*frames), BOUNDS, EOS, drafts).texts, expected.texts)
-    assert any(text.was_held_open for text in expected.texts)
+        assert_same(greedy(decoder.start(*frames), BOUNDS, EOS, drafts).hypotheses, expected.hypotheses)
+    assert any(text.was_held_open for text in expected.hypotheses)
 
 
 @torch.no_grad()
 def test_right_drafts_need_as_few_calls_as_can_be(decoder, frames):
     bounds = [Bounds(40)] * NUM_ROWS
     expected = greedy(decoder.start(*frames), bounds, EOS, guards_loops=False)
-    known = [text.token_ids for text in expected.texts]
+    known = [text.token_ids for text in expected.hypotheses]
     longest = max(map(len, known))
     for size in (1, 3, 7):
         found = greedy(decoder.start(*frames), bounds, EOS, TextDrafts(known, size, EOS), guards_loops=False)
-        assert_same(found.texts, expected.texts)
+        assert_same(found.hypotheses, expected.hypotheses)
         # The prefill, and a call for each `size + 1` tokens.
         assert found.num_calls <= 2 + -(-longest // (size + 1))
 
@@ -110,10 +110,10 @@ def test_right_drafts_need_as_few_calls_as_can_be(decoder, frames):
 def test_four_hundred_tokens_stay_greedys(decoder, frames):
     bounds = [Bounds(400 - 30 * row) for row in range(NUM_ROWS)]
     expected = greedy(decoder.start(*frames), bounds, VOCAB_SIZE - 1, guards_loops=False)
-    drafts = Mixed([text.token_ids for text in expected.texts], 4)
+    drafts = Mixed([text.token_ids for text in expected.hypotheses], 4)
     found = greedy(decoder.start(*frames), bounds, VOCAB_SIZE - 1, drafts, guards_loops=False)
-    assert_same(found.texts, expected.texts)
-    assert max(len(text.token_ids) for text in found.texts) > 200
+    assert_same(found.hypotheses, expected.hypotheses)
+    assert max(len(text.token_ids) for text in found.hypotheses) > 200
 
 
 @torch.no_grad()
@@ -121,8 +121,8 @@ def test_a_threshold_above_one_is_greedy_bit_for_bit(decoder, frames):
     expected = greedy(decoder.start(*frames), BOUNDS, EOS)
     drafts = HeadDrafts(lambda hidden: decoder.draft_logits(hidden, 4), EOS, tau=1.1)
     found = greedy(decoder.start(*frames), BOUNDS, EOS, drafts, verifies=False)
-    assert [(text.token_ids, text.score) for text in found.texts] == [
-        (text.token_ids, text.score) for text in expected.texts
+    assert [(text.token_ids, text.score) for text in found.hypotheses] == [
+        (text.token_ids, text.score) for text in expected.hypotheses
     ]
     assert found.num_calls == expected.num_calls and found.accepted == Counter({0: sum(found.accepted.values())})
 
@@ -132,7 +132,7 @@ def test_unverified_drafts_are_taken_as_they_are_and_scored_by_head_1(decoder, f
     drafts = HeadDrafts(lambda hidden: decoder.draft_logits(hidden, 4), EOS)
     found = greedy(decoder.start(*frames), [Bounds(9)] * NUM_ROWS, EOS, drafts, verifies=False)
     hs_pad, hlens = frames
-    for row, text in enumerate(found.texts):
+    for row, text in enumerate(found.hypotheses):
         ys_in = torch.tensor([[EOS, *text.token_ids]])
         logits, _ = decoder(hs_pad[row : row + 1], hlens[row : row + 1], ys_in, torch.tensor([ys_in.size(1)]))
         log_probs = logits[0].log_softmax(-1)
@@ -140,7 +140,7 @@ def test_unverified_drafts_are_taken_as_they_are_and_scored_by_head_1(decoder, f
         assert text.score == pytest.approx(expected, abs=1e-3)
     # The first call reads the first token and what heads 2 to 4 said of the prompt.
     begun = decoder.start(*frames)
-    for row, text in enumerate(found.texts):
+    for row, text in enumerate(found.hypotheses):
         said = [int(decoder.logits_of(head, begun.hidden[row]).argmax()) for head in range(1, 5)]
         said = said[: said.index(EOS)] if EOS in said else said
         assert text.token_ids[: len(said)] == said
@@ -163,14 +163,14 @@ class Fixed:
 @torch.no_grad()
 def test_an_unverified_end_that_comes_too_early_is_marked_and_another_token_taken(decoder, frames):
     row = [part[:1] for part in frames]
-    first, second = greedy(decoder.start(*row), [Bounds(2)], VOCAB_SIZE - 1).texts[0].token_ids
+    first, second = greedy(decoder.start(*row), [Bounds(2)], VOCAB_SIZE - 1).hypotheses[0].token_ids
     assert first != second
     other = next(token for token in range(3, VOCAB_SIZE) if token not in (first, second))
 
     def search(draft):
         # The second token would be the end.
         bounds = [Bounds(2, least=5)]
-        return greedy(decoder.start(*row), bounds, second, Fixed(draft), verifies=False).texts[0]
+        return greedy(decoder.start(*row), bounds, second, Fixed(draft), verifies=False).hypotheses[0]
 
     assert search([other]).token_ids == [first, other] and not search([other]).was_held_open
     held = search([second])

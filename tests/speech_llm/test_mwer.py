@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from espnet_larm.search.beam import beam
-from espnet_larm.search.hypotheses import Bounds, Ending, Text
+from espnet_larm.search.hypotheses import Bounds, Ending, TokenHypothesis
 from espnet_larm.search.lookahead import Lookahead
 from espnet_larm.search.prefix_beam import prefix_beam
 from espnet_larm.speech_llm import mwer
@@ -52,7 +52,7 @@ def gradients(model, given):
 
 
 def text_of(*tokens):
-    text = Text(Bounds(9))
+    text = TokenHypothesis(Bounds(9))
     text.token_ids = list(tokens)
     return text
 
@@ -124,7 +124,7 @@ def test_texts_that_ended_by_themselves_are_scored_as_the_search_scored_them(bui
     decoder = build_speech_llm().decoder.eval()
     hs_pad, hlens, _ = encoded()
     with torch.no_grad():
-        found = beam(decoder.start(hs_pad, hlens), [Bounds(8), Bounds(8)], EOS, 4, 4).texts
+        found = beam(decoder.start(hs_pad, hlens), [Bounds(8), Bounds(8)], EOS, 4, 4).hypotheses
         for row, texts in enumerate(found):
             ended = [text for text in texts if text.ending is Ending.BY_ITSELF]
             assert ended
@@ -178,7 +178,7 @@ def test_search_finds_the_n_best_of_decoding_without_dropout_or_a_trace(build_sp
     with torch.no_grad():
         bounds = [Bounds(8 + 4), Bounds(8 + 3)]
         heads = Lookahead(lambda hidden: decoder.draft_logits(hidden, 2))
-        expected = prefix_beam(decoder.start(hs_pad, hlens), bounds, EOS, 4, 4, lookahead=heads).texts
+        expected = prefix_beam(decoder.start(hs_pad, hlens), bounds, EOS, 4, 4, lookahead=heads).hypotheses
     assert found.texts == [[text.token_ids for text in row] for row in expected]
     words = ["<unk>", "<s>", "</s>", "A", "B", "C", "D"]
     spoken = [[" ".join(words[token] for token in text if token > 2) for text in row] for row in found.texts]

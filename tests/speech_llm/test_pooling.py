@@ -68,7 +68,7 @@ def test_neutral_settings_change_no_bit(build, frames):
     assert torch.equal(begun.logits, other.logits) and torch.equal(begun.cache.prompt_lens, other.cache.prompt_lens)
     for segment, wanted in zip(begun.cache.prompt, other.cache.prompt, strict=True):
         assert torch.equal(segment.keys, wanted.keys) and torch.equal(segment.values, wanted.values)
-    found, expected = (greedy(decoder.start(*frames), BOUNDS, EOS).texts for decoder in (off, plain))
+    found, expected = (greedy(decoder.start(*frames), BOUNDS, EOS).hypotheses for decoder in (off, plain))
     assert token_ids(found) == token_ids(expected)
     assert [one.score for one in found] == [one.score for one in expected]
     assert retentions(begun.kept) == {"input": 1.0, "deep": 1.0} and retentions(other.kept) == {}
@@ -149,15 +149,17 @@ def test_cached_steps_are_the_teacher_forced_forward(build, frames, layer):
 @pytest.mark.parametrize("layer", [None, "e_branchformer"])
 def test_verified_drafts_give_greedys_texts(build, frames, one_by_one, layer):
     decoder = build(BOTH, layer)
-    expected = token_ids(greedy(decoder.start(*frames), BOUNDS, EOS).texts)
+    expected = token_ids(greedy(decoder.start(*frames), BOUNDS, EOS).hypotheses)
     assert len({tuple(text) for text in expected}) == 4
     wrong = [[*text[:2], 7, *text[3:]] for text in expected]
     for known in (expected, wrong, [text[1:] for text in expected]):
         found = greedy(decoder.start(*frames), BOUNDS, EOS, TextDrafts(known, 3, EOS))
-        assert token_ids(found.texts) == expected and any(number > 0 for number in found.accepted)
-    alone = [greedy(decoder.start(*one), [bound], EOS).texts[0] for one, bound in zip(one_by_one, BOUNDS, strict=True)]
+        assert token_ids(found.hypotheses) == expected and any(number > 0 for number in found.accepted)
+    alone = [
+        greedy(decoder.start(*one), [bound], EOS).hypotheses[0] for one, bound in zip(one_by_one, BOUNDS, strict=True)
+    ]
     assert token_ids(alone) == expected
-    assert expected != token_ids(greedy(build(layer=layer).start(*frames), BOUNDS, EOS).texts)
+    assert expected != token_ids(greedy(build(layer=layer).start(*frames), BOUNDS, EOS).hypotheses)
 
 
 @torch.no_grad()
@@ -167,7 +169,7 @@ def test_beams_find_in_batches_and_with_heads_what_an_ordinary_beam_finds_alone(
     decoder = build(BOTH)
 
     def pairs(found):
-        return [[(one.token_ids, one.score) for one in row] for row in found.texts]
+        return [[(one.token_ids, one.score) for one in row] for row in found.hypotheses]
 
     expected = pairs(beam(decoder.start(*frames), BOUNDS, EOS, 3, 3))
     heads = toy.random_heads(3)
@@ -183,7 +185,7 @@ def test_beams_find_in_batches_and_with_heads_what_an_ordinary_beam_finds_alone(
 def test_a_beams_scores_are_the_teacher_forced_log_probabilities(build, frames):
     decoder = build(BOTH)
     for search in (beam, prefix_beam):
-        for row, hypotheses in enumerate(search(decoder.start(*frames), BOUNDS, EOS, 3, 3).texts):
+        for row, hypotheses in enumerate(search(decoder.start(*frames), BOUNDS, EOS, 3, 3).hypotheses):
             tokens = hypotheses[-1].token_ids
             ys_in = torch.tensor([[EOS, *tokens]])
             given = frames[0][row : row + 1], frames[1][row : row + 1], ys_in, torch.tensor([ys_in.size(1)])
@@ -219,9 +221,9 @@ def test_drafts_of_the_models_own_heads_are_verified(build, frames):
     from espnet_larm.search.drafts import HeadDrafts
 
     decoder = build(BOTH)
-    expected = greedy(decoder.start(*frames), BOUNDS, EOS).texts
+    expected = greedy(decoder.start(*frames), BOUNDS, EOS).hypotheses
     drafts = HeadDrafts(lambda hidden: decoder.draft_logits(hidden, 3), EOS)
-    assert token_ids(greedy(decoder.start(*frames), BOUNDS, EOS, drafts).texts) == token_ids(expected)
+    assert token_ids(greedy(decoder.start(*frames), BOUNDS, EOS, drafts).hypotheses) == token_ids(expected)
 
 
 @pytest.mark.parametrize("pooling", [{"input": INPUT}, {"deep": DEEP}, BOTH], ids=["input", "deep", "both"])
@@ -267,7 +269,7 @@ def test_every_method_decodes_at_both_places(build, frames, method):
     decoder = build({"input": {"method": method, **options}, "deep": {"layer": 1, "method": method, **options}})
     begun = decoder.start(*frames)
     assert all(each < 1 for each in retentions(begun.kept).values())
-    assert all(greedy(begun, BOUNDS, EOS).texts)
+    assert all(greedy(begun, BOUNDS, EOS).hypotheses)
 
 
 @torch.no_grad()

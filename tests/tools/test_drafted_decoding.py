@@ -56,9 +56,9 @@ def test_ceilings_are_those_of_the_lengths(bench):
 
 @pytest.mark.parametrize("num_tokens", [1, 2, 4, 8])
 def test_right_drafts_reach_the_ceiling_of_the_search(bench, num_tokens):
-    model, adviser = Random(len(REFERENCES)), bench("drafted_checks").ReferenceAdviser(REFERENCES, EOS)
+    model, scorer = Random(len(REFERENCES)), bench("drafted_checks").ReferenceScorer(REFERENCES, EOS)
     drafts = TextDrafts(REFERENCES, num_tokens - 1, EOS)
-    found = greedy(model, [Bounds(40)] * len(REFERENCES), EOS, drafts, guards_loops=False, adviser=adviser)
+    found = greedy(model, [Bounds(40)] * len(REFERENCES), EOS, drafts, guards_loops=False, scorer=scorer)
     assert [text.token_ids for text in found.texts] == REFERENCES
     lens = [len(reference) + 1 for reference in REFERENCES]
     _, exact = bench("drafted_report").ceilings(lens, num_tokens)
@@ -69,8 +69,8 @@ def test_a_search_follows_the_references_whatever_is_drafted(bench):
     heard = [[3, 1, 5, 1, 5], [7, 7, 7], [4], [8, 2, 8], [1, 8]]
     expected = [len(reference) + 1 for reference in REFERENCES]
     for drafts in (None, TextDrafts(heard, 3, EOS)):
-        adviser = bench("drafted_checks").ReferenceAdviser(REFERENCES, EOS)
-        found = greedy(Random(len(heard)), [Bounds(40)] * len(heard), EOS, drafts, guards_loops=False, adviser=adviser)
+        scorer = bench("drafted_checks").ReferenceScorer(REFERENCES, EOS)
+        found = greedy(Random(len(heard)), [Bounds(40)] * len(heard), EOS, drafts, guards_loops=False, scorer=scorer)
         assert [text.token_ids for text in found.texts] == REFERENCES
         assert {text.ending for text in found.texts} == {Ending.BY_ITSELF}
         assert (found.num_row_calls == sum(expected)) == (drafts is None)

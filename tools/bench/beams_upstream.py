@@ -28,12 +28,12 @@ from espnet2.legacy.nets.scorers.ctc import CTCPrefixScorer
 
 from espnet_larm.recognize.recognizer import Recognizer
 from espnet_larm.search.beam import beam
-from espnet_larm.search.ctc.prefix import CtcPrefixScorer
-from espnet_larm.search.ctc_scorer import CtcAdviser, same_tokens
+from espnet_larm.search.ctc.prefix import CtcPrefixScores
+from espnet_larm.search.ctc_scorer import CtcScorer, same_tokens
 from espnet_larm.search.hypotheses import Bounds, Ending
 from espnet_larm.search.kenlm_ngram import KenlmNgram
-from espnet_larm.search.multi_token import Adviser
-from espnet_larm.search.ngram_scorer import NgramAdviser, chain
+from espnet_larm.search.multi_token import Scorer
+from espnet_larm.search.ngram_scorer import NgramScorer, chain
 
 CTC, NGRAM = "CTC", "n-gram"
 # Log-probabilities of float32 texts that differ by less are equal but for rounding.
@@ -78,9 +78,9 @@ class Searches:
     def ours(self, frames: Frames, opinions: Sequence[str], width: int, is_whole: bool) -> list[list[Found]]:
         """N-best of a batch; `is_whole` has every token scored."""
         most = most_of(frames)
-        adviser = self._adviser(frames, opinions, is_whole)
+        scorer = self._scorer(frames, opinions, is_whole)
         begun = self.model.decoder.start(frames.hs_pad, frames.hlens)
-        found = beam(begun, list(map(Bounds, most)), self.eos, width, width, guards_loops=False, adviser=adviser)
+        found = beam(begun, list(map(Bounds, most)), self.eos, width, width, guards_loops=False, scorer=scorer)
         return [
             [
                 Found(text.token_ids, text.score)
@@ -90,16 +90,16 @@ class Searches:
             for texts, limit in zip(found.texts, most, strict=True)
         ]
 
-    def _adviser(self, frames: Frames, opinions: Sequence[str], is_whole: bool) -> Adviser | None:
+    def _scorer(self, frames: Frames, opinions: Sequence[str], is_whole: bool) -> Scorer | None:
         special = () if is_whole else self.model.decoder.tokenizer.all_special_ids
         options: dict[str, Any] = {"silent": special, "num_candidates": self.vocab_size if is_whole else NUM_CANDIDATES}
-        advisers: list[Adviser] = []
+        scorers: list[Scorer] = []
         if CTC in opinions:
-            scorer = CtcPrefixScorer(self.model.ctc.log_softmax(frames.hs_pad), frames.hlens, self.model.blank_id)
-            advisers.append(CtcAdviser(scorer, same_tokens, self.eos, self.weights[CTC], **options))
+            scorer = CtcPrefixScores(self.model.ctc.log_softmax(frames.hs_pad), frames.hlens, self.model.blank_id)
+            scorers.append(CtcScorer(scorer, same_tokens, self.eos, self.weights[CTC], **options))
         if NGRAM in opinions:
-            advisers.append(NgramAdviser(self.ngram, len(frames.hlens), self.eos, self.weights[NGRAM], **options))
-        return chain(advisers)
+            scorers.append(NgramScorer(self.ngram, len(frames.hlens), self.eos, self.weights[NGRAM], **options))
+        return chain(scorers)
 
     def espnets(self, opinions: Sequence[str], width: int) -> BatchBeamSearch:
         """ESPnet's search."""

@@ -22,8 +22,8 @@ from espnet_larm.search.multi_token import greedy
 NEVER = 10**6
 
 
-class ReferenceAdviser:
-    """Makes a search follow texts: the next token of each is the only one with a score. An `Adviser`.
+class ReferenceScorer:
+    """Makes a search follow texts: the next token of each is the only one with a score. An `Scorer`.
 
     Args:
         references: Of each row, without the end.
@@ -34,19 +34,19 @@ class ReferenceAdviser:
         self.rest = [[*reference, eos] for reference in references]
 
     def combine(self, log_probs: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        """As `Adviser`."""
+        """As `Scorer`."""
         scores = torch.full_like(log_probs, float("-inf"))
         tokens = torch.tensor([self.rest[row][0] for row in rows.tolist()], device=scores.device)
         return scores.scatter(1, tokens.unsqueeze(1), 0.0)
 
     def take(self, tokens: torch.Tensor, rows: torch.Tensor) -> None:
-        """As `Adviser`."""
+        """As `Scorer`."""
         for token, row in zip(tokens.tolist(), rows.tolist(), strict=True):
             assert token == self.rest[row][0]
             self.rest[row] = self.rest[row][1:]
 
     def select(self, rows: torch.Tensor) -> None:
-        """As `Adviser`."""
+        """As `Scorer`."""
         self.rest = [self.rest[row] for row in rows.tolist()]
 
 
@@ -63,7 +63,7 @@ def along_references(inputs: Inputs, drafting: Drafting) -> Effort:
             inputs.eos,
             make(frames),
             guards_loops=False,
-            adviser=ReferenceAdviser(wanted, inputs.eos),
+            scorer=ReferenceScorer(wanted, inputs.eos),
         )
         assert [text.token_ids for text in found.texts] == wanted
         effort.add(found, [inputs.texts[index] for index in frames.indices])

@@ -8,8 +8,8 @@ import torch
 
 from espnet_larm.pooling.affinity import Kept
 from espnet_larm.pooling.deep import INPUT
-from espnet_larm.search.beam import FoundBeams
-from espnet_larm.search.hypotheses import Text
+from espnet_larm.search.bookkeeping import FoundBeams
+from espnet_larm.search.hypotheses import TokenHypothesis
 from espnet_larm.search.multi_token import Found
 
 ORDINARY, GREEDY = "ordinary", {"beam_size": 1, "nbest": 1, "beam_type": "ordinary"}
@@ -79,7 +79,9 @@ class Effort(NamedTuple):
     prompts: Prompts = Prompts()
 
     @classmethod
-    def of(cls, found: Found | FoundBeams, best: Sequence[Text], texts: Sequence[str], prompts: Prompts) -> "Effort":
+    def of(
+        cls, found: Found | FoundBeams, best: Sequence[TokenHypothesis], texts: Sequence[str], prompts: Prompts
+    ) -> "Effort":
         """The effort of one search.
 
         Args:

@@ -1,4 +1,4 @@
-"""Which frames stand for which token: the best path of known tokens through CTC posteriors, in batches.
+"""CTC alignment: the best path of known tokens through CTC posteriors, in batches.
 
 For the tokens of greedy search this is the greedy path itself (test_greedy_tokens_align_to_the_greedy_path).
 Shapes: B utterances, T frames, V tokens, L tokens of the longest sequence, S = 2 L + 1 states: a blank before, between

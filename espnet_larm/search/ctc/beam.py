@@ -27,8 +27,8 @@ class CtcNbest(NamedTuple):
     Attributes:
         tokens: Token ids (B, W, L), PAD after a hypothesis's last.
         lens: Tokens (B, W) of each hypothesis; PAD where the utterance has fewer than W hypotheses.
-        scores: Log-probabilities (B, W) of the texts, summed over the alignments that stayed in the beam; -inf where
-            there is no hypothesis.
+        scores: Log-probabilities (B, W) of the hypotheses, summed over the alignments that stayed in the beam; -inf
+            where there is no hypothesis.
     """
 
     tokens: torch.Tensor
@@ -48,7 +48,7 @@ class _Beam(NamedTuple):
 
     Attributes:
         blank: Log-probability of the alignments that end in a blank.
-        token: Of those that end in the last token.
+        token: Log-probability of the alignments that end in the last token.
         last: The last token, the blank for the empty hypothesis.
         key: Hash of the tokens.
         parent_key: Hash of the tokens but the last.

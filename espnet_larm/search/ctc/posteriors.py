@@ -1,7 +1,7 @@
 """CTC searches on tensors. They know no model.
 
 Greedy: the best token of each frame, repeats collapsed, blanks dropped. The score is the log-probability of that one
-path, which is not above that of its text (all paths of the text together).
+path, which is not above that of its hypothesis (all paths of the hypothesis together).
 Shapes: B utterances, T frames, V tokens, L tokens of the longest result. Masks are True where valid.
 """
 

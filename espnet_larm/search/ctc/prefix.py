@@ -1,4 +1,4 @@
-"""Log-probabilities under CTC of all texts that begin with a prefix, for many prefixes of many utterances at once.
+"""Log-probabilities under CTC of all hypotheses that begin with a prefix, for many prefixes of many utterances at once.
 
 A prefix is extended by several tokens in one call: an LM's token may be spelled by several of the CTC head's. The
 recursions over frames are linear, hence two cumulative sums a token instead of a loop over frames; in float64, where
@@ -23,7 +23,7 @@ class Prefixes(NamedTuple):
         token: Log-probability (..., T) of the prefix up to a frame, by alignments that end in its last token.
         blank: By those that end in a blank.
         last: The last token (...,), PAD for the empty prefix.
-        score: Log-probability (...,) of all texts that begin with the prefix; the empty prefix has 0.
+        score: Log-probability (...,) of all hypotheses that begin with the prefix; the empty prefix has 0.
     """
 
     token: torch.Tensor
@@ -32,11 +32,11 @@ class Prefixes(NamedTuple):
     score: torch.Tensor
 
     def pick(self, rows: torch.Tensor) -> "Prefixes":
-        """Those of these rows, along the first dimension."""
+        """The fields of these rows, along the first dimension."""
         return Prefixes(*(field[rows] for field in self))
 
 
-class CtcPrefixScorer:
+class CtcPrefixScores:
     """The CTC head's view of a batch.
 
     Args:
@@ -52,7 +52,7 @@ class CtcPrefixScorer:
         padded = log_probs.double().masked_fill(is_padding.unsqueeze(2), NOTHING)
         padded[:, :, blank] = padded[:, :, blank].masked_fill(is_padding, 0.0)
         self.blank = padded[:, :, blank].clone()
-        # No text holds a blank, whatever an LM that shares the tokens may say.
+        # No hypothesis holds a blank, whatever an LM that shares the tokens may say.
         padded[:, :, blank] = NOTHING
         self.log_probs = padded
 
@@ -80,7 +80,7 @@ class CtcPrefixScorer:
         return found
 
     def ended(self, prefixes: Prefixes) -> torch.Tensor:
-        """Log-probabilities (...,) of the texts that are the prefixes and no more."""
+        """Log-probabilities (...,) of the hypotheses that are the prefixes and no more."""
         return torch.logaddexp(prefixes.token[..., -1], prefixes.blank[..., -1])
 
     def _append(self, before: Prefixes, utterances: torch.Tensor, tokens: torch.Tensor) -> Prefixes:

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from espnet_larm.search.ctc.posteriors import PAD
-from espnet_larm.search.ctc.prefix import CtcPrefixScorer
-from espnet_larm.search.ctc_scorer import CtcAdviser, Spelled, same_tokens
+from espnet_larm.search.ctc.prefix import CtcPrefixScores
+from espnet_larm.search.ctc_scorer import CtcScorer, Spelled, same_tokens
 from espnet_larm.search.hypotheses import Bounds
 from espnet_larm.search.multi_token import greedy
 
@@ -35,7 +35,7 @@ ALL = torch.arange(3)
 
 
 def test_scores_of_prefixes_and_texts_are_sums_over_all_alignments(log_probs):
-    scorer = CtcPrefixScorer(log_probs, LENS)
+    scorer = CtcPrefixScores(log_probs, LENS)
     prefixes = [(1,), (2,), (1, 1), (2, 1, 2), (3, 3, 3), (1, 2, 3, 1), (2, 2, 2, 2), (0,), (1, 0, 1)]
     longest = max(map(len, prefixes))
     extensions = torch.tensor([[[*prefix, *[PAD] * (longest - len(prefix))] for prefix in prefixes]] * 3)
@@ -50,7 +50,7 @@ def test_scores_of_prefixes_and_texts_are_sums_over_all_alignments(log_probs):
 
 
 def test_several_tokens_at_once_are_what_they_are_one_by_one(log_probs):
-    scorer, utterances = CtcPrefixScorer(log_probs, LENS), torch.arange(3)
+    scorer, utterances = CtcPrefixScores(log_probs, LENS), torch.arange(3)
     tokens = torch.tensor([[1, 1, 2], [2, PAD, PAD], [3, 1, PAD]])
     at_once = scorer.extend(scorer.start(), utterances, tokens.unsqueeze(1))
     prefixes = scorer.start()
@@ -67,14 +67,14 @@ def test_long_audio_and_sure_frames_stay_exact():
     path = torch.zeros(3000, dtype=torch.long)
     path[500], path[2000] = 1, 2
     sure[0, torch.arange(3000), path] = 0.0
-    scorer = CtcPrefixScorer(sure.log_softmax(-1), torch.tensor([3000]))
+    scorer = CtcPrefixScores(sure.log_softmax(-1), torch.tensor([3000]))
     found = scorer.extend(scorer.start(), torch.tensor([0]), torch.tensor([[[1, 2], [2, PAD], [1, 1]]]))
     torch.testing.assert_close(found.score[0, 0].abs(), torch.tensor(0.0).double(), atol=1e-6, rtol=0)
     assert float(found.score[0, 1]) < -50 and float(found.score[0, 2]) < -50
     blocked = sure.clone()
     blocked[:, :, 2] = float("-inf")
     blocked[:, 2000] = torch.tensor([0.0, -60.0, float("-inf")])
-    scorer = CtcPrefixScorer(blocked, torch.tensor([3000]))
+    scorer = CtcPrefixScores(blocked, torch.tensor([3000]))
     found = scorer.extend(scorer.start(), torch.tensor([0]), torch.tensor([[[1, PAD], [1, 2]]]))
     torch.testing.assert_close(float(found.score[0, 0]), 0.0, atol=1e-6, rtol=0)
     assert float(found.score[0, 1]) == float("-inf")
@@ -146,10 +146,10 @@ def exhaustive(log_probs, weight, most):
 @pytest.mark.parametrize("spelling", [spell, spell_late])
 @pytest.mark.parametrize("weight", [0.1, 0.5, 0.9])
 def test_a_search_hears_how_its_texts_are_spelled_under_ctc(log_probs, weight, spelling):
-    adviser = CtcAdviser(CtcPrefixScorer(log_probs, LENS), spelling, EOS, weight)
-    found = greedy(OwnTokens(3), [Bounds(4)] * 3, EOS, adviser=adviser)
+    scorer = CtcScorer(CtcPrefixScores(log_probs, LENS), spelling, EOS, weight)
+    found = greedy(OwnTokens(3), [Bounds(4)] * 3, EOS, scorer=scorer)
     lens = set()
-    for row, text in enumerate(found.texts):
+    for row, text in enumerate(found.hypotheses):
         token_ids, score = exhaustive(log_probs[row, : LENS[row]], weight, 4)
         assert text.token_ids == token_ids
         if score > -50:
@@ -180,20 +180,20 @@ class Guesses:
 @pytest.mark.parametrize("spelling", [spell, spell_late])
 def test_a_search_with_drafts_hears_ctc_as_one_without(log_probs, spelling):
     def search(drafts=None):
-        adviser = CtcAdviser(CtcPrefixScorer(log_probs, LENS), spelling, EOS, 0.3)
-        return greedy(OwnTokens(3), [Bounds(6)] * 3, EOS, drafts, adviser=adviser)
+        scorer = CtcScorer(CtcPrefixScores(log_probs, LENS), spelling, EOS, 0.3)
+        return greedy(OwnTokens(3), [Bounds(6)] * 3, EOS, drafts, scorer=scorer)
 
     expected = search()
-    found = search(Guesses([text.token_ids for text in expected.texts]))
-    assert [text.token_ids for text in found.texts] == [text.token_ids for text in expected.texts]
-    assert [text.score for text in found.texts] == pytest.approx([text.score for text in expected.texts])
+    found = search(Guesses([text.token_ids for text in expected.hypotheses]))
+    assert [text.token_ids for text in found.hypotheses] == [text.token_ids for text in expected.hypotheses]
+    assert [text.score for text in found.hypotheses] == pytest.approx([text.score for text in expected.hypotheses])
     assert found.num_calls < expected.num_calls and set(found.accepted) > {0}
 
 
 def test_tokens_of_which_ctc_was_not_asked_are_ruled_out_and_the_end_is_always_asked(log_probs):
-    adviser = CtcAdviser(CtcPrefixScorer(log_probs, LENS), same_tokens, EOS, 0.3, num_candidates=2)
+    scorer = CtcScorer(CtcPrefixScores(log_probs, LENS), same_tokens, EOS, 0.3, num_candidates=2)
     scores = torch.tensor([[5.0, 4.0, 3.0, 0.0]] * 3).log_softmax(-1)
-    combined = adviser.combine(scores, ALL)
+    combined = scorer.combine(scores, ALL)
     assert combined.isfinite().sum(1).tolist()[:2] == [2, 2] and combined[:2, EOS].isfinite().all()
 
 
@@ -201,12 +201,12 @@ def test_tokens_that_spell_nothing_are_ruled_out_and_those_that_take_spelling_ba
     def takes_back(token_ids, is_complete):
         return Spelled([], []) if token_ids[-1:] == [2] else spell(token_ids, is_complete)
 
-    adviser = CtcAdviser(CtcPrefixScorer(log_probs, LENS), takes_back, EOS, 0.5, silent=[0, EOS])
+    scorer = CtcScorer(CtcPrefixScores(log_probs, LENS), takes_back, EOS, 0.5, silent=[0, EOS])
     scores = torch.zeros(3, 6).log_softmax(-1)
-    combined = adviser.combine(scores, ALL)
+    combined = scorer.combine(scores, ALL)
     assert not combined[:, 0].isfinite().any() and combined[:, EOS].isfinite().all()
-    adviser.take(torch.tensor([4, 4, 4]), ALL)
-    combined = adviser.combine(scores, ALL)
+    scorer.take(torch.tensor([4, 4, 4]), ALL)
+    combined = scorer.combine(scores, ALL)
     assert (combined[:2, 2] < -1e5).all() and (combined[0, [1, 4, 5]] > -1e5).any()
-    adviser.take(torch.tensor([2, 2, 2]), ALL)
-    assert adviser.spelled == [[2, 2]] * 3
+    scorer.take(torch.tensor([2, 2, 2]), ALL)
+    assert scorer.spelled == [[2, 2]] * 3

@@ -10,11 +10,11 @@ from espnet_larm.recipe.ngram.arpa import write_arpa
 from espnet_larm.recipe.ngram.counting import START, count_ngrams, vocabulary_of
 from espnet_larm.recipe.ngram.kneser_ney import smooth
 from espnet_larm.search.beam import beam
-from espnet_larm.search.ctc.prefix import CtcPrefixScorer
-from espnet_larm.search.ctc_scorer import CtcAdviser, Spelled, same_tokens
+from espnet_larm.search.ctc.prefix import CtcPrefixScores
+from espnet_larm.search.ctc_scorer import CtcScorer, Spelled, same_tokens
 from espnet_larm.search.hypotheses import Bounds, Ending
 from espnet_larm.search.kenlm_ngram import KenlmNgram
-from espnet_larm.search.ngram_scorer import NgramAdviser, chain
+from espnet_larm.search.ngram_scorer import NgramScorer, chain
 from espnet_larm.speech_llm.decoder import SpeechLlmDecoder
 
 EOS, VOCAB_SIZE, ENCODER_SIZE = 2, 13, 6
@@ -54,14 +54,14 @@ def arpa(tmp_path):
     return tmp_path / "3gram.arpa"
 
 
-def advisers_of(opinions, log_probs, hlens, arpa, spell=same_tokens):
+def scorers_of(opinions, log_probs, hlens, arpa, spell=same_tokens):
     made = []
     if "ctc" in opinions:
-        scorer = CtcPrefixScorer(log_probs, hlens)
-        made.append(CtcAdviser(scorer, spell, EOS, CTC_WEIGHT, num_candidates=VOCAB_SIZE))
+        scorer = CtcPrefixScores(log_probs, hlens)
+        made.append(CtcScorer(scorer, spell, EOS, CTC_WEIGHT, num_candidates=VOCAB_SIZE))
     if "ngram" in opinions:
         ngram = KenlmNgram(arpa, TOKENS, EOS)
-        made.append(NgramAdviser(ngram, len(hlens), EOS, NGRAM_WEIGHT, num_candidates=VOCAB_SIZE))
+        made.append(NgramScorer(ngram, len(hlens), EOS, NGRAM_WEIGHT, num_candidates=VOCAB_SIZE))
     return chain(made)
 
 
@@ -90,12 +90,12 @@ def test_the_n_best_is_that_of_espnets_beam_search_with_further_opinions(decoder
         # All tokens are scored by all.
         pre_beam_score_key=None,
     )
-    adviser = advisers_of(opinions, ctc.log_softmax(frames[0]), frames[1], arpa)
+    scorer = scorers_of(opinions, ctc.log_softmax(frames[0]), frames[1], arpa)
     # ESPnet's CTC scores fail on texts of more tokens than frames.
     bounds = [Bounds(length) for length in frames[1].tolist()]
-    found = beam(decoder.start(*frames), bounds, EOS, width, width, guards_loops=False, adviser=adviser)
+    found = beam(decoder.start(*frames), bounds, EOS, width, width, guards_loops=False, scorer=scorer)
     num_compared = 0
-    for hs_pad, length, hypotheses in zip(*frames, found.texts, strict=True):
+    for hs_pad, length, hypotheses in zip(*frames, found.hypotheses, strict=True):
         most = int(length)
         expected = [(one.yseq.tolist()[1:], float(one.score)) for one in search(hs_pad[:most], maxlenratio=-most)]
         # ESPnet puts an end behind all that have the longest length, without its score.
@@ -187,10 +187,10 @@ def test_with_a_ctc_head_of_other_tokens_the_n_best_is_that_of_a_search_in_dicti
 ):
     hs_pad, hlens, most = frames[0][:, :12], torch.tensor([12, 7, 9, 5]), 7
     log_probs = torch.randn(4, 12, 6).mul(2).log_softmax(-1)
-    adviser = advisers_of(opinions, log_probs, hlens, arpa, spell)
-    found = beam(decoder.start(hs_pad, hlens), [Bounds(most)] * 4, EOS, 3, 3, guards_loops=False, adviser=adviser)
+    scorer = scorers_of(opinions, log_probs, hlens, arpa, spell)
+    found = beam(decoder.start(hs_pad, hlens), [Bounds(most)] * 4, EOS, 3, 3, guards_loops=False, scorer=scorer)
     num_compared = 0
-    for row, (length, hypotheses) in enumerate(zip(hlens.tolist(), found.texts, strict=True)):
+    for row, (length, hypotheses) in enumerate(zip(hlens.tolist(), found.hypotheses, strict=True)):
         args = decoder, hs_pad[row, :length], log_probs[row, :length], opinions, arpa
         expected = InDictionaries(*args).search(3, most)
         ours = [one for one in hypotheses if one.ending is Ending.BY_ITSELF and len(one.token_ids) < most]
