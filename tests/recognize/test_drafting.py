@@ -4,11 +4,11 @@ import pytest
 import torch
 import yaml
 
+from espnet_larm.recognize.config import PREFIX, DecodeConfig
 from espnet_larm.recognize.decoding import Tally
 from espnet_larm.recognize.drafting import LONGER_TAU
-from espnet_larm.recognize.llm_search import Guards
 from espnet_larm.recognize.output.effort import Effort, describe_search
-from espnet_larm.recognize.output.results import PREFIX, Hypothesis, Search, Transcript, skipped_transcript
+from espnet_larm.recognize.output.results import Hypothesis, Transcript, skipped_transcript
 
 
 @pytest.fixture
@@ -36,30 +36,27 @@ def drafter(build_speech_llm):
 
 
 def found_by(recognizer, waveforms, **options):
-    """Texts, calls of utterances and acceptance by token."""
-    searcher = recognizer.llm_searcher
-    searcher.effort = Effort()
-    recognizer.set_drafting(**options)
-    found = [(one.best.token_ids, one.best.guards, one.text) for one in recognizer.transcribe(waveforms)]
-    return found, searcher.effort.num_row_calls, searcher.effort.acceptance()
+    """Hypotheses and effort."""
+    transcripts, cost = recognizer.decode(waveforms, DecodeConfig(**options))
+    return [(one.best.token_ids, one.best.guards, one.text) for one in transcripts], cost.effort
 
 
 @pytest.mark.parametrize("ctc_weight", [0.0, 0.3])
 def test_drafts_of_all_sources_change_no_text(drafter, waveforms, ctc_weight):
-    drafter.set_ctc_weight(ctc_weight)
-    expected, calls, acceptance = found_by(drafter, waveforms, drafts="none")
-    assert acceptance == {} and drafter.llm_searcher.effort.num_tokens == calls
+    weight = {"ctc_weight": ctc_weight}
+    expected, effort = found_by(drafter, waveforms, drafts="none", **weight)
+    assert effort.acceptance() == {} and effort.num_tokens == effort.num_row_calls
     for drafts in ("heads", "ctc", "longer"):
         for tokens_per_call in (1, 2, 4):
-            found, *_ = found_by(drafter, waveforms, drafts=drafts, tokens_per_call=tokens_per_call)
+            found, _ = found_by(drafter, waveforms, drafts=drafts, tokens_per_call=tokens_per_call, **weight)
             assert found == expected
-    assert found_by(drafter, waveforms)[0] == expected and drafter.llm_searcher.drafting.drafts == "heads"
+    assert found_by(drafter, waveforms, **weight)[0] == expected and drafter.plan().llm.drafting.drafts == "heads"
 
 
 def test_heads_make_calls_fewer_and_acceptance_is_counted_by_token(drafter, waveforms):
-    _, expected, _ = found_by(drafter, waveforms, drafts="none")
-    _, calls, acceptance = found_by(drafter, waveforms, drafts="heads", tokens_per_call=3)
-    effort = drafter.llm_searcher.effort
+    expected = found_by(drafter, waveforms, drafts="none")[1].num_row_calls
+    _, effort = found_by(drafter, waveforms, drafts="heads", tokens_per_call=3)
+    calls, acceptance = effort.num_row_calls, effort.acceptance()
     assert calls < expected and effort.num_tokens == expected
     assert list(acceptance) == [2, 3] and 1 >= acceptance[2] >= acceptance[3] > 0
     stats = effort.stats()
@@ -68,15 +65,15 @@ def test_heads_make_calls_fewer_and_acceptance_is_counted_by_token(drafter, wave
 
 
 def test_a_threshold_above_one_is_greedy_and_a_low_one_is_not(drafter, waveforms):
-    expected, calls, _ = found_by(drafter, waveforms, drafts="none")
-    found, as_many, _ = found_by(drafter, waveforms, accept="threshold", tau=1.5)
-    assert (found, as_many) == (expected, calls)
-    drafter.llm_searcher.guards = Guards(least_ctc_share=0.0, stops_loops=False)
-    found, fewer, acceptance = found_by(drafter, waveforms, accept="threshold", tau=0.0)
-    assert found != expected and set(acceptance.values()) == {1.0}
-    _, more, _ = found_by(drafter, waveforms, accept="threshold", tau=0.5)
-    _, most, _ = found_by(drafter, waveforms, accept="threshold", tau=0.5, tau_of="product")
-    assert fewer < more <= most
+    expected, plain = found_by(drafter, waveforms, drafts="none")
+    found, as_many = found_by(drafter, waveforms, accept="threshold", draft_tau=1.5)
+    assert (found, as_many.num_row_calls) == (expected, plain.num_row_calls)
+    lossy = {"accept": "threshold", "least_ctc_share": 0.0, "stops_loops": False}
+    found, fewer = found_by(drafter, waveforms, draft_tau=0.0, **lossy)
+    assert found != expected and set(fewer.acceptance().values()) == {1.0}
+    _, more = found_by(drafter, waveforms, draft_tau=0.5, **lossy)
+    _, most = found_by(drafter, waveforms, draft_tau=0.5, draft_tau_of="product", **lossy)
+    assert fewer.num_row_calls < more.num_row_calls <= most.num_row_calls
 
 
 @pytest.mark.parametrize(
@@ -84,22 +81,22 @@ def test_a_threshold_above_one_is_greedy_and_a_low_one_is_not(drafter, waveforms
     [
         ({"drafts": "all"}, "drafts is all; allowed: heads, ctc, longer, none"),
         ({"accept": "always"}, "accept is always; allowed: verified, threshold"),
-        ({"tau": 0.5, "tau_of": "sum"}, "tau_of is sum; allowed: head, product"),
+        ({"draft_tau": 0.5, "draft_tau_of": "sum"}, "draft_tau_of is sum; allowed: head, product"),
         ({"tokens_per_call": 5}, r"tokens_per_call is 5; allowed: 1 to 4 \(the model has 4 heads\)"),
-        ({"tokens_per_call": 0}, "tokens_per_call is 0; allowed: 1 to 4"),
+        ({"tokens_per_call": 0}, "tokens_per_call is 0; allowed: 1 or more"),
         ({"drafts": "ctc", "tokens_per_call": 33}, "tokens_per_call is 33; allowed: 1 to 32"),
         ({"drafts": "none", "tokens_per_call": 2}, r"allowed: 1 to 1 \(without drafts\)"),
-        ({"tau": -0.1}, "tau is -0.1; allowed: 0"),
-        ({"tau": float("nan")}, "tau is nan; allowed: 0"),
-        ({"drafts": "ctc", "tau": 0.5}, "tau is 0.5, but drafts is ctc"),
-        ({"drafts": "ctc", "tau_of": "product"}, "tau_of is product, but drafts is ctc"),
-        ({"drafts": "longer", "accept": "threshold", "tau": 0.5}, "only drafts of heads can go unverified"),
-        ({"accept": "threshold"}, "accept is threshold, which needs tau"),
+        ({"draft_tau": -0.1}, "draft_tau is -0.1; allowed: 0"),
+        ({"draft_tau": float("nan")}, "draft_tau is nan; allowed: 0"),
+        ({"drafts": "ctc", "draft_tau": 0.5}, "draft_tau is 0.5, but drafts is ctc"),
+        ({"drafts": "ctc", "draft_tau_of": "product"}, "draft_tau_of is product, but drafts is ctc"),
+        ({"drafts": "longer", "accept": "threshold", "draft_tau": 0.5}, "only drafts of heads can go unverified"),
+        ({"accept": "threshold"}, "accept is threshold, which needs draft_tau"),
     ],
 )
 def test_drafting_out_of_range_is_refused(drafter, options, message):
     with pytest.raises(ValueError, match=message):
-        drafter.set_drafting(**options)
+        drafter.plan(DecodeConfig(**options))
 
 
 def test_drafts_of_what_the_model_lacks_are_refused(recognizer, drafter, build_speech_llm):
@@ -107,36 +104,33 @@ def test_drafts_of_what_the_model_lacks_are_refused(recognizer, drafter, build_s
 
     for drafts in ("heads", "longer"):
         with pytest.raises(ValueError, match=f"drafts is {drafts}, but the model has no draft heads"):
-            recognizer.set_drafting(drafts=drafts)
+            recognizer.plan(DecodeConfig(drafts=drafts))
     without = Recognizer(build_speech_llm(model_conf={"ctc_weight": 0.0, "interctc_weight": 0.0}).eval(), " ".join)
     with pytest.raises(ValueError, match="drafts is ctc, but the model has no CTC head"):
-        without.set_drafting(drafts="ctc")
-    drafter.set_drafting(accept="threshold", tau=0.9)
-    with pytest.raises(ValueError, match="what is not verified cannot hear CTC"):
-        drafter.set_ctc_weight(0.3)
-    drafter.set_ctc_weight(1.0)
-    with pytest.raises(ValueError, match="drafts: of an LM's search, but this model is decoded by CTC alone"):
-        drafter.set_drafting(drafts="none")
+        without.plan(DecodeConfig(drafts="ctc"))
+    with pytest.raises(ValueError, match="CTC cannot score tokens that are not verified"):
+        drafter.plan(DecodeConfig(accept="threshold", draft_tau=0.9, ctc_weight=0.3))
+    with pytest.raises(
+        ValueError, match="drafts is none: an option of an LM's search, but this model is decoded"
+    ):
+        drafter.plan(DecodeConfig(drafts="none", ctc_weight=1.0))
 
 
 def test_the_longer_draft_leaves_to_ctc_what_heads_are_not_sure_of(drafter):
-    drafter.set_drafting(drafts="longer")
-    assert drafter.llm_searcher.drafting.tau == LONGER_TAU > 0
-    drafter.set_drafting(drafts="longer", tau=0.0)
-    assert drafter.llm_searcher.drafting.tau == 0.0
+    assert drafter.plan(DecodeConfig(drafts="longer")).llm.drafting.tau == LONGER_TAU > 0
+    assert drafter.plan(DecodeConfig(drafts="longer", draft_tau=0.0)).llm.drafting.tau == 0.0
 
 
 def test_what_was_counted_is_said(drafter, waveforms):
-    found_by(drafter, waveforms, drafts="heads", tokens_per_call=2)
-    searcher = drafter.llm_searcher
-    options = {"drafting": searcher.drafting._asdict(), "search": {"beam_size": 1, "nbest": 1, "beam_type": "ordinary"}}
-    stats = {**options, **searcher.effort.stats()}
+    plan = drafter.plan(DecodeConfig(drafts="heads", tokens_per_call=2))
+    search = {"beam_size": 1, "nbest": 1, "beam_type": "ordinary"}
+    options = {"drafting": plan.llm.drafting._asdict(), "search": search}
+    stats = {**options, **drafter.decode(waveforms, plan).cost.effort.stats()}
     said = describe_search(stats)
     assert said.startswith("drafts: heads, verified, at most 2 tokens a call; ")
     assert f"{stats['tokens_per_row_call']:.2f} tokens a call of an utterance" in said
     assert f"accepted: token 2 {stats['acceptance']['2']:.1%}" in said
-    searcher.effort = Effort()
-    nothing = {**options, **searcher.effort.stats()}
+    nothing = {**options, **Effort().stats()}
     assert describe_search(nothing) == "drafts: heads, verified, at most 2 tokens a call"
 
 
@@ -154,14 +148,12 @@ def test_heads_of_another_number_in_the_file_are_named_as_such(build_speech_llm,
 
 @pytest.mark.parametrize("ctc_weight", [0.0, 0.3])
 def test_a_beam_looks_ahead_by_heads_and_finds_what_it_finds_without(drafter, waveforms, ctc_weight):
-    drafter.set_ctc_weight(ctc_weight)
-    searcher, found, effort = drafter.llm_searcher, {}, {}
+    found, effort = {}, {}
     for drafts in ("none", "heads"):
-        drafter.set_drafting(drafts=drafts)
-        searcher.effort = Effort()
-        transcripts = drafter.transcribe(waveforms, search=Search(3, 3))
+        config = DecodeConfig(drafts=drafts, ctc_weight=ctc_weight, beam_size=3, nbest=3)
+        transcripts, cost = drafter.decode(waveforms, config)
         found[drafts] = [[each.token_ids for each in (one.best, *one.others)] for one in transcripts]
-        effort[drafts] = searcher.effort
+        effort[drafts] = cost.effort
     assert found["heads"] == found["none"] and all(len(each) == 3 for each in found["none"])
     assert effort["heads"].num_row_calls < effort["none"].num_row_calls
     assert effort["heads"].num_row_tokens > effort["none"].num_row_tokens
@@ -169,55 +161,48 @@ def test_a_beam_looks_ahead_by_heads_and_finds_what_it_finds_without(drafter, wa
 
 @pytest.mark.parametrize("ctc_weight", [0.0, 0.3])
 def test_a_prefix_beam_gives_the_same_in_any_batch(drafter, waveforms, ctc_weight):
-    drafter.set_ctc_weight(ctc_weight)
     with torch.no_grad():
         # Heads that all say what head 1 says guess "a b" and "b a" alike: which is read would be rounding's choice.
         for parameter in drafter.model.decoder.heads.parameters():
             parameter.normal_(std=0.3)
-    search = Search(3, 3, PREFIX)
-    for waveform, found in zip(waveforms, drafter.transcribe(waveforms, search=search), strict=True):
-        (alone,) = drafter.transcribe([waveform], search=search)
+    config = DecodeConfig(beam_size=3, nbest=3, beam_type=PREFIX, ctc_weight=ctc_weight)
+    for waveform, found in zip(waveforms, drafter.transcribe(waveforms, config), strict=True):
+        (alone,) = drafter.transcribe([waveform], config)
         ranked = [found.best, *found.others]
         assert [one.token_ids for one in ranked] == [one.token_ids for one in (alone.best, *alone.others)]
         scores = [one.score for one in ranked]
         assert scores == sorted(scores, reverse=True) and len({one.text for one in ranked}) == len(ranked)
 
 
-def test_what_a_beam_cannot_do_is_refused(drafter, waveforms):
-    for search, message in (
-        (Search(0), "beam_size is 0; allowed: 1"),
-        (Search(2, 3), "nbest is 3; allowed: 1 to beam_size, which is 2"),
-        (Search(2, 1, "wide"), "beam_type is wide; allowed: ordinary, prefix"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            drafter.transcribe(waveforms, search=search)
+def test_what_a_beam_cannot_do_is_refused(drafter):
     for options, message in (
         ({"drafts": "longer"}, "drafts is longer, but a beam looks ahead by the model's heads alone"),
-        ({"drafts": "heads", "accept": "threshold", "tau": 0.5}, "accept is threshold, which no beam knows"),
-        ({"drafts": "heads", "tau": 0.5, "tau_of": "product"}, "tau_of is product, which no beam knows"),
+        ({"accept": "threshold", "draft_tau": 0.5}, "accept is threshold, which no beam knows"),
+        (
+            {"drafts": "heads", "draft_tau": 0.5, "draft_tau_of": "product"},
+            "draft_tau_of is product, which no beam knows",
+        ),
     ):
-        drafter.set_drafting(**options)
         with pytest.raises(ValueError, match=message):
-            drafter.transcribe(waveforms, search=Search(2))
+            drafter.plan(DecodeConfig(beam_size=2, **options))
 
 
 def test_what_heads_hardly_believe_is_not_read(drafter, waveforms):
     numbers = []
     for tau in (0.0, 0.9):
-        drafter.set_drafting(drafts="heads", tau=tau)
-        drafter.llm_searcher.effort = Effort()
-        drafter.transcribe(waveforms, search=Search(3, 1, PREFIX))
-        numbers.append(drafter.llm_searcher.effort.num_row_tokens / drafter.llm_searcher.effort.num_row_calls)
+        config = DecodeConfig(drafts="heads", draft_tau=tau, beam_size=3, beam_type=PREFIX)
+        effort = drafter.decode(waveforms, config).cost.effort
+        numbers.append(effort.num_row_tokens / effort.num_row_calls)
     assert numbers[1] < numbers[0]
 
 
 def test_a_decoding_of_an_earlier_version_is_described_too(drafter):
-    stats = {"drafting": drafter.llm_searcher.drafting._asdict(), "row_calls": 3, "acceptance": {}}
+    stats = {"drafting": drafter.plan().llm.drafting._asdict(), "row_calls": 3, "acceptance": {}}
     assert describe_search(stats).startswith("drafts: heads, verified, at most 4 tokens a call")
 
 
-def test_utterances_with_fewer_hypotheses_than_asked_for_are_noted():
-    tally = Tally([1])
+def test_utterances_with_fewer_hypotheses_than_asked_for_are_noted(drafter):
+    tally = Tally(drafter.plan())
     best = Hypothesis("a", ["a"], [4], -1.0)
     tally.note("enough", Transcript({1: best}, others=(best, best)), 3)
     tally.note("few", Transcript({1: best}, others=(best,)), 3)
@@ -229,5 +214,5 @@ def test_bytes_that_are_no_character_yet_are_not_merged(drafter, monkeypatch):
     tokenizer = drafter.model.decoder.tokenizer
     spelled = {(3,): "\ufffd", (4,): "\ufffd", (5,): "a", (6,): "a"}
     monkeypatch.setattr(tokenizer, "decode", lambda tokens, **_: spelled[tuple(tokens)])
-    string_of = drafter.llm_searcher.string_of
+    string_of = drafter.heads.llm.string_of
     assert string_of([3]) != string_of([4]) and string_of([5]) == string_of([6])

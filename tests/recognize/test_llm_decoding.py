@@ -1,14 +1,16 @@
 """Audio to text by an LM: in batches, within bounds, with its calls counted."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import soundfile
 import torch
 import yaml
 
-from espnet_larm.recognize.llm_search import EARLY_END, FAR_FROM_CTC, GUARDS, LIMIT, LOOP, Guards
-from espnet_larm.recognize.output.results import GREEDY, Hypothesis
+from espnet_larm.recognize.config import DecodeConfig
+from espnet_larm.recognize.llm_search import EARLY_END, FAR_FROM_CTC, GUARDS, LIMIT, LOOP
+from espnet_larm.recognize.output.results import Hypothesis
 from espnet_larm.search.hypotheses import Bounds
 from espnet_larm.search.multi_token import greedy
 from espnet_larm.speech_llm.spelling import Spelling
@@ -23,6 +25,12 @@ def recognizer(build_speech_llm):
     with torch.no_grad():
         model.decoder.projector.out.weight.mul_(20)
     return Recognizer(model, " ".join)
+
+
+WORDS = DecodeConfig(with_words=True)
+BY_CTC = DecodeConfig(ctc_weight=1.0)
+UNGUARDED = DecodeConfig(least_ctc_share=0.0, stops_loops=False)
+WITH_LOOPS = DecodeConfig(stops_loops=False)
 
 
 @pytest.fixture
@@ -44,7 +52,7 @@ def test_words_of_the_lms_text_have_times_from_the_ctc_head(own_tokens, build_sp
 
     recognizer = Recognizer.from_files(*own_tokens[0])
     plain = recognizer.transcribe(waveforms)
-    timed = recognizer.transcribe(waveforms, with_words=True)
+    timed = recognizer.transcribe(waveforms, WORDS)
     assert [one.text for one in timed] == [one.text for one in plain] and any(one.text for one in plain)
     for one, waveform in zip(timed, waveforms, strict=True):
         assert [word.text for word in one.best.words] == one.text.split()
@@ -52,32 +60,31 @@ def test_words_of_the_lms_text_have_times_from_the_ctc_head(own_tokens, build_sp
         assert times == sorted(times) and all(0 <= time <= len(waveform) / 16000 for time in times)
     without = type(recognizer)(build_speech_llm(model_conf={"ctc_weight": 0.0}, encoder_conf={"feedback": False}), str)
     with pytest.raises(ValueError, match="times of words, which long audio is joined by, come from a CTC head"):
-        without.transcribe(waveforms, with_words=True)
+        without.transcribe(waveforms, WORDS)
 
 
 def test_long_audio_is_joined_from_pieces_that_the_lm_reads(own_tokens, tmp_path):
-    from espnet_larm.recognize.long.cutting import Cutting
-    from espnet_larm.recognize.long.transcribe import transcribe_blocks
     from espnet_larm.recognize.recognizer import Recognizer
 
     recognizer = Recognizer.from_files(*own_tokens[0])
     speech, silence = torch.randn(2, 24000).numpy() * 0.1, torch.zeros(16000).numpy()
     blocks = [speech[0], silence, speech[1]]
-    joined, _ = transcribe_blocks(recognizer, blocks, cutting=Cutting(2.5, 2.0, 0.5, 0.2))
+    pieces = {"long_seconds": 2.5, "longest_piece": 2.0, "shortest_piece": 0.5, "overlap": 0.2}
+    (joined,), _ = recognizer.decode_blocks(blocks, recognizer.plan(DecodeConfig(**pieces)))
     assert joined.best.text and joined.best.score < 0
-    assert set(joined.best.tokens) <= set(recognizer.ctc_token_list)
+    assert set(joined.best.tokens) <= set(recognizer.heads.ctc.token_list)
 
 
 @torch.no_grad()
 def test_text_is_that_of_greedy_search_on_the_last_loop(recognizer, waveforms):
     model = recognizer.model
     for num_loops in (1, 2):
-        (found,) = recognizer.transcribe(waveforms[:1], num_loops)
+        (found,) = recognizer.transcribe(waveforms[:1], DecodeConfig(num_loops=num_loops))
         assert list(found.hypotheses) == [num_loops]
-        model.encoder.set_inference_loops(num_loops)
-        output, lens = model.encode(torch.from_numpy(waveforms[0]).unsqueeze(0), torch.tensor([16000]))
+        with model.encoder.looped(num_loops):
+            output, lens = model.encode(torch.from_numpy(waveforms[0]).unsqueeze(0), torch.tensor([16000]))
         hs_pad = output[0] if isinstance(output, tuple) else output
-        (expected,) = greedy(model.decoder.start(hs_pad, lens), [Bounds(32)], model.eos).texts
+        (expected,) = greedy(model.decoder.start(hs_pad, lens), [Bounds(32)], model.eos).hypotheses
         assert found.best.token_ids == expected.token_ids
         words = [model.token_list[token] for token in expected.token_ids if token > 2]
         assert found.text == " ".join(words)
@@ -95,13 +102,12 @@ def babbler(recognizer):
 
 
 def test_texts_have_bounds_and_say_when_they_met_them(babbler, waveforms):
-    babbler.llm_searcher.guards = Guards(stops_loops=False)
-    found = babbler.transcribe(waveforms[:2])
+    found = babbler.transcribe(waveforms[:2], WITH_LOOPS)
     assert all(LIMIT in one.best.guards for one in found)
     # 24 tokens a second and 8.
     assert [len(one.best.token_ids) for one in found] == [32, 21]
-    babbler.llm_searcher.guards = Guards(max_tokens_per_second=5.0, stops_loops=False)
-    assert [len(one.best.token_ids) for one in babbler.transcribe(waveforms[:2])] == [13, 10]
+    slow = DecodeConfig(max_tokens_per_second=5.0, stops_loops=False)
+    assert [len(one.best.token_ids) for one in babbler.transcribe(waveforms[:2], slow)] == [13, 10]
 
 
 def test_a_loop_is_cut_back_and_said(babbler, waveforms):
@@ -111,34 +117,30 @@ def test_a_loop_is_cut_back_and_said(babbler, waveforms):
 
 
 def test_an_end_before_half_of_what_ctc_hears_is_not_believed(recognizer, waveforms, monkeypatch):
-    searcher = recognizer.llm_searcher
-    searcher.guards = Guards(least_ctc_share=0.0, stops_loops=False)
     # A token that the random LM says anyway.
-    recognizer.model.eos = recognizer.transcribe(waveforms[:1])[0].best.token_ids[3]
-    free = recognizer.transcribe(waveforms)
+    recognizer.model.eos = recognizer.transcribe(waveforms[:1], UNGUARDED)[0].best.token_ids[3]
+    free = recognizer.transcribe(waveforms, UNGUARDED)
     longest = max(len(one.best.token_ids) for one in free)
     heard = Hypothesis("A B " * (longest + 1), [], [], 0.0)
-    monkeypatch.setattr(searcher.ctc, "find", lambda hs_pad, *_: [[heard] for _ in hs_pad])
-    searcher.guards = Guards(stops_loops=False)
-    held = recognizer.transcribe(waveforms)
+    monkeypatch.setattr(recognizer.heads.ctc, "find", lambda hs_pad, *_: [[heard] for _ in hs_pad])
+    held = recognizer.transcribe(waveforms, WITH_LOOPS)
     assert all(len(one.best.token_ids) > longest or LIMIT in one.best.guards for one in held)
     assert any(EARLY_END in one.best.guards for one in held)
-    searcher.guards = Guards(least_ctc_share=0.0, stops_loops=False)
-    assert [one.best.token_ids for one in recognizer.transcribe(waveforms)] == [one.best.token_ids for one in free]
+    again = recognizer.transcribe(waveforms, UNGUARDED)
+    assert [one.best.token_ids for one in again] == [one.best.token_ids for one in free]
 
 
 def test_a_text_far_longer_than_what_ctc_hears_is_said_and_kept(babbler, waveforms, monkeypatch):
-    babbler.llm_searcher.guards = Guards(stops_loops=False)
-    (heard,) = babbler.transcribe(waveforms[:1])
+    (heard,) = babbler.transcribe(waveforms[:1], WITH_LOOPS)
     nothing = Hypothesis("", [], [], 0.0)
-    monkeypatch.setattr(babbler.llm_searcher.ctc, "find", lambda *_: [[nothing]])
-    (found,) = babbler.transcribe(waveforms[:1])
+    monkeypatch.setattr(babbler.heads.ctc, "find", lambda *_: [[nothing]])
+    (found,) = babbler.transcribe(waveforms[:1], WITH_LOOPS)
     assert FAR_FROM_CTC in found.best.guards and found.best.token_ids == heard.best.token_ids
 
 
 def test_a_batch_that_does_not_fit_into_memory_is_decoded_in_halves(recognizer, waveforms, monkeypatch, caplog):
     expected = recognizer.transcribe(waveforms)
-    real, tried = recognizer.llm_searcher.find, []
+    real, tried = recognizer.heads.llm.find, []
 
     def find(hs_pad, *others):
         tried.append(len(hs_pad))
@@ -146,12 +148,12 @@ def test_a_batch_that_does_not_fit_into_memory_is_decoded_in_halves(recognizer, 
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB.")
         return real(hs_pad, *others)
 
-    monkeypatch.setattr(recognizer.llm_searcher, "find", find)
-    found = recognizer.transcribe(waveforms)
-    assert tried == [3, 1, 2, 1, 1] and recognizer.num_halved == 2
+    monkeypatch.setattr(recognizer.heads.llm, "find", find)
+    found, cost = recognizer.decode(waveforms)
+    assert tried == [3, 1, 2, 1, 1] and cost.num_halved == 2
     assert [one.best.token_ids for one in found] == [one.best.token_ids for one in expected]
     assert "3 utterances do not fit into memory together: in halves" in caplog.text
-    monkeypatch.setattr(recognizer.llm_searcher, "find", lambda *_: torch.empty(2**60))
+    monkeypatch.setattr(recognizer.heads.llm, "find", lambda *_: torch.empty(2**60))
     with pytest.raises(MemoryError, match=r"one utterance of \d+ frames does not fit into memory \(cpu\)"):
         recognizer.transcribe(waveforms[:1])
 
@@ -173,24 +175,21 @@ def test_drafts_of_a_ctc_head_with_its_own_tokens_are_spelled_as_the_lm_spells(o
     from espnet_larm.recognize.recognizer import Recognizer
 
     recognizer = Recognizer.from_files(*own_tokens[0])
-    searcher = recognizer.llm_searcher
-    searcher.guards = Guards(least_ctc_share=0.0, stops_loops=False)
-    (expected,) = recognizer.transcribe(waveforms[:1])
-    calls = searcher.effort.num_calls
+    (expected,), cost = recognizer.decode(waveforms[:1], UNGUARDED)
     heard = Hypothesis(expected.text, [], [], 0.0)
-    monkeypatch.setattr(searcher.ctc, "find", lambda *_: [[heard]])
-    recognizer.set_drafting(drafts="ctc", tokens_per_call=5)
-    (found,) = recognizer.transcribe(waveforms[:1])
+    monkeypatch.setattr(recognizer.heads.ctc, "find", lambda *_: [[heard]])
+    drafted = replace(UNGUARDED, drafts="ctc", tokens_per_call=5)
+    (found,), less = recognizer.decode(waveforms[:1], drafted)
     assert found.best.token_ids == expected.best.token_ids
     # The random LM's text holds special tokens, which no spelling has.
-    assert searcher.effort.num_calls - calls < calls and searcher.effort.acceptance()[2] > 0.3
+    assert less.effort.num_calls < cost.effort.num_calls and less.effort.acceptance()[2] > 0.3
 
 
 def test_other_errors_do_not_halve_a_batch(recognizer, waveforms, monkeypatch):
     def find(*_):
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    monkeypatch.setattr(recognizer.llm_searcher, "find", find)
+    monkeypatch.setattr(recognizer.heads.llm, "find", find)
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         recognizer.transcribe(waveforms)
 
@@ -199,21 +198,19 @@ def test_other_errors_do_not_halve_a_batch(recognizer, waveforms, monkeypatch):
 def test_a_beam_gives_as_many_hypotheses_as_asked_for_and_no_worse_ones_than_greedy_search(
     recognizer, waveforms, ctc_weight
 ):
-    from espnet_larm.recognize.recognizer import Search
-
-    recognizer.set_ctc_weight(ctc_weight)
-    greedy_scores = [one.best.score for one in recognizer.transcribe(waveforms)]
-    together = recognizer.transcribe(waveforms, search=Search(4, 3))
+    weighted = DecodeConfig(ctc_weight=ctc_weight)
+    greedy_scores = [one.best.score for one in recognizer.transcribe(waveforms, weighted)]
+    wide = replace(weighted, beam_size=4, nbest=3)
+    together = recognizer.transcribe(waveforms, wide)
     for waveform, found, score in zip(waveforms, together, greedy_scores, strict=True):
-        (alone,) = recognizer.transcribe([waveform], search=Search(4, 3))
+        (alone,) = recognizer.transcribe([waveform], wide)
         ranked = [found.best, *found.others]
         assert [one.token_ids for one in ranked] == [one.token_ids for one in (alone.best, *alone.others)]
         scores = [one.score for one in ranked]
         assert len(ranked) == 3 and scores == sorted(scores, reverse=True) and len({one.text for one in ranked}) > 1
         assert found.best.score >= score - 1e-3
-    recognizer.set_drafting(drafts="ctc")
     with pytest.raises(ValueError, match="drafts is ctc, but a beam looks ahead by the model's heads alone"):
-        recognizer.transcribe(waveforms, search=Search(4, 1))
+        recognizer.plan(replace(wide, drafts="ctc"))
 
 
 @pytest.fixture
@@ -287,7 +284,7 @@ def test_program_says_how_a_prefix_beam_searched_and_who_has_fewer_hypotheses_th
     assert ("have fewer hypotheses than nbest, which is 6" in said) == bool(stats["few_hypotheses"])
     with pytest.raises(ValueError, match="beam_type is wide; allowed: ordinary, prefix"):
         asr_inference.main([*command, "--beam_size", "6", "--beam_type", "wide"])
-    with pytest.raises(ValueError, match="beam_type is prefix: of an LM's search, but this model is decoded by CTC"):
+    with pytest.raises(ValueError, match="beam_type is prefix: an option of an LM's search, but this model is decoded"):
         asr_inference.main([*command, "--ctc_weight", "1.0", "--beam_type", "prefix"])
 
 
@@ -298,7 +295,7 @@ def test_program_takes_another_prompt_and_says_which(command, tmp_path):
     assert stats_of(tmp_path)["prompt"] == {"prefix": "A B", "suffix": "C"}
     with pytest.raises(ValueError, match="no chat template; write prefix and suffix"):
         asr_inference.main([*command, "--instruction", "Write."])
-    with pytest.raises(ValueError, match="are read by an LM, but this model is decoded by CTC alone"):
+    with pytest.raises(ValueError, match="suffix is C: an option of an LM's search, but this model is decoded by CTC"):
         asr_inference.main([*command, "--suffix", "C", "--ctc_weight", "1.0"])
 
 
@@ -319,18 +316,16 @@ def test_a_prompt_at_decoding_is_that_prompt_of_training(build_speech_llm, recog
     trained = type(recognizer)(build_speech_llm(decoder_conf={"prefix": "A D", "suffix": "B"}).eval(), " ".join)
     trained.model.load_state_dict(recognizer.model.state_dict())
     before = recognizer.transcribe(waveforms)
-    recognizer.set_prompt("A D", "B")
-    found = recognizer.transcribe(waveforms)
+    found = recognizer.transcribe(waveforms, DecodeConfig(prefix="A D", suffix="B"))
     assert found == trained.transcribe(waveforms) and found != before
-    recognizer.set_prompt()
     assert recognizer.transcribe(waveforms) == before
 
 
 def greedy_ids(recognizer, waveform, loop, no_text):
     """Of the CTC head, worked out from the model's parts."""
     model = recognizer.model
-    model.encoder.set_inference_loops(loop)
-    output, lens = model.encode(torch.from_numpy(waveform).unsqueeze(0), torch.tensor([len(waveform)]))
+    with model.encoder.looped(loop):
+        output, lens = model.encode(torch.from_numpy(waveform).unsqueeze(0), torch.tensor([len(waveform)]))
     hs_pad = output[0] if isinstance(output, tuple) else output
     path = model.ctc.ctc_lo(hs_pad)[0, : lens[0]].argmax(-1)
     return [index for index in torch.unique_consecutive(path).tolist() if index not in (0, *no_text)]
@@ -339,8 +334,7 @@ def greedy_ids(recognizer, waveform, loop, no_text):
 @torch.no_grad()
 def test_ctc_alone_has_the_lms_tokens_where_the_head_has_none_of_its_own(recognizer, waveforms):
     torch.nn.init.normal_(recognizer.model.ctc.ctc_lo.weight, std=3.0)
-    recognizer.set_ctc_weight(1.0)
-    (found,) = recognizer.transcribe(waveforms[:1])
+    (found,) = recognizer.transcribe(waveforms[:1], BY_CTC)
     assert list(found.hypotheses) == [1, 2]
     for loop in (1, 2):
         expected = greedy_ids(recognizer, waveforms[0], loop, [recognizer.model.eos])
@@ -364,22 +358,20 @@ def own_tokens(build_speech_llm, save, tmp_path):
 
 @torch.no_grad()
 def test_ctc_alone_has_its_own_tokens_and_times_of_its_words(own_tokens, waveforms):
-    from espnet_larm.recognize.recognizer import Recognizer, Search
+    from espnet_larm.recognize.recognizer import Recognizer
 
     files, tokens = own_tokens
     recognizer = Recognizer.from_files(*files)
-    recognizer.set_ctc_weight(1.0)
-    (found,) = recognizer.transcribe(waveforms[:1], with_words=True)
+    (found,) = recognizer.transcribe(waveforms[:1], replace(BY_CTC, with_words=True))
     for loop in (1, 2):
         expected = greedy_ids(recognizer, waveforms[0], loop, [len(tokens) - 1])
         names = [tokens[index] for index in expected]
         assert found.hypotheses[loop].tokens == names and len(names) > 2
         assert found.hypotheses[loop].text == "".join(" " if name == "<space>" else name for name in names)
     assert [word.text for word in found.best.words] == found.text.split()
-    (best,) = recognizer.transcribe(waveforms[:1], search=Search(3, 2))
+    (best,) = recognizer.transcribe(waveforms[:1], replace(BY_CTC, beam_size=3, nbest=2))
     assert len(best.others) == 1 and best.best.tokens and "<sos/eos>" not in best.best.tokens
-    recognizer.set_ctc_weight(0.0)
-    (by_lm,) = recognizer.transcribe(waveforms[:1])
+    (by_lm,) = recognizer.transcribe(waveforms[:1], DecodeConfig(ctc_weight=0.0))
     assert set(by_lm.best.tokens) <= set(recognizer.model.token_list)
 
 
@@ -390,17 +382,16 @@ def test_an_lm_hears_ctc_in_a_batch_as_alone(recognizer, own_tokens, waveforms, 
 
     if has_own_tokens:
         recognizer = Recognizer.from_files(*own_tokens[0])
-        assert isinstance(recognizer.llm_searcher.spell, Spelling)
+        assert isinstance(recognizer.heads.llm.spell, Spelling)
     torch.nn.init.normal_(recognizer.model.ctc.ctc_lo.weight, std=3.0)
     by_lm = recognizer.transcribe(waveforms)
-    recognizer.set_ctc_weight(0.7)
-    found = recognizer.transcribe(waveforms)
+    weighted = DecodeConfig(ctc_weight=0.7)
+    found = recognizer.transcribe(waveforms, weighted)
     for waveform, one in zip(waveforms, found, strict=True):
-        (alone,) = recognizer.transcribe([waveform])
+        (alone,) = recognizer.transcribe([waveform], weighted)
         assert alone.best.token_ids == one.best.token_ids
         assert alone.best.score == pytest.approx(one.best.score, abs=1e-3)
     assert [one.text for one in found] != [one.text for one in by_lm]
-    recognizer.set_ctc_weight(0.0)
     assert recognizer.transcribe(waveforms) == by_lm
 
 
@@ -411,14 +402,14 @@ def test_what_ctc_hears_is_spelled_in_the_lms_tokens(own_tokens, recognizer, bui
     spelling = Recognizer.from_files(*own_tokens[0])
     without = type(recognizer)(build_speech_llm(model_conf={"ctc_weight": 0.0}, encoder_conf={"feedback": False}), str)
     hs_pad, hlens = torch.randn(2, 30, spelling.model.encoder.output_size()), torch.tensor([30, 11])
-    heard = [best for (best,) in spelling.llm_searcher.ctc.find(hs_pad, hlens, GREEDY)]
+    heard = [best for (best,) in spelling.heads.ctc.find(hs_pad, hlens)]
     encode = spelling.model.decoder.tokenizer.encode
-    found = spelling.llm_searcher.heard_in_lm_tokens(hs_pad, hlens)
+    found = spelling.heads.llm.ctc_tokens(hs_pad, hlens)
     assert found == [encode(each.text, add_special_tokens=False) for each in heard] and all(found)
-    shared = recognizer.llm_searcher.heard_in_lm_tokens(hs_pad, hlens)
+    shared = recognizer.heads.llm.ctc_tokens(hs_pad, hlens)
     special = set(recognizer.model.decoder.tokenizer.all_special_ids)
     assert any(shared) and not special.intersection(*shared)
-    assert without.llm_searcher.heard_in_lm_tokens(hs_pad, hlens) == [[], []]
+    assert without.heads.llm.ctc_tokens(hs_pad, hlens) == [[], []]
 
 
 def test_ctc_is_not_heard_where_the_spelling_is_not_known(own_tokens):
@@ -427,23 +418,16 @@ def test_ctc_is_not_heard_where_the_spelling_is_not_known(own_tokens):
     recognizer = Recognizer.from_files(*own_tokens[0])
     bare = Recognizer(recognizer.model, recognizer.tokens_to_text)
     with pytest.raises(ValueError, match="no preprocessor: speech_llm says how a text is spelled"):
-        bare.set_ctc_weight(0.3)
+        bare.plan(DecodeConfig(ctc_weight=0.3))
 
 
 def test_what_the_model_has_no_head_for_is_refused(build_speech_llm, recognizer):
-    with pytest.raises(ValueError, match="ctc_weight is 1.5; allowed: 1.0 .CTC alone., and with an LM 0.0"):
-        recognizer.set_ctc_weight(1.5)
     without = type(recognizer)(build_speech_llm(model_conf={"ctc_weight": 0.0}, encoder_conf={"feedback": False}), str)
     for weight in (0.3, 1.0):
         with pytest.raises(ValueError, match=f"ctc_weight is {weight}, but the model has no CTC head"):
-            without.set_ctc_weight(weight)
-    recognizer.set_ctc_weight(1.0)
-    with pytest.raises(ValueError, match="max_tokens_per_second: guards of an LM, but this model is decoded by CTC"):
-        recognizer.set_guards(max_tokens_per_second=3.0)
-    recognizer.set_ctc_weight(0.0)
-    for guards in ({"max_tokens_per_second": 0.0}, {"least_ctc_share": 1.5}):
-        with pytest.raises(ValueError, match=f"{next(iter(guards))} is .*; allowed: "):
-            recognizer.set_guards(**guards)
+            without.plan(DecodeConfig(ctc_weight=weight))
+    with pytest.raises(ValueError, match=r"max_tokens_per_second is 3.0: an option of an LM's search, but this"):
+        recognizer.plan(replace(BY_CTC, max_tokens_per_second=3.0))
 
 
 def test_options_of_an_lm_are_refused_for_a_model_without(tiny_experiment):
@@ -453,10 +437,10 @@ def test_options_of_an_lm_are_refused_for_a_model_without(tiny_experiment):
     with pytest.raises(ValueError, match=r"llm is x, but the model has no LM; leave --llm \(llm= in Python\) out"):
         Recognizer.from_files(*files, llm="x")
     recognizer = Recognizer.from_files(*files)
-    with pytest.raises(ValueError, match="prefix, suffix and instruction are read by an LM"):
-        recognizer.set_prompt("A")
+    with pytest.raises(ValueError, match="prefix is A: an option of an LM's search"):
+        recognizer.plan(DecodeConfig(prefix="A"))
     with pytest.raises(ValueError, match="ctc_weight is 0.0, but the model has a CTC head alone"):
-        recognizer.set_ctc_weight(0.0)
+        recognizer.plan(DecodeConfig(ctc_weight=0.0))
 
 
 def test_an_lm_that_was_moved_is_named(build_speech_llm, save, waveforms, tmp_path, monkeypatch):
@@ -488,15 +472,13 @@ def test_another_lm_is_refused_in_one_sentence_with_both_hashes(build_speech_llm
 
 
 def test_ctc_alone_joins_long_audio_in_its_own_tokens(own_tokens, tmp_path):
-    from espnet_larm.recognize.long.cutting import Cutting
     from espnet_larm.recognize.recognizer import Recognizer
 
     files, tokens = own_tokens
     recognizer = Recognizer.from_files(*files)
-    recognizer.set_ctc_weight(1.0)
     soundfile.write(tmp_path / "long.wav", torch.randn(64000).clip(-3, 3).numpy() / 4, 16000)
-    cutting = Cutting(whole_s=1.5, longest_s=1.5, shortest_s=0.5, overlap_s=0.4)
-    found = recognizer.transcribe_file(tmp_path / "long.wav", cutting=cutting, with_words=True)
+    pieces = {"long_seconds": 1.5, "longest_piece": 1.5, "shortest_piece": 0.5, "overlap": 0.4}
+    found = recognizer.transcribe_file(tmp_path / "long.wav", replace(BY_CTC, with_words=True, **pieces))
     for hypothesis in found.hypotheses.values():
         assert [tokens[index] for index in hypothesis.token_ids] == hypothesis.tokens != []
     assert " ".join(word.text for word in found.best.words) == found.text != ""

@@ -1,16 +1,20 @@
 """Decoding with an LM whose speech is pooled: options of the program, what it says, times of words."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 import yaml
 
 from espnet_larm.pooling.affinity import Kept
+from espnet_larm.recognize.config import DecodeConfig
+from espnet_larm.recognize.llm_search import LlmFound
 from espnet_larm.recognize.output.effort import Effort, Prompts, describe_search
 
 HALF = {"method": "stride", "retention": 0.5}
 BOTH = {"input": HALF, "deep": {"layer": 1, **HALF}}
+POOLED = DecodeConfig(pooling=BOTH)
 
 
 @pytest.fixture
@@ -70,31 +74,25 @@ def ids_of(transcripts):
 
 def test_a_batch_gives_what_each_utterance_gives_alone_and_pooling_can_be_taken_back(recognizer, waveforms):
     plain = ids_of(recognizer.transcribe(waveforms))
-    recognizer.set_pooling(**BOTH)
-    together = ids_of(recognizer.transcribe(waveforms))
-    assert together == [ids_of(recognizer.transcribe([waveform]))[0] for waveform in waveforms] != plain
-    recognizer.set_pooling()
+    together = ids_of(recognizer.transcribe(waveforms, POOLED))
+    assert together == [ids_of(recognizer.transcribe([waveform], POOLED))[0] for waveform in waveforms] != plain
     assert ids_of(recognizer.transcribe(waveforms)) == plain
 
 
 def test_drafts_of_ctc_are_verified(recognizer, waveforms):
-    recognizer.set_pooling(**BOTH)
-    expected = ids_of(recognizer.transcribe(waveforms))
-    recognizer.set_drafting(drafts="ctc", tokens_per_call=5)
-    assert ids_of(recognizer.transcribe(waveforms)) == expected
+    expected = ids_of(recognizer.transcribe(waveforms, POOLED))
+    assert ids_of(recognizer.transcribe(waveforms, replace(POOLED, drafts="ctc", tokens_per_call=5))) == expected
 
 
 def test_times_of_words_are_those_of_the_text_in_ctcs_frames(recognizer, waveforms, monkeypatch):
     """The same text gets the same times without pooling."""
-    recognizer.set_pooling(**BOTH)
-    found = recognizer.transcribe(waveforms, with_words=True)
+    found = recognizer.transcribe(waveforms, replace(POOLED, with_words=True))
     times = [[(word.text, word.start_s, word.end_s) for word in one.best.words] for one in found]
     assert [[text for text, *_ in row] for row in times] == [one.text.split() for one in found] and any(times)
     assert max(end for *_, end in times[2]) > 0.75
-    recognizer.set_pooling()
-    texts = [[one.best._replace(words=())] for one in found]
-    monkeypatch.setattr(recognizer.llm_searcher, "find", lambda *_: texts)
-    again = recognizer.transcribe(waveforms, with_words=True)
+    nbest = [[one.best._replace(words=())] for one in found]
+    monkeypatch.setattr(recognizer.heads.llm, "find", lambda *_: LlmFound(nbest, Effort(), {}))
+    again = recognizer.transcribe(waveforms, DecodeConfig(with_words=True))
     assert [[(word.text, word.start_s, word.end_s) for word in one.best.words] for one in again] == times
 
 
@@ -132,8 +130,8 @@ def test_the_program_takes_a_yaml_in_place_of_training_options(decode, tmp_path)
     [
         (("--pooling", "input.tau=-3"), "^pooling: input: tau is -3; allowed: a cosine"),
         (("--pooling", "deep.tau=0.9", "--pooling", "deep.layer=2"), "deep: layer is 2; allowed: 1 to 1: so many"),
-        (("--pooling", "middle.tau=0.9"), "pooling: unknown place middle; allowed: input, deep"),
-        (("--pooling", "input.tau=0.9", "--ctc_weight", "1.0"), "pooling is of the speech that an LM reads, but"),
+        (("--pooling", "middle.tau=0.9"), "pooling: unknown site middle; allowed: input, deep"),
+        (("--pooling", "input.tau=0.9", "--ctc_weight", "1.0"), "pooling is .*: an option of an LM's search, but"),
     ],
 )
 def test_the_program_refuses_wrong_options(decode, options, message):
@@ -151,9 +149,8 @@ def test_counts_of_batches_and_jobs_are_added_and_shares_made_anew():
             "input": Kept(torch.tensor(before), torch.tensor(middle)),
             "deep": Kept(torch.tensor(middle), torch.tensor(after)),
         }
-        part = Effort()
-        for effort in (part, whole):
-            effort.prompts.add(Prompts.of(torch.tensor(middle) + 3, kept))
+        part = Effort(prompts=Prompts.of(torch.tensor(middle) + 3, kept))
+        whole = whole.plus(part)
         parts.append({**settings, **part.stats()})
     joined = join_statistics(parts)
     assert joined == {**settings, **whole.stats()}

@@ -1,5 +1,7 @@
 """An n-gram that an LM's search hears: what it changes, and files and weights that are refused."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import yaml
@@ -7,7 +9,7 @@ import yaml
 from espnet_larm.recipe.ngram.arpa import write_arpa
 from espnet_larm.recipe.ngram.counting import START, count_ngrams, vocabulary_of
 from espnet_larm.recipe.ngram.kneser_ney import smooth
-from espnet_larm.recognize.output.results import Search
+from espnet_larm.recognize.config import DecodeConfig
 
 TEXT = [list("BADCAD"), list("BAD"), list("DAB"), list("CADAB")]
 
@@ -44,53 +46,50 @@ def waveforms():
 
 
 @pytest.mark.parametrize("ctc_weight", [0.0, 0.4])
-@pytest.mark.parametrize("search", [Search(1, 1), Search(3, 2)])
-def test_an_ngram_is_heard_in_a_batch_as_alone_and_not_at_weight_0(recognizer, arpa, waveforms, ctc_weight, search):
-    recognizer.set_ctc_weight(ctc_weight)
-    without = recognizer.transcribe(waveforms, search=search)
-    recognizer.set_ngram(arpa)
-    assert recognizer.llm_searcher.fused.weight == 0.9
-    found = recognizer.transcribe(waveforms, search=search)
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_an_ngram_is_heard_in_a_batch_as_alone_and_not_at_weight_0(recognizer, arpa, waveforms, ctc_weight, beam_size):
+    options = {"ctc_weight": ctc_weight, "beam_size": beam_size}
+    without = recognizer.transcribe(waveforms, DecodeConfig(**options))
+    plan = recognizer.plan(DecodeConfig(ngram_file=str(arpa), **options))
+    assert plan.llm.ngram.weight == 0.9
+    found = recognizer.transcribe(waveforms, plan)
     assert all(one.best.score != other.best.score for one, other in zip(found, without, strict=True))
     for waveform, one in zip(waveforms, found, strict=True):
-        (alone,) = recognizer.transcribe([waveform], search=search)
+        (alone,) = recognizer.transcribe([waveform], plan)
         assert alone.best.token_ids == one.best.token_ids
         assert alone.best.score == pytest.approx(one.best.score, abs=1e-3)
-    recognizer.set_ngram(arpa, 0.0)
-    assert recognizer.transcribe(waveforms, search=search) == without
+    weightless = DecodeConfig(ngram_file=str(arpa), ngram_weight=0.0, **options)
+    assert recognizer.transcribe(waveforms, weightless) == without
 
 
 def test_a_heavy_ngram_has_its_texts_said(recognizer, arpa, waveforms):
-    recognizer.set_guards(least_ctc_share=0.0)
-    recognizer.set_ngram(arpa, 50.0)
-    for one in recognizer.transcribe(waveforms, search=Search(8, 1)):
+    heavy = DecodeConfig(least_ctc_share=0.0, ngram_file=str(arpa), ngram_weight=50.0, beam_size=8)
+    for one in recognizer.transcribe(waveforms, heavy):
         assert one.best.tokens in TEXT
 
 
 def test_drafts_are_verified_by_what_the_ngram_says_too(recognizer, arpa, waveforms):
-    recognizer.set_ngram(arpa)
-    expected = recognizer.transcribe(waveforms)
-    recognizer.set_drafting(drafts="ctc", tokens_per_call=5)
-    found = recognizer.transcribe(waveforms)
+    config = DecodeConfig(ngram_file=str(arpa))
+    expected = recognizer.transcribe(waveforms, config)
+    found, cost = recognizer.decode(waveforms, replace(config, drafts="ctc", tokens_per_call=5))
     assert [one.best.token_ids for one in found] == [one.best.token_ids for one in expected]
-    assert recognizer.llm_searcher.effort.acceptance()
+    assert cost.effort.acceptance()
 
 
 def test_what_is_not_verified_cannot_hear_an_ngram(recognizer, arpa, build_speech_llm):
     recognizer = type(recognizer)(build_speech_llm(decoder_conf={"num_heads": 3}).eval(), " ".join)
-    recognizer.set_ngram(arpa, 0.3)
-    with pytest.raises(ValueError, match="ngram_weight is 0.3 and accept is threshold: what is not verified cannot"):
-        recognizer.set_drafting(drafts="heads", accept="threshold", tau=0.5)
-    recognizer.llm_searcher.set_ngram(None)
-    recognizer.set_drafting(drafts="heads", accept="threshold", tau=0.5)
-    with pytest.raises(ValueError, match="set ngram_weight: 0.0 or accept: verified"):
-        recognizer.set_ngram(arpa)
+    config = DecodeConfig(ngram_file=str(arpa), ngram_weight=0.3, drafts="heads", accept="threshold", draft_tau=0.5)
+    message = (
+        "ngram_weight is 0.3 and accept is threshold: an n-gram cannot score .* ngram_weight: 0.0 or accept: verified"
+    )
+    with pytest.raises(ValueError, match=message):
+        recognizer.plan(config)
 
 
 @pytest.mark.parametrize("weight", [-0.1, float("nan")])
-def test_what_is_no_weight_is_refused(recognizer, arpa, weight):
-    with pytest.raises(ValueError, match=f"ngram_weight is {weight}; allowed: 0.0 .* or more"):
-        recognizer.set_ngram(arpa, weight)
+def test_what_is_no_weight_is_refused(weight):
+    with pytest.raises(ValueError, match=f"ngram_weight is {weight}; allowed: 0 or more"):
+        DecodeConfig(ngram_weight=weight)
 
 
 def test_an_ngram_of_other_words_is_refused_with_how_many_tokens_it_knows(recognizer, arpa, tmp_path):
@@ -98,34 +97,35 @@ def test_an_ngram_of_other_words_is_refused_with_how_many_tokens_it_knows(recogn
     other = train(tmp_path / "words.arpa", ["BAD", "DAB", "A"], [["BAD", "A"], ["DAB"]])
     message = rf"words.arpa knows 1 of the model's {len(tokens) - 3} tokens: it is of other tokens, .*stage 9"
     with pytest.raises(ValueError, match=message):
-        recognizer.set_ngram(other)
+        recognizer.plan(DecodeConfig(ngram_file=str(other)))
 
 
 def test_an_ngram_of_the_other_case_is_refused_and_said_to_be(recognizer, arpa, tmp_path):
     tokens = [token.lower() for token in recognizer.model.token_list]
     other = train(tmp_path / "small.arpa", tokens, [[token.lower() for token in words] for words in TEXT])
     with pytest.raises(ValueError, match=r"knows 0 of .* if capitals and small letters are exchanged: .* other case"):
-        recognizer.set_ngram(other)
+        recognizer.plan(DecodeConfig(ngram_file=str(other)))
 
 
 def test_files_that_are_no_ngrams_are_refused(recognizer, arpa, tmp_path):
     (tmp_path / "text").write_text("B A D\n")
     with pytest.raises(ValueError, match="text is no ARPA file and none of kenlm's binary ones"):
-        recognizer.set_ngram(tmp_path / "text")
+        recognizer.plan(DecodeConfig(ngram_file=str(tmp_path / "text")))
     with pytest.raises(FileNotFoundError, match="the n-gram .*nowhere.arpa is missing"):
-        recognizer.set_ngram(tmp_path / "nowhere.arpa")
+        recognizer.plan(DecodeConfig(ngram_file=str(tmp_path / "nowhere.arpa")))
 
 
 def test_a_model_that_ctc_decodes_hears_none(recognizer, arpa):
-    recognizer.set_ctc_weight(1.0)
-    with pytest.raises(ValueError, match=r"heard by an LM's search, but this model is decoded by CTC alone"):
-        recognizer.set_ngram(arpa)
+    with pytest.raises(
+        ValueError, match=r"an option of an LM's search, but this model .* --upstream"
+    ):
+        recognizer.plan(DecodeConfig(ngram_file=str(arpa), ctc_weight=1.0))
 
 
 def test_without_kenlm_the_line_that_installs_it_is_said(recognizer, tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "kenlm", None)
     with pytest.raises(ImportError, match=r'pip install "espnet-larm\[ngram\]"'):
-        recognizer.set_ngram(tmp_path / "3gram.arpa")
+        recognizer.plan(DecodeConfig(ngram_file=str(tmp_path / "3gram.arpa")))
 
 
 def test_the_program_takes_the_file_and_says_its_name_and_weight(build_speech_llm, arpa, tiny_experiment, tmp_path):
