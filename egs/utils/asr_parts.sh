@@ -244,7 +244,7 @@ validate_spelling() { # can the tokens spell the transcripts?
 }
 
 validate_spelling_by() { # TYPE DIR: test sets may hold what training never showed
-    local options=() kind="cannot-spell other-case" set folders=()
+    local options=() set folders=()
     [ "$1" != bpe ] || options+=(--bpemodel "$2/bpe.model")
     [ "$nlsyms_txt" = none ] || options+=(--nlsyms "$nlsyms_txt")
     log "validating the spelling of $data_feats/{$train_set,$valid_set${test_sets:+,${test_sets// /,}}} by $2"
@@ -257,7 +257,7 @@ validate_spelling_by() { # TYPE DIR: test sets may hold what training never show
     # shellcheck disable=SC2086 # words
     run_live "$2/validate_spelling_test.log" "${py[@]}" validate-data --audio none \
         --fs "$fs" --data_dirs "${folders[@]}" --token_list "$2/tokens.txt" ${options[@]+"${options[@]}"} \
-        --allow empty-text $kind $allow_problems
+        --allow empty-text cannot-spell $allow_problems
 }
 
 model_options() { # fills `options` with what statistics and training share

@@ -4,9 +4,11 @@ Sorting is by code point, which is what `LC_ALL=C sort` does with UTF-8.
 """
 
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
+from espnet_larm.files import write_beside
 from espnet_larm.wording import name_some
 
 
@@ -60,12 +62,11 @@ def write_tables(folder: Path, tables: Mapping[str, Mapping[str, object]]) -> No
         folder: Made if it is not there; its other files stay.
         tables: File name -> key -> value, written in sorted order of the keys.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, table in tables.items():
-        with (folder / f".{name}.part").open("w", encoding="utf-8") as part:
-            part.writelines(f"{key} {table[key]}".rstrip() + "\n" for key in sorted(table))
-    for name in tables:
-        (folder / f".{name}.part").replace(folder / name)
+    with ExitStack() as stack:
+        for name, table in tables.items():
+            part = stack.enter_context(write_beside(folder / name))
+            with part.open("w", encoding="utf-8") as file:
+                file.writelines(f"{key} {table[key]}".rstrip() + "\n" for key in sorted(table))
 
 
 def read_dir(folder: Path) -> list[Utterance]:

@@ -484,7 +484,7 @@ def test_stage_14_packs_a_model_with_an_lm_that_has_moved_and_pieces_for_its_ctc
     recipe: Recipe, tmp_path: Path, build_speech_llm: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import espnet_larm
-    from espnet_larm.recipe.tokens import train_bpe
+    from espnet_larm.recipe.make_tokens import train_bpe
 
     pieces = tmp_path / "data/token_list/bpe_unigram9"
     pieces.mkdir(parents=True)

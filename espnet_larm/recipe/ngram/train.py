@@ -22,7 +22,7 @@ from typing import Any
 from espnet_larm.data.text import read_sentences
 from espnet_larm.recipe.ngram.tokenizing import Spell, check_case, read_tokens, write_tokens
 from espnet_larm.recipe.text_lm.program_options import HelpWithDefaults
-from espnet_larm.recipe.tokens import SOS_EOS, UNKNOWN
+from espnet_larm.recipe.make_tokens import SOS_EOS, UNKNOWN
 
 AUTO, LMPLZ, NUMPY = "auto", "lmplz", "numpy"
 # What kenlm reads, as pip builds it.
