@@ -189,9 +189,7 @@ def _read_archive_entry(source: str) -> bytes:
         archive.seek(offset)
         mark = archive.read(len(ARCHIVED_AUDIO))
         if mark[:2] == ARCHIVED_MATRIX:
-            raise AudioError(
-                "unreadable-audio", f"{source} holds a matrix of features, no encoded audio", "name audio"
-            )
+            raise AudioError("unreadable-audio", f"{source} holds a matrix of features, no encoded audio", "name audio")
         if mark != ARCHIVED_AUDIO:
             raise AudioError("unreadable-audio", f"{source} holds no encoded audio", REPEAT)
         width = int.from_bytes(archive.read(1), "little")

@@ -4,9 +4,7 @@ import pytest
 import torch
 import yaml
 
-from espnet_larm.recipe.ngram.arpa import write_arpa
-from espnet_larm.recipe.ngram.counting import START, count_ngrams, vocabulary_of
-from espnet_larm.recipe.ngram.kneser_ney import smooth
+from espnet_larm.recipe.ngram.kneser_ney import START, count_ngrams, smooth, vocabulary_of, write_arpa
 from espnet_larm.recognize.transcripts import Search
 
 TEXT = [list("BADCAD"), list("BAD"), list("DAB"), list("CADAB")]

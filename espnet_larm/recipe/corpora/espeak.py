@@ -43,7 +43,7 @@ class Espeak:
     """The synthesiser. The library keeps its state in globals: one object a process.
 
     Attributes:
-        sample_rate: Of the samples, in Hz.
+        sample_rate: Sampling rate in Hz.
 
     Raises:
         ImportError: The wheel is not installed.
@@ -72,11 +72,11 @@ class Espeak:
         """Synthesise a text; a process that repeats the calls of another gets the same samples.
 
         Args:
-            text: English.
-            voice: How.
+            text: English text.
+            voice: How to speak it.
 
         Returns:
-            (N,) float32 in [-1, 1].
+            Samples (N,), float32 in [-1, 1].
 
         Raises:
             ValueError: There is no such voice, or nothing was spoken.

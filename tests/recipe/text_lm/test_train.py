@@ -14,7 +14,7 @@ import yaml
 
 from espnet_larm.recipe import make_tokens
 from espnet_larm.recipe.corpora.sentences import make_sentence
-from espnet_larm.recipe.text_lm import measure_perplexity as llm_perplexity
+from espnet_larm.recipe.text_lm import perplexity as llm_perplexity
 from espnet_larm.recipe.text_lm import train as llm_train
 
 ROOT = Path(__file__).parents[3]

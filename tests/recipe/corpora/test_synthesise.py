@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from espnet_larm.recipe.corpora.librispeech import read_librispeech
-from espnet_larm.recipe.corpora.synthesis import (
+from espnet_larm.recipe.corpora.synthesise import (
     LONGEST_SILENCE_S,
     READERS,
     SAMPLE_RATE,
