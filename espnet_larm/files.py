@@ -25,7 +25,10 @@ def epoch_of(path: Path) -> int | None:
 
 @contextmanager
 def write_beside(target: Path) -> Iterator[Path]:
-    """Yield a path beside `target`, whose folder is made; the file written there takes its place, after an error not."""
+    """Yield a path beside `target`; the file written there takes its place in the end, but not after an error.
+
+    The folder is made.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.part")
     try:

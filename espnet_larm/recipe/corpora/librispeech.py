@@ -1,6 +1,6 @@
 """LibriSpeech's layout: `<split>/<speaker>/<chapter>/` holds `<speaker>-<chapter>-<number>.flac` and one `.trans.txt`.
 
-Also what `corpora/synthesis.py` writes. Other toolkits may take a chapter for a speaker; here a speaker is a reader.
+Also what `corpora/synthesise.py` writes. Other toolkits may take a chapter for a speaker; here a speaker is a reader.
 """
 
 from collections.abc import Iterable

@@ -13,7 +13,6 @@ Examples:
 """
 
 import argparse
-import importlib.metadata
 import json
 import logging
 import shlex
@@ -24,9 +23,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from espnet_larm import origin
 from espnet_larm.data.text import fingerprint, read_sentences
 from espnet_larm.files import move_synced, write_text
+from espnet_larm.origin import provenance
 from espnet_larm.recipe.text_lm.options import (
     OPTIONS,
     RECORD,
@@ -218,9 +217,7 @@ def _train(args: argparse.Namespace, schedule: Schedule, config: Any, texts: Tex
         "training_text": str(texts.train),
         "held_out_text": str(texts.valid),
         "seconds_since_resumed": round(time.monotonic() - start),
-        "machine": origin.describe_machine(torch.device("cuda" if args.ngpu else "cpu")),
-        "commit": origin.commit(),
-        "versions": origin.versions() | {name: importlib.metadata.version(name) for name in PACKAGES},
+        **provenance(torch.device("cuda" if args.ngpu else "cpu"), *PACKAGES),
     }
     with tempfile.TemporaryDirectory(dir=args.out_dir, prefix=".part") as part:
         model.save_pretrained(part)
