@@ -27,22 +27,9 @@ print_recipe_help() { # SCRIPT ARGUMENT...: with --help, what a recipe says befo
     done
 }
 
-nearest_words() { # WORD CANDIDATE...: the three candidates with the smallest edit distance
-    local word=$1
-    shift
-    printf '%s\n' "$@" | awk -v word="$word" '
-        function least(a, b, c) { a = a < b ? a : b; return a < c ? a : c }
-        {
-            for (j = 0; j <= length($0); j++) previous[j] = j
-            for (i = 1; i <= length(word); i++) {
-                row[0] = i
-                for (j = 1; j <= length($0); j++)
-                    row[j] = least(previous[j] + 1, row[j - 1] + 1,
-                                   previous[j - 1] + (substr(word, i, 1) != substr($0, j, 1)))
-                for (j = 0; j <= length($0); j++) previous[j] = row[j]
-            }
-            print previous[length($0)], $0
-        }' | sort -n | head -n 3 | cut -d ' ' -f 2 | paste -sd ' '
+nearest_words() { # WORD CANDIDATE...: the three candidates most like it; all of them without Python
+    python3 -c 'import difflib, sys; print(*difflib.get_close_matches(sys.argv[1], sys.argv[2:], 3, 0))' "$@" \
+        2> /dev/null || echo "${*:2}"
 }
 
 parse_options() { # SCRIPT ARGUMENT...: sets the variables of SCRIPT's options; dashes are as good as underscores

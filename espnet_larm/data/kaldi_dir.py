@@ -13,7 +13,7 @@ from espnet_larm.wording import name_some
 
 
 class Utterance(NamedTuple):
-    """One line of each file of a data folder.
+    """An utterance: one line of each file of a data folder.
 
     Attributes:
         id: Starts with the speaker, so that sorting utterances sorts speakers too.
@@ -59,7 +59,7 @@ def write_tables(folder: Path, tables: Mapping[str, Mapping[str, object]]) -> No
     """Write the files of a folder: all beside their targets first, then all moved, so that no half file is ever seen.
 
     Args:
-        folder: Made if it is not there; its other files stay.
+        folder: Folder, made if it is not there; its other files stay.
         tables: File name -> key -> value, written in sorted order of the keys.
     """
     with ExitStack() as stack:
