@@ -5,7 +5,7 @@ option_names() { # SCRIPT
     sed -n '/^# Options/,/^# End of options/s/^\([a-z][a-z0-9_]*\)=.*/\1/p' "$1"
 }
 
-print_help() { # SCRIPT: its header, then its options
+print_help() { # SCRIPT: prints its header, then its options
     sed -n '2,/^set /{/^# shellcheck/d; /^#/s/^# \{0,1\}//p}' "$1"
     echo
     sed -n '/^# Options/,/^# End of options/{
@@ -14,7 +14,7 @@ print_help() { # SCRIPT: its header, then its options
     }' "$1"
 }
 
-print_recipe_help() { # SCRIPT ARGUMENT...: with --help, what a recipe says before asr.sh prints its own
+print_recipe_help() { # SCRIPT ARGUMENT...: with --help, prints the help of a recipe, before asr.sh prints its own
     local script=$1 argument
     shift
     for argument in "$@"; do
@@ -27,7 +27,7 @@ print_recipe_help() { # SCRIPT ARGUMENT...: with --help, what a recipe says befo
     done
 }
 
-nearest_words() { # WORD CANDIDATE...: the three candidates most like it; all of them without Python
+nearest_words() { # WORD CANDIDATE...: prints the three candidates most like it; all of them without Python
     python3 -c 'import difflib, sys; print(*difflib.get_close_matches(sys.argv[1], sys.argv[2:], 3, 0))' "$@" \
         2> /dev/null || echo "${*:2}"
 }
@@ -81,7 +81,7 @@ take_option() { # NAME ARGUMENT...: sets the variable NAME if the option is amon
     done
 }
 
-callers_path() { # PATH: a relative one is that of whoever called run.sh, or else the recipe's
+callers_path() { # PATH: prints it as seen from the folder in which run.sh was called, or else from the recipe's
     local caller=${ESPNET_LARM_CALLER:-$PWD}
     if [ -z "$1" ] || [[ $1 = /* ]] || [ "$caller" = "$PWD" ] || [ ! -e "$caller/$1" ]; then
         echo "$1"
@@ -90,7 +90,7 @@ callers_path() { # PATH: a relative one is that of whoever called run.sh, or els
     fi
 }
 
-callers_folder() { # PATH: likewise, and absolute if it is a folder
+callers_folder() { # PATH: prints the same, and absolute if it is a folder
     local path
     path=$(callers_path "$1")
     [ ! -d "$path" ] || path=$(cd "$path" && pwd)

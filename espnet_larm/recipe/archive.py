@@ -37,12 +37,17 @@ class UnusableAudioError(ValueError):
         more = f"\n  ... and {len(bad) - NUM_SHOWN} more" if len(bad) > NUM_SHOWN else ""
         super().__init__(f"{len(bad)} utterances have unusable audio; nothing was written:{shown}{more}")
         self.findings = [*bad, *others]
+        self.kinds = {finding.kind for _, finding in bad}
 
     def explained(self, report: Report, wav_scp: Path) -> ValueError:
         """Make the error that ends a program: all findings by kind, with file and line."""
         add_findings(report, wav_scp, self.findings)
+        # An allowed kind is bad only where audio cannot be read at all.
+        allowed = sorted(self.kinds & report.allowed)
+        report.allowed -= self.kinds
+        refused = f" (--allow {' '.join(allowed)} cannot let through what cannot be read)" if allowed else ""
         lines = "\n".join(report.lines())
-        return ValueError(f"some audio cannot be used; nothing was written:\n{lines}")
+        return ValueError(f"some audio cannot be used{refused}; nothing was written:\n{lines}")
 
 
 class Rendering(NamedTuple):

@@ -1,4 +1,4 @@
-"""Stage 13, after scoring: RESULTS.md and a picture of all that was scored in an experiment's folder.
+"""Stage 13, after scoring: RESULTS.md and a picture of everything scored in an experiment's folder.
 
     python -m espnet_larm results --exp_dir exp/asr_x
 

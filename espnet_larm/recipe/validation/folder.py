@@ -112,7 +112,7 @@ def validate_folders(folders: Sequence[Path], wanted: Wanted, num_jobs: int, rep
         if first is None:
             first = path, wav_scp
         else:
-            for key in wav_scp.keys() & first[1].keys():
+            for key in sorted(wav_scp.keys() & first[1].keys()):
                 what = f"{key} stands in {first[0]}:{first[1][key].number} too"
                 report.add("in-two-folders", what, path, wav_scp[key].number)
         entries = list(_entries(folder, tables, spell, report))

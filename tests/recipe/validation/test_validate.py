@@ -128,6 +128,13 @@ def test_stage_3_looks_at_what_a_command_writes(data_dir: Path, capsys: pytest.C
     assert f"{data_dir}/wav.scp:2: a-1: 100 % of the samples are at full scale" in capsys.readouterr().out
 
 
+def test_stage_3_says_that_audio_which_cannot_be_read_is_not_allowed(data_dir: Path) -> None:
+    (data_dir.parent / "1.flac").unlink()
+    arguments = ["--in_dir", str(data_dir), "--out_dir", str(data_dir.parent / "out"), "--allow", "missing-audio"]
+    with pytest.raises(ValueError, match=r"--allow missing-audio cannot let through .*\nerror missing-audio"):
+        format_audio(arguments)
+
+
 def test_stage_2_names_the_original_line_once(data_dir: Path) -> None:
     (data_dir.parent / "1.flac").write_bytes(b"no audio")
     arguments = ["--in_dir", str(data_dir), "--out_dir", str(data_dir.parent / "out")]
