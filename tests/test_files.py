@@ -5,7 +5,16 @@ import os
 import pytest
 import torch
 
-from espnet_larm.files import epoch_of, is_whole, keep_under, move_synced, replace_link, save_synced
+from espnet_larm.files import (
+    epoch_of,
+    is_whole,
+    keep_under,
+    move_synced,
+    replace_link,
+    save_synced,
+    write_beside,
+    write_text,
+)
 
 
 @pytest.fixture
@@ -46,6 +55,14 @@ def test_moved_file_replaces_the_old_one(tmp_path, saved):
     (tmp_path / "old").write_text("old")
     move_synced(saved, tmp_path / "old")
     assert is_whole(tmp_path / "old") and not saved.exists()
+
+
+def test_text_is_whole_or_the_old_one(tmp_path):
+    write_text(tmp_path / "made" / "x.txt", "é\n")
+    with pytest.raises(KeyError), write_beside(tmp_path / "made" / "x.txt") as part:
+        part.write_text("half")
+        raise KeyError
+    assert [path.read_bytes() for path in (tmp_path / "made").iterdir()] == ["é\n".encode()]
 
 
 def test_saving_leaves_no_part(tmp_path):
