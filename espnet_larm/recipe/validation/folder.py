@@ -82,7 +82,8 @@ class Totals(NamedTuple):
 
     def plus(self, other: "Totals") -> "Totals":
         """Add another's numbers."""
-        return Totals(*(ours + theirs for ours, theirs in zip(self, other, strict=True)))
+        num_utterances, num_decoded, decoded_s = (ours + theirs for ours, theirs in zip(self, other, strict=True))
+        return Totals(int(num_utterances), int(num_decoded), decoded_s)
 
 
 class _Decoded(NamedTuple):
