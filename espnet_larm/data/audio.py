@@ -50,7 +50,7 @@ class MissingAudioError(AudioError, FileNotFoundError):
 
 
 class AudioHeader(NamedTuple):
-    """What a file says of itself.
+    """Header of an audio file.
 
     Attributes:
         sample_rate: Sampling rate in Hz.
@@ -201,7 +201,7 @@ def _read_archive_entry(source: str) -> bytes:
 
 
 def _check_wav_is_whole(source: str, stream: BinaryIO) -> None:
-    """libsndfile reads a truncated WAV without a word, so its data chunk is measured here. Rewinds the stream."""
+    """Measure the data chunk of a WAV, since libsndfile reads a truncated one without an error; rewind the stream."""
     head = stream.read(12)
     if head[:4] == b"RIFF" and head[8:] == b"WAVE":
         size = Path(source).stat().st_size

@@ -16,9 +16,9 @@ class Utterance(NamedTuple):
     """An utterance: one line of each file of a data folder.
 
     Attributes:
-        id: Starts with the speaker, so that sorting utterances sorts speakers too.
-        speaker: Speaker id.
-        audio: A path, `archive.ark:offset`, or a shell command that ends in `|`.
+        id: Id, which begins with the speaker's, so that sorting utterances sorts speakers too.
+        speaker: Id of the speaker.
+        audio: Path, `archive.ark:offset`, or shell command that ends in `|`.
         text: Transcript, "" if there is none.
     """
 
@@ -32,7 +32,7 @@ def read_table(path: Path) -> dict[str, str]:
     """Read `key value...` lines, separated by any white space as in Kaldi and ESPnet; the value may be empty.
 
     Raises:
-        FileNotFoundError: No such file.
+        FileNotFoundError: There is no such file.
         ValueError: A line is blank, or its key was there before, or the file begins with a byte order mark.
     """
     if not path.is_file():
@@ -56,7 +56,7 @@ def read_table(path: Path) -> dict[str, str]:
 
 
 def write_tables(folder: Path, tables: Mapping[str, Mapping[str, object]]) -> None:
-    """Write the files of a folder: all beside their targets first, then all moved, so that no half file is ever seen.
+    """Write the files of a folder: all beside their targets, then all moved, so that nobody reads half a file.
 
     Args:
         folder: Folder, made if it is not there; its other files stay.

@@ -1,6 +1,6 @@
 """Writes audio as FLAC into Kaldi archives (`flac.ark`), at one rate, mono, optionally faster or slower.
 
-ESPnet reads an entry as data type `kaldi_ark`. What is wrong with the audio is said in the words of validate-data.
+ESPnet reads an entry as data type `kaldi_ark`. What is wrong with audio is reported as by validate-data.
 Shapes: N samples.
 """
 

@@ -6,7 +6,7 @@ under `kaldi_ark`, too, but as integers, 32768 times louder than an entry.
 Example:
     python -m espnet_larm format-audio --in_dir data/test --out_dir dump/raw/test --nj 4
 
-All audio is decoded to see whether it fits, so what is wrong with it is said here, in the words of validate-data.
+All audio is decoded to see whether it fits, so this stage reports what is wrong with it, as validate-data does.
 """
 
 import argparse

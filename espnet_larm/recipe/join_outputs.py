@@ -1,10 +1,10 @@
-"""End of stage 12: the outputs of parallel decoding jobs into one folder.
+"""End of stage 12: joins the outputs of parallel decoding jobs in one folder.
 
 Example:
     python -m espnet_larm join-outputs --input_dirs logdir/output.1 logdir/output.2 --output_dir exp/.../test
 
 `1best_recog/` becomes the folder's own files; `loop<k>/` and `<n>best_recog/` keep their folders; `stats.json` is
-summed. Such folders of an earlier decoding that this one does not have are removed, or they would be taken for its own.
+summed. Such folders that only an earlier decoding made are removed, or they would be taken for this one's.
 """
 
 import argparse
@@ -87,7 +87,7 @@ def join_ctm(folders: Sequence[Path], target: Path) -> None:
     if not any((folder / CTM).is_file() for folder in folders):
         (target / CTM).unlink(missing_ok=True)
         return
-    # Stable: the words of an utterance stay in their order.
+    # The sort is stable: the words of an utterance stay in their order.
     write_text(target / CTM, "".join(sorted(lines, key=lambda line: line.split()[0])))
 
 

@@ -1,4 +1,4 @@
-"""Stage 1: a corpus into Kaldi data folders.
+"""Stage 1: makes Kaldi data folders of a corpus.
 
 Example:
     python -m espnet_larm prepare-data an4 --root downloads/an4 --out data
@@ -25,7 +25,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def main(cmd: list[str] | None = None) -> int:
-    """Write the sets and print what they hold."""
+    """Write the sets and print their sizes."""
     args = get_parser().parse_args(cmd)
     for name, utterances in _read_sets(args).items():
         write_dir(args.out / name, utterances)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from espnet_larm.train.learning import Share
 
 PICTURE = "images/wer_by_loops.png"
-# What egs/utils/asr_parts.sh appends to the command in an experiment's run.sh.
+# Options that egs/utils/asr_parts.sh appends to the command in an experiment's run.sh.
 RESUME_OPTIONS = '--stage train --stop_stage upload "$@"'
 
 
@@ -120,17 +120,17 @@ def describe_shares(found: "Sequence[Share]") -> str:
 
 
 def millions(number: int) -> str:
-    """`0.94 M`."""
+    """Write a number in millions: `0.94 M`."""
     return f"{number / 1e6:.2f} M"
 
 
 def count(number: int, name: str) -> str:
-    """`1 epoch`, `2 epochs`."""
+    """Write a number with its noun: `1 epoch`, `2 epochs`."""
     return f"{number} {name}{'' if number == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:
-    """For people: `59 s`, `12 min 5 s` or `3 h 20 min`."""
+    """Write a duration for people: `59 s`, `12 min 5 s` or `3 h 20 min`."""
     minutes, rest = divmod(round(seconds), 60)
     if not minutes:
         return f"{rest} s"
@@ -185,7 +185,7 @@ def describe_decoding(stats: Mapping[str, Any]) -> str:
         text += f"; {stats['decoder_calls']} decoder calls, ctc_weight {stats['ctc_weight']}"
         text += f", ngram_weight {stats['ngram_weight']} ({stats['ngram_file']})" if stats.get("ngram_file") else ""
         text += f"; guards met: {guarded}"
-        # Decoded by an earlier version, it has no such figures.
+        # Sets that an earlier version decoded have no such figures.
         text += f"; {describe_search(stats)}" if "drafting" in stats else ""
     if stats.get("num_halved_batches"):
         text += f"; {stats['num_halved_batches']} times a batch was halved for lack of memory"

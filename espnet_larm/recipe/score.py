@@ -3,7 +3,7 @@
     python -m espnet_larm score --ref_dir dump/raw/test --hyp_dir exp/asr_x/decode_y/test
 
 Reads `text` and `utt2spk` of the reference, and `text` of the hypotheses and of every read-out beside it (`loop4/`,
-...). Writes `score_wer/`, `score_cer/` and `score_ter/`, each with `result.txt` (as sclite's) and `scores.json`, into
+...). Writes `score_wer/`, `score_cer/` and `score_ter/`, each with `result.txt` (like sclite's) and `scores.json`, into
 each of those folders, and prints a table. Token error rates need the experiment's `config.yaml`, which says what tokens
 are, and their tokenizer; without one of them they are left out.
 """
@@ -53,7 +53,7 @@ def main(cmd: list[str] | None = None) -> int:
     folders = {**read_out_folders(args.hyp_dir), LAST: args.hyp_dir}
     hypotheses = {name: read_table(folder / "text") for name, folder in folders.items()}
     grouping = group_utterances(list(references), utt2spk)
-    say_what_is_odd(references, hypotheses, grouping)
+    warn_of_odd_sets(references, hypotheses, grouping)
     for unit, split in splitters(args).items():
         scores = {name: score(references, hypotheses[name], split, grouping) for name in folders}
         differences = compare_in_order(scores)
@@ -70,7 +70,7 @@ def main(cmd: list[str] | None = None) -> int:
 
 
 def splitters(args: argparse.Namespace) -> Splitters:
-    """Functions from a text to its units, by unit; `ter` only where the model's tokens are known."""
+    """Make functions from a text to its units, by unit; `ter` only where the model's tokens are known."""
     known: dict[str, Callable[[str], list[str]]] = {"wer": split_words, "cer": split_characters}
     path = args.asr_train_config or args.hyp_dir.resolve().parents[1] / "config.yaml"
     config: dict[str, Any] = {}
@@ -128,10 +128,10 @@ def split_tokens(token_type: str, bpemodel: str | None, llm: Mapping[str, Any]) 
     return pieces
 
 
-def say_what_is_odd(
+def warn_of_odd_sets(
     references: Mapping[str, str], hypotheses: Mapping[str, Mapping[str, str]], grouping: Grouping
 ) -> None:
-    """Say on stderr what the table hides: missing hypotheses, empty references, too few speakers."""
+    """Print to stderr what the table hides: missing hypotheses, empty references, too few speakers."""
     for name, table in hypotheses.items():
         if name == LAST and len(hypotheses) > 1:
             continue  # the last of the others

@@ -53,7 +53,7 @@ def draw_wer(results: Sequence[SetResult], path: Path, trained_loops: int | None
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), sharey=True, layout="constrained")
     for index, (result, points) in enumerate(points_of):
         label = result.name if one_tag else f"{result.tag}\n{result.name}"
-        # Side by side, or the bars of several sets hide each other.
+        # Points stand side by side, or the bars of several sets would hide each other.
         aside = (index - (len(points_of) - 1) / 2) * BAR_DISTANCE_LOOPS
         _draw_by_loop(left, points, aside, label, f"C{index}")
         _draw_by_cost(right, points, f"C{index}")

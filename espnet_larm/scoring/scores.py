@@ -1,4 +1,4 @@
-"""Scores of one set of hypotheses in one unit, as text for people (`result.txt`) and as JSON for programs."""
+"""Scores of one set of hypotheses in one unit, with intervals, differences and their JSON."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence

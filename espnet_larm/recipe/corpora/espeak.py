@@ -13,7 +13,7 @@ import numpy as np
 MAX_AMPLITUDE = 32768.0
 RANDOM_SEED = 1
 
-# Of espeak-ng's speak_lib.h.
+# Constants of espeak-ng's speak_lib.h.
 _OUTPUT_SYNCHRONOUS = 2
 _INITIALIZE_DONT_EXIT = 0x8000
 _CHARS_UTF8 = 1
@@ -24,13 +24,13 @@ _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctype
 
 
 class Voice(NamedTuple):
-    """How to speak.
+    """A voice with its rate and pitch.
 
     Attributes:
         name: `language+variant`, such as `en-us+f3`.
-        rate_wpm: Words a minute, 80 to 450.
-        pitch: 0 to 99.
-        pitch_range: 0 (monotonous) to 99.
+        rate_wpm: Rate in words a minute, 80 to 450.
+        pitch: Pitch, 0 to 99.
+        pitch_range: Range of the pitch, 0 (monotonous) to 99.
     """
 
     name: str

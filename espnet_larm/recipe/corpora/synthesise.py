@@ -3,11 +3,10 @@
 Example:
     python -m espnet_larm synthesise-speech --out downloads/synthetic --minutes 20 --seed 1
 
-eSpeak NG speaks the sentences of recipe/corpora/sentences.py.
-
-Each reader is a voice with a rate and pitch of its own; dev and test readers speak with variants that no training
-reader has. Noise and gain vary from utterance to utterance. Training and development utterances stand between silences,
-since recordings do; the test set's are bare, and tools/bench/silence.py surrounds them. The seed decides everything.
+eSpeak NG speaks the sentences of recipe/corpora/sentences.py. Each reader is a voice with a rate and pitch of its own;
+dev and test readers speak with variants that no training reader has. Noise and gain vary from utterance to utterance.
+Training and development utterances stand between silences, since recordings do; the test set's are bare, and
+tools/bench/silence.py surrounds them. The seed decides everything.
 Shapes: N samples.
 """
 
@@ -32,10 +31,11 @@ CHAPTER = 1
 SIGNAL_TO_NOISE_DB = (15.0, 30.0)
 PEAK_DB = (-15.0, -3.0)
 PITCH_JITTER, RATE_JITTER_WPM = 10, 20
-# Before and after the speech, independently: none, digital (zeros) or faint noise, whose RMS is relative to full scale.
+# Silences before and after the speech, drawn by themselves: none, zeros, or faint noise (RMS relative to full scale).
 SILENCE_KINDS = ("none", "digital", "faint")
-# Of an utterance; each side has a half to all of it. Normalisation counts silences, so that a model is good at lengths
-# that it has heard: with 0 to 0.5 s in training, 1 s of zeros doubled the errors (egs/mini/RESULTS.md).
+# Longest silence of an utterance; each side has a half to all of it. Normalisation counts silences, so that a model is
+# good at lengths that it was trained on: with 0 to 0.5 s in training, 1 s of zeros doubled the errors
+# (egs/mini/RESULTS.md).
 LONGEST_SILENCE_S = 1.25
 FAINT_NOISE_DB = (-80.0, -45.0)
 BARE_SPLITS = ("test-mini",)
@@ -59,7 +59,7 @@ class Reader(NamedTuple):
 
 
 ACCENTS = ("en-us", "en", "en-gb-x-rp", "en-gb-scotland", "en-us-nyc", "en-gb-x-gbcwmd", "en-gb-x-gbclan", "en-029")
-# A variant an accent in each row.
+# Each row has a variant for each accent.
 TRAIN_VARIANTS = (
     "m1 f1 m3 f2 m4 f3 m6 f4",
     "Annie m7 Alicia m8 anika Andy belinda adam",

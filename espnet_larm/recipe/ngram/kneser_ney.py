@@ -86,7 +86,7 @@ def count_ngrams(sentences: Iterable[Sequence[str]], vocabulary: Sequence[str], 
     indices = (index for words in sentences for index in (start, *(index_of[word] for word in words), end))
     text = np.fromiter(indices, dtype=np.int64)
     places = np.arange(len(text))
-    # Words of the same sentence before each (T,).
+    # Number of words of the same sentence before each (T,).
     before = places - np.maximum.accumulate(np.where(text == start, places, 0))
     everything = np.arange(num_words)
     raw = np.bincount(text, minlength=num_words)
@@ -118,7 +118,7 @@ def smooth(orders: Sequence[Ngrams], start: int) -> list[Smoothed]:
         start: Index of the word that starts a sentence.
     """
     num_words = len(orders[0].words)
-    # Before single words: nothing, of which all words but the start of a sentence are equally probable.
+    # The order below single words: all words but the start of a sentence are equally probable.
     below = np.full(1, 1 / (num_words - 1))
     found: list[Smoothed] = []
     for ngrams in orders:

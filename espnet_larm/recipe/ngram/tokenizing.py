@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-# Sentences that are tried in the other case; letters that are looked at.
+# Largest numbers of sentences that are tried in the other case, and of letters that are counted.
 NUM_TRIED, NUM_LETTERS = 1000, 100_000
 # Transcripts are of one case if this fraction of their letters is.
 OF_ONE_CASE = 0.95
 
-# A sentence in tokens; None if one of its characters has none.
+# Function from a sentence to its tokens; None if one of its characters has none.
 Spell = Callable[[str], list[str] | None]
 
 
@@ -34,7 +34,7 @@ class Written(NamedTuple):
 
 
 def write_tokens(sentences: Iterable[str], spell: Spell, path: Path, name: str) -> Written:
-    """Write a sentence a line, a space between tokens.
+    """Write sentences, one a line, with a space between tokens.
 
     Args:
         sentences: Sentences with one space between words.
@@ -43,7 +43,7 @@ def write_tokens(sentences: Iterable[str], spell: Spell, path: Path, name: str) 
         name: Option that names the sentences.
 
     Raises:
-        ValueError: The tokens cannot spell most of them; with the reason if it is capitals.
+        ValueError: The tokens cannot spell most sentences; the message says so if the case is the reason.
     """
     left_out: list[str] = []
     num_sentences = num_tokens = num_left_out = 0

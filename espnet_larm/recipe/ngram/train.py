@@ -63,7 +63,7 @@ def main(cmd: list[str] | None = None) -> int:
     # Imports numpy.
     from espnet_larm.search.kenlm_ngram import KenlmNgram, import_kenlm
 
-    # Before the work, since nothing reads its result without.
+    # Checked before the work, since nothing reads its result without kenlm.
     import_kenlm()
     tokens, eos, spell = _tokens_of(args)
     sentences, dev_sentences = read_sentences(args.text), read_sentences(args.dev_text)
@@ -89,7 +89,7 @@ def _tokens_of(args: argparse.Namespace) -> tuple[list[str], int, Spell]:
 
     if not args.token_list.is_file():
         raise FileNotFoundError(f"--token_list {args.token_list} is missing; stage 5 makes it.")
-    # Not splitlines, which ends lines at characters that may be tokens, too.
+    # Not by splitlines, which ends lines at characters that may be tokens.
     tokens = args.token_list.read_text(encoding="utf-8").rstrip("\n").split("\n")
     if tokens == [""]:
         raise ValueError(f"--token_list {args.token_list} is empty; make it again (stage 5).")

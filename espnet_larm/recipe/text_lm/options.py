@@ -166,7 +166,7 @@ def check_same(out_dir: Path, kept: Mapping[str, Any] | None, options: Mapping[s
     """
     if kept is None:
         return
-    # Through JSON, as the others came.
+    # The kept options came through JSON.
     wanted = json.loads(json.dumps(options))
     names = [name for name in {**kept, **wanted} if kept.get(name) != wanted.get(name)]
     if names:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from espnet_larm.llm.packing import PackedText
 
-# Where nothing says what the LM was trained with.
+# Block size of an LM whose training is not recorded.
 BLOCK_SIZE = 256
 
 
@@ -59,7 +59,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def main(cmd: list[str] | None = None) -> int:
-    """Print text and perplexity."""
+    """Measure, and print text and perplexity."""
     args = get_parser().parse_args(cmd)
     for name, least in (("batch_size", 1), ("num_lines", 0), ("num_blocks", 0)):
         if vars(args)[name] < least:

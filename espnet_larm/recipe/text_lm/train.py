@@ -1,9 +1,9 @@
-"""Stages 6 and 7: a small Llama from text, tokenizer included, that can stand wherever an LM is named.
+"""Stages 6 and 7: trains a small Llama from text, tokenizer included, that can stand wherever an LM is named.
 
 It is trained on blocks of `<s> sentence </s>` and measured on text that it never sees. The same command resumes it; a
 SIGTERM lets it save and end with status 75. --out_dir gets config.json, weights and tokenizer as Hugging Face's
 programs load them, training.json (how it was made, and its perplexity) and valid.txt (what that was measured on).
-What was begun in a folder is gone on with by the same options only. The folder has `tokenizer/` (with the LM's
+What was begun in a folder is continued with the same options only. The folder has `tokenizer/` (with the LM's
 config.json, so that its tokens are known before its weights) and, while it is trained, `checkpoints/`.
 
 Examples:
@@ -169,7 +169,7 @@ def _prepare(
         tokenizer = load_tokenizer(str(folder))
     config = make_config(size, tokenizer)
     texts = Texts(pack_sentences(tokenizer, sentences), pack_sentences(tokenizer, valid_sentences), valid_sentences)
-    # Not before the texts are known to fit: options that are written bind.
+    # Saved only once the texts are known to fit: options that are written bind.
     if begun is None:
         _save_tokenizer(folder, tokenizer, config, options)
     print(f"tokenizer: {len(tokenizer)} tokens\ntraining text: {texts.train}\nheld-out text: {texts.valid}")

@@ -1,4 +1,4 @@
-"""Training of a small Llama and its tokenizer from text, with transformers' Trainer.
+"""Trains a small Llama and its tokenizer from text, with transformers' Trainer.
 
 Trainer is imported here alone: with it come peft, datasets and pandas, seconds at each start.
 Shapes: n blocks, L positions of a block.
@@ -138,7 +138,7 @@ def train_llama(
         logger.info("resuming from %s", newest.name)
     trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
     is_done = trainer.state.global_step >= trainer.state.max_steps
-    # Trainer turns it off; who loads the LM to generate text wants it.
+    # Trainer turns the cache off; whoever loads the LM to generate text wants it.
     model.config.use_cache = True
     return model.eval() if is_done else None
 
@@ -158,7 +158,7 @@ class _Blocks(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
 
 
 class _Reporter(TrainerCallback):
-    """Logs losses and what is measured, marks whole checkpoints, stops when asked to."""
+    """Logs losses and measures, marks whole checkpoints, and stops when asked to."""
 
     def __init__(self, measure: Callable[[PreTrainedModel], object], should_stop: Callable[[], bool]) -> None:
         self.measure = measure
@@ -212,7 +212,7 @@ def _arguments(schedule: Schedule, folder: Path, save_steps: int, uses_gpu: bool
         use_cpu=not uses_gpu,
         dataloader_pin_memory=uses_gpu,
         save_steps=save_steps,
-        # One that is being written beside one that is whole.
+        # A whole checkpoint beside the one that is being written.
         save_total_limit=2,
         logging_steps=min(save_steps, 50),
         report_to="none",

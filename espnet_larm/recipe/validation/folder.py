@@ -210,7 +210,7 @@ def _examine(path: Path, entries: Iterable[Entry], wanted: Wanted, num_jobs: int
 
 
 def _decode(entries: Sequence[Entry], bounds: Bounds) -> _Decoded:
-    """Runs in a process of its own."""
+    """Decode and check entries, in a process of its own."""
     findings: list[tuple[int, Finding]] = []
     totals = Totals()
     for entry in entries:

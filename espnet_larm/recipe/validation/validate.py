@@ -9,7 +9,7 @@ Examples:
 
 Audio is decoded unless `--audio` says otherwise; commands in wav.scp are run for that, as in training. The exit status
 is 1 if there is an error, 0 if there are at most warnings. asr.sh calls it before stages 2 and 3 (files, paths) and 10
-(spelling); stage 3 decodes all audio and reports in the same words.
+(spelling); stage 3 decodes all audio and reports alike.
 
 It is our own because Kaldi's validate_data_dir.sh opens no audio and reads no transcript or token list.
 """
