@@ -144,7 +144,7 @@ set_up() { # finds Python and reads the recipe's own path.sh
         python="python3 -m espnet_larm"
     fi
     read -ra py <<< "$python"
-    # LC_ALL: sorting by code point, as data/kaldi_dir.py sorts. Programs write to pipes, hence unbuffered.
+    # LC_ALL sorts by code point, as data/kaldi_dir.py does. Programs write to pipes, hence unbuffered.
     export PATH python LC_ALL=C.UTF-8 PYTHONUNBUFFERED=1 PYTHONPATH="$repository${PYTHONPATH:+:$PYTHONPATH}"
 }
 
@@ -175,7 +175,7 @@ set_names() { # names folders as ESPnet does
     ctc_token_dir=$token_lists/$ctc_token_type
     [ "$ctc_token_type" != bpe ] || ctc_token_dir=$token_lists/bpe_$bpemode$nbpe
     [ -z "$ctc_token_type" ] || tokens+=_ctc_${ctc_token_dir##*/}
-    # Sought only when a stage needs them: preparing data asks for no configuration.
+    # Looked for only when a stage needs them: preparing data asks for no configuration.
     [ "$stop_stage" -lt 10 ] || asr_config=${asr_config:+$(find_file asr_config "$asr_config" "$repository")}
     local named part config
     first_asr_configs=() first_asr_left_out=()

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Finding and cutting the files of a recipe. Sourced after log.sh.
+# Finds and cuts the files of a recipe. Sourced after log.sh.
 
 find_file() { # OPTION PATH REPOSITORY: prints PATH from the recipe's folder or from the repository's root
     local candidate

@@ -63,7 +63,7 @@ report_jobs() { # TITLE NUM_JOBS LOG: logs the jobs' progress every few seconds,
         sleep "$job_seconds_between_reports" &
         sleeper=$!
         wait "$sleeper"
-        # Not kill -0: a script that has ended and that nobody waited for yet is still there.
+        # kill -0 would not do: a script that has ended and that nobody waited for yet is still there.
         grep -qs "^PPid:[[:space:]]*$$\$" "/proc/$BASHPID/status" || exit 0
         log "$1: $((SECONDS - start)) s$(progress_of "$2" "$3")"
     done
@@ -141,7 +141,7 @@ run_jobs_by_slurm() { # TITLE NUM_JOBS NUM_GPUS LOG COMMAND...
         printf '%q ' "$@" | sed "s/@JOB@/\${SLURM_ARRAY_TASK_ID}/g"
         printf '|| result=failed\necho "${SLURM_ARRAY_TASK_ID}" >> %q/.${result}_jobs\n[ $result = finished ]\n' "$dir"
     } > "$script"
-    # A name of its own, by which the array can be cancelled: its number is known to sbatch alone, which waits.
+    # The array can be cancelled by a name of its own; sbatch alone knows its number, and waits.
     name=${title// /-}-$$
     # shellcheck disable=SC2086 # the options are words
     sbatch --wait --quiet --job-name "$name" --array "1-$num_jobs" --output "${log//@JOB@/%a}" $options "$script" &
@@ -161,7 +161,7 @@ run_live() { # LOG COMMAND...: runs one job, which may start processes, with its
         local launcher=(srun --ntasks 1 --cpus-per-task "${nj:-1}" $sbatch_cpu_options)
         set -- "${launcher[@]}" "$@"
     fi
-    # Beside the script and not in a pipe, for whose end bash would wait before it looks at a signal.
+    # tee runs beside the script: bash would wait for the end of a pipe before it looks at a signal.
     exec {screen}> >(tee "$log" >&2)
     tee=$!
     "$@" >&"$screen" 2>&1 &

@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2154 # variables of jobs.sh
-# Runs a training and shows how it goes. Sourced after jobs.sh.
+# Runs a training and shows its progress. Sourced after jobs.sh.
 
 requeue_status=75  # exit status of a training that a SIGTERM ended and that has saved all it did
 requeue_warning_s=${requeue_warning_s:-120}  # slurm: seconds before the time limit at which the SIGTERM comes
@@ -18,13 +18,13 @@ run_training() { # NUM_GPUS NUM_NODES LOG COMMAND...: appends to LOG, a line an 
     follower=$!
     for ((requeue = 1; ; requeue++)); do
         run_and_pass_signals "$log" ${launcher[@]+"${launcher[@]}"} "$@"
-        # Submitted again if the scheduler interrupted it, and not whoever called.
+        # Submitted again if the scheduler interrupted it, and not the caller.
         if [ "$status" -ne "$requeue_status" ] || [ "$cmd_backend" != slurm ] || "$is_stopped" ||
             [ "$requeue" -gt "$max_requeues" ]; then
             break
         fi
         log "training was interrupted and has saved; submitting it again, $requeue of at most $max_requeues times"
-        # Where several nodes meet; torch wants a new file.
+        # The file in which several nodes meet: torch wants a new one.
         rm -f "$(dirname "$log")/.dist_init_$$"
     done
     # The follower reads once a second; without the pause the last epoch's line would be lost.

@@ -107,17 +107,12 @@ def write_formatted(folder: Path, utterances: list[Utterance], formatted: Format
     write_tables(folder, {"utt2num_samples": formatted.num_samples, "audio_format": {formatted.audio_format: ""}})
 
 
-def is_never_an_error(_kind: str) -> bool:
-    """Accept all audio that can be decoded."""
-    return False
-
-
 def format_audio(
     utterances: Sequence[Utterance],
     archive_dir: Path,
     sample_rate: int,
     num_jobs: int,
-    is_error: Callable[[str], bool] = is_never_an_error,
+    is_error: Callable[[str], bool] = lambda _kind: False,
 ) -> Formatted:
     """Check every utterance's audio by decoding it, and convert what does not fit.
 
