@@ -49,7 +49,7 @@ def check_counts(root: Path, counts: Iterable[Count]) -> None:
     if wrong := [str(count) for count in counts if count.official not in {None, count.found}]:
         raise ValueError(
             f"{root} is not the whole corpus: {'; '.join(wrong)}. Copy or download these splits again; where a part "
-            "is meant, say so (prepare_data --partial; egs/librispeech/run.sh --subset mini)."
+            "is meant, say so (prepare-data --partial; egs/librispeech/run.sh --subset mini)."
         )
 
 
