@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # The pipeline that all recipes share: from a corpus to a table of word error rates, with ESPnet's stages and options.
 #
-# A recipe's run.sh calls it in the recipe's folder. Stages have numbers and names:
+# The recipe's run.sh calls it in the recipe's folder. Stages have numbers and names:
 #   1 data  2 speed  3 format  4 filter  5 tokens  6 lm_stats  7 lm_train  8 lm_perplexity  9 ngram
 #   10 stats  11 train  12 decode  13 score  14 pack  15 upload
-# 6-8 train an LM from --lm_train_text. Where it decodes (--token_type hugging_face, and no other LM is named), 6 runs
-# before 5, because it makes the tokens. 9 trains an n-gram over the tokens with --use_ngram true.
-# Every stage can be repeated. Relative paths of --lm_*_text, --ngram_text and --hugging_face_model_name_or_path are those
-# of whoever calls run.sh, or else the recipe's. About an hour on two cores for the 42 minutes of egs/an4.
+# Stages 6-8 train an LM from --lm_train_text. Where it decodes (--token_type hugging_face, and no other LM is named), 6
+# runs before 5, because it makes the tokens. With --use_ngram true, 9 trains an n-gram over the tokens. Every stage can
+# be repeated. Relative paths of --lm_*_text, --ngram_text and --hugging_face_model_name_or_path count from the folder in
+# which run.sh is called, or else from the recipe's. The 42 minutes of egs/an4 take about an hour on two cores.
 #
 #   ../asr.sh --train_set train --valid_set dev --test_sets "test" --asr_config conf/an4/train_larm.yaml
 #   ../asr.sh ... --stage train --stop_stage score --asr_args "--max_epoch 5"
@@ -17,9 +17,9 @@ set -euo pipefail
 
 egs_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 repository=$(dirname "$egs_dir")
-# Threads that wait long sleep instead of spinning: beside another busy process they would hold the cores that the others
-# need (tools/bench/RESULTS.md). For every program that a stage runs, as espnet_larm/process.py has it for ours; a policy
-# of the user's own is kept.
+# Threads that wait long sleep instead of spinning: beside another busy process, spinning ones would hold the cores that
+# others need (tools/bench/RESULTS.md). This is for ESPnet's programs; espnet_larm/process.py does it for ours. A policy
+# that the user has set is kept.
 [ -n "${OMP_WAIT_POLICY+set}" ] || export OMP_WAIT_POLICY=passive GOMP_SPINCOUNT="${GOMP_SPINCOUNT-10000}"
 for helper in log options jobs training files asr_parts; do
     # shellcheck source=/dev/null
@@ -37,81 +37,81 @@ skip_eval=false  # skip stages 12-13
 skip_packing=true  # skip stage 14, unless --stage names it
 skip_upload_hf=true  # skip stage 15, unless --stage names it
 eval_valid_set=false  # decode and score the development set, too (as org/<set>)
-ngpu=1  # GPUs a node for training; 0 trains on the CPU
-num_nodes=1  # machines for training; more than 1 needs cmd_backend=slurm in cmd.sh
-nj=  # parallel jobs of stages 2, 3 and 10; the number of cores by default
-inference_nj=  # parallel jobs of stage 12; the number of cores by default; 1 for undisturbed times
-gpu_inference=false  # decode on GPUs, one a job
-dumpdir=dump  # formatted audio
-expdir=exp  # experiments
-python=  # several words are allowed; `python3 -m espnet_larm` of the repository's .venv by default
+ngpu=1  # number of GPUs per node for training; 0 trains on the CPU
+num_nodes=1  # number of machines for training; more than 1 needs cmd_backend=slurm in cmd.sh
+nj=  # number of parallel jobs of stages 2, 3 and 10; the number of cores by default
+inference_nj=  # number of parallel jobs of stage 12; the number of cores by default; 1 for undisturbed times
+gpu_inference=false  # decode on GPUs, one per job
+dumpdir=dump  # folder for formatted audio
+expdir=exp  # folder for experiments
+python=  # command that runs Python, of one or more words; `python3 -m espnet_larm` in the repository's .venv by default
 # --- Data
 train_set=  # name of the training set, required
 valid_set=  # name of the development set, required
 test_sets=  # names of the test sets, separated by spaces, required for stages 12-13
-local_data_opts=  # options for local/data.sh
+local_data_opts=  # options of local/data.sh
 post_process_local_data_opts=  # options of a second call of local/data.sh, at the end of stage 4
 lang=noinfo  # language, part of the folders' names
 fs=16000  # sampling rate in Hz; 16k is 16000
 feats_type=raw  # raw only: features are computed in training
 audio_format=flac.ark  # flac.ark only: what audio that does not fit is converted to
-speed_perturb_factors=  # such as "0.9 1.0 1.1"; empty for none
+speed_perturb_factors=  # speeds of the training set's copies, such as "0.9 1.0 1.1"; empty for none
 min_wav_duration=0.1  # seconds; shorter training utterances are dropped
 max_wav_duration=20  # seconds; longer training utterances are dropped
-allow_problems=  # problems of the data that only warn, such as "silence clipped"; validate_data --list names them
+allow_problems=  # kinds of data problems that only warn, such as "silence empty-text"; validate-data --list names all
 # --- Tokens
 token_type=char  # char, bpe, or hugging_face: the tokens of an LM
 hugging_face_model_name_or_path=  # folder or hub id of that LM, for tokens and decoder_conf; default: that of stages 6-8
-hugging_face_revision=  # of that LM on the hub: a branch, tag or commit; the newest by default
-ctc_token_type=  # of token_type hugging_face: char or bpe gives the CTC head tokens of its own; default: the LM's
-nbpe=30  # pieces of the BPE model
-bpemode=unigram  # unigram or bpe
-bpe_char_cover=1.0  # share of the characters that get a BPE piece
+hugging_face_revision=  # revision of that LM on the hub: a branch, tag or commit; the newest by default
+ctc_token_type=  # char or bpe: tokens of the CTC head's own, with token_type hugging_face; the LM's by default
+nbpe=30  # number of pieces of the BPE model
+bpemode=unigram  # kind of BPE model: unigram or bpe
+bpe_char_cover=1.0  # fraction of the characters that get a BPE piece
 bpe_train_text=  # files to train the BPE model from, with ids first; by default the training set's transcripts
 bpe_nlsyms=  # symbols that get a BPE piece each, separated by commas, or a file of them, one a line
-bpe_input_sentence_size=100000000  # sentences that the BPE model is trained from at most
+bpe_input_sentence_size=100000000  # largest number of sentences that the BPE model is trained from
 nlsyms_txt=none  # file of symbols that stay whole, one a line
 cleaner=none  # ESPnet's text cleaner
 g2p=none  # ESPnet's grapheme-to-phoneme converter
 # --- Language model
 lm_train_text=  # files to train an LM from, a sentence a line, plain or .gz; in those called `text`, ids come first
 lm_dev_text=  # files to measure it on while it is trained; by default the last lines of lm_train_text
-lm_test_text=  # files for the perplexity of stage 8; by default what stage 7 measured on
-lm_config=  # YAML with options of llm_train, found like asr_config
-lm_args=  # options for llm_train, such as "--max_steps 100"
+lm_test_text=  # files for the perplexity of stage 8; by default the text that stage 7 measured on
+lm_config=  # YAML with options of train-lm, found like asr_config
+lm_args=  # options of train-lm, such as "--max_steps 100"
 lm_tag=  # name of the LM; by default from the config and lm_args
 lm_exp=  # folder of the LM; <expdir>/lm_<lm_tag> by default
-use_lm=false  # not yet: LMs that only score come with the beam search; this one decodes, with token_type hugging_face
+use_lm=false  # not supported yet: an LM that only scores; the one above decodes, with token_type hugging_face
 # --- N-gram
-use_ngram=false  # train an n-gram over the tokens (stage 9), which the LM's search hears (stage 12, hugging_face only)
-ngram_num=3  # tokens of the longest n-grams, 2 to 6
-ngram_text=  # files to train it from, as lm_train_text; by default the training set's transcripts
-ngram_exp=  # its folder; <expdir>/ngram_<tokens> by default
+use_ngram=false  # train an n-gram over the tokens (stage 9) and score with it (stage 12, hugging_face only)
+ngram_num=3  # number of tokens of the longest n-grams, 2 to 6
+ngram_text=  # files to train it from, read like lm_train_text; by default the training set's transcripts
+ngram_exp=  # folder of the n-gram; <expdir>/ngram_<tokens> by default
 # --- Training
 asr_config=  # YAML, found from the recipe's folder or from the repository's root
-first_asr_config=  # YAMLs of trainings before, each beginning with the last one's weights; FILE:PARTS gives all but PARTS
-first_asr_model=latest.pth  # which of their weights
-asr_args=  # options for asr_train, of all trainings if there are several, such as "--max_epoch 10"
+first_asr_config=  # YAMLs of earlier trainings; each begins with the weights of the last; FILE:PARTS hands on all but PARTS
+first_asr_model=latest.pth  # file of their weights that the next begins with
+asr_args=  # options of asr_train, for all trainings if there are several, such as "--max_epoch 10"
 asr_tag=  # name of the experiment; by default from the config (with its folder if it is another recipe's) and asr_args
 asr_exp=  # folder of the experiment; <expdir>/asr_<asr_tag> by default
 asr_stats_dir=  # folder of the statistics; <expdir>/asr_stats_... by default
-feats_normalize=global_mvn  # global_mvn: by statistics of stage 10; utterance_mvn: as the YAML says
+feats_normalize=global_mvn  # global_mvn: normalise by statistics of stage 10; utterance_mvn: as the YAML says
 pretrained_model=  # weights to begin with, as --init_param takes them: file:source key:target key:excluded keys
 ignore_init_mismatch=false  # leave out initial weights of other shapes
-asr_speech_fold_length=800  # frames of 100 samples; batches of longer utterances are smaller
-asr_text_fold_length=150  # tokens; likewise
+asr_speech_fold_length=800  # in frames of 100 samples; batches of longer utterances are smaller
+asr_text_fold_length=150  # in tokens; batches of longer transcripts are smaller
 # --- Decoding
 inference_config=  # YAML, found like asr_config
-inference_args=  # options for asr_inference, such as "--num_loops 4"
-batch_size=1  # utterances in a batch of decoding; 1 bounds batches by --batch_seconds alone
-inference_tag=  # name of the results' folder; made from config, args and model by default
-score_opts=  # options for the scoring program (espnet-larm score)
-local_score_opts=  # options for local/score.sh, which stage 13 runs where there is one, with the experiment's folder last
+inference_args=  # options of asr_inference, such as "--num_loops 4"
+batch_size=1  # number of utterances in a batch of decoding; 1 bounds batches by --batch_seconds alone
+inference_tag=  # name of the folder of results; by default from config, args and model
+score_opts=  # options of espnet-larm score
+local_score_opts=  # options of local/score.sh, which stage 13 runs if it exists, with the experiment's folder last
 results_note=  # sentence at the top of RESULTS.md
-inference_asr_model=valid.loss.ave.pth  # weights in the experiment's folder
+inference_asr_model=valid.loss.ave.pth  # file of weights in the experiment's folder
 # --- Later
-download_model=  # not yet
-hf_repo=  # not yet
+download_model=  # not supported yet
+hf_repo=  # not supported yet
 # End of options
 
 stage_names=(none data speed format filter tokens lm_stats lm_train lm_perplexity ngram stats train decode score pack upload)

@@ -7,9 +7,9 @@ import os
 import re
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-
-import torch
 
 CHECKPOINT = "checkpoint.pth"
 PREVIOUS = "checkpoint.previous.pth"
@@ -21,6 +21,27 @@ def epoch_of(path: Path) -> int | None:
     """The N of `Nepoch.pth`; None of any other file."""
     match = EPOCH_FILE.fullmatch(path.name)
     return int(match[1]) if match else None
+
+
+@contextmanager
+def write_beside(target: Path) -> Iterator[Path]:
+    """Yield a path beside `target`; the file written there takes its place in the end, but not after an error.
+
+    The folder is made.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.part")
+    try:
+        yield part
+        move_synced(part, target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(target: Path, text: str) -> None:
+    """Write a text file in UTF-8, whole or not at all."""
+    with write_beside(target) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def move_synced(source: Path, target: Path) -> None:
@@ -65,6 +86,9 @@ def keep_under(source: Path, name: str) -> None:
 
 def save_synced(states: object, target: Path, folder: Path) -> None:
     """Save into `folder`, then move into the place of `target`."""
+    # Programs without models write their files, too, and torch takes seconds to import.
+    import torch
+
     part = folder / target.name
     torch.save(states, part)
     move_synced(part, target)

@@ -4,8 +4,9 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import espnet_larm
 
@@ -16,8 +17,18 @@ ROOT = Path(espnet_larm.__file__).resolve().parents[1]
 PACKAGES = ("espnet", "torch", "torchaudio")
 
 
+def provenance(device: "torch.device", *packages: str) -> dict[str, Any]:
+    """Record for a result: commit, versions (of further packages, too) and machine."""
+    return {"commit": commit(), "versions": versions(*packages), "machine": describe_machine(device)}
+
+
+def in_words(record: Mapping[str, str]) -> str:
+    """Versions or a machine on one line: `cpu AMD EPYC, cores 2, ...`."""
+    return ", ".join(f"{name} {value}" for name, value in record.items())
+
+
 def commit() -> str:
-    """Of the repository that the package lies in, `-dirty` if tracked files were changed."""
+    """Commit of the repository that the package lies in, `-dirty` if tracked files were changed."""
     outputs = []
     for words in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "--untracked-files=no"]):
         try:
@@ -30,14 +41,14 @@ def commit() -> str:
     return outputs[0] + ("-dirty" if outputs[1] else "")
 
 
-def versions() -> dict[str, str]:
-    """Of this package, those that decide numbers, and Python."""
-    others = {name: importlib.metadata.version(name) for name in PACKAGES}
+def versions(*packages: str) -> dict[str, str]:
+    """Versions of this package, of those that decide numbers, of further `packages`, and of Python."""
+    others = {name: importlib.metadata.version(name) for name in (*PACKAGES, *packages)}
     return {"espnet_larm": espnet_larm.__version__, **others, "python": platform.python_version()}
 
 
 def describe_machine(device: "torch.device") -> dict[str, str]:
-    """Processor, its cores and threads in use, and the GPU if there is one in use."""
+    """Describe the processor, its cores and threads in use, and the GPU if there is one in use."""
     import torch
 
     described = {
@@ -51,7 +62,7 @@ def describe_machine(device: "torch.device") -> dict[str, str]:
 
 
 def cpu_model() -> str:
-    """The processor's name."""
+    """Name of the processor."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         for line in cpuinfo.read_text(encoding="utf-8").splitlines():
@@ -62,5 +73,5 @@ def cpu_model() -> str:
 
 
 def without_root(text: str) -> str:
-    """Paths below the repository, named from its root."""
+    """Name paths below the repository from its root."""
     return text.replace(f"{ROOT}/", "")

@@ -5,7 +5,15 @@ import os
 import pytest
 import torch
 
-from espnet_larm.files import epoch_of, is_whole, keep_under, move_synced, replace_link, save_synced
+from espnet_larm.files import (
+    epoch_of,
+    is_whole,
+    keep_under,
+    move_synced,
+    replace_link,
+    save_synced,
+    write_text,
+)
 
 
 @pytest.fixture
@@ -46,6 +54,13 @@ def test_moved_file_replaces_the_old_one(tmp_path, saved):
     (tmp_path / "old").write_text("old")
     move_synced(saved, tmp_path / "old")
     assert is_whole(tmp_path / "old") and not saved.exists()
+
+
+def test_text_is_whole_or_the_old_one(tmp_path):
+    write_text(tmp_path / "made" / "x.txt", "é\n")
+    with pytest.raises(UnicodeEncodeError):
+        write_text(tmp_path / "made" / "x.txt", "half \ud800")
+    assert [path.read_bytes() for path in (tmp_path / "made").iterdir()] == ["é\n".encode()]
 
 
 def test_saving_leaves_no_part(tmp_path):

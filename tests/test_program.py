@@ -6,7 +6,7 @@ import pytest
 
 from espnet_larm.data.kaldi_dir import read_table
 from espnet_larm.program import run_program
-from espnet_larm.recipe.speed import perturb_speed
+from espnet_larm.recipe.perturb_speed import perturb_speed
 
 
 def test_status_of_a_program_is_handed_on():

@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2034,SC2154 # the variables are asr.sh's
 # What asr.sh's stages have in common. Sourced by asr.sh only.
 
-stage_number() { # OPTION VALUE: of a number or name
+stage_number() { # OPTION VALUE: prints the number of a stage, given by number or name
     local number
     for number in "${!stage_names[@]}"; do
         [ "$number" -gt 0 ] || continue
@@ -10,7 +10,7 @@ stage_number() { # OPTION VALUE: of a number or name
             return
         fi
     done
-    # ESPnet's default of the last one is 10000.
+    # ESPnet's default of stop_stage is 10000.
     if [ "$1" = stop_stage ] && [[ $2 =~ ^[0-9]+$ ]] && [ "$2" -gt "$((${#stage_names[@]} - 1))" ]; then
         echo "$((${#stage_names[@]} - 1))"
         return
@@ -34,7 +34,7 @@ is_skipped() { # NUMBER
     fi
 }
 
-resolve_paths() { # relative ones are those of the caller, or else of the recipe
+resolve_paths() { # relative paths count from the caller's folder, or else from the recipe's
     local name word paths
     # Absolute, so that the model finds it from any working folder.
     hugging_face_model_name_or_path=$(callers_folder "$hugging_face_model_name_or_path")
@@ -90,7 +90,7 @@ check_options() {
     [[ $ngram_num =~ ^[2-6]$ ]] || die "--ngram_num $ngram_num is not supported; allowed: 2 to 6"
     [ -z "$ngram_text" ] || "$use_ngram" || die "--ngram_text needs --use_ngram true"
     ! "$use_ngram" || ! will_run 12 || [ "$token_type" = hugging_face ] ||
-        die "--use_ngram true: stage 12 lets the search of an LM hear n-grams (--token_type hugging_face), and" \
+        die "--use_ngram true: stage 12 scores with n-grams in the search of an LM (--token_type hugging_face), and" \
             "--token_type $token_type is decoded by CTC; leave it out, or end with --stop_stage ngram"
     for name in download_model hf_repo; do
         [ -z "${!name}" ] || die "--$name is not supported yet; leave it out"
@@ -110,14 +110,14 @@ check_options() {
         die "--num_nodes $num_nodes needs a scheduler: set cmd_backend=slurm in cmd.sh"
 }
 
-why_not() { # NUMBER: why a stage has nothing to do; nothing if it has
+why_not() { # NUMBER: prints why a stage has nothing to do
     case ${stage_names[$1]} in
         lm_*) [ -n "$lm_train_text" ] || echo "--lm_train_text names no text to train an LM from" ;;
         ngram) "$use_ngram" || echo "--use_ngram is false" ;;
     esac
 }
 
-check_gpus() { # before hours of preparation are spent; with a scheduler they are elsewhere
+check_gpus() { # before hours of preparation are spent; a scheduler has them on other machines
     [ "$cmd_backend" = local ] || return 0
     will_run 11 && need_gpus ngpu "$ngpu" "--ngpu 0 trains on the CPU"
     [ -z "$lm_train_text" ] || ! will_run 7 || need_gpus ngpu "$lm_ngpu" "--ngpu 0 trains on the CPU"
@@ -135,7 +135,7 @@ need_gpus() { # OPTION NUMBER ADVICE
     [ "$found" -ge "$2" ] || die "--$1 wants $2 GPU(s), $found can be seen here (nvidia-smi, CUDA_VISIBLE_DEVICES); $3"
 }
 
-set_up() { # Python, and the recipe's own path.sh
+set_up() { # finds Python and reads the recipe's own path.sh
     # shellcheck source=/dev/null
     [ ! -f ./path.sh ] || [ -n "$python" ] || . ./path.sh
     if [ -z "$python" ]; then
@@ -144,18 +144,18 @@ set_up() { # Python, and the recipe's own path.sh
         python="python3 -m espnet_larm"
     fi
     read -ra py <<< "$python"
-    # LC_ALL: sorting by code point, as data/kaldi_dir.py sorts. Programs write to pipes, hence unbuffered.
+    # LC_ALL sorts by code point, as data/kaldi_dir.py does. Programs write to pipes, hence unbuffered.
     export PATH python LC_ALL=C.UTF-8 PYTHONUNBUFFERED=1 PYTHONPATH="$repository${PYTHONPATH:+:$PYTHONPATH}"
 }
 
-set_names() { # of folders, as ESPnet makes them
+set_names() { # names folders as ESPnet does
     local suffix=
     train_set_plain=$train_set
     if [ -n "$speed_perturb_factors" ]; then
         train_set+=_sp suffix=_sp
     fi
     read -ra all_sets <<< "$train_set $valid_set $test_sets"
-    # As stage 3 wrote it, before stage 4 left utterances out.
+    # The development set as stage 3 wrote it, before stage 4 left utterances out.
     eval_sets=$test_sets
     ! "$eval_valid_set" || eval_sets="org/$valid_set $test_sets"
     data_feats=$dumpdir/$feats_type
@@ -175,7 +175,7 @@ set_names() { # of folders, as ESPnet makes them
     ctc_token_dir=$token_lists/$ctc_token_type
     [ "$ctc_token_type" != bpe ] || ctc_token_dir=$token_lists/bpe_$bpemode$nbpe
     [ -z "$ctc_token_type" ] || tokens+=_ctc_${ctc_token_dir##*/}
-    # Sought only when a stage needs them: preparing data asks for no configuration.
+    # Looked for only when a stage needs them: preparing data asks for no configuration.
     [ "$stop_stage" -lt 10 ] || asr_config=${asr_config:+$(find_file asr_config "$asr_config" "$repository")}
     local named part config
     first_asr_configs=() first_asr_left_out=()
@@ -224,7 +224,7 @@ formatted_dir() { # SET: stage 3 writes training and development sets to org/, f
     esac
 }
 
-validate_folders() { # SET...: files, ids, speakers, texts and paths of data/SET, before audio is worked on for hours
+validate_folders() { # SET...: checks files, ids, speakers, texts and paths before audio takes hours
     local set folders=()
     for set in "$@"; do
         need_file "data/$set/wav.scp" data
@@ -237,14 +237,14 @@ validate_folders() { # SET...: files, ids, speakers, texts and paths of data/SET
         --data_dirs "${folders[@]}" --allow empty-text $allow_problems
 }
 
-validate_spelling() { # can the tokens spell the transcripts?
-    # Stage 5 has asked the LM's tokenizer.
+validate_spelling() { # checks that the tokens can spell the transcripts
+    # Stage 5 has done so with the LM's tokenizer.
     [ "$token_type" = hugging_face ] || validate_spelling_by "$token_type" "$token_dir"
     [ -z "$ctc_token_type" ] || validate_spelling_by "$ctc_token_type" "$ctc_token_dir"
 }
 
 validate_spelling_by() { # TYPE DIR: test sets may hold what training never showed
-    local options=() kind="cannot-spell other-case" set folders=()
+    local options=() set folders=()
     [ "$1" != bpe ] || options+=(--bpemodel "$2/bpe.model")
     [ "$nlsyms_txt" = none ] || options+=(--nlsyms "$nlsyms_txt")
     log "validating the spelling of $data_feats/{$train_set,$valid_set${test_sets:+,${test_sets// /,}}} by $2"
@@ -257,7 +257,7 @@ validate_spelling_by() { # TYPE DIR: test sets may hold what training never show
     # shellcheck disable=SC2086 # words
     run_live "$2/validate_spelling_test.log" "${py[@]}" validate-data --audio none \
         --fs "$fs" --data_dirs "${folders[@]}" --token_list "$2/tokens.txt" ${options[@]+"${options[@]}"} \
-        --allow empty-text $kind $allow_problems
+        --allow empty-text cannot-spell $allow_problems
 }
 
 model_options() { # fills `options` with what statistics and training share
@@ -298,7 +298,7 @@ lm_options() { # fills `options` with what stages 6 and 7 share
     options+=($lm_args)
 }
 
-aggregate_stats() { # NUM_JOBS: into asr_stats_dir, beside first
+aggregate_stats() { # NUM_JOBS: joins their statistics in asr_stats_dir
     local part vocabulary_size parts=$asr_stats_dir/.part inputs=()
     for ((part = 1; part <= $1; part++)); do inputs+=(--input_dir "$asr_stats_dir/logdir/stats.$part"); done
     rm -rf "$parts"

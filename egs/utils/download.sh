@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Download a file with resume and checksum; a complete file is left alone.
 #
-#   download.sh URL FILE CHECKSUM      # sha256, or md5 (32 digits); empty: no check, the sha256 is printed
+#   download.sh URL FILE CHECKSUM      # CHECKSUM: sha256, or md5 (32 digits); if empty, the sha256 is printed
 set -euo pipefail
 # shellcheck source=/dev/null
 . "$(dirname "${BASH_SOURCE[0]}")/log.sh"

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# Finding and cutting the files of a recipe. Sourced after log.sh.
+# Finds and cuts the files of a recipe. Sourced after log.sh.
 
-find_file() { # OPTION PATH REPOSITORY: PATH from the recipe's folder or from the repository's root
+find_file() { # OPTION PATH REPOSITORY: prints PATH from the recipe's folder or from the repository's root
     local candidate
     for candidate in "$2" "$3/$2"; do
         if [ -f "$candidate" ]; then
@@ -12,11 +12,11 @@ find_file() { # OPTION PATH REPOSITORY: PATH from the recipe's folder or from th
     die "--$1 $2: no such file in $PWD or $3"
 }
 
-need_file() { # PATH STAGE: an input that an earlier stage makes
+need_file() { # PATH STAGE: ends unless an earlier stage has made this input
     [ -s "$1" ] || die "$1 is missing; run --stage $2 first"
 }
 
-split_keys() { # TABLE NUM_PARTS PREFIX: PREFIX.1.scp ... of consecutive lines; prints the number of parts
+split_keys() { # TABLE NUM_PARTS PREFIX: writes consecutive lines to PREFIX.1.scp ...; prints the number of parts
     local num_lines num_parts=$2
     num_lines=$(wc -l < "$1")
     [ "$num_parts" -le "$num_lines" ] || num_parts=$num_lines
@@ -26,21 +26,21 @@ split_keys() { # TABLE NUM_PARTS PREFIX: PREFIX.1.scp ... of consecutive lines; 
     echo "$num_parts"
 }
 
-data_type() { # SET_FOLDER: ESPnet's data type of its wav.scp
+data_type() { # SET_FOLDER: prints ESPnet's data type of its wav.scp
     case $(cat "$1/audio_format") in
         *ark*) echo kaldi_ark ;;
         *) echo sound ;;
     esac
 }
 
-name_of_config() { # PATH REPOSITORY: as ESPnet names experiments; with its folder if it is another recipe's
-    # The configurations of recipes have the same names, and would train in one folder.
+name_of_config() { # PATH REPOSITORY: prints the name of an experiment, as ESPnet makes it
+    # With its folder if it is another recipe's: configurations of one name would train in one folder.
     local folder
-    folder=$(cd "$(dirname "$1")" 2>/dev/null && pwd) || true # not sought yet
+    folder=$(cd "$(dirname "$1")" 2>/dev/null && pwd) || true # it need not exist yet
     [[ $folder != "$2"/conf/* ]] || [ "${folder##*/}" = "${PWD##*/}" ] || printf %s_ "${folder##*/}"
     basename "$1" .yaml
 }
 
-tag_of() { # TEXT: options as part of a folder's name, as ESPnet spells it
+tag_of() { # TEXT: prints options as part of a folder's name, as ESPnet spells it
     printf %s "$1" | sed -e 's/--/_/g' -e 's/[ |=/]//g'
 }

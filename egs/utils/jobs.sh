@@ -9,18 +9,18 @@ sbatch_cpu_options=${sbatch_cpu_options:-}
 sbatch_gpu_options=${sbatch_gpu_options:-}
 job_seconds_between_reports=10
 
-num_cores() { # that this process may use; OMP_NUM_THREADS, which nproc would obey, is about threads and not jobs
+num_cores() { # prints how many cores this process may use; OMP_NUM_THREADS, which nproc obeys, is about threads
     env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc
 }
 
-end_jobs_at_signals() { # COMMAND: run at INT or TERM, before the script ends; a second signal ends a script that waits
+end_jobs_at_signals() { # COMMAND: runs it at INT or TERM before the script ends; a second signal ends a script that waits
     # shellcheck disable=SC2064 # COMMAND is evaluated at the signal, by its own quotes
     trap "trap - INT TERM; { $1; } || true; exit 130" INT
     # shellcheck disable=SC2064
     trap "trap - INT TERM; { $1; } || true; exit 143" TERM
 }
 
-end_jobs() { # PID...: those that still run; the number of one that has ended may be another process's by now
+end_jobs() { # PID...: ends those that still run; another process may have the number of one that has ended
     local pid running
     running=" $(jobs -rp | tr '\n' ' ')"
     for pid in "$@"; do [[ $running != *" $pid "* ]] || kill "$pid" 2>/dev/null || true; done
@@ -55,7 +55,7 @@ run_jobs() { # TITLE NUM_JOBS NUM_GPUS LOG COMMAND...: @JOB@ in LOG and COMMAND 
     log "$title: $num_jobs job(s) done in $((SECONDS - start)) s; logs: ${log//@JOB@/*}"
 }
 
-report_jobs() { # TITLE NUM_JOBS LOG: every few seconds how far the jobs are, until killed or left alone
+report_jobs() { # TITLE NUM_JOBS LOG: logs the jobs' progress every few seconds, until killed or left alone
     local sleeper=
     trap 'kill $sleeper 2>/dev/null; exit 0' TERM
     local start=$SECONDS
@@ -63,13 +63,13 @@ report_jobs() { # TITLE NUM_JOBS LOG: every few seconds how far the jobs are, un
         sleep "$job_seconds_between_reports" &
         sleeper=$!
         wait "$sleeper"
-        # Not kill -0: a script that has ended and that nobody waited for yet is still there.
+        # kill -0 would not do: a script that has ended and that nobody waited for yet is still there.
         grep -qs "^PPid:[[:space:]]*$$\$" "/proc/$BASHPID/status" || exit 0
         log "$1: $((SECONDS - start)) s$(progress_of "$2" "$3")"
     done
 }
 
-progress_of() { # NUM_JOBS LOG: how many are finished, and the last line of the first that is not: it began earliest
+progress_of() { # NUM_JOBS LOG: prints how many are finished, and the last line of the first that is not
     local finished job last num_finished=0
     finished=$(dirname "$2")/.finished_jobs
     [ ! -f "$finished" ] || num_finished=$(wc -l < "$finished")
@@ -79,7 +79,7 @@ progress_of() { # NUM_JOBS LOG: how many are finished, and the last line of the 
     echo "${last:+, $last}"
 }
 
-run_jobs_here() { # NUM_JOBS NUM_GPUS LOG COMMAND...: as many at a time as there are cores (GPUs)
+run_jobs_here() { # NUM_JOBS NUM_GPUS LOG COMMAND...: runs as many jobs at a time as there are cores (GPUs)
     local num_jobs=$1 num_gpus=$2 log=$3 failed job slots slot gpus=() pids=() slot_pids=()
     shift 3
     failed=$(dirname "$log")/.failed_jobs
@@ -110,7 +110,7 @@ take_free_slot() { # sets `slot` to one of `slots` whose job in `slot_pids` has 
     return 1
 }
 
-visible_gpus() { # a line each: those that CUDA_VISIBLE_DEVICES names, or all
+visible_gpus() { # prints the GPUs that CUDA_VISIBLE_DEVICES names, or all, one a line
     if [ -n "${CUDA_VISIBLE_DEVICES+set}" ]; then
         tr ',' '\n' <<< "$CUDA_VISIBLE_DEVICES" | sed -e '/^-/,$d' -e '/^ *$/d'
     else
@@ -141,7 +141,7 @@ run_jobs_by_slurm() { # TITLE NUM_JOBS NUM_GPUS LOG COMMAND...
         printf '%q ' "$@" | sed "s/@JOB@/\${SLURM_ARRAY_TASK_ID}/g"
         printf '|| result=failed\necho "${SLURM_ARRAY_TASK_ID}" >> %q/.${result}_jobs\n[ $result = finished ]\n' "$dir"
     } > "$script"
-    # A name of its own, by which the array can be cancelled: its number is known to sbatch alone, which waits.
+    # The array can be cancelled by a name of its own; sbatch alone knows its number, and waits.
     name=${title// /-}-$$
     # shellcheck disable=SC2086 # the options are words
     sbatch --wait --quiet --job-name "$name" --array "1-$num_jobs" --output "${log//@JOB@/%a}" $options "$script" &
@@ -152,7 +152,7 @@ run_jobs_by_slurm() { # TITLE NUM_JOBS NUM_GPUS LOG COMMAND...
     return "$status"
 }
 
-run_live() { # LOG COMMAND...: one job on this machine's screen and in LOG; several processes of its own
+run_live() { # LOG COMMAND...: runs one job, which may start processes, with its output on the screen and in LOG
     local log=$1 status=0 screen tee job
     shift
     mkdir -p "$(dirname "$log")"
@@ -161,7 +161,7 @@ run_live() { # LOG COMMAND...: one job on this machine's screen and in LOG; seve
         local launcher=(srun --ntasks 1 --cpus-per-task "${nj:-1}" $sbatch_cpu_options)
         set -- "${launcher[@]}" "$@"
     fi
-    # Beside the script and not in a pipe, for whose end bash would wait before it looks at a signal.
+    # tee runs beside the script: bash would wait for the end of a pipe before it looks at a signal.
     exec {screen}> >(tee "$log" >&2)
     tee=$!
     "$@" >&"$screen" 2>&1 &

@@ -5,7 +5,7 @@ option_names() { # SCRIPT
     sed -n '/^# Options/,/^# End of options/s/^\([a-z][a-z0-9_]*\)=.*/\1/p' "$1"
 }
 
-print_help() { # SCRIPT: its header, then its options
+print_help() { # SCRIPT: prints its header, then its options
     sed -n '2,/^set /{/^# shellcheck/d; /^#/s/^# \{0,1\}//p}' "$1"
     echo
     sed -n '/^# Options/,/^# End of options/{
@@ -14,7 +14,7 @@ print_help() { # SCRIPT: its header, then its options
     }' "$1"
 }
 
-print_recipe_help() { # SCRIPT ARGUMENT...: with --help, what a recipe says before asr.sh prints its own
+print_recipe_help() { # SCRIPT ARGUMENT...: with --help, prints the help of a recipe, before asr.sh prints its own
     local script=$1 argument
     shift
     for argument in "$@"; do
@@ -27,22 +27,9 @@ print_recipe_help() { # SCRIPT ARGUMENT...: with --help, what a recipe says befo
     done
 }
 
-nearest_words() { # WORD CANDIDATE...: the three candidates with the smallest edit distance
-    local word=$1
-    shift
-    printf '%s\n' "$@" | awk -v word="$word" '
-        function least(a, b, c) { a = a < b ? a : b; return a < c ? a : c }
-        {
-            for (j = 0; j <= length($0); j++) previous[j] = j
-            for (i = 1; i <= length(word); i++) {
-                row[0] = i
-                for (j = 1; j <= length($0); j++)
-                    row[j] = least(previous[j] + 1, row[j - 1] + 1,
-                                   previous[j - 1] + (substr(word, i, 1) != substr($0, j, 1)))
-                for (j = 0; j <= length($0); j++) previous[j] = row[j]
-            }
-            print previous[length($0)], $0
-        }' | sort -n | head -n 3 | cut -d ' ' -f 2 | paste -sd ' '
+nearest_words() { # WORD CANDIDATE...: prints the three candidates most like it; all of them without Python
+    python3 -c 'import difflib, sys; print(*difflib.get_close_matches(sys.argv[1], sys.argv[2:], 3, 0))' "$@" \
+        2> /dev/null || echo "${*:2}"
 }
 
 parse_options() { # SCRIPT ARGUMENT...: sets the variables of SCRIPT's options; dashes are as good as underscores
@@ -94,7 +81,7 @@ take_option() { # NAME ARGUMENT...: sets the variable NAME if the option is amon
     done
 }
 
-callers_path() { # PATH: a relative one is that of whoever called run.sh, or else the recipe's
+callers_path() { # PATH: prints it as seen from the folder in which run.sh was called, or else from the recipe's
     local caller=${ESPNET_LARM_CALLER:-$PWD}
     if [ -z "$1" ] || [[ $1 = /* ]] || [ "$caller" = "$PWD" ] || [ ! -e "$caller/$1" ]; then
         echo "$1"
@@ -103,7 +90,7 @@ callers_path() { # PATH: a relative one is that of whoever called run.sh, or els
     fi
 }
 
-callers_folder() { # PATH: likewise, and absolute if it is a folder
+callers_folder() { # PATH: prints the same, and absolute if it is a folder
     local path
     path=$(callers_path "$1")
     [ ! -d "$path" ] || path=$(cd "$path" && pwd)

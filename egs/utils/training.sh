@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2154 # variables of jobs.sh
-# Runs a training and shows how it goes. Sourced after jobs.sh.
+# Runs a training and shows its progress. Sourced after jobs.sh.
 
-requeue_status=75  # what a training exits with that a SIGTERM ended and that has saved all it did
+requeue_status=75  # exit status of a training that a SIGTERM ended and that has saved all it did
 requeue_warning_s=${requeue_warning_s:-120}  # slurm: seconds before the time limit at which the SIGTERM comes
 max_requeues=${max_requeues:-100}  # slurm: how often an interrupted training is submitted again
 
@@ -18,13 +18,13 @@ run_training() { # NUM_GPUS NUM_NODES LOG COMMAND...: appends to LOG, a line an 
     follower=$!
     for ((requeue = 1; ; requeue++)); do
         run_and_pass_signals "$log" ${launcher[@]+"${launcher[@]}"} "$@"
-        # Submitted again if the scheduler interrupted it, and not whoever called.
+        # Submitted again if the scheduler interrupted it, and not the caller.
         if [ "$status" -ne "$requeue_status" ] || [ "$cmd_backend" != slurm ] || "$is_stopped" ||
             [ "$requeue" -gt "$max_requeues" ]; then
             break
         fi
         log "training was interrupted and has saved; submitting it again, $requeue of at most $max_requeues times"
-        # Where several nodes meet; torch wants a new file.
+        # The file in which several nodes meet: torch wants a new one.
         rm -f "$(dirname "$log")/.dist_init_$$"
     done
     # The follower reads once a second; without the pause the last epoch's line would be lost.
@@ -57,7 +57,7 @@ run_and_pass_signals() { # LOG COMMAND...: sets `status`, and `is_stopped` if a 
     trap - INT TERM
 }
 
-show_epochs() { # stdin: train.log of ESPnet or llm_train; stderr: a line an epoch or checkpoint
+show_epochs() { # reads the train.log of ESPnet or train-lm; logs a line an epoch or checkpoint
     # In bash, because awk may read a pipe in blocks, and lines would come epochs late.
     local line of='' left='' train valid accuracy
     while IFS= read -r line; do
@@ -76,6 +76,6 @@ show_epochs() { # stdin: train.log of ESPnet or llm_train; stderr: a line an epo
     done
 }
 
-value_of() { # KEY TEXT: of `KEY=value, ...`
+value_of() { # KEY TEXT: prints the value in `KEY=value, ...`
     [[ ", ${2# }" =~ ,\ $1=([^,]*) ]] && echo "${BASH_REMATCH[1]}" || echo -
 }

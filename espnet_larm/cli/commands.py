@@ -34,7 +34,7 @@ COMMANDS: dict[str, Command] = {
     "filter-lengths": Command(f"{_RECIPE}.filter_lengths", "leave out utterances that are too short or long (stage 4)"),
     "make-tokens": Command(f"{_RECIPE}.make_tokens", "make the token list (stage 5)"),
     "train-lm": Command(f"{_RECIPE}.text_lm.train", "train a small language model from text (stages 6 and 7)"),
-    "lm-perplexity": Command(f"{_RECIPE}.text_lm.measure_perplexity", "measure the perplexity of a text (stage 8)"),
+    "lm-perplexity": Command(f"{_RECIPE}.text_lm.perplexity", "measure the perplexity of a text (stage 8)"),
     "train-ngram": Command(f"{_RECIPE}.ngram.train", "train an n-gram over a model's tokens (stage 9)"),
     "join-outputs": Command(f"{_RECIPE}.join_outputs", "join the outputs of parallel decoding jobs (stage 12)"),
     "score": Command(f"{_RECIPE}.score", "count errors of decoded hypotheses (stage 13)"),

@@ -19,32 +19,24 @@ REPEAT = "repeat the stage that wrote it"
 STREAMED_WAV_SIZES = (0, 0xFFFFFFFF)
 
 
-# First bytes of what is no audio, or none that is decoded here: kind of problem, and what it is then.
+# First bytes of files that are not decoded here, and what they hold; "" is an audio format, which must be damaged.
 FOREIGN_CONTENT = (
-    (re.compile(rb"\s*<(?:!doctype|html|\?xml|head)", re.IGNORECASE), "web-page", "a web page"),
-    (re.compile(rb"version https://git-lfs"), "lfs-pointer", "a Git LFS pointer"),
-    (re.compile(rb"\x1f\x8b|PK\x03\x04|BZh"), "packed-audio", "packed with gzip, bzip2 or zip"),
-    (
-        re.compile(rb".{4}ftyp|\x30\x26\xb2\x75|\x1a\x45\xdf\xa3|#!AMR", re.DOTALL),
-        "other-codec",
-        "M4A, WMA, WebM or AMR",
-    ),
-    (re.compile(rb"NIST_1A.*shorten", re.DOTALL), "shortened-sphere", "SPHERE packed with shorten"),
-    (
-        re.compile(rb"fLaC|RIFF|RF64|OggS|NIST_1A|FORM|ID3|\.snd"),
-        "damaged-audio",
-        "damaged inside, or its end is missing",
-    ),
-    (re.compile(rb"[\t\n\r -~]+\Z"), "text-not-audio", "text"),
+    (re.compile(rb"\s*<(?:!doctype|html|\?xml|head)", re.IGNORECASE), "a web page"),
+    (re.compile(rb"version https://git-lfs"), "a Git LFS pointer"),
+    (re.compile(rb"\x1f\x8b|PK\x03\x04|BZh"), "packed with gzip, bzip2 or zip"),
+    (re.compile(rb".{4}ftyp|\x30\x26\xb2\x75|\x1a\x45\xdf\xa3|#!AMR", re.DOTALL), "M4A, WMA, WebM or AMR"),
+    (re.compile(rb"NIST_1A.*shorten", re.DOTALL), "SPHERE packed with shorten"),
+    (re.compile(rb"fLaC|RIFF|RF64|OggS|NIST_1A|FORM|ID3|\.snd"), ""),
+    (re.compile(rb"[\t\n\r -~]+\Z"), "text"),
 )
 
 
 class AudioError(ValueError):
-    """Audio that cannot be used.
+    """Error for audio that cannot be used.
 
     Args:
-        kind: As recipe/validation/kinds.py names it.
-        what: What was found, with the source; a sentence without its stop.
+        kind: Name of the problem in recipe/validation/report.py.
+        what: Sentence without its stop, naming the source.
         remedy: What to do.
     """
 
@@ -54,16 +46,16 @@ class AudioError(ValueError):
 
 
 class MissingAudioError(AudioError, FileNotFoundError):
-    """A file or an archive is not there."""
+    """Error for a file or an archive that is not there."""
 
 
 class AudioHeader(NamedTuple):
-    """What a file says of itself.
+    """Header of an audio file.
 
     Attributes:
-        sample_rate: In Hz.
-        num_channels: 1 for mono.
-        form: `FLAC`, `WAV`, ... as soundfile names it.
+        sample_rate: Sampling rate in Hz.
+        num_channels: Number of channels; 1 is mono.
+        form: Format as soundfile names it: `FLAC`, `WAV`, ...
     """
 
     sample_rate: int
@@ -75,8 +67,8 @@ class Audio(NamedTuple):
     """Decoded audio.
 
     Attributes:
-        header: Of the source.
-        samples: (N,), the mean over the channels.
+        header: Header of the source.
+        samples: Mean over the channels (N,).
     """
 
     header: AudioHeader
@@ -110,40 +102,38 @@ def read_audio(source: str) -> Audio:
             samples = file.read(dtype="float32", always_2d=True)
             promised = file.frames
     except soundfile.LibsndfileError as error:
-        kind, what = _describe_content(source, str(error))
-        raise AudioError(kind, f"{source} {what}") from error
+        raise AudioError("unreadable-audio", f"{source} {_describe_content(source, str(error))}") from error
     if len(samples) == 0:
-        raise AudioError("no-samples", f"{source} holds no samples")
+        raise AudioError("empty-audio", f"{source} holds no samples")
     if len(samples) < promised:
         raise AudioError(
             "truncated-audio", f"{source} is truncated: {len(samples)} of {promised} samples", "replace it"
         )
     if not np.isfinite(samples).all():
         number = int(np.argmin(np.isfinite(samples).all(axis=1)))
-        kind = "not-a-number" if np.isnan(samples[number]).any() else "infinite-sample"
-        raise AudioError(kind, f"{source} holds samples that are not finite numbers, sample {number} for one")
+        raise AudioError("bad-samples", f"{source} holds samples that are not finite numbers, sample {number} for one")
     return Audio(header, samples.mean(axis=1) if header.num_channels > 1 else samples[:, 0])
 
 
-def _describe_content(source: str, error: str) -> tuple[str, str]:
-    """What cannot be decoded, by its first bytes: kind of problem and words."""
-    damaged = "damaged-audio", f"is truncated or damaged ({error})"
+def _describe_content(source: str, error: str) -> str:
+    """Say what cannot be decoded, by its first bytes."""
+    damaged = f"is truncated or damaged ({error})"
     if is_command(source):
-        return "no-audio", f"writes no audio ({error})"
+        return f"writes no audio ({error})"
     if is_archive_entry(source):
         return damaged
     with Path(source).open("rb") as file:
         head = file.read(1024)
     if not head:
-        return "empty-audio-file", "is truncated to 0 bytes"
-    for pattern, kind, content in FOREIGN_CONTENT:
+        return "is truncated to 0 bytes"
+    for pattern, content in FOREIGN_CONTENT:
         if pattern.match(head):
-            return damaged if kind == "damaged-audio" else (kind, f"is no audio: it is {content}")
-    return "no-audio", f"is no audio ({error})"
+            return f"is no audio: it is {content}" if content else damaged
+    return f"is no audio ({error})"
 
 
 def open_source(source: str) -> BinaryIO:
-    """The encoded audio that a `wav.scp` names; the caller closes it.
+    """Open the encoded audio that a `wav.scp` names; the caller closes it.
 
     Raises:
         MissingAudioError: No such file.
@@ -157,10 +147,10 @@ def open_source(source: str) -> BinaryIO:
 
 
 def open_file(source: str) -> BinaryIO:
-    """An audio file, whatever its name looks like; the caller closes it.
+    """Open an audio file, whatever its name looks like; the caller closes it.
 
     Raises:
-        MissingAudioError: No such file.
+        MissingAudioError: There is no such file.
         AudioError: It is a truncated WAV, or may not be read.
     """
     if not Path(source).is_file():
@@ -178,32 +168,30 @@ def open_file(source: str) -> BinaryIO:
 
 
 def _run_command(source: str) -> bytes:
-    """What a `wav.scp` pipe writes. Kaldi's convention: who writes the data folder chooses the commands."""
+    """Run the command of a `wav.scp`; Kaldi lets whoever writes a data folder choose the commands."""
     done = subprocess.run(source[:-1], shell=True, capture_output=True, check=False)  # noqa: S602
     if done.returncode != 0:
         last = " ".join(done.stderr.decode(errors="replace").strip().splitlines()[-1:])
         raise AudioError(
-            "command-failed", f"`{source}` ended with status {done.returncode}: {last}", "try it in a shell"
+            "unreadable-audio", f"`{source}` ended with status {done.returncode}: {last}", "try it in a shell"
         )
     return done.stdout
 
 
 def _read_archive_entry(source: str) -> bytes:
-    """The encoded audio at `archive:offset`, as Kaldi archives of ESPnet's `write_function="soundfile"` stores it."""
+    """Read the encoded audio at `archive:offset`, which ESPnet writes with `write_function="soundfile"`."""
     match = ARCHIVE_ENTRY.fullmatch(source)
     assert match is not None, source
     path, offset = Path(match["path"]), int(match["offset"])
     if not path.is_file():
-        raise MissingAudioError("missing-archive", f"{path} is missing (named as {source})", REPEAT)
+        raise MissingAudioError("missing-audio", f"{path} is missing (named as {source})", REPEAT)
     with path.open("rb") as archive:
         archive.seek(offset)
         mark = archive.read(len(ARCHIVED_AUDIO))
         if mark[:2] == ARCHIVED_MATRIX:
-            raise AudioError(
-                "features-not-audio", f"{source} holds a matrix of features, no encoded audio", "name audio"
-            )
+            raise AudioError("unreadable-audio", f"{source} holds a matrix of features, no encoded audio", "name audio")
         if mark != ARCHIVED_AUDIO:
-            raise AudioError("not-an-entry", f"{source} holds no encoded audio", REPEAT)
+            raise AudioError("unreadable-audio", f"{source} holds no encoded audio", REPEAT)
         width = int.from_bytes(archive.read(1), "little")
         size = int.from_bytes(archive.read(width), "little")
         data = archive.read(size)
@@ -213,7 +201,7 @@ def _read_archive_entry(source: str) -> bytes:
 
 
 def _check_wav_is_whole(source: str, stream: BinaryIO) -> None:
-    """libsndfile reads a truncated WAV without a word, so its data chunk is measured here. Rewinds the stream."""
+    """Measure the data chunk of a WAV, since libsndfile reads a truncated one without an error; rewind the stream."""
     head = stream.read(12)
     if head[:4] == b"RIFF" and head[8:] == b"WAVE":
         size = Path(source).stat().st_size

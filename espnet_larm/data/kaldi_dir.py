@@ -4,19 +4,21 @@ Sorting is by code point, which is what `LC_ALL=C sort` does with UTF-8.
 """
 
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
+from espnet_larm.files import write_beside
 from espnet_larm.wording import name_some
 
 
 class Utterance(NamedTuple):
-    """One line of each file of a data folder.
+    """An utterance: one line of each file of a data folder.
 
     Attributes:
-        id: Starts with the speaker, so that sorting utterances sorts speakers too.
-        speaker: Speaker id.
-        audio: A path, `archive.ark:offset`, or a shell command that ends in `|`.
+        id: Id, which begins with the speaker's, so that sorting utterances sorts speakers too.
+        speaker: Id of the speaker.
+        audio: Path, `archive.ark:offset`, or shell command that ends in `|`.
         text: Transcript, "" if there is none.
     """
 
@@ -30,7 +32,7 @@ def read_table(path: Path) -> dict[str, str]:
     """Read `key value...` lines, separated by any white space as in Kaldi and ESPnet; the value may be empty.
 
     Raises:
-        FileNotFoundError: No such file.
+        FileNotFoundError: There is no such file.
         ValueError: A line is blank, or its key was there before, or the file begins with a byte order mark.
     """
     if not path.is_file():
@@ -54,18 +56,17 @@ def read_table(path: Path) -> dict[str, str]:
 
 
 def write_tables(folder: Path, tables: Mapping[str, Mapping[str, object]]) -> None:
-    """Write the files of a folder: all beside their targets first, then all moved, so that no half file is ever seen.
+    """Write the files of a folder: all beside their targets, then all moved, so that nobody reads half a file.
 
     Args:
-        folder: Made if it is not there; its other files stay.
+        folder: Folder, made if it is not there; its other files stay.
         tables: File name -> key -> value, written in sorted order of the keys.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, table in tables.items():
-        with (folder / f".{name}.part").open("w", encoding="utf-8") as part:
-            part.writelines(f"{key} {table[key]}".rstrip() + "\n" for key in sorted(table))
-    for name in tables:
-        (folder / f".{name}.part").replace(folder / name)
+    with ExitStack() as stack:
+        for name, table in tables.items():
+            part = stack.enter_context(write_beside(folder / name))
+            with part.open("w", encoding="utf-8") as file:
+                file.writelines(f"{key} {table[key]}".rstrip() + "\n" for key in sorted(table))
 
 
 def read_dir(folder: Path) -> list[Utterance]:

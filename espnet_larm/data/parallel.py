@@ -1,4 +1,7 @@
-"""Runs a function over chunks of a list in several processes, and says how far it is."""
+"""Runs a function over chunks of a list in several processes, and reports its progress.
+
+A pool's own map would cut chunks by the number of processes, read a whole stream, and outlive a killed parent.
+"""
 
 import logging
 import math
@@ -32,13 +35,13 @@ def map_chunks[Item, Result](
     so that repeating a stage elsewhere leaves true what an earlier table says of them.
 
     Args:
-        function: Picklable, as processes run it; returns a list.
-        items: To be cut into chunks.
-        num_jobs: Processes; 1 runs in this one.
-        title: Named in the reports of progress.
+        function: Picklable function that returns a list.
+        items: Items to be cut into chunks.
+        num_jobs: Number of processes; 1 runs in this one.
+        title: Name in the reports of progress.
 
     Returns:
-        The results, chunk after chunk.
+        Results, chunk after chunk.
     """
     size = max(1, min(MAX_CHUNK_SIZE, math.ceil(len(items) / NUM_CHUNKS)))
     chunks = [items[start : start + size] for start in range(0, len(items), size)]
@@ -65,13 +68,13 @@ def stream_chunks[Item, Result](
     A few chunks a process are in memory at a time, however many items there are.
 
     Args:
-        function: Picklable, as processes run it.
-        items: To be cut into chunks of at most STREAM_CHUNK_SIZE.
-        num_jobs: Processes; 1 runs in this one.
-        title: Named in the reports of progress.
+        function: Picklable function.
+        items: Items to be cut into chunks of at most STREAM_CHUNK_SIZE.
+        num_jobs: Number of processes; 1 runs in this one.
+        title: Name in the reports of progress.
 
     Yields:
-        A result a chunk.
+        One result for each chunk.
     """
     source = iter(items)
     progress = _Progress(title, None)
@@ -93,7 +96,7 @@ def stream_chunks[Item, Result](
 
 
 def end_with_parent() -> None:
-    """In a process of a pool: end it when its parent was killed, or it would wait for chunks for ever."""
+    """End a process of a pool when its parent was killed; it would wait for chunks for ever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 

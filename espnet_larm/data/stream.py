@@ -19,10 +19,10 @@ QUALITY = "HQ"
 
 
 def stream_source(source: str, sample_rate_hz: int) -> Iterator[np.ndarray]:
-    """Blocks (N,) of what a `wav.scp` names: a file, an entry of an archive, or the output of a command.
+    """Yield blocks (N,) of what a `wav.scp` names: a file, an entry of an archive, or the output of a command.
 
     Raises:
-        FileNotFoundError: No such file.
+        FileNotFoundError: There is no such file.
         ValueError: It is truncated, no audio, empty, not finite, of another rate, or the command failed. Some of it may
             have been yielded before.
     """
@@ -31,10 +31,10 @@ def stream_source(source: str, sample_rate_hz: int) -> Iterator[np.ndarray]:
 
 
 def stream_file(path: Path, sample_rate_hz: int) -> Iterator[np.ndarray]:
-    """Blocks (N,) of a file of any format that libsndfile knows, at the rate asked for.
+    """Yield blocks (N,) of a file of any format that libsndfile knows, at the rate asked for.
 
     Raises:
-        FileNotFoundError: No such file.
+        FileNotFoundError: There is no such file.
         ValueError: It is truncated, no audio, empty or not finite. Some of it may have been yielded before.
     """
     with open_file(str(path)) as stream:
@@ -42,10 +42,10 @@ def stream_file(path: Path, sample_rate_hz: int) -> Iterator[np.ndarray]:
 
 
 def count_samples(source: str) -> int:
-    """Samples of what a `wav.scp` names, from its header alone.
+    """Count the samples of what a `wav.scp` names, from its header alone.
 
     Raises:
-        FileNotFoundError: No such file.
+        FileNotFoundError: There is no such file.
         ValueError: It is no audio, or the command failed.
     """
     with open_source(source) as stream, _open_audio(source, stream) as file:

@@ -7,16 +7,16 @@ import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-# Kaldi's, whose first word in each line is an utterance's id.
+# Name of Kaldi's file, whose lines begin with the id of an utterance.
 KALDI_NAME = "text"
 
 
 def read_sentences(paths: Sequence[Path], max_lines: int | None = None) -> list[str]:
-    """Lines of all files, one space between words; lines without words are left out.
+    """Read the lines of all files, with one space between words; lines without words are left out.
 
     Args:
-        paths: Plain or `.gz`. Of a file called `text`, the first word of each line is an id and not read.
-        max_lines: First lines with words of each file, which is not read on behind them; all by default.
+        paths: Files, plain or `.gz`. In a file called `text`, the first word of each line is an id and not read.
+        max_lines: Number of first lines with words that are read of each file; all by default.
 
     Raises:
         FileNotFoundError: A file is not there.

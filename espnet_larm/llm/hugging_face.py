@@ -1,4 +1,4 @@
-"""Names of transformers that the rest of the package uses; those of its trainer are in hugging_face_trainer.
+"""Names of transformers that the rest of the package uses; those of its trainer are in recipe/text_lm/training.py.
 
 transformers moves and renames them between releases; so these two files alone import it.
 """

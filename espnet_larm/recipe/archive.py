@@ -1,8 +1,11 @@
 """Writes audio as FLAC into Kaldi archives (`flac.ark`), at one rate, mono, optionally faster or slower.
 
-ESPnet reads an entry as data type `kaldi_ark`.
+ESPnet reads an entry as data type `kaldi_ark`. What is wrong with audio is reported as by validate-data.
+Shapes: N samples.
 """
 
+import functools
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,17 +15,48 @@ import soxr
 from omniio import kaldi
 
 from espnet_larm.data.audio import Audio, AudioError, is_command, read_audio
-from espnet_larm.recipe.validation.content import check_samples
-from espnet_larm.recipe.validation.report import Finding
+from espnet_larm.data.parallel import map_chunks
+from espnet_larm.files import move_synced
+from espnet_larm.recipe.validation.audio import check_samples
+from espnet_larm.recipe.validation.report import Finding, Report
+from espnet_larm.recipe.validation.table import find_lines
+
+NUM_SHOWN = 20
+
+
+class UnusableAudioError(ValueError):
+    """Error for a set with audio that cannot be used.
+
+    Args:
+        bad: Utterance ids with what is wrong with them.
+        others: Findings that would not have stopped anything.
+    """
+
+    def __init__(self, bad: Sequence[tuple[str, Finding]], others: Sequence[tuple[str, Finding]] = ()) -> None:
+        shown = "".join(f"\n  {finding.what}" for _, finding in bad[:NUM_SHOWN])
+        more = f"\n  ... and {len(bad) - NUM_SHOWN} more" if len(bad) > NUM_SHOWN else ""
+        super().__init__(f"{len(bad)} utterances have unusable audio; nothing was written:{shown}{more}")
+        self.findings = [*bad, *others]
+        self.kinds = {finding.kind for _, finding in bad}
+
+    def explained(self, report: Report, wav_scp: Path) -> ValueError:
+        """Make the error that ends a program: all findings by kind, with file and line."""
+        add_findings(report, wav_scp, self.findings)
+        # An allowed kind is bad only where audio cannot be read at all.
+        allowed = sorted(self.kinds & report.allowed)
+        report.allowed -= self.kinds
+        refused = f" (--allow {' '.join(allowed)} cannot let through what cannot be read)" if allowed else ""
+        lines = "\n".join(report.lines())
+        return ValueError(f"some audio cannot be used{refused}; nothing was written:\n{lines}")
 
 
 class Rendering(NamedTuple):
     """Audio to be made.
 
     Attributes:
-        id: Of the utterance.
-        source: As in `wav.scp`.
-        speed: Factor; 0.9 is slower, longer and lower.
+        id: Id of the utterance.
+        source: Second column of `wav.scp`.
+        speed: Factor of the speed; 0.9 is slower, longer and lower.
     """
 
     id: str
@@ -34,9 +68,9 @@ class Rendered(NamedTuple):
     """What became of a Rendering.
 
     Attributes:
-        id: Of the utterance.
+        id: Id of the utterance.
         source: `archive:offset`, or "" after an error.
-        num_samples: At the rate of the archive.
+        num_samples: Length at the rate of the archive.
         findings: What is wrong with it; after an error the reason.
     """
 
@@ -46,40 +80,41 @@ class Rendered(NamedTuple):
     findings: tuple[Finding, ...] = ()
 
 
-def render(rendering: Rendering, audio: Audio, sample_rate: int) -> np.ndarray:
-    """Resample and change speed in one step.
+def write_archives(folder: Path, renderings: Sequence[Rendering], sample_rate: int, num_jobs: int) -> list[Rendered]:
+    """Write renderings as archives; all of them, or, on an error, none.
 
-    Args:
-        rendering: What to make.
-        audio: Its source, decoded.
-        sample_rate: Of the result, in Hz.
-
-    Returns:
-        (N,) float32.
+    Archives are named by a digest of what they hold, so that a folder which still uses earlier ones stays whole.
 
     Raises:
-        AudioError: Nothing is left after resampling.
+        UnusableAudioError: Audio cannot be read; names every such utterance.
     """
-    in_rate = audio.header.sample_rate * rendering.speed
-    if in_rate == sample_rate:
-        return audio.samples
-    samples = soxr.resample(audio.samples, in_rate, sample_rate)
-    if len(samples) == 0:
-        what = f"{rendering.source} is shorter than one sample at {sample_rate} Hz"
-        raise AudioError("no-samples", what, "remove its line")
-    return samples
+    if not renderings:
+        return []
+    folder.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256(repr((list(renderings), sample_rate)).encode()).hexdigest()[:8]
+    write = functools.partial(_write_chunk, stem=folder / digest, sample_rate=sample_rate)
+    rendered = map_chunks(write, renderings, num_jobs, "converted")
+    parts = sorted(folder.glob(f".{digest}.*.part"))
+    bad = [(entry.id, finding) for entry in rendered if not entry.source for finding in entry.findings]
+    if bad:
+        for part in parts:
+            part.unlink()
+        raise UnusableAudioError(bad)
+    for part in parts:
+        move_synced(part, _final_name(part))
+    return [entry._replace(source=_final_source(entry.source)) for entry in rendered]
 
 
 def write_archive(path: Path, renderings: Sequence[Rendering], sample_rate: int) -> list[Rendered]:
     """Write an archive; utterances that cannot be read are left out and reported.
 
     Args:
-        path: Of the archive, overwritten.
-        renderings: In the order of the archive.
-        sample_rate: Of the archive, in Hz.
+        path: File of the archive, overwritten.
+        renderings: Audio in the order of the archive.
+        sample_rate: Sampling rate of the archive, in Hz.
 
     Returns:
-        One a rendering, same order.
+        What became of each rendering, in the same order.
     """
     done = []
     with path.open("wb") as archive:
@@ -104,6 +139,58 @@ def write_archive(path: Path, renderings: Sequence[Rendering], sample_rate: int)
     return done
 
 
+def render(rendering: Rendering, audio: Audio, sample_rate: int) -> np.ndarray:
+    """Resample and change speed in one step.
+
+    Args:
+        rendering: What to make.
+        audio: Its source, decoded.
+        sample_rate: Sampling rate of the result, in Hz.
+
+    Returns:
+        Samples (N,), float32.
+
+    Raises:
+        AudioError: Nothing is left after resampling.
+    """
+    in_rate = audio.header.sample_rate * rendering.speed
+    if in_rate == sample_rate:
+        return audio.samples
+    samples = soxr.resample(audio.samples, in_rate, sample_rate)
+    if len(samples) == 0:
+        what = f"{rendering.source} is shorter than one sample at {sample_rate} Hz"
+        raise AudioError("empty-audio", what, "remove its line")
+    return samples
+
+
+def remove_unused_archives(folder: Path, sources: Sequence[str]) -> None:
+    """Remove archives that earlier runs of `write_archives` left in `folder` and that no source names."""
+    used = {source.rpartition(":")[0] for source in sources}
+    for path in folder.glob("????????.*.flac.ark"):
+        if str(path) not in used:
+            path.unlink()
+
+
+def add_findings(report: Report, wav_scp: Path, findings: Sequence[tuple[str, Finding]]) -> None:
+    """Add findings about utterances to a report, at their lines in `wav_scp`."""
+    lines = find_lines(wav_scp, (key for key, _ in findings)) if findings else {}
+    for key, finding in findings:
+        report.add(*finding, wav_scp, lines.get(key, 0))
+
+
 def finding_of(key: str, error: AudioError) -> Finding:
-    """An error as the report shows it."""
+    """Turn an error into what the report shows."""
     return Finding(error.kind, f"{key}: {error.what}")
+
+
+def _write_chunk(number: int, items: Sequence[Rendering], stem: Path, sample_rate: int) -> list[Rendered]:
+    return write_archive(stem.with_name(f".{stem.name}.{number:05d}.flac.ark.part"), items, sample_rate)
+
+
+def _final_source(source: str) -> str:
+    path, _, offset = source.rpartition(":")
+    return f"{_final_name(Path(path))}:{offset}"
+
+
+def _final_name(part: Path) -> Path:
+    return part.with_name(part.name.removeprefix(".").removesuffix(".part"))

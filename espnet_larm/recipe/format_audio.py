@@ -1,18 +1,70 @@
-"""Stage 3: a data folder whose audio ESPnet reads: one rate, mono, plain files or `flac.ark`.
+"""Stage 3: a data folder whose audio ESPnet reads: one rate, mono, plain files or `flac.ark`; what fits keeps its path.
+
+A set is either all plain files (data type `sound`) or all archive entries (`kaldi_ark`): ESPnet reads a plain file
+under `kaldi_ark`, too, but as integers, 32768 times louder than an entry.
 
 Example:
     python -m espnet_larm format-audio --in_dir data/test --out_dir dump/raw/test --nj 4
 
-All audio is decoded to see whether it fits, so what is wrong with it is said here, in the words of validate_data.
+All audio is decoded to see whether it fits, so this stage reports what is wrong with it, as validate-data does.
 """
 
 import argparse
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+from espnet_larm.data.audio import AudioError, is_archive_entry, is_command, read_audio
 from espnet_larm.data.kaldi_dir import Utterance, read_dir, write_dir, write_tables
-from espnet_larm.recipe.audio_report import NUM_SHOWN, add_findings, explain
-from espnet_larm.recipe.formatting import Formatted, UnusableAudioError, format_audio, remove_unused_archives
-from espnet_larm.recipe.validation.report import Report
+from espnet_larm.data.parallel import map_chunks
+from espnet_larm.recipe.archive import (
+    NUM_SHOWN,
+    Rendering,
+    UnusableAudioError,
+    add_findings,
+    finding_of,
+    remove_unused_archives,
+    write_archives,
+)
+from espnet_larm.recipe.validation.audio import check_samples
+from espnet_larm.recipe.validation.report import Finding, Report
+
+
+class Checked(NamedTuple):
+    """What a source turned out to be.
+
+    Attributes:
+        id: Id of the utterance.
+        kind: `archived` or a plain file's `FLAC`, `WAV`, ... if it fits as it is; `other` if it must be converted.
+        num_samples: Length if it fits, otherwise 0.
+        findings: What is wrong with it.
+        is_readable: Whether it could be decoded.
+    """
+
+    id: str
+    kind: str
+    num_samples: int
+    findings: tuple[Finding, ...] = ()
+    is_readable: bool = True
+
+
+class Formatted(NamedTuple):
+    """A set that ESPnet reads.
+
+    Attributes:
+        sources: Utterance id -> path or archive entry.
+        num_samples: Utterance id -> length.
+        audio_format: `flac.ark` if there are archive entries, else the plain files' form in lower case.
+        num_converted: Number of utterances that were written anew.
+        findings: Utterance ids and what is wrong with their audio, though not so much that it cannot be used.
+    """
+
+    sources: dict[str, str]
+    num_samples: dict[str, int]
+    audio_format: str
+    num_converted: int
+    findings: list[tuple[str, Finding]]
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -20,9 +72,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--in_dir", type=Path, required=True, help="data folder")
     parser.add_argument("--out_dir", type=Path, required=True, help="folder to write; archives go to data/ in it")
-    parser.add_argument("--fs", type=int, default=16000, help="sampling rate in Hz")
-    parser.add_argument("--nj", type=int, default=1, help="processes")
-    parser.add_argument("--allow", nargs="*", default=[], metavar="KIND", help="problems of audio that are no errors")
+    parser.add_argument("--fs", type=int, default=16000, help="sampling rate in Hz (16000)")
+    parser.add_argument("--nj", type=int, default=1, help="number of processes (1)")
+    parser.add_argument("--allow", nargs="*", default=[], metavar="KIND", help="problems of audio that only warn")
     return parser
 
 
@@ -34,7 +86,7 @@ def main(cmd: list[str] | None = None) -> int:
     try:
         formatted = format_audio(utterances, args.out_dir / "data", args.fs, args.nj, report.is_error)
     except UnusableAudioError as error:
-        raise explain(error, report, args.in_dir / "wav.scp") from error
+        raise error.explained(report, args.in_dir / "wav.scp") from error
     write_formatted(args.out_dir, utterances, formatted)
     remove_unused_archives(args.out_dir / "data", list(formatted.sources.values()))
     add_findings(report, args.in_dir / "wav.scp", formatted.findings)
@@ -53,3 +105,74 @@ def write_formatted(folder: Path, utterances: list[Utterance], formatted: Format
     """Write the data folder with the two files that ESPnet adds to it."""
     write_dir(folder, [utterance._replace(audio=formatted.sources[utterance.id]) for utterance in utterances])
     write_tables(folder, {"utt2num_samples": formatted.num_samples, "audio_format": {formatted.audio_format: ""}})
+
+
+def format_audio(
+    utterances: Sequence[Utterance],
+    archive_dir: Path,
+    sample_rate: int,
+    num_jobs: int,
+    is_error: Callable[[str], bool] = lambda _kind: False,
+) -> Formatted:
+    """Check every utterance's audio by decoding it, and convert what does not fit.
+
+    Args:
+        utterances: Utterances with unique ids.
+        archive_dir: Folder for archives; nothing is written if all audio fits.
+        sample_rate: Sampling rate that is wanted, in Hz.
+        num_jobs: Number of processes.
+        is_error: Whether a kind of problem with decoded audio stops everything, as silence might.
+
+    Raises:
+        UnusableAudioError: Audio is missing, truncated or unreadable, or `is_error` says so; names every such
+            utterance (20 in the message).
+    """
+    items = [Rendering(utterance.id, utterance.audio) for utterance in utterances]
+    checked = map_chunks(functools.partial(_check_chunk, sample_rate=sample_rate), items, num_jobs, "checked")
+    findings = raise_if_bad(checked, is_error)
+    plain = {entry.kind for entry in checked} - {"archived", "other"}
+    all_plain = all(entry.kind in plain for entry in checked)
+    keep = {entry.id: entry for entry in checked if entry.kind in (plain if all_plain else {"archived"})}
+    convert = [item for item in items if item.id not in keep]
+    rendered = write_archives(archive_dir, convert, sample_rate, num_jobs)
+    kept_sources = {item.id: item.source for item in items if item.id in keep}
+    kept_lengths = {utterance: entry.num_samples for utterance, entry in keep.items()}
+    return Formatted(
+        sources=kept_sources | {entry.id: entry.source for entry in rendered},
+        num_samples=kept_lengths | {entry.id: entry.num_samples for entry in rendered},
+        audio_format="_".join(sorted(plain)).lower() if all_plain else "flac.ark",
+        num_converted=len(rendered),
+        findings=findings + [(entry.id, finding) for entry in rendered for finding in entry.findings],
+    )
+
+
+def raise_if_bad(entries: Iterable[Checked], is_error: Callable[[str], bool]) -> list[tuple[str, Finding]]:
+    """Raise one UnusableAudioError for all entries that cannot be used; return what else was found."""
+    bad: list[tuple[str, Finding]] = []
+    others: list[tuple[str, Finding]] = []
+    for entry in entries:
+        for finding in entry.findings:
+            is_bad = not entry.is_readable or is_error(finding.kind)
+            (bad if is_bad else others).append((entry.id, finding))
+    if bad:
+        raise UnusableAudioError(bad, others)
+    return others
+
+
+def _check_chunk(_number: int, items: Sequence[Rendering], sample_rate: int) -> list[Checked]:
+    return [_check_one(item, sample_rate) for item in items]
+
+
+def _check_one(item: Rendering, sample_rate: int) -> Checked:
+    """Decode what might stay; a command runs only once, when it is converted."""
+    if is_command(item.source):
+        return Checked(item.id, "other", 0)
+    try:
+        header, samples = read_audio(item.source)
+    except AudioError as error:
+        return Checked(item.id, "other", 0, (finding_of(item.id, error),), is_readable=False)
+    findings = tuple(check_samples(item.id, header, samples))
+    if (header.sample_rate, header.num_channels) != (sample_rate, 1):
+        return Checked(item.id, "other", 0, findings)
+    kind = "archived" if is_archive_entry(item.source) else header.form
+    return Checked(item.id, kind, len(samples), findings)

@@ -1,10 +1,10 @@
-"""End of stage 12: the outputs of parallel decoding jobs into one folder.
+"""End of stage 12: joins the outputs of parallel decoding jobs in one folder.
 
 Example:
     python -m espnet_larm join-outputs --input_dirs logdir/output.1 logdir/output.2 --output_dir exp/.../test
 
 `1best_recog/` becomes the folder's own files; `loop<k>/` and `<n>best_recog/` keep their folders; `stats.json` is
-summed. Such folders of an earlier decoding that this one does not have are removed, or they would be taken for its own.
+summed. Such folders that only an earlier decoding made are removed, or they would be taken for this one's.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from espnet_larm.data.kaldi_dir import read_table, write_tables
+from espnet_larm.files import write_text
 from espnet_larm.scoring.experiment import read_out_number
 
 TABLES = ("text", "token", "token_int", "score")
@@ -23,7 +24,7 @@ CTM = "ctm"
 BEST = "1best_recog"
 NBEST = re.compile(r"\d+best_recog")
 NOT_ADDED = ("peak_", "wall_", "ctc_weight", "ngram_weight")
-# Records of settings, and shares, which are made anew.
+# Settings, which all jobs share, and ratios, which are made anew.
 FROM_FIRST = ("search", "drafting", "pooling", "acceptance", "retention", "tokens_per_row_call", "row_calls_per_word")
 
 
@@ -36,7 +37,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def main(cmd: list[str] | None = None) -> int:
-    """Join and print the number of utterances."""
+    """Join the outputs and print the number of utterances."""
     args = get_parser().parse_args(cmd)
     folders = sorted({path.parent.name for job in args.input_dirs for path in job.glob("*/text")})
     if BEST not in folders:
@@ -51,14 +52,14 @@ def main(cmd: list[str] | None = None) -> int:
             shutil.rmtree(path)
     statistics = [json.loads(path.read_text()) for job in args.input_dirs if (path := job / "stats.json").is_file()]
     if statistics:
-        (args.output_dir / "stats.json").write_text(json.dumps(join_statistics(statistics), indent=2) + "\n")
+        write_text(args.output_dir / "stats.json", json.dumps(join_statistics(statistics), indent=2) + "\n")
     num_utterances = len(read_table(args.output_dir / "text"))
     print(f"{len(args.input_dirs)} job(s) -> {args.output_dir}: {num_utterances} utterances")
     return 0
 
 
 def join_tables(folders: Sequence[Path]) -> dict[str, dict[str, str]]:
-    """The tables that the folders have in common names, their lines together.
+    """Join the lines of tables that have one name in several folders.
 
     Raises:
         ValueError: An utterance was decoded by two jobs.
@@ -76,7 +77,7 @@ def join_tables(folders: Sequence[Path]) -> dict[str, dict[str, str]]:
 
 
 def join_ctm(folders: Sequence[Path], target: Path) -> None:
-    """The times of words together, by utterance; without any, a `ctm` of an earlier decoding is removed."""
+    """Join the times of words, by utterance; without any, remove the `ctm` of an earlier decoding."""
     lines = [
         line
         for folder in folders
@@ -86,19 +87,14 @@ def join_ctm(folders: Sequence[Path], target: Path) -> None:
     if not any((folder / CTM).is_file() for folder in folders):
         (target / CTM).unlink(missing_ok=True)
         return
-    # Stable: the words of an utterance stay in their order.
-    (target / f".{CTM}.part").write_text("".join(sorted(lines, key=lambda line: line.split()[0])), encoding="utf-8")
-    (target / f".{CTM}.part").replace(target / CTM)
+    # The sort is stable: the words of an utterance stay in their order.
+    write_text(target / CTM, "".join(sorted(lines, key=lambda line: line.split()[0])))
 
 
 def join_statistics(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One record of several: numbers are added (of peaks, wall time and weights the largest stays), records joined.
+    """Join the records of several jobs into that of the whole set.
 
-    Args:
-        parts: Of the jobs; texts and settings are taken from the first.
-
-    Returns:
-        The record of the whole set.
+    Numbers are added, but the largest peak, wall time and weight is taken; texts and settings are the first job's.
     """
     joined: dict[str, Any] = {}
     for part in parts:

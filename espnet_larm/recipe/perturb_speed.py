@@ -1,4 +1,6 @@
-"""Stage 2: a data folder with copies of itself at other speeds.
+"""Stage 2: a data folder with copies of itself at other speeds, each by a speaker of its own.
+
+Source: Ko et al., "Audio Augmentation for Speech Recognition", Interspeech 2015: factors 0.9, 1.0 and 1.1.
 
 Example:
     python -m espnet_larm perturb-speed --in_dir data/train --out_dir data/train_sp --factors 0.9 1.0 1.1
@@ -8,11 +10,17 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from espnet_larm.data.kaldi_dir import read_dir, write_dir
-from espnet_larm.recipe.audio_report import NUM_SHOWN, explain
-from espnet_larm.recipe.formatting import UnusableAudioError, remove_unused_archives
-from espnet_larm.recipe.speed import perturb_speed
+from espnet_larm.data.kaldi_dir import Utterance, read_dir, write_dir
+from espnet_larm.recipe.archive import (
+    NUM_SHOWN,
+    Rendering,
+    UnusableAudioError,
+    remove_unused_archives,
+    write_archives,
+)
 from espnet_larm.recipe.validation.report import Finding, Report
+
+MIN_FACTOR, MAX_FACTOR = 0.5, 2.0
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -21,8 +29,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--in_dir", type=Path, required=True, help="data folder")
     parser.add_argument("--out_dir", type=Path, required=True, help="data folder to write; audio goes to data/")
     parser.add_argument("--factors", nargs="+", required=True, help="0.9 is slower; 1.0 keeps ids and paths")
-    parser.add_argument("--fs", type=int, default=16000, help="sampling rate of the perturbed audio in Hz")
-    parser.add_argument("--nj", type=int, default=1, help="processes")
+    parser.add_argument("--fs", type=int, default=16000, help="sampling rate of the copies in Hz (16000)")
+    parser.add_argument("--nj", type=int, default=1, help="number of processes (1)")
     return parser
 
 
@@ -34,7 +42,7 @@ def main(cmd: list[str] | None = None) -> int:
         copies = perturb_speed(read_dir(args.in_dir), args.factors, archive_dir, args.fs, args.nj)
     except UnusableAudioError as error:
         error.findings = of_originals(error.findings, args.factors)
-        raise explain(error, Report(NUM_SHOWN), args.in_dir / "wav.scp") from error
+        raise error.explained(Report(NUM_SHOWN), args.in_dir / "wav.scp") from error
     write_dir(args.out_dir, copies)
     remove_unused_archives(archive_dir, [copy.audio for copy in copies])
     print(f"{args.in_dir} -> {args.out_dir}: {len(copies)} utterances at speeds {' '.join(args.factors)}")
@@ -42,10 +50,59 @@ def main(cmd: list[str] | None = None) -> int:
 
 
 def of_originals(findings: Sequence[tuple[str, Finding]], factors: Sequence[str]) -> list[tuple[str, Finding]]:
-    """Findings about copies as findings about what they are copies of, each once."""
+    """Turn findings about copies into findings about their originals, each once."""
     found = {}
     for key, finding in findings:
         prefix = next(f"sp{factor}-" for factor in factors if key.startswith(f"sp{factor}-"))
         original = key.removeprefix(prefix)
         found[original] = finding._replace(what=finding.what.removeprefix(prefix))
     return list(found.items())
+
+
+def perturb_speed(
+    utterances: Sequence[Utterance], factors: Sequence[str], archive_dir: Path, sample_rate: int, num_jobs: int
+) -> list[Utterance]:
+    """Write the perturbed audio; factor 1 keeps its path and id.
+
+    Args:
+        utterances: The set.
+        factors: Numbers as the user wrote them: "0.9" gives ids `sp0.9-...`.
+        archive_dir: Folder for the perturbed audio.
+        sample_rate: Sampling rate of the perturbed audio, in Hz.
+        num_jobs: Number of processes.
+
+    Returns:
+        The set once for each factor.
+
+    Raises:
+        ValueError: A factor is no number from 0.5 to 2, or comes twice.
+        UnusableAudioError: Audio cannot be read.
+    """
+    speeds = {factor: _speed(factor) for factor in factors}
+    if len(set(speeds.values())) < len(factors):
+        raise ValueError(f"--speed_perturb_factors has a factor twice: {' '.join(factors)}; name each once.")
+    copies, renderings = [], []
+    for factor, speed in speeds.items():
+        for utterance in utterances:
+            copy = utterance if speed == 1.0 else rename(utterance, factor)
+            copies.append(copy)
+            if speed != 1.0:
+                renderings.append(Rendering(copy.id, copy.audio, speed))
+    sources = {entry.id: entry.source for entry in write_archives(archive_dir, renderings, sample_rate, num_jobs)}
+    return [copy._replace(audio=sources.get(copy.id, copy.audio)) for copy in copies]
+
+
+def rename(utterance: Utterance, factor: str) -> Utterance:
+    """Give an utterance the ids of its perturbed copy, and leave its audio."""
+    prefix = f"sp{factor}-"
+    return utterance._replace(id=prefix + utterance.id, speaker=prefix + utterance.speaker)
+
+
+def _speed(factor: str) -> float:
+    try:
+        speed = float(factor)
+    except ValueError:
+        speed = 0.0
+    if not MIN_FACTOR <= speed <= MAX_FACTOR:
+        raise ValueError(f"--speed_perturb_factors: {factor} must be a number from {MIN_FACTOR} to {MAX_FACTOR}.")
+    return speed

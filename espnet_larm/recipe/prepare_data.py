@@ -1,4 +1,4 @@
-"""Stage 1: a corpus into Kaldi data folders.
+"""Stage 1: makes Kaldi data folders of a corpus.
 
 Example:
     python -m espnet_larm prepare-data an4 --root downloads/an4 --out data
@@ -16,16 +16,16 @@ from espnet_larm.recipe.corpora.librispeech import check_counts, count_utterance
 def get_parser() -> argparse.ArgumentParser:
     """Options of this program."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("corpus", choices=("an4", "librispeech"), help="whose layout --root has")
+    parser.add_argument("corpus", choices=("an4", "librispeech"), help="corpus whose layout --root has")
     parser.add_argument("--root", type=Path, required=True, help="folder of the corpus")
-    parser.add_argument("--out", type=Path, required=True, help="a folder a set is written in here")
-    parser.add_argument("--sets", nargs="*", default=[], help="librispeech: the splits to read, as `name=split,split`")
-    parser.add_argument("--partial", action="store_true", help="librispeech: a part of the official splits is enough")
+    parser.add_argument("--out", type=Path, required=True, help="folder in which each set gets a folder")
+    parser.add_argument("--sets", nargs="*", default=[], help="librispeech: splits to read, `name=split,split`")
+    parser.add_argument("--partial", action="store_true", help="librispeech: accept a part of the official splits")
     return parser
 
 
 def main(cmd: list[str] | None = None) -> int:
-    """Write the sets and print what they hold."""
+    """Write the sets and print their sizes."""
     args = get_parser().parse_args(cmd)
     for name, utterances in _read_sets(args).items():
         write_dir(args.out / name, utterances)
@@ -48,7 +48,7 @@ def _read_sets(args: argparse.Namespace) -> dict[str, list[Utterance]]:
 
 
 def check_official_counts(root: Path, splits: Sequence[str], partial: bool) -> None:
-    """Refuse official splits that are not whole; with `partial` they are only said."""
+    """Refuse official splits that are not whole; with `partial` they are only reported."""
     counts = [count_utterances(root, split) for split in dict.fromkeys(splits)]
     if not partial:
         check_counts(root, counts)

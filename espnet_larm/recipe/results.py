@@ -1,4 +1,4 @@
-"""Stage 13, after scoring: RESULTS.md and a picture of all that was scored in an experiment's folder.
+"""Stage 13, after scoring: RESULTS.md and a picture of everything scored in an experiment's folder.
 
     python -m espnet_larm results --exp_dir exp/asr_x
 
@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from espnet_larm.origin import commit, describe_machine, versions, without_root
+from espnet_larm.files import write_text
+from espnet_larm.origin import in_words, provenance, without_root
 from espnet_larm.scoring.experiment import SetResult, find_results
 from espnet_larm.scoring.picture import draw_wer
 from espnet_larm.scoring.tables import format_tables
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from espnet_larm.train.learning import Share
 
 PICTURE = "images/wer_by_loops.png"
-# What egs/utils/asr_parts.sh appends to the command in an experiment's run.sh.
+# Options that egs/utils/asr_parts.sh appends to the command in an experiment's run.sh.
 RESUME_OPTIONS = '--stage train --stop_stage upload "$@"'
 
 
@@ -37,7 +38,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def main(cmd: list[str] | None = None) -> int:
-    """Write both files, print the tables."""
+    """Write both files and print the tables."""
     args = get_parser().parse_args(cmd)
     results = find_results(args.exp_dir)
     config = read_config(args.exp_dir / "config.yaml")
@@ -55,28 +56,27 @@ def main(cmd: list[str] | None = None) -> int:
         *([f"![Word error rate by loops and by compute]({PICTURE})", ""] if drawn else []),
         *tables,
     ]
-    part = args.exp_dir / ".RESULTS.md.part"
-    part.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
-    part.replace(args.exp_dir / "RESULTS.md")
+    write_text(args.exp_dir / "RESULTS.md", "\n".join(lines).rstrip() + "\n")
     print("\n".join(tables))
     return 0
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The options of the training, none if the file is not there."""
+    """Read the options of the training; none if the file is not there."""
     return yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def describe(exp_dir: Path, config: Mapping[str, Any], results: Sequence[SetResult]) -> Iterator[tuple[str, str]]:
-    """What the numbers came from: (name, text)."""
+    """Yield what the numbers came from: (name, text)."""
     # torch takes seconds to import.
     import torch
 
     from espnet_larm.train.journal import JOURNAL, read_journal
 
+    scoring = provenance(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     yield "date", f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M} UTC"
-    yield "commit of scoring", commit()
-    yield "versions of scoring", join(versions())
+    yield "commit of scoring", scoring["commit"]
+    yield "versions of scoring", in_words(scoring["versions"])
     yield "configuration", without_root(str(config.get("config") or "not recorded"))
     yield "command", command(exp_dir)
     yield "seed", str(config.get("seed", "not recorded"))
@@ -84,13 +84,13 @@ def describe(exp_dir: Path, config: Mapping[str, Any], results: Sequence[SetResu
     for name in ("train", "valid"):
         paths = [path for path, *_ in config.get(f"{name}_data_path_and_name_and_type") or []]
         yield f"{name} data", describe_data(paths)
-    yield "machine of scoring", join(describe_machine(torch.device("cuda" if torch.cuda.is_available() else "cpu")))
+    yield "machine of scoring", in_words(scoring["machine"])
     for result in results:
         yield f"decoding of {result.tag}/{result.name}", describe_decoding(result.stats)
 
 
 def describe_training(spent: "Spent | None") -> Iterator[tuple[str, str]]:
-    """Time, sessions, trainable share, machines and commits of the training, which need not be those of scoring."""
+    """Yield what the training came from, which need not be what scoring came from."""
     if spent is None:
         yield "training", "not recorded"
         return
@@ -103,13 +103,13 @@ def describe_training(spent: "Spent | None") -> Iterator[tuple[str, str]]:
     yield "training", f"{epochs}; {sessions}; began {spent.starts[0]['time']}"
     yield "trainable", describe_shares([Share(**each) for each in spent.starts[-1].get("parameters", ())])
     yield "commits of training", all_of(start["commit"] for start in spent.starts)
-    yield "versions of training", all_of(join(start["versions"]) for start in spent.starts)
-    machines = (f"{join(start['machine'])}, processes {start['num_processes']}" for start in spent.starts)
+    yield "versions of training", all_of(in_words(start["versions"]) for start in spent.starts)
+    machines = (f"{in_words(start['machine'])}, processes {start['num_processes']}" for start in spent.starts)
     yield "machines of training", all_of(machines)
 
 
 def describe_shares(found: "Sequence[Share]") -> str:
-    """How much of the model learned, and of each part."""
+    """Say how much of the model learned, and of each part."""
     if not found:
         return "not recorded"
     from espnet_larm.train.learning import Share, percent
@@ -120,17 +120,17 @@ def describe_shares(found: "Sequence[Share]") -> str:
 
 
 def millions(number: int) -> str:
-    """`0.94 M`."""
+    """Write a number in millions: `0.94 M`."""
     return f"{number / 1e6:.2f} M"
 
 
 def count(number: int, name: str) -> str:
-    """`1 epoch`, `2 epochs`."""
+    """Write a number with its noun: `1 epoch`, `2 epochs`."""
     return f"{number} {name}{'' if number == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:
-    """For people: `59 s`, `12 min 5 s` or `3 h 20 min`."""
+    """Write a duration for people: `59 s`, `12 min 5 s` or `3 h 20 min`."""
     minutes, rest = divmod(round(seconds), 60)
     if not minutes:
         return f"{rest} s"
@@ -139,12 +139,12 @@ def duration(seconds: float) -> str:
 
 
 def all_of(texts: Iterable[str]) -> str:
-    """Those that differ, in their order."""
+    """Join the texts that differ, in their order."""
     return "; ".join(dict.fromkeys(texts))
 
 
 def command(exp_dir: Path) -> str:
-    """The one that the recipe left in the experiment's run.sh."""
+    """Command that the recipe left in the experiment's run.sh."""
     script = exp_dir / "run.sh"
     lines = script.read_text(encoding="utf-8").splitlines() if script.is_file() else []
     for line in lines:
@@ -154,7 +154,7 @@ def command(exp_dir: Path) -> str:
 
 
 def describe_data(paths: Sequence[str]) -> str:
-    """Folders and the utterances in them."""
+    """Name the folders of data files, and how many utterances they have."""
     folders = list(dict.fromkeys(Path(path).parent for path in paths))
     described = []
     for folder in folders:
@@ -166,12 +166,14 @@ def describe_data(paths: Sequence[str]) -> str:
 
 
 def describe_decoding(stats: Mapping[str, Any]) -> str:
-    """Amount, machine and memory."""
+    """Say what was decoded, on which machine and with how much memory."""
     if not stats:
         return "not recorded"
     from espnet_larm.recognize.output.effort import describe_frames, describe_search
 
-    text = f"{stats['num_utts']} utterances, {stats['audio_seconds'] / 60:.1f} min; {join(stats.get('machine', {}))}; "
+    text = (
+        f"{stats['num_utts']} utterances, {stats['audio_seconds'] / 60:.1f} min; {in_words(stats.get('machine', {}))}; "
+    )
     text += f"peak memory {stats['peak_memory_bytes'] / 2**20:.0f} MiB"
     for name, what in (("skipped", "not decoded"), ("failed", "unreadable")):
         if stats.get(name):
@@ -183,13 +185,8 @@ def describe_decoding(stats: Mapping[str, Any]) -> str:
         text += f"; {stats['decoder_calls']} decoder calls, ctc_weight {stats['ctc_weight']}"
         text += f", ngram_weight {stats['ngram_weight']} ({stats['ngram_file']})" if stats.get("ngram_file") else ""
         text += f"; guards met: {guarded}"
-        # Decoded by an earlier version, it has no such figures.
+        # Sets that an earlier version decoded have no such figures.
         text += f"; {describe_search(stats)}" if "drafting" in stats else ""
     if stats.get("num_halved_batches"):
-        text += f"; {stats['num_halved_batches']} times a batch was halved for want of memory"
+        text += f"; {stats['num_halved_batches']} times a batch was halved for lack of memory"
     return text
-
-
-def join(machine: Mapping[str, str]) -> str:
-    """`cpu AMD EPYC, cores 2, ...`."""
-    return ", ".join(f"{name} {value}" for name, value in machine.items())

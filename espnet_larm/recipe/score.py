@@ -1,9 +1,9 @@
-"""Stage 13: WER, CER and TER of decoded text, with bootstrap intervals and alignments.
+"""Stage 13: WER, CER and TER of hypotheses, with bootstrap intervals and alignments.
 
     python -m espnet_larm score --ref_dir dump/raw/test --hyp_dir exp/asr_x/decode_y/test
 
 Reads `text` and `utt2spk` of the reference, and `text` of the hypotheses and of every read-out beside it (`loop4/`,
-...). Writes `score_wer/`, `score_cer/` and `score_ter/`, each with `result.txt` (as sclite's) and `scores.json`, into
+...). Writes `score_wer/`, `score_cer/` and `score_ter/`, each with `result.txt` (like sclite's) and `scores.json`, into
 each of those folders, and prints a table. Token error rates need the experiment's `config.yaml`, which says what tokens
 are, and their tokenizer; without one of them they are left out.
 """
@@ -19,16 +19,16 @@ from typing import Any
 import yaml
 
 from espnet_larm.data.kaldi_dir import read_table
+from espnet_larm.files import write_text
 from espnet_larm.pack.llm import llm_conf
 from espnet_larm.scoring.alignment import split_characters, split_words
 from espnet_larm.scoring.bootstrap import MIN_SPEAKERS, Grouping, group_utterances
 from espnet_larm.scoring.experiment import read_out_folders
 from espnet_larm.scoring.sclite import format_result
 from espnet_larm.scoring.scores import Difference, Scores, as_json, compare, score
-from espnet_larm.scoring.tokens import token_splitter
 from espnet_larm.wording import name_some
 
-# The folder itself, with the text of the last read-out.
+# The folder itself, with the hypotheses of the last read-out.
 LAST = "last"
 Splitters = Mapping[str, Callable[[str], list[str]]]
 
@@ -38,21 +38,22 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ref_dir", type=Path, required=True, help="data folder with text and utt2spk")
     parser.add_argument("--hyp_dir", type=Path, required=True, help="folder with text, and with loop<k>/ if any")
-    parser.add_argument("--asr_train_config", type=Path, help="config.yaml; the one of the experiment by default")
+    config_help = "config.yaml of the training; the experiment's by default"
+    parser.add_argument("--asr_train_config", type=Path, help=config_help)
     parser.add_argument("--token_type", help="char, bpe, word or hugging_face; the config's by default")
     parser.add_argument("--bpemodel", help="sentencepiece model, or folder or hub id of an LM; the config's by default")
     return parser
 
 
 def main(cmd: list[str] | None = None) -> int:
-    """Score all read-outs, write the files, print the table."""
+    """Score all read-outs, write the files and print the tables."""
     args = get_parser().parse_args(cmd)
     references = read_table(args.ref_dir / "text")
     utt2spk = read_table(args.ref_dir / "utt2spk") if (args.ref_dir / "utt2spk").is_file() else {}
     folders = {**read_out_folders(args.hyp_dir), LAST: args.hyp_dir}
     hypotheses = {name: read_table(folder / "text") for name, folder in folders.items()}
     grouping = group_utterances(list(references), utt2spk)
-    say_what_is_odd(references, hypotheses, grouping)
+    warn_of_odd_sets(references, hypotheses, grouping)
     for unit, split in splitters(args).items():
         scores = {name: score(references, hypotheses[name], split, grouping) for name in folders}
         differences = compare_in_order(scores)
@@ -60,17 +61,16 @@ def main(cmd: list[str] | None = None) -> int:
         for name, folder in folders.items():
             title = f"{folder.name}: {unit.upper()}"
             missing = [utterance for utterance in references if utterance not in hypotheses[name]]
-            write(
-                folder / f"score_{unit}",
-                format_result(title, scores[name].alignments, speaker_of),
-                as_json(unit, scores[name], missing, differences if name == LAST else []),
-            )
+            record = as_json(unit, scores[name], missing, differences if name == LAST else [])
+            target = folder / f"score_{unit}"
+            write_text(target / "result.txt", format_result(title, scores[name].alignments, speaker_of))
+            write_text(target / "scores.json", json.dumps(record, indent=2) + "\n")
         print_table(unit, scores, differences)
     return 0
 
 
 def splitters(args: argparse.Namespace) -> Splitters:
-    """Unit name -> text to units; `ter` only where the model's tokens are known."""
+    """Make functions from a text to its units, by unit; `ter` only where the model's tokens are known."""
     known: dict[str, Callable[[str], list[str]]] = {"wer": split_words, "cer": split_characters}
     path = args.asr_train_config or args.hyp_dir.resolve().parents[1] / "config.yaml"
     config: dict[str, Any] = {}
@@ -92,33 +92,46 @@ def splitters(args: argparse.Namespace) -> Splitters:
 
 
 def split_tokens(token_type: str, bpemodel: str | None, llm: Mapping[str, Any]) -> Callable[[str], list[str]]:
-    """Text to tokens; of an LM's revision, if the tokenizer is its own.
+    """Make a function from a text to the tokens that a model was trained on.
+
+    ESPnet's tokenizers do the same; importing them takes 10 s.
 
     Args:
-        token_type: As trained.
-        bpemodel: Sentencepiece model, or folder or hub id of an LM.
-        llm: decoder_conf of a model with an LM.
+        token_type: `char`, `word`, `bpe` or `hugging_face`.
+        bpemodel: Path of the sentencepiece model, or folder or hub id of an LM.
+        llm: decoder_conf of a model with an LM, whose revision is taken if the tokenizer is its own.
 
     Raises:
         ValueError: The type is not known here, or has no tokenizer.
         FileNotFoundError: The tokenizer is not there.
     """
-    if token_type != "hugging_face":  # noqa: S105  # no password
-        return token_splitter(token_type, bpemodel)
+    plain = {"char": split_characters, "word": split_words}
+    if token_type in plain:
+        return plain[token_type]
+    if token_type not in {"bpe", "hugging_face"}:
+        raise ValueError(f"token_type is {token_type}; allowed for token error rates: char, bpe, word, hugging_face.")
     if bpemodel is None:
-        raise ValueError("token_type hugging_face needs a tokenizer, a folder or hub id; give it as --bpemodel.")
-    # transformers takes seconds to import.
-    from espnet_larm.llm.backbone import load_tokenizer
+        what = "a sentencepiece model" if token_type == "bpe" else "a tokenizer, a folder or hub id"  # noqa: S105
+        raise ValueError(f"token_type {token_type} needs {what}; give it as --bpemodel.")
+    if token_type == "hugging_face":  # noqa: S105  # no password
+        # transformers takes seconds to import.
+        from espnet_larm.llm.backbone import load_tokenizer
 
-    revision = llm.get("revision") if bpemodel == llm.get("llm") else None
-    split: Callable[[str], list[str]] = load_tokenizer(bpemodel, revision).tokenize
-    return split
+        revision = llm.get("revision") if bpemodel == llm.get("llm") else None
+        split: Callable[[str], list[str]] = load_tokenizer(bpemodel, revision).tokenize
+        return split
+    if not Path(bpemodel).is_file():
+        raise FileNotFoundError(f"bpemodel {bpemodel} is missing; run stage tokens, or name it with --bpemodel.")
+    import sentencepiece
+
+    pieces: Callable[[str], list[str]] = sentencepiece.SentencePieceProcessor(model_file=bpemodel).encode_as_pieces
+    return pieces
 
 
-def say_what_is_odd(
+def warn_of_odd_sets(
     references: Mapping[str, str], hypotheses: Mapping[str, Mapping[str, str]], grouping: Grouping
 ) -> None:
-    """Missing hypotheses, empty references, too few speakers: on stderr, since the table hides them."""
+    """Print to stderr what the table hides: missing hypotheses, empty references, too few speakers."""
     for name, table in hypotheses.items():
         if name == LAST and len(hypotheses) > 1:
             continue  # the last of the others
@@ -142,21 +155,13 @@ def say_what_is_odd(
 
 
 def compare_in_order(scores: Mapping[str, Scores]) -> list[Difference]:
-    """From each read-out to the next."""
+    """Compare each read-out with the next."""
     names = [name for name in scores if name != LAST]
     return [compare(before, after, scores) for before, after in itertools.pairwise(names)]
 
 
-def write(folder: Path, result: str, scores: Mapping[str, Any]) -> None:
-    """`result.txt` and `scores.json`, beside their targets first."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in (("result.txt", result), ("scores.json", json.dumps(scores, indent=2) + "\n")):
-        (folder / f".{name}.part").write_text(text, encoding="utf-8")
-        (folder / f".{name}.part").replace(folder / name)
-
-
 def print_table(unit: str, scores: Mapping[str, Scores], differences: list[Difference]) -> None:
-    """Rates of all read-outs, and what changes from each to the next."""
+    """Print the rates of all read-outs, and the changes from each to the next."""
     print(f"{unit.upper()} %      Snt    Wrd   Corr    Sub    Del    Ins    Err  S.Err   95 % interval of Err")
     shown = [name for name in scores if name != LAST] or [LAST]
     for name in shown:

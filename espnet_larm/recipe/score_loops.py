@@ -15,7 +15,7 @@ from espnet_larm.recipe import join_outputs, results, score
 from espnet_larm.train.journal import JOURNAL
 
 FOLDER = "by_loops"
-# Of the experiment, what its RESULTS.md tells of.
+# Files of the experiment that its RESULTS.md draws on.
 DESCRIBED = ("config.yaml", "run.sh", JOURNAL)
 
 
@@ -28,7 +28,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def main(cmd: list[str] | None = None) -> int:
-    """Join, score and print."""
+    """Join and score the outputs, and print the tables."""
     args = get_parser().parse_args(cmd)
     found = list(decoded_sets(args.exp_dir))
     if not found:
@@ -53,7 +53,7 @@ def main(cmd: list[str] | None = None) -> int:
 
 
 def decoded_sets(exp_dir: Path) -> Iterator[Path]:
-    """Folders of sets that our program decoded: `<inference tag>/<set>`, or `<inference tag>/org/<set>`."""
+    """Find the folders of sets that our program decoded: `<inference tag>/<set>`, or `<inference tag>/org/<set>`."""
     for pattern in ("*/*", "*/org/*"):
         for path in sorted(exp_dir.glob(pattern)):
             if path.parts[len(exp_dir.parts)] != FOLDER and any(path.glob("logdir/output.*/stats.json")):

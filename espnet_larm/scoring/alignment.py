@@ -13,7 +13,7 @@ SPACE = "<space>"
 
 
 class Alignment(NamedTuple):
-    """One utterance.
+    """Alignment of one utterance.
 
     Attributes:
         pairs: (reference unit, hypothesis unit) in order; None on one side is an insertion or a deletion.
@@ -23,7 +23,7 @@ class Alignment(NamedTuple):
 
     @property
     def counts(self) -> "Counts":
-        """What the pairs add up to."""
+        """Counts that the pairs add up to."""
         return Counts(
             correct=sum(ref == hyp for ref, hyp in self.pairs),
             substitutions=sum(ref is not None and hyp is not None and ref != hyp for ref, hyp in self.pairs),
@@ -35,7 +35,7 @@ class Alignment(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """Numbers of units and sentences; they add up over utterances."""
+    """Numbers of units and sentences, which add up over utterances."""
 
     correct: int
     substitutions: int
@@ -46,12 +46,12 @@ class Counts(NamedTuple):
 
     @property
     def units(self) -> int:
-        """Units in the references."""
+        """Number of units in the references."""
         return self.correct + self.substitutions + self.deletions
 
     @property
     def errors(self) -> int:
-        """Substitutions, deletions and insertions."""
+        """Number of substitutions, deletions and insertions."""
         return self.substitutions + self.deletions + self.insertions
 
     @property
@@ -66,19 +66,19 @@ class Counts(NamedTuple):
 
 
 def add_counts(counts: Sequence[Counts]) -> Counts:
-    """The sum over utterances."""
+    """Add up the counts of utterances."""
     if not counts:
         return Counts(0, 0, 0, 0, 0, 0)
     return Counts(*np.array(counts, dtype=np.int64).sum(axis=0).tolist())
 
 
 def split_words(text: str) -> list[str]:
-    """Words between white space."""
+    """Split a text at white space."""
     return text.split()
 
 
 def split_characters(text: str) -> list[str]:
-    """Characters, the space as SPACE; repeated spaces count once."""
+    """Split a text into characters, the space as SPACE; repeated spaces count once."""
     return [SPACE if character == " " else character for character in " ".join(text.split())]
 
 
@@ -87,8 +87,8 @@ def align(references: Sequence[str], hypotheses: Sequence[str], split: Callable[
 
     Args:
         references: Texts; "" gives insertions only.
-        hypotheses: As many texts; "" gives deletions only.
-        split: Text to units.
+        hypotheses: Texts, one for each reference; "" gives deletions only.
+        split: Function from a text to its units.
     """
     ref_units, hyp_units = [split(text) for text in references], [split(text) for text in hypotheses]
     if not ref_units:

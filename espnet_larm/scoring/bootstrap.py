@@ -1,7 +1,8 @@
 """Bootstrap intervals of error rates, and of their differences on the same resamples.
 
 Source: Bisani and Ney, "Bootstrap estimates for confidence intervals in ASR performance evaluation", ICASSP 2004.
-Departure: whole speakers are drawn, because the utterances of one speaker fail together.
+Departure: whole speakers are drawn, because the utterances of one speaker fail together. It is our own because
+scipy.stats.bootstrap draws single values, not groups that several systems share.
 Shapes: G groups (speakers or utterances), R resamples.
 """
 
@@ -23,14 +24,14 @@ Floats = npt.NDArray[np.float64]
 
 
 class Interval(NamedTuple):
-    """Where 95 % of the resamples lie, in percent; NaN where no rate is defined."""
+    """Bounds between which 95 % of the resamples lie, in percent; NaN where no rate is defined."""
 
     low: float
     high: float
 
 
 class Grouping(NamedTuple):
-    """Which utterances are drawn together.
+    """Groups of utterances that are drawn together.
 
     Attributes:
         unit: `speaker`, or `utterance` where there are fewer than MIN_SPEAKERS speakers.
@@ -42,7 +43,7 @@ class Grouping(NamedTuple):
 
     @property
     def num_groups(self) -> int:
-        """G."""
+        """Number of groups, G."""
         return int(np.max(self.group_of)) + 1 if len(self.group_of) else 0
 
 
@@ -56,12 +57,12 @@ def group_utterances(utterances: Sequence[str], utt2spk: Mapping[str, str]) -> G
 
 
 def resample_rates(counts: Sequence[Counts], grouping: Grouping, num_resamples: int = NUM_RESAMPLES) -> Floats:
-    """Error rates of resampled test sets.
+    """Compute error rates of resampled test sets.
 
     Args:
-        counts: Of each utterance.
-        grouping: Of the same utterances.
-        num_resamples: R.
+        counts: Counts of each utterance.
+        grouping: Groups of the same utterances.
+        num_resamples: Number of resamples, R.
 
     Returns:
         Percent (R,), NaN where a resample has no reference unit. Seeded: the same groups are drawn at every call, so
@@ -77,12 +78,12 @@ def resample_rates(counts: Sequence[Counts], grouping: Grouping, num_resamples: 
 def resample_ratios(
     numerators: npt.NDArray[Any], denominators: npt.NDArray[Any], num_resamples: int = NUM_RESAMPLES
 ) -> Floats:
-    """Ratios of sums over resampled groups.
+    """Compute ratios of sums over resampled groups.
 
     Args:
-        numerators: Of each group (G,).
-        denominators: Likewise.
-        num_resamples: R.
+        numerators: Sums of each group (G,).
+        denominators: Sums of each group (G,).
+        num_resamples: Number of resamples, R.
 
     Returns:
         (R,), NaN where the denominator is 0; the same groups are drawn at every call.
@@ -96,7 +97,7 @@ def resample_ratios(
 
 
 def draw_groups(num_groups: int, num_resamples: int) -> Iterator[npt.NDArray[np.int64]]:
-    """How often each group is drawn: (up to RESAMPLES_AT_ONCE, G), R rows in all. Seeded, the same at every call."""
+    """Draw how often each group counts: (up to RESAMPLES_AT_ONCE, G), R rows in all, the same at every call."""
     generator = np.random.default_rng(SEED)
     for start in range(0, num_resamples, RESAMPLES_AT_ONCE):
         size = min(RESAMPLES_AT_ONCE, num_resamples - start)
@@ -104,7 +105,7 @@ def draw_groups(num_groups: int, num_resamples: int) -> Iterator[npt.NDArray[np.
 
 
 def interval(values: Floats) -> Interval:
-    """The 95 % interval of resampled rates, or of the differences between two systems' rates."""
+    """Find the 95 % interval of resampled rates, or of the differences between two systems' rates."""
     defined = values[~np.isnan(values)]
     if not len(defined):
         return Interval(float("nan"), float("nan"))

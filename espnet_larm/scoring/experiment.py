@@ -10,12 +10,12 @@ MEASURES = ("wer", "cer", "ter")
 
 
 class ReadOutResult(NamedTuple):
-    """The scores and the cost of one read-out of one set.
+    """Scores and cost of one read-out of one set.
 
     Attributes:
-        number: Of the loop or layer; None of the only text that a decoding without read-outs gave, its last one.
-        scores: `scores.json` by measure.
-        seconds: Compute, None if it was not measured.
+        number: Number of the loop or layer; None if decoding gave the hypotheses of its last one alone.
+        scores: Content of `scores.json` by measure.
+        seconds: Time of compute; None if it was not measured.
     """
 
     number: int | None
@@ -27,12 +27,12 @@ class SetResult(NamedTuple):
     """One set, decoded in one way.
 
     Attributes:
-        tag: The inference tag.
-        name: Of the set.
+        tag: Inference tag.
+        name: Name of the set.
         unit: `loop` or `layer`.
-        read_outs: Ascending.
-        stats: `stats.json` of the decoding, empty without one.
-        differences: Between read-outs, by measure.
+        read_outs: Read-outs by ascending number.
+        stats: Content of `stats.json` of the decoding; empty without one.
+        differences: Changes between read-outs, by measure.
     """
 
     tag: str
@@ -44,24 +44,24 @@ class SetResult(NamedTuple):
 
     @property
     def audio_seconds(self) -> float | None:
-        """Audio that was decoded."""
+        """Duration of the audio that was decoded."""
         return self.stats.get("audio_seconds")
 
 
 def read_out_folders(folder: Path) -> dict[str, Path]:
-    """`loop2/`, `loop4/`, ... (or `layer6/`, ...) of a decoded set, in order of the numbers."""
+    """Find `loop2/`, `loop4/`, ... (or `layer6/`, ...) of a decoded set, in order of the numbers."""
     found = [(number, path) for path in folder.glob("*/") if (number := read_out_number(path.name)) is not None]
     return {path.name: path for _, path in sorted(found)}
 
 
 def read_out_number(name: str) -> int | None:
-    """The k of `loop<k>` or `layer<k>`; None of any other folder."""
+    """Find the k of `loop<k>` or `layer<k>`; None for any other folder."""
     match = READ_OUT.fullmatch(name)
     return int(match[2]) if match else None
 
 
 def find_results(exp_dir: Path) -> list[SetResult]:
-    """All scored sets of an experiment, sorted by inference tag and set.
+    """Find all scored sets of an experiment, sorted by inference tag and set.
 
     Raises:
         FileNotFoundError: Nothing was scored.

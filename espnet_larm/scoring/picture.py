@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from espnet_larm.files import write_beside
 from espnet_larm.scoring.experiment import ReadOutResult, SetResult
 from espnet_larm.scoring.tables import real_time_factor
 
@@ -15,7 +16,7 @@ class Point(NamedTuple):
     """A scored read-out.
 
     Attributes:
-        number: Of the loop or layer; None if it is not known.
+        number: Number of the loop or layer; None if it is not known.
         cost: Seconds of compute a minute of speech; None if it was not measured.
         rate: Word error rate in percent.
         below: From the rate down to the interval's end.
@@ -30,12 +31,12 @@ class Point(NamedTuple):
 
 
 def draw_wer(results: Sequence[SetResult], path: Path, trained_loops: int | None = None) -> bool:
-    """Two panels: WER with its interval by loop, and by seconds of compute a minute of speech.
+    """Draw two panels: WER with its interval by loop, and by seconds of compute a minute of speech.
 
     Args:
-        results: A curve each; a read-out whose number is not known is a level line in the left panel.
-        path: A PNG, its folder made if it is not there.
-        trained_loops: Marked in the left panel.
+        results: Sets, a curve each; a read-out whose number is not known is a level line in the left panel.
+        path: PNG to write.
+        trained_loops: Loops of the training, marked in the left panel.
 
     Returns:
         Whether there was anything to draw.
@@ -52,7 +53,7 @@ def draw_wer(results: Sequence[SetResult], path: Path, trained_loops: int | None
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), sharey=True, layout="constrained")
     for index, (result, points) in enumerate(points_of):
         label = result.name if one_tag else f"{result.tag}\n{result.name}"
-        # Side by side, or the bars of several sets hide each other.
+        # Points stand side by side, or the bars of several sets would hide each other.
         aside = (index - (len(points_of) - 1) / 2) * BAR_DISTANCE_LOOPS
         _draw_by_loop(left, points, aside, label, f"C{index}")
         _draw_by_cost(right, points, f"C{index}")
@@ -65,8 +66,8 @@ def draw_wer(results: Sequence[SetResult], path: Path, trained_loops: int | None
     for axes in (left, right):
         axes.grid(color="0.9")
         axes.spines[["top", "right"]].set_visible(False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    with write_beside(path) as part:
+        figure.savefig(part, dpi=120, format="png")
     plt.close(figure)
     return True
 

@@ -1,6 +1,7 @@
 """`result.txt` as NIST's sclite writes it: a table by speaker, then the alignment of every utterance.
 
-Tools that look for the line `Sum/Avg`, ESPnet's among them, read it as they read sclite's.
+Tools that look for the line `Sum/Avg`, ESPnet's among them, read it as they read sclite's. It is our own because sclite
+(SCTK) is built from source, which pip does not bring.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,11 +15,11 @@ MIN_NAME_WIDTH = 7
 
 
 def format_result(title: str, alignments: Mapping[str, Alignment], speaker_of: Mapping[str, str]) -> str:
-    """The whole file.
+    """Make the whole file.
 
     Args:
         title: Shown above the table.
-        alignments: By utterance.
+        alignments: Alignments by utterance.
         speaker_of: Speaker of each utterance.
     """
     by_speaker: dict[str, list[str]] = {}

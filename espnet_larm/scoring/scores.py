@@ -1,4 +1,4 @@
-"""Scores of one set of hypotheses in one unit, as text for people (`result.txt`) and as JSON for programs."""
+"""Scores of one set of hypotheses in one unit, with intervals, differences and their JSON."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -10,14 +10,14 @@ from espnet_larm.wording import name_some
 
 
 class Scores(NamedTuple):
-    """What is known of one set of hypotheses in one unit.
+    """Scores of one set of hypotheses in one unit.
 
     Attributes:
-        alignments: By utterance, in the order of the references.
+        alignments: Alignments by utterance, in the order of the references.
         total: Counts over all utterances.
-        interval: 95 % of the error rate, in percent.
+        interval: 95 % interval of the error rate, in percent.
         rates: Resampled error rates (R,) in percent, for differences.
-        grouping: What was drawn.
+        grouping: Groups that were drawn.
     """
 
     alignments: dict[str, Alignment]
@@ -34,7 +34,7 @@ class Difference(NamedTuple):
         before: Name of the first.
         after: Name of the second.
         points: Rate of the second minus rate of the first.
-        interval: 95 % of it, over resamples that draw the same groups for both.
+        interval: 95 % interval of the change, over resamples that draw the same groups for both.
     """
 
     before: str
@@ -50,7 +50,7 @@ class Difference(NamedTuple):
         return "rises" if self.interval.low > 0 else "level"
 
     def as_json(self) -> dict[str, Any]:
-        """For `scores.json`."""
+        """Entry for `scores.json`."""
         return {
             "from": self.before,
             "to": self.after,
@@ -67,9 +67,9 @@ def score(
 
     Args:
         references: Text by utterance.
-        hypotheses: Text by utterance; one that is missing counts as empty, deletions that is.
-        split: Text to units.
-        grouping: Of the references, in their order.
+        hypotheses: Hypothesis by utterance; a missing one counts as empty, with deletions only.
+        split: Function from a text to its units.
+        grouping: Groups of the references, in their order.
 
     Raises:
         ValueError: There are hypotheses without reference.
@@ -87,20 +87,20 @@ def score(
 
 
 def compare(before: str, after: str, scores: Mapping[str, Scores]) -> Difference:
-    """The change from one to another of `scores`, which were made with the same grouping."""
+    """Compute the change from one to another of `scores`, which were made with the same grouping."""
     first, second = scores[before], scores[after]
     points = second.total.error_percent - first.total.error_percent
     return Difference(before, after, points, interval(second.rates - first.rates))
 
 
 def as_json(unit: str, scores: Scores, missing: Sequence[str], differences: Sequence[Difference]) -> dict[str, Any]:
-    """What `scores.json` holds.
+    """Content of `scores.json`.
 
     Args:
         unit: `wer`, `cer` or `ter`.
-        scores: Of the unit.
+        scores: Scores in this unit.
         missing: Utterances without hypothesis.
-        differences: Between read-outs.
+        differences: Changes between read-outs.
     """
     total = scores.total
     return {
@@ -124,5 +124,5 @@ def as_json(unit: str, scores: Scores, missing: Sequence[str], differences: Sequ
 
 
 def number(value: float) -> float | None:
-    """As JSON has it: rounded, and None for what is not defined."""
+    """Round a number for JSON; None for NaN."""
     return None if math.isnan(value) else round(value, 4)

@@ -9,7 +9,7 @@ CHANGES = ("dataset", "measure", "loops", "points", "95 % interval", "")
 
 
 def format_tables(results: Sequence[SetResult]) -> Iterator[str]:
-    """Lines: a table for each measure, then the changes from each loop to the next."""
+    """Yield lines: a table for each measure, then the changes from each loop to the next."""
     for measure in MEASURES:
         rows = [
             _row(result, read_out, measure)
@@ -25,14 +25,14 @@ def format_tables(results: Sequence[SetResult]) -> Iterator[str]:
 
 
 def real_time_factor(result: SetResult, read_out: ReadOutResult) -> float | None:
-    """Seconds of compute a second of audio, None where it was not measured."""
+    """Real-time factor: seconds of compute a second of audio; None where it was not measured."""
     if read_out.seconds is None or not result.audio_seconds:
         return None
     return read_out.seconds / result.audio_seconds
 
 
 def read_out_name(unit: str, number: int | None) -> str:
-    """`2`, `layer 2`, or `last` where the number is not known."""
+    """Name of a read-out: `2`, `layer 2`, or `last` where the number is not known."""
     if number is None:
         return "last"
     return str(number) if unit == "loop" else f"{unit} {number}"

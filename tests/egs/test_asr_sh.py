@@ -96,7 +96,7 @@ def test_a_damaged_folder_stops_stage_2_with_file_and_line_before_audio_is_read(
     (tmp_path / "source/dev/utt2spk").write_text("s0-u s0\ns1-u s0\ns2-u s2\n")
     done = recipe("--stop_stage", "speed", "--speed_perturb_factors", "0.9")
     assert done.returncode == 1
-    assert "data/dev/utt2spk:2: s1-u is not in spk2utt's line of s0" in done.stderr
+    assert "data/dev/utt2spk:2: s1-u is of s0 here, of s1 in spk2utt:2" in done.stderr
     assert not (tmp_path / "data/train_sp").exists()
 
 
@@ -310,7 +310,7 @@ def test_the_tokens_of_a_ctc_head_beside_an_lm_must_spell_all_sets(
         (tmp_path / "data/token_list" / name).mkdir(parents=True)
         (tmp_path / "data/token_list" / name / "tokens.txt").write_text("A\n")
     options = ["--ctc_token_type", "bpe", "--nbpe", "9"]
-    validated = [call for call in calls("stats", *LM_OF_THE_HUB, *options) if "validate_data" in call]
+    validated = [call for call in calls("stats", *LM_OF_THE_HUB, *options) if "validate-data" in call]
     folders = ["dump/raw/train dump/raw/dev", "dump/raw/test"]
     tokens = "data/token_list/bpe_unigram9/tokens.txt --bpemodel data/token_list/bpe_unigram9/bpe.model"
     assert len(validated) == 2
@@ -484,7 +484,7 @@ def test_stage_14_packs_a_model_with_an_lm_that_has_moved_and_pieces_for_its_ctc
     recipe: Recipe, tmp_path: Path, build_speech_llm: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import espnet_larm
-    from espnet_larm.recipe.tokens import train_bpe
+    from espnet_larm.recipe.make_tokens import train_bpe
 
     pieces = tmp_path / "data/token_list/bpe_unigram9"
     pieces.mkdir(parents=True)

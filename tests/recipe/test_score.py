@@ -3,8 +3,9 @@
 import json
 
 import pytest
+import sentencepiece
 
-from espnet_larm.recipe.score import main
+from espnet_larm.recipe.score import main, split_tokens
 
 REFERENCES = {f"s{index % 5}-{index}": text for index, text in enumerate(["A B C", "D E", "F", "A A", "B B B B"])}
 
@@ -138,3 +139,31 @@ def test_tokens_of_an_lm_are_those_of_the_revision_that_it_was_trained_with(fold
     run(folders)
     run(folders, "--bpemodel", "org/other")
     assert asked == [("org/lm", "r1"), ("org/other", None)]
+
+
+def test_characters_and_words_need_no_model():
+    assert split_tokens("char", None, {})("A B") == ["A", "<space>", "B"]
+    assert split_tokens("word", None, {})("A B") == ["A", "B"]
+
+
+def test_bpe_splits_as_sentencepiece(tmp_path):
+    text = tmp_path / "text"
+    text.write_text("THE CAT SAT ON THE MAT\nTHE DOG SAT ON THE LOG\n" * 5)
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(text), model_prefix=str(tmp_path / "bpe"), vocab_size=18, minloglevel=2
+    )
+    split = split_tokens("bpe", str(tmp_path / "bpe.model"), {})
+    assert "".join(split("THE CAT")) == "▁THE▁CAT" and len(split("THE CAT")) > 1
+
+
+@pytest.mark.parametrize(
+    ("token_type", "bpemodel", "error", "message"),
+    [
+        ("phn", None, ValueError, "token_type is phn; allowed for token error rates: char, bpe, word"),
+        ("bpe", None, ValueError, "needs a sentencepiece model"),
+        ("bpe", "none.model", FileNotFoundError, "none.model is missing"),
+    ],
+)
+def test_unknown_tokens_are_refused(token_type, bpemodel, error, message):
+    with pytest.raises(error, match=message):
+        split_tokens(token_type, bpemodel, {})

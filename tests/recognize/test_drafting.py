@@ -110,9 +110,7 @@ def test_drafts_of_what_the_model_lacks_are_refused(recognizer, drafter, build_s
         without.plan(DecodeConfig(drafts="ctc"))
     with pytest.raises(ValueError, match="CTC cannot score tokens that are not verified"):
         drafter.plan(DecodeConfig(accept="threshold", draft_tau=0.9, ctc_weight=0.3))
-    with pytest.raises(
-        ValueError, match="drafts is none: an option of an LM's search, but this model is decoded"
-    ):
+    with pytest.raises(ValueError, match="drafts is none: an option of an LM's search, but this model is decoded"):
         drafter.plan(DecodeConfig(drafts="none", ctc_weight=1.0))
 
 

@@ -6,9 +6,7 @@ import pytest
 import torch
 import yaml
 
-from espnet_larm.recipe.ngram.arpa import write_arpa
-from espnet_larm.recipe.ngram.counting import START, count_ngrams, vocabulary_of
-from espnet_larm.recipe.ngram.kneser_ney import smooth
+from espnet_larm.recipe.ngram.kneser_ney import START, count_ngrams, smooth, vocabulary_of, write_arpa
 from espnet_larm.recognize.config import DecodeConfig
 
 TEXT = [list("BADCAD"), list("BAD"), list("DAB"), list("CADAB")]
@@ -116,9 +114,7 @@ def test_files_that_are_no_ngrams_are_refused(recognizer, arpa, tmp_path):
 
 
 def test_a_model_that_ctc_decodes_hears_none(recognizer, arpa):
-    with pytest.raises(
-        ValueError, match=r"an option of an LM's search, but this model .* --upstream"
-    ):
+    with pytest.raises(ValueError, match=r"an option of an LM's search, but this model .* --upstream"):
         recognizer.plan(DecodeConfig(ngram_file=str(arpa), ctc_weight=1.0))
 
 

@@ -6,9 +6,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from espnet_larm.recipe.ngram.arpa import write_arpa
-from espnet_larm.recipe.ngram.counting import START, count_ngrams, vocabulary_of
-from espnet_larm.recipe.ngram.kneser_ney import smooth
+from espnet_larm.recipe.ngram.kneser_ney import START, count_ngrams, smooth, vocabulary_of, write_arpa
 from espnet_larm.search.beam import beam
 from espnet_larm.search.ctc.prefix import CtcPrefixScores
 from espnet_larm.search.ctc_scorer import CtcScorer, Spelled, same_tokens

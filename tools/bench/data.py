@@ -27,7 +27,7 @@ from pathlib import Path
 import soundfile
 
 from espnet_larm.recipe import format_audio
-from espnet_larm.recipe.tokens import character_tokens
+from espnet_larm.recipe.make_tokens import character_tokens
 from espnet_larm.recipe.validation import validate as validate_data
 
 NUM_UTTERANCES = 28539 + 104014 + 148688

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# AN4 into data/{train_nodev,train_dev,test}. Called by asr.sh in the recipe's folder, with its ${python}.
+# Makes data/{train_nodev,train_dev,test} of AN4. Called by asr.sh in the recipe's folder, with its ${python}.
 #
 # The corpus is AN4_ROOT (run.sh --an4_root), else ../../../shared/data/an4, else it is downloaded (64 MB) to downloads/.
 set -euo pipefail
@@ -7,7 +7,7 @@ set -euo pipefail
 . ../utils/log.sh
 
 url=http://www.speech.cs.cmu.edu/databases/an4/an4_sphere.tar.gz
-sha256=a0525579493735d32b60fb6fa5975dd0eaacde087b0a4eeb7f13b7ef33077b12  # of the archive
+sha256=a0525579493735d32b60fb6fa5975dd0eaacde087b0a4eeb7f13b7ef33077b12  # checksum of the archive
 shared=../../../shared/data/an4
 
 find_corpus() { # prints the folder that holds AN4's etc/
@@ -23,7 +23,7 @@ find_corpus() { # prints the folder that holds AN4's etc/
     echo "$root"
 }
 
-download() { # to downloads/an4
+download() { # fills downloads/an4
     ../utils/download.sh "$url" downloads/an4_sphere.tar.gz "$sha256"
     rm -rf downloads/an4.part
     mkdir downloads/an4.part

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# LibriSpeech into data/<set>. Called by asr.sh in the recipe's folder, with its ${python}; run.sh exports LIBRISPEECH*.
+# Makes data/<set> of LibriSpeech. Called by asr.sh in the recipe's folder, with its ${python}; run.sh exports LIBRISPEECH*.
 #
 # The corpus is LIBRISPEECH (run.sh --librispeech), else downloads/LibriSpeech, filled from LIBRISPEECH_MIRROR with the
-# splits that the sets need. Every split must have as many utterances as LibriSpeech's, except for --subset mini, where
-# a part is enough and is called one.
+# splits that the sets need. Every split must have as many utterances as LibriSpeech's; with --subset mini, a part is
+# enough, and the output says that it is one.
 set -euo pipefail
 # shellcheck source=/dev/null
 . ../utils/log.sh

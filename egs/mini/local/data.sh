@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The synthetic corpus into downloads/synthetic, and from there into data/{train,dev,test}. Called by asr.sh.
+# Makes the synthetic corpus in downloads/synthetic, and of it data/{train,dev,test}. Called by asr.sh.
 set -euo pipefail
 # shellcheck source=/dev/null
 . ../utils/log.sh
 
-minutes=20  # of speech in all splits; silences around that of train and dev come on top
+minutes=20  # minutes of speech in all splits; silences around that of train and dev come on top
 seed=1
 corpus=downloads/synthetic
 

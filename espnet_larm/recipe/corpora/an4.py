@@ -2,7 +2,7 @@
 
 Layout: `etc/an4_{train,test}.{fileids,transcription}`, audio at `flac/<fileid>.flac` or, as CMU packs it,
 `wav/<fileid>.sph`.
-The dev set is taken from the training part BY SPEAKER, so that no dev speaker is heard in training.
+The dev set is taken from the training part BY SPEAKER, so that training has none of its speakers.
 """
 
 import re
@@ -16,7 +16,7 @@ DEV_SPEAKER_STRIDE = 10
 
 
 def read_an4(root: Path) -> dict[str, list[Utterance]]:
-    """Read the corpus.
+    """Read the corpus as three sets.
 
     Args:
         root: The folder that holds `etc/`.

@@ -13,7 +13,7 @@ import numpy as np
 MAX_AMPLITUDE = 32768.0
 RANDOM_SEED = 1
 
-# Of espeak-ng's speak_lib.h.
+# Constants of espeak-ng's speak_lib.h.
 _OUTPUT_SYNCHRONOUS = 2
 _INITIALIZE_DONT_EXIT = 0x8000
 _CHARS_UTF8 = 1
@@ -24,13 +24,13 @@ _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctype
 
 
 class Voice(NamedTuple):
-    """How to speak.
+    """A voice with its rate and pitch.
 
     Attributes:
         name: `language+variant`, such as `en-us+f3`.
-        rate_wpm: Words a minute, 80 to 450.
-        pitch: 0 to 99.
-        pitch_range: 0 (monotonous) to 99.
+        rate_wpm: Rate in words a minute, 80 to 450.
+        pitch: Pitch, 0 to 99.
+        pitch_range: Range of the pitch, 0 (monotonous) to 99.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Espeak:
     """The synthesiser. The library keeps its state in globals: one object a process.
 
     Attributes:
-        sample_rate: Of the samples, in Hz.
+        sample_rate: Sampling rate in Hz.
 
     Raises:
         ImportError: The wheel is not installed.
@@ -72,11 +72,11 @@ class Espeak:
         """Synthesise a text; a process that repeats the calls of another gets the same samples.
 
         Args:
-            text: English.
-            voice: How.
+            text: English text.
+            voice: How to speak it.
 
         Returns:
-            (N,) float32 in [-1, 1].
+            Samples (N,), float32 in [-1, 1].
 
         Raises:
             ValueError: There is no such voice, or nothing was spoken.

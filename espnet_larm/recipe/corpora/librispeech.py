@@ -1,6 +1,6 @@
 """LibriSpeech's layout: `<split>/<speaker>/<chapter>/` holds `<speaker>-<chapter>-<number>.flac` and one `.trans.txt`.
 
-Also what `corpora/synthesis.py` writes. Other toolkits may take a chapter for a speaker; here a speaker is a reader.
+`corpora/synthesise.py` writes it, too. Other toolkits may take a chapter for a speaker; here a speaker is a reader.
 """
 
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from espnet_larm.data.kaldi_dir import Utterance
 
-# Of the official corpus (openslr.org/12).
+# Utterances of the official corpus (openslr.org/12).
 NUM_UTTERANCES = {
     "dev-clean": 2703,
     "dev-other": 2864,
@@ -22,12 +22,12 @@ NUM_UTTERANCES = {
 
 
 class Count(NamedTuple):
-    """How many utterances a split has.
+    """Number of utterances of a split.
 
     Attributes:
-        split: Its name.
-        found: Here.
-        official: In LibriSpeech, None for a split that is not of it.
+        split: Name of the split.
+        found: Number of utterances that are here.
+        official: Number of utterances in LibriSpeech; None for a split that is not of it.
     """
 
     split: str
@@ -49,7 +49,7 @@ def check_counts(root: Path, counts: Iterable[Count]) -> None:
     if wrong := [str(count) for count in counts if count.official not in {None, count.found}]:
         raise ValueError(
             f"{root} is not the whole corpus: {'; '.join(wrong)}. Copy or download these splits again; where a part "
-            "is meant, say so (prepare_data --partial; egs/librispeech/run.sh --subset mini)."
+            "is meant, say so (prepare-data --partial; egs/librispeech/run.sh --subset mini)."
         )
 
 
@@ -66,7 +66,7 @@ def read_librispeech(root: Path, splits: Iterable[str]) -> list[Utterance]:
     """Read the splits of a corpus as one set.
 
     Args:
-        root: The folder that holds the splits.
+        root: Folder that holds the splits.
         splits: Names of folders in it.
 
     Returns:

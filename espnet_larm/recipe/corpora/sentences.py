@@ -46,7 +46,7 @@ def make_sentence(source: random.Random) -> str:
     """Draw a sentence.
 
     Args:
-        source: Of randomness; the same state gives the same sentence.
+        source: Source of randomness; the same state gives the same sentence.
 
     Returns:
         Words of A-Z and apostrophe, joined by single spaces.

@@ -5,22 +5,22 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-# Sentences that are tried in the other case; letters that are looked at.
+# Largest numbers of sentences that are tried in the other case, and of letters that are counted.
 NUM_TRIED, NUM_LETTERS = 1000, 100_000
-# Transcripts are of one case if this share of their letters is.
+# Transcripts are of one case if this fraction of their letters is.
 OF_ONE_CASE = 0.95
 
-# A sentence in tokens; None if one of its characters has none.
+# Function from a sentence to its tokens; None if one of its characters has none.
 Spell = Callable[[str], list[str] | None]
 
 
 class Written(NamedTuple):
-    """What a file of tokens holds.
+    """Contents of a file of tokens.
 
     Attributes:
-        num_sentences: That were written, one a line.
-        num_tokens: Of them, without starts and ends.
-        num_left_out: Sentences that the tokens cannot spell, or that have none.
+        num_sentences: Number of sentences that were written, one a line.
+        num_tokens: Number of their tokens, without starts and ends.
+        num_left_out: Number of sentences that the tokens cannot spell, or that have none.
     """
 
     num_sentences: int
@@ -28,22 +28,22 @@ class Written(NamedTuple):
     num_left_out: int
 
     def __str__(self) -> str:
-        """For the log."""
+        """Line for the log."""
         left_out = f", {self.num_left_out} left out that the tokens cannot spell" if self.num_left_out else ""
         return f"{self.num_sentences} sentences, {self.num_tokens} tokens{left_out}"
 
 
 def write_tokens(sentences: Iterable[str], spell: Spell, path: Path, name: str) -> Written:
-    """Write a sentence a line, a space between tokens.
+    """Write sentences, one a line, with a space between tokens.
 
     Args:
-        sentences: One space between words.
-        spell: To tokens.
-        path: The file.
-        name: Of the option that names the sentences.
+        sentences: Sentences with one space between words.
+        spell: Function from a sentence to its tokens.
+        path: File to write.
+        name: Option that names the sentences.
 
     Raises:
-        ValueError: The tokens cannot spell most of them; with the reason if it is capitals.
+        ValueError: The tokens cannot spell most sentences; the message says so if the case is the reason.
     """
     left_out: list[str] = []
     num_sentences = num_tokens = num_left_out = 0
@@ -71,7 +71,7 @@ def write_tokens(sentences: Iterable[str], spell: Spell, path: Path, name: str) 
 
 
 def read_tokens(path: Path) -> Iterable[list[str]]:
-    """The lines of a file of `write_tokens`."""
+    """Read what `write_tokens` wrote."""
     with path.open(encoding="utf-8") as file:
         for line in file:
             yield line.rstrip("\n").split(" ")
@@ -81,26 +81,26 @@ def check_case(sentences: Sequence[str], transcripts: Sequence[str], name: str) 
     """Refuse text in small letters for transcripts in capitals, and the reverse: tokens may have both.
 
     Args:
-        sentences: Of the n-gram.
-        transcripts: What it shall help to recognise.
-        name: Of the option that names the sentences.
+        sentences: Text of the n-gram.
+        transcripts: Transcripts of the speech that it shall help to recognise.
+        name: Option that names the sentences.
 
     Raises:
         ValueError: Where transcripts are of one case, most of the text is of the other.
     """
-    wanted, found = _share_of_capitals(transcripts), _share_of_capitals(sentences)
+    wanted, found = _fraction_of_capitals(transcripts), _fraction_of_capitals(sentences)
     if wanted is None or found is None:
         return
-    for is_upper, share, other in ((True, wanted, found), (False, 1 - wanted, 1 - found)):
-        if share >= OF_ONE_CASE and other < 0.5:
+    for is_upper, fraction, other in ((True, wanted, found), (False, 1 - wanted, 1 - found)):
+        if fraction >= OF_ONE_CASE and other < 0.5:
             raise ValueError(
                 f"{name} is in {_name_of(not is_upper)} ({other:.0%} of its letters are not), but the transcripts of "
                 f"--dev_text are in {_name_of(is_upper)}: convert the text ({_command(is_upper)})."
             )
 
 
-def _share_of_capitals(sentences: Sequence[str]) -> float | None:
-    """Of letters that have two cases; None if there are none."""
+def _fraction_of_capitals(sentences: Sequence[str]) -> float | None:
+    """Fraction of capitals among letters that have two cases; None if there are none."""
     letters = (each for sentence in sentences for each in sentence if each.lower() != each.upper())
     first = list(itertools.islice(letters, NUM_LETTERS))
     return sum(each == each.upper() for each in first) / len(first) if first else None

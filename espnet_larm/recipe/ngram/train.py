@@ -20,37 +20,42 @@ from pathlib import Path
 from typing import Any
 
 from espnet_larm.data.text import read_sentences
+from espnet_larm.files import move_synced
+from espnet_larm.recipe.make_tokens import SOS_EOS, UNKNOWN
 from espnet_larm.recipe.ngram.tokenizing import Spell, check_case, read_tokens, write_tokens
-from espnet_larm.recipe.text_lm.program_options import HelpWithDefaults
-from espnet_larm.recipe.tokens import SOS_EOS, UNKNOWN
+from espnet_larm.recipe.text_lm.options import HelpWithDefaults
 
 AUTO, LMPLZ, NUMPY = "auto", "lmplz", "numpy"
-# What kenlm reads, as pip builds it.
+# Orders that kenlm reads, as pip builds it.
 LEAST_ORDER, MOST_ORDER = 2, 6
 
 
 def get_parser() -> argparse.ArgumentParser:
     """Options of this program."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpWithDefaults)
-    text_help = "plain or .gz, a sentence a line; of files called `text`, Kaldi's, the first word is an id and not read"
+    text_help = "plain or .gz, a sentence a line; in files called `text`, Kaldi's, the first word is an id and not read"
     parser.add_argument("--text", type=Path, nargs="+", required=True, help=text_help)
-    dev_help = "whose perplexity is measured, and whose case the text must have; likewise"
+    dev_help = "text, read alike, whose perplexity is measured, and whose case --text must have"
     parser.add_argument("--dev_text", type=Path, nargs="*", default=[], help=dev_help)
     parser.add_argument("--token_list", type=Path, required=True, help="the model's tokens, as stage 5 makes them")
-    parser.add_argument("--token_type", choices=("char", "bpe", "hugging_face"), required=True)
+    types = ("char", "bpe", "hugging_face")
+    type_help = "characters, sentencepiece's pieces, or the tokens of an LM"
+    parser.add_argument("--token_type", choices=types, required=True, help=type_help)
     parser.add_argument("--bpemodel", help="bpe: its sentencepiece model; hugging_face: folder or hub id of the LM")
-    parser.add_argument("--revision", help="hugging_face: of the LM on the hub; the newest by default")
+    revision_help = "hugging_face: revision of the LM on the hub; the newest by default"
+    parser.add_argument("--revision", help=revision_help)
     parser.add_argument("--nlsyms", type=Path, help="char and bpe: file of symbols that stay whole, one a line")
     parser.add_argument("--cleaner", help="ESPnet's text cleaner, the one of the training")
     order_help = f"words of the longest n-grams, {LEAST_ORDER} to {MOST_ORDER}"
     parser.add_argument("--ngram_num", type=int, default=4, help=order_help)
-    parser.add_argument("--estimator", choices=(AUTO, LMPLZ, NUMPY), default=AUTO, help="auto: lmplz if it is on PATH")
-    parser.add_argument("--out", type=Path, required=True, help="the ARPA file")
+    estimator_help = "program that estimates; auto takes lmplz if it is on PATH"
+    parser.add_argument("--estimator", choices=(AUTO, LMPLZ, NUMPY), default=AUTO, help=estimator_help)
+    parser.add_argument("--out", type=Path, required=True, help="ARPA file to write")
     return parser
 
 
 def main(cmd: list[str] | None = None) -> int:
-    """Train and measure."""
+    """Train the n-gram and measure it."""
     args = get_parser().parse_args(cmd)
     if not LEAST_ORDER <= args.ngram_num <= MOST_ORDER:
         raise ValueError(f"--ngram_num {args.ngram_num}; allowed: {LEAST_ORDER} to {MOST_ORDER}.")
@@ -58,7 +63,7 @@ def main(cmd: list[str] | None = None) -> int:
     # Imports numpy.
     from espnet_larm.search.kenlm_ngram import KenlmNgram, import_kenlm
 
-    # Before the work, since nothing reads its result without.
+    # Checked before the work, since nothing reads its result without kenlm.
     import_kenlm()
     tokens, eos, spell = _tokens_of(args)
     sentences, dev_sentences = read_sentences(args.text), read_sentences(args.dev_text)
@@ -74,17 +79,17 @@ def main(cmd: list[str] | None = None) -> int:
             written = write_tokens(dev_sentences, spell, part / "dev", "--dev_text")
             perplexity, number = ngram.perplexity(read_tokens(part / "dev"))
             print(f"development text: {written}\nperplexity: {perplexity:.3f} per token, of {number} with ends")
-        (part / "arpa").replace(args.out)
+        move_synced(part / "arpa", args.out)
     return 0
 
 
 def _tokens_of(args: argparse.Namespace) -> tuple[list[str], int, Spell]:
-    """The token list, which of it ends a text, and what spells a sentence in it."""
+    """Read the token list; return it, the index of its end of texts, and a function that spells a sentence in it."""
     from espnet2.text.cleaner import TextCleaner
 
     if not args.token_list.is_file():
         raise FileNotFoundError(f"--token_list {args.token_list} is missing; stage 5 makes it.")
-    # Not splitlines, which ends lines at characters that may be tokens, too.
+    # Not by splitlines, which ends lines at characters that may be tokens.
     tokens = args.token_list.read_text(encoding="utf-8").rstrip("\n").split("\n")
     if tokens == [""]:
         raise ValueError(f"--token_list {args.token_list} is empty; make it again (stage 5).")
@@ -108,7 +113,7 @@ def _tokens_of(args: argparse.Namespace) -> tuple[list[str], int, Spell]:
 
 
 def _espnets(args: argparse.Namespace, tokens: list[str]) -> Callable[[str], list[int] | None]:
-    """By a tokenizer of ESPnet's."""
+    """Make a function that spells a text by a tokenizer of ESPnet's."""
     from espnet2.text.build_tokenizer import build_tokenizer
 
     tokenizer = build_tokenizer(args.token_type, args.bpemodel, non_linguistic_symbols=args.nlsyms)
@@ -123,7 +128,7 @@ def _espnets(args: argparse.Namespace, tokens: list[str]) -> Callable[[str], lis
 
 
 def _hugging_face(args: argparse.Namespace, tokens: list[str]) -> tuple[int, Callable[[str], list[int] | None]]:
-    """The end, and by the LM's tokenizer."""
+    """Find the end of texts, and make a function that spells a text by the LM's tokenizer."""
     # transformers takes seconds to import.
     from espnet_larm.llm.backbone import load_tokenizer
     from espnet_larm.llm.tokens import special_tokens
@@ -151,9 +156,7 @@ def _estimator_of(name: str) -> Callable[[Path, Path, list[str], str, int], None
 
 
 def _by_numpy(text: Path, arpa: Path, tokens: list[str], end: str, order: int) -> None:
-    from espnet_larm.recipe.ngram.arpa import write_arpa
-    from espnet_larm.recipe.ngram.counting import START, count_ngrams, vocabulary_of
-    from espnet_larm.recipe.ngram.kneser_ney import smooth
+    from espnet_larm.recipe.ngram.kneser_ney import START, count_ngrams, smooth, vocabulary_of, write_arpa
 
     vocabulary = vocabulary_of(tokens, end)
     orders = count_ngrams(read_tokens(text), vocabulary, order)
@@ -164,8 +167,7 @@ def _by_numpy(text: Path, arpa: Path, tokens: list[str], end: str, order: int) -
 
 
 def _by_lmplz(text: Path, arpa: Path, tokens: list[str], end: str, order: int) -> None:
-    from espnet_larm.recipe.ngram.arpa import add_words
-    from espnet_larm.recipe.ngram.counting import vocabulary_of
+    from espnet_larm.recipe.ngram.kneser_ney import add_words, vocabulary_of
 
     raw = arpa.with_name("lmplz.arpa")
     command = ["lmplz", "-o", str(order), "--discount_fallback", "-T", str(arpa.parent), "--text", str(text)]

@@ -1,8 +1,10 @@
-"""Stages 6 and 7: a small Llama from text, tokenizer included, that can stand wherever an LM is named.
+"""Stages 6 and 7: trains a small Llama from text, tokenizer included, that can stand wherever an LM is named.
 
 It is trained on blocks of `<s> sentence </s>` and measured on text that it never sees. The same command resumes it; a
 SIGTERM lets it save and end with status 75. --out_dir gets config.json, weights and tokenizer as Hugging Face's
 programs load them, training.json (how it was made, and its perplexity) and valid.txt (what that was measured on).
+What was begun in a folder is continued with the same options only. The folder has `tokenizer/` (with the LM's
+config.json, so that its tokens are known before its weights) and, while it is trained, `checkpoints/`.
 
 Examples:
     python -m espnet_larm train-lm --text novels.txt.gz --num_valid_lines 6000 --out_dir exp/lm
@@ -11,7 +13,7 @@ Examples:
 """
 
 import argparse
-import importlib.metadata
+import json
 import logging
 import shlex
 import shutil
@@ -21,17 +23,25 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from espnet_larm import origin
 from espnet_larm.data.text import fingerprint, read_sentences
-from espnet_larm.recipe.text_lm import lm_folder
-from espnet_larm.recipe.text_lm.lm_options import SCHEDULES, ModelSize, Schedule, check_options
-from espnet_larm.recipe.text_lm.program_options import (
+from espnet_larm.files import move_synced, write_text
+from espnet_larm.origin import provenance
+from espnet_larm.recipe.text_lm.options import (
+    OPTIONS,
+    RECORD,
+    SCHEDULES,
     HelpWithDefaults,
+    ModelSize,
+    Schedule,
     add_fields,
     add_ngpu,
+    begun_options,
     check_gpu,
+    check_options,
+    check_same,
     options_of_yaml,
     read_bool,
+    trained_options,
 )
 from espnet_larm.train.stopping import REQUEUE_STATUS, StopRequest
 
@@ -39,19 +49,21 @@ if TYPE_CHECKING:
     from espnet_larm.llm.packing import PackedText
 
 PROGRAM = "python -m espnet_larm train-lm"
-# Whose versions decide numbers, beside those that origin names.
+# Packages whose versions decide numbers, beside those that origin names.
 PACKAGES = ("transformers", "tokenizers")
+# The last files to be moved in: nothing loads a folder without config.json, and with a record it is complete.
+LAST_FILES = ("config.json", RECORD)
 
 logger = logging.getLogger(__name__)
 
 
 class Texts(NamedTuple):
-    """In the LM's tokens.
+    """Texts in the LM's tokens.
 
     Attributes:
-        train: To learn from.
-        valid: To measure.
-        valid_sentences: The same in words.
+        train: Text to learn from.
+        valid: Text to measure on.
+        valid_sentences: The text to measure on, in words.
     """
 
     train: "PackedText"
@@ -62,15 +74,19 @@ class Texts(NamedTuple):
 def get_parser() -> argparse.ArgumentParser:
     """Options of this program."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpWithDefaults)
-    parser.add_argument("--config", type=Path, help="YAML with further options; those of the command line override it")
-    text_help = "plain or .gz, a sentence a line; of files called `text`, Kaldi's, the first word is an id and not read"
+    parser.add_argument("--config", type=Path, help="YAML with further options; the command line overrides it")
+    text_help = "plain or .gz, a sentence a line; in files called `text`, Kaldi's, the first word is an id and not read"
     parser.add_argument("--text", type=Path, nargs="+", required=True, help=text_help)
-    parser.add_argument("--valid_text", type=Path, nargs="+", default=[], help="to measure on; likewise")
-    parser.add_argument("--num_valid_lines", type=int, default=1000, help="last lines of --text to measure on instead")
-    parser.add_argument("--num_valid_blocks", type=int, default=256, help="blocks of them that are measured; 0 for all")
+    valid_help = "files to measure on, read alike"
+    parser.add_argument("--valid_text", type=Path, nargs="+", default=[], help=valid_help)
+    lines_help = "number of last lines of --text to measure on where --valid_text is not given"
+    parser.add_argument("--num_valid_lines", type=int, default=1000, help=lines_help)
+    blocks_help = "number of their blocks that are measured; 0 for all"
+    parser.add_argument("--num_valid_blocks", type=int, default=256, help=blocks_help)
     parser.add_argument("--out_dir", type=Path, required=True, help="folder of the LM, made here")
     parser.add_argument("--tokenizer_only", type=read_bool, default=False, help="true ends with OUT_DIR/tokenizer")
-    parser.add_argument("--vocab_size", type=int, default=1000, help="of the BPE tokenizer, special tokens included")
+    vocab_help = "tokens of the BPE tokenizer, special ones included"
+    parser.add_argument("--vocab_size", type=int, default=1000, help=vocab_help)
     add_fields(parser.add_argument_group("size of the Llama"), ModelSize, {})
     add_fields(parser.add_argument_group("training"), Schedule, {"lr_schedule": SCHEDULES})
     parser.add_argument("--save_steps", type=int, default=500, help="steps between two checkpoints")
@@ -97,16 +113,16 @@ def main(cmd: list[str] | None = None) -> int:
     }
     valid_files = [fingerprint(path) for path in args.valid_text]
     options = {**tokenizer_options, "valid_text": valid_files, **size._asdict(), **schedule._asdict()}
-    done = lm_folder.trained_options(args.out_dir)
-    lm_folder.check_same(args.out_dir, done, options)
+    done = trained_options(args.out_dir)
+    check_same(args.out_dir, done, options)
     if done is not None:
-        print(f"{args.out_dir} is trained already ({args.out_dir / lm_folder.RECORD}); nothing is left to do")
+        print(f"{args.out_dir} is trained already ({args.out_dir / RECORD}); nothing is left to do")
         return 0
     config, texts = _prepare(args, size, tokenizer_options, sentences, valid_sentences)
     if args.tokenizer_only:
         return 0
-    lm_folder.check_same(args.out_dir, lm_folder.begun_options(args.out_dir / "checkpoints", "checkpoint-*"), options)
-    lm_folder.write_whole(args.out_dir / "checkpoints" / lm_folder.OPTIONS, options)
+    check_same(args.out_dir, begun_options(args.out_dir / "checkpoints", "checkpoint-*"), options)
+    write_text(args.out_dir / "checkpoints" / OPTIONS, as_json(options))
     return _train(args, schedule, config, texts, {"options": options, "command": f"{PROGRAM} {shlex.join(words)}"})
 
 
@@ -123,7 +139,7 @@ def _parse(words: list[str]) -> argparse.Namespace:
 
 
 def _read(args: argparse.Namespace) -> tuple[list[str], list[str]]:
-    """What to train on, and what to measure on."""
+    """Read the text to train on, and the text to measure on."""
     sentences = read_sentences(args.text)
     if args.valid_text:
         return sentences, read_sentences(args.valid_text)
@@ -138,23 +154,22 @@ def _read(args: argparse.Namespace) -> tuple[list[str], list[str]]:
 def _prepare(
     args: argparse.Namespace, size: ModelSize, options: dict[str, Any], sentences: list[str], valid_sentences: list[str]
 ) -> tuple[Any, Texts]:
-    """The LM's configuration, and the texts in tokens of the tokenizer that is there or that is trained."""
+    """Make the LM's configuration, and the texts in tokens of the tokenizer that is there or that is trained."""
     # transformers takes seconds to import.
     from espnet_larm.llm.backbone import load_tokenizer
     from espnet_larm.llm.packing import pack_sentences
-    from espnet_larm.recipe.text_lm.text_tokenizer import train_tokenizer
-    from espnet_larm.recipe.text_lm.training import make_config
+    from espnet_larm.recipe.text_lm.training import make_config, train_tokenizer
 
     folder = args.out_dir / "tokenizer"
-    begun = lm_folder.begun_options(folder, "tokenizer.json")
-    lm_folder.check_same(args.out_dir, begun, options)
+    begun = begun_options(folder, "tokenizer.json")
+    check_same(args.out_dir, begun, options)
     if begun is None:
         tokenizer = train_tokenizer(sentences, args.vocab_size, args.max_positions)
     else:
         tokenizer = load_tokenizer(str(folder))
     config = make_config(size, tokenizer)
     texts = Texts(pack_sentences(tokenizer, sentences), pack_sentences(tokenizer, valid_sentences), valid_sentences)
-    # Not before the texts are known to fit: options that are written bind.
+    # Saved only once the texts are known to fit: options that are written bind.
     if begun is None:
         _save_tokenizer(folder, tokenizer, config, options)
     print(f"tokenizer: {len(tokenizer)} tokens\ntraining text: {texts.train}\nheld-out text: {texts.valid}")
@@ -166,8 +181,8 @@ def _save_tokenizer(folder: Path, tokenizer: Any, config: Any, options: dict[str
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".part") as part:
         tokenizer.save_pretrained(part)
         config.save_pretrained(part)
-        lm_folder.move_in(Path(part), folder)
-    lm_folder.write_whole(folder / lm_folder.OPTIONS, options)
+        _move_in(Path(part), folder)
+    write_text(folder / OPTIONS, as_json(options))
 
 
 def _train(args: argparse.Namespace, schedule: Schedule, config: Any, texts: Texts, record: dict[str, Any]) -> int:
@@ -202,17 +217,28 @@ def _train(args: argparse.Namespace, schedule: Schedule, config: Any, texts: Tex
         "training_text": str(texts.train),
         "held_out_text": str(texts.valid),
         "seconds_since_resumed": round(time.monotonic() - start),
-        "machine": origin.describe_machine(torch.device("cuda" if args.ngpu else "cpu")),
-        "commit": origin.commit(),
-        "versions": origin.versions() | {name: importlib.metadata.version(name) for name in PACKAGES},
+        **provenance(torch.device("cuda" if args.ngpu else "cpu"), *PACKAGES),
     }
     with tempfile.TemporaryDirectory(dir=args.out_dir, prefix=".part") as part:
         model.save_pretrained(part)
         for name in ("tokenizer.json", "tokenizer_config.json"):
             shutil.copy(args.out_dir / "tokenizer" / name, part)
         (Path(part) / "valid.txt").write_text("".join(f"{text}\n" for text in texts.valid_sentences), encoding="utf-8")
-        lm_folder.write_whole(Path(part) / lm_folder.RECORD, record)
-        lm_folder.move_in(Path(part), args.out_dir)
+        (Path(part) / RECORD).write_text(as_json(record), encoding="utf-8")
+        _move_in(Path(part), args.out_dir)
     shutil.rmtree(checkpoints)
     print(f"{args.out_dir}: {record['num_parameters']} parameters; perplexity of the held-out text: {perplexity}")
     return 0
+
+
+def as_json(content: dict[str, Any]) -> str:
+    """Text of a JSON file."""
+    return json.dumps(content, indent=2) + "\n"
+
+
+def _move_in(part: Path, folder: Path) -> None:
+    """Move the files of an LM or tokenizer to their folder, LAST_FILES at the end."""
+    folder.mkdir(parents=True, exist_ok=True)
+    order = {name: rank for rank, name in enumerate(LAST_FILES, 1)}
+    for path in sorted(part.iterdir(), key=lambda path: (order.get(path.name, 0), path.name)):
+        move_synced(path, folder / path.name)

@@ -1,5 +1,6 @@
-"""Training of a small Llama from text, with transformers' Trainer.
+"""Trains a small Llama and its tokenizer from text, with transformers' Trainer.
 
+Trainer is imported here alone: with it come peft, datasets and pandas, seconds at each start.
 Shapes: n blocks, L positions of a block.
 """
 
@@ -7,19 +8,13 @@ import json
 import logging
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-
-from espnet_larm.llm.hugging_face import (
-    AutoModelForCausalLM,
-    LlamaConfig,
-    PreTrainedModel,
-    disable_progress_bar,
-)
-from espnet_larm.recipe.text_lm.hugging_face_trainer import (
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
     PrinterCallback,
     Trainer,
     TrainerCallback,
@@ -28,16 +23,61 @@ from espnet_larm.recipe.text_lm.hugging_face_trainer import (
     TrainingArguments,
     set_seed,
 )
-from espnet_larm.recipe.text_lm.lm_options import ModelSize, Schedule
 
-# Written behind all others of a checkpoint: their names and bytes.
+from espnet_larm.llm.hugging_face import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    disable_progress_bar,
+)
+from espnet_larm.recipe.text_lm.options import ModelSize, Schedule
+
+# File that is written last into a checkpoint: names and bytes of the others.
 WHOLE = "whole.json"
+# Tokens 0 to 3 of a tokenizer.
+SPECIAL_TOKENS = ("<unk>", "<s>", "</s>", "<pad>")
+WORD_START = "\u2581"
 
 logger = logging.getLogger(__name__)
 
 
+def train_tokenizer(sentences: Sequence[str], vocab_size: int, max_positions: int) -> Any:
+    """Train a BPE tokenizer in Hugging Face's format; a text of few words may fill less than `vocab_size`.
+
+    Args:
+        sentences: Sentences with one space between words.
+        vocab_size: Largest number of special tokens, characters and pieces together.
+        max_positions: Longest text that the LM will take, for the tokenizer's own record.
+
+    Raises:
+        ValueError: The text's characters alone are more than `vocab_size`.
+    """
+    characters = set().union(*sentences) - {" "}
+    least = len(SPECIAL_TOKENS) + len(characters | {WORD_START})
+    if vocab_size < least:
+        raise ValueError(
+            f"--vocab_size {vocab_size} is too small: the text has {len(characters)} characters, and with the start of "
+            f"a word and {len(SPECIAL_TOKENS)} special tokens that makes {least}; raise it, or clean the text."
+        )
+    made = Tokenizer(models.BPE(unk_token="<unk>"))  # noqa: S106  # no password
+    made.pre_tokenizer = pre_tokenizers.Metaspace(replacement=WORD_START, prepend_scheme="always")
+    made.decoder = decoders.Metaspace(replacement=WORD_START, prepend_scheme="always")
+    trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=list(SPECIAL_TOKENS), show_progress=False)
+    made.train_from_iterator(sentences, trainer)
+    unknown, start, end, padding = SPECIAL_TOKENS
+    return PreTrainedTokenizerFast(
+        tokenizer_object=made,
+        unk_token=unknown,
+        bos_token=start,
+        eos_token=end,
+        pad_token=padding,
+        model_max_length=max_positions,
+    )
+
+
 def make_config(size: ModelSize, tokenizer: Any) -> LlamaConfig:
-    """What becomes config.json; special tokens are the tokenizer's."""
+    """Make the model's configuration, with the special tokens of the tokenizer."""
     return LlamaConfig(
         architectures=["LlamaForCausalLM"],
         vocab_size=len(tokenizer),
@@ -71,14 +111,14 @@ def train_llama(
     (test_a_killed_training_ends_as_an_undisturbed_one).
 
     Args:
-        config: Of the model.
-        blocks: What to train on (n, L).
-        schedule: How.
-        folder: For checkpoints, made here.
-        save_steps: Steps between two of them.
-        uses_gpu: On one GPU, or on the CPU.
-        measure: Gives what is logged of the model at each checkpoint.
-        should_stop: Asked after each step; a training that stops has saved.
+        config: Configuration of the model.
+        blocks: Text to train on (n, L).
+        schedule: Course of the training.
+        folder: Folder for checkpoints, made here.
+        save_steps: Number of steps between two checkpoints.
+        uses_gpu: Whether to train on one GPU, or on the CPU.
+        measure: Function whose result is logged at each checkpoint.
+        should_stop: Function that is asked after each step; a training that stops has saved.
 
     Returns:
         The model in eval mode, where it was trained; None if the training was stopped before its end.
@@ -98,13 +138,13 @@ def train_llama(
         logger.info("resuming from %s", newest.name)
     trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
     is_done = trainer.state.global_step >= trainer.state.max_steps
-    # Trainer turns it off; who loads the LM to generate text wants it.
+    # Trainer turns the cache off; whoever loads the LM to generate text wants it.
     model.config.use_cache = True
     return model.eval() if is_done else None
 
 
 class _Blocks(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
-    """Blocks as Trainer wants them."""
+    """Data set of blocks for Trainer."""
 
     def __init__(self, blocks: torch.Tensor) -> None:
         self.blocks = blocks
@@ -118,7 +158,7 @@ class _Blocks(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
 
 
 class _Reporter(TrainerCallback):
-    """Logs losses and what is measured, marks whole checkpoints, stops when asked to."""
+    """Logs losses and measures, marks whole checkpoints, and stops when asked to."""
 
     def __init__(self, measure: Callable[[PreTrainedModel], object], should_stop: Callable[[], bool]) -> None:
         self.measure = measure
@@ -172,7 +212,7 @@ def _arguments(schedule: Schedule, folder: Path, save_steps: int, uses_gpu: bool
         use_cpu=not uses_gpu,
         dataloader_pin_memory=uses_gpu,
         save_steps=save_steps,
-        # One that is being written beside one that is whole.
+        # A whole checkpoint beside the one that is being written.
         save_total_limit=2,
         logging_steps=min(save_steps, 50),
         report_to="none",
@@ -185,7 +225,7 @@ def _arguments(schedule: Schedule, folder: Path, save_steps: int, uses_gpu: bool
 
 
 def _newest_whole(folder: Path) -> Path | None:
-    """Take away what was not written to its end, and find the newest of the others."""
+    """Remove checkpoints that were not written to their end, and find the newest of the others."""
     whole = []
     for path in folder.glob("checkpoint-*"):
         if _is_whole(path):

@@ -1,11 +1,7 @@
-"""Validates data folders: first the files for themselves, then against each other, then what they speak of.
-
-Files are merged in the order of their ids, so memory does not grow with the number of utterances.
-"""
+"""Validates data folders: first each file for itself, then the files against each other, then what they name."""
 
 import enum
 import functools
-import heapq
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,23 +9,20 @@ from typing import NamedTuple
 
 from espnet_larm.data.audio import AudioError, read_audio
 from espnet_larm.data.parallel import stream_chunks
-from espnet_larm.recipe.validation.content import Bounds, check_duration, check_header, check_pace, check_samples
-from espnet_larm.recipe.validation.report import Finding, Problem, Report
-from espnet_larm.recipe.validation.sources import find_source_problem
-from espnet_larm.recipe.validation.speakers import check_speaker, check_utterances, compare_speakers
-from espnet_larm.recipe.validation.spelling import Spell, Tokens, check_spelling, load_speller
-from espnet_larm.recipe.validation.table import Line, Table, scan_table
-from espnet_larm.recipe.validation.transcripts import check_transcript
+from espnet_larm.recipe.validation.audio import (
+    Bounds,
+    check_duration,
+    check_header,
+    check_pace,
+    check_samples,
+    check_source,
+)
+from espnet_larm.recipe.validation.report import Finding, Report
+from espnet_larm.recipe.validation.table import Table, scan_table
+from espnet_larm.recipe.validation.text import Spell, Tokens, check_spelling, check_transcript, load_speller
 
 REQUIRED = ("wav.scp", "text", "utt2spk")
 LENGTHS = "utt2num_samples"
-LACKS = {
-    "wav.scp": "no-audio-line",
-    "text": "no-transcript",
-    "utt2spk": "no-speaker-line",
-    LENGTHS: "no-length",
-}
-AUDIO_FORMATS = ("ark", "flac", "wav", "sound", "mp3", "ogg", "nist", "mpeg")
 
 
 class AudioCheck(enum.Enum):
@@ -44,9 +37,9 @@ class Wanted(NamedTuple):
     """What is looked at besides the files themselves.
 
     Attributes:
-        audio: How closely.
-        bounds: Of the audio.
-        tokens: Whether these can spell the transcripts; None if there are none yet.
+        audio: How closely audio is looked at.
+        bounds: What audio should be.
+        tokens: Tokens that must be able to spell the transcripts; None if there are none yet.
     """
 
     audio: AudioCheck = AudioCheck.DECODE
@@ -58,12 +51,12 @@ class Entry(NamedTuple):
     """An utterance that all files know.
 
     Attributes:
-        key: Id.
-        line: Of `wav.scp`.
+        key: Its id.
+        line: Number of its line in `wav.scp`.
         source: Second column of `wav.scp`.
-        text: Transcript.
-        text_line: Of `text`.
-        num_samples: Of `utt2num_samples`, 0 if it is not there.
+        text: Its transcript.
+        text_line: Number of its line in `text`.
+        num_samples: Length by `utt2num_samples`; 0 if that says nothing.
     """
 
     key: str
@@ -75,11 +68,11 @@ class Entry(NamedTuple):
 
 
 class Totals(NamedTuple):
-    """What was looked at.
+    """How much was looked at.
 
     Attributes:
-        num_utterances: Known to all files.
-        num_decoded: Of which audio was decoded.
+        num_utterances: Number of utterances that all files know.
+        num_decoded: Number of utterances whose audio was decoded.
         decoded_s: Duration of that audio, in seconds.
     """
 
@@ -88,20 +81,16 @@ class Totals(NamedTuple):
     decoded_s: float = 0.0
 
     def plus(self, other: "Totals") -> "Totals":
-        """Both together."""
-        return Totals(
-            self.num_utterances + other.num_utterances,
-            self.num_decoded + other.num_decoded,
-            self.decoded_s + other.decoded_s,
-        )
+        """Add another's numbers."""
+        num_utterances, num_decoded, decoded_s = (ours + theirs for ours, theirs in zip(self, other, strict=True))
+        return Totals(int(num_utterances), int(num_decoded), decoded_s)
 
 
 class _Decoded(NamedTuple):
-    """What came of a chunk of entries: findings with their lines in `wav.scp`."""
+    """What came of a chunk of entries: findings with their lines in `wav.scp`, and how much was decoded."""
 
     findings: list[tuple[int, Finding]]
-    num_decoded: int
-    seconds: float
+    totals: Totals
 
 
 def validate_folders(folders: Sequence[Path], wanted: Wanted, num_jobs: int, report: Report) -> Totals:
@@ -110,160 +99,120 @@ def validate_folders(folders: Sequence[Path], wanted: Wanted, num_jobs: int, rep
     Args:
         folders: Data folders, the training set first; plain or as stage 3 writes them.
         wanted: What is looked at.
-        num_jobs: Processes that decode audio.
+        num_jobs: Number of processes that decode audio.
         report: Takes the problems.
-
-    Returns:
-        What was looked at.
     """
     spell = load_speller(wanted.tokens, report) if wanted.tokens else None
     totals = Totals()
-    tables = []
+    first: tuple[Path, Table] | None = None
     for folder in folders:
-        scanned = _scan_folder(folder, report)
-        if not all(name in scanned for name in REQUIRED):
+        tables = _scan_folder(folder, report)
+        if not all(name in tables for name in REQUIRED):
             continue
-        tables.append(scanned["wav.scp"])
-        entries = _counted(_entries(folder, scanned, spell, report))
-        for part in _examine(folder / "wav.scp", entries, wanted, num_jobs, report):
+        path, wav_scp = folder / "wav.scp", tables["wav.scp"]
+        if first is None:
+            first = path, wav_scp
+        else:
+            for key in sorted(wav_scp.keys() & first[1].keys()):
+                what = f"{key} stands in {first[0]}:{first[1][key].number} too"
+                report.add("in-two-folders", what, path, wav_scp[key].number)
+        entries = list(_entries(folder, tables, spell, report))
+        totals = totals.plus(Totals(len(entries)))
+        for part in _examine(path, entries, wanted, num_jobs, report):
             totals = totals.plus(part)
-        totals = totals.plus(Totals(entries.number))
-    _compare_folders(tables, report)
     return totals
 
 
-class _counted(Iterator[Entry]):  # noqa: N801
-    """Counts what passes."""
-
-    def __init__(self, entries: Iterator[Entry]) -> None:
-        self.entries, self.number = entries, 0
-
-    def __next__(self) -> Entry:
-        entry = next(self.entries)
-        self.number += 1
-        return entry
-
-
 def _scan_folder(folder: Path, report: Report) -> dict[str, Table]:
-    """The files that can be read, every line of them checked for itself."""
+    """Check every line of every file for itself; return the files that can be read."""
     if not folder.is_dir():
-        kind = "folder-is-a-file" if folder.exists() else "no-folder"
-        report.add(Problem(kind, "it is a file" if folder.exists() else "it is missing", str(folder)))
+        report.add("missing-file", "there is no such folder", folder)
         return {}
     if (folder / "segments").exists():
-        report.add(Problem("segments", "utterances are cut out of recordings", str(folder / "segments"), 1))
-    checks = {
-        "wav.scp": lambda _: (),
-        "text": lambda line: check_transcript(line.key, line.value),
-        "utt2spk": check_speaker,
-        "spk2utt": check_utterances,
-    }
-    if (folder / LENGTHS).exists():
-        checks[LENGTHS] = _check_length
-    scanned = {name: scan_table(folder / name, report, check) for name, check in checks.items()}
-    found = {name: table for name, table in scanned.items() if table is not None}
-    if "utt2spk" in found and "spk2utt" in found:
-        compare_speakers(found["utt2spk"], found["spk2utt"], report)
-    _check_audio_format(folder / "audio_format", report)
-    return found
+        report.add("segments", "utterances are cut out of recordings", folder / "segments", 1)
+    names = [*REQUIRED, *(name for name in (LENGTHS, "spk2utt") if (folder / name).exists())]
+    scanned = {name: scan_table(folder / name, report) for name in names}
+    tables = {name: table for name, table in scanned.items() if table is not None}
+    for name, table in tables.items():
+        for line in table.values():
+            report.add_findings(_check_value(name, line.key, line.value), folder / name, line.number)
+    if "utt2spk" in tables:
+        _check_speakers(folder, tables["utt2spk"], tables.pop("spk2utt", None), report)
+    return tables
 
 
-def _check_length(line: Line) -> Iterator[Finding]:
-    if not line.value.isdecimal() or int(line.value) == 0:
-        yield Finding("odd-length", f"{line.key}: {line.value!r} is no number of samples")
+def _check_value(name: str, key: str, value: str) -> Iterator[Finding]:
+    if name == "text":
+        yield from check_transcript(key, value)
+    elif not value:
+        yield Finding("no-value", f"{key} has no value")
+    elif name == LENGTHS and (not value.isdecimal() or int(value) == 0):
+        yield Finding("wrong-length", f"{key}: {value!r} is no number of samples")
 
 
-def _check_audio_format(path: Path, report: Report) -> None:
-    if path.is_file():
-        text = path.read_text(encoding="utf-8", errors="replace").strip()
-        if not any(name in text for name in AUDIO_FORMATS):
-            report.add(Problem("odd-audio-format", f"{text!r} is not known", str(path), 1))
+def _check_speakers(folder: Path, utt2spk: Table, spk2utt: Table | None, report: Report) -> None:
+    """Report speakers out of order, and where utt2spk and spk2utt disagree."""
+    path = folder / "utt2spk"
+    for before, line in itertools.pairwise(sorted(utt2spk.values())):
+        if line.value and line.value < before.value:
+            what = f"speaker {line.value} of {line.key} comes after speaker {before.value} of {before.key}"
+            report.add("speaker-order", what, path, line.number)
+    if spk2utt is None:
+        return
+    listed = {key: line for line in spk2utt.values() for key in line.value.split()}
+    for line in utt2spk.values():
+        theirs = listed.pop(line.key, None)
+        if theirs is None and line.value:
+            report.add("spk2utt-disagrees", f"{line.key} of {line.value} is not in spk2utt", path, line.number)
+        elif theirs and theirs.key != line.value:
+            what = f"{line.key} is of {line.value} here, of {theirs.key} in spk2utt:{theirs.number}"
+            report.add("spk2utt-disagrees", what, path, line.number)
+    for key, line in listed.items():
+        what = f"{key} is listed for {line.key}, utt2spk does not know it"
+        report.add("spk2utt-disagrees", what, folder / "spk2utt", line.number)
 
 
-def _entries(folder: Path, scanned: Mapping[str, Table], spell: Spell | None, report: Report) -> Iterator[Entry]:
-    """What all files know, in order; what only some know is reported."""
-    num_common = 0
-    for key, lines in _join({name: scanned[name] for name in (*REQUIRED, LENGTHS) if name in scanned}):
-        if not _has_all(folder, key, lines, LENGTHS in scanned, report):
+def _entries(folder: Path, tables: Mapping[str, Table], spell: Spell | None, report: Report) -> Iterator[Entry]:
+    """Yield the utterances that all files know, in order; report those that a file lacks."""
+    for key in sorted(set().union(*tables.values())):
+        lacking = next((name for name, table in tables.items() if key not in table), None)
+        if lacking is not None:
+            name = next(name for name, table in tables.items() if key in table)
+            report.add("missing-line", f"{key} is not in {lacking}", folder / name, tables[name][key].number)
             continue
-        num_common += 1
-        wav, text, length = lines["wav.scp"], lines["text"], lines.get(LENGTHS)
-        num_samples = int(length.value) if length and length.value.isdecimal() else 0
+        wav, text = tables["wav.scp"][key], tables["text"][key]
+        length = tables[LENGTHS][key].value if LENGTHS in tables else ""
         if spell:
             report.add_findings(check_spelling(key, text.value, spell), folder / "text", text.number)
+        num_samples = int(length) if length.isdecimal() else 0
         yield Entry(key, wav.number, wav.value, text.value, text.number, num_samples)
-    if num_common == 0:
-        _explain_nothing_common(folder, scanned, report)
-
-
-def _join(tables: Mapping[str, Table]) -> Iterator[tuple[str, dict[str, Line]]]:
-    """Lines of one id together."""
-    streams = [_labelled(name, table) for name, table in tables.items()]
-    for key, group in itertools.groupby(heapq.merge(*streams), key=lambda item: item[0]):
-        yield key, {name: line for _, name, line in group}
-
-
-def _labelled(name: str, table: Table) -> Iterator[tuple[str, str, Line]]:
-    return ((line.key, name, line) for line in table.lines())
-
-
-def _has_all(folder: Path, key: str, lines: Mapping[str, Line], with_lengths: bool, report: Report) -> bool:
-    """Whether all files have the id; reports the first reason why not."""
-    for name in (*REQUIRED, LENGTHS):
-        if name in lines or (name == LENGTHS and not with_lengths):
-            continue
-        kind, where = _place_of_lack(name, lines)
-        report.add(Problem(kind, f"{key} is not in {name}", str(folder / where), lines[where].number))
-        return False
-    return True
-
-
-def _place_of_lack(name: str, lines: Mapping[str, Line]) -> tuple[str, str]:
-    """Kind of problem, and the file to show it in, when `name` lacks an id that `lines` have."""
-    if name != "wav.scp":
-        return LACKS[name], "wav.scp"
-    if "text" in lines:
-        return LACKS[name], "text"
-    return ("speaker-of-nothing", "utt2spk") if "utt2spk" in lines else ("length-of-nothing", LENGTHS)
-
-
-def _explain_nothing_common(folder: Path, scanned: Mapping[str, Table], report: Report) -> None:
-    """One problem instead of one an utterance, where two files have no id in common."""
-    first = {name: next(scanned[name].lines(), None) for name in REQUIRED}
-    if not all(first.values()):
-        return
-    shown = ", ".join(f"{line.key} in {name}" for name, line in first.items() if line)
-    report.forget(*LACKS.values(), "speaker-of-nothing", "length-of-nothing")
-    report.add(Problem("no-common-ids", f"the files have no utterance in common; they begin with {shown}", str(folder)))
 
 
 def _examine(path: Path, entries: Iterable[Entry], wanted: Wanted, num_jobs: int, report: Report) -> Iterator[Totals]:
-    """Look at paths, durations and audio; the processes get what has a readable path."""
+    """Look at paths and audio; the processes get the entries whose paths are readable."""
+    if wanted.audio is not AudioCheck.NONE:
+        entries = [
+            entry
+            for entry in entries
+            if not report.add_findings(check_source(entry.key, entry.source), path, entry.line) and entry.source
+        ]
     if wanted.audio is AudioCheck.DECODE:
-        readable = (entry for entry in entries if not _report_source(path, entry, report))
         decode = functools.partial(_decode, bounds=wanted.bounds)
-        for done in stream_chunks(decode, readable, num_jobs, f"{path.parent}: decoded"):
+        for done in stream_chunks(decode, entries, num_jobs, f"{path.parent}: decoded"):
             for line, finding in done.findings:
-                report.add(Problem(*finding, str(path), line))
-            yield Totals(0, done.num_decoded, done.seconds)
+                report.add(*finding, path, line)
+            yield done.totals
         return
     for entry in entries:
-        if wanted.audio is AudioCheck.STAT:
-            _report_source(path, entry, report)
         if entry.num_samples:
             duration_s = entry.num_samples / wanted.bounds.sample_rate
             report.add_findings(check_pace(entry.key, entry.text, duration_s), path.with_name("text"), entry.text_line)
 
 
-def _report_source(path: Path, entry: Entry, report: Report) -> bool:
-    finding = find_source_problem(entry.key, entry.source, path.parent)
-    return report.add_findings([finding] if finding else [], path, entry.line)
-
-
 def _decode(entries: Sequence[Entry], bounds: Bounds) -> _Decoded:
-    """Runs in a process of its own."""
+    """Decode and check entries, in a process of its own."""
     findings: list[tuple[int, Finding]] = []
-    num_decoded, seconds = 0, 0.0
+    totals = Totals()
     for entry in entries:
         try:
             header, samples = read_audio(entry.source)
@@ -271,30 +220,15 @@ def _decode(entries: Sequence[Entry], bounds: Bounds) -> _Decoded:
             findings.append((entry.line, Finding(error.kind, f"{entry.key}: {error.what}")))
             continue
         duration_s = len(samples) / header.sample_rate
-        num_decoded += 1
-        seconds += duration_s
+        totals = totals.plus(Totals(0, 1, duration_s))
         found = itertools.chain(
             check_header(entry.key, header, bounds),
             check_samples(entry.key, header, samples),
             check_duration(entry.key, duration_s, bounds),
             check_pace(entry.key, entry.text, duration_s),
-            _check_promised_length(entry, len(samples)),
         )
         findings += ((entry.line, finding) for finding in found)
-    return _Decoded(findings, num_decoded, seconds)
-
-
-def _check_promised_length(entry: Entry, num_samples: int) -> Iterator[Finding]:
-    if entry.num_samples and entry.num_samples != num_samples:
-        yield Finding("length-differs", f"{entry.key}: {num_samples} samples, {LENGTHS} says {entry.num_samples}")
-
-
-def _compare_folders(tables: Sequence[Table], report: Report) -> None:
-    """Report utterances of the first folder, the training set, that others have too."""
-    streams = [_labelled(f"{index:06d}", table) for index, table in enumerate(tables)]
-    for key, group in itertools.groupby(heapq.merge(*streams), key=lambda item: item[0]):
-        (_, first, line), *others = group
-        if int(first) == 0:
-            for _, index, other in others:
-                what = f"{key} stands in {tables[0].path}:{line.number} too"
-                report.add(Problem("in-two-folders", what, str(tables[int(index)].path), other.number))
+        if entry.num_samples not in {0, len(samples)}:
+            what = f"{entry.key}: {len(samples)} samples, {LENGTHS} says {entry.num_samples}"
+            findings.append((entry.line, Finding("wrong-length", what)))
+    return _Decoded(findings, totals)

@@ -9,53 +9,51 @@ Examples:
 
 Audio is decoded unless `--audio` says otherwise; commands in wav.scp are run for that, as in training. The exit status
 is 1 if there is an error, 0 if there are at most warnings. asr.sh calls it before stages 2 and 3 (files, paths) and 10
-(spelling); stage 3 decodes all audio and reports in the same words.
+(spelling); stage 3 decodes all audio and reports alike.
+
+It is our own because Kaldi's validate_data_dir.sh opens no audio and reads no transcript or token list.
 """
 
 import argparse
 from pathlib import Path
 
-from espnet_larm.recipe.validation.content import Bounds
+from espnet_larm.recipe.validation.audio import Bounds
 from espnet_larm.recipe.validation.folder import AudioCheck, Totals, Wanted, validate_folders
-from espnet_larm.recipe.validation.kinds import KINDS
-from espnet_larm.recipe.validation.report import Report
-from espnet_larm.recipe.validation.spelling import Tokens
+from espnet_larm.recipe.validation.report import KINDS, Report
+from espnet_larm.recipe.validation.text import Tokens
 
 
 def get_parser() -> argparse.ArgumentParser:
     """Options of this program."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--data_dirs", type=Path, nargs="+", help="data folders, the training set first; of stage 1, 3 or 4"
-    )
-    parser.add_argument(
-        "--audio",
-        choices=[check.value for check in AudioCheck],
-        default=AudioCheck.DECODE.value,
-        help="none, stat (are the files there?) or decode (default)",
-    )
-    parser.add_argument("--fs", type=int, default=16000, help="sampling rate in Hz")
-    parser.add_argument("--min_wav_duration", type=float, default=0.1, help="seconds; what is shorter is said")
-    parser.add_argument("--max_wav_duration", type=float, default=20.0, help="seconds; what is longer is said")
-    parser.add_argument("--token_list", type=Path, help="can these tokens spell the text?")
+    dirs_help = "data folders, the training set first; plain, or as stages 3 and 4 write them"
+    parser.add_argument("--data_dirs", type=Path, nargs="+", help=dirs_help)
+    checks = [check.value for check in AudioCheck]
+    audio_help = "none, stat (are the files there?) or decode (default)"
+    parser.add_argument("--audio", choices=checks, default=AudioCheck.DECODE.value, help=audio_help)
+    parser.add_argument("--fs", type=int, default=16000, help="sampling rate in Hz (16000)")
+    least_help = "seconds; shorter audio is reported (0.1)"
+    parser.add_argument("--min_wav_duration", type=float, default=0.1, help=least_help)
+    most_help = "seconds; longer audio is reported (20)"
+    parser.add_argument("--max_wav_duration", type=float, default=20.0, help=most_help)
+    parser.add_argument("--token_list", type=Path, help="token list that must be able to spell the text")
     parser.add_argument("--bpemodel", type=Path, help="sentencepiece model of the tokens; characters without it")
-    parser.add_argument("--nlsyms", type=Path, help="characters: file of symbols that stay whole")
-    parser.add_argument("--nj", type=int, default=1, help="processes that decode")
-    parser.add_argument(
-        "--allow", nargs="*", default=[], metavar="KIND", help="kinds of problems that are no errors here"
-    )
-    parser.add_argument("--strict", action="store_true", help="warnings are errors")
-    parser.add_argument("--show", type=int, default=20, help="problems of a kind to print, 0 for all (20)")
+    parser.add_argument("--nlsyms", type=Path, help="file of symbols that stay whole, for characters")
+    parser.add_argument("--nj", type=int, default=1, help="number of processes that decode (1)")
+    allow_help = "kinds of problems that are only warnings here"
+    parser.add_argument("--allow", nargs="*", default=[], metavar="KIND", help=allow_help)
+    parser.add_argument("--strict", action="store_true", help="count warnings as errors")
+    parser.add_argument("--show", type=int, default=20, help="number of problems of a kind to print, 0 for all (20)")
     parser.add_argument("--list", action="store_true", help="print all kinds of problems with their remedies, and end")
     return parser
 
 
 def main(cmd: list[str] | None = None) -> int:
-    """Validate, print the report."""
+    """Validate the folders and print the report."""
     args = get_parser().parse_args(cmd)
     if args.list:
-        for kind in KINDS.values():
-            print(f"{kind.name} ({'error' if kind.is_error else 'warning'}): {kind.remedy}")
+        for name, kind in KINDS.items():
+            print(f"{name} ({'error' if kind.is_error else 'warning'}): {kind.remedy}")
         return 0
     check_options(args)
     report = Report(args.show, args.allow, args.strict)
@@ -69,7 +67,7 @@ def main(cmd: list[str] | None = None) -> int:
 
 
 def check_options(args: argparse.Namespace) -> None:
-    """Options that make no sense."""
+    """Refuse options that make no sense."""
     if not args.data_dirs:
         raise ValueError("--data_dirs is empty; name the folders to validate, or --list.")
     for name, least in (("nj", 1), ("fs", 1), ("show", 0)):
@@ -80,12 +78,12 @@ def check_options(args: argparse.Namespace) -> None:
 
 
 def read_symbols(path: Path | None) -> tuple[str, ...]:
-    """Words of a file."""
+    """Words of a file; none without a file."""
     return tuple(path.read_text(encoding="utf-8").split()) if path else ()
 
 
 def summary(folders: list[Path], totals: Totals, report: Report) -> str:
-    """The last line."""
+    """The last line of the report."""
     decoded = f", {totals.decoded_s / 3600:.2f} h of audio decoded" if totals.num_decoded else ""
     names = " ".join(map(str, folders))
     return (

@@ -9,9 +9,17 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 
-from espnet_larm.recipe.ngram.arpa import add_words, write_arpa
-from espnet_larm.recipe.ngram.counting import END, START, count_ngrams, vocabulary_of
-from espnet_larm.recipe.ngram.kneser_ney import FALLBACK, discounts_of, smooth
+from espnet_larm.recipe.ngram.kneser_ney import (
+    END,
+    FALLBACK,
+    START,
+    add_words,
+    count_ngrams,
+    discounts_of,
+    smooth,
+    vocabulary_of,
+    write_arpa,
+)
 from espnet_larm.search.kenlm_ngram import KenlmNgram
 
 WORDS = [f"w{number}" for number in range(12)]

@@ -9,10 +9,9 @@ import transformers
 
 from espnet_larm.llm.packing import PackedText, pack_sentences, whole_blocks
 from espnet_larm.recipe.corpora.sentences import make_sentence
-from espnet_larm.recipe.text_lm.lm_options import ModelSize, Schedule, check_options
+from espnet_larm.recipe.text_lm.options import ModelSize, Schedule, check_options
 from espnet_larm.recipe.text_lm.perplexity import measure_perplexity
-from espnet_larm.recipe.text_lm.text_tokenizer import train_tokenizer
-from espnet_larm.recipe.text_lm.training import make_config, train_llama
+from espnet_larm.recipe.text_lm.training import make_config, train_llama, train_tokenizer
 
 SIZE = ModelSize(hidden_size=16, num_layers=1, num_heads=2, num_kv_heads=1, ffn_size=24, max_positions=64)
 SCHEDULE = Schedule(block_size=16, batch_size=4, max_steps=9, lr=1e-2, warmup_steps=2)

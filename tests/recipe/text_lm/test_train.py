@@ -14,7 +14,7 @@ import yaml
 
 from espnet_larm.recipe import make_tokens
 from espnet_larm.recipe.corpora.sentences import make_sentence
-from espnet_larm.recipe.text_lm import measure_perplexity as llm_perplexity
+from espnet_larm.recipe.text_lm import perplexity as llm_perplexity
 from espnet_larm.recipe.text_lm import train as llm_train
 
 ROOT = Path(__file__).parents[3]
@@ -107,7 +107,7 @@ def test_a_tokenizer_comes_first_and_training_may_be_changed_until_it_has_saved(
 @pytest.mark.slow
 def test_a_sigterm_saves_and_ends_with_status_75_and_the_same_command_goes_on(text, tmp_path):
     options = [*TINY, "--text", str(text), "--out_dir", str(tmp_path), "--max_steps", "100", "--save_steps", "5"]
-    command = [sys.executable, "-m", "espnet_larm.recipe.text_lm.train", *options]
+    command = [sys.executable, "-m", "espnet_larm", "train-lm", *options]
     with (tmp_path / "log").open("w") as log, subprocess.Popen(command, cwd=ROOT, stderr=log) as process:
         while not list(tmp_path.glob("checkpoints/checkpoint-*/whole.json")) and process.poll() is None:
             time.sleep(0.05)

@@ -9,10 +9,10 @@ import pytest
 import soundfile
 
 from espnet_larm.data.kaldi_dir import Utterance, write_dir, write_tables
-from espnet_larm.recipe.tokens import character_tokens, train_bpe
+from espnet_larm.recipe.make_tokens import character_tokens, train_bpe
 from espnet_larm.recipe.validation.folder import Wanted, validate_folders
 from espnet_larm.recipe.validation.report import Problem, Report
-from espnet_larm.recipe.validation.spelling import Tokens
+from espnet_larm.recipe.validation.text import Tokens
 
 TEXTS = {"ann-1": "ONE TWO", "ann-2": "THREE FOUR", "bob-1": "FIVE", "bob-2": "SIX SEVEN"}
 
@@ -20,8 +20,8 @@ TEXTS = {"ann-1": "ONE TWO", "ann-2": "THREE FOUR", "bob-1": "FIVE", "bob-2": "S
 class Folder:
     """`set/` below the working directory, with its audio in `audio/` and tokens in `tokens/`; numbers are of lines."""
 
-    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.root, self.monkeypatch = root, monkeypatch
+    def __init__(self, root: Path) -> None:
+        self.root = root
 
     def path(self, name: str) -> Path:
         return self.root / "set" / name
@@ -37,9 +37,6 @@ class Folder:
 
     def write(self, name: str, *lines: str) -> None:
         self.path(name).write_text("".join(f"{line}\n" for line in lines))
-
-    def append(self, name: str, text: str) -> None:
-        self.write(name, *self.lines(name), text)
 
     def drop(self, name: str, number: int) -> None:
         lines = self.lines(name)
@@ -105,7 +102,7 @@ def folder(sound_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     """A fresh copy, with the working directory beside it."""
     shutil.copytree(sound_folder, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    return Folder(tmp_path, monkeypatch)
+    return Folder(tmp_path)
 
 
 CHARACTERS = Tokens(Path("tokens/tokens.txt"))

@@ -1,23 +1,25 @@
 """The report: by kind, errors first, with a limit that costs no memory."""
 
+from pathlib import Path
+
 import pytest
 
-from espnet_larm.recipe.validation.report import Problem, Report
+from espnet_larm.recipe.validation.report import Report
 
 
 def report_of(*kinds: str, **options: object) -> Report:
     report = Report(**options)
     for number, kind in enumerate(kinds, 1):
-        report.add(Problem(kind, "what", "set/text", number))
+        report.add(kind, "what", Path("set/text"), number)
     return report
 
 
 def test_problems_stand_under_their_kind_with_errors_first() -> None:
-    report = report_of("quiet", "blank-line", "quiet")
+    report = report_of("clipped", "unsorted", "clipped")
     assert list(report.lines()) == [
-        "error blank-line (1): remove the line: sed -i '/^[[:space:]]*$/d' FILE",
+        "error unsorted (1): sort the file by code point: LC_ALL=C sort -o FILE FILE",
         "  set/text:2: what",
-        "warning quiet (2): see whether anybody speaks in it; amplify the recording if somebody does",
+        "warning clipped (2): see whether a recording with a lower level exists",
         "  set/text:1: what",
         "  set/text:3: what",
     ]
@@ -25,18 +27,18 @@ def test_problems_stand_under_their_kind_with_errors_first() -> None:
 
 
 def test_only_what_will_be_shown_is_kept_and_the_rest_counted() -> None:
-    report = report_of(*["quiet"] * 9, max_shown=2)
-    assert len(report.kept["quiet"]) == 2 and report.num_warnings == 9
+    report = report_of(*["clipped"] * 9, max_shown=2)
+    assert len(report.kept["clipped"]) == 2 and report.num_warnings == 9
     assert list(report.lines())[-1] == "  ... and 7 more (--show 0 lists all)"
 
 
 def test_allowed_kinds_are_warnings() -> None:
-    report = report_of("blank-line", allowed=["blank-line"])
+    report = report_of("unsorted", allowed=["unsorted"])
     assert (report.num_errors, report.num_warnings) == (0, 1)
 
 
 def test_strict_makes_warnings_errors_unless_they_are_allowed() -> None:
-    assert report_of("quiet", "clipped", strict=True, allowed=["quiet"]).num_errors == 1
+    assert report_of("clipped", "odd-duration", strict=True, allowed=["clipped"]).num_errors == 1
 
 
 def test_an_unknown_kind_is_refused_with_the_nearest_names() -> None:

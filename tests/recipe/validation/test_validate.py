@@ -9,9 +9,9 @@ import soundfile
 
 from espnet_larm.data.kaldi_dir import Utterance, write_dir
 from espnet_larm.recipe.format_audio import main as format_audio
+from espnet_larm.recipe.make_tokens import token_list
 from espnet_larm.recipe.perturb_speed import main as perturb_speed
-from espnet_larm.recipe.tokens import token_list
-from espnet_larm.recipe.validation.kinds import KINDS
+from espnet_larm.recipe.validation.report import KINDS
 from espnet_larm.recipe.validation.validate import main
 
 
@@ -60,8 +60,8 @@ def test_problems_beyond_show_are_counted(run: Run, data_dir: Path) -> None:
 def test_audio_is_decoded_only_when_it_is_asked_for(run: Run, data_dir: Path) -> None:
     (data_dir.parent / "1.flac").write_bytes(b"no audio")
     (data_dir.parent / "2.flac").unlink()
-    assert "text-not-audio" in run()[1] and "missing-audio" in run()[1]
-    assert "text-not-audio" not in run("--audio", "stat")[1] and "missing-audio" in run("--audio", "stat")[1]
+    assert "unreadable-audio" in run()[1] and "missing-audio" in run()[1]
+    assert "unreadable-audio" not in run("--audio", "stat")[1] and "missing-audio" in run("--audio", "stat")[1]
     assert run("--audio", "none")[0] == 0
 
 
@@ -77,8 +77,8 @@ def test_tokens_that_cannot_spell_the_text_are_an_error(run: Run, data_dir: Path
 
 
 def test_strict_makes_a_warning_an_error(run: Run, data_dir: Path) -> None:
-    (data_dir / "spk2utt").unlink()
-    assert run()[0] == 0 and run("--strict")[0] == 1
+    options = ["--max_wav_duration", "0.5"]
+    assert run(*options)[0] == 0 and run(*options, "--strict")[0] == 1
 
 
 def test_list_names_every_kind(capsys: pytest.CaptureFixture[str]) -> None:
@@ -120,16 +120,23 @@ def test_stage_3_stops_at_silence_unless_it_is_allowed(data_dir: Path) -> None:
 
 
 def test_stage_3_looks_at_what_a_command_writes(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    soundfile.write(data_dir.parent / "1.flac", np.random.default_rng(0).uniform(-1e-4, 1e-4, 16000), 16000)
+    clipped = f"{data_dir.parent}/1.flac"
+    soundfile.write(clipped, np.sign(np.random.default_rng(0).uniform(-1, 1, 16000)), 16000)
     scp = (data_dir / "wav.scp").read_text()
-    quiet = f"{data_dir.parent}/1.flac"
-    (data_dir / "wav.scp").write_text(scp.replace(quiet, f"cat {quiet} |"))
+    (data_dir / "wav.scp").write_text(scp.replace(clipped, f"cat {clipped} |"))
     assert format_audio(["--in_dir", str(data_dir), "--out_dir", str(data_dir.parent / "out")]) == 0
-    assert f"{data_dir}/wav.scp:2: a-1: samples reach" in capsys.readouterr().out
+    assert f"{data_dir}/wav.scp:2: a-1: 100 % of the samples are at full scale" in capsys.readouterr().out
+
+
+def test_stage_3_says_that_audio_which_cannot_be_read_is_not_allowed(data_dir: Path) -> None:
+    (data_dir.parent / "1.flac").unlink()
+    arguments = ["--in_dir", str(data_dir), "--out_dir", str(data_dir.parent / "out"), "--allow", "missing-audio"]
+    with pytest.raises(ValueError, match=r"--allow missing-audio cannot let through .*\nerror missing-audio"):
+        format_audio(arguments)
 
 
 def test_stage_2_names_the_original_line_once(data_dir: Path) -> None:
     (data_dir.parent / "1.flac").write_bytes(b"no audio")
     arguments = ["--in_dir", str(data_dir), "--out_dir", str(data_dir.parent / "out")]
-    with pytest.raises(ValueError, match=r"text-not-audio \(1\).*\n  .*set/wav.scp:2: a-1: .*1.flac is no audio"):
+    with pytest.raises(ValueError, match=r"unreadable-audio \(1\).*\n  .*set/wav.scp:2: a-1: .*1.flac is no audio"):
         perturb_speed([*arguments, "--factors", "0.9", "1.0", "1.1"])

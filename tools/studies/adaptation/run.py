@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from espnet_larm.data.text import fingerprint
 from espnet_larm.origin import versions, without_root
 from espnet_larm.program import run_program
-from espnet_larm.recipe.text_lm.program_options import HelpWithDefaults, add_ngpu, check_gpu
+from espnet_larm.recipe.text_lm.options import HelpWithDefaults, add_ngpu, check_gpu
 from studies.grid.running import takes_lock
 
 if TYPE_CHECKING:

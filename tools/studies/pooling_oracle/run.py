@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from espnet_larm.data.text import fingerprint
 from espnet_larm.origin import commit, versions, without_root
 from espnet_larm.program import run_program
-from espnet_larm.recipe.text_lm.program_options import HelpWithDefaults, check_gpu
+from espnet_larm.recipe.text_lm.options import HelpWithDefaults, check_gpu
 from espnet_larm.wording import name_some
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from espnet_larm.data.text import fingerprint, read_sentences
 from espnet_larm.program import run_program
-from espnet_larm.recipe.text_lm.program_options import HelpWithDefaults, add_ngpu, check_gpu
+from espnet_larm.recipe.text_lm.options import HelpWithDefaults, add_ngpu, check_gpu
 
 if TYPE_CHECKING:
     import torch

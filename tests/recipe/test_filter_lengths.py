@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from espnet_larm.data.kaldi_dir import Utterance, read_dir, read_table
-from espnet_larm.recipe.filter_lengths import main
-from espnet_larm.recipe.filtering import filter_utterances
+from espnet_larm.recipe.filter_lengths import filter_utterances, main
 from espnet_larm.recipe.format_audio import main as format_main
 
 

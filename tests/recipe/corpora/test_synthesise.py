@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from espnet_larm.recipe.corpora.librispeech import read_librispeech
-from espnet_larm.recipe.corpora.synthesis import (
+from espnet_larm.recipe.corpora.synthesise import (
     LONGEST_SILENCE_S,
     READERS,
     SAMPLE_RATE,
@@ -25,7 +25,7 @@ def corpora(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     roots = [tmp_path_factory.mktemp("synthetic") / "corpus" for _ in range(2)]
     for root in roots:
         # A process each: the library keeps state from one utterance to the next.
-        program = [sys.executable, "-m", "espnet_larm.recipe.corpora.synthesise", "--minutes", "1", "--out", str(root)]
+        program = [sys.executable, "-m", "espnet_larm", "synthesise-speech", "--minutes", "1", "--out", str(root)]
         subprocess.run(program, check=True, capture_output=True)
     return roots
 

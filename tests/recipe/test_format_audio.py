@@ -7,8 +7,9 @@ import pytest
 
 from espnet_larm.data.audio import read_audio
 from espnet_larm.data.kaldi_dir import Utterance, read_dir, read_table
+from espnet_larm.recipe.archive import remove_unused_archives
+from espnet_larm.recipe.format_audio import format_audio
 from espnet_larm.recipe.format_audio import main as format_main
-from espnet_larm.recipe.formatting import format_audio, remove_unused_archives
 
 MakeAudio = Callable[..., str]
 

@@ -6,8 +6,7 @@ import pytest
 
 from espnet_larm.data.audio import read_audio
 from espnet_larm.data.kaldi_dir import read_dir
-from espnet_larm.recipe.perturb_speed import main
-from espnet_larm.recipe.speed import perturb_speed
+from espnet_larm.recipe.perturb_speed import main, perturb_speed
 
 
 def test_copies_have_ids_speakers_and_audio_of_their_own(data_dir: Path) -> None:
