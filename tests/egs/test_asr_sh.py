@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from espnet_larm.data.kaldi_dir import Utterance, read_dir, write_dir
+from espnet_larm.recognize.config import DecodeConfig
 
 ROOT = Path(__file__).parents[2]
 Recipe = Callable[..., subprocess.CompletedProcess[str]]
@@ -512,6 +513,7 @@ def test_stage_14_packs_a_model_with_an_lm_that_has_moved_and_pieces_for_its_ctc
     assert done.returncode == 0, done.stderr
     packed = tmp_path / "exp/asr_tiny/asr_tiny_valid.loss.ave.zip"
     recognizer = espnet_larm.load(packed, llm=str(tmp_path / "moved"))
-    recognizer.set_ctc_weight(1.0)
-    best = recognizer.transcribe([np.random.default_rng(0).standard_normal(16000).astype(np.float32)])[0].best
+    best = recognizer.transcribe(
+        [np.random.default_rng(0).standard_normal(16000).astype(np.float32)], DecodeConfig(ctc_weight=1.0)
+    )[0].best
     assert set(best.tokens) <= set(tokens) and best.text.replace(" ", "") == "".join(best.tokens).replace("\u2581", "")

@@ -11,6 +11,7 @@ import yaml
 
 import espnet_larm
 from espnet_larm.pack.archive import write_archive
+from espnet_larm.recognize.config import DecodeConfig
 
 # Not more than the LM has: ESPnet names tokens of intermediate read-outs by the LM's list.
 CTC_TOKENS = ["<blank>", "<unk>", "<space>", *"ABC", "<sos/eos>"]
@@ -116,8 +117,7 @@ def test_pack_holds_the_tokenizer_and_no_unchanged_weight(experiment, pack, tmp_
         espnet_larm.load(path)
     assert transcripts(espnet_larm.load(path, llm=moved)) == expected
     by_ctc = espnet_larm.load(path, llm=moved)
-    by_ctc.set_ctc_weight(1.0)
-    assert len(by_ctc.read_out_numbers()) == 2 and len(transcripts(by_ctc)) == 2
+    assert by_ctc.plan(DecodeConfig(ctc_weight=1.0)).numbers == (1, 2)
 
 
 def test_other_added_layers_are_named_in_one_sentence(experiment):

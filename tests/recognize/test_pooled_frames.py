@@ -7,6 +7,7 @@ import torch
 
 from espnet_larm.recognize.config import DecodeConfig
 
+WORDS = DecodeConfig(with_words=True)
 PLAIN = {"fs": "16k", "n_fft": 512, "win_length": 400, "hop_length": 160}
 
 
@@ -54,14 +55,14 @@ def words_of(transcripts):
 
 def test_pooling_that_is_off_changes_nothing(build, plain, waveforms):
     off = build({"frontend_conf": PLAIN, "tau": 1.1})
-    assert off.transcribe(waveforms, with_words=True) == plain.transcribe(waveforms, with_words=True)
+    assert off.transcribe(waveforms, WORDS) == plain.transcribe(waveforms, WORDS)
 
 
 def test_words_of_frames_that_were_merged_keep_their_times(build, plain, waveforms):
     pooled = build({"frontend_conf": PLAIN, "tau": 1.0, "max_group": 2, "min_frames_per_second": 0.0})
     pooled.model.frontend.frontend = Twice(pooled.model.frontend.frontend)
-    found = pooled.transcribe(waveforms, with_words=True)
-    wanted = plain.transcribe(waveforms, with_words=True)
+    found = pooled.transcribe(waveforms, WORDS)
+    wanted = plain.transcribe(waveforms, WORDS)
     assert [one.text for one in found] == [one.text for one in wanted]
     pairs = list(zip(sum(words_of(found), ()), sum(words_of(wanted), ()), strict=True))
     assert len(pairs) == 14
@@ -73,10 +74,10 @@ def test_words_of_frames_that_were_merged_keep_their_times(build, plain, wavefor
 
 def test_batch_of_pooled_utterances_gives_what_each_gives_alone(build, waveforms):
     recognizer = build({"frontend_conf": PLAIN, "tau": 0.5, "max_group": 3})
-    together, cost = recognizer.decode(waveforms, DecodeConfig(with_words=True))
+    together, cost = recognizer.decode(waveforms, WORDS)
     assert cost.num_frames_left / cost.num_frames < 0.95
     for waveform, one in zip(waveforms, together, strict=True):
-        alone = recognizer.transcribe([waveform], with_words=True)[0]
+        alone = recognizer.transcribe([waveform], WORDS)[0]
         assert alone.text == one.text
         assert [word[:3] for word in alone.best.words] == [word[:3] for word in one.best.words]
         assert all(0 <= word.start_s < word.end_s <= len(waveform) / 16000 for word in one.best.words)
@@ -95,7 +96,6 @@ def test_rate_of_the_wrapped_front_end_is_the_models(build):
 
 def test_frames_before_and_after_are_counted(build, plain, waveforms):
     recognizer = build({"frontend_conf": PLAIN, "tau": 0.5, "max_group": 3})
-    recognizer.transcribe(waveforms)
-    plain.transcribe(waveforms)
-    assert recognizer.num_frames == plain.num_frames == plain.num_frames_left
-    assert plain.num_frames / 3 <= recognizer.num_frames_left < 0.95 * plain.num_frames
+    pooled, whole = recognizer.decode(waveforms).cost, plain.decode(waveforms).cost
+    assert pooled.num_frames == whole.num_frames == whole.num_frames_left
+    assert plain.num_frames / 3 <= pooled.num_frames_left < 0.95 * plain.num_frames

@@ -1,8 +1,10 @@
 """The recogniser: what a batch gives, loops, encoders of ESPnet's, and what it refuses."""
 
 import argparse
+import dataclasses
 import itertools
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +12,10 @@ import pytest
 import soundfile
 import torch
 import yaml
+
+from espnet_larm.recognize.batch import Heads
+from espnet_larm.recognize.config import DecodeConfig
+from espnet_larm.recognize.ctc import CtcSearcher
 
 TOKENS = ["<blank>", "<unk>", "<space>", *"ABCDEFGH", "<sos/eos>"]
 
@@ -99,11 +105,10 @@ def test_waveform_is_not_written_to(recognizer, waveforms):
 def test_beam_gives_the_search_on_the_models_posteriors(recognizer, waveforms):
     from espnet_larm.recognize.model.features import extract_features, pad_features
     from espnet_larm.recognize.model.read_outs import read_outs
-    from espnet_larm.recognize.recognizer import Search
     from espnet_larm.search.ctc.beam import prefix_beam
 
     model = recognizer.model
-    (found,) = recognizer.transcribe(waveforms[:1], search=Search(beam_size=8, nbest=3))
+    (found,) = recognizer.transcribe(waveforms[:1], DecodeConfig(beam_size=8, nbest=3))
     with torch.no_grad():
         features = extract_features(model, torch.from_numpy(waveforms[0]))
         *_, (_, hs_pad, hlens) = read_outs(model, *pad_features([features]))
@@ -115,11 +120,9 @@ def test_beam_gives_the_search_on_the_models_posteriors(recognizer, waveforms):
 
 
 def test_a_beam_over_a_batch_gives_what_each_utterance_gives_alone(recognizer, waveforms):
-    from espnet_larm.recognize.recognizer import Search
-
-    search = Search(beam_size=5, nbest=5)
-    alone = [recognizer.transcribe([waveform], search=search)[0] for waveform in waveforms]
-    together = recognizer.transcribe(waveforms, search=search)
+    config = DecodeConfig(beam_size=5, nbest=5)
+    alone = [recognizer.transcribe([waveform], config)[0] for waveform in waveforms]
+    together = recognizer.transcribe(waveforms, config)
     assert_same_transcripts(together, alone)
     assert [[other.text for other in one.others] for one in together] == [
         [other.text for other in one.others] for one in alone
@@ -132,40 +135,40 @@ def test_greedy_search_has_no_other_hypotheses(recognizer, waveforms):
 
 def test_loops_are_read_out_up_to_the_wanted_one(recognizer, waveforms):
     for num_loops, expected in ((None, [2, 4]), (2, [2]), (6, [2, 4, 6])):
-        transcript = recognizer.transcribe(waveforms[:1], num_loops)[0]
+        transcript = recognizer.transcribe(waveforms[:1], DecodeConfig(num_loops=num_loops))[0]
         assert list(transcript.hypotheses) == expected
         assert transcript.text == transcript.hypotheses[expected[-1]].text
 
 
 def test_a_loop_is_the_same_whatever_the_last_one_is(recognizer, waveforms):
-    few, many = recognizer.transcribe(waveforms, 2), recognizer.transcribe(waveforms, 6)
+    few, many = (recognizer.transcribe(waveforms, DecodeConfig(num_loops=loops)) for loops in (2, 6))
     assert [one.hypotheses[2] for one in few] == [one.hypotheses[2] for one in many]
 
 
 def test_loops_that_cannot_be_read_out_are_refused_with_the_allowed(recognizer, waveforms):
     with pytest.raises(ValueError, match="num_loops is 3; allowed: 2, 4, 6, 8"):
-        recognizer.transcribe(waveforms, 3)
+        recognizer.transcribe(waveforms, DecodeConfig(num_loops=3))
 
 
 def test_cost_of_a_loop_holds_features_and_grows(recognizer, waveforms, monkeypatch):
     # Each look at the clock takes a second, so that a busy machine changes nothing.
     seconds = itertools.count()
-    monkeypatch.setattr(type(recognizer), "_now", lambda _: float(next(seconds)))
-    cost = recognizer.decode(waveforms, 6)[1]
+    monkeypatch.setattr(Heads, "now", lambda _: float(next(seconds)))
+    cost = recognizer.decode(waveforms, DecodeConfig(num_loops=6)).cost
     assert 0 < cost.features < cost.read_outs[2] < cost.read_outs[4] < cost.read_outs[6]
 
 
 def test_cost_of_a_loop_leaves_out_the_searches_before_it(recognizer, waveforms, monkeypatch):
     # A clock that only searches move, so that a busy machine changes nothing.
-    plain, clock = type(recognizer)._search, [0.0]
+    plain, clock = CtcSearcher.find, [0.0]
 
     def slow(*args):
         clock[0] += 5
         return plain(*args)
 
-    monkeypatch.setattr(type(recognizer), "_search", slow)
-    monkeypatch.setattr(type(recognizer), "_now", lambda _: clock[0])
-    cost = recognizer.decode(waveforms[:1], 6)[1]
+    monkeypatch.setattr(CtcSearcher, "find", slow)
+    monkeypatch.setattr(Heads, "now", lambda _: clock[0])
+    cost = recognizer.decode(waveforms[:1], DecodeConfig(num_loops=6)).cost
     assert cost.read_outs == {2: 5, 4: 5, 6: 5}
 
 
@@ -184,7 +187,7 @@ def test_stereo_is_refused(recognizer):
 
 def test_espnets_encoder_gives_what_its_model_gives_one_by_one(build, waveforms):
     recognizer = build("transformer", SMALL, ctc_weight=1.0)
-    assert recognizer.read_out_numbers() == [3]
+    assert recognizer.plan().numbers == (3,)
     for waveform, found in zip(waveforms, recognizer.transcribe(waveforms), strict=True):
         with torch.no_grad():
             encoded, _ = recognizer.model.encode(torch.from_numpy(waveform)[None], torch.tensor([len(waveform)]))
@@ -207,7 +210,7 @@ def test_espnets_encoder_with_a_short_utterance(build, waveforms):
 
 def test_loops_of_an_encoder_without_loops_are_refused(build):
     with pytest.raises(ValueError, match="num_loops is 2, but TransformerEncoder has no loops"):
-        build("transformer", SMALL, ctc_weight=1.0).check_loops(2)
+        build("transformer", SMALL, ctc_weight=1.0).plan(DecodeConfig(num_loops=2))
 
 
 def test_model_without_ctc_is_refused(build):
@@ -239,12 +242,11 @@ def test_sample_rate_is_the_front_ends(recognizer, monkeypatch, fs, expected):
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_silence_in_half_precision_gives_numbers(tiny_experiment, waveforms, dtype):
-    from espnet_larm.recognize.recognizer import Search
-
     half = build_half(tiny_experiment, dtype)
     silence = np.zeros(16000, dtype=np.float32)
-    for search in (Search(), Search(beam_size=3, nbest=3)):
-        for found in half.transcribe([silence, waveforms[0]], search=search, with_words=True):
+    for size in (1, 3):
+        config = DecodeConfig(beam_size=size, nbest=size, with_words=True)
+        for found in half.transcribe([silence, waveforms[0]], config):
             scores = [one.score for one in (*found.hypotheses.values(), *found.others)]
             assert np.isfinite(scores).all()
 
@@ -257,8 +259,8 @@ def test_features_are_computed_in_single_precision(tiny_experiment, recognizer, 
     for waveform in (waveforms[0], np.zeros(8000, dtype=np.float32), waveforms[1] * 1e-5):
         expected = extract_features(recognizer.model, torch.from_numpy(waveform))
         found = extract_features(half.model, torch.from_numpy(waveform))
-        assert found.dtype == half.dtype
-        assert torch.equal(found, expected.to(half.dtype))
+        assert found.dtype == half.heads.dtype
+        assert torch.equal(found, expected.to(half.heads.dtype))
 
 
 def test_half_precision_recognises_what_single_precision_does(tiny_experiment, recognizer, waveforms):
@@ -272,3 +274,25 @@ def build_half(tiny_experiment, dtype):
     from espnet_larm.recognize.recognizer import Recognizer
 
     return Recognizer.from_files(tiny_experiment.config, tiny_experiment.model, dtype=dtype)
+
+
+def test_a_recogniser_holds_nothing_of_a_call_and_threads_may_share_it(recognizer, waveforms):
+    configs = [
+        DecodeConfig(num_loops=2),
+        DecodeConfig(num_loops=6, beam_size=3, nbest=2),
+        DecodeConfig(with_words=True),
+    ]
+    expected = [recognizer.transcribe(waveforms, config) for config in configs]
+    before = [dict(vars(part)) for part in (recognizer, recognizer.heads, recognizer.model, recognizer.model.encoder)]
+    with ThreadPoolExecutor(4) as pool:
+        calls = [pool.submit(recognizer.transcribe, waveforms, config) for config in configs * 3]
+        assert [call.result() for call in calls] == expected * 3
+    after = [vars(part) for part in (recognizer, recognizer.heads, recognizer.model, recognizer.model.encoder)]
+    assert before == after
+
+
+def test_a_plan_of_one_model_is_made_once_and_used_often(recognizer, waveforms):
+    plan = recognizer.plan(DecodeConfig(num_loops=2))
+    assert plan.numbers == (2,) and recognizer.transcribe(waveforms, plan) == recognizer.transcribe(waveforms, plan)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        plan.config.num_loops = 4

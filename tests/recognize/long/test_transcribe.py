@@ -1,17 +1,23 @@
 """Long audio: short files are left whole, joins lose and double nothing, memory and times."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import soundfile
 import torch
 
-from espnet_larm.recognize.long.cutting import Cutting, cut
+from espnet_larm.recognize.config import DecodeConfig
+from espnet_larm.recognize.long.cutting import cut
+from espnet_larm.recognize.long.transcribe import cutting_of
+from espnet_larm.recognize.output.results import Cost, Decoded, Hypothesis, Transcript
 from espnet_larm.recognize.output.words import Word
 
 RATE = 16000
-SHORT = Cutting(whole_s=1.0, longest_s=3.0, shortest_s=0.5, overlap_s=1.0)
+PIECES = DecodeConfig(long_seconds=1.0, longest_piece=3.0, shortest_piece=0.5, overlap=1.0)
+SHORT = cutting_of(PIECES)
+WORDS = DecodeConfig(with_words=True)
 
 
 @pytest.fixture(scope="module")
@@ -28,21 +34,19 @@ def waveforms(tiny_experiment):
 
 @pytest.fixture
 def transcribe(recognizer):
-    from espnet_larm.recognize.long.transcribe import transcribe_blocks
-
-    def transcribe(samples, cutting=SHORT, block=5000, **options):
+    def transcribe(samples, block=5000, **options):
         blocks = (samples[i : i + block] for i in range(0, len(samples), block))
-        return transcribe_blocks(recognizer, blocks, cutting=cutting, **options)
+        (found,), cost = recognizer.decode_blocks(blocks, recognizer.plan(replace(PIECES, **options)))
+        return found, cost
 
     return transcribe
 
 
 @pytest.fixture
-def perfect(recognizer, monkeypatch):
-    """Replaces the model by one that hears a word, numbered by its time, every 0.4 s of the whole audio."""
-    from espnet_larm.recognize.recognizer import Cost, Hypothesis, Transcript
+def perfect(monkeypatch):
+    """Replaces the model by one that finds a word, numbered by its time, every 0.4 s of the whole audio."""
 
-    def decode(waveforms, num_loops=None, search=None, with_words=False):
+    def decode(heads, waveforms, plan):
         transcripts = []
         for waveform in waveforms:
             # The audio counts its samples, so that a piece tells where it comes from; a word needs 0.2 s.
@@ -53,9 +57,9 @@ def perfect(recognizer, monkeypatch):
                 for n in numbers
             )
             transcripts.append(Transcript({4: Hypothesis("", [], [], -1.0, words)}))
-        return transcripts, Cost(0.1, {4: 0.5}, 0.2)
+        return Decoded(transcripts, Cost(0.1, {4: 0.5}, 0.2))
 
-    monkeypatch.setattr(recognizer, "decode", decode)
+    monkeypatch.setattr("espnet_larm.recognize.long.transcribe.decode_batch", decode)
     return lambda seconds: (np.arange(int(seconds * RATE)) / 1e6).astype(np.float64)
 
 
@@ -111,8 +115,8 @@ def test_words_are_in_order_and_within_the_audio(transcribe, waveforms):
 
 
 def test_words_of_a_batch_are_those_of_each_utterance(recognizer, waveforms):
-    alone = [recognizer.transcribe([waveform], with_words=True)[0] for waveform in waveforms]
-    together = recognizer.transcribe(waveforms, with_words=True)
+    alone = [recognizer.transcribe([waveform], WORDS)[0] for waveform in waveforms]
+    together = recognizer.transcribe(waveforms, WORDS)
     for one, other in zip(together, alone, strict=True):
         for number, hypothesis in one.hypotheses.items():
             expected = other.hypotheses[number].words
@@ -123,7 +127,7 @@ def test_words_of_a_batch_are_those_of_each_utterance(recognizer, waveforms):
 
 
 def test_times_of_frames_are_measured_on_the_model(recognizer):
-    assert recognizer.frame_times == (160 / RATE, 4, None)
+    assert recognizer.heads.frame_times == (160 / RATE, 4, None)
 
 
 def test_preprocessor_is_applied_to_files(recognizer, waveforms, tmp_path, monkeypatch):
@@ -140,9 +144,9 @@ def test_nothing_to_hear_gives_an_empty_text(transcribe):
 
 def test_wrong_options_are_told_before_anything_is_read(recognizer, tmp_path):
     with pytest.raises(ValueError, match="num_loops is 3; allowed"):
-        recognizer.transcribe_file(tmp_path / "none.wav", num_loops=3)
-    with pytest.raises(ValueError, match="allowed: longest_s"):
-        recognizer.transcribe_file(tmp_path / "none.wav", cutting=Cutting(longest_s=2.0))
+        recognizer.transcribe_file(tmp_path / "none.wav", DecodeConfig(num_loops=3))
+    with pytest.raises(ValueError, match="longest_piece is 2; allowed: at least shortest_piece and twice overlap"):
+        DecodeConfig(longest_piece=2.0)
     with pytest.raises(FileNotFoundError, match=r"none.wav is missing"):
         recognizer.transcribe_file(tmp_path / "none.wav")
 
