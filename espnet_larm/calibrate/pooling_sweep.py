@@ -20,6 +20,7 @@ from espnet_larm.recognize.config import DecodeConfig
 from espnet_larm.recognize.model.encoding import encode
 from espnet_larm.recognize.model.features import batches_by_length, pad_features
 from espnet_larm.recognize.recognizer import Recognizer
+from espnet_larm.speech_llm.hypotheses import positions_of
 from espnet_larm.speech_llm.prompt import ContextError
 
 # A tau that merges nothing.
@@ -178,11 +179,10 @@ class EncodedFolder:
             seen.append(speech_of(stream.hidden, stream.speech))
             return stream
 
-        backbone.after_layer[layer - 1] = see
-        try:
-            self.decoder.start(batch.hs_pad, batch.hlens, pooling=pooling)
-        finally:
-            del backbone.after_layer[layer - 1]
+        packed = self.decoder.read_prompt(batch.hs_pad, batch.hlens, pooling=pooling)
+        backbone(
+            packed.embeddings, positions_of(packed), packed.lens, packed.speech, backbone.new_cache(), {layer - 1: see}
+        )
         return seen[0]
 
     @torch.no_grad()

@@ -151,7 +151,7 @@ def origin_of(program: str, cmd: list[str] | None, device: Any) -> dict[str, Any
     """Where figures come from."""
     from espnet_larm.origin import commit, describe_machine, versions, without_root
 
-    words = ["espnet-larm", program, *(sys.argv[1:] if cmd is None else cmd)]
+    words = [*program.split(), *(sys.argv[1:] if cmd is None else cmd)]
     return {
         "command": without_root(shlex.join(words)),
         "commit": commit(),

@@ -163,7 +163,7 @@ class AffinityPoolingFrontend(AbsFrontend):
         assert pooling.tau is not None, "checked by the constructor"
         keys = _centre(xs_pad, lens) if self.centered else xs_pad
         starts = boundaries(keys, lens, pooling.tau, pooling.window, pooling.max_group)
-        least = self.least_frames(lens)
+        least = kept_lens(lens, self.least_share)
         if (needed := NEEDED_FRAMES.get()) is not None:
             least = torch.maximum(least, torch.minimum(needed.to(lens), lens))
         return _collected(merge(xs_pad, lens, keep_at_least(keys, lens, starts, least)), lens)

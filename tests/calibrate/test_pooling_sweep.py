@@ -6,16 +6,17 @@ import pytest
 import torch
 import yaml
 
-from espnet_larm.calibrate.pooling_off import OFF
 from espnet_larm.calibrate.pooling_places import refusal
 from espnet_larm.calibrate.pooling_sweep import (
-    Spoken,
+    OFF,
+    EncodedFolder,
     Tokens,
     UnreachableError,
     find_tau,
     retention_at,
     speech_of,
 )
+from espnet_larm.pooling.in_llm import SpeechPooling
 from espnet_larm.pooling.options import Pooling
 from espnet_larm.recognize.audio import AudioTable
 from espnet_larm.recognize.recognizer import Recognizer
@@ -91,12 +92,12 @@ def test_tokens_are_those_that_decoding_pools_before_they_have_the_type_of_the_l
     torch.save(model.state_dict(), tmp_path / "model.pth")
     recognizer = Recognizer.from_files(tmp_path / "config.yaml", tmp_path / "model.pth", "cpu")
     table = AudioTable(tiny_experiment.data / "wav.scp", "sound", 16000, recognizer.preprocess)
-    spoken = Spoken(recognizer, table, table.keys(None)[:2], 60.0)
-    (tokens,) = spoken.tokens_at("input")
-    pooled, pool_input = [], spoken.decoder.pooling.pool_input
+    folder = EncodedFolder(recognizer, table, table.keys(None)[:2], 60.0)
+    (tokens,) = folder.tokens_at("input", 0, {})
+    pooled, pool_input = [], SpeechPooling.pool_input
     monkeypatch.setattr(
-        spoken.decoder.pooling, "pool_input", lambda *given: pooled.append(Tokens(*given)) or pool_input(*given)
+        SpeechPooling, "pool_input", lambda self, *given: pooled.append(Tokens(*given)) or pool_input(self, *given)
     )
-    spoken.decode()
+    folder.decode()
     assert tokens.xs_pad.dtype == torch.float32 and torch.equal(tokens.xs_pad, pooled[0].xs_pad)
     assert torch.equal(tokens.lens, pooled[0].lens)

@@ -30,7 +30,7 @@ def command(build_speech_llm, tiny_experiment, tmp_path):
 def test_table_and_configuration_stand_beside_the_model_and_decode(command, tiny_experiment, tmp_path, capsys):
     assert calibrate_drafts.main([*command(), "--taus", "0.0", "0.9", "1.5"]) == 0
     rows = json.loads((tmp_path / "drafts_calibration.json").read_text())
-    assert [row["options"].get("tau") for row in rows] == [None, None, 0.0, 0.9, 1.5]
+    assert [row["options"].get("draft_tau") for row in rows] == [None, None, 0.0, 0.9, 1.5]
     one_token, verified, *_, none = rows
     # Verified: the same words, fewer calls; a threshold above one drafts nothing.
     assert verified["wer_percent"] == one_token["wer_percent"] == none["wer_percent"]
@@ -47,7 +47,9 @@ def test_table_and_configuration_stand_beside_the_model_and_decode(command, tiny
     assert asr_inference.main([*decode, "--output_dir", str(tmp_path / "out")]) == 0
     stats = json.loads((tmp_path / "out/stats.json").read_text())
     assert stats["row_calls"] == chosen["row_calls"] and "; accepted: token 2 " in capsys.readouterr().out
-    assert {**stats["drafting"], **chosen["options"]} == stats["drafting"]
+    assert {**stats["drafting"], **{name.removeprefix("draft_"): each for name, each in chosen["options"].items()}} == (
+        stats["drafting"]
+    )
 
 
 def test_the_fewest_calls_within_the_loss_are_chosen():
@@ -57,7 +59,7 @@ def test_the_fewest_calls_within_the_loss_are_chosen():
         return Row({"drafts": "heads", **options}, wer, row_calls, row_calls, 1.0, 0.01)
 
     rows = [row(5.0, 100), row(5.0, 40, accept="verified")]
-    rows += [row(*pair, accept="threshold", tau=0.5) for pair in ((9.0, 20), (5.3, 30), (5.1, 35))]
+    rows += [row(*pair, accept="threshold", draft_tau=0.5) for pair in ((9.0, 20), (5.3, 30), (5.1, 35))]
     assert choose(rows, 0.0) is rows[1]
     assert choose(rows, 0.1) is rows[4] and choose(rows, 0.5) is rows[3] and choose(rows, 10.0) is rows[2]
 

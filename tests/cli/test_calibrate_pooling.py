@@ -54,15 +54,15 @@ def decoded(tmp_path, *options, config="config.yaml"):
 
 def texts_decoded(monkeypatch):
     """What the programs' searches find, decode by decode."""
-    from espnet_larm.calibrate.pooling_sweep import Spoken
+    from espnet_larm.calibrate.pooling_sweep import EncodedFolder
 
-    found, decode = [], Spoken.decode
+    found, decode = [], EncodedFolder.decode
 
-    def noted(self):
-        found.append(decode(self))
+    def noted(self, *given):
+        found.append(decode(self, *given))
         return found[-1]
 
-    monkeypatch.setattr(Spoken, "decode", noted)
+    monkeypatch.setattr(EncodedFolder, "decode", noted)
     return found
 
 
@@ -100,7 +100,7 @@ def test_the_other_place_stays_and_is_written(command, tmp_path):
     (unpooled, chosen), stats = rows_of(tmp_path, "pooling_deep1"), decoded(tmp_path, "--pooling", "input.tau=0.5")[0]
     assert unpooled["prompt_positions"] == stats["prompt_positions"]["input"] < stats["prompt_positions"]["unpooled"]
     assert chosen["retention"] == pytest.approx(0.7, abs=0.03)
-    assert (unpooled["method"], unpooled["retention"]) == ("off at this place", 1.0)
+    assert (unpooled["method"], unpooled["retention"]) == ("off at this site", 1.0)
     # Shares are of what no place pools.
     share = stats["prompt_positions"]["input"] / stats["prompt_positions"]["unpooled"]
     assert unpooled["positions_share"] == pytest.approx(share, abs=1e-4)
@@ -108,7 +108,7 @@ def test_the_other_place_stays_and_is_written(command, tmp_path):
     assert found_in(tmp_path, "pooling_deep1")["other_places"] == {"input": {"tau": 0.5}}
     table = (tmp_path / "pooling_deep1.md").read_text()
     assert table.startswith("# Affinity pooling, deep, layer 1; other places: input (tau 0.5): ")
-    assert "off at this place" in table and "prefill FLOPs, % of all places off" in table
+    assert "off at this site" in table and "prefill FLOPs, % of all sites off" in table
     assert "- intervals: 3 utterances, drawn" in table
 
 
@@ -140,7 +140,7 @@ def test_with_a_pooled_front_end_shares_are_of_the_speech_that_it_does_not_pool(
     pooled = {"frontend": "affinity_pooling", "frontend_conf": {"tau": 0.5}}
     assert calibrate_pooling.main(command(*options, **pooled)) == 0
     first = rows_of(tmp_path)[0]
-    assert first["method"] == "off at this place" and first["prompt_positions"] < all_off
+    assert first["method"] == "off at this site" and first["prompt_positions"] < all_off
     assert first["positions_share"] == pytest.approx(first["prompt_positions"] / all_off, abs=1e-4)
 
 
@@ -220,7 +220,7 @@ def test_of_the_grid_what_is_out_of_reach_is_left_out(command, tmp_path):
         (["--batch_seconds", "0"], r"--batch_seconds is 0\.0; allowed: above 0"),
         (["--pooling", "deep.taus=1"], "unknown option taus"),
         (["--pooling", "input.tau=0.9"], "--pooling names input, but --place input is what is calibrated"),
-        (["--pooling", "inputs.tau=0.9"], "--pooling: unknown place inputs"),
+        (["--pooling", "inputs.tau=0.9"], "--pooling: unknown site inputs"),
     ],
 )
 def test_wrong_options_are_refused_before_anything_is_encoded(command, options, message, tmp_path, monkeypatch):

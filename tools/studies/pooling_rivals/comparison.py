@@ -5,9 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from espnet_larm.calibrate.pooling_off import OFF
 from espnet_larm.calibrate.pooling_places import SpeechPlace, refusal
-from espnet_larm.calibrate.pooling_sweep import UnreachableError, find_tau
+from espnet_larm.calibrate.pooling_sweep import OFF, UnreachableError, find_tau
 from espnet_larm.calibrate.pooling_table import Reference, Row, Rows, difference, notes_of, show_interval
 from espnet_larm.pooling.options import AFFINITY
 from espnet_larm.scoring.bootstrap import Interval

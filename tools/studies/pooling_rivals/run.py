@@ -63,7 +63,7 @@ def main(cmd: list[str] | None = None) -> int:
     args = get_parser().parse_args(cmd)
     check(args)
     check_retentions("retentions", args.retentions)
-    from espnet_larm.calibrate.pooling_off import pooled_places
+    from espnet_larm.calibrate.pooling_places import pooled_places
     from studies.pooling_rivals.comparison import draw
 
     recognizer = load(args)
@@ -79,7 +79,7 @@ def main(cmd: list[str] | None = None) -> int:
     rows = [{"data": each.name, **row} for each in compared for row in each.as_json()]
     source = args.data_dir if args.tau_from == "dev" else "each set"
     heading = f"Pooling at equal retention, {place_name(args, others)}; tau of {source}"
-    origin = origin_of(TABLE, cmd, recognizer.device)
+    origin = origin_of("python -m studies.pooling_rivals.run", cmd, recognizer.device)
     stem = output_dir / file_stem(args, TABLE)
     found = {"place": args.place, "layer": args.layer, "other_places": others}
     found |= {"sets": [each.about() for each in compared], "rows": rows}
@@ -91,14 +91,14 @@ def main(cmd: list[str] | None = None) -> int:
 def _compare(args: argparse.Namespace, recognizer: Any, others_pool: bool) -> "Iterator[Compared]":
     """Of each test set."""
     from espnet_larm.calibrate.pooling_places import SpeechPlace, check_layer
-    from espnet_larm.calibrate.pooling_sweep import Spoken
+    from espnet_larm.calibrate.pooling_sweep import EncodedFolder
     from studies.pooling_rivals.comparison import compare, find_taus
 
     check_layer(recognizer, args.place, args.layer)
 
     def place_of(path: Path) -> tuple[SpeechPlace, Any]:
         folder = read_folder(path, args, recognizer)
-        spoken = Spoken(recognizer, folder.table, folder.keys, args.batch_seconds)
+        spoken = EncodedFolder(recognizer, folder.table, folder.keys, args.batch_seconds)
         return SpeechPlace(spoken, args.place, args.layer, bounds_of(args)), folder.reference
 
     dev = place_of(args.data_dir)
