@@ -1,4 +1,4 @@
-"""What a run of a study is measured by: words that it gets wrong, and what it has lost of text."""
+"""Measures of a model in a study: word error rate by its LM, and nats per token of held-out text."""
 
 import argparse
 from collections.abc import Mapping, Sequence
@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from espnet_larm.data.kaldi_dir import read_table
 from espnet_larm.recognize.batching import batches_by_length
 from espnet_larm.recognize.ctc_search import Searcher
 from espnet_larm.recognize.ctc_text import ctc_text_maker, spelling_of
@@ -16,10 +17,10 @@ from espnet_larm.recognize.transcripts import GREEDY
 from espnet_larm.scoring.alignment import split_words
 from espnet_larm.scoring.bootstrap import Grouping, group_utterances
 from espnet_larm.scoring.scores import score
-from espnet_larm.speech_llm.text_ability import measure_lines
 from studies.frames import Utterances
+from studies.text_ability.measures import measure_lines
 
-# Of encoder frames, padding included: the LM's part of a batch is small beside a training's.
+# Encoder frames of a batch, padding included.
 FRAMES_AT_ONCE = 3000
 
 
@@ -27,10 +28,10 @@ class Measure:
     """Measures a model as it is.
 
     Args:
-        model: Of `study.fitting.build`.
-        args: Its options.
-        preprocess: Its preprocessor.
-        lines: Tokens of held-out text.
+        model: Model from `studies.adaptation.fitting.build`.
+        args: Options of the model.
+        preprocess: Preprocessor of the model.
+        lines: Tokens of each line of held-out text.
     """
 
     def __init__(self, model: Any, args: argparse.Namespace, preprocess: Any, lines: Sequence[torch.Tensor]) -> None:
@@ -42,7 +43,7 @@ class Measure:
 
     @torch.no_grad()
     def texts(self, spoken: Utterances) -> dict[str, str]:
-        """Greedy texts of the LM alone, by utterance."""
+        """Greedy hypotheses of the LM alone, by utterance."""
         device = next(self.model.decoder.parameters()).device
         found: dict[str, str] = {}
         for batch in batches_by_length([len(frames) for frames in spoken.frames], FRAMES_AT_ONCE):
@@ -53,21 +54,19 @@ class Measure:
         return found
 
     def nats(self) -> float:
-        """Per token of the held-out text."""
+        """Nats per token of the held-out text."""
         sums = measure_lines(self.model.decoder.backbone, self.lines)
         return float(sums.nats.sum() / sums.tokens.sum())
 
 
 def word_error_rate(spoken: Utterances, texts: Mapping[str, str]) -> float:
-    """Percent."""
+    """Word error rate of hypotheses by utterance, in percent."""
     references = dict(zip(spoken.names, spoken.texts, strict=True))
     rate = score(references, texts, split_words, group_utterances(list(references), {})).total.error_percent
     return float(rate)
 
 
 def grouping_of(data_dir: Path, names: Sequence[str]) -> Grouping:
-    """Utterances of a data folder by speaker, where there are enough of them."""
-    from espnet_larm.data.kaldi_dir import read_table
-
+    """Utterances of a data folder by speaker, if there are enough speakers."""
     path = data_dir / "utt2spk"
     return group_utterances(list(names), read_table(path) if path.is_file() else {})

@@ -1,12 +1,13 @@
 """What the reports of all studies share: tables in Markdown, figures, what the numbers came from, whole files."""
 
-import argparse
 import datetime as dt
+import shlex
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from espnet_larm.origin import versions
+from espnet_larm.origin import versions, without_root
 
 RESULTS = "RESULTS.md"
 
@@ -74,19 +75,11 @@ def save_figure(figure: Any, path: Path, dpi: int = 110) -> None:
     write_whole(path, lambda part: figure.savefig(part, format="png", dpi=dpi))
 
 
-def add_study_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that the programs of all plans share."""
-    parser.add_argument("--plan", type=Path, required=True, help="YAML file of the plan")
-    parser.add_argument("--exp_dir", type=Path, required=True, help="folder for a folder a run, and for the results")
-    parser.add_argument("--num_jobs", type=int, default=1, help="runs at once, each with an equal part of the cores")
-    parser.add_argument("--report_only", action="store_true", help="train nothing, report what is done")
+def command_of(program: str, cmd: Sequence[str] | None) -> str:
+    """The command that called a study's program.
 
-
-def check_study_options(args: argparse.Namespace) -> None:
-    """Refuse a number of jobs below 1.
-
-    Raises:
-        ValueError: The number is too low.
+    Args:
+        program: Module of the program.
+        cmd: Its arguments; None for those of this process.
     """
-    if args.num_jobs < 1:
-        raise ValueError(f"--num_jobs {args.num_jobs} must be at least 1.")
+    return without_root(shlex.join(["python", "-m", program, *(sys.argv[1:] if cmd is None else cmd)]))

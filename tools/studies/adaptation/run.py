@@ -22,7 +22,8 @@ from espnet_larm.data.text import fingerprint
 from espnet_larm.origin import without_root
 from espnet_larm.program import run_program
 from espnet_larm.recipe.text_lm.program_options import HelpWithDefaults, add_ngpu, check_gpu
-from studies.reports import RESULTS, add_study_options, check_study_options, different, origin_lines, write_text
+from studies.options import add_model_options, add_study_options, check_study_options
+from studies.reports import RESULTS, different, origin_lines, write_text
 from studies.runs import takes_lock
 
 if TYPE_CHECKING:
@@ -37,11 +38,7 @@ def get_parser() -> argparse.ArgumentParser:
     """Options of this program."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpWithDefaults)
     add_study_options(parser)
-    parser.add_argument(
-        "--asr_train_config", type=Path, required=True, help="config.yaml of a trained model with decoder: speech_llm"
-    )
-    parser.add_argument("--asr_model_file", type=Path, required=True, help="weights of the trained model")
-    parser.add_argument("--llm", help="folder or hub id of its LM, if it is not where the configuration says")
+    add_model_options(parser)
     parser.add_argument("--train_dir", type=Path, required=True, help="data folder of the training set: wav.scp, text")
     parser.add_argument("--dev_dir", type=Path, required=True, help="data folder that learning rates are chosen on")
     parser.add_argument("--test_dirs", type=Path, nargs="+", required=True, help="data folders of the test sets")

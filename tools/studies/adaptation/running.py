@@ -20,7 +20,7 @@ from espnet_larm.llm.fingerprint import difference, fingerprint_of
 from espnet_larm.llm.packing import pack_sentences
 from espnet_larm.origin import commit, describe_machine
 from espnet_larm.recognize.loading import read_config, read_weights
-from espnet_larm.speech_llm.text_ability import check_case, lines_of, measure_lines, summarise
+from espnet_larm.speech_llm.text_ability import check_case
 from espnet_larm.train.learning import shares
 from espnet_larm.train.task import LarmASRTask
 from studies.adaptation.fitting import BEST, CHECKPOINT, Fitting, build, options_of
@@ -29,6 +29,7 @@ from studies.frames import load
 from studies.measuring import Measure, word_error_rate
 from studies.reports import write_text
 from studies.runs import work_through
+from studies.text_ability.measures import lines_of, measure_lines, summarise
 
 RESULT, TRAIN, DEV = "result.json", "train", "dev"
 logger = logging.getLogger(__name__)

@@ -23,14 +23,8 @@ from espnet_larm.origin import ROOT, without_root
 from espnet_larm.program import run_program
 from studies.grid.plan import Plan, Run, read_plan, runs_of
 from studies.grid.running import LOG, Outcome, Recipe, attempts, failures, is_done, run_grid, write_configs
-from studies.reports import (
-    RESULTS,
-    add_study_options,
-    check_study_options,
-    different,
-    origin_lines,
-    write_text,
-)
+from studies.options import add_study_options, check_study_options
+from studies.reports import RESULTS, different, origin_lines, write_text
 
 if TYPE_CHECKING:
     from studies.grid.comparing import RowResult

@@ -1,7 +1,7 @@
-"""What an LM still hears when the words of a known text are reduced to few tokens at one of its layers.
+"""Greedy decoding by an LM while the words of a known text are reduced to few tokens at one of its layers.
 
 Words are found once, in the CTC head's alignment of the reference; the LM then decodes stored encoder outputs greedily,
-once for each layer, number of tokens and way to reduce (oracle_windows.py).
+once for each layer, number of tokens and method of reduction (windows.py).
 Shapes: B utterances, T frames, E encoder size, S speech tokens, D model size of the LM. Masks are True where valid.
 """
 
@@ -34,14 +34,14 @@ logger = logging.getLogger(__name__)
 
 
 class Utterance(NamedTuple):
-    """One whose words are found.
+    """An utterance whose words are found.
 
     Attributes:
-        name: Its own.
-        text: What is said.
-        seconds: How long it is.
+        name: Name of the utterance.
+        text: Reference.
+        seconds: Duration.
         frames: Encoder output (T, E).
-        num_tokens: S.
+        num_tokens: Number of speech tokens (S).
         starts: First token of each word's window; fewer than words where some have no token of their own.
     """
 
@@ -54,11 +54,11 @@ class Utterance(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """One way to decode.
+    """One way to decode: a layer, a number of tokens and a method.
 
     Attributes:
-        layer: How many of the LM's layers read all tokens; 0 reduces its input.
-        tokens_per_word: R, 1 or more.
+        layer: Number of the LM's layers that read all tokens; 0 reduces its input.
+        tokens_per_word: Tokens left of a word (R), 1 or more.
         method: One of METHODS.
     """
 
@@ -71,10 +71,10 @@ class Similarity(NamedTuple):
     """Mean cosines of speech tokens behind a layer; NaN where there are no such pairs.
 
     Attributes:
-        layer: 0 is the LM's input.
-        within: Of neighbours in one word's window, which holds half of each pause beside the word.
-        across: Of neighbours in two windows; where words are far from each other, both are of the pause between them.
-        random: Of two tokens of one utterance, drawn at random.
+        layer: Number of layers that have read the tokens; 0 is the LM's input.
+        within: Mean of neighbours in one word's window, which holds half of each pause beside the word.
+        across: Mean of neighbours in two windows; between distant words, both lie in the pause.
+        random: Mean of two tokens of one utterance, drawn at random.
     """
 
     layer: int
@@ -87,7 +87,7 @@ def check_model(recognizer: Recognizer) -> None:
     """Refuse a model whose words cannot be found, or that has no LM.
 
     Raises:
-        ValueError: As said.
+        ValueError: The model is such a model.
     """
     if recognizer.llm_searcher is None:
         raise ValueError("the model has no LM, so that there is no layer to reduce speech at; name one of speech_llm.")
@@ -100,14 +100,14 @@ def check_model(recognizer: Recognizer) -> None:
 
 @torch.no_grad()
 def find_windows(recognizer: Recognizer, spoken: Utterances) -> tuple[list[Utterance], dict[str, str]]:
-    """Align the references.
+    """Align the references with the encoder outputs.
 
     Args:
-        recognizer: Of a model that `check_model` accepts.
-        spoken: Encoder outputs and texts.
+        recognizer: Recogniser with a model that `check_model` accepts.
+        spoken: Encoder outputs and references.
 
     Returns:
-        Utterances, and why others are left out, by name.
+        Utterances whose words are found, and reasons of the others by name.
     """
     model = recognizer.model
     found: list[Utterance] = []
@@ -180,9 +180,9 @@ def reduced(decoder: Any, layer: int, reduce: Reduce) -> Iterator[None]:
 
     Args:
         decoder: A `speech_llm` without pooling.
-        layer: 0 for what the projector gives, whose positions are then contiguous; otherwise behind so many layers, all
-            else keeping its position.
-        reduce: From speech (B, S, D) and its lengths (B,).
+        layer: Number of layers in front; 0 reduces the projector's output, whose positions are then contiguous. Behind
+            a layer, tokens keep their positions.
+        reduce: Reduces speech (B, S, D) with its lengths (B,).
     """
     after_layer = decoder.backbone.after_layer
     if layer:
@@ -212,7 +212,7 @@ def reduced(decoder: Any, layer: int, reduce: Reduce) -> Iterator[None]:
 
 
 def masks_of(utterances: Sequence[Utterance], cell: Cell, seed: int) -> list[torch.Tensor]:
-    """Of each utterance (S,), as `reduction_mask` gives it."""
+    """Mask (S,) of each utterance from `reduction_mask`."""
     return [
         reduction_mask(one.starts, one.num_tokens, cell.tokens_per_word, cell.method, seed, one.name)
         for one in utterances
@@ -220,13 +220,13 @@ def masks_of(utterances: Sequence[Utterance], cell: Cell, seed: int) -> list[tor
 
 
 def num_kept(utterances: Sequence[Utterance], cell: Cell, seed: int) -> int:
-    """Tokens that are left."""
+    """Number of tokens that are left."""
     return sum(int(mask.sum()) for mask in masks_of(utterances, cell, seed))
 
 
 @torch.no_grad()
 def decode(recognizer: Recognizer, utterances: Sequence[Utterance], cell: Cell | None, seed: int = 0) -> dict[str, str]:
-    """Greedy texts of the LM by utterance, in one way; None for all speech."""
+    """Greedy hypotheses of the LM by utterance, with one cell's reduction; None reduces nothing."""
     searcher, decoder = recognizer.llm_searcher, recognizer.model.decoder
     assert searcher is not None
     found: dict[str, str] = {}
@@ -278,7 +278,7 @@ def similarity_profile(recognizer: Recognizer, utterances: Sequence[Utterance], 
 
 
 def _random_pairs(num_tokens: int, generator: torch.Generator) -> torch.Tensor:
-    """Two different tokens each (S, 2), as many as there are tokens; of one token none differ."""
+    """Random pairs (S, 2) of different tokens; a single token is paired with itself."""
     first = torch.randint(num_tokens, (num_tokens,), generator=generator)
     steps = torch.randint(1, max(2, num_tokens), (num_tokens,), generator=generator)
     return torch.stack([first, (first + steps) % num_tokens], dim=1)
