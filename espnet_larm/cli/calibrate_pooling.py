@@ -112,7 +112,9 @@ def main(cmd: list[str] | None = None) -> int:
         "interval_unit": reference.grouping.unit,
         "rows": [{**row.as_json(), "is_chosen": row is chosen} for row in rows],
     }
-    write_results(stem, heading, notes, lines, origin_of("espnet-larm calibrate-pooling", cmd, recognizer.device), found)
+    write_results(
+        stem, heading, notes, lines, origin_of("espnet-larm calibrate-pooling", cmd, recognizer.device), found
+    )
     draw(rows, stem.with_suffix(".png"), chosen)
     print(_write_config(args, place, config, chosen, output_dir, pooling))
     return 0

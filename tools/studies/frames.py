@@ -1,4 +1,4 @@
-"""Encoder outputs of data folders, computed once and kept in a file: a frozen encoder says the same in every run.
+"""Encoder outputs of data folders, computed once and kept in a file, since a frozen encoder gives the same in each run.
 
 Shapes: T frames of an utterance, E encoder size.
 """
@@ -11,25 +11,25 @@ import torch
 
 from espnet2.asr.espnet_model import ESPnetASRModel
 
+from espnet_larm.calibrate.pooling_sweep import waveforms_of
 from espnet_larm.data.kaldi_dir import read_table
 from espnet_larm.data.text import fingerprint
 from espnet_larm.files import save_synced
 from espnet_larm.recognize.audio import AudioTable, Preprocess
 from espnet_larm.recognize.model.encoding import encode
-from espnet_larm.recognize.model.features import batches_by_length
 
 BATCH_SECONDS = 60.0
 logger = logging.getLogger(__name__)
 
 
 class Utterances(NamedTuple):
-    """A data folder as the LM hears it.
+    """A data folder that is encoded.
 
     Attributes:
-        names: Of the utterances.
-        texts: What is said.
-        seconds: How long each is.
-        frames: Encoder outputs (T, E) of each.
+        names: Names of the utterances.
+        texts: References.
+        seconds: Durations.
+        frames: Encoder outputs (T, E) of each utterance.
     """
 
     names: list[str]
@@ -39,7 +39,7 @@ class Utterances(NamedTuple):
 
 
 def load(path: Path) -> Utterances:
-    """What `store` wrote; the file is mapped, so that processes share one copy in memory."""
+    """Read what `store` wrote; the file is mapped, so that processes share one copy in memory."""
     found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     return Utterances(found["names"], found["texts"], found["seconds"], list(found["frames"].split(found["lens"])))
 
@@ -57,15 +57,15 @@ def store(
     """Encode a data folder, unless the file has it already.
 
     Args:
-        model: In eval mode.
-        preprocess: The model's.
-        sample_rate_hz: Of its audio.
-        data_dir: With wav.scp and text.
-        path: The file.
-        origin: What the encoder is; with another, or other data, the file is made anew.
-        augments: Whether features go through the model's SpecAugment, drawn once: what a CTC head hears of audio that
-            it was trained on is otherwise far clearer than what it hears of any other. Unlike ESPnet's training it
-            comes behind normalisation, where what it masks is the mean.
+        model: Model in eval mode.
+        preprocess: Preprocessor of the model.
+        sample_rate_hz: Sample rate of its audio.
+        data_dir: Data folder with wav.scp and text.
+        path: File to write.
+        origin: Describes the encoder; the file is made anew for another encoder or other data.
+        augments: Whether features go through the model's SpecAugment, drawn once: CTC posteriors of audio that the head
+            was trained on are otherwise far clearer than those of other audio. Unlike in ESPnet's training it comes
+            after normalisation, where masked features are the mean.
 
     Raises:
         FileNotFoundError: wav.scp or text is missing.
@@ -83,15 +83,10 @@ def store(
     table = AudioTable(data_dir / "wav.scp", "sound", sample_rate_hz, preprocess)
     texts = read_table(data_dir / "text")
     keys = [key for key in table.keys(None) if key in texts]
-    lengths = [table.length(key) for key in keys]
-    batches = batches_by_length(lengths, BATCH_SECONDS * sample_rate_hz)
     found: dict[str, torch.Tensor] = {}
     torch.manual_seed(0)
-    for loaded in table.load_ahead([[keys[index] for index in batch] for batch in batches], num_workers=1):
-        if loaded.failed:
-            key, reason = next(iter(loaded.failed.items()))
-            raise ValueError(f"{key}: {reason}")
-        found.update(encode(model, loaded.waveforms, augments))
+    for waveforms in waveforms_of(table, keys, BATCH_SECONDS):
+        found.update(encode(model, waveforms, augments))
         logger.info("%s: %d of %d utterances", data_dir, len(found), len(keys))
     kept = [key for key in keys if key in found]
     if not kept:

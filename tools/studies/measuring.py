@@ -1,4 +1,4 @@
-"""What a run of a study is measured by: words that it gets wrong, and what it has lost of text."""
+"""Measures of a model in a study: word error rate by its LM, and nats per token of held-out text."""
 
 import argparse
 from collections.abc import Mapping, Sequence
@@ -7,17 +7,19 @@ from typing import Any
 
 import torch
 
-from espnet_larm.recognize.ctc import Searcher, ctc_text_maker, spelling_of
-from espnet_larm.recognize.llm_search import LlmSearcher
+from espnet_larm.data.kaldi_dir import read_table
+from espnet_larm.recognize.config import DecodeConfig
+from espnet_larm.recognize.ctc import CtcSearcher, ctc_text_maker, spelling_of
+from espnet_larm.recognize.drafting import Drafting
+from espnet_larm.recognize.llm_search import LlmPlan, LlmSearcher
 from espnet_larm.recognize.model.features import batches_by_length, pad_features
-from espnet_larm.recognize.output.results import GREEDY
 from espnet_larm.scoring.alignment import split_words
 from espnet_larm.scoring.bootstrap import Grouping, group_utterances
 from espnet_larm.scoring.scores import score
-from espnet_larm.speech_llm.text_ability import measure_lines
 from studies.frames import Utterances
+from studies.text_ability.measures import measure_lines
 
-# Of encoder frames, padding included: the LM's part of a batch is small beside a training's.
+# Encoder frames of a batch, padding included.
 FRAMES_AT_ONCE = 3000
 
 
@@ -25,47 +27,45 @@ class Measure:
     """Measures a model as it is.
 
     Args:
-        model: Of `study.fitting.build`.
-        args: Its options.
-        preprocess: Its preprocessor.
-        lines: Tokens of held-out text.
+        model: Model from `studies.adaptation.fitting.build`.
+        args: Options of the model.
+        preprocess: Preprocessor of the model.
+        lines: Tokens of each line of held-out text.
     """
 
     def __init__(self, model: Any, args: argparse.Namespace, preprocess: Any, lines: Sequence[torch.Tensor]) -> None:
         self.model, self.lines = model, lines
-        searcher = Searcher(model, ctc_text_maker(model, args))
+        searcher = CtcSearcher(model, ctc_text_maker(model, args))
         self.searcher = LlmSearcher(model, searcher, spelling_of(model, preprocess))
-        # Heads draft what the LM would say; here the LM is measured.
-        self.searcher.set_drafting(drafts="none")
+        # Without drafts: here the LM alone is measured.
+        self.plan = LlmPlan(DecodeConfig(), 0.0, Drafting())
 
     @torch.no_grad()
     def texts(self, spoken: Utterances) -> dict[str, str]:
-        """Greedy texts of the LM alone, by utterance."""
+        """Greedy hypotheses of the LM alone, by utterance."""
         device = next(self.model.decoder.parameters()).device
         found: dict[str, str] = {}
         for batch in batches_by_length([len(frames) for frames in spoken.frames], FRAMES_AT_ONCE):
             hs_pad, hlens = pad_features([spoken.frames[index] for index in batch])
             seconds = [spoken.seconds[index] for index in batch]
-            nbest = self.searcher.find(hs_pad.to(device), hlens.to(device), GREEDY, seconds)
+            nbest = self.searcher.find(hs_pad.to(device), hlens.to(device), self.plan, seconds).nbest
             found.update({spoken.names[index]: best.text for index, (best, *_) in zip(batch, nbest, strict=True)})
         return found
 
     def nats(self) -> float:
-        """Per token of the held-out text."""
+        """Nats per token of the held-out text."""
         sums = measure_lines(self.model.decoder.backbone, self.lines)
         return float(sums.nats.sum() / sums.tokens.sum())
 
 
 def word_error_rate(spoken: Utterances, texts: Mapping[str, str]) -> float:
-    """Percent."""
+    """Word error rate of hypotheses by utterance, in percent."""
     references = dict(zip(spoken.names, spoken.texts, strict=True))
     rate = score(references, texts, split_words, group_utterances(list(references), {})).total.error_percent
     return float(rate)
 
 
 def grouping_of(data_dir: Path, names: Sequence[str]) -> Grouping:
-    """Utterances of a data folder by speaker, where there are enough of them."""
-    from espnet_larm.data.kaldi_dir import read_table
-
+    """Utterances of a data folder by speaker, if there are enough speakers."""
     path = data_dir / "utt2spk"
     return group_utterances(list(names), read_table(path) if path.is_file() else {})

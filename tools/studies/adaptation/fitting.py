@@ -1,5 +1,7 @@
-"""One run of a study: an LM learns on stored encoder outputs, is measured now and then, and keeps its best weights.
+"""One run of a study: an LM is trained on stored encoder outputs, measured at some steps, and keeps its best weights.
 
+The loop is our own. Transformers' Trainer was tried: its checkpoints hold frozen weights and refuse ESPnet's buffers
+that are not contiguous, so that private methods must be overridden, for no fewer lines.
 Shapes: B utterances, T frames, E encoder size, L tokens.
 """
 
@@ -21,9 +23,9 @@ from espnet_larm.train.task import LarmASRTask
 from studies.adaptation.plan import Plan, Run, Schedule
 from studies.frames import Utterances
 
-# What a row's decoder_conf chooses; the trained model's own choice is left aside.
+# Options that a row's decoder_conf chooses; those of the trained model are left out.
 ADAPTATION = ("adaptation", "lora_conf", "depth_upscaling_conf", "num_heads", "head_type")
-# Likewise of model_conf, by how they begin.
+# Options that a row's model_conf chooses, by the beginnings of their names.
 LOSSES = ("mwer_", "text_kl_")
 BEGIN_WITH = ("encoder", "ctc")
 CHECKPOINT, BEST = "checkpoint.pth", "best.pth"
@@ -35,13 +37,13 @@ logger = logging.getLogger(__name__)
 
 
 class Point(NamedTuple):
-    """What a run has reached after some steps.
+    """Measures of a run after some steps.
 
     Attributes:
-        step: Of the optimiser.
+        step: Step of the optimiser.
         loss: Mean of the training losses since the point before; NaN for none.
-        dev_wer: Percent, greedy, the LM alone.
-        nats: Per token of held-out text.
+        dev_wer: Word error rate of the development set in percent, greedy, by the LM alone.
+        nats: Nats per token of held-out text.
     """
 
     step: int
@@ -51,7 +53,7 @@ class Point(NamedTuple):
 
     @property
     def rank(self) -> tuple[float, float, int]:
-        """Better is less: of equal error rates, the one that has lost less text."""
+        """Less is better: at equal error rates, fewer nats per token of text."""
         return self.dev_wer, self.nats, self.step
 
 
@@ -59,10 +61,10 @@ def options_of(args: argparse.Namespace, plan: Plan, run: Run, text_kl_text: Pat
     """A trained model's options with the adaptation of a row.
 
     Args:
-        args: Of the trained model.
+        args: Options of the trained model.
         plan: The study.
-        run: Of which row.
-        text_kl_text: For a row with `text_kl_weight`.
+        run: A run of the row.
+        text_kl_text: Text for a row with `text_kl_weight`.
 
     Raises:
         ValueError: The row has a KL penalty, and there is no text for it; or the LM has no name.
@@ -85,16 +87,16 @@ def options_of(args: argparse.Namespace, plan: Plan, run: Run, text_kl_text: Pat
 def build(
     args: argparse.Namespace, weights: Mapping[str, torch.Tensor], begin_with: Sequence[str], seed: int
 ) -> ESPnetASRModel:
-    """A model that begins with a trained encoder, and with the LM as it is named.
+    """A model that begins with a trained encoder and with the named LM; only its decoder learns.
 
     Args:
-        args: As `options_of` gives them.
-        weights: Of the trained model.
+        args: Options from `options_of`.
+        weights: Weights of the trained model.
         begin_with: Parts that begin with its weights, beside those of BEGIN_WITH.
-        seed: Of all other weights.
+        seed: Seed of all other weights.
 
     Raises:
-        ValueError: A part is not the same in both.
+        ValueError: A part has other weights in the trained model.
     """
     torch.manual_seed(seed)
     model = LarmASRTask.build_model(args)
@@ -111,7 +113,7 @@ def build(
             )
         module = model.get_submodule(part)
         module.load_state_dict({name.removeprefix(f"{part}."): value for name, value in found.items()})
-    # All but the decoder: what it hears is stored.
+    # The encoder's outputs are stored.
     for name, parameter in model.named_parameters():
         if not name.startswith("decoder."):
             parameter.requires_grad_(False)
@@ -122,12 +124,12 @@ class Fitting:
     """A run at work.
 
     Args:
-        model: As `build` gives it, on its device.
-        run: Which.
-        schedule: Of the study.
-        train: What it learns on.
-        tokenize: Token ids of a text.
-        folder: For checkpoints.
+        model: Model from `build`, on its device.
+        run: The run.
+        schedule: Schedule of the study.
+        train: Training set.
+        tokenize: Gives the token ids of a text.
+        folder: Folder for checkpoints.
     """
 
     def __init__(
@@ -149,16 +151,16 @@ class Fitting:
 
     @property
     def best(self) -> Point:
-        """Of all points so far."""
+        """Best point so far."""
         return min(self.points, key=lambda point: point.rank)
 
     @property
     def seconds(self) -> float:
-        """Of work so far, that of interrupted attempts up to what they had saved included."""
+        """Seconds of work so far, with those of interrupted attempts up to their last checkpoint."""
         return self._seconds_before + time.monotonic() - self._began
 
     def fit(self, measure: Callable[[], tuple[float, float]]) -> None:
-        """Learn to the end, from where an interrupted run was saved; the model then has its best weights.
+        """Train to the end, from the last checkpoint if there is one; the model then has its best weights.
 
         Args:
             measure: Gives the error rate of the development set, and nats per token of text.
@@ -178,7 +180,7 @@ class Fitting:
         self.model.eval()
 
     def _groups(self) -> list[dict[str, Any]]:
-        """Weights that learn: the LM's part at the run's learning rate, others at the study's."""
+        """Trained weights: those of the LM at the run's learning rate, others at the study's."""
         groups: dict[float, list[torch.nn.Parameter]] = {}
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:
@@ -187,14 +189,14 @@ class Fitting:
         return [{"params": parameters, "lr": lr} for lr, parameters in groups.items()]
 
     def _share(self, step: int) -> float:
-        """Of the highest learning rate."""
+        """Fraction of the highest learning rate."""
         warmup, end, final = self.schedule.warmup_steps, self.schedule.num_steps, self.schedule.final_share
         if step < warmup:
             return (step + 1) / (warmup + 1)
         return 1.0 - (1.0 - final) * (step - warmup) / (end - warmup)
 
     def _batches(self, first: int) -> Iterator[list[int]]:
-        """Indices of utterances, from a step on; the same whatever was interrupted."""
+        """Indices of the utterances of each batch, from a step on; an interruption changes none."""
         step, epoch, size = 0, 0, self.schedule.batch_size
         while True:
             generator = torch.Generator().manual_seed(self.run.seed * 100_003 + epoch)
@@ -210,7 +212,7 @@ class Fitting:
             epoch += 1
 
     def _learn(self, batch: Sequence[int]) -> float:
-        """A step; its loss."""
+        """Do a step; its loss."""
         device = next(self.model.decoder.parameters()).device
         self.model.train()
         hs_pad, hlens = pad_features([self.train.frames[index] for index in batch])
@@ -228,7 +230,7 @@ class Fitting:
         return float(loss.detach())
 
     def _save(self) -> None:
-        """The best weights, then all that going on takes; a kill between them loses nothing."""
+        """Save the best weights, then the checkpoint; a kill between them loses nothing."""
         learnt = {name: value.detach() for name, value in self.model.named_parameters() if value.requires_grad}
         part = self.folder / "part"
         part.mkdir(exist_ok=True)

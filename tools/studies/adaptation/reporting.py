@@ -1,4 +1,4 @@
-"""The table of a study in Markdown, what it says of added layers, and its picture."""
+"""The table of a study in Markdown, and its picture."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -8,19 +8,20 @@ import numpy as np
 
 from espnet_larm.scoring.bootstrap import NUM_RESAMPLES, Grouping
 from studies.adaptation.plan import Row, Run
-from studies.grid.comparing import SeedErrors, count_words, row_interval
+from studies.reports import new_figure, save_figure, spread, table_of
+from studies.seed_errors import SeedErrors, count_words, row_interval
 
 # Parts of a model that make up its LM with what was added to it.
 LM_PARTS = ("LM", "LoRA", "added layers")
 
 
 class TestSet(NamedTuple):
-    """What texts are compared with.
+    """References that hypotheses are compared with.
 
     Attributes:
-        name: Of the set.
-        references: Text by utterance.
-        grouping: Of the references, in their order.
+        name: Name of the set.
+        references: Reference text by utterance.
+        grouping: Groups of the references, in their order.
     """
 
     name: str
@@ -32,10 +33,10 @@ class Done(NamedTuple):
     """A row's runs that are done, all at one learning rate.
 
     Attributes:
-        row: Which.
-        lr: Of these runs.
-        results: Of the seeds, as they were written.
-        tried: Of its first seed, at all learning rates.
+        row: The row.
+        lr: Learning rate of these runs.
+        results: Results of the seeds, as they were written.
+        tried: Results of its first seed at all learning rates.
     """
 
     row: Row
@@ -45,7 +46,7 @@ class Done(NamedTuple):
 
     @property
     def dev_wers(self) -> list[float]:
-        """By seed, at the best point of each run."""
+        """Error rates of the development set by seed, at the best point of each run."""
         return [found["best"]["dev_wer"] for found in self.results]
 
     @property
@@ -55,7 +56,7 @@ class Done(NamedTuple):
 
     @property
     def num_trainable(self) -> int:
-        """Of the LM and what was added to it."""
+        """Number of trained parameters of the LM and of the parts added to it."""
         return sum(part["trainable"] for part in self.results[0]["shares"] if part["part"] in LM_PARTS)
 
     def losses_at(self, dev_wer: float) -> list[float]:
@@ -73,12 +74,12 @@ class Done(NamedTuple):
         ]
 
     def least_loss_at(self, dev_wer: float) -> float:
-        """Likewise of all its runs, at any learning rate."""
+        """Least nats above the base of all the row's runs, at any learning rate, with at most this error rate."""
         found = [*self.losses_at(dev_wer), *self._replace(results=self.tried).losses_at(dev_wer)]
         return float(np.nanmin([*found, np.inf]))
 
     def errors(self, exp_dir: Path, test: TestSet) -> SeedErrors:
-        """Of a test set."""
+        """Word errors of a test set."""
         seeds = tuple(found["seed"] for found in self.results)
         counts = [
             count_words(
@@ -90,32 +91,31 @@ class Done(NamedTuple):
 
 
 def format_table(done: Sequence[Done], reference: str, exp_dir: Path, tests: Sequence[TestSet]) -> Iterator[str]:
-    """Lines of Markdown, a row a way.
+    """Lines of the table in Markdown.
 
     Args:
-        done: In the order of the table.
+        done: Rows in the order of the table.
         reference: Name of the row that the others are compared with.
-        exp_dir: Of the runs.
-        tests: Sets whose error rates are given.
+        exp_dir: Folder of the runs' folders.
+        tests: Test sets.
     """
     columns = ["row", "learns in the LM", "lr", "seeds", "dev WER %"]
     columns += [f"{test.name} WER %, 95 % interval" for test in tests]
     columns += ["nats lost a token", "at equal dev WER", "KL to base", "minutes"]
-    yield f"| {' | '.join(columns)} |"
-    yield f"|{'---|' * len(columns)}"
     base = next((each for each in done if each.row.name == reference), None)
+    rows = []
     for stream, each in enumerate(done):
-        cells = [each.row.title, f"{each.num_trainable / 1e6:.2f} M{_share(each, base)}", f"{each.lr:g}"]
-        cells += [str(len(each.results)), _spread(each.dev_wers, 1)]
+        cells = [each.row.title, f"{each.num_trainable / 1e6:.2f} M{_fraction(each, base)}", f"{each.lr:g}"]
+        cells += [str(len(each.results)), spread(each.dev_wers, 1)]
         for test in tests:
             found = each.errors(exp_dir, test)
             low, high = row_interval(found, stream, NUM_RESAMPLES)
-            cells.append(f"{_spread(list(found.by_seed), 1)}, {low:.1f} to {high:.1f}")
-        cells.append(_spread(each.losses, 3))
-        cells.append(_at_equal(each, base))
-        cells.append(_spread([found["text"]["kl_to_base"]["value"] for found in each.results], 3))
+            cells.append(f"{spread(list(found.by_seed), 1)}, {low:.1f} to {high:.1f}")
+        cells += [spread(each.losses, 3), _at_equal(each, base)]
+        cells.append(spread([found["text"]["kl_to_base"]["value"] for found in each.results], 3))
         cells.append(f"{np.mean([found['seconds'] for found in each.results]) / 60:.1f}")
-        yield f"| {' | '.join(cells)} |"
+        rows.append(cells)
+    return table_of(columns, rows)
 
 
 def equal_wer(each: Done, base: Done) -> float:
@@ -127,14 +127,10 @@ def draw(done: Sequence[Done], path: Path) -> None:
     """Error rate of the development set against nats lost a token of text: a curve a run, a dot where it is best.
 
     Args:
-        done: A colour each.
-        path: A PNG.
+        done: Rows, each with a colour of its own.
+        path: PNG to write.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9.5, 5.2), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(9.5, 5.2)
     axes = figure.subplots()
     for index, each in enumerate(done):
         color = f"C{index}" if index < 10 else f"{0.2 + 0.1 * (index - 10):.1f}"
@@ -150,36 +146,27 @@ def draw(done: Sequence[Done], path: Path) -> None:
     axes.set_ylabel("WER of the development set, percent")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path)
 
 
-def _share(each: Done, base: Done | None) -> str:
+def _fraction(each: Done, base: Done | None) -> str:
     if base is None or each is base or not base.num_trainable:
         return ""
     return f" ({100 * each.num_trainable / base.num_trainable:.0f} %)"
 
 
 def _at_equal(each: Done, base: Done | None) -> str:
-    """Of a row, its nats and those of the reference at the error rate that both reach."""
+    """Nats of a row and of the reference at the error rate that both reach."""
     if base is None or each is base:
         return ""
     wer = equal_wer(each, base)
     own, others = (which.losses_at(wer) for which in (each, base))
     any_own, any_others = (which.least_loss_at(wer) for which in (each, base))
     return (
-        f"{_spread(own, 3)} beside {_spread(others, 3)}{_percent(float(np.mean(own)), float(np.mean(others)))} at "
+        f"{spread(own, 3)} beside {spread(others, 3)}{_percent(float(np.mean(own)), float(np.mean(others)))} at "
         f"{wer:.1f} %; at any rate {any_own:.3f} beside {any_others:.3f}{_percent(any_own, any_others)}"
     )
 
 
 def _percent(part: float, whole: float) -> str:
     return f": {100 * part / whole:.0f} %" if whole > 0 else ""
-
-
-def _spread(values: Sequence[float], digits: int) -> str:
-    """Mean, and the values that it is of."""
-    mean = f"{np.mean(values):.{digits}f}"
-    if len(values) == 1:
-        return mean
-    return f"{mean} ({', '.join(f'{value:.{digits}f}' for value in sorted(values))})"

@@ -1,4 +1,4 @@
-"""Compares ways of adapting an LM to speech by what they hear and by what they lose of text.
+"""Compares ways of adapting an LM to speech: word error rates, and the loss of text ability.
 
 The encoder of a trained model is frozen and its outputs are computed once; LM and projector then learn anew, in each
 way of a plan (plan.py), at the best of its learning rates. Called again, it goes on where it was.
@@ -12,7 +12,6 @@ Writes a folder a run, `RESULTS.md` and `adaptation_study.png`.
 """
 
 import argparse
-import datetime as dt
 import json
 import logging
 import sys
@@ -20,10 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from espnet_larm.data.text import fingerprint
-from espnet_larm.origin import versions, without_root
+from espnet_larm.origin import without_root
 from espnet_larm.program import run_program
 from espnet_larm.recipe.text_lm.options import HelpWithDefaults, add_ngpu, check_gpu
-from studies.grid.running import takes_lock
+from studies.options import add_model_options, add_study_options, check_study_options
+from studies.reports import RESULTS, different, origin_lines, write_text
+from studies.runs import takes_lock
 
 if TYPE_CHECKING:
     from studies.adaptation.reporting import Done, TestSet
@@ -36,25 +37,22 @@ logger = logging.getLogger(__name__)
 def get_parser() -> argparse.ArgumentParser:
     """Options of this program."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpWithDefaults)
-    parser.add_argument("--plan", type=Path, required=True, help="YAML of the study")
-    parser.add_argument("--asr_train_config", type=Path, required=True, help="of a model with decoder: speech_llm")
-    parser.add_argument("--asr_model_file", type=Path, required=True, help="its weights")
-    parser.add_argument("--llm", help="folder or hub id: where its LM is now")
-    parser.add_argument("--train_dir", type=Path, required=True, help="data folder: wav.scp, text")
+    add_study_options(parser)
+    add_model_options(parser)
+    parser.add_argument("--train_dir", type=Path, required=True, help="data folder of the training set: wav.scp, text")
     parser.add_argument("--dev_dir", type=Path, required=True, help="data folder that learning rates are chosen on")
-    parser.add_argument("--test_dirs", type=Path, nargs="+", required=True, help="data folders of test sets")
+    parser.add_argument("--test_dirs", type=Path, nargs="+", required=True, help="data folders of the test sets")
     parser.add_argument("--text", type=Path, required=True, help="held-out text, a sentence a line, plain or .gz")
-    parser.add_argument("--max_lines", type=int, default=1000, help="of it, the first; 0 for all")
-    parser.add_argument("--text_kl_text", type=Path, help="other text, for rows with text_kl_weight")
-    parser.add_argument("--exp_dir", type=Path, required=True, help="a folder a run, and the results")
-    parser.add_argument("--num_jobs", type=int, default=1, help="runs at once")
-    parser.add_argument("--report_only", action="store_true", help="train nothing, report what is done")
+    parser.add_argument("--max_lines", type=int, default=1000, help="first lines of --text to read; 0 reads all")
+    parser.add_argument(
+        "--text_kl_text", type=Path, help="text that rows with text_kl_weight train on, a sentence a line"
+    )
     add_ngpu(parser)
     return parser
 
 
 def main(cmd: list[str] | None = None) -> int:
-    """Store frames, do all runs, report after each: also of an unfinished study."""
+    """Store frames, do all runs, and report after each run."""
     args = get_parser().parse_args(cmd)
     _check(args)
     # torch and ESPnet take seconds to import.
@@ -91,9 +89,8 @@ def main(cmd: list[str] | None = None) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    """What would be found only after hours, before anything is loaded."""
-    if args.num_jobs < 1:
-        raise ValueError(f"--num_jobs {args.num_jobs} must be at least 1.")
+    """Refuse options that would fail only after hours, before anything is loaded."""
+    check_study_options(args)
     names = [folder.name for folder in args.test_dirs]
     if len({*names, "train", "dev"}) < len(names) + 2:
         raise ValueError(f"--test_dirs {' '.join(names)}: names of sets must differ, and none be train or dev.")
@@ -104,7 +101,7 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _store(setting: "Setting", folders: dict[str, Path]) -> None:
-    """Encoder outputs of all sets."""
+    """Store the encoder outputs of all sets."""
     import torch
 
     from espnet_larm.recognize.model.loading import load_model, sample_rate_of
@@ -121,11 +118,11 @@ def _store(setting: "Setting", folders: dict[str, Path]) -> None:
 
 
 def _check_record(args: argparse.Namespace, setting: "Setting", folders: dict[str, Path]) -> None:
-    """Keep beside the runs what their figures depend on: with anything else, two studies would be in one table.
+    """Keep beside the runs everything that their figures depend on, so that one table never mixes two studies.
 
     Raises:
         FileNotFoundError: A data folder lacks a table.
-        ValueError: Runs were begun with something else.
+        ValueError: The runs were begun with something else.
     """
     from studies.adaptation.running import record_of
 
@@ -135,7 +132,7 @@ def _check_record(args: argparse.Namespace, setting: "Setting", folders: dict[st
                 raise FileNotFoundError(f"{folder / name} is missing; run the recipe's stages of data preparation.")
     kept, made = args.exp_dir / RECORD, record_of(setting, folders, args.plan.read_text(encoding="utf-8"))
     if not kept.is_file():
-        kept.write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
+        write_text(kept, json.dumps(made, indent=2) + "\n")
     found = json.loads(kept.read_text(encoding="utf-8"))
     if changed := [name for name in made if found.get(name) != made[name]]:
         raise ValueError(
@@ -145,7 +142,7 @@ def _check_record(args: argparse.Namespace, setting: "Setting", folders: dict[st
 
 
 def _done(setting: "Setting") -> "list[Done]":
-    """What is done of each row; nothing of one whose learning rate is not chosen yet."""
+    """Runs of each row that are done; a row whose learning rate is not chosen yet is left out."""
     from studies.adaptation.plan import Run
     from studies.adaptation.reporting import Done
     from studies.adaptation.running import RESULT, best_lr, read_result
@@ -165,7 +162,7 @@ def _done(setting: "Setting") -> "list[Done]":
 
 
 def _report(args: argparse.Namespace, setting: "Setting") -> str:
-    """Write what is known so far; its text."""
+    """Write the report so far; its text."""
     from studies.adaptation.reporting import draw, format_table
 
     done = _done(setting)
@@ -176,12 +173,10 @@ def _report(args: argparse.Namespace, setting: "Setting") -> str:
         *(f"# {without_root(str(args.plan.resolve()))}", ""),
         *format_table(done, setting.plan.reference, args.exp_dir, _test_sets(args)),
         *("", f"![Error rate and loss of text]({PICTURE})", ""),
-        *(f"- {line}" for line in _origin(args, setting, done)),
+        *origin_lines(_facts(args, setting, done)),
     ]
     text = "\n".join(lines) + "\n"
-    part = args.exp_dir / ".RESULTS.md.part"
-    part.write_text(text, encoding="utf-8")
-    part.replace(args.exp_dir / "RESULTS.md")
+    write_text(args.exp_dir / RESULTS, text)
     return text
 
 
@@ -197,8 +192,8 @@ def _test_sets(args: argparse.Namespace) -> "list[TestSet]":
     return sets
 
 
-def _origin(args: argparse.Namespace, setting: "Setting", done: "list[Done]") -> list[str]:
-    """What the numbers came from."""
+def _facts(args: argparse.Namespace, setting: "Setting", done: "list[Done]") -> dict[str, str]:
+    """What the numbers depend on, for the end of the report."""
     every = [found for each in done for found in (*each.results, *each.tried)]
     results = list({(found["row"], found["lr"], found["seed"]): found for found in every}.values())
     schedule = setting.plan.schedule
@@ -210,7 +205,7 @@ def _origin(args: argparse.Namespace, setting: "Setting", done: "list[Done]") ->
     ]
     text = results[0]["text"]
     machines = [", ".join(f"{name} {value}" for name, value in found["machine"].items()) for found in results]
-    facts = {
+    return {
         "learning rates tried, dev WER %": "; ".join(tried),
         "a run": f"{schedule.num_steps} steps of {schedule.batch_size} utterances, measured {schedule.num_points} "
         "times; what is given is of its best point by dev WER",
@@ -220,12 +215,9 @@ def _origin(args: argparse.Namespace, setting: "Setting", done: "list[Done]") ->
         "least of all points that get no more words wrong than the worst run of both rows does at best; and the least "
         "of all points of the rows at any of the learning rates tried",
         "runs with added layers whose LM is not its base when they are dropped": str(len(unlike)),
-        "commits": ", ".join(dict.fromkeys(found["commit"] for found in results)),
-        "machines": ", ".join(dict.fromkeys(machines)),
-        "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
-        "date": f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M} UTC",
+        "commits": different(found["commit"] for found in results),
+        "machines": different(machines),
     }
-    return [f"{name}: {value}" for name, value in facts.items()]
 
 
 if __name__ == "__main__":

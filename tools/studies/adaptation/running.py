@@ -6,7 +6,7 @@ import logging
 import multiprocessing
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,33 +20,36 @@ from espnet_larm.llm.fingerprint import difference, fingerprint_of
 from espnet_larm.llm.packing import pack_sentences
 from espnet_larm.origin import commit, describe_machine
 from espnet_larm.recognize.model.loading import read_config, read_weights
-from espnet_larm.speech_llm.text_ability import check_case, lines_of, measure_lines, summarise
+from espnet_larm.speech_llm.text_ability import check_case
 from espnet_larm.train.learning import shares
 from espnet_larm.train.task import LarmASRTask
 from studies.adaptation.fitting import BEST, CHECKPOINT, Fitting, build, options_of
 from studies.adaptation.plan import Plan, Row, Run
 from studies.frames import load
 from studies.measuring import Measure, word_error_rate
+from studies.reports import write_text
+from studies.runs import work_through
+from studies.text_ability.measures import lines_of, measure_lines, summarise
 
 RESULT, TRAIN, DEV = "result.json", "train", "dev"
 logger = logging.getLogger(__name__)
 
 
 class Setting(NamedTuple):
-    """What all runs of a study share; picklable.
+    """Setting that all runs of a study share; picklable.
 
     Attributes:
         plan: The study.
-        config_file: Of the trained model whose encoder is heard.
-        model_file: Its weights.
-        llm: Where its LM is now; None for where the configuration says.
-        frames: Files of `frames.store`, by set: TRAIN, DEV and test sets.
+        config_file: Configuration of the trained model whose encoder is used.
+        model_file: Weights of the trained model.
+        llm: Folder or hub id of its LM; None for the one in the configuration.
+        frames: Files of `frames.store` by set: TRAIN, DEV and test sets.
         text: Held-out text, a sentence a line.
-        max_lines: Of it, the first; 0 for all.
-        text_kl_text: For rows with a KL penalty; None for none.
-        exp_dir: A folder a run.
-        device: `cpu`, `cuda`.
-        num_threads: Of a process; 0 for torch's choice.
+        max_lines: Number of first lines of the held-out text; 0 for all.
+        text_kl_text: Text for rows with a KL penalty; None if there is none.
+        exp_dir: Folder of the runs' folders.
+        device: Device, `cpu` or `cuda`.
+        num_threads: Threads of a process; 0 for torch's choice.
     """
 
     plan: Plan
@@ -66,14 +69,14 @@ def run_all(setting: Setting, num_jobs: int) -> Iterator[dict[str, Any]]:
     """Do what is not done: first each row's first seed at all its learning rates, then the other seeds at the best.
 
     Args:
-        setting: Of the study.
+        setting: Setting of the study.
         num_jobs: Processes; 1 runs in this one.
 
     Yields:
         Each run's result as it ends, or at once where it is there.
 
     Raises:
-        ValueError: A run cannot be begun, and what else a run may raise: with several processes, after the others.
+        ValueError: A run cannot be begun. Errors of runs in several processes are raised after the other runs.
     """
     first = [Run(row.name, lr, row.seeds[0]) for row in setting.plan.rows for lr in row.lrs]
     yield from _run_some(setting, first, num_jobs)
@@ -83,11 +86,49 @@ def run_all(setting: Setting, num_jobs: int) -> Iterator[dict[str, Any]]:
     yield from _run_some(setting, [run for run in chosen if run not in first], num_jobs)
 
 
+class _InPool:
+    """A run in a process of a pool."""
+
+    def __init__(self, future: "Future[dict[str, Any]]") -> None:
+        self.future = future
+        self.is_over, self.stop = future.done, future.cancel
+
+    def finish(self) -> "Future[dict[str, Any]]":
+        """Wait for the result or the error."""
+        wait([self.future])
+        return self.future
+
+
+def _run_some(setting: Setting, runs: Sequence[Run], num_jobs: int) -> Iterator[dict[str, Any]]:
+    if num_jobs == 1:
+        yield from (run_one(setting, run) for run in runs)
+        return
+    threads = setting.num_threads or max(1, (os.cpu_count() or 1) // num_jobs)
+    shared = setting._replace(num_threads=threads)
+    errors = []
+    with ProcessPoolExecutor(num_jobs, multiprocessing.get_context("spawn"), initializer=_begin) as pool:
+        for future in work_through(runs, lambda run: _InPool(pool.submit(run_one, shared, run)), num_jobs):
+            # A run that fails does not stop the others.
+            if (error := future.exception()) is None:
+                yield future.result()
+            else:
+                logger.error("a run has failed, the others go on: %s", error)
+                errors.append(error)
+    if errors:
+        raise errors[0]
+
+
+def _begin() -> None:
+    """Set up a process of a pool."""
+    end_with_parent()
+    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s: %(message)s")
+
+
 def check_rows(setting: Setting) -> None:
-    """Build the model of each row once, so that one that cannot be is told before the first has learned.
+    """Build the model of each row once, so that a row that cannot be built is reported before any training.
 
     Raises:
-        ValueError: As `options_of` and `build` say, or what an option of the row is.
+        ValueError: A row cannot be built: see `options_of` and `build`.
     """
     weights = read_weights(setting.model_file)
     for row in setting.plan.rows:
@@ -97,12 +138,12 @@ def check_rows(setting: Setting) -> None:
 
 
 def record_of(setting: Setting, folders: Mapping[str, Path], plan_text: str) -> dict[str, Any]:
-    """All that the figures of a study depend on but code and machine, to be kept beside its runs.
+    """Everything that the figures of a study depend on, except code and machine; kept beside its runs.
 
     Args:
-        setting: Of the study.
+        setting: Setting of the study.
         folders: Data folders by set.
-        plan_text: The plan's file.
+        plan_text: Content of the plan's file.
     """
     texts = [path for path in (setting.text, setting.text_kl_text) if path is not None]
     return {
@@ -117,7 +158,7 @@ def record_of(setting: Setting, folders: Mapping[str, Path], plan_text: str) -> 
 
 
 def best_lr(setting: Setting, row: Row) -> float:
-    """At which the first seed gets the fewest words of the development set wrong.
+    """Learning rate at which the first seed gets the fewest words of the development set wrong.
 
     Raises:
         FileNotFoundError: A run that decides it is not done.
@@ -128,10 +169,10 @@ def best_lr(setting: Setting, row: Row) -> float:
 
 
 def read_result(setting: Setting, run: Run) -> dict[str, Any]:
-    """Of a run that is done.
+    """Result of a run that is done.
 
     Raises:
-        FileNotFoundError: It is not.
+        FileNotFoundError: The run is not done.
     """
     path = setting.exp_dir / run.name / RESULT
     if not path.is_file():
@@ -141,7 +182,7 @@ def read_result(setting: Setting, run: Run) -> dict[str, Any]:
 
 
 def run_one(setting: Setting, run: Run) -> dict[str, Any]:
-    """Train, measure and write a run, unless it is there."""
+    """Train, measure and write a run, unless its result is there; the result."""
     folder = setting.exp_dir / run.name
     if (folder / RESULT).is_file():
         return read_result(setting, run)
@@ -166,7 +207,7 @@ def run_one(setting: Setting, run: Run) -> dict[str, Any]:
         if name != TRAIN:
             spoken = load(path)
             texts = measure.texts(spoken)
-            write_table(folder / name / "text", texts)
+            write_text(folder / name / "text", "".join(f"{key} {text}\n" for key, text in sorted(texts.items())))
             wers[name] = word_error_rate(spoken, texts)
     result = {
         **run._asdict(),
@@ -179,9 +220,7 @@ def run_one(setting: Setting, run: Run) -> dict[str, Any]:
         "commit": commit(),
         "machine": describe_machine(torch.device(setting.device)),
     }
-    part = folder / f".{RESULT}.part"
-    part.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    part.replace(folder / RESULT)
+    write_text(folder / RESULT, json.dumps(result, indent=2) + "\n")
     # What going on would take, three times what learns; the best weights stay.
     (folder / CHECKPOINT).unlink(missing_ok=True)
     logger.info("%s: dev %.2f %%, %s", run.name, wers[DEV], folder / BEST)
@@ -189,20 +228,14 @@ def run_one(setting: Setting, run: Run) -> dict[str, Any]:
 
 
 def read_lines(setting: Setting, tokenizer: Any) -> list[torch.Tensor]:
-    """Tokens of the held-out text."""
+    """Tokens of each line of the held-out text."""
     sentences = read_sentences([setting.text])[: setting.max_lines or None]
     check_case(tokenizer, sentences)
     return lines_of(pack_sentences(tokenizer, sentences))
 
 
-def write_table(path: Path, rows: dict[str, str]) -> None:
-    """As Kaldi has it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{key} {value}\n" for key, value in sorted(rows.items())), encoding="utf-8")
-
-
 def _text_of(args: argparse.Namespace, backbone: Backbone, lines: Sequence[torch.Tensor]) -> dict[str, Any]:
-    """What the LM has lost of text; with added layers, whether without them it is its base, bit for bit."""
+    """Loss of text of the LM; with added layers, also whether the LM without them is its base bit for bit."""
     names = (args.decoder_conf["llm"], args.decoder_conf.get("revision"))
     base = Backbone.from_pretrained(*names, str(backbone.dtype).removeprefix("torch."))
     base = base.to(next(backbone.parameters()).device).eval()
@@ -214,29 +247,3 @@ def _text_of(args: argparse.Namespace, backbone: Backbone, lines: Sequence[torch
         with dropped(backbone):
             result["is_base_when_dropped"] = difference(fingerprint_of(backbone), fingerprint_of(base)) is None
     return result
-
-
-def _run_some(setting: Setting, runs: Sequence[Run], num_jobs: int) -> Iterator[dict[str, Any]]:
-    if num_jobs == 1:
-        yield from (run_one(setting, run) for run in runs)
-        return
-    context = multiprocessing.get_context("spawn")
-    threads = setting.num_threads or max(1, (os.cpu_count() or 1) // num_jobs)
-    shared = setting._replace(num_threads=threads)
-    errors = []
-    with ProcessPoolExecutor(num_jobs, mp_context=context, initializer=_begin) as pool:
-        for future in as_completed([pool.submit(run_one, shared, run) for run in runs]):
-            # A run that fails does not stop the others.
-            if (error := future.exception()) is None:
-                yield future.result()
-            else:
-                logger.error("a run has failed, the others go on: %s", error)
-                errors.append(error)
-    if errors:
-        raise errors[0]
-
-
-def _begin() -> None:
-    """In a process of a pool."""
-    end_with_parent()
-    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s: %(message)s")

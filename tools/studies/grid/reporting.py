@@ -3,8 +3,10 @@
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from espnet_larm.scoring.bootstrap import NUM_RESAMPLES, Interval
-from studies.grid.comparing import LAST, Comparison, RowResult, row_interval
+from espnet_larm.scoring.bootstrap import NUM_RESAMPLES
+from studies.grid.comparing import LAST, Comparison, RowResult
+from studies.reports import new_figure, save_figure, table_of
+from studies.seed_errors import row_interval
 
 SECONDS_A_MINUTE = 60
 INCHES_A_ROW = 0.42
@@ -13,31 +15,33 @@ INCHES_A_ROW = 0.42
 def format_table(
     results: Sequence[RowResult], comparisons: Mapping[str, Comparison], parameters: Mapping[str, int]
 ) -> Iterator[str]:
-    """Lines of Markdown.
+    """Lines of the table in Markdown.
 
     Args:
-        results: Rows, the streams of their seeds' draws in this order.
-        comparisons: Of rows beside the reference, by name.
-        parameters: Number by row.
+        results: Rows; the streams of their seeds' draws are in this order.
+        comparisons: Comparisons with the reference, by name of the row.
+        parameters: Numbers of parameters by row.
     """
     names = earlier_read_outs(results)
     columns = (
         *("row", "parameters", *(name.replace("loop", "loop ") for name in names), "WER %", "95 % interval"),
         *("WER % by seed", "beside the reference", "minutes"),
     )
-    yield f"| {' | '.join(columns)} |"
-    yield f"|{'---|' * len(columns)}"
+    rows = []
     for stream, result in enumerate(results):
         means = [f"{result.read_outs[name].mean:.1f}" if name in result.read_outs else "" for name in names]
+        bounds = row_interval(result.last, stream, NUM_RESAMPLES)
         minutes = sum(result.seconds) / len(result.seconds) / SECONDS_A_MINUTE
-        cells = (
-            *(result.row.title, f"{parameters[result.row.name] / 1e6:.2f} M", *means, f"{result.last.mean:.1f}"),
-            _range(row_interval(result.last, stream, NUM_RESAMPLES)),
-            ", ".join(f"{rate:.1f}" for rate in result.last.by_seed),
-            _comparison(comparisons.get(result.row.name)),
-            f"{minutes:.0f}",
+        rows.append(
+            (
+                *(result.row.title, f"{parameters[result.row.name] / 1e6:.2f} M", *means, f"{result.last.mean:.1f}"),
+                f"{bounds.low:.1f} to {bounds.high:.1f}",
+                ", ".join(f"{rate:.1f}" for rate in result.last.by_seed),
+                _comparison(comparisons.get(result.row.name)),
+                f"{minutes:.0f}",
+            )
         )
-        yield f"| {' | '.join(cells)} |"
+    return table_of(columns, rows)
 
 
 def earlier_read_outs(results: Sequence[RowResult]) -> list[str]:
@@ -50,18 +54,14 @@ def earlier_read_outs(results: Sequence[RowResult]) -> list[str]:
 
 
 def draw_grid(results: Sequence[RowResult], reference: str, path: Path) -> None:
-    """Every row's mean with its interval, and each seed as a point.
+    """Draw every row's mean with its interval, and each seed as a point.
 
     Args:
         results: Rows, top to bottom.
         reference: Name of the row whose mean is a line through all others.
-        path: A PNG, its folder made if it is not there.
+        path: PNG to write.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 1.2 + INCHES_A_ROW * len(results)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(9, 1.2 + INCHES_A_ROW * len(results))
     axes = figure.subplots()
     for stream, result in enumerate(results):
         low, high = row_interval(result.last, stream, NUM_RESAMPLES)
@@ -79,14 +79,7 @@ def draw_grid(results: Sequence[RowResult], reference: str, path: Path) -> None:
     axes.set_xlabel("word error rate, % (mean over seeds with its 95 % interval; points: seeds)")
     axes.grid(axis="x", color="0.9")
     axes.spines[["top", "right"]].set_visible(False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    figure.savefig(part, format="png", dpi=110)
-    part.replace(path)
-
-
-def _range(bounds: Interval) -> str:
-    return f"{bounds.low:.1f} to {bounds.high:.1f}"
+    save_figure(figure, path)
 
 
 def _comparison(found: Comparison | None) -> str:

@@ -11,7 +11,6 @@ described in tools/studies/grid/plan.py.
 
 import argparse
 import contextlib
-import datetime as dt
 import logging
 import re
 import sys
@@ -20,10 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from espnet_larm.data.kaldi_dir import read_table
-from espnet_larm.origin import ROOT, versions, without_root
+from espnet_larm.origin import ROOT, without_root
 from espnet_larm.program import run_program
 from studies.grid.plan import Plan, Run, read_plan, runs_of
 from studies.grid.running import LOG, Outcome, Recipe, attempts, failures, is_done, run_grid, write_configs
+from studies.options import add_study_options, check_study_options
+from studies.reports import RESULTS, different, origin_lines, write_text
 
 if TYPE_CHECKING:
     from studies.grid.comparing import RowResult
@@ -39,24 +40,18 @@ logger = logging.getLogger(__name__)
 def get_parser() -> argparse.ArgumentParser:
     """Options of this program."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--plan", type=Path, required=True, help="YAML of the grid")
-    parser.add_argument("--recipe", type=Path, required=True, help="run.sh that trains a row")
-    parser.add_argument("--exp_dir", type=Path, required=True, help="a folder a run, and the results")
+    add_study_options(parser)
+    parser.add_argument("--recipe", type=Path, required=True, help="run.sh of the recipe that does the runs")
     parser.add_argument("--ref_dir", type=Path, required=True, help="data folder of the test set: text, utt2spk")
     parser.add_argument("--decoded", required=True, help="<inference tag>/<set> that the recipe writes below a run")
-    parser.add_argument(
-        "--num_jobs", type=int, default=1, help="runs at once, each with an equal share of the cores; all see all GPUs"
-    )
-    parser.add_argument("--report_only", action="store_true", help="train nothing, report what is done")
     parser.add_argument("options", nargs="*", metavar="-- OPTIONS", help="options for the recipe, after --")
     return parser
 
 
 def main(cmd: list[str] | None = None) -> int:
-    """Run the grid, then write its results: also of an unfinished one."""
+    """Run the grid, then write its results, of an unfinished grid too."""
     args = get_parser().parse_args(cmd)
-    if args.num_jobs < 1:
-        raise ValueError(f"--num_jobs {args.num_jobs} must be at least 1.")
+    check_study_options(args)
     if not (args.ref_dir / "text").is_file():
         raise FileNotFoundError(f"--ref_dir {args.ref_dir}: text is missing; run the recipe's stages 1-10 first.")
     check_options(args.options)
@@ -81,7 +76,7 @@ def check_options(options: Sequence[str]) -> None:
     """Refuse what would override a run's own options: the recipe takes the last value of each.
 
     Raises:
-        ValueError: With the option.
+        ValueError: There is such an option.
     """
     for option in options:
         name = option.partition("=")[0].lstrip("-").replace("-", "_")
@@ -93,7 +88,7 @@ def check_options(options: Sequence[str]) -> None:
 
 
 def run_all(plan: Plan, args: argparse.Namespace) -> list[Outcome]:
-    """Train what is not done, with a line a run; the runs that failed."""
+    """Train what is not done and log each run; the runs that failed."""
     recipe = Recipe(args.recipe.resolve(), tuple(args.options))
     runs = runs_of(plan)
     num_done = sum(is_done(args.exp_dir / run.name) for run in runs)
@@ -106,8 +101,8 @@ def run_all(plan: Plan, args: argparse.Namespace) -> list[Outcome]:
             num_done += outcome.status == 0
             logger.info(
                 "%s ended with status %d after %.0f s; %d of %d runs are done.",
-                outcome.run.name, outcome.status, outcome.seconds, num_done, len(runs),
-            )  # fmt: skip
+                *(outcome.run.name, outcome.status, outcome.seconds, num_done, len(runs)),
+            )
     return failures(outcomes)
 
 
@@ -141,24 +136,22 @@ def report(plan: Plan, args: argparse.Namespace) -> None:
         *(*format_table(results, comparisons, parameters), ""),
         *(intervals, ""),
         *(f"![Word error rates of the grid]({PICTURE})", ""),
-        *(f"- {name}: {value}" for name, value in describe(plan, results, args).items()),
+        *origin_lines(describe(plan, results, args)),
     ]
-    part = args.exp_dir / ".RESULTS.md.part"
-    part.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    part.replace(args.exp_dir / "RESULTS.md")
+    write_text(args.exp_dir / RESULTS, "\n".join(lines) + "\n")
     print("\n".join(lines))
 
 
 def first_folder(result: "RowResult", exp_dir: Path) -> Path:
-    """Of a row's first finished run."""
+    """Folder of a row's first finished run."""
     return exp_dir / Run(result.row.name, result.last.seeds[0]).name
 
 
 def count_parameters(log: Path) -> int:
-    """All of a model's parameters, from the summary that ESPnet writes into its log.
+    """Number of a model's parameters, from the summary that ESPnet writes into its log.
 
     Raises:
-        ValueError: There is none.
+        ValueError: The log has no summary.
     """
     found = re.search(r"Total Number of model parameters: ([0-9.]+) ([KMB]?)", log.read_text(encoding="utf-8"))
     if found is None:
@@ -173,7 +166,7 @@ def describe(plan: Plan, results: "Sequence[RowResult]", args: argparse.Namespac
     records = [attempt for run in done for attempt in attempts(exp_dir / run.name)]
 
     def all_of(key: str) -> str:
-        return ", ".join(dict.fromkeys(str(record[key]) for record in records))
+        return different(record[key] for record in records)
 
     return {
         "runs": f"{len(done)} of {len(runs_of(plan))}; seeds {', '.join(map(str, sorted({run.seed for run in done})))}",
@@ -181,9 +174,7 @@ def describe(plan: Plan, results: "Sequence[RowResult]", args: argparse.Namespac
         "test data": f"{without_root(str(args.ref_dir.resolve()))}, {num_utts} utterances",
         "commits": all_of("commit"),
         "machines": f"{all_of('machine')}; {all_of('threads')} thread(s) a run",
-        "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
         "began": min(str(record["started"]) for record in records),
-        "date": f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M} UTC",
     }
 
 

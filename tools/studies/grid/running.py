@@ -1,18 +1,16 @@
-"""Runs the trainings of a grid through a recipe, several at once, and resumes what was interrupted.
+"""Runs the trainings of a grid through a recipe, several at once, and resumes those that were interrupted.
 
 A run is done when its recipe ended with status 0 after training, decoding and scoring; `grid.json` in its folder says
-so. One that was interrupted is given to the recipe again, which resumes its training.
+so. The recipe gets an interrupted run again, and resumes its training.
 """
 
 import contextlib
 import datetime as dt
-import fcntl
 import json
 import os
 import signal
 import subprocess
 import time
-from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -21,19 +19,21 @@ import yaml
 
 from espnet_larm.origin import commit, cpu_model
 from studies.grid.plan import Plan, Run, runs_of
+from studies.reports import write_text
+from studies.runs import takes_lock, work_through
 
-POLL_S = 0.5
+POLL_S = 0.1
 LOCK_PATIENCE_S = 10.0
 STATE = "grid.json"
 LOG = "grid.log"
 
 
 class Recipe(NamedTuple):
-    """How runs are started.
+    """A recipe that trains, decodes and scores a run.
 
     Attributes:
-        script: run.sh of a recipe.
-        options: For run.sh, beyond those that a run sets.
+        script: run.sh of the recipe.
+        options: Options for run.sh, beyond those that a run sets.
     """
 
     script: Path
@@ -41,12 +41,12 @@ class Recipe(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What an attempt at a run came to.
+    """Outcome of an attempt at a run.
 
     Attributes:
-        run: Which.
-        status: Of the recipe, 0 when all was well.
-        seconds: Of this attempt.
+        run: The run.
+        status: Exit status of the recipe, 0 when all was well.
+        seconds: Duration of this attempt.
     """
 
     run: Run
@@ -55,31 +55,28 @@ class Outcome(NamedTuple):
 
 
 def write_configs(plan: Plan, exp_dir: Path) -> None:
-    """One YAML a row, in `conf/`.
+    """Write a YAML file a row into `conf/`; files that need no change are left alone, since a recipe may read them.
 
     Raises:
         ValueError: A row was begun with another configuration.
     """
-    folder = exp_dir / "conf"
-    folder.mkdir(parents=True, exist_ok=True)
-    texts = {folder / f"{row.name}.yaml": yaml.safe_dump(row.config, sort_keys=False) for row in plan.rows}
-    # Those that are as they were are left alone: a recipe may be reading them.
-    changed = {
-        path: text for path, text in texts.items() if not path.is_file() or path.read_text(encoding="utf-8") != text
-    }
-    for row, path in zip(plan.rows, texts, strict=True):
-        names = [Run(row.name, seed).name for seed in row.seeds]
-        # A first attempt that has not ended yet has only its log.
-        begun = [name for name in names if (exp_dir / name / STATE).is_file() or (exp_dir / name / LOG).is_file()]
-        if begun and path in changed and path.is_file():
-            raise ValueError(
-                f"{exp_dir / begun[0]} was begun with another configuration than the plan now has for {row.name}; "
-                f"remove {', '.join(begun)} in {exp_dir}, or name another --exp_dir."
-            )
+    changed = {}
+    for row in plan.rows:
+        path, text = exp_dir / "conf" / f"{row.name}.yaml", yaml.safe_dump(row.config, sort_keys=False)
+        if not path.is_file():
+            changed[path] = text
+        elif path.read_text(encoding="utf-8") != text:
+            names = [Run(row.name, seed).name for seed in row.seeds]
+            # A first attempt that has not ended yet has only its log.
+            begun = [name for name in names if any((exp_dir / name / kept).is_file() for kept in (STATE, LOG))]
+            if begun:
+                raise ValueError(
+                    f"{exp_dir / begun[0]} was begun with another configuration than the plan now has for {row.name}; "
+                    f"remove {', '.join(begun)} in {exp_dir}, or name another --exp_dir."
+                )
+            changed[path] = text
     for path, text in changed.items():
-        part = path.with_name(f".{path.name}.part")
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
+        write_text(path, text)
 
 
 def is_done(folder: Path) -> bool:
@@ -89,7 +86,7 @@ def is_done(folder: Path) -> bool:
 
 
 def attempts(folder: Path) -> list[dict[str, Any]]:
-    """What is recorded of a run's attempts, oldest first."""
+    """Records of a run's attempts, oldest first."""
     path = folder / STATE
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
 
@@ -99,34 +96,20 @@ def run_grid(plan: Plan, exp_dir: Path, recipe: Recipe, num_jobs: int) -> Genera
 
     Args:
         plan: The grid, its configurations written.
-        exp_dir: A folder a run.
-        recipe: How.
-        num_jobs: Runs at once; each gets an equal share of the cores.
+        exp_dir: Folder of the runs' folders.
+        recipe: Recipe that does a run.
+        num_jobs: Runs at once; each gets an equal part of the cores.
 
     Yields:
         Each attempt as it ends.
 
     Raises:
         ValueError: A run is still at work, started by another grid.
-        KeyboardInterrupt: By SIGINT or SIGTERM, after the running ones have saved and ended.
+        KeyboardInterrupt: SIGINT or SIGTERM came; the runs at work have saved and ended.
     """
-    waiting = deque(run for run in runs_of(plan) if not is_done(exp_dir / run.name))
-    running: list[_Attempt] = []
+    waiting = [run for run in runs_of(plan) if not is_done(exp_dir / run.name)]
     with _terminated_as_interrupted():
-        try:
-            while waiting or running:
-                while waiting and len(running) < num_jobs:
-                    running.append(_Attempt(waiting.popleft(), exp_dir, recipe, num_jobs))
-                time.sleep(POLL_S)
-                for attempt in [attempt for attempt in running if attempt.process.poll() is not None]:
-                    running.remove(attempt)
-                    yield attempt.finish()
-        finally:
-            for attempt in running:
-                attempt.process.terminate()
-            for attempt in running:
-                attempt.process.wait()
-                attempt.finish()
+        yield from work_through(waiting, lambda run: _Attempt(run, exp_dir, recipe, num_jobs), num_jobs)
 
 
 class _Attempt:
@@ -170,30 +153,26 @@ class _Attempt:
                 )
             time.sleep(POLL_S)
 
+    def is_over(self) -> bool:
+        """Whether the recipe has ended."""
+        return self.process.poll() is not None
+
+    def stop(self) -> None:
+        """Tell the recipe to save and end."""
+        self.process.terminate()
+
     def finish(self) -> Outcome:
-        """Record an attempt that has ended."""
+        """Wait for the recipe's end, and record the attempt."""
+        status = self.process.wait()
         seconds = (dt.datetime.now(dt.UTC) - self.started).total_seconds()
         record = {
             "started": f"{self.started:%Y-%m-%d %H:%M} UTC",
             "seconds": round(seconds, 1),
-            "status": self.process.returncode,
+            "status": status,
             **self.stamp,
         }
-        part = self.folder / f".{STATE}.part"
-        part.write_text(json.dumps([*attempts(self.folder), record], indent=2) + "\n", encoding="utf-8")
-        part.replace(self.folder / STATE)
-        return Outcome(self.run, self.process.returncode, seconds)
-
-
-def takes_lock(log: BinaryIO) -> bool:
-    """Whether nobody else holds it, or the file system has no locks."""
-    try:
-        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
-    return True
+        write_text(self.folder / STATE, json.dumps([*attempts(self.folder), record], indent=2) + "\n")
+        return Outcome(self.run, status, seconds)
 
 
 @contextlib.contextmanager
@@ -215,7 +194,7 @@ def machine() -> str:
 
 
 def _num_cores() -> int:
-    """That this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -1,28 +1,29 @@
-"""What an LM still hears when the words of a known text are reduced to few tokens at one of its layers.
+"""Greedy decoding by an LM while the words of a known text are reduced to few tokens at one of its layers.
 
 Words are found once, in the CTC head's alignment of the reference; the LM then decodes stored encoder outputs greedily,
-once for each layer, number of tokens and way to reduce (oracle_windows.py).
+once for each layer, number of tokens and method of reduction (windows.py).
 Shapes: B utterances, T frames, E encoder size, S speech tokens, D model size of the LM. Masks are True where valid.
 """
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from espnet_larm.llm.stream import Stream
 from espnet_larm.pooling.affinity import Pooled, cosines, merge, take, unpooled, valid_mask
 from espnet_larm.pooling.baselines import select
-from espnet_larm.pooling.deep import pool_speech
+from espnet_larm.pooling.deep import pool_deep
+from espnet_larm.pooling.in_llm import SpeechPooling
+from espnet_larm.recognize.config import DecodeConfig
 from espnet_larm.recognize.model.features import batches_by_length, pad_features
-from espnet_larm.recognize.output.results import GREEDY, Hypothesis
+from espnet_larm.recognize.output.results import Hypothesis
 from espnet_larm.recognize.output.words import group_tokens, has_words
 from espnet_larm.recognize.recognizer import Recognizer
 from espnet_larm.search.ctc.align import NO_PATH, align
-from espnet_larm.speech_llm.projector import Projected
+from espnet_larm.speech_llm.hypotheses import positions_of
 from studies.frames import Utterances
 from studies.pooling_oracle.windows import MERGE, reduction_mask, window_starts, word_edges
 
@@ -33,14 +34,14 @@ logger = logging.getLogger(__name__)
 
 
 class Utterance(NamedTuple):
-    """One whose words are found.
+    """An utterance whose words are found.
 
     Attributes:
-        name: Its own.
-        text: What is said.
-        seconds: How long it is.
+        name: Name of the utterance.
+        text: Reference.
+        seconds: Duration.
         frames: Encoder output (T, E).
-        num_tokens: S.
+        num_tokens: Number of speech tokens (S).
         starts: First token of each word's window; fewer than words where some have no token of their own.
     """
 
@@ -53,11 +54,11 @@ class Utterance(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """One way to decode.
+    """One way to decode: a layer, a number of tokens and a method.
 
     Attributes:
-        layer: How many of the LM's layers read all tokens; 0 reduces its input.
-        tokens_per_word: R, 1 or more.
+        layer: Number of the LM's layers that read all tokens; 0 reduces its input.
+        tokens_per_word: Tokens left of a word (R), 1 or more.
         method: One of METHODS.
     """
 
@@ -70,10 +71,10 @@ class Similarity(NamedTuple):
     """Mean cosines of speech tokens behind a layer; NaN where there are no such pairs.
 
     Attributes:
-        layer: 0 is the LM's input.
-        within: Of neighbours in one word's window, which holds half of each pause beside the word.
-        across: Of neighbours in two windows; where words are far from each other, both are of the pause between them.
-        random: Of two tokens of one utterance, drawn at random.
+        layer: Number of layers that have read the tokens; 0 is the LM's input.
+        within: Mean of neighbours in one word's window, which holds half of each pause beside the word.
+        across: Mean of neighbours in two windows; between distant words, both lie in the pause.
+        random: Mean of two tokens of one utterance, drawn at random.
     """
 
     layer: int
@@ -86,11 +87,11 @@ def check_model(recognizer: Recognizer) -> None:
     """Refuse a model whose words cannot be found, or that has no LM.
 
     Raises:
-        ValueError: As said.
+        ValueError: The model is such a model.
     """
-    if recognizer.llm_searcher is None:
+    if recognizer.heads.llm is None:
         raise ValueError("the model has no LM, so that there is no layer to reduce speech at; name one of speech_llm.")
-    if not recognizer.llm_searcher.can_align:
+    if not recognizer.heads.llm.can_align:
         raise ValueError(
             "words are found by a CTC head that knows how a text is spelled, which this model has not; train with "
             "model_conf: ctc_weight above 0 and, if the head has tokens of its own, preprocessor: speech_llm."
@@ -99,14 +100,14 @@ def check_model(recognizer: Recognizer) -> None:
 
 @torch.no_grad()
 def find_windows(recognizer: Recognizer, spoken: Utterances) -> tuple[list[Utterance], dict[str, str]]:
-    """Align the references.
+    """Align the references with the encoder outputs.
 
     Args:
-        recognizer: Of a model that `check_model` accepts.
-        spoken: Encoder outputs and texts.
+        recognizer: Recogniser with a model that `check_model` accepts.
+        spoken: Encoder outputs and references.
 
     Returns:
-        Utterances, and why others are left out, by name.
+        Utterances whose words are found, and reasons of the others by name.
     """
     model = recognizer.model
     found: list[Utterance] = []
@@ -138,7 +139,7 @@ def find_windows(recognizer: Recognizer, spoken: Utterances) -> tuple[list[Utter
 
 def _spell(recognizer: Recognizer, text: str, num_frames: int) -> tuple[Hypothesis | None, str]:
     """A text in the CTC head's tokens, or why the utterance cannot be measured."""
-    decoder, searcher = recognizer.model.decoder, recognizer.llm_searcher
+    decoder, searcher = recognizer.model.decoder, recognizer.heads.llm
     assert searcher is not None
     if not text.split():
         return None, "no word is said in it"
@@ -157,13 +158,13 @@ def _align(
     recognizer: Recognizer, spoken: Utterances, chosen: Sequence[tuple[int, Hypothesis]]
 ) -> Iterator[list[tuple[int, int]] | None]:
     """First frame and the one behind the last of the words of each utterance; None where they do not fit in."""
-    searcher = recognizer.llm_searcher
+    searcher = recognizer.heads.llm
     assert searcher is not None and searcher.ctc is not None
     hs_pad, hlens = pad_features([spoken.frames[index] for index, _ in chosen])
     ids = [torch.tensor(spelled.token_ids) for _, spelled in chosen]
     token_lens = torch.tensor([len(one) for one in ids])
     device = recognizer.device
-    log_probs = searcher.ctc.log_probs(hs_pad.to(device, recognizer.dtype))
+    log_probs = searcher.ctc.log_probs(hs_pad.to(device, recognizer.heads.dtype))
     tokens = pad_sequence(ids, batch_first=True).to(device)
     aligned = align(log_probs, hlens.to(device), tokens, token_lens.to(device), recognizer.model.blank_id)
     words = has_words(searcher.ctc.token_list)
@@ -173,45 +174,31 @@ def _align(
         yield None if score == NO_PATH else [(starts[group[0]], ends[group[-1]]) for group in groups]
 
 
-@contextmanager
-def reduced(decoder: Any, layer: int, reduce: Reduce) -> Iterator[None]:
-    """Reduce the speech of prompts that are read inside.
+class Reducing(NamedTuple):
+    """A reduction in the place of a `Pooling`."""
+
+    reduce: Reduce
+    is_off: bool = False
+
+    def __call__(self, xs_pad: torch.Tensor, lens: torch.Tensor) -> Pooled:
+        """Reduce speech (B, S, D) with its lengths (B,)."""
+        return self.reduce(xs_pad, lens)
+
+
+def reduced(layer: int, reduce: Reduce) -> SpeechPooling:
+    """The pooling that reduces the speech of prompts.
 
     Args:
-        decoder: A `speech_llm` without pooling.
-        layer: 0 for what the projector gives, whose positions are then contiguous; otherwise behind so many layers, all
-            else keeping its position.
-        reduce: From speech (B, S, D) and its lengths (B,).
+        layer: Number of layers in front; 0 reduces the projector's output, whose positions are then contiguous. Behind
+            a layer, tokens keep their positions.
+        reduce: Reduces speech (B, S, D) with its lengths (B,).
     """
-    after_layer = decoder.backbone.after_layer
-    if layer:
-        assert layer - 1 not in after_layer
-
-        def shorten(stream: Stream) -> Stream:
-            assert stream.speech is not None
-            lens = stream.speech.sum(dim=1)
-            return pool_speech(stream, lens, int(lens.max()), reduce)[0]
-
-        after_layer[layer - 1] = shorten
-        try:
-            yield
-        finally:
-            del after_layer[layer - 1]
-    else:
-
-        def project(_module: torch.nn.Module, _args: Any, projected: Projected) -> Projected:
-            pooled = reduce(*projected)
-            return Projected(pooled.tokens, pooled.lens)
-
-        handle = decoder.projector.register_forward_hook(project)
-        try:
-            yield
-        finally:
-            handle.remove()
+    made: Any = Reducing(reduce)
+    return SpeechPooling(behind=made, layer=layer) if layer else SpeechPooling(at_input=made)
 
 
 def masks_of(utterances: Sequence[Utterance], cell: Cell, seed: int) -> list[torch.Tensor]:
-    """Of each utterance (S,), as `reduction_mask` gives it."""
+    """Mask (S,) of each utterance from `reduction_mask`."""
     return [
         reduction_mask(one.starts, one.num_tokens, cell.tokens_per_word, cell.method, seed, one.name)
         for one in utterances
@@ -219,21 +206,26 @@ def masks_of(utterances: Sequence[Utterance], cell: Cell, seed: int) -> list[tor
 
 
 def num_kept(utterances: Sequence[Utterance], cell: Cell, seed: int) -> int:
-    """Tokens that are left."""
+    """Number of tokens that are left."""
     return sum(int(mask.sum()) for mask in masks_of(utterances, cell, seed))
 
 
 @torch.no_grad()
-def decode(recognizer: Recognizer, utterances: Sequence[Utterance], cell: Cell | None, seed: int = 0) -> dict[str, str]:
-    """Greedy texts of the LM by utterance, in one way; None for all speech."""
-    searcher, decoder = recognizer.llm_searcher, recognizer.model.decoder
-    assert searcher is not None
+def decode(
+    recognizer: Recognizer,
+    utterances: Sequence[Utterance],
+    cell: Cell | None,
+    seed: int = 0,
+    config: DecodeConfig = DecodeConfig(drafts="none"),  # noqa: B008  # immutable
+) -> dict[str, str]:
+    """Greedy hypotheses of the LM by utterance, with one cell's reduction; None reduces nothing."""
+    searcher, plan = recognizer.heads.llm, recognizer.plan(config).llm
+    assert searcher is not None and plan is not None
     found: dict[str, str] = {}
     for batch in _batches(utterances):
-        hs_pad, hlens = _pad(recognizer, batch)
-        place = nullcontext() if cell is None else reduced(decoder, cell.layer, _reduction(batch, cell, seed))
-        with place:
-            nbest = searcher.find(hs_pad, hlens, GREEDY, [one.seconds for one in batch])
+        pooling = SpeechPooling() if cell is None else reduced(cell.layer, _reduction(batch, cell, seed))
+        seconds = [one.seconds for one in batch]
+        nbest = searcher.find(*_pad(recognizer, batch), plan._replace(pooling=pooling), seconds).nbest
         found.update({one.name: best.text for one, (best, *_) in zip(batch, nbest, strict=True)})
     return found
 
@@ -245,7 +237,7 @@ def _batches(utterances: Sequence[Utterance]) -> Iterator[list[Utterance]]:
 
 def _pad(recognizer: Recognizer, batch: Sequence[Utterance]) -> tuple[torch.Tensor, torch.Tensor]:
     hs_pad, hlens = pad_features([one.frames for one in batch])
-    return hs_pad.to(recognizer.device, recognizer.dtype), hlens.to(recognizer.device)
+    return hs_pad.to(recognizer.device, recognizer.heads.dtype), hlens.to(recognizer.device)
 
 
 def _reduction(batch: Sequence[Utterance], cell: Cell, seed: int) -> Reduce:
@@ -268,16 +260,19 @@ def similarity_profile(recognizer: Recognizer, utterances: Sequence[Utterance], 
     for batch in _batches(utterances):
         pairs = pad_sequence([_random_pairs(one.num_tokens, generator) for one in batch], batch_first=True)
         starts = pad_sequence([_start_mask(one) for one in batch], batch_first=True)
-        with ExitStack() as stack:
-            for place in range(num_places):
-                stack.enter_context(reduced(decoder, place, _recorder(pairs, starts, sums[place], counts[place])))
-            decoder.start(*_pad(recognizer, batch))
+        recorders: list[Any] = [
+            Reducing(_recorder(pairs, starts, sums[place], counts[place])) for place in range(num_places)
+        ]
+        packed = decoder.read_prompt(*_pad(recognizer, batch), pooling=SpeechPooling(at_input=recorders[0]))
+        after = {index: partial(pool_deep, recorder) for index, recorder in enumerate(recorders[1:])}
+        cache = decoder.backbone.new_cache()
+        decoder.backbone(packed.embeddings, positions_of(packed), packed.lens, packed.speech, cache, after)
     means = (sums / counts).tolist()
     return [Similarity(layer, *row) for layer, row in enumerate(means)]
 
 
 def _random_pairs(num_tokens: int, generator: torch.Generator) -> torch.Tensor:
-    """Two different tokens each (S, 2), as many as there are tokens; of one token none differ."""
+    """Random pairs (S, 2) of different tokens; a single token is paired with itself."""
     first = torch.randint(num_tokens, (num_tokens,), generator=generator)
     steps = torch.randint(1, max(2, num_tokens), (num_tokens,), generator=generator)
     return torch.stack([first, (first + steps) % num_tokens], dim=1)

@@ -1,4 +1,4 @@
-"""What the oracle study says: rates, tables in Markdown, one sentence, two pictures.
+"""The report of the oracle study: rates, tables in Markdown, one sentence, two pictures.
 
 A word error rate can exceed 100 % of an utterance, where an LM repeats itself or invents text: clamped, an utterance
 has no more errors than words. Both rates are errors of all utterances over words of all utterances, so that they are
@@ -8,13 +8,13 @@ Shapes: N utterances.
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from espnet_larm.scoring.bootstrap import Floats, Grouping, Interval, interval, resample_ratios
 from studies.pooling_oracle.oracle import Cell, Similarity
 from studies.pooling_oracle.windows import MERGE, METHODS
+from studies.reports import new_figure, save_figure, table_of
 
 MOST_NUMBERED_LAYERS = 16
 MOST_PERCENT = 100.0
@@ -26,30 +26,30 @@ def error_percent(errors: Sequence[int], words: Sequence[int]) -> float:
 
 
 def clamped_percent(errors: Sequence[int], words: Sequence[int]) -> float:
-    """The same with at most as many errors (N,) as words (N,) in an utterance: the mean of min(1, WER) by words."""
+    """Errors per 100 words, with at most as many errors (N,) as words (N,) in an utterance."""
     return 100.0 * sum(map(min, errors, words)) / sum(words)
 
 
 def error_interval(errors: Sequence[int], words: Sequence[int], grouping: Grouping) -> Interval:
-    """95 % of `error_percent`."""
+    """95 % interval of `error_percent`."""
     return interval(_resampled(errors, words, grouping))
 
 
 def loss_interval(errors: Sequence[int], base: Sequence[int], words: Sequence[int], grouping: Grouping) -> Interval:
-    """95 % of what `error_percent` of errors (N,) is above that of `base` (N,), in points, on the same resamples."""
+    """95 % interval of the points that errors (N,) lie above `base` (N,) by `error_percent`, on the same resamples."""
     return interval(_resampled(errors, words, grouping) - _resampled(base, words, grouping))
 
 
 def is_safe(loss: Interval) -> bool:
-    """Whether nothing was shown to be lost: the interval reaches 0 or below."""
+    """Whether no loss is shown: the interval reaches 0 or below."""
     return loss.low <= 0
 
 
 def safe_layer(losses: Mapping[int, Interval]) -> int | None:
-    """The earliest layer from which on no loss is shown; None if one is at the last layer.
+    """The earliest layer from which on no loss is shown; None if the last layer shows one.
 
     Args:
-        losses: By layer.
+        losses: Intervals of the loss by layer.
     """
     found = None
     for layer in sorted(losses, reverse=True):
@@ -60,11 +60,11 @@ def safe_layer(losses: Mapping[int, Interval]) -> int | None:
 
 
 def conclude(losses: Mapping[Cell, Interval], num_layers: int) -> str:
-    """One sentence: where words may be merged.
+    """One sentence that says from which layers on words may be merged.
 
     Args:
         losses: WER above that of no pooling, in points.
-        num_layers: Of the LM.
+        num_layers: Number of the LM's layers.
     """
     parts = []
     layers = sorted({cell.layer for cell in losses})
@@ -86,47 +86,43 @@ def format_tables(
     kept: Mapping[int, float],
     losses: Mapping[Cell, Interval],
 ) -> Iterator[str]:
-    """Lines of Markdown: a table for each R, a row a layer.
+    """Lines of tables in Markdown: one for each R, with a row a layer.
 
     Args:
         rates: WER in percent.
         clamped: Clamped WER in percent.
-        kept: Percent of the tokens that R leaves.
+        kept: Percent of the tokens that are left, by R.
         losses: WER above that of no pooling, in points; rates where none is shown are bold.
     """
     layers = sorted({cell.layer for cell in rates})
     for count in sorted({cell.tokens_per_word for cell in rates}):
         yield f"### {count} token{'s' * (count > 1)} a word: {kept[count]:.1f} % kept"
         yield ""
-        yield f"| layer | {' | '.join(METHODS)} |"
-        yield f"|{'---|' * (len(METHODS) + 1)}"
-        for layer in layers:
-            cells = [Cell(layer, count, method) for method in METHODS]
-            yield f"| {layer} | {' | '.join(_rate(cell, rates, clamped, losses) for cell in cells)} |"
+        cells = {layer: [Cell(layer, count, method) for method in METHODS] for layer in layers}
+        rows = [(str(layer), *(_rate(cell, rates, clamped, losses) for cell in row)) for layer, row in cells.items()]
+        yield from table_of(("layer", *METHODS), rows)
         yield ""
 
 
 def format_profile(profile: Sequence[Similarity]) -> Iterator[str]:
-    """Lines of Markdown."""
-    yield "| layer | within words | across their edges | random pairs |"
-    yield "|---|---|---|---|"
-    for row in profile:
-        yield f"| {row.layer} | {row.within:.3f} | {row.across:.3f} | {row.random:.3f} |"
+    """Lines of the table of cosines in Markdown."""
+    rows = [(str(row.layer), f"{row.within:.3f}", f"{row.across:.3f}", f"{row.random:.3f}") for row in profile]
+    return table_of(("layer", "within words", "across their edges", "random pairs"), rows)
 
 
 def draw_rates(rates: Mapping[Cell, float], clamped: Mapping[Cell, float], base: float, path: Path) -> None:
-    """A column of panels a method: WER above, clamped WER below, by layer and R.
+    """Draw a column of panels a method: WER above, clamped WER below, by layer and R.
 
     Args:
-        rates: Percent.
-        clamped: Percent.
+        rates: WER in percent.
+        clamped: Clamped WER in percent.
         base: WER of no pooling, where the colours begin; they end at the highest rate, or MOST_PERCENT.
-        path: A PNG.
+        path: PNG to write.
     """
     layers = sorted({cell.layer for cell in rates})
     counts = sorted({cell.tokens_per_word for cell in rates})
     has_numbers = len(layers) <= MOST_NUMBERED_LAYERS
-    figure = _figure(3 + 0.42 * len(METHODS) * max(8, min(len(layers), 2 * MOST_NUMBERED_LAYERS)), 2 + len(counts))
+    figure = new_figure(3 + 0.42 * len(METHODS) * max(8, min(len(layers), 2 * MOST_NUMBERED_LAYERS)), 2 + len(counts))
     panels = figure.subplots(2, len(METHODS), sharex=True, sharey=True)
     image = None
     top = max(min(MOST_PERCENT, max(rates.values())), base + 1)
@@ -147,17 +143,17 @@ def draw_rates(rates: Mapping[Cell, float], clamped: Mapping[Cell, float], base:
         axes.set_ylabel("tokens a word")
     assert image is not None
     figure.colorbar(image, ax=panels, label=f"percent; yellow: no pooling ({base:.1f})")
-    figure.savefig(path, dpi=90)
+    save_figure(figure, path, dpi=90)
 
 
 def draw_profile(profile: Sequence[Similarity], path: Path) -> None:
-    """Mean cosines by layer: a curve for each kind of pairs.
+    """Draw mean cosines by layer: a curve for each kind of pairs.
 
     Args:
-        profile: By layer.
-        path: A PNG.
+        profile: Cosines by layer.
+        path: PNG to write.
     """
-    figure = _figure(7, 4)
+    figure = new_figure(7, 4)
     axes = figure.subplots()
     layers = [row.layer for row in profile]
     curves = (
@@ -173,7 +169,7 @@ def draw_profile(profile: Sequence[Similarity], path: Path) -> None:
     axes.grid(color="0.9")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    figure.savefig(path, dpi=100)
+    save_figure(figure, path, dpi=100)
 
 
 def _resampled(errors: Sequence[int], words: Sequence[int], grouping: Grouping) -> Floats:
@@ -187,12 +183,3 @@ def _rate(
 ) -> str:
     text = f"{rates[cell]:.2f} ({clamped[cell]:.2f})"
     return f"**{text}**" if is_safe(losses[cell]) else text
-
-
-def _figure(width: float, height: float) -> Any:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure

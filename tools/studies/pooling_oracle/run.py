@@ -1,8 +1,8 @@
-"""Where in YOUR LM speech may be pooled: words of a known text are reduced to R tokens at one layer after the other.
+"""Measures at which layers of a given LM speech may be pooled: words of the reference are reduced to R tokens there.
 
 The CTC head finds the words of the reference; at one layer the tokens of each word become R means (uniform merge), R of
 them at even distances (uniform drop) or at random (random drop), and the LM decodes greedily. Guards of decoding are
-off but for the longest text, so that loops show. What was done is kept: called again, it goes on where it was.
+off, except the longest text, so that loops show. Results are kept: called again, it goes on where it was.
 
     python -m studies.pooling_oracle.run --asr_train_config exp/asr_x/config.yaml
         --asr_model_file exp/asr_x/latest.pth --data_dir dump/raw/dev --output_dir exp/asr_x/pooling_oracle
@@ -11,7 +11,6 @@ Writes `pooling_oracle.md` and `.json`, `pooling_oracle.png` (word error rates) 
 """
 
 import argparse
-import datetime as dt
 import json
 import logging
 import sys
@@ -19,12 +18,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from espnet_larm.data.text import fingerprint
-from espnet_larm.origin import commit, versions, without_root
+from espnet_larm.origin import commit, without_root
 from espnet_larm.program import run_program
 from espnet_larm.recipe.text_lm.options import HelpWithDefaults, check_gpu
 from espnet_larm.wording import name_some
+from studies.options import add_model_options
+from studies.reports import origin_lines, write_text
 
 if TYPE_CHECKING:
+    from espnet_larm.recognize.config import DecodeConfig
     from espnet_larm.recognize.recognizer import Recognizer
     from studies.pooling_oracle.oracle import Cell, Utterance
 
@@ -35,16 +37,16 @@ logger = logging.getLogger(__name__)
 def get_parser() -> argparse.ArgumentParser:
     """Options of this program."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpWithDefaults)
-    parser.add_argument("--asr_train_config", type=Path, required=True, help="of a model with decoder: speech_llm")
-    parser.add_argument("--asr_model_file", type=Path, required=True, help="its weights")
-    parser.add_argument("--llm", help="folder or hub id: where its LM is now")
+    add_model_options(parser)
     parser.add_argument("--data_dir", type=Path, required=True, help="data folder: wav.scp, text, utt2spk")
-    parser.add_argument("--output_dir", type=Path, required=True, help="for all that is written")
+    parser.add_argument("--output_dir", type=Path, required=True, help="folder for the results and for stored frames")
     parser.add_argument("--tokens_per_word", type=int, nargs="+", default=[1, 2, 3], help="R: tokens left of a word")
-    parser.add_argument("--layers", type=int, nargs="+", help="0 (the LM's input) to one less than it has; all if None")
-    parser.add_argument("--max_utterances", type=int, default=0, help="at even distances in text; 0 for all")
-    parser.add_argument("--seed", type=int, default=0, help="of random drop and random pairs")
-    parser.add_argument("--guards", action="store_true", help="hold texts to what decoding holds them to")
+    parser.add_argument(
+        "--layers", type=int, nargs="+", help="layers, from 0 (the LM's input) to one less than the LM has; all if None"
+    )
+    parser.add_argument("--max_utterances", type=int, default=0, help="utterances, spread over text; 0 takes all")
+    parser.add_argument("--seed", type=int, default=0, help="seed of random drop and of random pairs")
+    parser.add_argument("--guards", action="store_true", help="keep the guards of decoding on")
     parser.add_argument("--ngpu", type=int, choices=(0, 1), default=0, help="0 computes on the CPU")
     return parser
 
@@ -62,7 +64,7 @@ def main(cmd: list[str] | None = None) -> int:
     recognizer = Recognizer.from_files(args.asr_train_config, args.asr_model_file, device, llm=args.llm)
     check_model(recognizer)
     layers = _layers(args.layers, len(recognizer.model.decoder.backbone.layers))
-    _set_up(recognizer, args.guards)
+    config = _config(recognizer, args.guards)
     made_of = _made_of(args)
     state = _read_state(args.output_dir, made_of)
     utterances, left_out = _utterances(args, recognizer)
@@ -75,9 +77,9 @@ def main(cmd: list[str] | None = None) -> int:
     state.update(made_of=made_of, left_out=left_out, utterances=[one.name for one in utterances])
     for cell in (None, *cells):
         if _key(cell) not in state["errors"]:
-            state["errors"][_key(cell)] = _errors(recognizer, utterances, cell, args.seed)
+            state["errors"][_key(cell)] = _errors(recognizer, utterances, cell, args.seed, config)
             state["commits"] = list(dict.fromkeys([*state["commits"], commit()]))
-            _write(args.output_dir / f"{NAME}.json", json.dumps(state, indent=1))
+            write_text(args.output_dir / f"{NAME}.json", json.dumps(state, indent=1))
             logger.info("%s: %d errors", _key(cell), sum(state["errors"][_key(cell)]))
     state["profile"] = [row._asdict() for row in similarity_profile(recognizer, utterances, args.seed)]
     print(_report(args, recognizer, utterances, cells, state))
@@ -85,7 +87,7 @@ def main(cmd: list[str] | None = None) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    """What can be known before the model is loaded."""
+    """Refuse wrong options before the model is loaded."""
     if low := [count for count in args.tokens_per_word if count < 1]:
         raise ValueError(f"--tokens_per_word {low[0]}; allowed: 1 or more tokens of each word.")
     if args.max_utterances < 0:
@@ -110,29 +112,29 @@ def _layers(given: list[int] | None, num_layers: int) -> list[int]:
     return layers
 
 
-def _set_up(recognizer: "Recognizer", has_guards: bool) -> None:
-    """The LM alone, a token a call, without the pooling that the model was trained with."""
-    recognizer.set_drafting(drafts="none")
-    if not has_guards:
-        recognizer.set_guards(least_ctc_share=0.0, stops_loops=False)
-    decoder = recognizer.model.decoder
-    if decoder.pooling.options:
+def _config(recognizer: "Recognizer", has_guards: bool) -> "DecodeConfig":
+    """Options for the LM alone, a token a call."""
+    from espnet_larm.recognize.config import DecodeConfig
+
+    if recognizer.model.decoder.pooling.options:
         logger.warning("decoder_conf: pooling of the model is off here")
-    decoder.set_pooling()
+    if has_guards:
+        return DecodeConfig(drafts="none")
+    return DecodeConfig(drafts="none", least_ctc_share=0.0, stops_loops=False)
 
 
 def _made_of(args: argparse.Namespace) -> dict[str, Any]:
-    """What decides the figures of a cell."""
+    """Everything that the figures of a cell depend on."""
     files = (args.asr_train_config, args.asr_model_file, args.data_dir / "wav.scp", args.data_dir / "text")
     options = {name: getattr(args, name) for name in ("max_utterances", "seed", "guards")}
     return {**options, "files": [fingerprint(path) for path in files]}
 
 
 def _read_state(output_dir: Path, made_of: dict[str, Any]) -> dict[str, Any]:
-    """What was done already.
+    """Results so far.
 
     Raises:
-        ValueError: With something else.
+        ValueError: They were made of something else.
     """
     path = output_dir / f"{NAME}.json"
     if not path.is_file():
@@ -148,7 +150,7 @@ def _read_state(output_dir: Path, made_of: dict[str, Any]) -> dict[str, Any]:
 
 
 def _utterances(args: argparse.Namespace, recognizer: "Recognizer") -> "tuple[list[Utterance], dict[str, str]]":
-    """Encode, align, and name what cannot be measured."""
+    """Encode and align; utterances that can be measured, and why others are left out."""
     from espnet_larm.data.kaldi_dir import read_table
     from studies.frames import load, store
     from studies.pooling_oracle.oracle import find_windows, left_out_of
@@ -169,12 +171,14 @@ def _utterances(args: argparse.Namespace, recognizer: "Recognizer") -> "tuple[li
     return utterances, left_out
 
 
-def _errors(recognizer: "Recognizer", utterances: "list[Utterance]", cell: "Cell | None", seed: int) -> list[int]:
+def _errors(
+    recognizer: "Recognizer", utterances: "list[Utterance]", cell: "Cell | None", seed: int, config: "DecodeConfig"
+) -> list[int]:
     """Word errors of each utterance."""
     from espnet_larm.scoring.alignment import align, split_words
     from studies.pooling_oracle.oracle import decode
 
-    texts = decode(recognizer, utterances, cell, seed)
+    texts = decode(recognizer, utterances, cell, seed, config)
     found = align([one.text for one in utterances], [texts[one.name] for one in utterances], split_words)
     return [alignment.counts.errors for alignment in found]
 
@@ -190,7 +194,7 @@ def _report(
     cells: "list[Cell]",
     state: dict[str, Any],
 ) -> str:
-    """Write what was found; its text."""
+    """Write the report; its text."""
     from studies.measuring import grouping_of
     from studies.pooling_oracle import report
     from studies.pooling_oracle.oracle import Similarity, num_kept
@@ -221,7 +225,7 @@ def _report(
         *(f"![Word error rates]({NAME}.png)", "", "### Mean cosines of speech tokens", ""),
         *report.format_profile(profile),
         *("", f"![Similarity]({PROFILE})", ""),
-        *(f"- {line}" for line in _origin(args, recognizer, utterances, state)),
+        *origin_lines(_facts(args, recognizer, utterances, state)),
     ]
     state["results"] = [
         {**cell._asdict(), "wer": rates[cell], "clamped_wer": clamped[cell], "kept_percent": kept[cell],
@@ -229,16 +233,16 @@ def _report(
         for cell in cells
     ]  # fmt: skip
     state.update(words=words, no_pooling={"wer": wer, "clamped_wer": wer_clamped, "interval": list(bounds)})
-    _write(args.output_dir / f"{NAME}.json", json.dumps({**state, "conclusion": sentence}, indent=1))
+    write_text(args.output_dir / f"{NAME}.json", json.dumps({**state, "conclusion": sentence}, indent=1))
     text = "\n".join(lines) + "\n"
-    _write(args.output_dir / f"{NAME}.md", text)
+    write_text(args.output_dir / f"{NAME}.md", text)
     return f"{text}\n{sentence}"
 
 
-def _origin(
+def _facts(
     args: argparse.Namespace, recognizer: "Recognizer", utterances: "list[Utterance]", state: dict[str, Any]
-) -> list[str]:
-    """What the numbers came from."""
+) -> dict[str, str]:
+    """What the numbers depend on, for the end of the report."""
     projector = recognizer.model.decoder.projector
     num_words = sum(len(one.text.split()) for one in utterances)
     num_tokens, num_windows = (
@@ -246,7 +250,7 @@ def _origin(
     )
     seconds = sum(one.seconds for one in utterances)
     left_out = state["left_out"]
-    facts = {
+    return {
         "utterances": f"{len(utterances)}; left out {len(left_out)}{': ' * bool(left_out)}{name_some(list(left_out))}",
         "speech": f"{num_words} words, {num_tokens} tokens ({num_tokens / seconds:.1f} a second, "
         f"{num_tokens / num_words:.1f} a word; projector {projector.kind}, {projector.frames} frames a token); "
@@ -254,16 +258,7 @@ def _origin(
         "decoding": f"greedy, by the LM alone; guards {'on' if args.guards else 'off'}; seed {args.seed}",
         "model": without_root(str(args.asr_model_file)),
         "commits": ", ".join(state["commits"]),
-        "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
-        "date": f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M} UTC",
     }
-    return [f"{name}: {value}" for name, value in facts.items()]
-
-
-def _write(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Where words lie among the speech tokens of an LM, and what is left of each word's window.
+"""Windows of words among the speech tokens of an LM, and the tokens that a reduction leaves of each.
 
 A window ends in the middle between two words' frames: CTC marks a token by a peak of a frame or two, so that what lies
 between two words is their ends and beginnings at least as much as silence. What is before the first word is in the
@@ -18,10 +18,10 @@ MERGE, DROP, RANDOM = METHODS = ("uniform merge", "uniform drop", "random drop")
 
 
 def word_edges(spans: Sequence[tuple[int, int]]) -> list[int]:
-    """The frame that each word's window begins at, the first one's at 0.
+    """First frame of each word's window; the first window begins at 0.
 
     Args:
-        spans: First frame of each word, and the one behind its last.
+        spans: First frame of each word, and the frame behind its last.
     """
     return [0, *((end + start) // 2 for (_, end), (start, _) in itertools.pairwise(spans))]
 
@@ -30,9 +30,9 @@ def window_starts(edges: Sequence[int], num_tokens: int, kind: str, frames: int)
     """The first token of each window, ascending: a token belongs to the window that its middle frame lies in.
 
     Args:
-        edges: The frames that windows begin at, ascending from 0.
-        num_tokens: S.
-        kind: Of the projector: a token of `conv` is centred at the first of its own frames, others at the middle one.
+        edges: First frames of the windows, ascending from 0.
+        num_tokens: Number of speech tokens (S).
+        kind: Kind of the projector: a token of `conv` is centred at the first of its frames, others at the middle one.
         frames: Encoder frames a token, 1 or more.
 
     Returns:
@@ -49,7 +49,7 @@ def windows_of(starts: Sequence[int], num_tokens: int) -> list[range]:
 
 
 def parts_of(window: range, num_parts: int) -> list[range]:
-    """R parts of as many tokens each, or one more; of fewer than R tokens each by itself."""
+    """R parts whose sizes differ by at most one token; a window of fewer than R tokens gives a part a token."""
     num_parts = min(num_parts, len(window))
     edges = (window.start + len(window) * index // num_parts for index in range(num_parts + 1))
     return [range(*pair) for pair in itertools.pairwise(edges)]
@@ -58,16 +58,16 @@ def parts_of(window: range, num_parts: int) -> list[range]:
 def reduction_mask(
     starts: Sequence[int], num_tokens: int, tokens_per_word: int, method: str, seed: int = 0, name: str = ""
 ) -> torch.Tensor:
-    """What reduces each window to R tokens (S,), for `merge` or `select` of `pooling`.
+    """Mask (S,) that reduces each window to R tokens, for `merge` or `select` of `pooling`.
 
     Args:
         starts: First tokens of the windows.
-        num_tokens: S.
-        tokens_per_word: R; a window of no more tokens stays as it is.
+        num_tokens: Number of speech tokens (S).
+        tokens_per_word: Tokens left of a word (R); a window of no more tokens stays as it is.
         method: MERGE: True where a part of a window begins, of which the mean is left. DROP: True at the middle token
             of each part. RANDOM: True at R tokens of each window, drawn anew of every utterance.
-        seed: Of RANDOM, 0 or more.
-        name: Of the utterance, for RANDOM: the same tokens are dropped behind all layers, whatever the batch.
+        seed: Seed of RANDOM, 0 or more.
+        name: Name of the utterance, for RANDOM: the same tokens are dropped behind all layers, whatever the batch.
     """
     generator = torch.Generator().manual_seed((seed * 1_000_003 + zlib.crc32(name.encode())) % 2**32)
     mask = torch.zeros(num_tokens, dtype=torch.bool)

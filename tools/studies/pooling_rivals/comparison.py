@@ -11,18 +11,19 @@ from espnet_larm.calibrate.pooling_table import Reference, Row, Rows, difference
 from espnet_larm.pooling.options import AFFINITY
 from espnet_larm.scoring.bootstrap import Interval
 from espnet_larm.scoring.scores import number
+from studies.reports import new_figure, save_figure, table_of
 
 logger = logging.getLogger(__name__)
 
 
 class Compared(NamedTuple):
-    """A folder.
+    """Comparison on a data folder.
 
     Attributes:
-        name: Of it.
-        reference: Of its utterances that are long enough.
-        left_out: Those that are not.
-        rows: The first without pooling at the place, then by wanted retention.
+        name: Name of the folder.
+        reference: References of the utterances that are long enough.
+        left_out: Utterances that are too short.
+        rows: Results: first without pooling at the site, then by wanted retention.
     """
 
     name: str
@@ -31,7 +32,7 @@ class Compared(NamedTuple):
     rows: list[Row]
 
     def beside_affinity(self, row: Row) -> tuple[float, Interval] | None:
-        """Points of WER more than affinity pooling at the same wanted retention; None where there is none."""
+        """Points of WER above affinity pooling at the same wanted retention; None if there is no such row."""
         found = [each for each in self.rows[1:] if each.name == AFFINITY and each.wanted == row.wanted]
         if not found or row.name == AFFINITY:
             return None
@@ -45,7 +46,7 @@ class Compared(NamedTuple):
             yield {**row.as_json(), "beside_affinity": more or None}
 
     def about(self) -> dict[str, Any]:
-        """What holds for all rows, for programs."""
+        """Facts of the folder, for programs."""
         return {
             "data": self.name,
             "num_utterances": len(self.reference.texts),
@@ -58,19 +59,19 @@ class Compared(NamedTuple):
         yield from (f"## {self.name}, {len(self.reference.texts)} utterances", "")
         yield from (f"- {note}" for note in notes_of(self.reference, self.left_out, self.rows))
         yield ""
-        yield "| wanted | method | tau | retention | WER % | 95 % | points | 95 % of them | to affinity | 95 % of it |"
-        yield "|---|---|---|---|---|---|---|---|---|---|"
-        for row in self.rows:
-            beside = self.beside_affinity(row)
-            cells = ["", ""] if beside is None else [f"{beside[0]:+.2f}", show_interval(beside[1], "+")]
-            tau = "" if row.tau is None else f"{row.tau:g}"
-            known = [f"{row.wanted:g}", row.name, tau, f"{row.retention:.3f}", f"{row.scores.total.error_percent:.2f}"]
-            known += [show_interval(row.scores.interval), f"{row.points:+.2f}", show_interval(row.points_interval, "+")]
-            yield f"| {' | '.join([*known, *cells])} |"
+        columns = "wanted, method, tau, retention, WER %, 95 %, points, 95 % of them, to affinity, 95 % of it"
+        yield from table_of(columns.split(", "), map(self._cells, self.rows))
+
+    def _cells(self, row: Row) -> list[str]:
+        beside = self.beside_affinity(row)
+        tau = "" if row.tau is None else f"{row.tau:g}"
+        cells = [f"{row.wanted:g}", row.name, tau, f"{row.retention:.3f}", f"{row.scores.total.error_percent:.2f}"]
+        cells += [show_interval(row.scores.interval), f"{row.points:+.2f}", show_interval(row.points_interval, "+")]
+        return cells + (["", ""] if beside is None else [f"{beside[0]:+.2f}", show_interval(beside[1], "+")])
 
 
 def find_taus(place: SpeechPlace, wanted: Sequence[float]) -> dict[float, float]:
-    """tau by wanted retention, where it leaves as much of a folder as the other methods do, who round up."""
+    """tau by wanted retention, chosen to leave as much of a folder as the other methods, which round up."""
     reach = place.retention(-1.0), place.retention(1.0)
     taus = {}
     for retention in wanted:
@@ -93,13 +94,13 @@ def compare(
     """Decode a folder with all methods at all retentions.
 
     Args:
-        name: Of the folder.
-        place: In the LM, with the folder.
-        reference: What is said in it.
-        methods: Of `pooling.options.OPTIONS`.
+        name: Name of the folder.
+        place: Site in the LM, with the folder.
+        reference: References of the folder.
+        methods: Names of methods in `pooling.options.OPTIONS`.
         wanted: Retentions below 1.
-        taus: Of affinity pooling, by them; it is left out where there is none.
-        others_pool: Whether another place pools, in all rows.
+        taus: tau of affinity pooling by retention; affinity is left out of retentions without one.
+        others_pool: Whether another site pools in all rows.
     """
     reference = reference.without(place.left_out)
     maker = Rows(reference, place.place, others_pool, place.decode(OFF), place.unpooled_cost())
@@ -120,20 +121,14 @@ def compare(
 
 
 def draw(compared: Sequence[Compared], path: Path) -> None:
-    """A panel a folder: WER by what was left, a line a method; the first row a level line with its interval.
+    """Draw a panel a folder: WER by retention, a line a method; the first row is a level line with its interval.
 
     Args:
         compared: The folders.
-        path: A PNG.
+        path: PNG to write.
     """
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, panels = plt.subplots(
-        1, len(compared), figsize=(6 * len(compared), 4.2), layout="constrained", squeeze=False
-    )
+    figure = new_figure(6 * len(compared), 4.2)
+    panels = figure.subplots(1, len(compared), squeeze=False)
     for axes, each in zip(panels[0], compared, strict=True):
         unpooled, *rows = each.rows
         for method in dict.fromkeys(row.name for row in rows):
@@ -147,8 +142,7 @@ def draw(compared: Sequence[Compared], path: Path) -> None:
         axes.grid(color="0.9")
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    save_figure(figure, path, dpi=120)
 
 
 def _as_json(points: float, points_interval: Interval) -> dict[str, Any]:

@@ -1,10 +1,9 @@
-"""Affinity pooling beside other ways to leave as many speech tokens: retention x method x WER, with intervals.
+"""Compares affinity pooling with other methods at equal retention: word error rates with intervals.
 
-Each set is encoded once. Of affinity pooling, the tau of each retention is found on the development set, for what the
-other methods keep of that (they round up in each utterance), and applied to the test sets, where it may leave some
-percent more or less; with `--tau_from each`, on each set, by retention alone. Differences are paired: to no pooling,
-and to affinity pooling at the same wanted retention.
-The other places stay as in training, and are named.
+Each set is encoded once. tau of affinity pooling is chosen for each retention on the development set, so that it leaves
+as much as the other methods (they round up in each utterance), and applied to the test sets, where it may leave some
+percent more or less; `--tau_from each` chooses it on each set. Differences are paired: to no pooling, and to affinity
+pooling at the same wanted retention. Other sites pool as in training, and are named.
 Writes `compare_pooling_<place>.md`, `.json` and `.png` beside the model.
 
     python -m studies.pooling_rivals.run --asr_train_config exp/asr_x/config.yaml
@@ -34,6 +33,7 @@ from espnet_larm.cli.pooling_options import (
     write_results,
 )
 from espnet_larm.program import run_program
+from studies.reports import command_of
 
 if TYPE_CHECKING:
     from studies.pooling_rivals.comparison import Compared
@@ -49,12 +49,20 @@ def get_parser() -> argparse.ArgumentParser:
     """Options of this program."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser, (INPUT, DEEP))
-    parser.add_argument("--test_dirs", type=Path, nargs="+", help="the development set by default")
     parser.add_argument(
-        "--tau_from", default="dev", choices=["dev", "each"], help="where tau leaves the wanted retention (dev)"
+        "--test_dirs", type=Path, nargs="+", help="data folders of test sets; the development set by default"
     )
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="all by default")
-    parser.add_argument("--retentions", type=float, nargs="+", default=list(RETENTIONS), help="0.9 down to 0.3")
+    parser.add_argument("--tau_from", default="dev", choices=["dev", "each"], help="set that tau is chosen on (dev)")
+    parser.add_argument(
+        "--methods", nargs="+", choices=METHODS, default=list(METHODS), help="methods to compare; all by default"
+    )
+    parser.add_argument(
+        "--retentions",
+        type=float,
+        nargs="+",
+        default=list(RETENTIONS),
+        help="fractions of speech tokens to leave, above 0, up to 1 (0.9 down to 0.3)",
+    )
     return parser
 
 
@@ -79,7 +87,7 @@ def main(cmd: list[str] | None = None) -> int:
     rows = [{"data": each.name, **row} for each in compared for row in each.as_json()]
     source = args.data_dir if args.tau_from == "dev" else "each set"
     heading = f"Pooling at equal retention, {place_name(args, others)}; tau of {source}"
-    origin = origin_of("python -m studies.pooling_rivals.run", cmd, recognizer.device)
+    origin = {**origin_of(TABLE, cmd, recognizer.device), "command": command_of("studies.pooling_rivals.run", cmd)}
     stem = output_dir / file_stem(args, TABLE)
     found = {"place": args.place, "layer": args.layer, "other_places": others}
     found |= {"sets": [each.about() for each in compared], "rows": rows}
@@ -89,7 +97,7 @@ def main(cmd: list[str] | None = None) -> int:
 
 
 def _compare(args: argparse.Namespace, recognizer: Any, others_pool: bool) -> "Iterator[Compared]":
-    """Of each test set."""
+    """Compare the methods on each test set."""
     from espnet_larm.calibrate.pooling_places import SpeechPlace, check_layer
     from espnet_larm.calibrate.pooling_sweep import EncodedFolder
     from studies.pooling_rivals.comparison import compare, find_taus

@@ -1,8 +1,7 @@
-"""What an LM knows of text, and what is left of it in a trained `decoder: speech_llm` model.
+"""Measures how well an LM predicts text, and how much of that a trained `decoder: speech_llm` model keeps.
 
 Nats per token and next-token accuracy with 95 % intervals over resampled lines, and KL(base || model) in nats per
-token, of the model and of the LM that it was made of; with added layers also with them dropped, and with LoRA also
-without it.
+token, of the model and of the LM that it was made of; also with added layers dropped, and with LoRA off.
 Each line is read by itself, as `<s> line </s>`. The text must be spelled as the LM's was: in capitals, or not.
 
     python -m studies.text_ability.run --asr_train_config exp/asr_x/config.yaml
@@ -11,9 +10,9 @@ Each line is read by itself, as `<s> line </s>`. The text must be spelled as the
 
 import argparse
 import datetime as dt
+import importlib.util
 import json
 import logging
-import shlex
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -23,20 +22,24 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from espnet_larm.data.text import fingerprint, read_sentences
 from espnet_larm.program import run_program
 from espnet_larm.recipe.text_lm.options import HelpWithDefaults, add_ngpu, check_gpu
+from studies.options import add_model_options
+from studies.reports import command_of, table_of, write_text
 
 if TYPE_CHECKING:
     import torch
 
     from espnet_larm.llm.backbone import Backbone
-    from espnet_larm.speech_llm.text_ability import Estimate
+    from studies.text_ability.measures import Estimate
 
 logger = logging.getLogger(__name__)
 
 RESULTS = "text_eval.json"
+# Tasks of Yano et al., arXiv:2604.00489.
+PAPER_TASKS = ("arc_easy", "arc_challenge", "boolq", "hellaswag", "openbookqa", "piqa", "winogrande", "mmlu")
 
 
 class Subject(NamedTuple):
-    """What is measured, and what it was made of, which is None where nothing says it."""
+    """The LM to measure, and the LM that it was made of; None if that is not known."""
 
     backbone: "Backbone"
     tokenizer: Any
@@ -47,21 +50,20 @@ class Subject(NamedTuple):
 def get_parser() -> argparse.ArgumentParser:
     """Options of this program."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpWithDefaults)
-    parser.add_argument("--asr_train_config", type=Path, help="of the experiment")
-    parser.add_argument("--asr_model_file", type=Path, help="its weights")
-    parser.add_argument("--llm", help="folder or hub id: an LM by itself, or where the model's LM is now")
-    base_help = "folder or hub id of the LM that it was made of; by default what the configuration names"
+    add_model_options(parser, required=False)
+    base_help = "folder or hub id of the LM that it was made of; by default the one that the configuration names"
     parser.add_argument("--base", help=base_help)
-    parser.add_argument("--text", type=Path, nargs="+", default=[], help="a sentence a line, plain, .gz or Kaldi's")
-    parser.add_argument("--max_lines", type=int, default=0, help="first lines of the text alone; 0 for all")
-    sample_help = "instead of --text, lines that are drawn from the base, where its text is not to be had"
+    text_help = "files of text, a sentence a line, plain, .gz or Kaldi's"
+    parser.add_argument("--text", type=Path, nargs="+", default=[], help=text_help)
+    parser.add_argument("--max_lines", type=int, default=0, help="first lines of the text to read; 0 reads all")
+    sample_help = "instead of --text, number of lines to draw from the base, where its text cannot be had"
     parser.add_argument("--sample_lines", type=int, default=0, help=sample_help)
-    parser.add_argument("--sample_tokens", type=int, default=128, help="where such a line is cut")
-    parser.add_argument("--seed", type=int, default=0, help="of what is drawn")
+    parser.add_argument("--sample_tokens", type=int, default=128, help="tokens after which a drawn line is cut")
+    parser.add_argument("--seed", type=int, default=0, help="seed of drawn lines")
     parser.add_argument("--batch_size", type=int, default=16, help="lines at a time")
-    task_help = "also run these of lm-eval, which is an extra and needs a network; `paper` for the eight of the paper"
+    task_help = "tasks of lm-eval to run, which is an extra and needs a network; `paper` for the eight of the paper"
     parser.add_argument("--lm_eval_tasks", nargs="+", default=[], help=task_help)
-    parser.add_argument("--output_dir", type=Path, help=f"for {RESULTS}, and for the LMs of --lm_eval_tasks")
+    parser.add_argument("--output_dir", type=Path, help=f"folder for {RESULTS} and for the LMs of --lm_eval_tasks")
     add_ngpu(parser)
     return parser
 
@@ -72,10 +74,9 @@ def main(cmd: list[str] | None = None) -> int:
     _check(args)
     # transformers takes seconds to import.
     from espnet_larm.speech_llm.text_ability import lora_layers
-    from studies.text_ability.lm_evaluation import check_installed
 
-    if args.lm_eval_tasks:
-        check_installed()
+    if args.lm_eval_tasks and importlib.util.find_spec("lm_eval") is None:
+        raise ImportError('--lm_eval_tasks needs lm-eval: pip install "espnet-larm[lm-eval]"')
     subject = _load_experiment(args) if args.asr_train_config else _load_llm(args)
     if args.lm_eval_tasks and lora_layers(subject.backbone):
         raise ValueError("--lm_eval_tasks: an LM with LoRA cannot be saved for lm-eval; leave the option out.")
@@ -93,7 +94,7 @@ def main(cmd: list[str] | None = None) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    """Options that do not go together, before anything is loaded."""
+    """Refuse options that do not go together, before anything is loaded."""
     if (args.asr_train_config is None) != (args.asr_model_file is None):
         raise ValueError("--asr_train_config and --asr_model_file are given together.")
     if args.asr_train_config is None and args.llm is None:
@@ -152,10 +153,11 @@ def _with_base(backbone: "Backbone", tokenizer: Any, name: str | None, revision:
 
 
 def _read_lines(args: argparse.Namespace, subject: Subject) -> "tuple[list[torch.Tensor], dict[str, Any]]":
-    """Tokens of each line, and what they are."""
+    """Tokens of each line, and a description of the text."""
     from espnet_larm.llm.packing import pack_sentences
     from espnet_larm.llm.tokens import special_tokens
-    from espnet_larm.speech_llm.text_ability import check_case, lines_of, sample_lines
+    from espnet_larm.speech_llm.text_ability import check_case
+    from studies.text_ability.measures import lines_of, sample_lines
 
     if args.text:
         sentences = read_sentences(args.text)[: args.max_lines or None]
@@ -174,7 +176,7 @@ def _read_lines(args: argparse.Namespace, subject: Subject) -> "tuple[list[torch
 
 
 def _variants(subject: Subject) -> "dict[str, Callable[[], AbstractContextManager[None]]]":
-    """The LM as it is, and without what was added to it."""
+    """The LM as it is, and without the parts that were added to it."""
     from espnet_larm.adaptation.depth_upscaling import dropped
     from espnet_larm.speech_llm.text_ability import lora_layers, lora_off
 
@@ -188,8 +190,8 @@ def _variants(subject: Subject) -> "dict[str, Callable[[], AbstractContextManage
 
 
 def _measure(subject: Subject, lines: "list[torch.Tensor]", batch_size: int) -> "dict[str, dict[str, int | Estimate]]":
-    """Figures by variant, those of the base first."""
-    from espnet_larm.speech_llm.text_ability import measure_lines, summarise
+    """Figures by variant; the base comes first."""
+    from studies.text_ability.measures import measure_lines, summarise
 
     base = None if subject.base is None else measure_lines(subject.base, lines, batch_size=batch_size)
     sums = {} if base is None else {"base": base}
@@ -204,30 +206,40 @@ def _measure(subject: Subject, lines: "list[torch.Tensor]", batch_size: int) -> 
 
 
 def _table(figures: "dict[str, dict[str, int | Estimate]]") -> list[str]:
-    """Markdown: a row a variant, a column a figure."""
+    """Lines of a table in Markdown: a row a variant, a column a figure."""
     names = ["nats_per_token", "accuracy", "kl_to_base", "nats_above_base"]
-    rows = [["LM", *(name.replace("_", " ") for name in names), "tokens"]]
-    rows.append(["---"] * len(rows[0]))
+    rows = []
     for variant, found in figures.items():
         cells = [found.get(name) for name in names]
         shown = [
             f"{cell[0]:.4f} [{cell[1][0]:.4f}, {cell[1][1]:.4f}]" if isinstance(cell, tuple) else "" for cell in cells
         ]
         rows.append([variant, *shown, str(found["num_tokens"])])
-    return [f"| {' | '.join(row)} |" for row in rows]
+    return list(table_of(["LM", *(name.replace("_", " ") for name in names), "tokens"], rows))
 
 
 def _run_tasks(args: argparse.Namespace, subject: Subject) -> dict[str, Any]:
-    """lm-eval's results by variant."""
-    from studies.text_ability.lm_evaluation import PAPER_TASKS, run_tasks
+    """lm-eval's results by variant; each variant is saved as Hugging Face loads it."""
+    import lm_eval
+
+    from espnet_larm.adaptation.export import save_for_text
 
     tasks = [name for task in args.lm_eval_tasks for name in (PAPER_TASKS if task == "paper" else (task,))]
     scores = {}
     for name, variant in _variants(subject).items():
         folder = args.output_dir / name.replace(" ", "_")
         with variant():
-            place = "cuda" if args.ngpu else "cpu"
-            scores[name] = run_tasks(subject.backbone, subject.tokenizer, folder, tasks, args.batch_size, place)
+            save_for_text(subject.backbone, folder)
+        subject.tokenizer.save_pretrained(folder)
+        options = {"pretrained": str(folder), "dtype": str(subject.backbone.dtype).removeprefix("torch.")}
+        found = lm_eval.simple_evaluate(
+            model="hf",
+            model_args=options,
+            tasks=tasks,
+            batch_size=args.batch_size,
+            device="cuda" if args.ngpu else "cpu",
+        )
+        scores[name] = dict(found["results"])
         print(f"{name}: {json.dumps(scores[name], default=str)}")
     return scores
 
@@ -242,15 +254,14 @@ def _write(args: argparse.Namespace, cmd: list[str] | None, found: dict[str, Any
         for variant, row in found["figures"].items()
     }
     origin = {
-        "command": shlex.join(["python", "-m", "studies.text_ability.run", *(sys.argv[1:] if cmd is None else cmd)]),
+        "command": command_of("studies.text_ability.run", cmd),
         "commit": commit(),
         "versions": versions(),
         "machine": describe_machine(torch.device("cuda" if args.ngpu else "cpu")),
         "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
     }
-    args.output_dir.mkdir(parents=True, exist_ok=True)
     content = json.dumps({**found, "figures": figures, **origin}, indent=2, default=str)
-    (args.output_dir / RESULTS).write_text(f"{content}\n", encoding="utf-8")
+    write_text(args.output_dir / RESULTS, f"{content}\n")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from studies.grid import running
+from studies import runs
 from studies.grid.plan import Plan, Row
 from studies.grid.running import Recipe
 
@@ -28,7 +28,7 @@ name=$(basename "$exp")
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(running, "POLL_S", 0.01)
+    monkeypatch.setattr(runs, "POLL_S", 0.01)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
 
 

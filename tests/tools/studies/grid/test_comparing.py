@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from espnet_larm.scoring.bootstrap import draw_groups, group_utterances
-from studies.grid.comparing import RowResult, SeedErrors, compare_rows, read_row, resample, row_interval
+from studies.grid.comparing import RowResult, compare_rows, read_row
 from studies.grid.plan import Row
+from studies.seed_errors import SeedErrors, resample, row_interval
 
 ROW = Row("a", "A", (0, 1, 2), {})
 REFERENCES = {"u1": "A B", "u2": "A B C D", "u3": "A", "u4": "B"}

@@ -3,9 +3,10 @@
 import matplotlib as mpl
 import numpy as np
 
-from studies.grid.comparing import RowResult, SeedErrors, compare_rows
+from studies.grid.comparing import RowResult, compare_rows
 from studies.grid.plan import Row
 from studies.grid.reporting import draw_grid, earlier_read_outs, format_table
+from studies.seed_errors import SeedErrors
 
 UNITS = np.full(4, 5.0)
 

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from espnet_larm.origin import commit
-from studies.grid import running
+from studies import runs
 from studies.grid.run import count_parameters, main
 
 # What training, decoding and scoring leave, as far as a grid reads it; `b` has one word of four wrong.
@@ -26,7 +26,7 @@ echo 'Model summary: Total Number of model parameters: 785.73 K' > "$exp/train.l
 @pytest.fixture
 def grid(tmp_path, monkeypatch):
     """Calls the program; `behave` is what the recipe does before it is done."""
-    monkeypatch.setattr(running, "POLL_S", 0.01)
+    monkeypatch.setattr(runs, "POLL_S", 0.01)
     (tmp_path / "ref").mkdir()
     (tmp_path / "ref/text").write_text("u1 A B\nu2 C D\n")
     (tmp_path / "train.yaml").write_text("encoder_conf: {clock: true}\n")

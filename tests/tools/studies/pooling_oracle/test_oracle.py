@@ -5,6 +5,8 @@ import torch
 
 from espnet_larm.pooling.affinity import unpooled
 from espnet_larm.pooling.baselines import uniform_stride
+from espnet_larm.pooling.in_llm import speech_pooling_of
+from espnet_larm.recognize.config import DecodeConfig
 from espnet_larm.recognize.ctc import ctc_text_maker
 from espnet_larm.recognize.recognizer import Recognizer
 from studies.frames import Utterances
@@ -23,6 +25,8 @@ from studies.pooling_oracle.windows import METHODS, RANDOM
 # Tokens of LLM_WORDS; 0 is the blank.
 A, B, C = 3, 4, 5
 
+UNGUARDED = DecodeConfig(drafts="none", least_ctc_share=0.0, stops_loops=False)
+
 
 @pytest.fixture
 def recognizer(build_speech_llm):
@@ -34,9 +38,7 @@ def recognizer(build_speech_llm):
             model.ctc.ctc_lo.weight.copy_(torch.eye(7, 16) * 30)
             model.ctc.ctc_lo.bias.zero_()
             model.decoder.projector.out.weight.mul_(20)
-        made = Recognizer(model, ctc_text_maker(model, model.args))
-        made.set_guards(least_ctc_share=0.0, stops_loops=False)
-        return made
+        return Recognizer(model, ctc_text_maker(model, model.args))
 
     return make
 
@@ -113,13 +115,13 @@ def test_what_cannot_be_measured_is_left_out_with_its_reason(recognizer):
 @pytest.mark.parametrize("method", METHODS)
 def test_as_many_tokens_as_there_are_is_no_pooling_bit_for_bit(recognizer, layer, method):
     made, given = recognizer(), utterances_of_noise()
-    expected = decode(made, given, None)
+    expected = decode(made, given, None, config=UNGUARDED)
     assert len(set(expected.values())) > 1
-    assert decode(made, given, Cell(layer, 99, method)) == expected
+    assert decode(made, given, Cell(layer, 99, method), config=UNGUARDED) == expected
     hs_pad, hlens = given[0].frames.unsqueeze(0), torch.tensor([20])
     before = made.model.decoder.start(hs_pad, hlens).logits
-    with reduced(made.model.decoder, layer, unpooled):
-        assert torch.equal(made.model.decoder.start(hs_pad, hlens).logits, before)
+    found = made.model.decoder.start(hs_pad, hlens, pooling=reduced(layer, unpooled))
+    assert torch.equal(found.logits, before)
 
 
 @torch.no_grad()
@@ -128,19 +130,20 @@ def test_layers_are_those_of_the_pooling_of_decoding_and_nothing_stays_behind(re
     decoder = recognizer().model.decoder
     given = torch.randn(3, 20, 16), torch.tensor([20, 7, 12])
     whole = decoder.start(*given).logits
-    with reduced(decoder, layer, lambda xs_pad, lens: uniform_stride(xs_pad, lens, 0.5)):
-        found = decoder.start(*given).logits
+    pooling = reduced(layer, lambda xs_pad, lens: uniform_stride(xs_pad, lens, 0.5))
+    found = decoder.start(*given, pooling=pooling).logits
     assert torch.equal(decoder.start(*given).logits, whole) and not torch.equal(found, whole)
-    decoder.set_pooling(**{"deep" if layer else "input": {**place, "method": "stride", "retention": 0.5}})
-    assert torch.equal(decoder.start(*given).logits, found)
+    conf = {"deep" if layer else "input": {**place, "method": "stride", "retention": 0.5}}
+    assert torch.equal(decoder.start(*given, pooling=speech_pooling_of(conf, decoder.backbone)).logits, found)
 
 
 @pytest.mark.parametrize("layer", [0, 1])
 def test_a_batch_gives_what_its_utterances_give_alone(recognizer, layer):
     made, given, cell = recognizer(), utterances_of_noise(), Cell(layer, 1, RANDOM)
-    together = decode(made, given, cell)
-    assert together != decode(made, given, None)
-    assert together == {name: text for one in given for name, text in decode(made, [one], cell).items()}
+    together = decode(made, given, cell, config=UNGUARDED)
+    assert together != decode(made, given, None, config=UNGUARDED)
+    alone = [decode(made, [one], cell, config=UNGUARDED) for one in given]
+    assert together == {name: text for each in alone for name, text in each.items()}
 
 
 @torch.no_grad()

@@ -10,7 +10,8 @@ from espnet_larm.adaptation.depth_upscaling import LAYERS, dropped
 from espnet_larm.adaptation.export import save_for_text
 from espnet_larm.adaptation.llm_weights import adapt
 from espnet_larm.llm.backbone import Backbone
-from espnet_larm.speech_llm.text_ability import lora_off, measure_lines, sample_lines, summarise
+from espnet_larm.speech_llm.text_ability import lora_off
+from studies.text_ability.measures import measure_lines, sample_lines, summarise
 from tests.adaptation.test_depth_upscaling import disturb, upscaled
 from tests.llm.test_backbone import ours
 
