@@ -1,6 +1,7 @@
 """Decoding with an LM whose speech is pooled: options of the program, what it says, times of words."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -77,6 +78,20 @@ def test_a_batch_gives_what_each_utterance_gives_alone_and_pooling_can_be_taken_
     together = ids_of(recognizer.transcribe(waveforms, POOLED))
     assert together == [ids_of(recognizer.transcribe([waveform], POOLED))[0] for waveform in waveforms] != plain
     assert ids_of(recognizer.transcribe(waveforms)) == plain
+
+
+def test_threads_share_a_recogniser_with_other_prompts_pooling_and_drafts_each(recognizer, waveforms):
+    options = ({}, {"prefix": "A B"}, {"pooling": BOTH}, {"drafts": "ctc"}, {"ctc_weight": 0.4, "num_loops": 1})
+    configs = [DecodeConfig(**each) for each in options]
+    expected = [recognizer.transcribe(waveforms, config) for config in configs]
+    assert len({tuple(one.text for one in each) for each in expected}) == 4
+    decoder = recognizer.model.decoder
+    before = [(dict(vars(part)), list(part.buffers())) for part in (decoder, decoder.backbone, recognizer.model)]
+    with ThreadPoolExecutor(3) as pool:
+        calls = [pool.submit(recognizer.transcribe, waveforms, config) for config in configs * 2]
+        assert [ids_of(call.result()) for call in calls] == [ids_of(each) for each in expected * 2]
+    after = [(vars(part), list(part.buffers())) for part in (decoder, decoder.backbone, recognizer.model)]
+    assert [each for each, _ in before] == [each for each, _ in after]
 
 
 def test_drafts_of_ctc_are_verified(recognizer, waveforms):

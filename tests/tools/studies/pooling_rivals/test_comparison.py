@@ -39,7 +39,7 @@ def test_intervals_beside_affinity_are_paired(affinity, stride, points, bounds):
     assert compared.beside_affinity(affine) is None and compared.beside_affinity(elsewhere) is None
 
 
-@pytest.mark.parametrize(("others_pool", "name"), [(False, "no pooling"), (True, "off at this place")])
+@pytest.mark.parametrize(("others_pool", "name"), [(False, "no pooling"), (True, "off at this site")])
 def test_the_first_row_says_whether_another_place_pools(others_pool, name):
     assert maker(others_pool).first().name == name
 
