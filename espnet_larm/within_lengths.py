@@ -22,7 +22,7 @@ class WithinLengthsModel(ESPnetASRModel):
         ys_pad: torch.Tensor,
         ys_pad_lens: torch.Tensor,
     ) -> tuple[torch.Tensor, float | None]:
-        """Of one read-out (B, T, D) with valid lengths (B,), and in validation its error rate."""
+        """The CTC loss of one read-out (B, T, D) with valid lengths (B,), and in validation its error rate."""
         loss_ctc = self.ctc(encoder_out, encoder_out_lens, ys_pad, ys_pad_lens)
         if self.training or self.error_calculator is None:
             return loss_ctc, None

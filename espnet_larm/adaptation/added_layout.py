@@ -1,4 +1,4 @@
-"""Which layers were added to an LM, read from the names of weights: to say how a checkpoint's differ from a model's."""
+"""The layers that were added to an LM, from names of weights: to tell how a checkpoint's differ from a model's."""
 
 import re
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ def layout_of(weights: Mapping[str, Any], prefix: str = PREFIX) -> dict[int, str
 
     Args:
         weights: Tensors or their shapes, by name; of those that do not begin with the prefix nothing is read.
-        prefix: Of the backbone.
+        prefix: Prefix of the backbone's names.
     """
     slots: dict[int, list[str]] = {}
     branches: dict[int, list[str]] = {}
@@ -37,8 +37,8 @@ def layout_difference(own: Mapping[int, str], saved: Mapping[int, str]) -> str |
     """A sentence if a checkpoint has other added layers than a model.
 
     Args:
-        own: Of the model, as `layout_of` gives it.
-        saved: Of the checkpoint.
+        own: The model's layout from `layout_of`.
+        saved: The checkpoint's layout.
     """
     if own == saved:
         return None

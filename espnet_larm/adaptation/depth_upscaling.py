@@ -50,8 +50,8 @@ class UpscalingOptions:
             the first and the last quarter.
         num_layers: How many, at most one behind each layer of the placement.
         share: Or how many of the LM's number of layers, above 0 and up to 1; 0.25 by default.
-        gate_kernel: Of `e_branchformer`, speech positions that the gate's convolution sees: odd; 31 by default.
-        merge_kernel: Likewise the merge's, 3 by default.
+        gate_kernel: Speech positions that the gate's convolution sees in `e_branchformer`, odd; 31 by default.
+        merge_kernel: Speech positions that the merge's convolution sees, odd; 3 by default.
 
     Raises:
         ValueError: An option is out of its range, or means nothing beside another.
@@ -138,8 +138,8 @@ class AddedLayer(torch.nn.Module):
         Args:
             hidden: (B, L, D), of any floating type.
             position_embeddings: Cosines and sines (B, L, S).
-            speech: Which positions are speech (B, L), one run a row; None where none is, as in every step after the
-                prompt: convolutions run once an utterance.
+            speech: True where a position is speech (B, L), one run a row; None where none is, as in every step after
+                the prompt: convolutions run once an utterance.
             speech_columns: What `stream.speech_columns` finds in it; None to look again.
             options: For attention.
 
@@ -164,7 +164,7 @@ def slots(placement: str, num_layers: int, num_added: int) -> list[int]:
 
     Args:
         placement: One of PLACEMENTS.
-        num_layers: Of the LM.
+        num_layers: Number of the LM's layers.
         num_added: How many; where they cannot be spread evenly, places are rounded. Of an odd number, `sandwich` has
             one more in the first quarter. Halves and quarters of layers are rounded up.
 
@@ -218,7 +218,7 @@ def wrap(backbone: Backbone, conf: Mapping[str, Any] | None = None) -> None:
 
 
 def insert(backbone: Backbone, places: list[int], options: UpscalingOptions) -> None:
-    """As `wrap`, behind these layers, in order."""
+    """Insert layers behind these layers, in order, as `wrap` does."""
     _check(backbone, options)
     last = len(backbone.layers) - 1
     for place in places:

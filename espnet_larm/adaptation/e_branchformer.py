@@ -56,7 +56,7 @@ class LocalBranch(torch.nn.Module):
         Args:
             normed: What attention read (B, L, D).
             attended: What attention gives (B, L, D).
-            speech: Which positions are speech (B, L), one run a row.
+            speech: True where a position is speech (B, L), one run a row.
             columns: What `speech_columns` finds in it; None to look again.
 
         Returns:

@@ -41,8 +41,8 @@ def save_pretrained(backbone: Backbone, folder: "str | Path") -> None:
     (test_a_deeper_lm_gives_the_same_logits is of float32).
 
     Args:
-        backbone: As it was trained.
-        folder: Which is made if it is not there; layers of an earlier saving are replaced.
+        backbone: The trained backbone.
+        folder: The folder, made if it is not there; layers that were saved before are replaced.
 
     Raises:
         ValueError: The LM has LoRA's weights.
@@ -64,8 +64,8 @@ def save_for_text(backbone: Backbone, folder: "str | Path") -> None:
     (test_for_text_branches_are_left_out).
 
     Args:
-        backbone: As it was trained, without LoRA.
-        folder: Which is made if it is not there.
+        backbone: The trained backbone, without LoRA.
+        folder: The folder, made if it is not there.
     """
     branches = {layer: layer.local for layer in _layers(backbone)}
     try:
@@ -82,8 +82,8 @@ def load_upscaled(folder: "str | Path", dtype: str = "float32", activation_check
 
     Args:
         folder: Where it is.
-        dtype: Of the LM, `float32`, `bfloat16` or `float16`; layers beside it stay float32.
-        activation_checkpointing: As `Backbone` has it.
+        dtype: Type of the LM, `float32`, `bfloat16` or `float16`; layers beside it stay float32.
+        activation_checkpointing: Recompute layers in the backward pass.
 
     Raises:
         FileNotFoundError: There is no LM, or it is no folder: added layers are not looked for on the hub; or the file

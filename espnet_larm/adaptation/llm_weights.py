@@ -1,4 +1,4 @@
-"""Which weights of an LM learn, and which never leave the folder that they came from.
+"""The weights of an LM that learn, and those that never leave the folder that they came from.
 
 `frozen` trains none, `full` all, `lora` low-rank additions to the projections (Hu et al., "LoRA: Low-Rank Adaptation of
 Large Language Models", ICLR 2022, arXiv:2106.09685; peft), `depth_upscaling` layers inserted between its own. Weights
@@ -41,7 +41,7 @@ def adapt(
     """Set what learns, once, before anything is loaded from a checkpoint.
 
     Args:
-        backbone: As it was loaded or made.
+        backbone: The LM, as it was loaded or made.
         method: One of METHODS.
         lora_conf: Options of peft's LoraConfig over LORA_DEFAULTS, for `lora` only. Instead of `r`, `match` may have
             arguments of UpscalingOptions: the rank is then the one with as many weights as those added layers, and
@@ -111,7 +111,7 @@ def _left_out(backbone: Backbone) -> dict[str, torch.Tensor]:
 
 
 def _state_names(backbone: torch.nn.Module) -> list[str]:
-    """Of the weights that a state dict has before any hook."""
+    """Names of the weights that a state dict has before any hook."""
     persistent = [
         f"{prefix}.{name}".lstrip(".")
         for prefix, module in backbone.named_modules()

@@ -34,7 +34,7 @@ def match_rank(backbone: Backbone, options: Mapping[str, Any], conf: Mapping[str
 
     Args:
         backbone: Before anything is added to it; it is only looked at.
-        options: Of peft's LoraConfig, without a rank.
+        options: Options of peft's LoraConfig, without a rank.
         conf: Arguments of UpscalingOptions.
 
     Raises:

@@ -32,11 +32,11 @@ def attention(
         module: HF's attention layer.
         query: (B, H, L, S).
         key: (B, key-value heads, L, S).
-        value: Likewise.
+        value: Values of the same shape as the keys.
         attention_mask: None from us: padding is behind the valid positions, where no valid position looks. HF's own
             forward of the model, as other programs call it, may have one.
-        scaling: Of the scores.
-        dropout: Of the weights, in training.
+        scaling: Factor of the scores.
+        dropout: Dropout rate of the weights in training.
         step: None to remember nothing.
 
     Returns:

@@ -41,7 +41,7 @@ class Backbone(torch.nn.Module):
     beside float32 parts (test_a_cast_of_the_whole_model_leaves_the_type).
 
     Args:
-        model: Of one of ARCHITECTURES.
+        model: A model of one of ARCHITECTURES.
         activation_checkpointing: Recompute each layer in the backward pass.
 
     Attributes:
@@ -73,9 +73,9 @@ class Backbone(torch.nn.Module):
 
         Args:
             llm: Folder or hub id.
-            revision: Of the hub; the newest by default.
+            revision: Revision on the hub; None for the newest.
             dtype: `float32`, `bfloat16` or `float16`.
-            activation_checkpointing: As in the constructor.
+            activation_checkpointing: Recompute layers in the backward pass.
 
         Raises:
             FileNotFoundError: Neither a folder nor to be had from the hub (offline, gated, misspelt).
@@ -103,9 +103,9 @@ class Backbone(torch.nn.Module):
         """Random weights.
 
         Args:
-            config: As config.json has it, `model_type` at least.
+            config: The content of config.json, `model_type` at least.
             dtype: `float32`, `bfloat16` or `float16`.
-            activation_checkpointing: As in the constructor.
+            activation_checkpointing: Recompute layers in the backward pass.
 
         Raises:
             ValueError: The architecture is not supported.
@@ -142,7 +142,7 @@ class Backbone(torch.nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights."""
+        """Type of the weights."""
         return self.model.get_input_embeddings().weight.dtype
 
     @property
@@ -173,7 +173,7 @@ class Backbone(torch.nn.Module):
             embeddings: (B, L, D), of any floating type.
             positions: For the rotary embedding (B, L); they need not agree with what the cache holds.
             lens: Valid positions of each row (B,).
-            speech: Which positions are speech (B, L); None for none.
+            speech: True where a position is speech (B, L); None for no speech.
             cache: What came before and is to be remembered; None to remember nothing.
             after_layer: Functions of a prompt's stream behind a layer of the LM's own, by its index, which may shorten
                 it; they do not see steps after the prompt.
@@ -245,7 +245,7 @@ class Backbone(torch.nn.Module):
         self.train(self.mode)
 
     def train(self, mode: bool = True) -> "Backbone":
-        """As any module's, but for what `freeze_modes` fixed."""
+        """Set the mode of all parts but those whose mode `freeze_modes` fixes."""
         self.mode = mode
         super().train(mode)
         if mode and self._has_frozen_modes:
@@ -269,7 +269,7 @@ def load_tokenizer(llm: str, revision: str | None = None) -> Any:
 
     Args:
         llm: Folder or hub id.
-        revision: Of the hub; the newest by default.
+        revision: Revision on the hub; None for the newest.
 
     Raises:
         FileNotFoundError: There is none, or it cannot be had.
@@ -285,7 +285,7 @@ def num_rows_of(llm: str, revision: str | None = None) -> int:
 
     Args:
         llm: Folder or hub id.
-        revision: Of the hub; the newest by default.
+        revision: Revision on the hub; None for the newest.
 
     Raises:
         FileNotFoundError: It cannot be had.
@@ -298,7 +298,7 @@ def config_of(llm: str, revision: str | None = None) -> dict[str, Any]:
 
     Args:
         llm: Folder or hub id.
-        revision: Of the hub; the newest by default.
+        revision: Revision on the hub; None for the newest.
 
     Raises:
         FileNotFoundError: It cannot be had.

@@ -21,7 +21,7 @@ class Segment:
 
     Attributes:
         keys: (rows, H, capacity, S); None before the first append.
-        values: Likewise.
+        values: Values of the same shape.
         lens: Valid positions (rows,).
     """
 
@@ -40,8 +40,8 @@ class Segment:
 
         Args:
             keys: (rows, H, L, S).
-            values: Likewise.
-            num_new: How many of the L are valid (rows,); what is behind them is overwritten by the next append.
+            values: Values of the same shape.
+            num_new: Number of valid ones among the L (rows,); what lies behind them is overwritten by the next append.
         """
         if self.keys is None or self.values is None:
             # A prompt is appended once: no more room than it takes. Laid out as it is read, or each step would copy it.
@@ -77,14 +77,14 @@ class Segment:
 
 
 class KeyValueCache:
-    """What a causal LM remembers of a batch, in two segments.
+    """Keys and values of a causal LM for a batch, in two segments.
 
     Everything appended before `seal` is the prompt, stored once an utterance; everything after is text, stored once a
     row. Attention reads both where they are: no copy of a prompt is made for a hypothesis
     (test_prompts_are_stored_once_an_utterance).
 
     Args:
-        num_layers: Of the LM.
+        num_layers: Number of the LM's layers.
     """
 
     def __init__(self, num_layers: int) -> None:
@@ -113,7 +113,7 @@ class KeyValueCache:
 
     @property
     def num_bytes(self) -> int:
-        """Of all buffers."""
+        """Size of all buffers."""
         buffers = [buffer for segment in (*self.prompt, *self.text) for buffer in (segment.keys, segment.values)]
         return sum(buffer.numel() * buffer.element_size() for buffer in buffers if buffer is not None)
 
@@ -123,7 +123,7 @@ class KeyValueCache:
         Args:
             layer: From 0.
             keys: (B, H, L, S).
-            values: Likewise.
+            values: Values of the same shape.
             num_new: How many of the L are valid (B,), on the CPU.
         """
         segment = (self.text if self.is_sealed else self.prompt)[layer]
@@ -168,7 +168,7 @@ class KeyValueCache:
             layer: From 0.
             queries: (B, H x Q, L, S), of the last positions of each row.
             num_new: How many of the L are valid (B,); outputs behind them mean nothing.
-            scaling: Of the scores.
+            scaling: Factor of the scores.
 
         Returns:
             (B, H x Q, L, S).
@@ -197,7 +197,7 @@ class KeyValueCache:
         return mixed.view(num_rows, num_heads, num_queries, size)
 
     def _hidden(self, prompt: Segment, before: torch.Tensor, longest: int, num_queries: int) -> torch.Tensor:
-        """Which keys a query may not see (B, 1, 1, L, P + N); layers of equal lengths share it."""
+        """Mask of the keys that a query may not see (B, 1, 1, L, P + N); layers of equal lengths share it."""
         assert prompt.keys is not None
         lens, width = prompt.lens[self.owners], prompt.keys.size(2)
         if self._seen is not None and self._seen.holds_for(lens, width, before, num_queries):
@@ -222,7 +222,7 @@ class KeyValueCache:
 
 
 class _Places(NamedTuple):
-    """Which rows belong to which utterance, on the device of keys and values.
+    """The utterance of each row, on the device of keys and values.
 
     Attributes:
         owners: Utterance of each row (B,).

@@ -49,7 +49,7 @@ class PackedLinear(torch.nn.Linear):
 
 
 class _Layout(NamedTuple):
-    """Of the weights at an address, which are held so that nothing else comes to lie there; and their version."""
+    """The weights at an address, held so that nothing else comes to lie there, and their version."""
 
     pointer: int
     version: int
@@ -64,7 +64,7 @@ def pack_linear_layers(module: torch.nn.Module, least_weights: int = LEAST_WEIGH
 
     Args:
         module: Whatever holds them.
-        least_weights: Of a layer that is large.
+        least_weights: Number of weights from which a layer is packed.
     """
     if not _is_supported():
         return

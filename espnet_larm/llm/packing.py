@@ -23,8 +23,8 @@ class PackedText(NamedTuple):
     Attributes:
         tokens: (N,), starts and ends of sentences included.
         lens: Tokens of each sentence, its start and end counted.
-        num_sentences: Of the text.
-        num_words: Of the text.
+        num_sentences: Number of sentences of the text.
+        num_words: Number of words of the text.
         num_unknown: How many tokens stand for what the tokenizer cannot spell.
     """
 

@@ -12,14 +12,14 @@ from espnet_larm.llm.cache import KeyValueCache
 
 
 class Stream(NamedTuple):
-    """What goes from layer to layer.
+    """The states that go from layer to layer.
 
     Attributes:
         hidden: (B, L, D).
         positions: For the rotary embedding (B, L).
         lens: Valid positions of each row (B,); padding is behind them.
-        speech: Which positions are speech (B, L), for layers that treat them differently; None where none is, as in
-            every step after the prompt.
+        speech: True where a position is speech (B, L), for layers that treat them differently; None where none is, as
+            in every step after the prompt.
     """
 
     hidden: torch.Tensor
@@ -32,8 +32,8 @@ class Ragged(NamedTuple):
     """Valid positions of rows of different lengths, side by side: M of them, none wasted on padding.
 
     Attributes:
-        rows: Of each position (M,).
-        places: In its row (M,).
+        rows: Row of each position (M,).
+        places: Place of each position in its row (M,).
         shape: B and L.
     """
 
@@ -59,7 +59,7 @@ class Ragged(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What the attention of one layer needs to know of a call.
+    """What the attention of one layer needs of a call.
 
     Attributes:
         cache: Where keys and values go.

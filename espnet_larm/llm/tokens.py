@@ -33,7 +33,7 @@ def token_list_of(tokenizer: Any, num_rows: int) -> list[str]:
 
     Args:
         tokenizer: HF's.
-        num_rows: Of the logits.
+        num_rows: Number of rows of the logits.
 
     Raises:
         ValueError: The tokenizer has tokens that the LM has no row for.

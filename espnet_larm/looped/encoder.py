@@ -43,7 +43,7 @@ class ReadOut(NamedTuple):
     """An input of the CTC head.
 
     Attributes:
-        number: Of the checkpoint loop (of the layer, in an encoder without loops), 1 for the first.
+        number: Number of the checkpoint loop (of the layer, in an encoder without loops), 1 for the first.
         hs_pad: (B, T, D); of a looped encoder zero behind the lengths.
         hlens: Valid frames (B,).
     """

@@ -75,7 +75,7 @@ class Depth(NamedTuple):
 
     @classmethod
     def of(cls, loop: int, clock: Clock | None, film: DepthFilm | None) -> "Depth | None":
-        """That of loop 1, 2, ...; None where there is neither clock nor FiLM."""
+        """The depth of loop 1, 2, ...; None where there is neither clock nor FiLM."""
         row = None if clock is None else clock(loop)
         if film is None:
             return None if row is None else cls(torch.ones_like(row), row)
@@ -129,7 +129,7 @@ class LoopState(torch.nn.Module):
         Args:
             output: z, the stack's output (B, T, D).
             start: h0, the front-end's output (B, T, D).
-            depth: Of the loop that the state enters.
+            depth: Depth of the loop that the state enters.
             feedback: Posteriors (B, T, V) and the layer that projects them from V to D; None without feedback.
             mask: (B, T).
 

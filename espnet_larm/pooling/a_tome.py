@@ -46,10 +46,10 @@ def _starts_of_one(keys: torch.Tensor, kept: int) -> torch.Tensor:
 
 
 def _accepted(cosines: torch.Tensor, num_merges: int) -> torch.Tensor:
-    """Which groups join the one before them (N,), at most `num_merges`.
+    """Choose the groups that join the one before them (N,), at most `num_merges`.
 
     Args:
-        cosines: Of each group but the first with the one before it (N - 1,).
+        cosines: Cosine of each group but the first with the one before it (N - 1,).
         num_merges: How many are still too many.
     """
     # The proposal of an even group 2 i: to its left (link 2 i - 1) or to its right (link 2 i).

@@ -146,7 +146,7 @@ class AffinityPoolingFrontend(AbsFrontend):
         return pooled.tokens, pooled.lens
 
     def pool(self, input: torch.Tensor, input_lengths: torch.Tensor) -> Pooled:  # noqa: A002
-        """As `forward`, with where each frame of the wrapped front end went.
+        """Merge frames as `forward` does, and tell where each frame of the wrapped front end went.
 
         Raises:
             ValueError: The wrapped front end gives no frames (B, T, F).

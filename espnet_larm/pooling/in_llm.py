@@ -66,7 +66,7 @@ class SpeechPooling(NamedTuple):
         Args:
             at_input: What `pool_input` gave.
             before: Speech positions that the first layer reads (B, L), True where speech is.
-            after: Those that the last layer reads (B, L').
+            after: Speech positions that the last layer reads (B, L').
         """
         found = {} if at_input is None else {INPUT: at_input}
         if self.behind is not None and after is not None:

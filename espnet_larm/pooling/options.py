@@ -32,7 +32,7 @@ class Pooling:
         window: Tokens of the current group that are compared, 1 or more; 1 by default.
         max_group: Most tokens of a group, 1 or more and no less than `window`; any by default.
         retention: Share of the tokens that is left by the other methods, over 0 to 1; 1 switches them off.
-        seed: Of `random_drop`, 0 or more; 0 by default.
+        seed: Seed of `random_drop`, 0 or more; 0 by default.
         where: The YAML key of these options, for messages.
 
     Raises:

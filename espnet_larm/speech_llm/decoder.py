@@ -21,8 +21,8 @@ from espnet_larm.llm.tokens import special_tokens
 from espnet_larm.pooling.affinity import Kept
 from espnet_larm.pooling.in_llm import SpeechPooling, speech_pooling_of
 from espnet_larm.speech_llm.heads import DraftHeads
-from espnet_larm.speech_llm.hypotheses import Hypothesis, SpeechTexts, positions_of
-from espnet_larm.speech_llm.projector import Heard, Projector
+from espnet_larm.speech_llm.hypotheses import Hypothesis, SpeechHypotheses, positions_of
+from espnet_larm.speech_llm.projector import CtcEmbeddings, Projector
 from espnet_larm.speech_llm.prompt import ContextError, Packed, Prompt, make_prompt, pack
 from espnet_larm.upstream import BatchScorerInterface
 
@@ -49,13 +49,13 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
         llm_config: Instead of weights by name, a configuration to build random ones from, as config.json has it
             (`model_type` at least); the tokenizer is then that of `tokenizer`.
         tokenizer: Folder or hub id of the tokenizer; `llm` by default.
-        revision: Of `llm` on the hub; the newest by default.
-        dtype: Of the LM's weights, `float32`, `bfloat16` or `float16`; other parts have ESPnet's.
+        revision: Revision of `llm` on the hub; the newest by default.
+        dtype: Type of the LM's weights, `float32`, `bfloat16` or `float16`; other parts have ESPnet's.
         adaptation: `frozen`, `full`, `lora` or `depth_upscaling`: which of the LM's weights learn, or what is added.
         lora_conf: Options of peft's LoraConfig, such as `{r: 16}`; or `{match: {...}}` with a depth_upscaling_conf, for
             the rank that gives as many weights as those added layers have.
-        depth_upscaling_conf: Of the layers that are inserted, `layer` (`e_branchformer` or `standard`), `placement`
-            (`interleaved`, `bottom`, `middle`, `top` or `sandwich`), `num_layers` or `share` (0.25 of the LM's layers),
+        depth_upscaling_conf: Options of the layers that are inserted: `layer` (`e_branchformer` or `standard`),
+            `placement` (`interleaved`, `bottom`, `middle`, `top` or `sandwich`), `num_layers` or `share` (0.25 of the LM's layers),
             `gate_kernel` (31) and `merge_kernel` (3), positions that convolutions of speech see. They are copies of
             the LM's layers as it is built: with `llm_config`, of random ones, even if `--init_param` then loads an LM.
         projector: `linear`, `stack`, `conv` or `posterior`, which needs a CTC head of the LM's tokens: from frames to
@@ -68,8 +68,8 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
             stays in memory (tools/bench/memory.py), for another forward pass of the LM.
         num_heads: K, 1 to 8: tokens that one hidden state predicts. Head 1 is the LM's; the others draft for a search.
         head_type: `latent` or `projection`, of heads 2 to K.
-        pooling: Of the speech that the LM reads; none by default. `input` pools the projector's embeddings, `deep` what
-            is left of them, behind `layer` of the LM's layers (1 to one less than it has); each with the options of
+        pooling: Pooling of the speech that the LM reads; none by default. `input` pools the projector's embeddings,
+            `deep` what is left of them, behind `layer` of the LM's layers (1 to one less than it has); each with the options of
             espnet_larm/pooling/options.py, such as `{input: {tau: 0.9}, deep: {layer: 6, tau: 0.8, window: 3}}`.
 
     Attributes:
@@ -129,15 +129,15 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
         self.pooling = speech_pooling_of(pooling, self.backbone, "decoder_conf: pooling")
         self.projector = Projector(projector, encoder_output_size, self.backbone.hidden_size, projector_frames)
         self.heads = DraftHeads(head_type, num_heads, self.backbone.model.get_output_embeddings())
-        # Of the model's CTC head, in a tuple: it is not this module's own. See `hear`.
+        # Of the model's CTC head, in a tuple: it is not this module's own. See `read_from`.
         self._ctc_head: tuple[torch.nn.Linear, ...] = ()
 
     @property
-    def hears_ctc(self) -> bool:
-        """Whether the projector needs the model's CTC head."""
+    def reads_posteriors(self) -> bool:
+        """Whether the projector reads the posteriors of the model's CTC head."""
         return self.projector.kind == "posterior"
 
-    def hear(self, ctc_head: torch.nn.Linear) -> None:
+    def read_from(self, ctc_head: torch.nn.Linear) -> None:
         """Take the layer (E to V, blank 0) whose posteriors `projector: posterior` reads; its owner keeps it."""
         self._ctc_head = (ctc_head,)
 
@@ -197,7 +197,7 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
         hlens: torch.Tensor,
         prompt: Prompt | None = None,
         pooling: SpeechPooling | None = None,
-    ) -> SpeechTexts:
+    ) -> SpeechHypotheses:
         """Read the prompts of a batch; hypotheses can then go on behind them.
 
         Args:
@@ -211,7 +211,7 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
         """
         pooling = self.pooling if pooling is None else pooling
         packed, at_input = self._pack_prompt(hs_pad, hlens, prompt, pooling)
-        return SpeechTexts(self.backbone, packed, pooling, at_input)
+        return SpeechHypotheses(self.backbone, packed, pooling, at_input)
 
     def read_prompt(
         self,
@@ -292,17 +292,17 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
     def _prompt_parts(
         self, hs_pad: torch.Tensor, hlens: torch.Tensor, prompt: Prompt, pooling: SpeechPooling
     ) -> tuple[list[tuple[torch.Tensor, torch.Tensor, bool]], Kept | None]:
-        heard = self._heard(hs_pad) if self.hears_ctc else None
-        speech, speech_lens, kept = pooling.pool_input(*self.projector(hs_pad, hlens, heard))
+        from_ctc = self._ctc_embeddings(hs_pad) if self.reads_posteriors else None
+        speech, speech_lens, kept = pooling.pool_input(*self.projector(hs_pad, hlens, from_ctc))
         before, after = (self._embed_all(tokens, hs_pad) for tokens in prompt)
         return [before, (speech.to(before[0].dtype), speech_lens, True), after], kept
 
-    def _heard(self, hs_pad: torch.Tensor) -> Heard:
-        """What the CTC head hears in frames (B, T, E)."""
+    def _ctc_embeddings(self, hs_pad: torch.Tensor) -> CtcEmbeddings:
+        """The CTC head's posteriors in frames (B, T, E), as embeddings of the LM."""
         (head,) = self._ctc_head
         posteriors = head(hs_pad.to(head.weight.dtype)).float().softmax(-1)[..., 1:]
         table = self.backbone.model.get_input_embeddings().weight[1:]
-        return Heard(posteriors.to(table.dtype) @ table, posteriors.sum(-1))
+        return CtcEmbeddings(posteriors.to(table.dtype) @ table, posteriors.sum(-1))
 
     def _embed_all(self, tokens: Sequence[int], like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, bool]:
         """The same tokens for each row."""

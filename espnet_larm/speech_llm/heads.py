@@ -27,7 +27,7 @@ class DraftHeads(torch.nn.Module):
     Args:
         kind: `latent`, a D x D matrix a head before the LM's own un-embedding, or `projection`, a V x D matrix a head.
         num_heads: K, 1 (no head here) to MAX_HEADS.
-        unembedding: Of the LM, what turns a hidden state into logits.
+        unembedding: The LM's layer that turns a hidden state into logits.
 
     Raises:
         ValueError: An option is not allowed.

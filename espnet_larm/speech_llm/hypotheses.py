@@ -1,4 +1,4 @@
-"""Texts that an LM goes on with behind the prompts of a batch: what searches step, keep and take back.
+"""Hypotheses that an LM writes behind the prompts of a batch: searches step, keep and take them back.
 
 Shapes: B rows, L positions, D model size of the LM, V tokens.
 """
@@ -12,22 +12,22 @@ from espnet_larm.speech_llm.prompt import Packed
 
 
 def positions_of(packed: Packed) -> torch.Tensor:
-    """Counted from each row's start (B, N)."""
+    """Positions counted from each row's start (B, N)."""
     num_rows, num_positions = packed.speech.shape
     return torch.arange(num_positions, device=packed.lens.device).expand(num_rows, -1)
 
 
 class Hypothesis:
-    """A row of `SpeechTexts` at one step, as ESPnet's search hands it around."""
+    """A row of `SpeechHypotheses` at one step, as ESPnet's search hands it around."""
 
-    def __init__(self, texts: "SpeechTexts", row: int) -> None:
+    def __init__(self, texts: "SpeechHypotheses", row: int) -> None:
         self.texts = texts
         self.row = row
         self.num_steps = texts.num_steps
 
 
-class SpeechTexts:
-    """Texts of a batch of utterances that the LM has begun; its `TextModel` for the searches.
+class SpeechHypotheses:
+    """Hypotheses of a batch of utterances that the LM has begun; its `HypothesisModel` for the searches.
 
     Args:
         backbone: The LM.
@@ -59,11 +59,11 @@ class SpeechTexts:
 
     @property
     def logits(self) -> torch.Tensor:
-        """Of the next token of each row (B, V)."""
+        """Logits of the next token of each row (B, V)."""
         return self.backbone.logits(self.hidden)
 
     def logits_of(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Of the next token, (..., D) to (..., V)."""
+        """Logits of the next token, (..., D) to (..., V)."""
         return self.backbone.logits(hidden)
 
     def step(self, tokens: torch.Tensor, num_new: torch.Tensor) -> torch.Tensor:
@@ -75,7 +75,7 @@ class SpeechTexts:
         return self.backbone.logits(self.read(tokens, num_new))
 
     def read(self, tokens: torch.Tensor, num_new: torch.Tensor) -> torch.Tensor:
-        """As `step`, the hidden states after each token (B, L, D)."""
+        """Go on as `step` does; the hidden states after each token (B, L, D)."""
         assert tokens.size(1) >= 1
         num_new = num_new.cpu()
         after = self.next_positions + num_new
@@ -104,7 +104,7 @@ class SpeechTexts:
 
         Args:
             num_tokens: At most those that a row has, on the CPU.
-            hidden: Of the position that is the last then (B, D).
+            hidden: States of the positions that are the last then (B, D).
         """
         lens = self.cache.text_lens[0] - num_tokens
         assert int(lens.min()) >= 0
@@ -114,5 +114,5 @@ class SpeechTexts:
 
 
 def _last(hidden: torch.Tensor, lens: torch.Tensor) -> torch.Tensor:
-    """Of each row's last valid position: (B, L, D) to (B, D)."""
+    """The states of each row's last valid position: (B, L, D) to (B, D)."""
     return hidden.gather(1, (lens - 1).view(-1, 1, 1).expand(-1, -1, hidden.size(2)))[:, 0]

@@ -60,15 +60,15 @@ class SpeechLlmModel(WithinLengthsModel):
         encoder: Any of ESPnet's or ours.
         postencoder: None, or between encoder and both heads.
         decoder: A `speech_llm`.
-        ctc: As ESPnet makes it; replaced by one of C tokens if the CTC head has its own.
+        ctc: The CTC head that ESPnet makes; replaced by one of C tokens if the CTC head has its own.
         joint_network: None.
-        ctc_weight: Of the CTC loss, 0 to below 1; the LM's has the rest.
-        interctc_weight: Of the CTC losses of earlier checkpoints in it; (n - 1) / n with n checkpoint loops.
+        ctc_weight: Weight of the CTC loss, 0 to below 1; the LM's loss has the rest.
+        interctc_weight: Weight of the earlier checkpoints in the CTC loss; (n - 1) / n with n checkpoint loops.
         ctc_token_list: File of the CTC head's own tokens, `<blank>` first; the LM's tokens by default.
         lsm_weight: Label smoothing of the LM's loss, 0 to below 1.
-        head_weight: Of draft head k's loss beside head 1's, head_weight^(k - 1); above 0 to 1.
-        mwer_weight: Of the loss that counts word errors of N-best texts (mwer.py), 0 (off) to 1. For fine-tuning: it
-            takes a model that finds texts. The LM's loss is then mwer_weight MWER + mwer_ce_weight cross-entropy.
+        head_weight: Base of the weights of draft heads: head k's loss has head_weight^(k - 1); above 0 to 1.
+        mwer_weight: Weight of the loss that counts word errors of N-best hypotheses (mwer.py), 0 (off) to 1. For
+            fine-tuning: it takes a model that finds hypotheses. The LM's loss is then mwer_weight MWER + mwer_ce_weight cross-entropy.
         mwer_ce_weight: Above 0 to 1, of all heads' cross-entropy if mwer_weight is above 0; 0.01 to 0.1 is usual. The
             CTC losses stay as ctc_weight says, and are best made as much smaller.
         mwer_nbest: N, texts that are compared, 2 or more. A step reads N + 1 texts where cross-entropy reads one, which
@@ -76,15 +76,15 @@ class SpeechLlmModel(WithinLengthsModel):
         mwer_beam_size: Width of the search for them, N or more.
         mwer_in_validation: Search in validation, whatever mwer_weight is, for `wer_expected`, `wer_best` and
             `wer_oracle`; it is then as slow as decoding with a beam. Without, validation's loss has no MWER.
-        text_kl_weight: Of KL(base || model) on lines of text (text_kl.py), in nats a predicted token, 0 (off) or more,
-            which keeps the LM's text ability; for `adaptation` full, lora and depth_upscaling. It is added to the LM's
+        text_kl_weight: Weight of KL(base || model) on lines of text (text_kl.py), in nats a predicted token, 0 (off) or
+            more, which keeps the LM's text ability; for `adaptation` full, lora and depth_upscaling. It is added to the LM's
             loss in training; validation draws no lines, and its loss is the same as without.
         text_kl_text: File of that text, plain or .gz, one sentence a line in the LM's style.
         text_kl_lines: Lines that are drawn for each batch in each process, 1 or more. One that is longer than the LM's
             context is cut.
         text_kl_max_lines: First lines of the file that are read, 1 or more; in memory they take 4 bytes a token.
         ignore_id: Padding of texts.
-        extract_feats_in_collect_stats: As ESPnet has it.
+        extract_feats_in_collect_stats: ESPnet's option of this name.
 
     Raises:
         ValueError: An option is out of its range, the decoder is of another kind, or token 0 cannot be CTC's blank.
@@ -177,13 +177,13 @@ class SpeechLlmModel(WithinLengthsModel):
                 f"model_conf: token 0 of the LM, {token_list[0]!r}, can stand in a transcript, and ESPnet's CTC takes "
                 "token 0 for its blank; give the CTC head tokens of its own with ctc_token_list."
             )
-        if self.decoder.hears_ctc:
+        if self.decoder.reads_posteriors:
             if self.ctc is None or self.has_own_ctc_tokens:
                 raise ValueError(
                     "decoder_conf: projector is posterior, which hears a CTC head in the LM's tokens; leave "
                     "ctc_token_list out and set model_conf: ctc_weight above 0, or take projector: stack."
                 )
-            self.decoder.hear(self.ctc.ctc_lo)
+            self.decoder.read_from(self.ctc.ctc_lo)
         if self.ctc is not None:
             # In validation, the CTC head's errors are counted in its own tokens.
             self.error_calculator = ErrorCalculator(
@@ -227,7 +227,7 @@ class SpeechLlmModel(WithinLengthsModel):
         return loss, stats, weight
 
     def train(self, mode: bool = True) -> "SpeechLlmModel":
-        """As any module's, but what has weights and none that learns is in eval mode: frozen is without dropout."""
+        """Set the mode; a part with weights of which none learns stays in eval mode, without dropout."""
         super().train(mode)
         if mode:
             freeze_modes(self, mode)
@@ -240,7 +240,7 @@ class SpeechLlmModel(WithinLengthsModel):
         ys_pad: torch.Tensor,
         ys_pad_lens: torch.Tensor,
     ) -> tuple[torch.Tensor, float | None]:
-        """Of one read-out, and in validation its error rate in the CTC head's tokens."""
+        """The CTC loss of one read-out, and in validation its error rate in the CTC head's tokens."""
         if self._ctc_text is not None:
             ys_pad, ys_pad_lens = self._ctc_text
         return super()._calc_ctc_loss(encoder_out, encoder_out_lens, ys_pad, ys_pad_lens)
@@ -317,7 +317,7 @@ class SpeechLlmModel(WithinLengthsModel):
         ys_pad: torch.Tensor,
         ys_pad_lens: torch.Tensor,
     ) -> DecoderLoss:
-        """Of all heads.
+        """The loss of all heads.
 
         ESPnet's own smoothing loss makes three tensors of the logits' size; torch's makes none.
         """
@@ -337,7 +337,7 @@ class SpeechLlmModel(WithinLengthsModel):
     def _head_loss(
         self, head: int, hidden: torch.Tensor, ys_out_pad: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of tokens `head` places behind each hidden state (B, L, D), and the share that it predicts right.
+        """The loss of tokens `head` places behind each state (B, L, D), and the fraction that is predicted right.
 
         A head whose tokens would all be behind the end has neither: 0 and 0.
         """

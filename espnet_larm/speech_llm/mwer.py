@@ -35,8 +35,8 @@ class Mwer:
     """Options, as `model_conf` names them behind `mwer_`.
 
     Args:
-        weight: Of the MWER loss, 0 (off) to 1.
-        ce_weight: Of the cross-entropy beside it, above 0 to 1; 0.01 to 0.1 is usual.
+        weight: Weight of the MWER loss, 0 (off) to 1.
+        ce_weight: Weight of the cross-entropy beside it, above 0 to 1; 0.01 to 0.1 is usual.
         nbest: N, 2 or more.
         beam_size: Hypotheses of the search, N or more.
         in_validation: Whether validation searches, whatever the weight.
@@ -72,10 +72,10 @@ class Nbest(NamedTuple):
     """What a search found.
 
     Attributes:
-        texts: Of each utterance, 1 to N token sequences without an end, the best first, no two of them equal.
+        texts: Hypotheses of each utterance, 1 to N token sequences without an end, the best first, no two equal.
         errors: Words that are wrong in each (B, N), 0 where there is none.
         mask: Where there is a text (B, N).
-        num_words: Of each reference (B,).
+        num_words: Words of each reference (B,).
     """
 
     texts: list[list[list[int]]]
@@ -169,7 +169,7 @@ def score_nbest(
 def log_probs_of(
     decoder: Any, hs_pad: torch.Tensor, hlens: torch.Tensor, texts: Sequence[Sequence[int]], eos: int, ignore_id: int
 ) -> torch.Tensor:
-    """Of texts and their ends (R,), float32; a text that a guard ended is scored as if it had ended by itself.
+    """Log-probabilities of hypotheses and their ends (R,), float32; one that a guard ended counts as ended by itself.
 
     Args:
         decoder: A `speech_llm`.
@@ -198,10 +198,10 @@ def log_probs_of(
 
 
 def mwer_loss(log_probs: torch.Tensor, errors: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Of each utterance (B,).
+    """The MWER loss of each utterance (B,).
 
     Args:
-        log_probs: Of its texts (B, N).
+        log_probs: Log-probabilities of its hypotheses (B, N).
         errors: (B, N).
         mask: Where there is a text (B, N), one at least in each row.
     """
@@ -210,7 +210,7 @@ def mwer_loss(log_probs: torch.Tensor, errors: torch.Tensor, mask: torch.Tensor)
 
 
 def probabilities(log_probs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Of the texts of each utterance among each other (B, N), 0 where the mask (B, N) is False."""
+    """Probabilities of an utterance's hypotheses among each other (B, N), 0 where the mask (B, N) is False."""
     return log_probs.float().masked_fill(~mask, float("-inf")).softmax(-1)
 
 

@@ -24,11 +24,11 @@ class Projected(NamedTuple):
     lens: torch.Tensor
 
 
-class Heard(NamedTuple):
+class CtcEmbeddings(NamedTuple):
     """What a CTC head hears in frames, in the LM's embeddings.
 
     Attributes:
-        embeddings: Of all tokens but the blank, weighted by their posteriors (B, T, D).
+        embeddings: Embeddings of all tokens but the blank, weighted by their posteriors (B, T, D).
         shares: The posteriors' sum (B, T).
     """
 
@@ -84,13 +84,13 @@ class Projector(torch.nn.Module):
         """Embeddings (B,) of so many frames (B,): every frame is covered."""
         return torch.div(lens + self.frames - 1, self.frames, rounding_mode="floor")
 
-    def forward(self, hs_pad: torch.Tensor, hlens: torch.Tensor, heard: Heard | None = None) -> Projected:
+    def forward(self, hs_pad: torch.Tensor, hlens: torch.Tensor, from_ctc: CtcEmbeddings | None = None) -> Projected:
         """Project a padded batch.
 
         Args:
             hs_pad: (B, T, E); what is behind hlens has no effect.
             hlens: Valid frames (B,).
-            heard: Of the same frames, for `posterior`.
+            from_ctc: The CTC head's posteriors of the same frames, for `posterior`.
         """
         mask = torch.arange(hs_pad.size(1), device=hs_pad.device) < hlens.unsqueeze(1)
         frames = hs_pad.masked_fill(~mask.unsqueeze(-1), 0.0)
@@ -98,8 +98,8 @@ class Projector(torch.nn.Module):
         hidden = frames if self.kind == "linear" else functional.gelu(self._gather(frames))
         embeddings = self.out(hidden)  # (B, T', D)
         if self.kind == "posterior":
-            assert heard is not None
-            embeddings = embeddings + self._words(heard, mask).to(embeddings.dtype)
+            assert from_ctc is not None
+            embeddings = embeddings + self._words(from_ctc, mask).to(embeddings.dtype)
         valid = torch.arange(embeddings.size(1), device=hs_pad.device) < lens.unsqueeze(1)
         return Projected(embeddings.masked_fill(~valid.unsqueeze(-1), 0.0), lens)
 
@@ -117,8 +117,8 @@ class Projector(torch.nn.Module):
         padded = functional.pad(frames, (0, 0, 0, -frames.size(1) % self.frames))
         return padded.view(len(frames), -1, self.frames, frames.size(2))
 
-    def _words(self, heard: Heard, mask: torch.Tensor) -> torch.Tensor:
-        """What was heard in each window (B, T', D); one that holds more than a token is weighted down to one."""
-        embeddings = self._windows(heard.embeddings.masked_fill(~mask.unsqueeze(-1), 0.0)).sum(2)
-        shares = self._windows(heard.shares.masked_fill(~mask, 0.0).unsqueeze(-1)).sum(2)
+    def _words(self, from_ctc: CtcEmbeddings, mask: torch.Tensor) -> torch.Tensor:
+        """What was from_ctc in each window (B, T', D); one that holds more than a token is weighted down to one."""
+        embeddings = self._windows(from_ctc.embeddings.masked_fill(~mask.unsqueeze(-1), 0.0)).sum(2)
+        shares = self._windows(from_ctc.shares.masked_fill(~mask, 0.0).unsqueeze(-1)).sum(2)
         return embeddings / shares.clamp(min=1.0).to(embeddings.dtype)

@@ -29,7 +29,7 @@ class Packed(NamedTuple):
     Attributes:
         embeddings: (B, L, D), zeros behind each row's end.
         lens: Valid positions (B,).
-        speech: Which positions are speech (B, L).
+        speech: True where a position is speech (B, L).
     """
 
     embeddings: torch.Tensor

@@ -30,10 +30,10 @@ from espnet_larm.speech_llm.text_ability import check_case, lora_off
 
 @dataclasses.dataclass(frozen=True)
 class TextKlOptions:
-    """As `model_conf` names them behind `text_kl_`.
+    """Options that `model_conf` names behind `text_kl_`.
 
     Args:
-        weight: Of the penalty, 0 (off) or more.
+        weight: Weight of the penalty, 0 (off) or more.
         text: File of one sentence a line, in the LM's style; of a file called `text`, each line begins with an id.
         lines: Lines a batch, 1 or more.
         max_lines: First lines of the file that are read, 1 or more.
@@ -118,7 +118,7 @@ class TextKl(torch.nn.Module):
         """The penalty of lines that torch's generator draws, without its weight.
 
         Args:
-            decoder: That of the constructor, perhaps trained since.
+            decoder: The decoder of the constructor, perhaps trained since.
         """
         self.read_text(decoder.tokenizer)
         backbone: Backbone = decoder.backbone

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from espnet_larm.speech_llm.projector import Heard, Projector
+from espnet_larm.speech_llm.projector import CtcEmbeddings, Projector
 
 SHAPES = [("linear", 1), ("stack", 1), ("stack", 4), ("conv", 1), ("conv", 2), ("conv", 5)]
 # A batched product adds in another order than a single one.
@@ -54,7 +54,7 @@ def test_options_out_of_range_are_refused():
 def heard_of(hs_pad):
     torch.manual_seed(1)
     posteriors = torch.randn(*hs_pad.shape[:2], 5).softmax(-1)[..., 1:]
-    return Heard(posteriors @ torch.randn(4, 8), posteriors.sum(-1))
+    return CtcEmbeddings(posteriors @ torch.randn(4, 8), posteriors.sum(-1))
 
 
 def test_posterior_is_what_was_heard_at_the_start_at_most_a_token_a_window():
@@ -73,7 +73,7 @@ def test_posterior_of_a_batch_gives_what_each_utterance_gives_alone():
     heard = heard_of(hs_pad)
     embeddings, lens = module(hs_pad, hlens, heard)
     for row, length in enumerate(hlens):
-        own = Heard(*(part[row : row + 1, :length] for part in heard))
+        own = CtcEmbeddings(*(part[row : row + 1, :length] for part in heard))
         alone = module(hs_pad[row : row + 1, :length], hlens[row : row + 1], own)
         torch.testing.assert_close(embeddings[row, : lens[row]], alone.embeddings[0], **CLOSE)
         assert not embeddings[row, lens[row] :].any()

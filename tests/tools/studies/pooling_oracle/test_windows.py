@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from espnet_larm.speech_llm.projector import Heard, Projector
+from espnet_larm.speech_llm.projector import CtcEmbeddings, Projector
 from studies.pooling_oracle.windows import (
     DROP,
     MERGE,
@@ -21,7 +21,7 @@ def heard_frames(kind, frames, num_frames):
     projector = Projector(kind, 3, 4, frames)
     torch.nn.init.normal_(projector.out.weight)
     hs_pad = torch.randn(1, num_frames, 3, requires_grad=True)
-    heard = Heard(torch.zeros(1, num_frames, 4), torch.zeros(1, num_frames)) if kind == "posterior" else None
+    heard = CtcEmbeddings(torch.zeros(1, num_frames, 4), torch.zeros(1, num_frames)) if kind == "posterior" else None
     tokens = projector(hs_pad, torch.tensor([num_frames]), heard).embeddings[0]
     grads = [torch.autograd.grad(token.sum(), hs_pad, retain_graph=True)[0][0] for token in tokens]
     return [grad.abs().sum(1).nonzero().flatten().tolist() for grad in grads]
