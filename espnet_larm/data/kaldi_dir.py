@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from espnet_larm.wording import name_some
+from espnet_larm.errors import name_some
 
 
 class Utterance(NamedTuple):

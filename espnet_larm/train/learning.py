@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from espnet_larm.wording import name_some
+from espnet_larm.errors import name_some
 
 # Of a weight's bits, by its size in bytes.
 INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}

@@ -19,6 +19,7 @@ from espnet2.asr.espnet_model import ESPnetASRModel
 from espnet2.tasks.asr import ASRTask
 
 from espnet_larm import registry
+from espnet_larm.speech_llm.within_lengths import WithinLengthsModel
 from espnet_larm.train import deterministic
 from espnet_larm.train.init_param import check_init_params
 from espnet_larm.train.learning import check_frozen
@@ -28,7 +29,6 @@ from espnet_larm.train.resumption import check_same_training
 from espnet_larm.train.stopping import sigterm_goes_to_workers
 from espnet_larm.train.task_tokens import check_same_ctc_tokens, check_same_tokenizer
 from espnet_larm.train.trainer import LarmTrainer
-from espnet_larm.within_lengths import WithinLengthsModel
 
 logger = logging.getLogger(__name__)
 
