@@ -1,4 +1,4 @@
-"""Which checkpoint to resume from, and what must stand beside it.
+"""Which checkpoint to resume from, what must stand beside it, and what it holds of an epoch in progress.
 
 The newest checkpoint that is whole is taken; a damaged one is named and set aside. An epoch's file that is missing is
 made again from a checkpoint of that epoch; where there is none, the epoch leaves the history, so that averaging never
@@ -7,13 +7,16 @@ asks for it.
 
 import logging
 import pickle
+import random
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
-from espnet2.train.reporter import Reporter
+from espnet2.train.reporter import Average, ReportedValue, Reporter, SubReporter, WeightedAverage
 
 from espnet_larm.errors import OptionError
 from espnet_larm.files import CHECKPOINT, INTERRUPTED, PREVIOUS, is_whole, replace_link, save_synced
@@ -27,9 +30,9 @@ class Checkpoint(NamedTuple):
 
     Attributes:
         epoch: Finished epochs.
-        num_batches: Of the epoch in progress, that were trained on; 0 of a checkpoint at an epoch's end.
+        num_batches: Batches trained on in the epoch in progress; 0 at an epoch's end.
         world_size: Processes that wrote it; 0 if any number can go on from it.
-        path: Of the file.
+        path: Path of the file.
     """
 
     epoch: int
@@ -92,8 +95,8 @@ def repair(staging: Staging, reporter: Reporter, criteria: Sequence[Sequence[str
     """Make an experiment's folder fit its checkpoint: epochs' files and the links to the latest and best.
 
     Args:
-        staging: Of the experiment.
-        reporter: As loaded from the checkpoint.
+        staging: The experiment's staging folder.
+        reporter: The reporter, as loaded from the checkpoint.
         criteria: ESPnet's `best_model_criterion`, (phase, key, mode) each.
         num_best: How many best epochs are averaged.
     """
@@ -136,8 +139,8 @@ def _set_aside_if_damaged(path: Path) -> bool:
 
 
 def _restore_epoch(staging: Staging, epoch: int) -> bool:
-    """Make an epoch's file of a checkpoint of that epoch, if it is not there. Returns whether it is."""
-    if _has(staging, epoch):
+    """Make a missing epoch's file from a checkpoint of that epoch; whether it is there now."""
+    if is_whole(staging.output_dir / f"{epoch}epoch.pth"):
         return True
     for path in (staging.output_dir / CHECKPOINT, staging.output_dir / PREVIOUS):
         if path.exists() and read_progress(path).epoch == epoch:
@@ -149,5 +152,59 @@ def _restore_epoch(staging: Staging, epoch: int) -> bool:
     return False
 
 
-def _has(staging: Staging, epoch: int) -> bool:
-    return is_whole(staging.output_dir / f"{epoch}epoch.pth")
+def capture_progress(reporter: SubReporter, num_batches: int, is_trained: bool) -> dict[str, Any]:
+    """What a process needs, beside ESPnet's checkpoint, to go on in the middle of an epoch.
+
+    ESPnet seeds everything by the epoch's number, so that the epoch's batches are the same when it is built again.
+    The result is made of tensors and Python's own types, so that it can be loaded with `weights_only=True`.
+
+    Args:
+        reporter: Reporter of the epoch's training.
+        num_batches: Batches taken from the loader.
+        is_trained: Whether the epoch's training is done, and only its validation is left.
+    """
+    return {
+        "num_batches": num_batches,
+        "is_trained": is_trained,
+        "random": random.getstate(),
+        "numpy": _numpy_state(),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
+        "stats": {key: [_plain(value) for value in values] for key, values in reporter.stats.items()},
+        "count": reporter.count,
+        "total_count": reporter.total_count,
+        "seconds": time.perf_counter() - reporter.start_time,
+    }
+
+
+def restore_statistics(reporter: SubReporter, captured: dict[str, Any]) -> None:
+    """Let a new epoch's reporter go on from the captured one."""
+    reporter.stats.update({key: [_reported(plain) for plain in values] for key, values in captured["stats"].items()})
+    reporter.count = captured["count"]
+    reporter.total_count = captured["total_count"]
+    reporter.start_time = time.perf_counter() - captured["seconds"]
+
+
+def restore_random(captured: dict[str, Any]) -> None:
+    """Put the random states back, after the batches that were used are skipped."""
+    random.setstate(captured["random"])
+    name, keys, *rest = captured["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))  # noqa: NPY002
+    torch.set_rng_state(captured["torch"])
+    if captured["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(captured["cuda"])
+
+
+def _numpy_state() -> tuple[Any, ...]:
+    # What ESPnet's transforms draw from.
+    name, keys, *rest = np.random.get_state()  # noqa: NPY002
+    return (name, keys.tolist(), *rest)
+
+
+def _plain(value: ReportedValue) -> tuple[float, ...]:
+    """A reported value, and its weight if it has one."""
+    return (value.value, value.weight) if isinstance(value, WeightedAverage) else (value.value,)
+
+
+def _reported(plain: Sequence[float]) -> ReportedValue:
+    return WeightedAverage(*plain) if len(plain) == 2 else Average(*plain)

@@ -1,4 +1,4 @@
-"""What of a model learns: told by part, checked against what is declared frozen, and watched while training.
+"""Which parts of a model learn: counted by part, checked against what is declared frozen, and watched in training.
 
 A module says by `frozen_names()` which of its parameters no training may change, as `decoder: speech_llm` does of its
 LM, and by `part_of(name)` what its parameters are counted as; ESPnet's `freeze_param` declares more.
@@ -11,7 +11,7 @@ import torch
 
 from espnet_larm.errors import name_some
 
-# Of a weight's bits, by its size in bytes.
+# Type of the integers that a weight's bits are read as, by its size in bytes.
 INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -40,7 +40,7 @@ def shares(model: torch.nn.Module) -> list[Share]:
 
 
 def sum_of(found: Sequence[Share]) -> Share:
-    """All parts together: the number of a model's parameters wherever one is told."""
+    """Sum over all parts: the count of parameters that is reported everywhere."""
     return Share("all", sum(each.trainable for each in found), sum(each.total for each in found))
 
 
@@ -63,7 +63,7 @@ def format_shares(found: Sequence[Share]) -> str:
 
 
 def percent(share: Share) -> float:
-    """Of a part, 0 of one without weights."""
+    """Percentage of a part that learns; 0 if the part has no weights."""
     return 100 * share.trainable / share.total if share.total else 0.0
 
 
@@ -74,11 +74,11 @@ def check_frozen(
 
     Args:
         model: As it will be trained.
-        optimizers: Its.
+        optimizers: The model's optimisers.
         freeze_param: ESPnet's option: names of parameters, or what they begin with up to a dot.
 
     Raises:
-        ValueError: With the first such weights and their number.
+        ValueError: There are such weights; it names the first and counts them.
     """
     # By all their names: ESPnet looks at the first of a tied weight, and freezes nothing by another.
     weights = dict(model.named_parameters(remove_duplicate=False))
@@ -93,23 +93,44 @@ def check_frozen(
         raise ValueError(f"frozen weights are in the optimiser, whose weight decay would move them: {_some(kept)}.")
 
 
+def leave_frozen_out(optimizer: torch.optim.Optimizer) -> int:
+    """Take parameters without `requires_grad` out of an optimiser that has not stepped yet.
+
+    ESPnet hands over all parameters: weight decay would move frozen ones, and their states cost memory.
+
+    Returns:
+        How many numbers were taken out.
+
+    Raises:
+        ValueError: No parameter is left.
+    """
+    frozen = 0
+    for group in optimizer.param_groups:
+        frozen += sum(parameter.numel() for parameter in group["params"] if not parameter.requires_grad)
+        group["params"] = [parameter for parameter in group["params"] if parameter.requires_grad]
+    optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
+    if not optimizer.param_groups:
+        raise ValueError("freeze_param: all parameters of the model are frozen; leave some to train.")
+    return frozen
+
+
 class FrozenWeights:
     """Remembers the weights that do not learn, to tell when one of them has changed all the same.
 
-    By the sum of a weight's bits, made where it is: 0.6 s for 360 M numbers on a core. It takes no part in training.
+    It compares the sum of each weight's bits, computed on the weight's device: 0.6 s for 360 M numbers on a core.
 
     Args:
-        model: At the start.
+        model: The model before training.
     """
 
     def __init__(self, model: torch.nn.Module) -> None:
         self._sums = {name: _sum_of_bits(each) for name, each in _parameters(model) if not each.requires_grad}
 
     def check(self, model: torch.nn.Module) -> None:
-        """Look whether all are as they were.
+        """Check that all are as they were.
 
         Raises:
-            RuntimeError: With the first that are not, and their number.
+            RuntimeError: Some are not; it names the first and counts them.
         """
         found = {name: _sum_of_bits(each) for name, each in _parameters(model) if name in self._sums}
         if changed := [name for name in found if found[name] != self._sums[name]]:
@@ -139,7 +160,7 @@ def _named_by_modules(model: torch.nn.Module) -> Iterator[str]:
 
 
 def _parameters(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Parameter]]:
-    """Named as without the wrapper of a distributed training."""
+    """Parameters by their names without the wrapper of a distributed training."""
     yield from getattr(model, "module", model).named_parameters()
 
 

@@ -17,9 +17,9 @@ from espnet2.torch_utils.device_funcs import to_device
 from espnet2.train.trainer import TrainerOptions
 
 from espnet_larm.errors import OptionError
-from espnet_larm.train.batches import Batch
-from espnet_larm.train.needed_frames import needed_frames_told
-from espnet_larm.train.short import LongEnough, fewest_samples
+from espnet_larm.train.batches.epoch import Batch
+from espnet_larm.train.batches.frames import needed_frames_told
+from espnet_larm.train.batches.short import LongEnough, fewest_samples
 
 logger = logging.getLogger(__name__)
 

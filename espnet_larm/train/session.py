@@ -11,13 +11,20 @@ from espnet2.train.reporter import Reporter, SubReporter
 from espnet2.train.trainer import TrainerOptions
 
 from espnet_larm.files import CHECKPOINT, INTERRUPTED, save_synced
-from espnet_larm.train import disk, progress
-from espnet_larm.train.batches import Batch, TrainingBatches
-from espnet_larm.train.checkpoints import newest, read_progress, read_states, repair
+from espnet_larm.train.batches.epoch import Batch, TrainingBatches
+from espnet_larm.train.checkpoints import (
+    capture_progress,
+    newest,
+    read_progress,
+    read_states,
+    repair,
+    restore_random,
+    restore_statistics,
+)
 from espnet_larm.train.curves import draw_curves
 from espnet_larm.train.journal import JOURNAL, Journal
 from espnet_larm.train.learning import FrozenWeights
-from espnet_larm.train.staging import Staging
+from espnet_larm.train.staging import Staging, check_room, need_of
 from espnet_larm.train.stopping import REQUEUE_STATUS, StopRequest
 
 logger = logging.getLogger(__name__)
@@ -138,8 +145,8 @@ class Session:
         """
         if self._rank == 0 and self._running is not None:
             num_averages = len(self._options.best_model_criterion) * sum(num > 1 for num in self._num_best())
-            need = disk.need_of(self._running.model, self._running.optimizers, num_averages)
-            disk.check_room(self.staging.output_dir, need)
+            need = need_of(self._running.model, self._running.optimizers, num_averages)
+            check_room(self.staging.output_dir, need)
 
     def batches(self, loader: Iterable[Batch]) -> Iterable[Batch]:
         """The batches that the epoch has left: all, the rest of an interrupted one, none if only validation is left."""
@@ -148,14 +155,14 @@ class Session:
         if resumed is None:
             self._batches = TrainingBatches(loader, self._reporter, self._options.accum_grad, self.end_if_asked)
             return self._batches
-        progress.restore_statistics(self._reporter, resumed)
+        restore_statistics(self._reporter, resumed)
         self._batches = TrainingBatches(
             loader,
             self._reporter,
             self._options.accum_grad,
             self.end_if_asked,
             resumed["num_batches"],
-            lambda: progress.restore_random(resumed),
+            lambda: restore_random(resumed),
         )
         if resumed["is_trained"]:
             logger.info("The epoch's training was done before the interruption; its validation follows.")
@@ -218,7 +225,7 @@ class Session:
         if self._batches.num_given == 0:
             # Nothing is new since the start of this process.
             return
-        captured = progress.capture(self._reporter, self._batches.num_taken, self._is_trained)
+        captured = capture_progress(self._reporter, self._batches.num_taken, self._is_trained)
         ranks = [captured]
         if self._distributed:
             ranks = [{}] * self._num_processes

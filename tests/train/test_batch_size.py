@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-from espnet_larm.train.batch_size import describe_batches
+from espnet_larm.train.batches.epoch import describe_batches
 
 
 def factory(batches, num_iters_per_epoch=None):

@@ -7,7 +7,7 @@ import torch
 
 from espnet2.train.reporter import SubReporter
 
-from espnet_larm.train.batches import TrainingBatches
+from espnet_larm.train.batches.epoch import TrainingBatches
 
 
 def batch(name, value=1.0):

@@ -7,7 +7,7 @@ import torch
 
 from espnet2.asr.ctc import CTC
 
-from espnet_larm.train.ctc_room import CtcRoom, frames_needed
+from espnet_larm.train.batches.frames import CtcRoom, frames_needed
 
 YS_PAD, YS_LENS = torch.tensor([[2, 2, 3, 3, 3], [2, 3, 2, -1, -1], [2, -1, -1, -1, -1]]), torch.tensor([5, 3, 1])
 

@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from espnet_larm.pooling.frontend import NEEDED_FRAMES
-from espnet_larm.train.needed_frames import needed_frames_told
+from espnet_larm.train.batches.frames import needed_frames_told
 
 LENGTHS = torch.tensor([16000, 12000, 8000])
 # CTC needs 9, 1 and 20 frames of the encoder: 4 * 9 + 3, 4 + 3 and 83 of the front end's 101, 76 and 51.

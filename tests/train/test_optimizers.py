@@ -6,7 +6,7 @@ from argparse import Namespace
 import pytest
 import torch
 
-from espnet_larm.train.optimizers import leave_frozen_out
+from espnet_larm.train.learning import leave_frozen_out
 
 
 def half_frozen():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from espnet_larm.pooling.frontend import AffinityPoolingFrontend
-from espnet_larm.train.retention import retention_logged
+from espnet_larm.train.batches.frames import retention_logged
 
 
 @pytest.mark.parametrize("is_wrapped", [False, True])

@@ -1,7 +1,7 @@
 """Utterances too short for the encoder leave their batches, so that one of them does not end a training of days.
 
 An utterance is left out, not its batch: the same one comes in every epoch, and would take its neighbours with it.
-Where the bound is not known (encoders of ESPnet's), the batch that the encoder refuses is named.
+Where the bound is not known (ESPnet's encoders), the batch that the encoder refuses is named.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import torch
 from espnet2.asr.frontend.default import DefaultFrontend
 
 from espnet_larm.pooling.frontend import AffinityPoolingFrontend
-from espnet_larm.train.batches import Batch
+from espnet_larm.train.batches.epoch import Batch
 from espnet_larm.upstream import TooShortUttError
 
 logger = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ REMEDY = "Drop such utterances for good with asr.sh --min_wav_duration, in secon
 
 
 def fewest_samples(model: torch.nn.Module) -> int | None:
-    """Samples that one output frame of the encoder takes, feature frames if there is no front end.
+    """Samples that the encoder needs for one output frame; feature frames if there is no front end.
 
     Args:
         model: An ASR model, or what holds it for several processes.
@@ -55,10 +55,10 @@ class LongEnough:
     """Batches without the utterances that are too short.
 
     Attributes:
-        left_out: Those of the pass that was last begun.
+        left_out: Ids of utterances left out in the pass that was last begun.
 
     Args:
-        loader: Of batches.
+        loader: Gives batches.
         fewest: Samples that an utterance needs; None if it is not known.
     """
 
@@ -97,7 +97,7 @@ class LongEnough:
         return ([utt_ids[index] for index in keep], kept) if keep else None
 
     def utt_ids(self) -> list[str]:
-        """Of the batch that came last."""
+        """Ids of the batch that came last."""
         return [] if self._last is None else list(self._last[0])
 
     def report(self) -> None:
