@@ -1,11 +1,15 @@
-"""Where numbers come from: the commit of the repository, versions of packages, the machine."""
+"""Where figures come from: the command, commit, versions of packages, machine and date."""
 
+import datetime as dt
 import importlib.metadata
 import os
 import platform
+import shlex
 import subprocess
+import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import espnet_larm
 
@@ -13,11 +17,46 @@ if TYPE_CHECKING:
     import torch
 
 ROOT = Path(espnet_larm.__file__).resolve().parents[1]
+# Entries of an origin, and how reports call them.
+LABELS = {
+    "commit": "commit", "command": "command", "machine": "machine", "versions": "made with", "date": "date",
+}  # fmt: skip
 PACKAGES = ("espnet", "torch", "torchaudio")
 
 
+def origin_of(program: str, cmd: list[str] | None, device: "torch.device") -> dict[str, Any]:
+    """Command, commit, versions, machine and date of figures that a program makes.
+
+    Args:
+        program: The start of its command line, `espnet-larm score` for example.
+        cmd: Its arguments; None for those of this process.
+        device: The device that it computes on.
+    """
+    words = [*program.split(), *(sys.argv[1:] if cmd is None else cmd)]
+    return {
+        "command": without_root(shlex.join(words)),
+        "commit": commit(),
+        "versions": versions(),
+        "machine": describe_machine(device),
+        "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def footer(origin: Mapping[str, Any]) -> list[str]:
+    """Markdown list of what `origin` has of commit, command, machine, versions and date."""
+    return [
+        f"- {label}: {_in_words(origin[name]) if name != 'command' else f'`{origin[name]}`'}"
+        for name, label in LABELS.items()
+        if name in origin
+    ]
+
+
+def _in_words(value: str | Mapping[str, str]) -> str:
+    return value if isinstance(value, str) else ", ".join(f"{name} {each}" for name, each in value.items())
+
+
 def commit() -> str:
-    """Of the repository that the package lies in, `-dirty` if tracked files were changed."""
+    """Commit of the repository that holds the package, with `-dirty` if tracked files were changed."""
     outputs = []
     for words in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "--untracked-files=no"]):
         try:
@@ -31,7 +70,7 @@ def commit() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of this package, those that decide numbers, and Python."""
+    """Versions of this package, of Python, and of the packages that decide numbers."""
     others = {name: importlib.metadata.version(name) for name in PACKAGES}
     return {"espnet_larm": espnet_larm.__version__, **others, "python": platform.python_version()}
 
@@ -51,7 +90,7 @@ def describe_machine(device: "torch.device") -> dict[str, str]:
 
 
 def cpu_model() -> str:
-    """The processor's name."""
+    """Name of the processor."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         for line in cpuinfo.read_text(encoding="utf-8").splitlines():
@@ -62,5 +101,5 @@ def cpu_model() -> str:
 
 
 def without_root(text: str) -> str:
-    """Paths below the repository, named from its root."""
+    """A text in which paths below the repository are named from its root."""
     return text.replace(f"{ROOT}/", "")

@@ -20,6 +20,7 @@ from typing import Any
 
 import yaml
 
+from espnet_larm.files import move_synced
 from espnet_larm.pack.archive import digest, write_archive
 from espnet_larm.pack.card import UNKNOWN, About, format_card
 from espnet_larm.pack.llm import check_llm, has_llm, make_llm_portable, name_llm, name_tokenizer, places_near
@@ -221,4 +222,4 @@ def publish(outpath: Path, members: Members, llm: str | None = None) -> None:
         written = Path(folder) / outpath.name
         write_archive(written, members)
         load(written, llm=llm)
-        written.replace(outpath)
+        move_synced(written, outpath)
