@@ -1,8 +1,7 @@
-"""Which checkpoint to resume from, what must stand beside it, and what it holds of an epoch in progress.
+"""Choice of the checkpoint to resume from, repair of the files beside it, and the state of an epoch in progress.
 
-The newest checkpoint that is whole is taken; a damaged one is named and set aside. An epoch's file that is missing is
-made again from a checkpoint of that epoch; where there is none, the epoch leaves the history, so that averaging never
-asks for it.
+The newest undamaged checkpoint is chosen; a damaged one is named and set aside. A missing epoch's file is made again
+from a checkpoint of that epoch; where there is none, the epoch leaves the history, so that it is not averaged.
 """
 
 import logging
@@ -29,9 +28,9 @@ class Checkpoint(NamedTuple):
     """A checkpoint on the disk.
 
     Attributes:
-        epoch: Finished epochs.
+        epoch: Number of finished epochs.
         num_batches: Batches trained on in the epoch in progress; 0 at an epoch's end.
-        world_size: Processes that wrote it; 0 if any number can go on from it.
+        world_size: Number of processes that wrote it; 0 if any number can resume it.
         path: Path of the file.
     """
 
@@ -45,7 +44,7 @@ def newest(output_dir: Path, world_size: int) -> Checkpoint | None:
     """The checkpoint to resume from; None if there is none.
 
     Raises:
-        ValueError: There are checkpoints, and all are damaged.
+        ValueError: All checkpoints are damaged.
     """
     paths = [path for name in (INTERRUPTED, CHECKPOINT, PREVIOUS) if (path := output_dir / name).exists()]
     found = [read_progress(path) for path in paths if not _set_aside_if_damaged(path)]
@@ -67,7 +66,7 @@ def newest(output_dir: Path, world_size: int) -> Checkpoint | None:
 
 
 def read_progress(path: Path) -> Checkpoint:
-    """How far a checkpoint got. Its tensors stay on the disk."""
+    """The progress that a checkpoint holds; its tensors stay on the disk."""
     states = read_states(path)
     started = states.get("epoch_in_progress")
     ranks = started["ranks"] if started else []
@@ -76,10 +75,10 @@ def read_progress(path: Path) -> Checkpoint:
 
 
 def read_states(path: Path) -> dict[str, Any]:
-    """A checkpoint's dictionary with its tensors mapped, not read. Nothing else is unpickled.
+    """The dictionary of a checkpoint, its tensors memory-mapped; nothing else is unpickled.
 
     Raises:
-        OptionError: It holds something else.
+        OptionError: The file holds other objects.
     """
     try:
         states: dict[str, Any] = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
@@ -98,7 +97,7 @@ def repair(staging: Staging, reporter: Reporter, criteria: Sequence[Sequence[str
         staging: The experiment's staging folder.
         reporter: The reporter, as loaded from the checkpoint.
         criteria: ESPnet's `best_model_criterion`, (phase, key, mode) each.
-        num_best: How many best epochs are averaged.
+        num_best: Number of best epochs that are averaged.
     """
     epoch = reporter.get_epoch()
     if epoch == 0:
@@ -121,7 +120,7 @@ def repair(staging: Staging, reporter: Reporter, criteria: Sequence[Sequence[str
 
 
 def best_epochs(reporter: Reporter, criteria: Sequence[Sequence[str]], num_best: int) -> set[int]:
-    """Epochs that ESPnet would average by any of the criteria."""
+    """Epochs that ESPnet would average by one of the criteria."""
     found = set()
     for phase, key, mode in criteria:
         if reporter.has(phase, key):

@@ -1,7 +1,7 @@
 """Which parts of a model learn: counted by part, checked against what is declared frozen, and watched in training.
 
-A module says by `frozen_names()` which of its parameters no training may change, as `decoder: speech_llm` does of its
-LM, and by `part_of(name)` what its parameters are counted as; ESPnet's `freeze_param` declares more.
+A module lists in `frozen_names()` the parameters that no training may change (in `decoder: speech_llm`, the LM's), and
+names in `part_of(name)` the part that a parameter is counted in. ESPnet's `freeze_param` declares further frozen ones.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,7 +16,7 @@ INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class Share(NamedTuple):
-    """How much of a part learns.
+    """Numbers of a part that learn, and all of them.
 
     Attributes:
         part: Its name.
@@ -30,7 +30,7 @@ class Share(NamedTuple):
 
 
 def shares(model: torch.nn.Module) -> list[Share]:
-    """How much of each part learns, in the model's order; weights that parts share are counted in the first."""
+    """Numbers that learn in each part, in the model's order; shared weights are counted in the first part."""
     counts: dict[str, list[int]] = {}
     for name, parameter in _parameters(model):
         count = counts.setdefault(part_of(getattr(model, "module", model), name), [0, 0])
@@ -45,14 +45,14 @@ def sum_of(found: Sequence[Share]) -> Share:
 
 
 def part_of(model: torch.nn.Module, name: str) -> str:
-    """What a parameter is counted as: the module right below the model, or what that module says of it."""
+    """The part that a parameter is counted in: the module right below the model, or a part that this module names."""
     child, _, rest = name.partition(".")
     tell = getattr(getattr(model, child), "part_of", None)
     return tell(rest) if tell else child
 
 
 def format_shares(found: Sequence[Share]) -> str:
-    """A table for people, its last row the sum."""
+    """A table as text; its last row is the sum."""
     rows = [
         (each.part, f"{each.trainable:,}", f"{each.total:,}", f"{percent(each):.1f}")
         for each in (*found, sum_of(found))
@@ -73,14 +73,14 @@ def check_frozen(
     """Refuse weights that shall be frozen and are not, and frozen ones that an optimiser has.
 
     Args:
-        model: As it will be trained.
+        model: The model that will be trained.
         optimizers: The model's optimisers.
         freeze_param: ESPnet's option: names of parameters, or what they begin with up to a dot.
 
     Raises:
         ValueError: There are such weights; it names the first and counts them.
     """
-    # By all their names: ESPnet looks at the first of a tied weight, and freezes nothing by another.
+    # All names count: ESPnet knows the first name of a tied weight alone, and freezes nothing by another.
     weights = dict(model.named_parameters(remove_duplicate=False))
     declared = {*_named_by_option(weights, freeze_param), *_named_by_modules(model)}
     if learning := [name for name in weights if name in declared and weights[name].requires_grad]:

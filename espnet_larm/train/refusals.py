@@ -1,8 +1,8 @@
-"""Options that nothing can be built with: one sentence that names them instead of a traceback.
+"""Refuses wrong options with one sentence instead of a traceback.
 
-Classes check their options as they are built, ESPnet's by typeguard and by bare asserts too. What a `raise` of theirs
-says is a sentence; what typeguard and asserts say is traced back to the option of the YAML. All else is a bug, and
-keeps its traceback.
+Classes check their options as they are built; ESPnet's also use typeguard and bare asserts. The message of a `raise` is
+kept; failures of typeguard and asserts are traced back to an option of the YAML. Any other error is a bug and keeps its
+traceback.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from espnet_larm.errors import OptionError, is_stated
 
 logger = logging.getLogger(__name__)
 
-# They check what a YAML says, as plugins do.
+# Packages that check options of a YAML, as plugins do.
 CHECKING = ("espnet", "espnet2", "torch.optim")
 
 
@@ -42,7 +42,7 @@ def ends_with_a_sentence() -> Iterator[None]:
 
 @contextlib.contextmanager
 def traced_to_options(args: argparse.Namespace) -> Iterator[None]:
-    """Make an OptionError of what building raises because of an option.
+    """Turn an error that an option causes while a model is built into an OptionError.
 
     Args:
         args: Options that the model is built from.
@@ -62,10 +62,10 @@ def traced_to_options(args: argparse.Namespace) -> Iterator[None]:
 
 
 def take_null_for_nothing(args: argparse.Namespace) -> None:
-    """Make `x_conf: null`, which is what a YAML says with no line below `x_conf:`, an empty set of options.
+    """Take `x_conf: null`, the value of `x_conf:` without a line below it, for an empty set of options.
 
     Raises:
-        ValueError: Some `x_conf` is neither null nor a set of options.
+        ValueError: An `x_conf` is neither null nor a set of options.
     """
     for name, value in vars(args).items():
         if not name.endswith("_conf"):
@@ -77,10 +77,10 @@ def take_null_for_nothing(args: argparse.Namespace) -> None:
 
 
 def check_gpus(ngpu: int) -> None:
-    """Refuse to train on GPUs that are not there.
+    """Refuse to train on more GPUs than there are.
 
     Raises:
-        OptionError: There are fewer.
+        OptionError: There are fewer GPUs.
     """
     if ngpu > (found := torch.cuda.device_count()):
         raise OptionError(
@@ -138,7 +138,7 @@ def check_same_tokenizer(args: argparse.Namespace, model: ESPnetASRModel) -> Non
 
 
 def check_checkpoint_losses(model: ESPnetASRModel) -> None:
-    """Refuse a model whose loss would leave out checkpoint loops; say so if it weighs them unevenly.
+    """Refuse a model whose loss leaves out checkpoint loops; warn if it weighs them unevenly.
 
     ESPnet's CTC loss is (1 - w) * last + w * mean(others) with w = `interctc_weight`, 0 by default: n checkpoints
     weigh the same with w = (n - 1) / n.
@@ -197,7 +197,7 @@ def _confs(args: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _wrong_kind(args: argparse.Namespace) -> str | None:
-    """The first option whose value is not of its type."""
+    """A sentence about the first option whose value has the wrong type, if there is one."""
     for kind in registry.checked_kinds():
         if sentence := registry.find_wrong_type(
             kind, getattr(args, kind, None), getattr(args, f"{kind}_conf", None) or {}
@@ -222,7 +222,7 @@ def _is_number(text: str) -> bool:
 
 
 def _broken_rule(args: argparse.Namespace, error: AssertionError) -> str | None:
-    """The options in the condition of an assert, and the condition."""
+    """A sentence with the condition of an assert and the options in it; None if it names none."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     rule = _condition(frame.line or "")
     values = [

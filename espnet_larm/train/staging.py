@@ -1,4 +1,4 @@
-"""The folder in which ESPnet saves, and from which whole files are moved into the experiment's.
+"""A folder in which ESPnet saves, and from which finished files are moved into the experiment's folder.
 
 ESPnet writes `checkpoint.pth` and `Nepoch.pth` in place: a kill in the middle leaves half a file where the last good
 one was. So ESPnet's trainer is given `<experiment>/.staging` as its output folder. It sees the epochs' files there as
@@ -28,18 +28,18 @@ from espnet_larm.files import (
 
 logger = logging.getLogger(__name__)
 
-# What ESPnet writes beside the parameters, straight into the experiment's folder.
+# Folders that ESPnet writes straight into the experiment's.
 FOLDERS = ("images", "tensorboard", "att_ws")
 # Statistics, headers and alignment beside the tensors.
 MARGIN_BYTES = 1 << 20
 
 
 class Staging:
-    """ESPnet's view of an experiment's folder.
+    """The view that ESPnet has of an experiment's folder.
 
     Attributes:
         output_dir: The experiment's folder.
-        folder: Where ESPnet saves.
+        folder: The folder in which ESPnet saves.
     """
 
     def __init__(self, output_dir: Path) -> None:
@@ -73,7 +73,7 @@ class Staging:
                 self.link_epoch(epoch)
 
     def link_epoch(self, epoch: int) -> None:
-        """Show ESPnet an epoch's file of the experiment."""
+        """Link an epoch's file of the experiment for ESPnet."""
         replace_link(self.folder / f"{epoch}epoch.pth", f"../{epoch}epoch.pth")
         self._linked.add(epoch)
 
@@ -83,7 +83,7 @@ class Staging:
             (self.folder / f"{epoch}epoch.pth").unlink(missing_ok=True)
 
     def publish(self) -> None:
-        """Move what ESPnet has saved, the checkpoint last; then drop the epochs that ESPnet dropped.
+        """Move the files that ESPnet has saved, the checkpoint last; then drop the epochs that ESPnet dropped.
 
         An epoch's file is dropped one checkpoint later than ESPnet asks: the previous checkpoint keeps its files.
         """
@@ -105,7 +105,7 @@ class Staging:
         shutil.rmtree(self.folder)
 
     def explain(self, error: OSError | RuntimeError) -> None:
-        """If `error` broke a save off, remove the half file and say what stands.
+        """If `error` broke a save off, remove the half file and log which files are left.
 
         torch.save reports a full disk as a RuntimeError about its archive, without a word of the disk.
         """

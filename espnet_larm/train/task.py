@@ -41,19 +41,16 @@ registry.register()
 
 
 class LarmASRTask(ASRTask):
-    """ASRTask that refuses misspelt names and keys, and losses that would miss checkpoint loops.
-
-    Its trainer survives kills, signals, damaged files and full disks.
-    """
+    """ESPnet's ASR task, with checks of its options and a trainer that survives kills and full disks."""
 
     trainer = LarmTrainer
 
     @classmethod
     def main(cls, args: argparse.Namespace | None = None, cmd: Sequence[str] | None = None) -> None:
-        """ESPnet's main; with a process a GPU, signals and the exit status pass through it.
+        """ESPnet's main; with a process for each GPU, it passes on signals and the exit status.
 
         Raises:
-            SystemExit: An option is wrong, or a training process ended so.
+            SystemExit: An option is wrong, or a training process ended with a status.
         """
         args = cls.get_parser().parse_args(cmd) if args is None else args
         with sigterm_goes_to_workers(), ends_with_a_sentence():
@@ -61,7 +58,7 @@ class LarmASRTask(ASRTask):
             try:
                 super().main(args=args)
             except ProcessExitedException as error:
-                # One that ended by itself has said why.
+                # A process that ended by itself has logged why.
                 if error.exit_code < 0:
                     raise
                 sys.exit(error.exit_code)
@@ -71,7 +68,7 @@ class LarmASRTask(ASRTask):
         """ESPnet's worker, in deterministic mode if the option asks for it.
 
         Raises:
-            SystemExit: An option is wrong. It stands here because a spawned process begins here.
+            SystemExit: An option is wrong; spawned processes begin here.
         """
         if args.deterministic:
             make_deterministic()
@@ -80,7 +77,7 @@ class LarmASRTask(ASRTask):
 
     @classmethod
     def get_parser(cls) -> argparse.ArgumentParser:
-        """ESPnet's parser; names of classes are checked by `check_plugins`, which tells the nearest ones."""
+        """ESPnet's parser, without choices of classes: `check_plugins` checks them and tells the nearest names."""
         parser = super().get_parser()
         kinds = registry.checked_kinds()
         for action in parser._actions:

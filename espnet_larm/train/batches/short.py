@@ -1,6 +1,6 @@
-"""Utterances too short for the encoder leave their batches, so that one of them does not end a training of days.
+"""Leaves utterances that are too short for the encoder out of their batches, instead of ending the training.
 
-An utterance is left out, not its batch: the same one comes in every epoch, and would take its neighbours with it.
+Only the utterance is left out: it comes in every epoch, and would take its neighbours with it.
 Where the bound is not known (ESPnet's encoders), the batch that the encoder refuses is named.
 """
 
@@ -29,8 +29,8 @@ def fewest_samples(model: torch.nn.Module) -> int | None:
         model: An ASR model, or what holds it for several processes.
 
     Returns:
-        None if the encoder does not tell, or the front end is neither a plain STFT nor one with pooled frames of
-        which enough are left for certain.
+        The number; None if the encoder does not tell it, or the front end is neither a plain STFT nor one that
+        certainly leaves enough pooled frames.
     """
     model = getattr(model, "module", model)
     num_frames = getattr(getattr(model, "encoder", None), "min_input_length", None)
@@ -52,14 +52,14 @@ def fewest_samples(model: torch.nn.Module) -> int | None:
 
 
 class LongEnough:
-    """Batches without the utterances that are too short.
+    """A loader's batches without the utterances that are too short.
 
     Attributes:
         left_out: Ids of utterances left out in the pass that was last begun.
 
     Args:
         loader: Gives batches.
-        fewest: Samples that an utterance needs; None if it is not known.
+        fewest: Samples that an utterance needs; None if this is not known.
     """
 
     def __init__(self, loader: Iterable[Batch], fewest: int | None) -> None:
@@ -83,7 +83,7 @@ class LongEnough:
                 yield self._last
 
     def _without_short(self, batch: Batch) -> Batch | None:
-        """The batch, or a smaller one, or None if nothing is left of it."""
+        """The batch without short utterances; None if nothing is left."""
         utt_ids, values = batch
         lens = values.get("speech_lengths")
         if self._fewest is None or lens is None or bool((lens >= self._fewest).all()):
@@ -101,7 +101,7 @@ class LongEnough:
         return [] if self._last is None else list(self._last[0])
 
     def report(self) -> None:
-        """Say how many utterances of the pass were left out."""
+        """Warn of the number of utterances left out in the pass."""
         if self.left_out:
             logger.warning(
                 "%d utterances of this epoch were left out because they are too short; each is named above.",
@@ -113,7 +113,7 @@ class LongEnough:
         """Name the utterances of a batch that the model refuses as too short.
 
         Raises:
-            ValueError: It has refused one.
+            ValueError: The model has refused an utterance.
         """
         try:
             yield
