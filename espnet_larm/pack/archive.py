@@ -1,6 +1,6 @@
-"""Zip files with the same bytes for the same input, and zip files of strangers read without trust.
+"""Writes zip files with the same bytes for the same input, and reads zip files of strangers safely.
 
-Members are stored, not compressed: weights hardly shrink, and compressed bytes would depend on zlib's version.
+Members are not compressed: weights hardly shrink, and compressed bytes would depend on zlib's version.
 """
 
 import hashlib
@@ -14,10 +14,10 @@ from typing import BinaryIO
 
 from espnet_larm.files import written_beside
 
-# The first moment that the format can tell.
+# The earliest date of the format.
 ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 MAX_MEMBERS = 10_000
-# Packs are stored; one that somebody zipped again shrinks its texts, its weights hardly.
+# Packs are not compressed; if somebody zips one again, its texts shrink, its weights hardly.
 MAX_GROWTH = 10
 CHUNK_BYTES = 2**20
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)

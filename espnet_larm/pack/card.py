@@ -1,4 +1,4 @@
-"""The model card of a pack, `README.md`: a YAML header that model hubs read, its use, results and origin."""
+"""The model card of a pack, `README.md`: a YAML header for model hubs, use, results and origin."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple

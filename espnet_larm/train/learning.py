@@ -1,4 +1,4 @@
-"""Which parts of a model learn: counted by part, checked against what is declared frozen, and watched in training.
+"""Learning parts of a model: counted, checked against what is declared frozen, and watched in training.
 
 A module lists in `frozen_names()` the parameters that no training may change (in `decoder: speech_llm`, the LM's), and
 names in `part_of(name)` the part that a parameter is counted in. ESPnet's `freeze_param` declares further frozen ones.
