@@ -42,11 +42,8 @@ def only_numbers(model: torch.nn.Module) -> Iterator[None]:
     Args:
         model: An ASR model, or what holds it for several processes.
     """
-    handle = model.register_forward_hook(_drop_missing)
-    try:
+    with model.register_forward_hook(_drop_missing):
         yield
-    finally:
-        handle.remove()
 
 
 def _drop_missing(module: torch.nn.Module, args: Any, output: Any) -> Any:  # noqa: ARG001

@@ -152,18 +152,11 @@ class Session:
         """The batches left in the epoch: all, the rest after an interruption, or none before its validation."""
         assert self._reporter is not None
         resumed, self._resumed = self._resumed, None
+        rest = (resumed["num_batches"], lambda: restore_random(resumed)) if resumed else ()
+        self._batches = TrainingBatches(loader, self._reporter, self._options.accum_grad, self.end_if_asked, *rest)
         if resumed is None:
-            self._batches = TrainingBatches(loader, self._reporter, self._options.accum_grad, self.end_if_asked)
             return self._batches
         restore_statistics(self._reporter, resumed)
-        self._batches = TrainingBatches(
-            loader,
-            self._reporter,
-            self._options.accum_grad,
-            self.end_if_asked,
-            resumed["num_batches"],
-            lambda: restore_random(resumed),
-        )
         if resumed["is_trained"]:
             logger.info("The epoch's training was done before the interruption; its validation follows.")
             return []

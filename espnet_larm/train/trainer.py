@@ -24,7 +24,7 @@ from espnet2.train.reporter import Reporter, SubReporter
 from espnet2.train.trainer import Trainer, TrainerOptions
 from espnet2.utils.types import str2bool
 
-from espnet_larm.train.batches.epoch import Batch, ValidationBatches, describe_batches
+from espnet_larm.train.batches.epoch import Batch, batches_to_validate, describe_batches
 from espnet_larm.train.batches.frames import CtcRoom, needed_frames_told, retention_logged
 from espnet_larm.train.batches.short import LongEnough, fewest_samples
 from espnet_larm.train.learning import format_shares, shares
@@ -54,13 +54,12 @@ class LarmTrainer(Trainer):
     def run(
         cls,
         model: torch.nn.Module,
-        optimizers: Sequence[torch.optim.Optimizer],
         schedulers: Sequence[Any],
         train_iter_factory: Any,
         valid_iter_factory: Any,
-        plot_attention_iter_factory: Any,
         trainer_options: TrainerOptions,
         distributed_option: DistributedOption,
+        **others: Any,
     ) -> None:
         """Train as ESPnet does, with whole files in the experiment's folder at every instant.
 
@@ -83,13 +82,12 @@ class LarmTrainer(Trainer):
             try:
                 super().run(
                     model=model,
-                    optimizers=optimizers,
                     schedulers=schedulers,
                     train_iter_factory=train_iter_factory,
                     valid_iter_factory=valid_iter_factory,
-                    plot_attention_iter_factory=plot_attention_iter_factory,
                     trainer_options=dataclasses.replace(trainer_options, output_dir=session.staging.folder),
                     distributed_option=distributed_option,
+                    **others,
                 )
             except (OSError, RuntimeError) as error:
                 session.staging.explain(error)
@@ -101,19 +99,9 @@ class LarmTrainer(Trainer):
                 session.break_off()
 
     @classmethod
-    def resume(
-        cls,
-        checkpoint: str | Path,
-        model: torch.nn.Module,
-        reporter: Reporter,
-        optimizers: Sequence[torch.optim.Optimizer],
-        schedulers: Sequence[Any],
-        scaler: Any,
-        ngpu: int = 0,
-        strict: bool = True,
-    ) -> None:
+    def resume(cls, checkpoint: str | Path, model: torch.nn.Module, reporter: Reporter, **others: Any) -> None:
         """Load a checkpoint as ESPnet does, and what ours holds beyond ESPnet's."""
-        super().resume(checkpoint, model, reporter, optimizers, schedulers, scaler, ngpu, strict)
+        super().resume(checkpoint=checkpoint, model=model, reporter=reporter, **others)
         if cls.session is not None:
             cls.session.resume(Path(checkpoint), reporter)
 
@@ -126,9 +114,7 @@ class LarmTrainer(Trainer):
         schedulers: Sequence[Any],
         scaler: Any,
         reporter: SubReporter,
-        summary_writer: Any,
-        options: TrainerOptions,
-        distributed_option: DistributedOption,
+        **others: Any,
     ) -> bool:
         """Train an epoch, or the rest of an interrupted one.
 
@@ -153,9 +139,7 @@ class LarmTrainer(Trainer):
                 schedulers=schedulers,
                 scaler=scaler,
                 reporter=reporter,
-                summary_writer=summary_writer,
-                options=options,
-                distributed_option=distributed_option,
+                **others,
             )
         session.report_skipped()
         long_enough.report()
@@ -163,12 +147,7 @@ class LarmTrainer(Trainer):
 
     @classmethod
     def validate_one_epoch(
-        cls,
-        model: torch.nn.Module,
-        iterator: Iterable[Batch],
-        reporter: SubReporter,
-        options: TrainerOptions,
-        distributed_option: DistributedOption,
+        cls, model: torch.nn.Module, iterator: Iterable[Batch], reporter: SubReporter, **others: Any
     ) -> None:
         """Validate, then check that the save that follows fits on the disk.
 
@@ -187,27 +166,18 @@ class LarmTrainer(Trainer):
         ):
             super().validate_one_epoch(
                 model=model,
-                iterator=ValidationBatches(long_enough, session.end_if_asked),
+                iterator=batches_to_validate(long_enough, session.end_if_asked),
                 reporter=reporter,
-                options=options,
-                distributed_option=distributed_option,
+                **others,
             )
         session.check_room()
 
     @classmethod
-    def plot_attention(
-        cls,
-        model: torch.nn.Module,
-        output_dir: Path | None,
-        summary_writer: Any,
-        iterator: Iterable[Batch],
-        reporter: SubReporter,
-        options: TrainerOptions,
-    ) -> None:
+    def plot_attention(cls, model: torch.nn.Module, iterator: Iterable[Batch], **others: Any) -> None:
         """Draw the attention weights of utterances that are long enough."""
         long_enough = LongEnough(iterator, fewest_samples(model))
         with long_enough.named():
-            super().plot_attention(model, output_dir, summary_writer, long_enough, reporter, options)
+            super().plot_attention(model=model, iterator=long_enough, **others)
 
     @classmethod
     def _running_session(cls) -> Session:

@@ -157,21 +157,15 @@ class TrainingBatches:
         logger.error("Skipped, no parameter changed: %s. Utterances: %s", reason, " ".join(utt_ids))
 
 
-class ValidationBatches:
-    """The batches of one validation, between which the training can stop."""
-
-    def __init__(self, loader: Iterable[Batch], between_steps: Callable[[], None]) -> None:
-        self._loader = loader
-        self._between_steps = between_steps
-
-    def __iter__(self) -> Iterator[Batch]:
-        iterator = iter_shielded(self._loader)
-        while True:
-            self._between_steps()
-            batch = next(iterator, None)
-            if batch is None:
-                return
-            yield batch
+def batches_to_validate(loader: Iterable[Batch], between_steps: Callable[[], None]) -> Iterator[Batch]:
+    """The batches of a validation, between which the training can stop."""
+    batches = iter_shielded(loader)
+    while True:
+        between_steps()
+        batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch
 
 
 def is_finite(batch: dict[str, Any], index: int) -> bool:

@@ -52,12 +52,8 @@ class CtcRoom:
     def watched(self, model: torch.nn.Module) -> Iterator[None]:
         """Look at what the model's CTC head is given, if it has one; at the end, count the utterances named."""
         ctc = getattr(_without_wrapper(model), "ctc", None)
-        handle = None if ctc is None else ctc.register_forward_pre_hook(self._look)
-        try:
+        with contextlib.nullcontext() if ctc is None else ctc.register_forward_pre_hook(self._look):
             yield
-        finally:
-            if handle is not None:
-                handle.remove()
         if self.without_room:
             logger.warning(
                 "%d utterances of this epoch have fewer frames than CTC needs; each is named above.",
@@ -90,15 +86,11 @@ def needed_frames_told(model: torch.nn.Module) -> Iterator[None]:
         yield
         return
     # The hooks are on the module that runs, which torch's DataParallel copies.
-    handles = [
+    with (
         model.register_forward_pre_hook(_tell, with_kwargs=True),
         model.register_forward_hook(_forget, always_call=True),
-    ]
-    try:
+    ):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def can_be_told(model: Any) -> bool:
