@@ -23,10 +23,10 @@ def load(
     asr_model_file: str | Path | None = None,
     llm: str | None = None,
 ) -> "Recognizer":
-    """The recogniser of a pack (`model.zip`) or of an experiment's folder. 10 s of imports, the first time.
+    """Load the recogniser of a pack (`model.zip`) or of an experiment's folder; the first call imports for 10 s.
 
     Args:
-        source: A pack, also a stranger's: it is checked, and cannot run code; or a folder with `config.yaml`.
+        source: A pack, which is checked and cannot run code, or a folder with `config.yaml`.
         device: `cpu`, `cuda` or `cuda:N`.
         dtype: `bfloat16`, `float16`, `float32` or `float64`.
         asr_model_file: Weights in the folder; its only `*.ave.pth` by default.
@@ -45,16 +45,16 @@ def unpack(pack: str | Path, folder: str | Path, llm: str | None = None) -> dict
     """Unpack a checked pack for ESPnet: `Speech2Text(**espnet_larm.unpack("model.zip", "model"), ctc_weight=1.0)`.
 
     Args:
-        pack: The file.
-        folder: Made if it is not there; files of the same names are replaced.
+        pack: Path of the pack.
+        folder: Folder to unpack into, made if missing; files of the same names are replaced.
         llm: Folder or hub id of the model's LM, where it is another than in training.
 
     Returns:
-        `asr_train_config` and `asr_model_file`.
+        Paths under the names `asr_train_config` and `asr_model_file`.
 
     Raises:
         FileNotFoundError: There is no such pack, or its LM is not there.
-        ValueError: It is damaged or refused.
+        ValueError: The pack is damaged or refused.
     """
     from espnet_larm.recognize import packs
 

@@ -1,6 +1,7 @@
-"""Which errors were written for whoever runs a program; what others say needs its traceback."""
+"""Errors written for whoever runs a program (others need their traceback), and words that their messages share."""
 
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 import espnet_larm
@@ -13,10 +14,10 @@ class OptionError(ValueError):
 
 
 def is_stated(error: BaseException, others: tuple[str, ...] = ()) -> bool:
-    """Whether an error was made by the system, is of a class of this package, or by a `raise` in the package.
+    """Whether the message is meant for users: from the system, of a class of ours, or from a `raise` of ours.
 
     Args:
-        error: As it was caught.
+        error: The error, as it was caught.
         others: Further packages or modules whose `raise` counts.
     """
     if isinstance(error, OSError) or type(error).__module__.startswith(f"{espnet_larm.__name__}."):
@@ -25,6 +26,12 @@ def is_stated(error: BaseException, others: tuple[str, ...] = ()) -> bool:
     if not (last.line or "").startswith("raise "):
         return False
     frame = [frame for frame, _ in traceback.walk_tb(error.__traceback__)][-1]
-    # By its file, since the module of the program that runs is named __main__.
+    # The file counts, since the module of the program that runs is named __main__.
     is_ours = Path(last.filename).is_relative_to(PACKAGE)
     return is_ours or f"{frame.f_globals.get('__name__')}.".startswith(tuple(f"{name}." for name in others))
+
+
+def name_some(names: Sequence[str], limit: int = 5) -> str:
+    """The first few names, and how many more there are."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

@@ -4,7 +4,7 @@
     model:
       _target_: espnet_larm.espnet3.Speech2Text     # inference; in place of espnet2.bin.asr_inference.Speech2Text
 
-ESPnet3 imports what a YAML names in every process that it starts, so that parallel workers know the plugins, too. With
+ESPnet3 imports what a YAML names in every process that it starts, so that parallel workers know the plugins too. With
 `python -m espnet_larm run.py ...` a YAML may keep ESPnet's names: see `espnet_larm.__main__`.
 """
 

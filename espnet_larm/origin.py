@@ -1,9 +1,12 @@
-"""Where numbers come from: the commit of the repository, versions of packages, the machine."""
+"""Where figures come from: the command, commit, versions of packages, machine and date."""
 
+import datetime as dt
 import importlib.metadata
 import os
 import platform
+import shlex
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +17,38 @@ if TYPE_CHECKING:
     import torch
 
 ROOT = Path(espnet_larm.__file__).resolve().parents[1]
+# Entries of an origin, and how reports call them.
+LABELS = {
+    "commit": "commit", "command": "command", "machine": "machine", "versions": "made with", "date": "date",
+}  # fmt: skip
 PACKAGES = ("espnet", "torch", "torchaudio")
+
+
+def origin_of(program: str, cmd: list[str] | None, device: "torch.device") -> dict[str, Any]:
+    """Command, commit, versions, machine and date of figures that a program makes.
+
+    Args:
+        program: The start of its command line, `espnet-larm score` for example.
+        cmd: Its arguments; None for those of this process.
+        device: The device that it computes on.
+    """
+    words = [*program.split(), *(sys.argv[1:] if cmd is None else cmd)]
+    return {
+        "command": without_root(shlex.join(words)),
+        "commit": commit(),
+        "versions": versions(),
+        "machine": describe_machine(device),
+        "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def footer(origin: Mapping[str, Any]) -> list[str]:
+    """Markdown list of what `origin` has of commit, command, machine, versions and date."""
+    return [
+        f"- {label}: {in_words(origin[name]) if name != 'command' else f'`{origin[name]}`'}"
+        for name, label in LABELS.items()
+        if name in origin
+    ]
 
 
 def provenance(device: "torch.device", *packages: str) -> dict[str, Any]:
@@ -22,13 +56,15 @@ def provenance(device: "torch.device", *packages: str) -> dict[str, Any]:
     return {"commit": commit(), "versions": versions(*packages), "machine": describe_machine(device)}
 
 
-def in_words(record: Mapping[str, str]) -> str:
-    """Versions or a machine on one line: `cpu AMD EPYC, cores 2, ...`."""
+def in_words(record: str | Mapping[str, str]) -> str:
+    """Versions or a machine on one line: `cpu AMD EPYC, cores 2, ...`; a text stays as it is."""
+    if isinstance(record, str):
+        return record
     return ", ".join(f"{name} {value}" for name, value in record.items())
 
 
 def commit() -> str:
-    """Commit of the repository that the package lies in, `-dirty` if tracked files were changed."""
+    """Commit of the repository that holds the package, with `-dirty` if tracked files were changed."""
     outputs = []
     for words in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "--untracked-files=no"]):
         try:

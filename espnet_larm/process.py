@@ -1,6 +1,6 @@
-"""How our programs set up their own process, before anything slow is imported.
+"""Set-up of our programs' own process, before slow imports.
 
-Only programs call this. `import espnet_larm` in somebody else's process changes nothing there.
+Only programs call it: `import espnet_larm` changes nothing in another program's process.
 """
 
 import contextlib
@@ -16,17 +16,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-# Its modules and what they import may print while they are imported.
+# A package whose modules may print while they are imported.
 UPSTREAM = "espnet2"
 # Rounds for which a thread spins before it sleeps. With none, steps of small models take 2.5 times as long alone, since
 # waking a thread takes longer than what it then does; with libgomp's 300,000, up to 50 times as long in company.
 SPIN_COUNT = "10000"
-# What a shell says of a program that a closed pipe ended: 128 + SIGPIPE.
+# Exit status of a program that a closed pipe ended: 128 + SIGPIPE.
 PIPE_CLOSED = 141
 
 
 def set_up() -> None:
-    """Let threads that wait long sleep, and keep stdout for what the program prints. Repeating it changes nothing.
+    """Let waiting threads sleep, and keep stdout for the program's own output; repeated calls change nothing.
 
     OpenMP's threads spin while they wait for each other. Where another process holds a core, they spin for its whole
     time slice: tools/bench/RESULTS.md has what a training step takes then. libgomp reads these variables when torch is
@@ -36,23 +36,23 @@ def set_up() -> None:
         os.environ["OMP_WAIT_POLICY"] = "passive"
         os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     if not any(isinstance(finder, _UpstreamFinder) for finder in sys.meta_path):
-        # Right before Python's own: whatever else watches imports stays outside, and is asked first.
+        # Right before Python's own finder: other finders are still asked first.
         sys.meta_path.insert(_position_of_path_finder(), _UpstreamFinder())
 
 
 def stdout_aside() -> contextlib.AbstractContextManager[object]:
-    """While it is entered, what is printed goes to stderr: for imports of packages that are not ours."""
+    """Send printed text to stderr in a block, for imports of packages that are not ours."""
     return contextlib.redirect_stdout(sys.stderr)
 
 
 @contextlib.contextmanager
 def ends_with_its_reader() -> Iterator[None]:
-    """End the program without a word when nobody reads its stdout any more, as in `espnet-larm list | head -3`.
+    """End the program silently when its stdout has no reader any more, as in `espnet-larm list | head -3`.
 
-    SIGPIPE's default would also end a training when one of its own workers dies.
+    The default of SIGPIPE would also end a training when one of its workers dies.
 
     Raises:
-        SystemExit: With PIPE_CLOSED.
+        SystemExit: The reader is gone; the status is PIPE_CLOSED.
     """
     try:
         try:
@@ -70,7 +70,7 @@ def ends_with_its_reader() -> Iterator[None]:
 
 
 def _has_lost_its_reader(stream: Any) -> bool:
-    """Whether a stream is a pipe that nobody reads; False of streams that are no files."""
+    """Whether a stream is a pipe without a reader; False if it is no file."""
     try:
         number = stream.fileno()
     except (AttributeError, OSError):
@@ -85,9 +85,9 @@ def _position_of_path_finder() -> int:
 
 
 class _UpstreamFinder(importlib.abc.MetaPathFinder):
-    """Finds ESPnet's modules as Python does, and has what they print at their import go to stderr.
+    """Finds ESPnet's modules as Python does, and sends the output of their import to stderr.
 
-    A module that is run as a program (runpy) is not imported: its output stays where it is.
+    A module that is run as a program (runpy) is not imported, and keeps its stdout.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What our programs share: errors that end with a sentence, and handing over to ESPnet's program of the same name."""
+"""Code that our programs share: errors that end in a sentence, and hand-over to ESPnet's own program."""
 
 import argparse
 import importlib
@@ -18,11 +18,11 @@ def run_program(main: Callable[[], int]) -> int:
     """Run a program's main.
 
     Returns:
-        Its exit status; 1 after a wrong input, with the message on stderr. An error of these kinds that no `raise` of
-        the package made may be a bug: its traceback stands before the message. Errors of other kinds are raised.
+        The exit status; 1 after a wrong input, with the message on stderr. Its traceback comes first if no `raise` of
+        the package made the error, which may be a bug. Errors of other kinds are raised.
 
     Raises:
-        SystemExit: Nobody reads stdout any more.
+        SystemExit: The reader of stdout is gone.
     """
     set_up()
     # ESPnet's format, which its recipes read times from.
@@ -38,16 +38,16 @@ def run_program(main: Callable[[], int]) -> int:
 
 
 def hand_over(name: str, cmd: list[str] | None, reason: str, asked: Sequence[str]) -> int:
-    """Let ESPnet's own program do what ours cannot, with the plugins registered.
+    """Run ESPnet's own program, with the plugins registered, for a task that ours cannot do.
 
     Args:
-        name: Of the program, `asr_inference` for example.
-        cmd: Its arguments; those of this process by default.
-        reason: What ours cannot do.
-        asked: Options of ours that were given, which ESPnet's program does not know.
+        name: Name of the program, `asr_inference` for example.
+        cmd: Its arguments; by default those of this process.
+        reason: Why our program cannot do it.
+        asked: Given options of ours, which ESPnet's program does not know.
 
     Raises:
-        ValueError: There are such options.
+        ValueError: Such options were given.
     """
     if asked:
         raise ValueError(
@@ -60,5 +60,5 @@ def hand_over(name: str, cmd: list[str] | None, reason: str, asked: Sequence[str
 
 
 def given(args: argparse.Namespace, actions: Sequence[argparse.Action]) -> list[str]:
-    """Names of those options whose values are not the defaults."""
+    """Names of options whose values differ from the defaults."""
     return [action.dest for action in actions if getattr(args, action.dest) != action.default]

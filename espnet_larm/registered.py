@@ -1,4 +1,4 @@
-"""Importing this module registers the plugins: for processes that are started anew and are told what to import."""
+"""Importing this module registers the plugins, for new processes that can be told to import it."""
 
 from espnet_larm import registry
 

@@ -1,8 +1,8 @@
-"""The table of plugins, and the only place that writes to ESPnet's state.
+"""The table of plugins, and the only module that writes to ESPnet's state.
 
-ESPnet has no plugin mechanism: a task's module holds a `ClassChoices` object a kind, and a class put into its
-`.classes` before the parser is built can be named in YAML; inference finds it through the same objects. Each task has
-objects of its own (HOSTS). They take 10 s to import, so plugins are put into them as they are imported.
+ESPnet has no plugin mechanism. A task's module holds a `ClassChoices` object for each kind, and YAML can name a class
+that is put into its `.classes` before the parser is built; inference uses the same objects. Each task has objects of
+its own (HOSTS), which take 10 s to import, so plugins are put into them when they are imported.
 Other packages add plugins through the entry-point group `espnet_larm.plugins`, an entry a plugin, named
 `<kind>.<name>`: `"encoder.average" = "my_package:AverageEncoder"`.
 """
@@ -31,7 +31,7 @@ HOSTS: dict[str, Choices] = {
     "espnet2.tasks.slu": FEATURES,
     "espnet2.tasks.st": FEATURES,
     "espnet2.tasks.s2t": FEATURES,
-    # It has asr's front ends, and copies of the encoders of asr and st, which it makes as it is imported.
+    # It uses asr's front ends, and copies the encoders of asr and st when it is imported.
     "espnet2.tasks.enh_s2t": {"encoder": ("asr_encoder_choices", "st_encoder_choices")},
 }
 
@@ -41,8 +41,8 @@ class Plugin(NamedTuple):
 
     Attributes:
         kind: One of KINDS, the YAML key.
-        name: Its value in YAML, lower case.
-        path: `module:Class`, imported when it is registered or listed.
+        name: The value in YAML, in lower case.
+        path: The class as `module:Class`, imported when it is registered or listed.
         package: The distribution that brings it.
     """
 
@@ -56,9 +56,9 @@ class Broken(NamedTuple):
     """A plugin that cannot be registered.
 
     Attributes:
-        entry_point: `<kind>.<name>`, as its package calls it.
+        entry_point: Name of the entry point, `<kind>.<name>`.
         package: The distribution that brings it.
-        reason: What `register` says of it.
+        reason: The message with which `register` refuses it.
     """
 
     entry_point: str
@@ -67,7 +67,7 @@ class Broken(NamedTuple):
 
 
 class Survey(NamedTuple):
-    """All plugins: those that are sound, and those that `register` refuses."""
+    """All plugins: the sound ones, and those that `register` refuses."""
 
     sound: list[Plugin]
     broken: list[Broken]
@@ -92,7 +92,7 @@ def plugins() -> list[Plugin]:
 
 
 def survey() -> Survey:
-    """Register every plugin as `register` does, and go on after one that is refused.
+    """Register every plugin as `register` does, but go on after a refused one.
 
     Without plugins of other packages, ours are imported and not registered, which would import ESPnet's task (10 s).
     """
@@ -108,15 +108,15 @@ def load(plugin: Plugin) -> type:
     """Import the class of a plugin.
 
     Raises:
-        ImportError: Its module or class is not there, or the import fails in another way.
-        TypeError: It is no class.
+        ImportError: The module or class is missing, or its import fails.
+        TypeError: The object is no class.
     """
     module_name, _, class_name = plugin.path.partition(":")
     try:
         with stdout_aside():
             found = getattr(importlib.import_module(module_name), class_name)
     except Exception as error:
-        # The code of another package may raise anything; whoever has not written it must be told whose it is.
+        # Code of another package may raise anything; the user must be told whose it is.
         raise ImportError(
             f"{plugin.kind}: {plugin.name} of package {plugin.package} cannot be imported from {plugin.path}: "
             f"{type(error).__name__}: {error}. Mend or uninstall {plugin.package}."
@@ -130,9 +130,9 @@ def load(plugin: Plugin) -> type:
 
 
 def register() -> None:
-    """Make every plugin nameable in the YAML of ESPnet's tasks, those that are imported later too.
+    """Make every plugin nameable in the YAML of ESPnet's tasks, imported now or later.
 
-    Repeating it changes nothing. Where a task is imported later, that import raises what is listed here.
+    Repeated calls change nothing. If a task is imported later, its import raises these errors.
 
     Raises:
         ValueError: A name is taken by another class, or is not lower case.
@@ -153,10 +153,10 @@ def _register_in(host: ModuleType) -> None:
 
 
 def check_name(kind: str, name: str | None) -> None:
-    """Refuse a value of `kind` that neither ESPnet nor a plugin has.
+    """Refuse a name that neither ESPnet nor a plugin has.
 
     Raises:
-        ValueError: With the nearest names.
+        ValueError: The name is unknown; the message has the nearest names.
     """
     choices = _class_choices()[kind]
     if name is not None and name not in choices.classes:
@@ -164,10 +164,10 @@ def check_name(kind: str, name: str | None) -> None:
 
 
 def check_conf(kind: str, name: str | None, conf: dict[str, Any]) -> None:
-    """Refuse keys of `<kind>_conf` that the class of that name does not take.
+    """Refuse keys of `<kind>_conf` that the named class does not take.
 
     Raises:
-        ValueError: With the nearest options of the class.
+        ValueError: A key is unknown; the message has the nearest options.
     """
     if name is None:
         return
@@ -177,14 +177,14 @@ def check_conf(kind: str, name: str | None, conf: dict[str, Any]) -> None:
     allowed = [parameter.name for parameter in parameters]
     for key in conf:
         if key not in allowed:
-            # It wraps another of its kind: who puts it into a YAML leaves the other's options where they were.
+            # The class wraps another of its kind, whose options users often leave where they were.
             inner = f"{kind}_conf: {kind}_conf"
             moved = f" Options of the {kind} that it wraps go into {inner}:." if f"{kind}_conf" in allowed else ""
             raise ValueError(f"{kind}_conf: {key} is not an option of {kind}: {name}. {_nearest(key, allowed)}{moved}")
 
 
 def find_wrong_type(kind: str, name: str | None, conf: dict[str, Any]) -> str | None:
-    """A sentence about the first value of `<kind>_conf` that is not of the type that its class wants."""
+    """A sentence about the first value of `<kind>_conf` with a wrong type; None if there is none."""
     if name is None:
         return None
     hints = typing.get_type_hints(_class_choices()[kind].classes[name].__init__)
@@ -197,7 +197,7 @@ def find_wrong_type(kind: str, name: str | None, conf: dict[str, Any]) -> str | 
 
 
 def default_conf(kind: str, name: str | None) -> dict[str, Any]:
-    """The values that `<kind>_conf` need not name, the optimiser's too; none of a kind or name that is not known."""
+    """Default values of `<kind>_conf`, also for the optimiser; empty if the kind or name is unknown."""
     if kind == "optim":
         from espnet2.tasks.abs_task import optim_classes as classes
     else:
@@ -210,7 +210,7 @@ def default_conf(kind: str, name: str | None) -> dict[str, Any]:
 
 
 def checked_kinds() -> list[str]:
-    """The kinds that `check_name` and `check_conf` know: ours, and ESPnet's others (specaug, normalize, ...)."""
+    """Kinds that `check_name` and `check_conf` know: ours and the others of ESPnet (specaug, normalize, ...)."""
     return list(_class_choices())
 
 
@@ -233,7 +233,7 @@ def _plugin_of(entry: importlib.metadata.EntryPoint) -> Plugin:
 
 
 def _try_plugin(source: Plugin | importlib.metadata.EntryPoint, found: Survey, *, is_registered: bool) -> None:
-    """Add a plugin to those that are sound or broken."""
+    """Add a plugin to the sound or the broken ones."""
     try:
         plugin = source if isinstance(source, Plugin) else _plugin_of(source)
         plugin_class = load(plugin)
@@ -273,7 +273,7 @@ def _register_one(plugin: Plugin, plugin_class: type, choices: Any) -> None:
 
 
 def _class_choices() -> dict[str, Any]:
-    """ESPnet's ClassChoices of the ASR task by kind. The import takes 10 s, hence its place."""
+    """ClassChoices of ESPnet's ASR task by kind, whose import takes 10 s."""
     from espnet2.tasks.asr import ASRTask
 
     return {choices.name: choices for choices in ASRTask.class_choices_list}

@@ -12,6 +12,7 @@ from espnet_larm.files import (
     move_synced,
     replace_link,
     save_synced,
+    write_beside,
     write_text,
 )
 
@@ -98,3 +99,13 @@ def test_link_is_pointed_elsewhere(tmp_path):
 @pytest.mark.parametrize(("name", "epoch"), [("12epoch.pth", 12), ("latest.pth", None), ("xepoch.pth", None)])
 def test_epoch_of_a_file(tmp_path, name, epoch):
     assert epoch_of(tmp_path / name) == epoch
+
+
+def test_a_text_that_breaks_off_leaves_the_old_one_and_follows_no_link(tmp_path):
+    (tmp_path / "old").write_text("old")
+    (tmp_path / ".old.part").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(TypeError), write_beside(tmp_path / "old") as part, part.open("w") as file:
+        file.writelines(["half", None])
+    assert [path.name for path in tmp_path.iterdir()] == ["old"] and (tmp_path / "old").read_text() == "old"
+    write_text(tmp_path / "old", "new")
+    assert (tmp_path / "old").read_text() == "new"

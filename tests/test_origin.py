@@ -4,7 +4,7 @@ import re
 
 import torch
 
-from espnet_larm.origin import ROOT, commit, describe_machine, versions, without_root
+from espnet_larm.origin import ROOT, commit, describe_machine, footer, origin_of, versions, without_root
 
 
 def test_commit_is_a_hash_or_says_why_not():
@@ -27,3 +27,11 @@ def test_a_machine_without_gpu_is_its_processor_and_threads():
 
 def test_paths_are_named_from_the_repository():
     assert without_root(f"--config {ROOT}/conf/x.yaml") == "--config conf/x.yaml"
+
+
+def test_footer_names_what_is_known():
+    origin = origin_of("espnet-larm score", ["--x", f"{ROOT}/a b"], torch.device("cpu"))
+    lines = footer(origin)
+    assert [line.partition(":")[0] for line in lines] == ["- commit", "- command", "- machine", "- made with", "- date"]
+    assert lines[1] == f"- command: `espnet-larm score --x '{ROOT}/a b'`".replace(f"{ROOT}/", "")
+    assert footer({"versions": {"torch": "2", "python": "3"}}) == ["- made with: torch 2, python 3"]

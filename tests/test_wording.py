@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from espnet_larm.errors import name_some
 from espnet_larm.options import KEY
 from espnet_larm.recognize.config import DecodeConfig
-from espnet_larm.wording import name_some
 
 ROOT = Path(__file__).parents[1]
 # A phrase that begins so has lost its noun: "Of the group size", "As trained".

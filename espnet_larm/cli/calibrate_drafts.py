@@ -15,6 +15,9 @@ from pathlib import Path
 
 import yaml
 
+from espnet_larm.files import write_text
+from espnet_larm.origin import footer, origin_of
+
 logger = logging.getLogger(__name__)
 
 TAUS = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
@@ -70,12 +73,13 @@ def main(cmd: list[str] | None = None) -> int:
     output_dir.mkdir(parents=True, exist_ok=True)
     head = (
         f"Thresholds of draft heads on {args.data_dir}, {len(texts)} utterances, {args.asr_model_file.name}: at most "
-        f"{args.target_wer_loss} points of WER may be lost.\n\n"
+        f"{args.target_wer_loss} points of WER may be lost."
     )
-    (output_dir / f"{TABLE}.md").write_text(f"{head}{lines}\n", encoding="utf-8")
+    origin = "\n".join(footer(origin_of("espnet-larm calibrate-drafts", cmd, recognizer.device)))
+    write_text(output_dir / f"{TABLE}.md", f"{head}\n\n{origin}\n\n{lines}\n")
     rows_json = [{**row._asdict(), "is_chosen": row is chosen} for row in rows]
-    (output_dir / f"{TABLE}.json").write_text(json.dumps(rows_json, indent=2) + "\n", encoding="utf-8")
+    write_text(output_dir / f"{TABLE}.json", json.dumps(rows_json, indent=2) + "\n")
     config = f"# {chosen.name}, chosen by espnet-larm calibrate-drafts ({TABLE}.md).\n{yaml.safe_dump(chosen.options)}"
-    (output_dir / CONFIG).write_text(config, encoding="utf-8")
+    write_text(output_dir / CONFIG, config)
     print(f"{chosen.name}: --inference_config {output_dir / CONFIG}")
     return 0

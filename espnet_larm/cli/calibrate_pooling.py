@@ -30,11 +30,12 @@ from espnet_larm.cli.pooling_options import (
     file_stem,
     load,
     notes_on_places,
-    origin_of,
     place_name,
     read_folder,
     write_results,
 )
+from espnet_larm.files import write_text
+from espnet_larm.origin import origin_of
 
 if TYPE_CHECKING:
     from espnet_larm.calibrate.pooling_places import FrontendPlace, SpeechPlace
@@ -221,5 +222,5 @@ def _write_config(
     else:
         path, option = output_dir / CONFIG, "--config"
         content = {"pooling": place.conf(tau=chosen.tau, **place.bounds.options)}
-    path.write_text(said + yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    write_text(path, said + yaml.safe_dump(content, sort_keys=False))
     return f"tau {chosen.tau:g}: {option} {path}"

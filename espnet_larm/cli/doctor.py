@@ -14,20 +14,21 @@ from pathlib import Path
 
 from espnet_larm import registry
 from espnet_larm.cli.environment import PACKAGE, Finding, check_environment, supported_espnet
+from espnet_larm.origin import cpu_model
 
 PYTHONS = ((3, 12), (3, 13))
-# The pair in requirements/: it loads together.
+# The versions in requirements/, which load together.
 PAIR = {"torch": "2.14.1", "torchaudio": "2.11.1"}
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print what is there and what is missing.
+    """Print which packages are there and which are missing.
 
     Args:
-        argv: Arguments of the command (none but --help); those of this process by default.
+        argv: Arguments (only --help); by default those of this process.
 
     Returns:
-        0 if everything needed is there and every plugin is sound, 1 otherwise.
+        The exit status: 0 if everything needed is there and every plugin is sound, else 1.
     """
     argparse.ArgumentParser(
         prog="python -m espnet_larm doctor",
@@ -57,12 +58,12 @@ def describe_machine() -> list[str]:
     return [
         f"Python     {platform.python_version()} ({sys.executable}); supported: {_pythons()}",
         f"System     {platform.system()} {platform.release()}",
-        f"Processor  {_processor()}, {cores} cores for this process, {memory_gib:.1f} GiB of memory",
+        f"Processor  {cpu_model()}, {cores} cores for this process, {memory_gib:.1f} GiB of memory",
     ]
 
 
 def describe_espnet(found: list[Finding]) -> list[str]:
-    """A line about the ESPnet that is here and the one that is supported."""
+    """A line about the installed ESPnet and the supported one."""
     return [
         f"ESPnet     {finding.version or 'none'}{f' ({finding.note})' if finding.note else ''}; "
         f"supported: {supported_espnet()}"
@@ -72,11 +73,11 @@ def describe_espnet(found: list[Finding]) -> list[str]:
 
 
 def describe_gpu() -> str:
-    """A line about the GPUs that the driver has and those that torch sees."""
+    """A line about the GPUs of the driver and those that torch sees."""
     import torch
 
     with warnings.catch_warnings():
-        # A driver too old for torch is a warning there and a sentence here.
+        # The line below tells of a driver that is too old for torch.
         warnings.simplefilter("ignore")
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if count:
@@ -92,13 +93,6 @@ def describe_gpu() -> str:
     return "GPU        none: training and decoding run on the processor (--ngpu 0)"
 
 
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
 def _cards_of_driver() -> str:
     program = shutil.which("nvidia-smi")
     if program is None:
@@ -109,7 +103,7 @@ def _cards_of_driver() -> str:
 
 
 def _obstacle() -> str:
-    """Why requirements cannot even be looked up; empty if they can."""
+    """Why requirements cannot be looked up; empty if they can."""
     if sys.version_info[:2] not in PYTHONS:
         return f"Python {_pythons()} is needed: {_fresh_environment()}"
     try:
@@ -164,7 +158,7 @@ def _remedies(found: list[Finding]) -> int:
 
 
 def _describe_pair(pair: dict[str, Finding]) -> str:
-    """What is wrong with torch and torchaudio, and the line that brings a pair that loads together."""
+    """The fault of torch and torchaudio, and the line that installs versions that load together."""
     versions = " and ".join(f"{name} {pair[name].version or '(missing)'}" for name in PAIR if name in pair)
     reason = next((finding.note for finding in pair.values() if finding.status == "broken"), "")
     said = f"do not load together: {reason}" if reason else "are not what ESPnet allows."
@@ -176,7 +170,7 @@ def _describe_pair(pair: dict[str, Finding]) -> str:
 
 
 def _fresh_environment() -> str:
-    """The line that makes an environment of what is supported, beside this one."""
+    """The line that makes a supported environment beside this one."""
     root = Path(__file__).resolve().parents[2]
     setup = root / "tools" / "setup.sh"
     if not setup.is_file():

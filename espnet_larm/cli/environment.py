@@ -1,7 +1,7 @@
-"""What is installed beside what is needed, and whether it loads. For `doctor`.
+"""Compares installed packages with the required ones, and tries whether they load; used by `doctor`.
 
-What is needed is read from the package's own metadata (setup.py). Nothing but the standard library is imported
-before it is known to be there.
+Requirements come from the package's own metadata (setup.py). Only the standard library is imported before other
+packages are known to be there.
 """
 
 import importlib.metadata
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
 PACKAGE = "espnet-larm"
-# The extra of setup.py that names ESPnet and its torch. It is an extra so that pip never replaces them; needed it is.
+# The extra of setup.py that names ESPnet and its torch: needed, but an extra so that pip never replaces them.
 ESPNET_EXTRA = "espnet"
-# Distributions that can be installed and yet fail to load, and a module that loads their compiled part, or all.
+# Distributions that may be installed and yet fail to load, and a module that loads their compiled part.
 LOADED = {
     "torch": "torch",
     "torchaudio": "torchaudio",
@@ -30,7 +30,7 @@ LOADED = {
     "kenlm": "kenlm",
     "espnet": "espnet2.tasks.asr",
 }
-# Of these, what fails because another one does, which alone is named.
+# Distributions that fail because another one does; then only that one is named.
 IMPORTERS = {"torch": ("torchaudio", "espnet"), "torchaudio": ("espnet",)}
 OPTIONAL_FOR = {
     "espeakng-loader": "egs/mini synthesises its speech with it (eSpeak NG, GPL)",
@@ -46,15 +46,15 @@ OPTIONAL_FOR = {
 
 
 class Finding(NamedTuple):
-    """What was found of one package.
+    """Findings on one package.
 
     Attributes:
         name: Name of the distribution, as pip knows it.
-        status: `ok`, `missing`, `wrong version`, `broken`; of ESPnet also `not supported` (older), `not tried` (newer).
+        status: `ok`, `missing`, `wrong version` or `broken`; for ESPnet also `not supported` (old), `not tried` (new).
         version: The installed version; empty if there is none.
-        requirement: What pip should install, `jiwer>=3.1` say.
-        note: Why it is broken, where it is, or what an optional one is for.
-        is_optional: It is needed by an extra only.
+        requirement: Argument of pip install, `jiwer>=3.1` for example.
+        note: Why the package is broken, where it is, or what it is for if it is optional.
+        is_optional: Whether only an extra needs it.
     """
 
     name: str
@@ -66,11 +66,11 @@ class Finding(NamedTuple):
 
 
 def check_environment() -> list[Finding]:
-    """One finding for each requirement of ours, and for those of ESPnet's that are not met."""
+    """Findings for each requirement of ours, and for unmet ones of ESPnet."""
     found = check_requirements(PACKAGE, [ESPNET_EXTRA])
     espnet = _requirement_of_espnet()
     ours = {finding.name.lower() for finding in found}
-    # Of what ESPnet needs, only what is wrong is news.
+    # Only unmet requirements of ESPnet are news.
     found += [
         finding
         for finding in check_requirements("espnet", espnet.extras if espnet else ())
@@ -80,11 +80,11 @@ def check_environment() -> list[Finding]:
 
 
 def check_requirements(package: str, extras: Iterable[str] = ()) -> list[Finding]:
-    """One finding for each requirement of an installed package, those of our other extras included.
+    """Findings for each requirement of an installed package, also of extras if the package is ours.
 
     Args:
-        package: Name of a distribution; one that is not installed has no requirements.
-        extras: Its extras that are needed.
+        package: Name of a distribution; without one, there are no requirements.
+        extras: Extras that are needed.
     """
     from packaging.requirements import Requirement
 
@@ -111,9 +111,9 @@ def check_requirement(name: str, specifier: str = "", extras: str = "", *, is_op
 
     Args:
         name: Name of the distribution.
-        specifier: Versions that will do, `>=2.6,<2.13` say; any if empty.
-        extras: Its extras, `[asr,train]` say.
-        is_optional: Nothing needs it.
+        specifier: Allowed versions, `>=2.6,<2.13` for example; any if empty.
+        extras: Its extras, `[asr,train]` for example.
+        is_optional: Whether only an extra needs it.
     """
     from packaging.specifiers import SpecifierSet
 
@@ -154,7 +154,7 @@ def _judge_espnet(finding: Finding) -> Finding:
 
 
 def _checkout_of(name: str) -> str:
-    """The folder that an editable install points to; empty for another install, or none."""
+    """The folder of an editable install; empty for any other."""
     try:
         record = importlib.metadata.distribution(name).read_text("direct_url.json")
     except importlib.metadata.PackageNotFoundError:
@@ -167,14 +167,14 @@ def _mark_unloadable(found: list[Finding]) -> list[Finding]:
     """The same findings, with those that are installed and do not load as broken."""
     versions = {finding.name: finding.version for finding in found}
     names = [name for name in LOADED if versions.get(name)]
-    # All in one process takes half the time of one each, and all is well mostly.
+    # One process for all takes half the time, and mostly all is well.
     together = _loading_error([LOADED[name] for name in names]) if names else ""
     if not together:
         return found
     with ThreadPoolExecutor() as pool:
         errors = dict(zip(names, pool.map(_loading_error, ([LOADED[name]] for name in names)), strict=True))
     if not any(errors.values()):
-        # One of them breaks another, in this order.
+        # One breaks another when they load in this order.
         errors[names[-1]] = f"each loads alone, and not all together: {together}"
     for name, importers in IMPORTERS.items():
         if errors.get(name):
@@ -188,7 +188,7 @@ def _mark_unloadable(found: list[Finding]) -> list[Finding]:
 def _loading_error(modules: list[str]) -> str:
     """Why modules cannot be imported one after the other; empty if they can.
 
-    In a fresh process: what this one has imported already would hide what does not load, and a crash would end it.
+    A fresh process tries it: imports of this process would hide faults, and a crash would end it.
     """
     program = f"import sys; sys.path[:] = {sys.path!r}; import {', '.join(modules)}"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

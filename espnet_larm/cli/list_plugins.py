@@ -1,8 +1,8 @@
 """`espnet-larm list`: every plugin with its options, their ranges and defaults, and the options of decoding.
 
-A plugin's options are its constructor's parameters. Their meaning is what their annotation says (`options.Option`), or
-the `Args:` section of the docstring: what is printed is what the class takes. ESPnet's tasks are imported, which takes
-10 s, only if other packages bring plugins: those are checked as programs will check them.
+A plugin's options are the parameters of its constructor, described by their annotation (`options.Option`) or by the
+`Args:` section of the docstring. ESPnet's tasks, which take 10 s to import, are imported only if other packages bring
+plugins: those are checked as programs will check them.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from espnet_larm import registry
 from espnet_larm.options import describe, describe_range, options_of, parameters_of
 from espnet_larm.recognize.config import DecodeConfig
 
-# What ESPnet passes itself: parameters that no YAML sets.
+# Parameters that ESPnet passes itself, and no YAML sets.
 GIVEN_BY_ESPNET = {
     "frontend": (),
     "encoder": ("input_size",),
@@ -29,10 +29,10 @@ GIVEN_BY_ESPNET = {
     ),
     "preprocessor": ("train", "token_type", "token_list", "bpemodel", "text_cleaner", "g2p_type"),
 }
-# What a YAML needs beside the plugin's own options, unless its class has a `yaml_beside` that says more.
+# Lines that a YAML needs beside the plugin's own options, unless its class has a `yaml_beside`.
 BESIDE = {"encoder": "model_conf:\n    ctc_weight: 1.0  # CTC alone: no decoder is named\n"}
 WIDTH = 110
-# What --name takes beside the names of plugins.
+# A value of --name beside the names of plugins.
 DECODING = "decoding"
 DECODING_TITLE = "Options of decoding: `espnet-larm decode` has them, and `DecodeConfig` in Python"
 
@@ -41,10 +41,10 @@ class Option(NamedTuple):
     """One option of a plugin.
 
     Attributes:
-        name: Its key in `<kind>_conf`.
+        name: Key in `<kind>_conf`.
         type_name: The annotated type; empty if there is none.
-        default: The default; `inspect.Parameter.empty` if it must be given.
-        meaning: From the docstring, on one line; empty if it is not described there.
+        default: The default; `inspect.Parameter.empty` if the option is required.
+        meaning: Description on one line; empty if there is none.
     """
 
     name: str
@@ -54,18 +54,18 @@ class Option(NamedTuple):
 
     @property
     def is_required(self) -> bool:
-        """Whether a YAML must give it."""
+        """Whether a YAML must set the option."""
         return self.default is inspect.Parameter.empty
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print the plugins, and of each that is broken whose it is and why.
+    """Print the plugins, and the package and fault of each broken one.
 
     Args:
-        argv: Arguments of the command; those of this process by default.
+        argv: Arguments; by default those of this process.
 
     Returns:
-        0; 1 if a plugin is broken or none has the name asked for.
+        The exit status: 1 if a plugin is broken or none has the given name, else 0.
     """
     arguments = _parser().parse_args(argv)
     if arguments.markdown:
@@ -91,7 +91,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def options(plugin_class: type, kind: str) -> list[Option]:
-    """The options that YAML can give to a class, in the order of its constructor."""
+    """The options of a class that YAML can set, in the order of its constructor."""
     constructor = plugin_class.__init__  # type: ignore[misc]
     meanings = described_arguments(inspect.getdoc(plugin_class)) | described_arguments(inspect.getdoc(constructor))
     meanings |= {name: describe_range(said) for name, said, _ in parameters_of(constructor)}
@@ -110,7 +110,7 @@ def options(plugin_class: type, kind: str) -> list[Option]:
 
 
 def reference_page() -> str:
-    """docs/options.md: the options of our plugins and of decoding, in Markdown."""
+    """The page docs/options.md: options of our plugins and of decoding, in Markdown."""
     lines = ["# Options", "", "`espnet-larm list --markdown` makes this page from the code."]
     for plugin in registry.PLUGINS:
         plugin_class = registry.load(plugin)
@@ -137,7 +137,7 @@ def _decoding() -> str:
 
 
 def described_arguments(docstring: str | None) -> dict[str, str]:
-    """What the `Args:` section of a Google-style docstring says of each argument, on one line each."""
+    """Descriptions of arguments in the `Args:` section of a Google-style docstring, one line each."""
     section = re.search(r"^Args:\n((?:[ \t]+.*\n|\s*\n)*)", (docstring or "") + "\n", flags=re.MULTILINE)
     if section is None:
         return {}
@@ -194,6 +194,6 @@ def _yaml_value(value: Any) -> str:
     try:
         text: str = yaml.safe_dump(plain, default_flow_style=True, width=1000)
     except yaml.YAMLError:
-        # A default that YAML cannot write, of another package's class.
+        # A class of another package may have a default that YAML cannot write.
         return repr(value)
     return text.removesuffix("\n").removesuffix("\n...")

@@ -1,18 +1,17 @@
-"""Stage 14: one file that holds a recogniser: configuration, weights, tokens, statistics, results and a model card.
+"""Stage 14: pack a recogniser into one file: configuration, weights, tokens, statistics, results and a model card.
 
     python -m espnet_larm pack asr --exp_dir exp/asr_x
     python -m espnet_larm -m espnet2.bin.pack asr --asr_train_config exp/asr_x/config.yaml
         --asr_model_file exp/asr_x/valid.loss.ave.pth --outpath asr_x.zip
 
-Takes ESPnet's arguments of its task `asr`. ESPnet can unpack and use the file, and so can `espnet_larm.load`. The pack
-is loaded before it gets its name. The same input gives the same bytes. Other tasks, a language model beside the
-recogniser, and models that only ESPnet decodes are handed over to ESPnet's own program, which is said.
-Of an LM as decoder, the pack holds the tokenizer and what training changed; it names the rest, with its SHA-256.
+It takes ESPnet's arguments for its task `asr`. ESPnet can unpack and use the file, and so can `espnet_larm.load`. The
+pack is loaded before it gets its name. The same input gives the same bytes. Other tasks, a language model beside the
+recogniser, and models that only ESPnet decodes are handed over to ESPnet's own program, with a message.
+If the decoder is an LM, the pack holds its tokenizer and the weights that training changed, and names the rest with
+their SHA-256.
 """
 
 import argparse
-import importlib.metadata
-import platform
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +19,8 @@ from typing import Any
 
 import yaml
 
+from espnet_larm.files import move_synced
+from espnet_larm.origin import versions
 from espnet_larm.pack.archive import digest, write_archive
 from espnet_larm.pack.card import UNKNOWN, About, format_card
 from espnet_larm.pack.llm import check_llm, has_llm, make_llm_portable, name_llm, name_tokenizer, places_near
@@ -28,25 +29,27 @@ from espnet_larm.pack.options import Config, check_self_contained, dump_yaml, ma
 from espnet_larm.program import given, hand_over
 from espnet_larm.scoring.experiment import SetResult, find_results
 
-# Options that ESPnet's program does not have.
+# Options that ESPnet's program lacks.
 OURS = ("exp_dir", "llm", "name", "language", "license")
 CONFIG, CARD = "config.yaml", "README.md"
-# Of the experiment's folder, where they are there.
+# Files of the experiment's folder that are packed if they exist.
 RESULTS = ("RESULTS.md", "images/wer_by_loops.png")
 NO_LANGUAGE = "noinfo"
+# Packages whose versions ESPnet keeps in a pack.
+MADE_WITH = ("espnet", "torch", "python")
 
 Members = dict[str, bytes | Path]
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """ESPnet's options of `pack asr`, and ours."""
+    """The parser of ESPnet's options of `pack asr` and of ours."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", nargs="?", default="asr", help="asr; other tasks are handed over to ESPnet's program")
     parser.add_argument("--exp_dir", type=Path, help="experiment; its files are the defaults of the options below")
     parser.add_argument("--asr_train_config", type=Path, help="its configuration (default: EXP_DIR/config.yaml)")
     parser.add_argument("--asr_model_file", type=Path, help="its weights (default: the only EXP_DIR/*.ave.pth)")
     parser.add_argument("--outpath", type=Path, help="the pack to write (default: EXP_DIR/<name>_<weights>.zip)")
-    parser.add_argument("--option", type=Path, action="append", default=[], help="a further file to put in; repeatable")
+    parser.add_argument("--option", type=Path, action="append", default=[], help="a further file to pack; repeatable")
     parser.add_argument("--lm_train_config", help="configuration of a further LM; ESPnet's program then packs both")
     parser.add_argument("--lm_file", help="weights of that LM")
     parser.add_argument(
@@ -61,7 +64,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def main(cmd: list[str] | None = None) -> int:
-    """Pack, and say what is in it."""
+    """Write the pack, and print its members."""
     parser = get_parser()
     # Other tasks have options that are not known here.
     args, unknown = parser.parse_known_args(cmd)
@@ -90,7 +93,8 @@ def main(cmd: list[str] | None = None) -> int:
     if has_llm(config):
         portable, tokenizer, llm = make_llm_portable(portable, fingerprint_in(weights))
     name = args.name or exp_dir.resolve().name
-    manifest = Manifest(CONFIG, model_file.name, name, plugins_of(config), {}, versions(), llm)
+    made_with = {package: found for package, found in versions().items() if package in MADE_WITH}
+    manifest = Manifest(CONFIG, model_file.name, name, plugins_of(config), {}, made_with, llm)
     about = About("" if args.language == NO_LANGUAGE else args.language, args.license)
     num_parameters = count_parameters(config_file, model_file, args.llm)
     card = format_card(manifest, config, datasets_of(config), num_parameters, results_of(exp_dir), about)
@@ -113,7 +117,7 @@ def why_espnet(args: argparse.Namespace) -> str:
     path = args.asr_train_config or (args.exp_dir and args.exp_dir / CONFIG)
     config = yaml.safe_load(path.read_text(encoding="utf-8")) if path and path.is_file() else None
     if not isinstance(config, dict):
-        # What is wrong with it is said where it is packed.
+        # Packing it will report what is wrong.
         return ""
     if config.get("input_size") is not None:
         return f"the model reads features of size {config['input_size']} from archives"
@@ -123,11 +127,11 @@ def why_espnet(args: argparse.Namespace) -> str:
 
 
 def check(args: argparse.Namespace) -> tuple[Path, Path, Path]:
-    """Configuration, weights and target.
+    """Paths of the configuration, the weights and the pack.
 
     Raises:
         FileNotFoundError: A file is missing.
-        ValueError: The options do not say which files, or ask for what packs do not hold.
+        ValueError: The options do not name the files.
     """
     from espnet_larm.recognize.packs import files_of_folder
 
@@ -145,10 +149,10 @@ def check(args: argparse.Namespace) -> tuple[Path, Path, Path]:
 
 
 def extra_files(exp_dir: Path, options: list[Path], named: dict[str, Path]) -> dict[str, Path]:
-    """Results, and what --option names (folders with all they hold), by name in the pack.
+    """Results and the files of --option (folders with all their files), by name in the pack.
 
     Raises:
-        ValueError: Two files have one name.
+        ValueError: Two files have the same name.
     """
     found = {name: exp_dir / name for name in RESULTS if (exp_dir / name).is_file()}
     for option in options:
@@ -162,12 +166,6 @@ def extra_files(exp_dir: Path, options: list[Path], named: dict[str, Path]) -> d
     return found
 
 
-def versions() -> dict[str, str]:
-    """Versions of what the model was made with."""
-    packages = {name: importlib.metadata.version(name) for name in ("espnet", "torch")}
-    return {**packages, "python": platform.python_version()}
-
-
 def datasets_of(config: Config) -> list[str]:
     """Names of the training sets' folders."""
     paths = [Path(path) for path, *_ in config.get("train_data_path_and_name_and_type") or []]
@@ -175,9 +173,9 @@ def datasets_of(config: Config) -> list[str]:
 
 
 def count_parameters(config_file: Path, model_file: Path, llm: str | None) -> int:
-    """The number of parameters that train.log counts: those of the whole model with its LM, not the tensors of a file.
+    """Number of parameters of the whole model with its LM, as in train.log.
 
-    A file also holds what is no parameter (statistics, the front end's filters), and lacks the LM's unchanged weights.
+    A file of weights also holds statistics and filters, and lacks the LM's unchanged weights.
     """
     import torch
 
@@ -188,7 +186,7 @@ def count_parameters(config_file: Path, model_file: Path, llm: str | None) -> in
 
 
 def fingerprint_in(weights: Mapping[str, Any]) -> str | None:
-    """SHA-256 of the LM that was left out of the weights, or that they began with."""
+    """SHA-256 of the LM that is left out of the weights or that training began with; None without an LM."""
     from espnet_larm.llm.fingerprint import FINGERPRINT, hexadecimal
 
     found = [tensor for name, tensor in weights.items() if name.endswith(FINGERPRINT)]
@@ -196,7 +194,7 @@ def fingerprint_in(weights: Mapping[str, Any]) -> str | None:
 
 
 def results_of(exp_dir: Path) -> list[SetResult]:
-    """Scored sets, none if there are none."""
+    """Scored sets of an experiment; empty if nothing was scored."""
     try:
         return find_results(exp_dir)
     except FileNotFoundError:
@@ -207,12 +205,12 @@ def publish(outpath: Path, members: Members, llm: str | None = None) -> None:
     """Write the pack, load it, and only then give it its name.
 
     Args:
-        outpath: Its name.
-        members: What is in it.
-        llm: Folder of the LM that it needs, if it needs one.
+        outpath: Path of the pack.
+        members: Members of the pack.
+        llm: Folder of the LM that the pack needs, if any.
 
     Raises:
-        ValueError: It cannot be loaded: the weights are not those of the configuration.
+        ValueError: The pack cannot be loaded: the weights do not fit the configuration.
     """
     from espnet_larm.recognize.packs import load
 
@@ -221,4 +219,4 @@ def publish(outpath: Path, members: Members, llm: str | None = None) -> None:
         written = Path(folder) / outpath.name
         write_archive(written, members)
         load(written, llm=llm)
-        written.replace(outpath)
+        move_synced(written, outpath)

@@ -1,13 +1,13 @@
 """Options, and what is read and written, of the programs that measure pooling."""
 
 import argparse
-import datetime as dt
 import json
-import shlex
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from espnet_larm.files import write_text
+from espnet_larm.origin import footer
 
 if TYPE_CHECKING:
     from espnet_larm.calibrate.pooling_places import Bounds
@@ -147,29 +147,11 @@ def notes_on_places(args: argparse.Namespace, trained: "Places", others: "Places
         yield f"trained with {describe_places(gone)}, which is off in all rows: --pooling replaces all of the LM's"
 
 
-def origin_of(program: str, cmd: list[str] | None, device: Any) -> dict[str, Any]:
-    """Where figures come from."""
-    from espnet_larm.origin import commit, describe_machine, versions, without_root
-
-    words = [*program.split(), *(sys.argv[1:] if cmd is None else cmd)]
-    return {
-        "command": without_root(shlex.join(words)),
-        "commit": commit(),
-        "versions": versions(),
-        "machine": describe_machine(device),
-        "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-    }
-
-
 def write_results(
     stem: Path, heading: str, notes: list[str], lines: list[str], origin: dict[str, Any], found: dict[str, Any]
 ) -> None:
-    """`stem`.md for people and `stem`.json for programs."""
+    """Write `stem`.md for people and `stem`.json for programs."""
     stem.parent.mkdir(parents=True, exist_ok=True)
-    machine = ", ".join(f"{name} {value}" for name, value in origin["machine"].items())
-    said = [f"- commit: {origin['commit']}", f"- command: `{origin['command']}`", f"- machine: {machine}"]
-    said += [f"- {note}" for note in notes]
-    head = "\n".join([f"# {heading}", "", *said, f"- date: {origin['date']}", "", ""])
-    stem.with_suffix(".md").write_text(head + "\n".join(lines) + "\n", encoding="utf-8")
-    content = json.dumps({**found, "notes": notes, **origin}, indent=2)
-    stem.with_suffix(".json").write_text(f"{content}\n", encoding="utf-8")
+    said = [*(f"- {note}" for note in notes), *footer(origin)]
+    write_text(stem.with_suffix(".md"), "\n".join([f"# {heading}", "", *said, "", *lines, ""]))
+    write_text(stem.with_suffix(".json"), json.dumps({**found, "notes": notes, **origin}, indent=2) + "\n")

@@ -8,8 +8,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
+from espnet_larm.errors import name_some
 from espnet_larm.files import write_beside
-from espnet_larm.wording import name_some
 
 
 class Utterance(NamedTuple):

@@ -1,6 +1,6 @@
-"""Zip files with the same bytes for the same input, and zip files of strangers read without trust.
+"""Writes zip files with the same bytes for the same input, and reads zip files of strangers safely.
 
-Members are stored, not compressed: weights hardly shrink, and compressed bytes would depend on zlib's version.
+Members are not compressed: weights hardly shrink, and compressed bytes would depend on zlib's version.
 """
 
 import hashlib
@@ -12,10 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-# The first moment that the format can tell.
+from espnet_larm.files import write_beside
+
+# The earliest date of the format.
 ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 MAX_MEMBERS = 10_000
-# Packs are stored; one that somebody zipped again shrinks its texts, its weights hardly.
+# Packs are not compressed; if somebody zips one again, its texts shrink, its weights hardly.
 MAX_GROWTH = 10
 CHUNK_BYTES = 2**20
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -23,15 +25,14 @@ ENCRYPTED = 0x1
 
 
 def write_archive(path: Path, members: Mapping[str, bytes | Path]) -> None:
-    """Write a zip file, beside its target first. Same members, same bytes.
+    """Write a zip file atomically; the same members give the same bytes.
 
     Args:
-        path: Its folder is made if it is not there.
-        members: Name in the archive -> content, or a file that holds it; written in the order given.
+        path: The file to write; its folder is made if it is missing.
+        members: Content, or the file that holds it, by name in the archive; written in the order given.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
+    with write_beside(path) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
         for name, content in members.items():
             info = zipfile.ZipInfo(name, ZIP_EPOCH)
             info.create_system, info.external_attr = 3, (stat.S_IFREG | 0o644) << 16
@@ -43,16 +44,15 @@ def write_archive(path: Path, members: Mapping[str, bytes | Path]) -> None:
                 else:
                     with content.open("rb") as source:
                         shutil.copyfileobj(source, target, CHUNK_BYTES)
-    part.replace(path)
 
 
 @contextmanager
 def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
-    """A zip file whose members were checked: names stay below a folder, no links, no bombs.
+    """Open a zip file and check its members: names stay below a folder, no links, no bombs.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no zip file, damaged, or refused.
+        ValueError: The file is damaged, refused, or no zip file.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; a pack is a zip file that `python -m espnet_larm pack` writes.")
@@ -65,21 +65,18 @@ def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def extract(archive: zipfile.ZipFile, folder: Path) -> None:
-    """Write all members below a folder, each beside its target first, so that no link that is there is followed."""
+    """Write all members below a folder, each atomically, so that no link that is there is followed."""
     for info in archive.infolist():
         if info.is_dir():
             continue
         target = folder / info.filename
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f".{target.name}.part")
-        part.unlink(missing_ok=True)
-        with archive.open(info) as source, part.open("wb") as file:
+        with write_beside(target) as part, archive.open(info) as source, part.open("wb") as file:
             shutil.copyfileobj(source, file, CHUNK_BYTES)
-        part.replace(target)
 
 
 def digest(content: bytes | Path) -> str:
-    """SHA-256 in hexadecimal."""
+    """The SHA-256 of a content or file, in hexadecimal."""
     if isinstance(content, bytes):
         return hashlib.sha256(content).hexdigest()
     with content.open("rb") as file:
@@ -107,7 +104,7 @@ def _check_members(path: Path, infos: list[zipfile.ZipInfo]) -> None:
 
 
 def _refusal(info: zipfile.ZipInfo, seen: set[str]) -> str:
-    """Why a member may not be unpacked, "" if it may."""
+    """Why a member may not be unpacked; empty if it may."""
     name = PurePosixPath(info.filename)
     kind = stat.S_IFMT(info.external_attr >> 16)
     if name.is_absolute() or ".." in name.parts or "\\" in info.filename or ":" in info.filename or not name.parts:

@@ -1,8 +1,9 @@
-"""The model card of a pack, `README.md`: a YAML header that model hubs read, its use, results and origin."""
+"""The model card of a pack, `README.md`: a YAML header for model hubs, use, results and origin."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from espnet_larm.origin import footer
 from espnet_larm.pack.llm import NamedLlm, has_llm
 from espnet_larm.pack.manifest import Manifest
 from espnet_larm.pack.options import Config, dump_yaml
@@ -14,11 +15,11 @@ MEASURES = {"wer": "word error rate", "cer": "character error rate"}
 
 
 class About(NamedTuple):
-    """What only its publisher knows.
+    """Facts that only the publisher knows.
 
     Attributes:
-        language: Code such as `en`, "" if not said.
-        license: Of weights and training data, UNKNOWN if not said.
+        language: Code such as `en`; empty if not given.
+        license: Licence of weights and training data; UNKNOWN if not given.
     """
 
     language: str = ""
@@ -33,15 +34,15 @@ def format_card(
     results: Sequence[SetResult],
     about: About,
 ) -> str:
-    """Markdown.
+    """The card in Markdown.
 
     Args:
-        manifest: Of the pack.
-        config: Of the training.
+        manifest: Manifest of the pack.
+        config: Configuration of the training.
         datasets: Names of the training sets.
-        num_parameters: Of the model, those of its LM included.
-        results: Scored sets; empty gives a card without a table.
-        about: What the publisher says.
+        num_parameters: Number of the model's parameters, its LM's included.
+        results: Scored sets; without any, the card has no table.
+        about: Facts that the publisher gives.
     """
     header = dump_yaml(_header(manifest.name, results, about)).decode()
     lines = [
@@ -103,7 +104,7 @@ def _description(manifest: Manifest, config: Config, datasets: Sequence[str], nu
     yield f"- seed: {config.get('seed', 'not recorded')}"
     for plugin in manifest.plugins:
         yield f"- plugin: `{plugin.kind}: {plugin.name}` of {plugin.package} {plugin.version}"
-    yield f"- made with: {', '.join(f'{name} {version}' for name, version in manifest.versions.items())}"
+    yield from footer({"versions": manifest.versions})
 
 
 def _describe_llm(llm: NamedLlm, config: Config) -> Iterator[str]:

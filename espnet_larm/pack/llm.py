@@ -1,8 +1,8 @@
-"""The LM of a `speech_llm` model where files are moved: named anew, left out of packs, its tokenizer put into them.
+"""The LM of a `speech_llm` model in packs: its name, its tokenizer and the weights that are left out.
 
-A pack holds the tokenizer and config.json of its LM in the folder `tokenizer`, and none of the weights that training
-left as they were: its configuration names the LM, `meta.yaml` the SHA-256 of those weights. Weights that training
-changed, or that no name gives back, are in the pack, and the LM is then built from `llm_config`.
+A pack holds the tokenizer and config.json of its LM in the folder `tokenizer`, but no weights that training left
+unchanged: its configuration names the LM, and `meta.yaml` has the SHA-256 of those weights. Weights that training
+changed, or that have no name to fetch them by, are in the pack, and the LM is then built from `llm_config`.
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from espnet_larm.pack.options import Config
 
-# In the pack.
+# Names in the pack.
 TOKENIZER, VOCABULARY = "tokenizer", "tokenizer.json"
 # The fast tokenizers of transformers: no Python, no pickles, no model of another library.
 TOKENIZER_FILES = (
@@ -22,9 +22,9 @@ TOKENIZER_FILES = (
     "config.json",
 )  # fmt: skip
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-# How a pack names an LM that was in a folder: to be had from whoever made the pack.
+# A pack's name for an LM that was in a folder: users get it from the maker of the pack.
 FOLDER_NAME = re.compile(r"\./[A-Za-z0-9][\w.-]*")
-# In texts of a tokenizer or an LM: code, or files of another machine.
+# Keys of a tokenizer or an LM that name code, or files of another machine.
 REFUSED_KEY = re.compile(r"auto_map|quantization_config|.*implementation|.*_file|_?name_or_path|.*kernel.*")
 LEFT_OUT = ("is_local", "local_files_only", "name_or_path", "tokenizer_file", "special_tokens_map_file")
 LORA_KEYS = frozenset(
@@ -41,8 +41,8 @@ class NamedLlm(NamedTuple):
 
     Attributes:
         name: Hub id, or `./` and the name of the folder.
-        revision: Of the hub, "" for none.
-        sha256: Of its weights, as `llm/fingerprint.py` computes it.
+        revision: Revision on the hub; empty for none.
+        sha256: SHA-256 of its weights, as `llm/fingerprint.py` computes it.
         is_needed: Whether the pack lacks its weights.
     """
 
@@ -53,12 +53,12 @@ class NamedLlm(NamedTuple):
 
     @property
     def is_folder(self) -> bool:
-        """Whether it was in a folder."""
+        """Whether the LM was in a folder."""
         return self.name.startswith("./")
 
     @property
     def is_needed_folder(self) -> bool:
-        """Whether somebody must say where it is."""
+        """Whether the user must name the LM's folder."""
         return self.is_needed and self.is_folder
 
     def __str__(self) -> str:
@@ -71,28 +71,28 @@ def has_llm(config: Config) -> bool:
 
 
 def llm_conf(config: Config) -> dict[str, Any]:
-    """Options of the decoder, none of a model without LM."""
+    """Options of the decoder; none for a model without an LM."""
     conf = config.get("decoder_conf") if has_llm(config) else None
     return conf if isinstance(conf, dict) else {}
 
 
 def places_near(config_file: Path) -> tuple[Path, ...]:
-    """Where folders are that a configuration names by relative paths: beside it, above, or in the working folder."""
+    """Folders from which a configuration's relative paths are sought: its own, those above, and the working folder."""
     return (*config_file.resolve().parents, Path.cwd())
 
 
 def name_llm(config: Config, llm: str | None, places: tuple[Path, ...], needed: NamedLlm | None = None) -> None:
-    """Put the LM's place into a configuration: the one that is given, or where the one of the training is.
+    """Put the LM's folder or hub id into a configuration: the given one, or that of the training.
 
     Args:
-        config: Changed.
-        llm: Folder or hub id; None for the one that the configuration names.
-        places: Folders that the one of the configuration is sought from.
-        needed: What the pack says of it, if it is a pack.
+        config: The configuration; it is changed.
+        llm: Folder or hub id; None for the LM that the configuration names.
+        places: Folders from which the LM of the configuration is sought.
+        needed: The LM that a pack names, if the configuration is from a pack.
 
     Raises:
-        FileNotFoundError: It is not there.
-        ValueError: It is given, but the model needs none.
+        FileNotFoundError: The LM is not there.
+        ValueError: An LM is given, but the model needs none.
     """
     conf = llm_conf(config)
     trained = conf.get("llm")
@@ -118,7 +118,7 @@ def name_llm(config: Config, llm: str | None, places: tuple[Path, ...], needed: 
 
 
 def name_tokenizer(config: Config, places: tuple[Path, ...]) -> None:
-    """Put the place of a tokenizer that is not the LM's own into a configuration, if it is a folder that is there."""
+    """Put the folder of a tokenizer other than the LM's own into a configuration, if that folder exists."""
     conf = llm_conf(config)
     tokenizer = conf.get("tokenizer")
     if tokenizer is not None and (found := _find_folder(tokenizer, places)):
@@ -128,10 +128,10 @@ def name_tokenizer(config: Config, places: tuple[Path, ...]) -> None:
 
 
 def check_llm(config: Config) -> None:
-    """Refuse options of an LM that would reach for code.
+    """Refuse options of an LM that would load code.
 
     Raises:
-        ValueError: With the option.
+        ValueError: There is such an option.
     """
     conf = llm_conf(config)
     if foreign := set(conf.get("lora_conf") or {}) - LORA_KEYS:
@@ -143,14 +143,14 @@ def check_llm(config: Config) -> None:
 
 
 def make_llm_portable(config: Config, fingerprint: str | None) -> tuple[Config, dict[str, bytes], NamedLlm | None]:
-    """A copy that names the LM as a pack does, with the files of the tokenizer.
+    """Name the LM in a configuration as packs do, and collect the files of its tokenizer.
 
     Args:
-        config: With the LM's place, as `name_llm` puts it there.
-        fingerprint: SHA-256 in the weights, None if they are complete without a name.
+        config: The configuration after `name_llm`.
+        fingerprint: SHA-256 in the weights; None if these are complete.
 
     Returns:
-        The copy, members of the pack, and the LM that it was trained with, if it was named.
+        The changed copy, the tokenizer's members of the pack, and the LM of the training, if it has a name.
 
     Raises:
         ValueError: The tokenizer cannot be in a pack.
@@ -182,14 +182,14 @@ def make_llm_portable(config: Config, fingerprint: str | None) -> tuple[Config, 
 
 
 def check_inside(config: Config, names: set[str]) -> None:
-    """Refuse the LM's names in a pack that reach out of it.
+    """Refuse names of the LM that lead out of a pack.
 
     Args:
-        config: Of the pack.
-        names: Of its members.
+        config: Configuration in the pack.
+        names: Names of the pack's members.
 
     Raises:
-        ValueError: With the option.
+        ValueError: An option or member is not allowed.
     """
     conf = llm_conf(config)
     llm = conf.get("llm")
@@ -209,10 +209,10 @@ def check_inside(config: Config, names: set[str]) -> None:
 
 
 def check_tokenizer(folder: Path) -> None:
-    """Refuse a tokenizer that names code or files of elsewhere.
+    """Refuse a tokenizer that names code or outside files.
 
     Raises:
-        ValueError: With the file and the key.
+        ValueError: A file is no JSON or has such a key.
     """
     for path in sorted(folder.glob("*.json")):
         try:
@@ -246,7 +246,7 @@ def _tokenizer_members(name: str, revision: str | None, llm_config: Mapping[str,
 
 
 def _plain_name(name: str) -> str:
-    """As FOLDER_NAME has it."""
+    """A name that FOLDER_NAME allows."""
     return re.sub(r"[^\w.-]", "_", name).lstrip("._-") or "llm"
 
 
@@ -255,7 +255,7 @@ def _json(content: Mapping[str, Any]) -> bytes:
 
 
 def _check_plain(name: str, content: Any) -> None:
-    """Refuse REFUSED_KEY at any depth, unless it says nothing."""
+    """Refuse a REFUSED_KEY at any depth, unless its value is null."""
     stack = [content]
     while stack:
         value = stack.pop()

@@ -1,14 +1,14 @@
-"""`meta.yaml`: what a pack holds, in ESPnet's layout (`espnet2.main_funcs.pack_funcs`), with an entry of our own.
+"""The manifest of a pack, `meta.yaml`, in ESPnet's layout (`espnet2.main_funcs.pack_funcs`) with an entry of ours.
 
 Our entry, `espnet_larm`:
-    format      1; a higher number is refused, entries that are not known are left alone
-    name        of the experiment
-    version     of espnet_larm
+    format      1; a higher number is refused, unknown entries are ignored
+    name        name of the experiment
+    version     version of espnet_larm
     plugins     kind, name, package and version of every plugin in the configuration
-    external    what the model needs and the pack does not hold, a mapping each: kind `llm`, its name, revision and the
-                SHA-256 of its weights; other kinds are refused
-    started     the LM that training began with, where the pack holds all weights that became of it
-    sha256      of every member by name
+    external    the LM that the model needs and the pack lacks: kind `llm`, name, revision and SHA-256 of its weights;
+                other kinds are refused
+    started     the LM that training began with, if the pack holds all its weights
+    sha256      SHA-256 of every member by name
 A pack of ESPnet's own `pack` has no such entry and is read too.
 """
 
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 META = "meta.yaml"
 FORMAT = 1
 LLM = "llm"
-# Of a NamedLlm, in its order.
+# Fields of NamedLlm in its order.
 LLM_KEYS = ("name", "revision", "sha256")
 # Names of the arguments of ESPnet's Speech2Text.
 CONFIG, WEIGHTS = "asr_train_config", "asr_model_file"
@@ -45,16 +45,16 @@ class PluginUse(NamedTuple):
 
 
 class Manifest(NamedTuple):
-    """What `meta.yaml` says.
+    """The content of `meta.yaml`.
 
     Attributes:
         config: Member that holds the configuration.
         weights: Member that holds the weights.
-        name: Of the experiment.
-        plugins: In use.
+        name: Name of the experiment.
+        plugins: Plugins in use.
         digests: SHA-256 by member; empty in packs of ESPnet's own.
-        versions: Of packages at the time of packing.
-        llm: That the model was trained with, None if it had no name.
+        versions: Versions of packages when the pack was made.
+        llm: The LM that the model was trained with; None if it has no name.
     """
 
     config: str
@@ -66,7 +66,7 @@ class Manifest(NamedTuple):
     llm: NamedLlm | None = None
 
     def as_mapping(self) -> dict[str, Any]:
-        """The content of `meta.yaml`, without a time: the same input gives the same pack."""
+        """The mapping in `meta.yaml`, without a date: the same input gives the same pack."""
         llm = None if self.llm is None else {"kind": LLM, **dict(zip(LLM_KEYS, self.llm, strict=False))}
         return {
             "yaml_files": {CONFIG: self.config},
@@ -94,15 +94,15 @@ def plugins_of(config: Config) -> tuple[PluginUse, ...]:
 
 
 def installed_version(package: str) -> str:
-    """Of a package, which may run from its source."""
+    """Version of an installed package; ours may run from its source."""
     return __version__ if package == "espnet_larm" else importlib.metadata.version(package)
 
 
 def parse_manifest(meta: Mapping[str, Any]) -> Manifest:
-    """Read and check.
+    """Check the content of `meta.yaml`.
 
     Raises:
-        ValueError: It is not that of a speech recogniser, of a later format, or needs what is not in the pack.
+        ValueError: The pack holds no speech recogniser, has a later format, or needs a kind of file that it lacks.
     """
     try:
         config, weights = meta["yaml_files"][CONFIG], meta["files"][WEIGHTS]
@@ -152,10 +152,10 @@ def _llm_of(ours: Mapping[str, Any]) -> NamedLlm | None:
 
 
 def check_plugins(plugins: tuple[PluginUse, ...]) -> None:
-    """Refuse plugins that are not installed, or older than the pack's; say so if they are of a later series.
+    """Refuse plugins that are missing or older than the pack's; warn if they are of a later series.
 
     Raises:
-        ValueError: With the line that installs them.
+        ValueError: A plugin is missing or too old; the message has the line that installs it.
     """
     present = {(plugin.kind, plugin.name): plugin for plugin in registry.plugins()}
     for use in plugins:

@@ -1,8 +1,8 @@
-"""What a training configuration may hold in a pack: its files beside it, no path of the machine, no foreign code.
+"""Options that a training configuration may hold in a pack: no path of the machine, no foreign code.
 
-ESPnet builds a model from names in its configuration. Most of its classes take numbers; some fetch files from the
-network, or unpickle files that the configuration names, and unpickling runs whatever the file says. Only classes that
-do neither can be in a pack, and plugins that are installed.
+ESPnet builds a model from names in its configuration. Some classes fetch files from the network, or unpickle files that
+the configuration names, and unpickling can run any code. A pack may name only classes that do neither, and installed
+plugins.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,23 +15,23 @@ from espnet_larm import registry
 
 Config = dict[str, Any]
 
-# Options whose value is a file that the model cannot do without. ESPnet writes the tokens into config.yaml, others
-# may name their file.
+# Options whose value is a file that the model needs. ESPnet writes tokens into config.yaml; other programs may name
+# their file.
 FILE_OPTIONS = (
     ("normalize_conf", "stats_file"), ("bpemodel",), ("non_linguistic_symbols",), ("token_list",),
     ("model_conf", "ctc_token_list"), ("preprocessor_conf", "ctc_token_list"), ("preprocessor_conf", "ctc_bpemodel"),
 )  # fmt: skip
-# Options that say where things lay on the training machine, of no use elsewhere.
+# Options with paths and names of the training machine, useless elsewhere.
 PLACES = (
     "config", "output_dir", "train_shape_file", "valid_shape_file", "train_data_path_and_name_and_type",
     "valid_data_path_and_name_and_type", "dist_init_method", "dist_master_addr", "dist_master_port", "init_param",
     "pretrain_path", "wandb_project", "wandb_id", "wandb_entity", "wandb_name",
 )  # fmt: skip
-# Read in training only; ESPnet asks whether they are there.
+# Files that are read in training only; ESPnet checks that the options exist.
 TRAINING_FILES = ("rir_scp", "noise_scp")
-# Of model_conf, what a model does in training only begins with these.
+# Options of model_conf that only training needs begin so.
 TRAINING_PREFIX = "text_kl_"
-# Of ESPnet's classes, those that are made of numbers alone. Kinds that are not listed have no others.
+# ESPnet's classes that are made of numbers alone; all classes of other kinds are.
 SELF_CONTAINED: dict[str, frozenset[str]] = {
     "frontend": frozenset({"default", "sliding_window", "wav2vec_cnn"}),
     "encoder": frozenset(
@@ -56,7 +56,7 @@ LLM_TOKENS = ("hugging_face", "speech_llm")
 
 
 class _NoAliases(yaml.SafeLoader):
-    """A few lines of aliases can stand for more than any memory holds."""
+    """Refuses aliases, a few lines of which can expand beyond any memory."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         """Refuse an alias."""
@@ -66,14 +66,14 @@ class _NoAliases(yaml.SafeLoader):
 
 
 def parse_yaml(name: str, text: bytes) -> Config:
-    """A mapping of plain values: no tags that make objects, no aliases.
+    """Read a mapping of plain values, without tags that make objects and without aliases.
 
     Args:
-        name: Of the file, for messages.
-        text: UTF-8.
+        name: Name of the file, for messages.
+        text: Content in UTF-8.
 
     Raises:
-        ValueError: It is something else.
+        ValueError: The text is something else.
     """
     try:
         parsed = yaml.load(text.decode("utf-8"), _NoAliases)  # noqa: S506  # a SafeLoader
@@ -85,7 +85,7 @@ def parse_yaml(name: str, text: bytes) -> Config:
 
 
 def dump_yaml(content: Mapping[str, Any]) -> bytes:
-    """As `parse_yaml` reads it, in the order given."""
+    """YAML that `parse_yaml` can read, with keys in the order given."""
 
     class NoAliasDumper(yaml.SafeDumper):
         def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
@@ -95,10 +95,10 @@ def dump_yaml(content: Mapping[str, Any]) -> bytes:
 
 
 def check_self_contained(config: Config) -> None:
-    """Refuse a configuration whose model is more than its numbers, its weights and the files named by FILE_OPTIONS.
+    """Refuse a configuration whose model needs more than its numbers, its weights and the files in FILE_OPTIONS.
 
     Raises:
-        ValueError: With what is allowed.
+        ValueError: The message says what is allowed.
     """
     ours = {(plugin.kind, plugin.name) for plugin in registry.plugins()}
     wrapped = (config.get("frontend_conf") or {}).get("frontend")
@@ -119,10 +119,10 @@ def check_self_contained(config: Config) -> None:
 
 
 def make_portable(config: Config, near: Path) -> tuple[Config, dict[str, Path]]:
-    """A copy that names its files as they are called in the pack, and no place of this machine.
+    """Copy a configuration with the names that files have in the pack, and no paths of this machine.
 
     Args:
-        config: As training wrote it.
+        config: The configuration that training wrote.
         near: The experiment's folder.
 
     Returns:
@@ -130,7 +130,7 @@ def make_portable(config: Config, near: Path) -> tuple[Config, dict[str, Path]]:
 
     Raises:
         FileNotFoundError: A file that it names is missing.
-        ValueError: Two of them have one name.
+        ValueError: Two files have the same name.
     """
     portable = {name: value for name, value in config.items() if name not in PLACES}
     portable.update({name: None for name in TRAINING_FILES if name in portable})
@@ -147,7 +147,7 @@ def make_portable(config: Config, near: Path) -> tuple[Config, dict[str, Path]]:
 
 
 def leave_training_out(config: Config) -> None:
-    """Remove options that training alone needs: what they name is not looked for, and no LM is copied for them."""
+    """Remove options that only training needs, so that no file or LM is sought for them."""
     if isinstance(conf := config.get("model_conf"), dict):
         config["model_conf"] = {name: each for name, each in conf.items() if not name.startswith(TRAINING_PREFIX)}
 
@@ -165,7 +165,7 @@ def file_options(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
 
 
 def set_option(config: Config, option: tuple[str, ...], value: str) -> None:
-    """Set an option of FILE_OPTIONS; a nested mapping is copied first, since it may be another configuration's too."""
+    """Set an option of FILE_OPTIONS, in a copy of its nested mapping, which another configuration may share."""
     *outer, last = option
     for key in outer:
         config[key] = dict(config[key])
@@ -174,14 +174,14 @@ def set_option(config: Config, option: tuple[str, ...], value: str) -> None:
 
 
 def locate(value: str, near: Path) -> Path:
-    """A file that a configuration names: recipes name it from their own folder, which is above the experiment's.
+    """Find a file that a configuration names, often from a recipe's folder above the experiment's.
 
     Args:
-        value: As the configuration has it.
+        value: The path in the configuration.
         near: Folder of the configuration.
 
     Raises:
-        FileNotFoundError: It is neither there from `near`, nor from the working folder, nor from the folders above.
+        FileNotFoundError: There is no such file from `near`, the working folder or the folders above.
     """
     near = near.resolve()
     # A pack that was unzipped names files beside it, and none that happens to lie in the working folder.

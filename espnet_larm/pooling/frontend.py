@@ -35,8 +35,8 @@ _POOLING: ContextVar[Pooling | None] = ContextVar("pooling of the front end", de
 
 
 # Frames that each utterance of the batch needs (B,). Where they are more than `min_frames_per_second` leaves, so many
-# are left, or all that there are. Training sets it from the transcripts (train/needed_frames.py), which ESPnet hands to
-# no front end.
+# are left, or all that there are. Training sets it from the transcripts (train/batches/frames.py), which ESPnet hands
+# to no front end.
 NEEDED_FRAMES: ContextVar[torch.Tensor | None] = ContextVar("frames that utterances need", default=None)
 _MERGES: ContextVar[list[Kept] | None] = ContextVar("what front ends have merged", default=None)
 

@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from espnet_larm.data.kaldi_dir import read_table
+from espnet_larm.errors import name_some
 from espnet_larm.files import write_text
 from espnet_larm.pack.llm import llm_conf
 from espnet_larm.scoring.alignment import split_characters, split_words
@@ -26,7 +27,6 @@ from espnet_larm.scoring.bootstrap import MIN_SPEAKERS, Grouping, group_utteranc
 from espnet_larm.scoring.experiment import read_out_folders
 from espnet_larm.scoring.sclite import format_result
 from espnet_larm.scoring.scores import Difference, Scores, as_json, compare, score
-from espnet_larm.wording import name_some
 
 # The folder itself, with the hypotheses of the last read-out.
 LAST = "last"

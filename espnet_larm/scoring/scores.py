@@ -4,9 +4,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from espnet_larm.errors import name_some
 from espnet_larm.scoring.alignment import Alignment, Counts, add_counts, align
 from espnet_larm.scoring.bootstrap import NUM_RESAMPLES, SEED, Floats, Grouping, Interval, interval, resample_rates
-from espnet_larm.wording import name_some
 
 
 class Scores(NamedTuple):

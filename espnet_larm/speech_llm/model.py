@@ -28,8 +28,8 @@ from espnet_larm.llm.tokens import CTC_TEXT
 from espnet_larm.speech_llm.clock import Clock
 from espnet_larm.speech_llm.mwer import Mwer, figures, find_nbest, mwer_loss, score_nbest
 from espnet_larm.speech_llm.text_kl import TextKl, TextKlOptions
+from espnet_larm.speech_llm.within_lengths import WithinLengthsModel
 from espnet_larm.upstream import ErrorCalculator, add_sos_eos
-from espnet_larm.within_lengths import WithinLengthsModel
 
 BLANK = "<blank>"
 
@@ -68,7 +68,8 @@ class SpeechLlmModel(WithinLengthsModel):
         lsm_weight: Label smoothing of the LM's loss, 0 to below 1.
         head_weight: Base of the weights of draft heads: head k's loss has head_weight^(k - 1); above 0 to 1.
         mwer_weight: Weight of the loss that counts word errors of N-best hypotheses (mwer.py), 0 (off) to 1. For
-            fine-tuning: it takes a model that finds hypotheses. The LM's loss is then mwer_weight MWER + mwer_ce_weight cross-entropy.
+            fine-tuning: it takes a model that finds hypotheses. The LM's loss is then mwer_weight MWER + mwer_ce_weight
+            cross-entropy.
         mwer_ce_weight: Above 0 to 1, of all heads' cross-entropy if mwer_weight is above 0; 0.01 to 0.1 is usual. The
             CTC losses stay as ctc_weight says, and are best made as much smaller.
         mwer_nbest: N, texts that are compared, 2 or more. A step reads N + 1 texts where cross-entropy reads one, which
@@ -77,8 +78,8 @@ class SpeechLlmModel(WithinLengthsModel):
         mwer_in_validation: Search in validation, whatever mwer_weight is, for `wer_expected`, `wer_best` and
             `wer_oracle`; it is then as slow as decoding with a beam. Without, validation's loss has no MWER.
         text_kl_weight: Weight of KL(base || model) on lines of text (text_kl.py), in nats a predicted token, 0 (off) or
-            more, which keeps the LM's text ability; for `adaptation` full, lora and depth_upscaling. It is added to the LM's
-            loss in training; validation draws no lines, and its loss is the same as without.
+            more, which keeps the LM's text ability; for `adaptation` full, lora and depth_upscaling. It is added to the
+            LM's loss in training; validation draws no lines, and its loss is the same as without.
         text_kl_text: File of that text, plain or .gz, one sentence a line in the LM's style.
         text_kl_lines: Lines that are drawn for each batch in each process, 1 or more. One that is longer than the LM's
             context is cut.

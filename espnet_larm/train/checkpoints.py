@@ -1,19 +1,21 @@
-"""Which checkpoint to resume from, and what must stand beside it.
+"""Choice of the checkpoint to resume from, repair of the files beside it, and the state of an epoch in progress.
 
-The newest checkpoint that is whole is taken; a damaged one is named and set aside. An epoch's file that is missing is
-made again from a checkpoint of that epoch; where there is none, the epoch leaves the history, so that averaging never
-asks for it.
+The newest undamaged checkpoint is chosen; a damaged one is named and set aside. A missing epoch's file is made again
+from a checkpoint of that epoch; where there is none, the epoch leaves the history, so that it is not averaged.
 """
 
 import logging
 import pickle
+import random
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
-from espnet2.train.reporter import Reporter
+from espnet2.train.reporter import Average, ReportedValue, Reporter, SubReporter, WeightedAverage
 
 from espnet_larm.errors import OptionError
 from espnet_larm.files import CHECKPOINT, INTERRUPTED, PREVIOUS, is_whole, replace_link, save_synced
@@ -26,10 +28,10 @@ class Checkpoint(NamedTuple):
     """A checkpoint on the disk.
 
     Attributes:
-        epoch: Finished epochs.
-        num_batches: Of the epoch in progress, that were trained on; 0 of a checkpoint at an epoch's end.
-        world_size: Processes that wrote it; 0 if any number can go on from it.
-        path: Of the file.
+        epoch: Number of finished epochs.
+        num_batches: Batches trained on in the epoch in progress; 0 at an epoch's end.
+        world_size: Number of processes that wrote it; 0 if any number can resume it.
+        path: Path of the file.
     """
 
     epoch: int
@@ -42,7 +44,7 @@ def newest(output_dir: Path, world_size: int) -> Checkpoint | None:
     """The checkpoint to resume from; None if there is none.
 
     Raises:
-        ValueError: There are checkpoints, and all are damaged.
+        ValueError: All checkpoints are damaged.
     """
     paths = [path for name in (INTERRUPTED, CHECKPOINT, PREVIOUS) if (path := output_dir / name).exists()]
     found = [read_progress(path) for path in paths if not _set_aside_if_damaged(path)]
@@ -64,7 +66,7 @@ def newest(output_dir: Path, world_size: int) -> Checkpoint | None:
 
 
 def read_progress(path: Path) -> Checkpoint:
-    """How far a checkpoint got. Its tensors stay on the disk."""
+    """The progress that a checkpoint holds; its tensors stay on the disk."""
     states = read_states(path)
     started = states.get("epoch_in_progress")
     ranks = started["ranks"] if started else []
@@ -73,10 +75,10 @@ def read_progress(path: Path) -> Checkpoint:
 
 
 def read_states(path: Path) -> dict[str, Any]:
-    """A checkpoint's dictionary with its tensors mapped, not read. Nothing else is unpickled.
+    """The dictionary of a checkpoint, its tensors memory-mapped; nothing else is unpickled.
 
     Raises:
-        OptionError: It holds something else.
+        OptionError: The file holds other objects.
     """
     try:
         states: dict[str, Any] = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
@@ -92,10 +94,10 @@ def repair(staging: Staging, reporter: Reporter, criteria: Sequence[Sequence[str
     """Make an experiment's folder fit its checkpoint: epochs' files and the links to the latest and best.
 
     Args:
-        staging: Of the experiment.
-        reporter: As loaded from the checkpoint.
+        staging: The experiment's staging folder.
+        reporter: The reporter, as loaded from the checkpoint.
         criteria: ESPnet's `best_model_criterion`, (phase, key, mode) each.
-        num_best: How many best epochs are averaged.
+        num_best: Number of best epochs that are averaged.
     """
     epoch = reporter.get_epoch()
     if epoch == 0:
@@ -118,7 +120,7 @@ def repair(staging: Staging, reporter: Reporter, criteria: Sequence[Sequence[str
 
 
 def best_epochs(reporter: Reporter, criteria: Sequence[Sequence[str]], num_best: int) -> set[int]:
-    """Epochs that ESPnet would average by any of the criteria."""
+    """Epochs that ESPnet would average by one of the criteria."""
     found = set()
     for phase, key, mode in criteria:
         if reporter.has(phase, key):
@@ -136,8 +138,8 @@ def _set_aside_if_damaged(path: Path) -> bool:
 
 
 def _restore_epoch(staging: Staging, epoch: int) -> bool:
-    """Make an epoch's file of a checkpoint of that epoch, if it is not there. Returns whether it is."""
-    if _has(staging, epoch):
+    """Make a missing epoch's file from a checkpoint of that epoch; whether it is there now."""
+    if is_whole(staging.output_dir / f"{epoch}epoch.pth"):
         return True
     for path in (staging.output_dir / CHECKPOINT, staging.output_dir / PREVIOUS):
         if path.exists() and read_progress(path).epoch == epoch:
@@ -149,5 +151,59 @@ def _restore_epoch(staging: Staging, epoch: int) -> bool:
     return False
 
 
-def _has(staging: Staging, epoch: int) -> bool:
-    return is_whole(staging.output_dir / f"{epoch}epoch.pth")
+def capture_progress(reporter: SubReporter, num_batches: int, is_trained: bool) -> dict[str, Any]:
+    """What a process needs, beside ESPnet's checkpoint, to go on in the middle of an epoch.
+
+    ESPnet seeds everything by the epoch's number, so that the epoch's batches are the same when it is built again.
+    The result is made of tensors and Python's own types, so that it can be loaded with `weights_only=True`.
+
+    Args:
+        reporter: Reporter of the epoch's training.
+        num_batches: Batches taken from the loader.
+        is_trained: Whether the epoch's training is done, and only its validation is left.
+    """
+    return {
+        "num_batches": num_batches,
+        "is_trained": is_trained,
+        "random": random.getstate(),
+        "numpy": _numpy_state(),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
+        "stats": {key: [_plain(value) for value in values] for key, values in reporter.stats.items()},
+        "count": reporter.count,
+        "total_count": reporter.total_count,
+        "seconds": time.perf_counter() - reporter.start_time,
+    }
+
+
+def restore_statistics(reporter: SubReporter, captured: dict[str, Any]) -> None:
+    """Let a new epoch's reporter go on from the captured one."""
+    reporter.stats.update({key: [_reported(plain) for plain in values] for key, values in captured["stats"].items()})
+    reporter.count = captured["count"]
+    reporter.total_count = captured["total_count"]
+    reporter.start_time = time.perf_counter() - captured["seconds"]
+
+
+def restore_random(captured: dict[str, Any]) -> None:
+    """Put the random states back, after the batches that were used are skipped."""
+    random.setstate(captured["random"])
+    name, keys, *rest = captured["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))  # noqa: NPY002
+    torch.set_rng_state(captured["torch"])
+    if captured["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(captured["cuda"])
+
+
+def _numpy_state() -> tuple[Any, ...]:
+    # What ESPnet's transforms draw from.
+    name, keys, *rest = np.random.get_state()  # noqa: NPY002
+    return (name, keys.tolist(), *rest)
+
+
+def _plain(value: ReportedValue) -> tuple[float, ...]:
+    """A reported value, and its weight if it has one."""
+    return (value.value, value.weight) if isinstance(value, WeightedAverage) else (value.value,)
+
+
+def _reported(plain: Sequence[float]) -> ReportedValue:
+    return WeightedAverage(*plain) if len(plain) == 2 else Average(*plain)

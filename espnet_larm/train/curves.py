@@ -1,6 +1,6 @@
 """One picture of a training: losses, what each checkpoint loop gains, and the learning rate, over the epochs.
 
-ESPnet draws a picture a number, so that the loops, which are what one wants to compare, never stand side by side.
+ESPnet draws one picture for each value, so that loops never stand side by side.
 """
 
 import re
@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from espnet_larm.files import write_beside
+
 EARLIER_LOOP = re.compile(r"(loss|cer)_interctc_layer(\d+)")
-# ESPnet's history: epoch -> phase -> key -> value.
+# ESPnet's statistics: epoch -> phase -> key -> value.
 History = Mapping[int, Mapping[str, Mapping[str, Any]]]
 
 
@@ -17,8 +19,8 @@ def draw_curves(history: History, picture: Path) -> None:
     """Draw an experiment's history.
 
     Args:
-        history: `reporter.stats`.
-        picture: A PNG, replaced in one step.
+        history: The statistics of ESPnet's reporter.
+        picture: Path of the PNG.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -33,13 +35,12 @@ def draw_curves(history: History, picture: Path) -> None:
         if curves:
             axes.legend()
     picture.parent.mkdir(parents=True, exist_ok=True)
-    part = picture.with_name(f".{picture.name}.part")
-    figure.savefig(part, format="png", dpi=100)
-    part.replace(picture)
+    with write_beside(picture) as part:
+        figure.savefig(part, format="png", dpi=100)
 
 
 def panels(history: History) -> dict[str, dict[str, tuple[list[int], list[float]]]]:
-    """Curves by panel and label: epochs and values."""
+    """Epochs and values of each curve, by panel and label."""
     keys = sorted({key for phases in history.values() for key in phases.get("valid", {})})
     earlier = {kind: [key for key in keys if key.startswith(f"{kind}_interctc_layer")] for kind in ("loss", "cer")}
     return {
@@ -60,13 +61,13 @@ def panels(history: History) -> dict[str, dict[str, tuple[list[int], list[float]
 
 
 def curve(history: History, phase: str, key: str) -> tuple[list[int], list[float]]:
-    """Epochs that have a value, and the values."""
+    """The epochs that have a value, and the values."""
     points = {epoch: phases[phase][key] for epoch, phases in history.items() if key in phases.get(phase, {})}
     epochs = sorted(points)
     return epochs, [float(points[epoch]) for epoch in epochs]
 
 
 def loop_of(key: str) -> int:
-    """The loop that ESPnet calls a layer."""
+    """The number of the loop, which ESPnet calls a layer; 0 for the last."""
     match = EARLIER_LOOP.fullmatch(key)
     return int(match[2]) if match else 0

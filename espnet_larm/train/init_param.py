@@ -1,4 +1,4 @@
-"""`--init_param` that matches no parameter, which ESPnet takes without a word, is refused."""
+"""Refuses `--init_param` that matches no parameter, which ESPnet silently accepts."""
 
 import argparse
 import pickle
@@ -9,18 +9,19 @@ from typing import Any
 import torch
 
 from espnet_larm.adaptation.added_layout import PREFIX, layout_difference, layout_of
+from espnet_larm.errors import name_some
 from espnet_larm.speech_llm.heads import num_heads_of
 
 NUM_SHOWN = 3
 
 
 def check_init_params(args: argparse.Namespace, model: torch.nn.Module) -> None:
-    """Look whether each entry of `init_param` would set a parameter at least.
+    """Check that each entry of `init_param` sets at least one parameter.
 
     Raises:
         FileNotFoundError: A file is missing.
-        ValueError: An entry would set none; with names of the file and of the model. Or it has draft heads of another
-            K, or other added layers, of which some would be left as they are at the start, or have no place.
+        ValueError: An entry sets none (the message has names of the file and of the model), or the model has other
+            draft heads or added layers than the file, so that some would stay untrained.
     """
     for entry in args.init_param:
         path, *keys = entry.split(":", 3)
@@ -46,7 +47,7 @@ def check_init_params(args: argparse.Namespace, model: torch.nn.Module) -> None:
 def _why_nothing_matches(
     found: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]], source: str, target: str, excluded: str
 ) -> str:
-    """As ESPnet matches: without the excluded, `source` cut off, below `target`. Empty if something does."""
+    """Why nothing matches by ESPnet's rules (`excluded` left out, `source` cut off, `target` put before), or empty."""
     kept = {name: shape for name, shape in found.items() if not _starts_with_any(name, excluded)}
     if not kept:
         return f"exclude_keys {excluded} leaves nothing of {_some(found)}"
@@ -91,5 +92,4 @@ def _shapes_of(states: dict[str, Any]) -> dict[str, tuple[int, ...]]:
 
 
 def _some(names: Iterable[str]) -> str:
-    listed = list(names)
-    return ", ".join(listed[:NUM_SHOWN]) + (f" and {len(listed) - NUM_SHOWN} more" if len(listed) > NUM_SHOWN else "")
+    return name_some(list(names), NUM_SHOWN)

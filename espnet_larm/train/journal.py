@@ -1,8 +1,8 @@
-"""`training.jsonl` in an experiment's folder: by which commit, where and for how long it was trained.
+"""Record of a training, `training.jsonl` in the experiment's folder: its commits, machines and time.
 
-A line a session at its start, a line an epoch, and a line for what a session that was broken off had trained of an
-epoch. Lines are appended and synced, so that a kill loses no earlier one. Every line has the seconds since the line
-before, so that their sum is the time that was spent, repeated epochs included.
+There is a line for the start of each session, for each epoch, and for the unfinished epoch of a session that broke off.
+Lines are appended and synced, so that a kill loses no earlier one. Every line has the seconds since the line before;
+their sum is the time that was spent, repeated epochs included.
 """
 
 import contextlib
@@ -26,12 +26,12 @@ JOURNAL = "training.jsonl"
 
 
 class Journal:
-    """Writes the lines of one session. Only one process of a training has one.
+    """Writes the lines of one session, in one process of a training.
 
     Args:
-        path: Of the file.
-        is_resumed: Whether the training goes on from a checkpoint; otherwise readers forget earlier lines.
-        num_processes: Of the training.
+        path: Path of the file.
+        is_resumed: Whether the training goes on from a checkpoint; otherwise readers ignore earlier lines.
+        num_processes: Number of processes of the training.
     """
 
     def __init__(self, path: Path, is_resumed: bool, num_processes: int) -> None:
@@ -43,8 +43,8 @@ class Journal:
         self._mark = 0.0
 
     def start_epoch(self, epoch: int, model: "torch.nn.Module") -> None:
-        """Note the end of the epoch before or, at a session's first epoch, the session."""
-        # It imports torch, which those who only read do without.
+        """Write the end of the previous epoch or, at the first epoch, the start of the session."""
+        # Programs that only read do without torch.
         from espnet_larm.train.learning import shares
 
         self.end_epoch()
@@ -64,19 +64,19 @@ class Journal:
         self._epoch = epoch
 
     def end_epoch(self) -> None:
-        """Note that the epoch is finished, if there is one."""
+        """Write that the epoch is finished, if there is one."""
         if self._epoch is not None:
             self._append(event="epoch", epoch=self._epoch)
             self._epoch = None
 
     def break_off(self) -> None:
-        """Note what was spent on an epoch that is not finished, if there is one."""
+        """Write the time spent on an unfinished epoch, if there is one."""
         if self._epoch is None:
             return
         try:
             self._append(event="broken off", epoch=self._epoch)
         except OSError:
-            # On a full disk: the error that ended the training is the one to be raised.
+            # The disk is full; the error that ended the training must be raised, not this one.
             logger.exception("The seconds of epoch %d are not in %s.", self._epoch, self._path)
         self._epoch = None
 
@@ -87,7 +87,7 @@ class Journal:
         self._mark = now
         with self._path.open("a+b") as file:
             if file.tell() and not _ends_in_newline(file):
-                # What a power cut or a full disk left of a line.
+                # A power cut or a full disk has left half a line.
                 line = "\n" + line
             file.write(line.encode())
             file.flush()
@@ -100,11 +100,11 @@ def _ends_in_newline(file: BinaryIO) -> bool:
 
 
 class Spent(NamedTuple):
-    """What a training took so far.
+    """Epochs and time of a training so far.
 
     Attributes:
-        epochs: Finished ones, ascending.
-        seconds: Of all sessions; what a killed one had begun of an epoch is not known.
+        epochs: Finished epochs, ascending.
+        seconds: Time of all sessions, without the unfinished epochs of killed ones.
         starts: The first line of each session, oldest first.
     """
 
@@ -114,7 +114,7 @@ class Spent(NamedTuple):
 
 
 def read_journal(path: Path) -> Spent | None:
-    """Sum a training up; None if there is no record of it."""
+    """Epochs and time in a record; None if there is no record."""
     lines = list(_whole_lines(path.read_text(encoding="utf-8"))) if path.is_file() else []
     anew = [index for index, line in enumerate(lines) if line["event"] == "start" and not line["resume"]]
     lines = lines[anew[-1] if anew else 0 :]

@@ -1,7 +1,7 @@
-"""What of a model learns: told by part, checked against what is declared frozen, and watched while training.
+"""Learning parts of a model: counted, checked against what is declared frozen, and watched in training.
 
-A module says by `frozen_names()` which of its parameters no training may change, as `decoder: speech_llm` does of its
-LM, and by `part_of(name)` what its parameters are counted as; ESPnet's `freeze_param` declares more.
+A module lists in `frozen_names()` the parameters that no training may change (in `decoder: speech_llm`, the LM's), and
+names in `part_of(name)` the part that a parameter is counted in. ESPnet's `freeze_param` declares further frozen ones.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,14 +9,14 @@ from typing import NamedTuple
 
 import torch
 
-from espnet_larm.wording import name_some
+from espnet_larm.errors import name_some
 
-# Of a weight's bits, by its size in bytes.
+# Type of the integers that a weight's bits are read as, by its size in bytes.
 INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class Share(NamedTuple):
-    """How much of a part learns.
+    """Numbers of a part that learn, and all of them.
 
     Attributes:
         part: Its name.
@@ -30,7 +30,7 @@ class Share(NamedTuple):
 
 
 def shares(model: torch.nn.Module) -> list[Share]:
-    """How much of each part learns, in the model's order; weights that parts share are counted in the first."""
+    """Numbers that learn in each part, in the model's order; shared weights are counted in the first part."""
     counts: dict[str, list[int]] = {}
     for name, parameter in _parameters(model):
         count = counts.setdefault(part_of(getattr(model, "module", model), name), [0, 0])
@@ -40,19 +40,19 @@ def shares(model: torch.nn.Module) -> list[Share]:
 
 
 def sum_of(found: Sequence[Share]) -> Share:
-    """All parts together: the number of a model's parameters wherever one is told."""
+    """Sum over all parts: the count of parameters that is reported everywhere."""
     return Share("all", sum(each.trainable for each in found), sum(each.total for each in found))
 
 
 def part_of(model: torch.nn.Module, name: str) -> str:
-    """What a parameter is counted as: the module right below the model, or what that module says of it."""
+    """The part that a parameter is counted in: the module right below the model, or a part that this module names."""
     child, _, rest = name.partition(".")
     tell = getattr(getattr(model, child), "part_of", None)
     return tell(rest) if tell else child
 
 
 def format_shares(found: Sequence[Share]) -> str:
-    """A table for people, its last row the sum."""
+    """A table as text; its last row is the sum."""
     rows = [
         (each.part, f"{each.trainable:,}", f"{each.total:,}", f"{percent(each):.1f}")
         for each in (*found, sum_of(found))
@@ -63,7 +63,7 @@ def format_shares(found: Sequence[Share]) -> str:
 
 
 def percent(share: Share) -> float:
-    """Of a part, 0 of one without weights."""
+    """Percentage of a part that learns; 0 if the part has no weights."""
     return 100 * share.trainable / share.total if share.total else 0.0
 
 
@@ -73,14 +73,14 @@ def check_frozen(
     """Refuse weights that shall be frozen and are not, and frozen ones that an optimiser has.
 
     Args:
-        model: As it will be trained.
-        optimizers: Its.
+        model: The model that will be trained.
+        optimizers: The model's optimisers.
         freeze_param: ESPnet's option: names of parameters, or what they begin with up to a dot.
 
     Raises:
-        ValueError: With the first such weights and their number.
+        ValueError: There are such weights; it names the first and counts them.
     """
-    # By all their names: ESPnet looks at the first of a tied weight, and freezes nothing by another.
+    # All names count: ESPnet knows the first name of a tied weight alone, and freezes nothing by another.
     weights = dict(model.named_parameters(remove_duplicate=False))
     declared = {*_named_by_option(weights, freeze_param), *_named_by_modules(model)}
     if learning := [name for name in weights if name in declared and weights[name].requires_grad]:
@@ -93,23 +93,44 @@ def check_frozen(
         raise ValueError(f"frozen weights are in the optimiser, whose weight decay would move them: {_some(kept)}.")
 
 
+def leave_frozen_out(optimizer: torch.optim.Optimizer) -> int:
+    """Take parameters without `requires_grad` out of an optimiser that has not stepped yet.
+
+    ESPnet hands over all parameters: weight decay would move frozen ones, and their states cost memory.
+
+    Returns:
+        How many numbers were taken out.
+
+    Raises:
+        ValueError: No parameter is left.
+    """
+    frozen = 0
+    for group in optimizer.param_groups:
+        frozen += sum(parameter.numel() for parameter in group["params"] if not parameter.requires_grad)
+        group["params"] = [parameter for parameter in group["params"] if parameter.requires_grad]
+    optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
+    if not optimizer.param_groups:
+        raise ValueError("freeze_param: all parameters of the model are frozen; leave some to train.")
+    return frozen
+
+
 class FrozenWeights:
     """Remembers the weights that do not learn, to tell when one of them has changed all the same.
 
-    By the sum of a weight's bits, made where it is: 0.6 s for 360 M numbers on a core. It takes no part in training.
+    It compares the sum of each weight's bits, computed on the weight's device: 0.6 s for 360 M numbers on a core.
 
     Args:
-        model: At the start.
+        model: The model before training.
     """
 
     def __init__(self, model: torch.nn.Module) -> None:
         self._sums = {name: _sum_of_bits(each) for name, each in _parameters(model) if not each.requires_grad}
 
     def check(self, model: torch.nn.Module) -> None:
-        """Look whether all are as they were.
+        """Check that all are as they were.
 
         Raises:
-            RuntimeError: With the first that are not, and their number.
+            RuntimeError: Some are not; it names the first and counts them.
         """
         found = {name: _sum_of_bits(each) for name, each in _parameters(model) if name in self._sums}
         if changed := [name for name in found if found[name] != self._sums[name]]:
@@ -139,7 +160,7 @@ def _named_by_modules(model: torch.nn.Module) -> Iterator[str]:
 
 
 def _parameters(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Parameter]]:
-    """Named as without the wrapper of a distributed training."""
+    """Parameters by their names without the wrapper of a distributed training."""
     yield from getattr(model, "module", model).named_parameters()
 
 

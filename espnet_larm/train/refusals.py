@@ -1,28 +1,32 @@
-"""Options that nothing can be built with: one sentence that names them instead of a traceback.
+"""Refuses wrong options with one sentence instead of a traceback.
 
-Classes check their options as they are built, ESPnet's by typeguard and by bare asserts too. What a `raise` of theirs
-says is a sentence; what typeguard and asserts say is traced back to the option of the YAML. All else is a bug, and
-keeps its traceback.
+Classes check their options as they are built; ESPnet's also use typeguard and bare asserts. The message of a `raise` is
+kept; failures of typeguard and asserts are traced back to an option of the YAML. Any other error is a bug and keeps its
+traceback.
 """
 
 import argparse
 import ast
 import contextlib
+import filecmp
 import logging
 import re
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from typeguard import TypeCheckError
+
+from espnet2.asr.espnet_model import ESPnetASRModel
 
 from espnet_larm import registry
 from espnet_larm.errors import OptionError, is_stated
 
 logger = logging.getLogger(__name__)
 
-# They check what a YAML says, as plugins do.
+# Packages that check options of a YAML, as plugins do.
 CHECKING = ("espnet", "espnet2", "torch.optim")
 
 
@@ -38,10 +42,10 @@ def ends_with_a_sentence() -> Iterator[None]:
 
 @contextlib.contextmanager
 def traced_to_options(args: argparse.Namespace) -> Iterator[None]:
-    """Make an OptionError of what building raises because of an option.
+    """Turn an error that an option causes while a model is built into an OptionError.
 
     Args:
-        args: What is built from.
+        args: Options that the model is built from.
     """
     try:
         yield
@@ -58,10 +62,10 @@ def traced_to_options(args: argparse.Namespace) -> Iterator[None]:
 
 
 def take_null_for_nothing(args: argparse.Namespace) -> None:
-    """Make `x_conf: null`, which is what a YAML says with no line below `x_conf:`, an empty set of options.
+    """Take `x_conf: null`, the value of `x_conf:` without a line below it, for an empty set of options.
 
     Raises:
-        ValueError: Some `x_conf` is neither null nor a set of options.
+        ValueError: An `x_conf` is neither null nor a set of options.
     """
     for name, value in vars(args).items():
         if not name.endswith("_conf"):
@@ -73,16 +77,117 @@ def take_null_for_nothing(args: argparse.Namespace) -> None:
 
 
 def check_gpus(ngpu: int) -> None:
-    """Refuse to train on GPUs that are not there.
+    """Refuse to train on more GPUs than there are.
 
     Raises:
-        OptionError: There are fewer.
+        OptionError: There are fewer GPUs.
     """
     if ngpu > (found := torch.cuda.device_count()):
         raise OptionError(
             f"--ngpu is {ngpu}, but torch sees {found} GPUs here (`python -m espnet_larm doctor` tells more). "
             "Set it to their number; --ngpu 0 trains on the CPU."
         )
+
+
+def check_same_ctc_tokens(args: argparse.Namespace) -> None:
+    """Refuse texts in other tokens than the CTC head's: a list of the same size would train it wrongly.
+
+    Raises:
+        ValueError: They differ; it names both files.
+    """
+    head, texts = (
+        (getattr(args, name, None) or {}).get("ctc_token_list") for name in ("model_conf", "preprocessor_conf")
+    )
+    if head is None or texts is None or not (Path(head).is_file() and Path(texts).is_file()):
+        # The reader of a missing file will name it.
+        return
+    if not filecmp.cmp(head, texts, shallow=False):
+        raise ValueError(
+            f"model_conf: ctc_token_list is {head}, but preprocessor_conf: ctc_token_list is {texts}, which holds "
+            "other tokens; name the same file in both."
+        )
+
+
+def check_same_tokenizer(args: argparse.Namespace, model: ESPnetASRModel) -> None:
+    """Refuse texts in other tokens than the LM's: ESPnet's preprocessor takes the newest of the hub, not `revision`.
+
+    Args:
+        args: Options of the training.
+        model: The model, as built.
+
+    Raises:
+        ValueError: The tokens differ; it says what to do.
+        FileNotFoundError: The preprocessor's tokenizer cannot be had.
+    """
+    is_of_lm = args.token_type == "hugging_face"  # noqa: S105  # no password
+    if args.decoder != "speech_llm" or not is_of_lm or args.bpemodel is None:
+        return
+    llm, tokenizer = args.decoder_conf.get("llm"), args.decoder_conf.get("tokenizer")
+    revision = args.decoder_conf.get("revision") if tokenizer is None else None
+    if args.bpemodel == (tokenizer or llm) and revision is None:
+        return
+    # transformers takes seconds to import.
+    from espnet_larm.llm.backbone import load_tokenizer
+
+    if load_tokenizer(args.bpemodel).get_vocab() != model.decoder.tokenizer.get_vocab():
+        raise ValueError(
+            f"bpemodel is {args.bpemodel}, of which ESPnet takes the newest tokenizer; its tokens are not those of the "
+            f"decoder (decoder_conf: llm {llm}, revision {revision}, tokenizer {tokenizer}). Put the one that is meant "
+            "into a folder (hf download NAME --revision REVISION --local-dir FOLDER), and name that in both."
+        )
+
+
+def check_checkpoint_losses(model: ESPnetASRModel) -> None:
+    """Refuse a model whose loss leaves out checkpoint loops; warn if it weighs them unevenly.
+
+    ESPnet's CTC loss is (1 - w) * last + w * mean(others) with w = `interctc_weight`, 0 by default: n checkpoints
+    weigh the same with w = (n - 1) / n.
+
+    Raises:
+        ValueError: The feedback has no CTC head, intermediate checkpoint loops have no loss, or the decoder cannot be
+            used with them.
+    """
+    encoder = model.encoder
+    num_checkpoints = getattr(encoder, "num_checkpoints", 1)
+    if getattr(encoder, "interctc_use_conditioning", False) and model.ctc is None:
+        raise ValueError(
+            "model_conf: ctc_weight is 0, but the encoder feeds CTC posteriors back. "
+            "Set model_conf: ctc_weight above 0, or encoder_conf: feedback: false."
+        )
+    if num_checkpoints == 1:
+        return
+    if reason := _why_no_checkpoints(model):
+        raise ValueError(
+            f"{reason}, but encoder_conf: checkpoint_period {encoder.checkpoint_period} gives {num_checkpoints} "
+            f"checkpoint loops. Set encoder_conf: checkpoint_period: {encoder.num_loops}."
+        )
+    even = (num_checkpoints - 1) / num_checkpoints
+    if model.interctc_weight == 0.0:
+        raise ValueError(
+            f"model_conf: interctc_weight is 0, so that only the last of the encoder's {num_checkpoints} checkpoint "
+            f"loops would have a loss. Set it to {even:.4f}, which weighs all alike, "
+            f"or encoder_conf: checkpoint_period: {encoder.num_loops} for a loss at the last loop alone."
+        )
+    if abs(model.interctc_weight - even) > 0.005:
+        logger.warning(
+            "model_conf: interctc_weight %.4f weighs the last of %d checkpoint loops %.3f and each other %.3f; "
+            "%.4f would weigh all alike.",
+            model.interctc_weight,
+            num_checkpoints,
+            1 - model.interctc_weight,
+            model.interctc_weight / (num_checkpoints - 1),
+            even,
+        )
+
+
+def _why_no_checkpoints(model: ESPnetASRModel) -> str:
+    """Why only the last loop can be used; empty if all can."""
+    if getattr(model, "use_transducer_decoder", False):
+        # ESPnet's asr_inference reads intermediate outputs with the tokens of a beam search that a transducer has not.
+        return "decoder: transducer cannot be decoded with intermediate outputs"
+    if model.ctc is None:
+        return "model_conf: ctc_weight is 0, so that intermediate outputs have no loss"
+    return ""
 
 
 def _confs(args: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -92,7 +197,7 @@ def _confs(args: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _wrong_kind(args: argparse.Namespace) -> str | None:
-    """The first option whose value is not of its type."""
+    """A sentence about the first option whose value has the wrong type, if there is one."""
     for kind in registry.checked_kinds():
         if sentence := registry.find_wrong_type(
             kind, getattr(args, kind, None), getattr(args, f"{kind}_conf", None) or {}
@@ -117,7 +222,7 @@ def _is_number(text: str) -> bool:
 
 
 def _broken_rule(args: argparse.Namespace, error: AssertionError) -> str | None:
-    """The options in the condition of an assert, and the condition."""
+    """A sentence with the condition of an assert and the options in it; None if it names none."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     rule = _condition(frame.line or "")
     values = [
@@ -132,7 +237,7 @@ def _broken_rule(args: argparse.Namespace, error: AssertionError) -> str | None:
 
 
 def _condition(line: str) -> str:
-    """That of an assert, without its message."""
+    """The condition of an assert, without its message."""
     try:
         statement = ast.parse(line).body[0]
     except (SyntaxError, IndexError):

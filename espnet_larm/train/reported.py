@@ -1,7 +1,7 @@
-"""What a training reports, and by which of it epochs can be compared.
+"""The values that a training reports, and those by which epochs can be compared.
 
-ESPnet's models name all that their class can report, with None for what this training has not: a training by CTC alone
-has no `acc`. ESPnet's validation makes NaN of None, draws empty pictures of it, and would choose the best epoch by it.
+ESPnet's models report every value of their class, None where this training has none: CTC alone has no `acc`. ESPnet's
+validation turns None into NaN, draws empty pictures of it, and would choose the best epoch by it.
 """
 
 import contextlib
@@ -17,9 +17,9 @@ from espnet2.torch_utils.device_funcs import to_device
 from espnet2.train.trainer import TrainerOptions
 
 from espnet_larm.errors import OptionError
-from espnet_larm.train.batches import Batch
-from espnet_larm.train.needed_frames import needed_frames_told
-from espnet_larm.train.short import LongEnough, fewest_samples
+from espnet_larm.train.batches.epoch import Batch
+from espnet_larm.train.batches.frames import needed_frames_told
+from espnet_larm.train.batches.short import LongEnough, fewest_samples
 
 logger = logging.getLogger(__name__)
 
@@ -31,22 +31,19 @@ PHASES, MODES = ("train", "valid"), ("min", "max")
 DEFAULT: tuple[Criterion, ...] = tuple(
     (phase, key, mode) for key, mode in (("loss", "min"), ("acc", "max")) for phase in PHASES
 )
-# What ESPnet's loop adds to the model's own values in training.
+# Values that ESPnet's loop adds to the model's own in training.
 LOOPS_OWN = re.compile(r"(iter|forward|backward|optim_step|train)_time|grad_norm|clip|loss_scale|optim\d+_lr\d+")
 
 
 @contextlib.contextmanager
 def only_numbers(model: torch.nn.Module) -> Iterator[None]:
-    """Leave None out of what the model reports.
+    """Leave None out of the values that the model reports.
 
     Args:
         model: An ASR model, or what holds it for several processes.
     """
-    handle = model.register_forward_hook(_drop_missing)
-    try:
+    with model.register_forward_hook(_drop_missing):
         yield
-    finally:
-        handle.remove()
 
 
 def _drop_missing(module: torch.nn.Module, args: Any, output: Any) -> Any:  # noqa: ARG001
@@ -61,14 +58,14 @@ def _without_none(stats: dict[str, Any]) -> dict[str, Any]:
 
 
 class ReportedValues:
-    """Names of what a model reports, found with one batch of the development set, without gradient.
+    """Names of the values that a model reports, found with one batch of the development set.
 
-    ESPnet seeds all random numbers at the start of an epoch, so that the training is the same with and without it.
+    This does not change the training: ESPnet seeds all random numbers at the start of an epoch.
 
     Args:
-        model: On its device.
-        build_loader: Gives batches.
-        ngpu: GPUs of this process.
+        model: The model, on its device.
+        build_loader: Builds a loader of batches.
+        ngpu: Number of GPUs of this process.
     """
 
     def __init__(self, model: torch.nn.Module, build_loader: Callable[[], Iterable[Batch]], ngpu: int) -> None:
@@ -78,7 +75,7 @@ class ReportedValues:
         self._found: dict[str, Sequence[str]] = {}
 
     def __call__(self, phase: str) -> Sequence[str]:
-        """Of `train` or `valid`; none if there is no batch."""
+        """Names in the phase `train` or `valid`; none if there is no batch."""
         if phase not in self._found:
             self._found[phase] = self._ask(phase)
         return self._found[phase]
@@ -97,18 +94,18 @@ class ReportedValues:
 
 
 def checked_criteria(options: TrainerOptions, schedulers: Iterable[Any], values: Values) -> list[Criterion]:
-    """Criteria of the best epochs, after a look whether all that decide are numbers in this training.
+    """Criteria of the best epochs; every criterion must be a number in this training.
 
     Args:
-        options: ESPnet's.
-        schedulers: Of the learning rates; some of them wait for a value to fall.
-        values: Gives names of what is reported in a phase.
+        options: ESPnet's options.
+        schedulers: Schedulers of the learning rates; some wait for a value to fall.
+        values: Gives the names of the values that are reported in a phase.
 
     Returns:
-        As `best_model_criterion` says. ESPnet's default without the values that this training has not.
+        The option `best_model_criterion`; its default without the values that this training lacks.
 
     Raises:
-        OptionError: A criterion names a value that is no number, with those that are.
+        OptionError: A criterion names a value that is no number; the message lists those that are.
     """
     criteria: list[Criterion] = [(phase, key, mode) for phase, key, mode in options.best_model_criterion]
     if tuple(criteria) == DEFAULT:

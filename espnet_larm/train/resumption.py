@@ -1,7 +1,7 @@
-"""A training that resumes must have the model and the optimiser of the one before.
+"""Refuses to resume a training with another model or optimiser.
 
-ESPnet overwrites config.yaml at each start, and then loads the checkpoint into whatever the model now is: other weights
-of the same shapes are taken without a word, and the new learning rate gives way to the old.
+ESPnet overwrites config.yaml at each start, and then loads the checkpoint into any model whose weights have the same
+shapes; a new learning rate silently gives way to the old.
 """
 
 import argparse
@@ -34,7 +34,7 @@ OTHERS = (
 # The state of a schedule holds its options, and the checkpoint's parameters replace those of `init_param`.
 WITHOUT_EFFECT = ("scheduler_conf", "init_param")
 RATE = re.compile(r"(\d+)(k?)", re.IGNORECASE)
-# They change how a model is computed or what is told of it, and no parameter.
+# They change how a model is computed or what it reports, but no parameter.
 FREE = (
     "encoder_conf: activation_checkpointing",
     "decoder_conf: activation_checkpointing",
@@ -45,16 +45,16 @@ FREE = (
 
 
 def check_same_training(args: argparse.Namespace, model: torch.nn.Module | None = None) -> None:
-    """Refuse to resume with another model or optimiser. To be called before ESPnet writes config.yaml.
+    """Refuse to resume with another model or optimiser; call this before ESPnet writes config.yaml.
 
-    All processes of a distributed training do the same: the first one's finding is everybody's.
+    In a distributed training, the first process decides for all.
 
     Args:
-        args: Of the training.
-        model: As built, before a checkpoint is loaded; its LM, if it has been moved, is compared with the checkpoint's.
+        args: Options of the training.
+        model: The model, before a checkpoint is loaded; its LM is compared with the checkpoint's.
 
     Raises:
-        ValueError: With each option that differs.
+        ValueError: Options differ; the message lists them.
     """
     found: list[str | None] = [None]
     is_distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
@@ -89,12 +89,12 @@ def _refusal(args: argparse.Namespace) -> str | None:
 
 
 def _refusal_of_llm(args: argparse.Namespace, model: torch.nn.Module | None) -> str | None:
-    """Where an LM lies may change, but not its weights, which are not in the checkpoint."""
+    """The refusal of an LM with other weights than in the checkpoint; its folder may change."""
     output_dir, name = Path(args.output_dir), f"decoder.backbone.{FINGERPRINT}"
     own = None if model is None else dict(model.named_buffers()).get(name)
     if own is None or not args.resume:
         return None
-    # Of an LM that learns as a whole, the LM that it was is asked for only by the penalty that draws it there.
+    # An LM that learns as a whole may begin anywhere, unless a penalty draws it to the LM that it was.
     if args.decoder_conf.get("adaptation") == "full" and not args.model_conf.get("text_kl_weight"):
         return None
     for file in (INTERRUPTED, CHECKPOINT, PREVIOUS):
@@ -106,7 +106,7 @@ def _refusal_of_llm(args: argparse.Namespace, model: torch.nn.Module | None) -> 
 
 
 def read_options(config: Path) -> dict[str, Any]:
-    """The options of the training before; none if a kill damaged the file as it was written."""
+    """The options in a config.yaml; none if a kill damaged the file."""
     try:
         options = yaml.safe_load(config.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError):
@@ -118,7 +118,7 @@ def read_options(config: Path) -> dict[str, Any]:
 
 
 def _through_yaml(value: Any) -> Any:
-    """As config.yaml would have it, tuples as lists for example."""
+    """A value after a round trip through YAML, which turns tuples into lists for example."""
     try:
         return yaml.safe_load(yaml_no_alias_safe_dump(value))
     except yaml.representer.RepresenterError:
@@ -131,7 +131,7 @@ def _has_checkpoint(output_dir: Path) -> bool:
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Names of options that both have and that differ, each with a description, one or more a name."""
+    """Options that both have and that differ: the name and a description of each difference."""
     for name, value in new.items():
         kind = name.removesuffix("_conf")
         if name not in old or (name != kind and old.get(kind) != new.get(kind)):
@@ -176,7 +176,7 @@ def _has_same_tokenizer(old: Path, new: Path) -> bool:
 
 
 def _rate(value: Any) -> int | None:
-    """Of `16k`, "16000" or 16000, which ESPnet's front ends all take; None of anything else."""
+    """Sampling rate in `16k`, "16000" or 16000, which ESPnet's front ends all take; None for any other value."""
     if isinstance(value, str) and (match := RATE.fullmatch(value)):
         return int(match[1]) * (1000 if match[2] else 1)
     return value if isinstance(value, int) and not isinstance(value, bool) else None

@@ -1,4 +1,4 @@
-"""What one training keeps besides ESPnet's loop: its folder, a stop request, the epoch in progress."""
+"""State of a training beside ESPnet's loop: its folder, a stop request and the epoch in progress."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -11,20 +11,27 @@ from espnet2.train.reporter import Reporter, SubReporter
 from espnet2.train.trainer import TrainerOptions
 
 from espnet_larm.files import CHECKPOINT, INTERRUPTED, save_synced
-from espnet_larm.train import disk, progress
-from espnet_larm.train.batches import Batch, TrainingBatches
-from espnet_larm.train.checkpoints import newest, read_progress, read_states, repair
+from espnet_larm.train.batches.epoch import Batch, TrainingBatches
+from espnet_larm.train.checkpoints import (
+    capture_progress,
+    newest,
+    read_progress,
+    read_states,
+    repair,
+    restore_random,
+    restore_statistics,
+)
 from espnet_larm.train.curves import draw_curves
 from espnet_larm.train.journal import JOURNAL, Journal
 from espnet_larm.train.learning import FrozenWeights
-from espnet_larm.train.staging import Staging
+from espnet_larm.train.staging import Staging, check_room, need_of
 from espnet_larm.train.stopping import REQUEUE_STATUS, StopRequest
 
 logger = logging.getLogger(__name__)
 
 
 class Running(NamedTuple):
-    """What ESPnet's loop trains with."""
+    """The objects that ESPnet's loop trains with."""
 
     model: torch.nn.Module
     optimizers: Sequence[Any]
@@ -33,14 +40,14 @@ class Running(NamedTuple):
 
 
 class Session:
-    """One training, in one process of it.
+    """A training in one of its processes.
 
     Attributes:
-        staging: Where ESPnet saves.
-        stop: Whether a SIGTERM has come.
+        staging: The folder in which ESPnet saves.
+        stop: Tells whether a SIGTERM has come.
 
     Args:
-        options: ESPnet's, with the experiment's folder.
+        options: ESPnet's options, with the experiment's folder.
         distributed: Whether there are other processes.
     """
 
@@ -60,7 +67,7 @@ class Session:
         self._resumed: dict[str, Any] | None = None
 
     def open(self) -> None:
-        """Make the folder ready, with the newest whole checkpoint where ESPnet looks for it.
+        """Prepare the folder, with the newest undamaged checkpoint where ESPnet looks for it.
 
         Raises:
             ValueError: Every checkpoint is damaged.
@@ -72,7 +79,7 @@ class Session:
                 chosen = newest(output_dir, self._num_processes)
             else:
                 (output_dir / INTERRUPTED).unlink(missing_ok=True)
-            # With no checkpoint the hours and commits of an earlier training in the folder are not this one's.
+            # Without a checkpoint, the hours and commits of an earlier training in the folder do not count.
             self._journal = Journal(output_dir / JOURNAL, chosen is not None, self._num_processes)
             self.staging.reset(chosen.epoch if chosen else 0)
             if chosen:
@@ -80,11 +87,11 @@ class Session:
         self._wait_for_all()
 
     def resume(self, checkpoint: Path, reporter: Reporter) -> None:
-        """Repair what stands beside a loaded checkpoint, take the epoch in progress, and free the checkpoint's place.
+        """Repair the files beside a loaded checkpoint, take its epoch in progress, and remove the link to it.
 
         Args:
-            checkpoint: The link to it in the staging folder.
-            reporter: As loaded; epochs whose parameters are lost leave it.
+            checkpoint: The link to the checkpoint in the staging folder.
+            reporter: The loaded reporter; epochs whose parameters are lost are removed from it.
         """
         epoch = read_progress(checkpoint).epoch
         logger.info("%s is %s, after %d epochs.", checkpoint, checkpoint.resolve().name, epoch)
@@ -101,10 +108,10 @@ class Session:
             checkpoint.unlink()
 
     def start_epoch(self, running: Running, reporter: SubReporter) -> None:
-        """Publish the epoch before and look whether this one will fit on the disk.
+        """Publish the previous epoch, and check that this one will fit on the disk.
 
         Raises:
-            OSError: It will not.
+            OSError: It will not fit.
         """
         self._running, self._reporter, self._is_trained = running, reporter, False
         if self._rank == 0:
@@ -121,7 +128,7 @@ class Session:
             optimizer.zero_grad()
 
     def start_validation(self) -> None:
-        """All batches of the epoch are trained on.
+        """Note that all batches of the epoch are trained on, and check the frozen weights.
 
         Raises:
             RuntimeError: A frozen weight has changed.
@@ -131,32 +138,25 @@ class Session:
         self._frozen.check(self._running.model)
 
     def check_room(self) -> None:
-        """Look whether this epoch fits on the disk.
+        """Check that this epoch fits on the disk.
 
         Raises:
-            OSError: It does not.
+            OSError: It does not fit.
         """
         if self._rank == 0 and self._running is not None:
             num_averages = len(self._options.best_model_criterion) * sum(num > 1 for num in self._num_best())
-            need = disk.need_of(self._running.model, self._running.optimizers, num_averages)
-            disk.check_room(self.staging.output_dir, need)
+            need = need_of(self._running.model, self._running.optimizers, num_averages)
+            check_room(self.staging.output_dir, need)
 
     def batches(self, loader: Iterable[Batch]) -> Iterable[Batch]:
-        """The batches that the epoch has left: all, the rest of an interrupted one, none if only validation is left."""
+        """The batches left in the epoch: all, the rest after an interruption, or none before its validation."""
         assert self._reporter is not None
         resumed, self._resumed = self._resumed, None
+        rest = (resumed["num_batches"], lambda: restore_random(resumed)) if resumed else ()
+        self._batches = TrainingBatches(loader, self._reporter, self._options.accum_grad, self.end_if_asked, *rest)
         if resumed is None:
-            self._batches = TrainingBatches(loader, self._reporter, self._options.accum_grad, self.end_if_asked)
             return self._batches
-        progress.restore_statistics(self._reporter, resumed)
-        self._batches = TrainingBatches(
-            loader,
-            self._reporter,
-            self._options.accum_grad,
-            self.end_if_asked,
-            resumed["num_batches"],
-            lambda: progress.restore_random(resumed),
-        )
+        restore_statistics(self._reporter, resumed)
         if resumed["is_trained"]:
             logger.info("The epoch's training was done before the interruption; its validation follows.")
             return []
@@ -164,7 +164,7 @@ class Session:
         return self._batches
 
     def report_skipped(self) -> None:
-        """Say how many batches of the epoch were left out."""
+        """Warn of the number of batches that were left out of the epoch."""
         if self._batches is not None and self._batches.skipped:
             logger.warning(
                 "%d of this epoch's steps or batches were skipped because something was not finite; "
@@ -173,10 +173,10 @@ class Session:
             )
 
     def end_if_asked(self) -> None:
-        """After a SIGTERM to any of the processes, save the epoch in progress.
+        """Save the epoch in progress and end, if any of the processes has got a SIGTERM.
 
         Raises:
-            SystemExit: With REQUEUE_STATUS, after a SIGTERM.
+            SystemExit: A SIGTERM has come; the status is REQUEUE_STATUS.
         """
         if not self._is_asked_anywhere():
             return
@@ -197,7 +197,7 @@ class Session:
             self._journal.end_epoch()
 
     def break_off(self) -> None:
-        """Record what was spent on an epoch that is not finished, if there is one."""
+        """Record the time spent on an unfinished epoch, if there is one."""
         if self._journal is not None:
             self._journal.break_off()
 
@@ -218,7 +218,7 @@ class Session:
         if self._batches.num_given == 0:
             # Nothing is new since the start of this process.
             return
-        captured = progress.capture(self._reporter, self._batches.num_taken, self._is_trained)
+        captured = capture_progress(self._reporter, self._batches.num_taken, self._is_trained)
         ranks = [captured]
         if self._distributed:
             ranks = [{}] * self._num_processes
@@ -238,7 +238,7 @@ class Session:
         self._wait_for_all()
 
     def _finished_epochs(self, epoch: int) -> dict[str, Any]:
-        """ESPnet's statistics of the epochs before: it does not show them to an epoch, but its checkpoint has them."""
+        """ESPnet's statistics of earlier epochs, which its loop hides and its checkpoint holds."""
         if epoch == 0:
             return {"stats": {}, "epoch": 0}
         return read_states(self.staging.output_dir / CHECKPOINT)["reporter"]

@@ -1,13 +1,19 @@
-"""The folder in which ESPnet saves, and from which whole files are moved into the experiment's.
+"""A folder in which ESPnet saves, and from which finished files are moved into the experiment's folder.
 
 ESPnet writes `checkpoint.pth` and `Nepoch.pth` in place: a kill in the middle leaves half a file where the last good
 one was. So ESPnet's trainer is given `<experiment>/.staging` as its output folder. It sees the epochs' files there as
 links to the experiment's, which it averages or drops; what it saves is moved once it is finished, the checkpoint last.
+Before a save begins, the room on the disk is checked.
 """
 
+import errno
 import logging
 import shutil
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
 
 from espnet_larm.files import (
     CHECKPOINT,
@@ -19,20 +25,21 @@ from espnet_larm.files import (
     move_synced,
     replace_link,
 )
-from espnet_larm.train.disk import megabytes
 
 logger = logging.getLogger(__name__)
 
-# What ESPnet writes beside the parameters, straight into the experiment's folder.
+# Folders that ESPnet writes straight into the experiment's.
 FOLDERS = ("images", "tensorboard", "att_ws")
+# Statistics, headers and alignment beside the tensors.
+MARGIN_BYTES = 1 << 20
 
 
 class Staging:
-    """ESPnet's view of an experiment's folder.
+    """The view that ESPnet has of an experiment's folder.
 
     Attributes:
         output_dir: The experiment's folder.
-        folder: Where ESPnet saves.
+        folder: The folder in which ESPnet saves.
     """
 
     def __init__(self, output_dir: Path) -> None:
@@ -42,7 +49,7 @@ class Staging:
         self._dropped: set[int] = set()
 
     def adopt(self) -> None:
-        """Publish what a killed run had saved whole and not published, to lose no epoch."""
+        """Publish what a killed run had saved whole but not published, so that no epoch is lost."""
         if not is_saved(self.folder / CHECKPOINT) or not is_whole(self.folder / CHECKPOINT):
             return
         for path in self._saved():
@@ -66,19 +73,19 @@ class Staging:
                 self.link_epoch(epoch)
 
     def link_epoch(self, epoch: int) -> None:
-        """Show ESPnet an epoch's file of the experiment."""
+        """Link an epoch's file of the experiment for ESPnet."""
         replace_link(self.folder / f"{epoch}epoch.pth", f"../{epoch}epoch.pth")
         self._linked.add(epoch)
 
     def drop_all_but(self, epochs: set[int]) -> None:
-        """Drop what a killed run had no time to drop."""
+        """Drop epochs that a killed run had no time to drop."""
         for epoch in self._linked - epochs:
             (self.folder / f"{epoch}epoch.pth").unlink(missing_ok=True)
 
     def publish(self) -> None:
-        """Move what ESPnet has saved, the checkpoint last; then drop the epochs that ESPnet dropped.
+        """Move the files that ESPnet has saved, the checkpoint last; then drop the epochs that ESPnet dropped.
 
-        An epoch's file goes one checkpoint later than ESPnet says, so that the previous checkpoint has all of its.
+        An epoch's file is dropped one checkpoint later than ESPnet asks: the previous checkpoint keeps its files.
         """
         self._move_parameters()
         for path in self.folder.glob("*.pth"):
@@ -91,14 +98,14 @@ class Staging:
         self._dropped = self._no_longer_linked()
 
     def close(self) -> None:
-        """Publish the last and leave the experiment's folder alone."""
+        """Publish the last epoch, and remove the staging folder."""
         self.publish()
         self._dropped = self._no_longer_linked()
         self._remove_dropped()
         shutil.rmtree(self.folder)
 
     def explain(self, error: OSError | RuntimeError) -> None:
-        """If `error` broke a save off, remove the half file and say what stands.
+        """If `error` broke a save off, remove the half file and log which files are left.
 
         torch.save reports a full disk as a RuntimeError about its archive, without a word of the disk.
         """
@@ -141,5 +148,71 @@ class Staging:
 
 
 def is_saved(path: Path) -> bool:
-    """Whether ESPnet wrote it: links are to what is published."""
+    """Whether ESPnet wrote the file: links lead to what is published."""
     return path.is_file() and not path.is_symlink()
+
+
+class Need(NamedTuple):
+    """Bytes of the next saves.
+
+    Attributes:
+        epoch: Bytes of a checkpoint and an epoch's parameters, while all old files stay.
+        averages: Bytes of averaged models on top of them.
+    """
+
+    epoch: int
+    averages: int
+
+
+def need_of(model: torch.nn.Module, optimizers: Iterable[torch.optim.Optimizer], num_averages: int) -> Need:
+    """Bytes that the end of an epoch writes.
+
+    Args:
+        model: The model in training.
+        optimizers: Its optimisers; before the first step, Adam's two numbers a trainable parameter are counted.
+        num_averages: Number of averaged models.
+    """
+    parameters = num_bytes(model.state_dict())
+    trainable = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
+    states = sum(num_bytes(optimizer.state_dict()) for optimizer in optimizers) or 2 * trainable
+    return Need(2 * parameters + states + MARGIN_BYTES, num_averages * parameters)
+
+
+def num_bytes(states: Any) -> int:
+    """Bytes of all tensors in nested dictionaries and lists."""
+    if isinstance(states, torch.Tensor):
+        return states.nbytes
+    if isinstance(states, Mapping):
+        return sum(num_bytes(value) for value in states.values())
+    if isinstance(states, list | tuple):
+        return sum(num_bytes(value) for value in states)
+    return 0
+
+
+def check_room(folder: Path, need: Need) -> None:
+    """Refuse to begin a save that does not fit on the disk; warn if only the averages at the end would not.
+
+    Raises:
+        OSError: ENOSPC, with the bytes free and needed.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < need.epoch:
+        raise OSError(
+            errno.ENOSPC,
+            f"The disk has {megabytes(free)} free, and saving this epoch takes {megabytes(need.epoch)}: nothing was "
+            f"written, the last checkpoint is as it was. Free some space; the same command then resumes",
+            str(folder),
+        )
+    if free < need.epoch + need.averages:
+        logger.warning(
+            "The disk of %s has %s free: enough for this epoch's %s, not for the %s of averaged models at the end.",
+            folder,
+            megabytes(free),
+            megabytes(need.epoch),
+            megabytes(need.averages),
+        )
+
+
+def megabytes(count: int) -> str:
+    """Bytes in words, as megabytes."""
+    return f"{count / 1e6:,.1f} MB"

@@ -1,4 +1,4 @@
-"""SIGTERM: the training ends where it can go on from, with an exit status that asks for a requeue."""
+"""Handling of SIGTERM: a training ends where it can resume, with an exit status that asks for a requeue."""
 
 import atexit
 import contextlib
@@ -10,19 +10,19 @@ from collections.abc import Iterable, Iterator
 from types import FrameType
 from typing import Any
 
-# sysexits.h's EX_TEMPFAIL: not an error, try again later.
+# EX_TEMPFAIL of sysexits.h: a temporary failure, to be tried again.
 REQUEUE_STATUS = 75
 
 
 class StopRequest:
-    """Whether a SIGTERM has come while it was listened to."""
+    """Notes whether a SIGTERM has come."""
 
     def __init__(self) -> None:
         self.is_made = False
 
     @contextlib.contextmanager
     def listen(self) -> Iterator[None]:
-        """Let a SIGTERM be noted, and do nothing else."""
+        """Note a SIGTERM instead of ending."""
         # Python hands signals to the main thread alone and lets no other thread set handlers.
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -38,13 +38,13 @@ class StopRequest:
 
 
 def iter_shielded(loader: Iterable[Any]) -> Iterator[Any]:
-    """Start a loader whose worker processes a SIGTERM to the whole group does not end.
+    """Start a loader whose worker processes ignore a SIGTERM to the whole group.
 
-    Schedulers signal every process of a job. A worker that dies makes its DataLoader raise in the middle of a step;
-    workers inherit the mask of blocked signals, and end with their parent: where it fails in the middle of an epoch,
-    Python would send them a SIGTERM and wait for ever.
+    Schedulers signal every process of a job, and a worker that dies makes its DataLoader raise in the middle of a step.
+    Workers inherit the mask of blocked signals. If their parent fails in the middle of an epoch, Python would send them
+    a SIGTERM and wait for ever; they are killed instead.
     """
-    # Registered again, it stays once, before what multiprocessing does at the end: the last registered comes first.
+    # The function registered last runs first: before multiprocessing waits for its children.
     atexit.unregister(_kill_helpers)
     atexit.register(_kill_helpers)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
@@ -62,7 +62,7 @@ def _kill_helpers() -> None:
 
 @contextlib.contextmanager
 def sigterm_goes_to_workers() -> Iterator[None]:
-    """Hand a SIGTERM on to the training processes that ESPnet spawned, one a GPU; without any, end as usual."""
+    """Pass a SIGTERM on to the training processes that ESPnet spawned, one for each GPU; without any, end as usual."""
 
     def hand_on(number: int, _frame: FrameType | None) -> None:
         # DataLoader's and other helpers are daemons.

@@ -19,16 +19,21 @@ from espnet2.asr.espnet_model import ESPnetASRModel
 from espnet2.tasks.asr import ASRTask
 
 from espnet_larm import registry
-from espnet_larm.train import deterministic
+from espnet_larm.speech_llm.within_lengths import WithinLengthsModel
 from espnet_larm.train.init_param import check_init_params
-from espnet_larm.train.learning import check_frozen
-from espnet_larm.train.optimizers import leave_frozen_out
-from espnet_larm.train.refusals import check_gpus, ends_with_a_sentence, take_null_for_nothing, traced_to_options
+from espnet_larm.train.learning import check_frozen, leave_frozen_out
+from espnet_larm.train.refusals import (
+    check_checkpoint_losses,
+    check_gpus,
+    check_same_ctc_tokens,
+    check_same_tokenizer,
+    ends_with_a_sentence,
+    take_null_for_nothing,
+    traced_to_options,
+)
 from espnet_larm.train.resumption import check_same_training
 from espnet_larm.train.stopping import sigterm_goes_to_workers
-from espnet_larm.train.task_tokens import check_same_ctc_tokens, check_same_tokenizer
-from espnet_larm.train.trainer import LarmTrainer
-from espnet_larm.within_lengths import WithinLengthsModel
+from espnet_larm.train.trainer import LarmTrainer, make_deterministic, use_deterministic_losses
 
 logger = logging.getLogger(__name__)
 
@@ -36,19 +41,16 @@ registry.register()
 
 
 class LarmASRTask(ASRTask):
-    """ASRTask that refuses misspelt names and keys, and losses that would miss checkpoint loops.
-
-    Its trainer survives kills, signals, damaged files and full disks.
-    """
+    """ESPnet's ASR task, with checks of its options and a trainer that survives kills and full disks."""
 
     trainer = LarmTrainer
 
     @classmethod
     def main(cls, args: argparse.Namespace | None = None, cmd: Sequence[str] | None = None) -> None:
-        """ESPnet's main; with a process a GPU, signals and the exit status pass through it.
+        """ESPnet's main; with a process for each GPU, it passes on signals and the exit status.
 
         Raises:
-            SystemExit: An option is wrong, or a training process ended so.
+            SystemExit: An option is wrong, or a training process ended with a status.
         """
         args = cls.get_parser().parse_args(cmd) if args is None else args
         with sigterm_goes_to_workers(), ends_with_a_sentence():
@@ -56,26 +58,26 @@ class LarmASRTask(ASRTask):
             try:
                 super().main(args=args)
             except ProcessExitedException as error:
-                # One that ended by itself has said why.
+                # A process that ended by itself has logged why.
                 if error.exit_code < 0:
                     raise
                 sys.exit(error.exit_code)
 
     @classmethod
     def main_worker(cls, args: argparse.Namespace) -> None:
-        """ESPnet's, in deterministic mode if `deterministic` asks for it.
+        """ESPnet's worker, in deterministic mode if the option asks for it.
 
         Raises:
-            SystemExit: An option is wrong. It stands here because a spawned process begins here.
+            SystemExit: An option is wrong; spawned processes begin here.
         """
         if args.deterministic:
-            deterministic.switch_on()
+            make_deterministic()
         with ends_with_a_sentence():
             super().main_worker(args)
 
     @classmethod
     def get_parser(cls) -> argparse.ArgumentParser:
-        """ESPnet's parser; names of classes are checked by `check_plugins`, which tells the nearest ones."""
+        """ESPnet's parser, without choices of classes: `check_plugins` checks them and tells the nearest names."""
         parser = super().get_parser()
         kinds = registry.checked_kinds()
         for action in parser._actions:
@@ -102,12 +104,12 @@ class LarmASRTask(ASRTask):
             # would be theirs, too. So this object alone is changed.
             model.__class__ = WithinLengthsModel
         if getattr(args, "deterministic", False):
-            deterministic.use_deterministic_losses(model)
+            use_deterministic_losses(model)
         return model
 
     @classmethod
     def build_optimizers(cls, args: argparse.Namespace, model: torch.nn.Module) -> list[torch.optim.Optimizer]:
-        """ESPnet's, over trainable parameters only.
+        """ESPnet's optimisers, over trainable parameters only.
 
         Called in training alone, and just before ESPnet writes config.yaml, hence the checks here.
 
@@ -137,62 +139,9 @@ def check_plugins(args: argparse.Namespace) -> None:
     """Refuse unknown class names and unknown keys of their `*_conf`.
 
     Raises:
-        ValueError: With the nearest names.
+        ValueError: One is unknown; it tells the nearest names.
     """
     for kind in registry.checked_kinds():
         name = getattr(args, kind, None)
         registry.check_name(kind, name)
         registry.check_conf(kind, name, getattr(args, f"{kind}_conf", None) or {})
-
-
-def check_checkpoint_losses(model: ESPnetASRModel) -> None:
-    """Refuse a model whose loss would leave out checkpoint loops; say so if it weighs them unevenly.
-
-    ESPnet's CTC loss is (1 - w) * last + w * mean(others) with w = `interctc_weight`, 0 by default: n checkpoints
-    weigh the same with w = (n - 1) / n.
-
-    Raises:
-        ValueError: The feedback has no CTC head, intermediate checkpoint loops have no loss, or the decoder cannot be
-            used with them.
-    """
-    encoder = model.encoder
-    num_checkpoints = getattr(encoder, "num_checkpoints", 1)
-    if getattr(encoder, "interctc_use_conditioning", False) and model.ctc is None:
-        raise ValueError(
-            "model_conf: ctc_weight is 0, but the encoder feeds CTC posteriors back. "
-            "Set model_conf: ctc_weight above 0, or encoder_conf: feedback: false."
-        )
-    if num_checkpoints == 1:
-        return
-    if reason := _why_no_checkpoints(model):
-        raise ValueError(
-            f"{reason}, but encoder_conf: checkpoint_period {encoder.checkpoint_period} gives {num_checkpoints} "
-            f"checkpoint loops. Set encoder_conf: checkpoint_period: {encoder.num_loops}."
-        )
-    even = (num_checkpoints - 1) / num_checkpoints
-    if model.interctc_weight == 0.0:
-        raise ValueError(
-            f"model_conf: interctc_weight is 0, so that only the last of the encoder's {num_checkpoints} checkpoint "
-            f"loops would have a loss. Set it to {even:.4f}, which weighs all alike, "
-            f"or encoder_conf: checkpoint_period: {encoder.num_loops} for a loss at the last loop alone."
-        )
-    if abs(model.interctc_weight - even) > 0.005:
-        logger.warning(
-            "model_conf: interctc_weight %.4f weighs the last of %d checkpoint loops %.3f and each other %.3f; "
-            "%.4f would weigh all alike.",
-            model.interctc_weight,
-            num_checkpoints,
-            1 - model.interctc_weight,
-            model.interctc_weight / (num_checkpoints - 1),
-            even,
-        )
-
-
-def _why_no_checkpoints(model: ESPnetASRModel) -> str:
-    """Why only the last loop can be used; empty if all can."""
-    if getattr(model, "use_transducer_decoder", False):
-        # ESPnet's asr_inference reads intermediate outputs with the tokens of a beam search that a transducer has not.
-        return "decoder: transducer cannot be decoded with intermediate outputs"
-    if model.ctc is None:
-        return "model_conf: ctc_weight is 0, so that intermediate outputs have no loss"
-    return ""

@@ -1,10 +1,9 @@
 """ESPnet's trainer, made to survive kills, signals, damaged files, bad batches and full disks.
 
-ESPnet's loop runs unchanged, in a staging folder (`staging.py`). Around it: whole checkpoints and the one before,
-`--resume true` from the newest that is whole (`checkpoints.py`), SIGTERM between two steps (`stopping.py`), batches
-that are not finite (`batches.py`), utterances that are too short (`short.py`), room on the disk (`disk.py`), frozen
-weights that stay as they are (`learning.py`), values that are numbers (`reported.py`), a record of the time spent
-(`journal.py`).
+ESPnet's loop runs unchanged, in a staging folder (`staging.py`) whose disk has room. Around it: whole checkpoints and
+the one before, `--resume true` from the newest that is whole (`checkpoints.py`), SIGTERM between two steps
+(`stopping.py`), batches that are not finite, too short or without room for CTC (`batches/`), frozen weights that stay
+as they are (`learning.py`), values that are numbers (`reported.py`), a record of the time spent (`journal.py`).
 Departures from ESPnet: gradients of an incomplete `accum_grad` step are dropped at the end of an epoch instead of being
 added to the next one's, so that a resumed run equals an undisturbed one; the statistics of an epoch whose training
 resumes in its middle are those of all its batches.
@@ -13,6 +12,7 @@ resumes in its middle are those of all its batches.
 import argparse
 import dataclasses
 import logging
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,15 +24,12 @@ from espnet2.train.reporter import Reporter, SubReporter
 from espnet2.train.trainer import Trainer, TrainerOptions
 from espnet2.utils.types import str2bool
 
-from espnet_larm.train.batch_size import describe_batches
-from espnet_larm.train.batches import Batch, ValidationBatches
-from espnet_larm.train.ctc_room import CtcRoom
+from espnet_larm.train.batches.epoch import Batch, batches_to_validate, describe_batches
+from espnet_larm.train.batches.frames import CtcRoom, needed_frames_told, retention_logged
+from espnet_larm.train.batches.short import LongEnough, fewest_samples
 from espnet_larm.train.learning import format_shares, shares
-from espnet_larm.train.needed_frames import needed_frames_told
 from espnet_larm.train.reported import ReportedValues, checked_criteria, only_numbers
-from espnet_larm.train.retention import retention_logged
 from espnet_larm.train.session import Running, Session
-from espnet_larm.train.short import LongEnough, fewest_samples
 
 logger = logging.getLogger(__name__)
 
@@ -44,34 +41,34 @@ class LarmTrainer(Trainer):
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        """Our options of training."""
+        """Add our options of training."""
         parser.add_argument(
             "--deterministic",
             type=str2bool,
             default=False,
-            help="Only operations that give the same bits in every run; slower on a GPU, and the CTC loss on the CPU",
+            help="Only operations that give the same bits in every run (default: false); slower on a GPU, with the CTC "
+            "loss on the CPU",
         )
 
     @classmethod
     def run(
         cls,
         model: torch.nn.Module,
-        optimizers: Sequence[torch.optim.Optimizer],
         schedulers: Sequence[Any],
         train_iter_factory: Any,
         valid_iter_factory: Any,
-        plot_attention_iter_factory: Any,
         trainer_options: TrainerOptions,
         distributed_option: DistributedOption,
+        **others: Any,
     ) -> None:
         """Train as ESPnet does, with whole files in the experiment's folder at every instant.
 
         Raises:
-            SystemExit: With REQUEUE_STATUS, after a SIGTERM.
+            SystemExit: A SIGTERM has come; the status is REQUEUE_STATUS.
             OSError: The disk is full. The checkpoint is as it was.
             RuntimeError: A frozen weight has changed.
             ValueError: `--resume true`, and every checkpoint is damaged.
-            OptionError: What shall decide which epoch is best is never a number in this training.
+            OptionError: The value that shall decide which epoch is best is never a number in this training.
         """
         logger.info(describe_batches(train_iter_factory, trainer_options.accum_grad, distributed_option))
         logger.info("What learns:\n%s", format_shares(shares(model)))
@@ -85,13 +82,12 @@ class LarmTrainer(Trainer):
             try:
                 super().run(
                     model=model,
-                    optimizers=optimizers,
                     schedulers=schedulers,
                     train_iter_factory=train_iter_factory,
                     valid_iter_factory=valid_iter_factory,
-                    plot_attention_iter_factory=plot_attention_iter_factory,
                     trainer_options=dataclasses.replace(trainer_options, output_dir=session.staging.folder),
                     distributed_option=distributed_option,
+                    **others,
                 )
             except (OSError, RuntimeError) as error:
                 session.staging.explain(error)
@@ -103,19 +99,9 @@ class LarmTrainer(Trainer):
                 session.break_off()
 
     @classmethod
-    def resume(
-        cls,
-        checkpoint: str | Path,
-        model: torch.nn.Module,
-        reporter: Reporter,
-        optimizers: Sequence[torch.optim.Optimizer],
-        schedulers: Sequence[Any],
-        scaler: Any,
-        ngpu: int = 0,
-        strict: bool = True,
-    ) -> None:
-        """Load a checkpoint as ESPnet does, and what ours holds besides."""
-        super().resume(checkpoint, model, reporter, optimizers, schedulers, scaler, ngpu, strict)
+    def resume(cls, checkpoint: str | Path, model: torch.nn.Module, reporter: Reporter, **others: Any) -> None:
+        """Load a checkpoint as ESPnet does, and what ours holds beyond ESPnet's."""
+        super().resume(checkpoint=checkpoint, model=model, reporter=reporter, **others)
         if cls.session is not None:
             cls.session.resume(Path(checkpoint), reporter)
 
@@ -128,9 +114,7 @@ class LarmTrainer(Trainer):
         schedulers: Sequence[Any],
         scaler: Any,
         reporter: SubReporter,
-        summary_writer: Any,
-        options: TrainerOptions,
-        distributed_option: DistributedOption,
+        **others: Any,
     ) -> bool:
         """Train an epoch, or the rest of an interrupted one.
 
@@ -155,9 +139,7 @@ class LarmTrainer(Trainer):
                 schedulers=schedulers,
                 scaler=scaler,
                 reporter=reporter,
-                summary_writer=summary_writer,
-                options=options,
-                distributed_option=distributed_option,
+                **others,
             )
         session.report_skipped()
         long_enough.report()
@@ -165,19 +147,14 @@ class LarmTrainer(Trainer):
 
     @classmethod
     def validate_one_epoch(
-        cls,
-        model: torch.nn.Module,
-        iterator: Iterable[Batch],
-        reporter: SubReporter,
-        options: TrainerOptions,
-        distributed_option: DistributedOption,
+        cls, model: torch.nn.Module, iterator: Iterable[Batch], reporter: SubReporter, **others: Any
     ) -> None:
-        """Validate, then look whether the save that follows fits on the disk.
+        """Validate, then check that the save that follows fits on the disk.
 
         Raises:
-            OSError: It does not.
+            OSError: The save does not fit.
             RuntimeError: The epoch's training has changed a frozen weight.
-            ValueError: As in `train_one_epoch`.
+            ValueError: The encoder refused an utterance as too short, and had not told its bound.
         """
         session, long_enough = cls._running_session(), LongEnough(iterator, fewest_samples(model))
         session.start_validation()
@@ -189,29 +166,54 @@ class LarmTrainer(Trainer):
         ):
             super().validate_one_epoch(
                 model=model,
-                iterator=ValidationBatches(long_enough, session.end_if_asked),
+                iterator=batches_to_validate(long_enough, session.end_if_asked),
                 reporter=reporter,
-                options=options,
-                distributed_option=distributed_option,
+                **others,
             )
         session.check_room()
 
     @classmethod
-    def plot_attention(
-        cls,
-        model: torch.nn.Module,
-        output_dir: Path | None,
-        summary_writer: Any,
-        iterator: Iterable[Batch],
-        reporter: SubReporter,
-        options: TrainerOptions,
-    ) -> None:
-        """Draw attention weights, of utterances that are long enough."""
+    def plot_attention(cls, model: torch.nn.Module, iterator: Iterable[Batch], **others: Any) -> None:
+        """Draw the attention weights of utterances that are long enough."""
         long_enough = LongEnough(iterator, fewest_samples(model))
         with long_enough.named():
-            super().plot_attention(model, output_dir, summary_writer, long_enough, reporter, options)
+            super().plot_attention(model=model, iterator=long_enough, **others)
 
     @classmethod
     def _running_session(cls) -> Session:
         assert cls.session is not None, "run() opens it"
         return cls.session
+
+
+class CTCLossOnCPU(torch.nn.CTCLoss):
+    """torch's CTC loss, computed on the CPU: CUDA sums its gradient in an order that changes."""
+
+    def forward(
+        self,
+        log_probs: torch.Tensor,
+        targets: torch.Tensor,
+        input_lengths: torch.Tensor,
+        target_lengths: torch.Tensor,
+    ) -> torch.Tensor:
+        """The loss, on the device of `log_probs` (T, B, V)."""
+        loss = super().forward(log_probs.cpu(), targets.cpu(), input_lengths.cpu(), target_lengths.cpu())
+        return loss.to(log_probs.device)
+
+
+def make_deterministic() -> None:
+    """Let torch refuse operations that are not deterministic; call this before CUDA is used."""
+    # cuBLAS reads it when it starts; torch refuses matrix products without it.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+
+
+def use_deterministic_losses(model: torch.nn.Module) -> None:
+    """Compute a model's CTC losses on the CPU, and log what the mode means."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if type(child) is torch.nn.CTCLoss:
+                setattr(module, name, CTCLossOnCPU(child.blank, child.reduction, child.zero_infinity))
+    logger.info(
+        "Deterministic mode: torch refuses operations that are not (torch.use_deterministic_algorithms), the CTC loss "
+        "is computed on the CPU. The same command gives the same bits on the same machine, at the price of speed."
+    )

@@ -266,7 +266,7 @@ def test_interrupted_run_leaves_no_statistics(decode, monkeypatch):
     assert not (out / "stats.json").exists()
 
 
-def test_times_of_words_are_written_beside_the_text(decode):
+def test_times_of_words_are_write_beside_the_text(decode):
     _, out = decode("--write_ctm", "true")
     texts = read_table(out / "loop2" / "text")
     words = {}

@@ -102,7 +102,7 @@ def test_frames_before_are_the_fewest_that_leave_enough():
 
 @pytest.mark.parametrize("factor", [2, 8])
 def test_shortest_utterances_that_training_keeps_are_long_enough(factor):
-    from espnet_larm.train.short import fewest_samples
+    from espnet_larm.train.batches.short import fewest_samples
 
     model = torch.nn.Module()
     model.frontend, model.preencoder = build(tau=-1.0, min_frames_per_second=20.0), None

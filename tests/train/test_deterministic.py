@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from espnet_larm.train import deterministic
+from espnet_larm.train.trainer import CTCLossOnCPU, make_deterministic, use_deterministic_losses
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def restored(monkeypatch):
 
 
 def test_torch_is_told(restored):
-    deterministic.switch_on()
+    make_deterministic()
     assert torch.are_deterministic_algorithms_enabled()
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
 
@@ -29,17 +29,17 @@ def ctc_arguments(device="cpu"):
 def test_replaced_loss_is_the_same_with_the_same_options():
     model = torch.nn.ModuleDict({"ctc": torch.nn.ModuleDict({"loss": torch.nn.CTCLoss(2, "none", zero_infinity=True)})})
     expected = model["ctc"]["loss"](*ctc_arguments())
-    deterministic.use_deterministic_losses(model)
+    use_deterministic_losses(model)
     replaced = model["ctc"]["loss"]
-    assert type(replaced) is deterministic.CTCLossOnCPU
+    assert type(replaced) is CTCLossOnCPU
     assert (replaced.blank, replaced.reduction, replaced.zero_infinity) == (2, "none", True)
     assert torch.equal(replaced(*ctc_arguments()), expected)
 
 
 @pytest.mark.gpu
 def test_loss_on_a_gpu_has_a_deterministic_gradient(restored):
-    deterministic.switch_on()
+    make_deterministic()
     arguments = ctc_arguments("cuda")
-    loss = deterministic.CTCLossOnCPU()(*arguments)
+    loss = CTCLossOnCPU()(*arguments)
     loss.backward()
     assert loss.is_cuda

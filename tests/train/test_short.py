@@ -8,7 +8,7 @@ import torch
 from espnet2.asr.frontend.default import DefaultFrontend
 
 from espnet_larm.looped.encoder import LarmEncoder
-from espnet_larm.train.short import LongEnough, fewest_samples
+from espnet_larm.train.batches.short import LongEnough, fewest_samples
 from espnet_larm.upstream import TooShortUttError
 
 

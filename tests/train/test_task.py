@@ -105,7 +105,7 @@ def test_checkpoint_loops_of_an_attention_decoder_alone_are_refused_with_the_rem
 
 
 def test_checkpoint_loops_of_a_transducer_are_refused_with_the_remedy(build):
-    from espnet_larm.train.task import check_checkpoint_losses
+    from espnet_larm.train.refusals import check_checkpoint_losses
 
     model = build()
     # A transducer's loss is in a package that pip does not have.

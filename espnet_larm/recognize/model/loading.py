@@ -16,12 +16,12 @@ import yaml
 from espnet2.asr.espnet_model import ESPnetASRModel
 
 from espnet_larm.adaptation.added_layout import layout_difference, layout_of
+from espnet_larm.errors import name_some
 from espnet_larm.llm.fingerprint import FINGERPRINT, difference
 from espnet_larm.pack.llm import name_llm, name_tokenizer, places_near
 from espnet_larm.pack.options import file_options, leave_training_out, locate, set_option
 from espnet_larm.recognize.model.features import feature_dtype
 from espnet_larm.train.task import LarmASRTask
-from espnet_larm.wording import name_some
 
 DEFAULT_SAMPLE_RATE_HZ = 16000
 

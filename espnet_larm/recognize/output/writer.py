@@ -4,10 +4,12 @@ Times of words go into `ctm` beside `text`: lines `utterance channel start durat
 """
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
+from espnet_larm.files import write_beside, write_text
 from espnet_larm.recognize.output.results import Hypothesis, Transcript
 from espnet_larm.recognize.output.words import format_ctm
 
@@ -36,6 +38,7 @@ class HypothesisWriter:
         self.folders = {number: f"{unit}{number}" for number in shown}
         self.write_ctm = write_ctm
         self.files: dict[Path, TextIO] = {}
+        self._stack = ExitStack()
 
     def __enter__(self) -> "HypothesisWriter":  # noqa: PYI034
         (self.output_dir / "stats.json").unlink(missing_ok=True)
@@ -43,7 +46,8 @@ class HypothesisWriter:
             (self.output_dir / folder).mkdir(parents=True, exist_ok=True)
             for name in (*FILES, CTM) if self._has_times(folder) else FILES:
                 path = self.output_dir / folder / name
-                self.files[path] = path.with_name(f".{name}.part").open("w", encoding="utf-8")
+                part = self._stack.enter_context(write_beside(path))
+                self.files[path] = self._stack.enter_context(part.open("w", encoding="utf-8"))
         return self
 
     def _has_times(self, folder: str) -> bool:
@@ -68,14 +72,9 @@ class HypothesisWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        for path, file in self.files.items():
-            file.close()
-            if error is None:
-                path.with_name(f".{path.name}.part").replace(path)
+        self._stack.__exit__(kind, error, traceback)
 
 
 def write_stats(output_dir: Path, stats: dict[str, Any]) -> None:
     """`stats.json`, the mark of a completed run."""
-    part = output_dir / ".stats.json.part"
-    part.write_text(json.dumps(stats, indent=2) + "\n", encoding="utf-8")
-    part.replace(output_dir / "stats.json")
+    write_text(output_dir / "stats.json", json.dumps(stats, indent=2) + "\n")

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from espnet_larm.data.text import fingerprint
+from espnet_larm.errors import name_some
 from espnet_larm.origin import commit, without_root
 from espnet_larm.program import run_program
 from espnet_larm.recipe.text_lm.options import HelpWithDefaults, check_gpu
-from espnet_larm.wording import name_some
 from studies.options import add_model_options
 from studies.reports import origin_lines, write_text
 

@@ -27,13 +27,12 @@ from espnet_larm.cli.pooling_options import (
     file_stem,
     load,
     notes_on_places,
-    origin_of,
     place_name,
     read_folder,
     write_results,
 )
+from espnet_larm.origin import origin_of
 from espnet_larm.program import run_program
-from studies.reports import command_of
 
 if TYPE_CHECKING:
     from studies.pooling_rivals.comparison import Compared
@@ -87,7 +86,7 @@ def main(cmd: list[str] | None = None) -> int:
     rows = [{"data": each.name, **row} for each in compared for row in each.as_json()]
     source = args.data_dir if args.tau_from == "dev" else "each set"
     heading = f"Pooling at equal retention, {place_name(args, others)}; tau of {source}"
-    origin = {**origin_of(TABLE, cmd, recognizer.device), "command": command_of("studies.pooling_rivals.run", cmd)}
+    origin = origin_of("python -m studies.pooling_rivals.run", cmd, recognizer.device)
     stem = output_dir / file_stem(args, TABLE)
     found = {"place": args.place, "layer": args.layer, "other_places": others}
     found |= {"sets": [each.about() for each in compared], "rows": rows}

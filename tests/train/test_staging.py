@@ -6,8 +6,7 @@ import shutil
 import pytest
 import torch
 
-from espnet_larm.train import disk
-from espnet_larm.train.disk import MARGIN_BYTES, Need, check_room, need_of, num_bytes
+from espnet_larm.train.staging import MARGIN_BYTES, Need, check_room, need_of, num_bytes
 
 
 @pytest.fixture
@@ -57,4 +56,4 @@ def test_enough_room_is_not_mentioned(tmp_path, free, caplog):
 
 
 def test_bytes_of_nested_states():
-    assert disk.num_bytes({"a": [torch.zeros(3), (torch.zeros(2, dtype=torch.int64),)], "b": "text"}) == 12 + 16
+    assert num_bytes({"a": [torch.zeros(3), (torch.zeros(2, dtype=torch.int64),)], "b": "text"}) == 12 + 16

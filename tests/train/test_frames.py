@@ -1,14 +1,79 @@
-"""In training, a front end that pools leaves each transcript the frames that CTC needs, and no more for its sake."""
+"""Frames that CTC needs and that a pooling front end leaves."""
 
 import argparse
+import logging
 import re
 
 import pytest
 import torch
 import yaml
 
-from espnet_larm.pooling.frontend import NEEDED_FRAMES
-from espnet_larm.train.needed_frames import needed_frames_told
+from espnet2.asr.ctc import CTC
+
+from espnet_larm.pooling.frontend import NEEDED_FRAMES, AffinityPoolingFrontend
+from espnet_larm.train.batches.frames import CtcRoom, frames_needed, needed_frames_told, retention_logged
+
+YS_PAD, YS_LENS = torch.tensor([[2, 2, 3, 3, 3], [2, 3, 2, -1, -1], [2, -1, -1, -1, -1]]), torch.tensor([5, 3, 1])
+
+
+class Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.ctc = CTC(5, 4)
+
+    def forward(self, hlens):
+        return self.ctc(torch.randn(3, 10, 4), torch.tensor(hlens), YS_PAD, YS_LENS)
+
+
+def test_a_frame_a_token_and_one_between_equal_ones_are_needed():
+    assert frames_needed(YS_PAD, YS_LENS).tolist() == [8, 3, 1]
+
+
+@pytest.mark.parametrize(("hlen", "is_finite"), [(8, True), (7, False)])
+def test_the_bound_is_that_of_torchs_loss(hlen, is_finite):
+    log_probs = torch.randn(10, 1, 5).log_softmax(-1)
+    loss = torch.nn.CTCLoss(reduction="none")(log_probs, YS_PAD[:1], torch.tensor([hlen]), torch.tensor([5]))
+    assert bool(torch.isfinite(loss)) == is_finite
+
+
+def test_utterances_without_room_are_named_once_and_counted_and_the_loss_stays_finite(caplog):
+    room, model = CtcRoom(lambda: ["a", "b", "c"]), Model()
+    with room.watched(model):
+        losses = [model([7, 3, 9]), model([7, 3, 9])]
+    assert all(bool(torch.isfinite(loss)) for loss in losses)
+    assert room.without_room == ["a"]
+    assert caplog.text.count("a has 7 frames, and its transcript needs 8. CTC learns nothing of it") == 1
+    assert "min_frames_per_second" in caplog.text and "1 utterances of this epoch" in caplog.text
+
+
+def test_enough_room_and_no_ctc_head_are_silent_and_the_watch_ends(caplog):
+    model = Model()
+    with caplog.at_level(logging.INFO):
+        with CtcRoom(lambda: ["a", "b", "c"]).watched(model):
+            model([8, 3, 1])
+        model([1, 1, 1])
+        model.ctc = None
+        with CtcRoom(list).watched(model):
+            pass
+    assert caplog.text == ""
+
+
+def test_part_of_a_batch_is_told_without_names(caplog):
+    wrapped = torch.nn.Module()
+    wrapped.module = Model()
+    with CtcRoom(lambda: ["a", "b", "c", "d"]).watched(wrapped):
+        wrapped.module([7, 3, 9])
+    assert "An utterance of the batch has 7 frames" in caplog.text
+
+
+@pytest.mark.slow
+def test_training_and_validation_name_them(trainings, tmp_path):
+    # A hop of 800 samples leaves u0 (6000 samples) one frame of the encoder's.
+    options = ["--max_epoch", "1", "--frontend_conf", "hop_length=800"]
+    folder = tmp_path / "run"
+    assert trainings.run(folder, *options) == 0, trainings.log(folder)
+    assert trainings.log(folder).count("u0 has 1 frames, and its transcript needs") == 2
+
 
 LENGTHS = torch.tensor([16000, 12000, 8000])
 # CTC needs 9, 1 and 20 frames of the encoder: 4 * 9 + 3, 4 + 3 and 83 of the front end's 101, 76 and 51.
@@ -124,3 +189,26 @@ def test_training_and_validation_leave_room_though_the_rate_floor_is_zero(traini
     log = trainings.log(folder)
     assert "its transcript needs" not in log
     assert float(re.search(r"The front end left ([0-9.]+) %", log)[1]) < 50
+
+
+@pytest.mark.parametrize("is_wrapped", [False, True])
+def test_the_mean_over_the_batches_of_an_epoch_is_logged(caplog, is_wrapped):
+    model, wrapped = torch.nn.Module(), torch.nn.Module()
+    model.frontend = AffinityPoolingFrontend(tau=-1.0, min_frames_per_second=0.0, max_group=4)
+    wrapped.module = model
+    with caplog.at_level(logging.INFO):
+        with retention_logged(wrapped if is_wrapped else model):
+            # 101 and 201 frames in groups of 4.
+            model.frontend(torch.randn(1, 12800), torch.tensor([12800]))
+            model.frontend(torch.randn(1, 25600), torch.tensor([25600]))
+        model.frontend(torch.randn(1, 12800), torch.tensor([12800]))
+    assert f"left {(26 / 101 + 51 / 201) * 50:.1f} % of the frames, on average of 2 batches" in caplog.text
+    assert len(caplog.records) == 1
+
+
+def test_front_ends_that_pool_nothing_are_silent(caplog):
+    model = torch.nn.Module()
+    model.frontend = torch.nn.Linear(1, 1)
+    with caplog.at_level(logging.INFO), retention_logged(model):
+        model.frontend(torch.ones(1))
+    assert caplog.text == ""

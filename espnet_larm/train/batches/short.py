@@ -1,7 +1,7 @@
-"""Utterances too short for the encoder leave their batches, so that one of them does not end a training of days.
+"""Leaves utterances that are too short for the encoder out of their batches, instead of ending the training.
 
-An utterance is left out, not its batch: the same one comes in every epoch, and would take its neighbours with it.
-Where the bound is not known (encoders of ESPnet's), the batch that the encoder refuses is named.
+Only the utterance is left out: it comes in every epoch, and would take its neighbours with it.
+Where the bound is not known (ESPnet's encoders), the batch that the encoder refuses is named.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import torch
 from espnet2.asr.frontend.default import DefaultFrontend
 
 from espnet_larm.pooling.frontend import AffinityPoolingFrontend
-from espnet_larm.train.batches import Batch
+from espnet_larm.train.batches.epoch import Batch
 from espnet_larm.upstream import TooShortUttError
 
 logger = logging.getLogger(__name__)
@@ -23,14 +23,14 @@ REMEDY = "Drop such utterances for good with asr.sh --min_wav_duration, in secon
 
 
 def fewest_samples(model: torch.nn.Module) -> int | None:
-    """Samples that one output frame of the encoder takes, feature frames if there is no front end.
+    """Samples that the encoder needs for one output frame; feature frames if there is no front end.
 
     Args:
         model: An ASR model, or what holds it for several processes.
 
     Returns:
-        None if the encoder does not tell, or the front end is neither a plain STFT nor one with pooled frames of
-        which enough are left for certain.
+        The number; None if the encoder does not tell it, or the front end is neither a plain STFT nor one that
+        certainly leaves enough pooled frames.
     """
     model = getattr(model, "module", model)
     num_frames = getattr(getattr(model, "encoder", None), "min_input_length", None)
@@ -52,14 +52,14 @@ def fewest_samples(model: torch.nn.Module) -> int | None:
 
 
 class LongEnough:
-    """Batches without the utterances that are too short.
+    """A loader's batches without the utterances that are too short.
 
     Attributes:
-        left_out: Those of the pass that was last begun.
+        left_out: Ids of utterances left out in the pass that was last begun.
 
     Args:
-        loader: Of batches.
-        fewest: Samples that an utterance needs; None if it is not known.
+        loader: Gives batches.
+        fewest: Samples that an utterance needs; None if this is not known.
     """
 
     def __init__(self, loader: Iterable[Batch], fewest: int | None) -> None:
@@ -83,7 +83,7 @@ class LongEnough:
                 yield self._last
 
     def _without_short(self, batch: Batch) -> Batch | None:
-        """The batch, or a smaller one, or None if nothing is left of it."""
+        """The batch without short utterances; None if nothing is left."""
         utt_ids, values = batch
         lens = values.get("speech_lengths")
         if self._fewest is None or lens is None or bool((lens >= self._fewest).all()):
@@ -97,11 +97,11 @@ class LongEnough:
         return ([utt_ids[index] for index in keep], kept) if keep else None
 
     def utt_ids(self) -> list[str]:
-        """Of the batch that came last."""
+        """Ids of the batch that came last."""
         return [] if self._last is None else list(self._last[0])
 
     def report(self) -> None:
-        """Say how many utterances of the pass were left out."""
+        """Warn of the number of utterances left out in the pass."""
         if self.left_out:
             logger.warning(
                 "%d utterances of this epoch were left out because they are too short; each is named above.",
@@ -113,7 +113,7 @@ class LongEnough:
         """Name the utterances of a batch that the model refuses as too short.
 
         Raises:
-            ValueError: It has refused one.
+            ValueError: The model has refused an utterance.
         """
         try:
             yield

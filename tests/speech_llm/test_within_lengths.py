@@ -8,7 +8,7 @@ import yaml
 
 from espnet2.asr.espnet_model import ESPnetASRModel
 
-from espnet_larm.within_lengths import WithinLengthsModel
+from espnet_larm.speech_llm.within_lengths import WithinLengthsModel
 
 SPEECH_LENS, TEXT_LENS = torch.tensor([16000, 9000, 5000]), torch.tensor([4, 2, 3])
 LETTER = 3

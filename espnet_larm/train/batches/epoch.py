@@ -1,16 +1,18 @@
 """An epoch's batches on their way from the loader to ESPnet's loop.
 
-ESPnet's loop takes a batch when it is done with the one before. Here, between the two, the training can stop; here
-batches that were used before an interruption are skipped; and here one sees which batches changed no parameter.
+ESPnet's loop takes a batch when it is done with the one before. Between the two, a training can stop here, batches
+that were used before an interruption are skipped, and batches that changed no parameter are noted.
 """
 
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Sized
+from statistics import mean
 from typing import Any, NamedTuple
 
 import torch
 
+from espnet2.train.distributed_utils import DistributedOption
 from espnet2.train.reporter import SubReporter
 
 from espnet_larm.train.stopping import iter_shielded
@@ -24,12 +26,33 @@ class Skipped(NamedTuple):
     """Batches that changed no parameter.
 
     Attributes:
-        reason: Why.
-        utt_ids: Of all utterances.
+        reason: Why, as a clause.
+        utt_ids: Ids of their utterances.
     """
 
     reason: str
     utt_ids: list[str]
+
+
+def describe_batches(iter_factory: Any, accum_grad: int, distributed_option: DistributedOption) -> str:
+    """A sentence on the effective batch, the utterances of a step: it makes runs on other machines comparable.
+
+    Args:
+        iter_factory: ESPnet's factory; one without a list of batches (chunks) is described in words only.
+        accum_grad: Batches of a step.
+        distributed_option: ESPnet's option with the number of processes.
+    """
+    num_processes = distributed_option.dist_world_size if distributed_option.distributed else 1
+    batches = getattr(getattr(iter_factory, "sampler", None), "batches", None)
+    if not batches:
+        return f"Effective batch: {num_processes} process(es) x accum_grad {accum_grad} x the iterator's batch"
+    sizes = [len(batch) for batch in batches]
+    num_batches = getattr(iter_factory, "num_iters_per_epoch", None) or len(sizes)
+    return (
+        f"Effective batch: {mean(sizes) * num_processes * accum_grad:.1f} utterances on average "
+        f"(batches of {min(sizes)} to {max(sizes)} x {num_processes} process(es) x accum_grad {accum_grad}), "
+        f"{num_batches // accum_grad} steps an epoch"
+    )
 
 
 class TrainingBatches:
@@ -38,15 +61,15 @@ class TrainingBatches:
     Attributes:
         num_taken: Batches taken from the loader, those skipped after an interruption included.
         num_given: Batches that ESPnet got.
-        skipped: What was left out of this epoch's updates because it was not finite.
+        skipped: Batches left out of this epoch's updates because something was not finite.
 
     Args:
-        loader: ESPnet's, of the epoch.
-        reporter: Of the epoch's training, whose statistics tell whether a step was made.
-        accum_grad: Batches a step.
+        loader: ESPnet's loader of the epoch.
+        reporter: ESPnet's reporter, whose statistics tell whether a step was made.
+        accum_grad: Batches of a step.
         between_steps: Called before each batch that follows a finished step; it may raise SystemExit.
         num_used: Batches that were trained on before an interruption.
-        after_skipping: Called once those are skipped.
+        after_skipping: Called once the used batches are skipped.
     """
 
     def __init__(
@@ -78,7 +101,7 @@ class TrainingBatches:
         iterator = iter_shielded(self._loader)
         self._skip_used(iterator)
         while True:
-            # Once a batch that ESPnet gets and no oftener: with several processes, all of them must ask at once.
+            # Exactly once for each batch that ESPnet gets: with several processes, all of them must ask at once.
             if not self._step:
                 self._between_steps()
             batch = self._next_finite(iterator)
@@ -98,7 +121,7 @@ class TrainingBatches:
             self._after_skipping()
 
     def _next_finite(self, iterator: Iterator[Batch]) -> Batch | None:
-        """The next batch of finite audio: others would also spoil BatchNorm's statistics for good."""
+        """The next batch whose audio is finite: any other would spoil BatchNorm's statistics for good."""
         for utt_ids, batch in iterator:
             self.num_taken += 1
             bad = [utt_id for index, utt_id in enumerate(utt_ids) if not is_finite(batch, index)]
@@ -134,21 +157,15 @@ class TrainingBatches:
         logger.error("Skipped, no parameter changed: %s. Utterances: %s", reason, " ".join(utt_ids))
 
 
-class ValidationBatches:
-    """The batches of one validation, between which the training can stop."""
-
-    def __init__(self, loader: Iterable[Batch], between_steps: Callable[[], None]) -> None:
-        self._loader = loader
-        self._between_steps = between_steps
-
-    def __iter__(self) -> Iterator[Batch]:
-        iterator = iter_shielded(self._loader)
-        while True:
-            self._between_steps()
-            batch = next(iterator, None)
-            if batch is None:
-                return
-            yield batch
+def batches_to_validate(loader: Iterable[Batch], between_steps: Callable[[], None]) -> Iterator[Batch]:
+    """The batches of a validation, between which the training can stop."""
+    batches = iter_shielded(loader)
+    while True:
+        between_steps()
+        batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch
 
 
 def is_finite(batch: dict[str, Any], index: int) -> bool:
