@@ -5,8 +5,7 @@ import copy
 import pytest
 import torch
 
-from espnet_larm.adaptation.llm_weights import LORA_DEFAULTS, adapt
-from espnet_larm.adaptation.lora_rank import match_rank
+from espnet_larm.adaptation.llm_weights import LORA_DEFAULTS, adapt, match_rank
 from espnet_larm.llm.backbone import Backbone
 from tests.adaptation.test_depth_upscaling import KINDS, upscaled
 
