@@ -20,9 +20,8 @@ from typeguard import TypeCheckError, typechecked
 from espnet2.asr.frontend.abs_frontend import AbsFrontend
 from espnet2.asr.frontend.default import DefaultFrontend
 
-from espnet_larm.pooling.affinity import Kept, Pooled, boundaries, merge, valid_mask
+from espnet_larm.pooling.affinity import Kept, Pooled, boundaries, keep_at_least, merge, valid_mask
 from espnet_larm.pooling.baselines import kept_lens
-from espnet_larm.pooling.floor import keep_at_least
 from espnet_larm.pooling.options import Pooling
 
 WHERE = "frontend_conf"

@@ -2,8 +2,7 @@
 
 import torch
 
-from espnet_larm.pooling.affinity import affinity_pool, boundaries, valid_mask
-from espnet_larm.pooling.floor import keep_at_least
+from espnet_larm.pooling.affinity import affinity_pool, boundaries, keep_at_least, valid_mask
 
 XS_PAD = torch.randn(3, 30, 3, generator=torch.Generator().manual_seed(0))
 LENS = torch.tensor([30, 11, 0])
