@@ -1,6 +1,6 @@
 """The attention that HF's layers call in a `Backbone`: over a row itself, or over what our cache holds and it.
 
-Importing it makes the name known to HF.
+Own code, since HF's functions do not read our cache. Importing it makes the name known to HF.
 Shapes: B rows, L positions, H heads, S head size.
 """
 

@@ -3,6 +3,7 @@
 torch's own product lays the weights out anew in each call, or reads them a second time: from LEAST_WEIGHTS on it takes
 1.2 to 5 times as long for 2 to 32 positions (tools/bench/llm_calls.py); below, calling takes the longest. Sums are
 added in another order: results differ by float rounding. The layout is a copy: the layers take twice their memory.
+Own code: torch.utils.mkldnn puts script modules with copies in place of layers, which ends ties and gradients.
 Shapes: D input size, O output size.
 """
 
