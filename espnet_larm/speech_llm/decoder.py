@@ -56,8 +56,9 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
             the rank that gives as many weights as those added layers have.
         depth_upscaling_conf: Options of the layers that are inserted: `layer` (`e_branchformer` or `standard`),
             `placement` (`interleaved`, `bottom`, `middle`, `top` or `sandwich`), `num_layers` or `share` (0.25 of the
-            LM's layers), `gate_kernel` (31) and `merge_kernel` (3), positions that convolutions of speech see. They are copies of
-            the LM's layers as it is built: with `llm_config`, of random ones, even if `--init_param` then loads an LM.
+            LM's layers), `gate_kernel` (31) and `merge_kernel` (3), positions that convolutions of speech see. They
+            are copies of the LM's layers as it is built: with `llm_config`, of random ones, even if `--init_param` then
+            loads an LM.
         projector: `linear`, `stack`, `conv` or `posterior`, which needs a CTC head of the LM's tokens: from frames to
             embeddings.
         projector_frames: Frames an embedding, 1 or more; 4 for frames of 40 ms makes 6 embeddings a second.
@@ -70,7 +71,8 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
         head_type: `latent` or `projection`, of heads 2 to K.
         pooling: Pooling of the speech that the LM reads; none by default. `input` pools the projector's embeddings,
             `deep` what is left of them, behind `layer` of the LM's layers (1 to one less than it has); each with the
-            options of espnet_larm/pooling/options.py, such as `{input: {tau: 0.9}, deep: {layer: 6, tau: 0.8, window: 3}}`.
+            options of espnet_larm/pooling/options.py, such as
+            `{input: {tau: 0.9}, deep: {layer: 6, tau: 0.8, window: 3}}`.
 
     Attributes:
         prompt: The prompt, unless another is given to a call.
