@@ -260,8 +260,8 @@ def test_yaml_of_list_is_yaml_whatever_upstream_prints(noisy_g2p):
 @pytest.mark.parametrize(
     ("words", "first"),
     [
-        (["-m", "espnet_larm", "-m", "espnet2.bin.asr_train", "--help"], "usage: asr_train.py"),
-        (["-m", "espnet_larm", "-m", "espnet2.bin.asr_inference", "--help"], "usage: asr_inference.py"),
+        (["-m", "espnet_larm", "-m", "espnet2.bin.asr_train", "--help"], "usage: train.py"),
+        (["-m", "espnet_larm", "-m", "espnet2.bin.asr_inference", "--help"], "usage: espnet-larm decode"),
         (["-m", "espnet_larm", "doctor"], "Python "),
     ],
     ids=["asr_train", "asr_inference", "doctor"],
