@@ -156,7 +156,7 @@ def test_a_broken_pipe_that_is_not_stdout_is_raised(capfd):
 @pytest.mark.parametrize(
     "words",
     [
-        ["-m", "espnet_larm.recipe.validation.validate", "--list"],
+        ["-m", "espnet_larm", "validate-data", "--list"],
         ["-m", "espnet_larm", "--help"],
         pytest.param(["-m", "espnet_larm", "list"], marks=pytest.mark.slow),
     ],
@@ -260,8 +260,8 @@ def test_yaml_of_list_is_yaml_whatever_upstream_prints(noisy_g2p):
 @pytest.mark.parametrize(
     ("words", "first"),
     [
-        (["-m", "espnet_larm", "-m", "espnet2.bin.asr_train", "--help"], "usage: asr_train.py"),
-        (["-m", "espnet_larm", "-m", "espnet2.bin.asr_inference", "--help"], "usage: asr_inference.py"),
+        (["-m", "espnet_larm", "-m", "espnet2.bin.asr_train", "--help"], "usage: train.py"),
+        (["-m", "espnet_larm", "-m", "espnet2.bin.asr_inference", "--help"], "usage: espnet-larm decode"),
         (["-m", "espnet_larm", "doctor"], "Python "),
     ],
     ids=["asr_train", "asr_inference", "doctor"],
@@ -277,7 +277,7 @@ def test_stdout_of_a_program_holds_its_own_output_alone(words, first, noisy_g2p)
 @pytest.mark.slow
 def test_help_of_decoding_prints_options_with_a_bare_percent_sign():
     # ESPnet's own ends with a ValueError there.
-    done = run_python("-m", "espnet_larm.cli.decode", "--help")
+    done = run_python("-m", "espnet_larm", "decode", "--help")
     assert done.returncode == 0, done.stderr
     assert "3.19% CER" in " ".join(done.stdout.split()) and "--batch_seconds" in done.stdout
 

@@ -75,31 +75,27 @@ def test_unknown_key_of_espnets_encoder_is_refused_with_the_nearest(larm_task):
         registry.check_conf("encoder", "conformer", {"num_block": 3})
 
 
-def test_clash_names_both_classes(encoder_choices, monkeypatch):
-    message = "larm is espnet_larm.looped.encoder.LarmEncoder already; package other cannot make it .*RNNEncoder"
-    with pytest.raises(ValueError, match=message):
-        register_also(monkeypatch, Plugin("encoder", "larm", "espnet2.asr.encoder.rnn_encoder:RNNEncoder", "other"))
+RNN, FRONTEND, LARM = (
+    "espnet2.asr.encoder.rnn_encoder:RNNEncoder",
+    "espnet2.asr.frontend.default:DefaultFrontend",
+    "espnet_larm.looped.encoder:LarmEncoder",
+)
 
 
-def test_name_of_an_espnet_class_is_not_overwritten(encoder_choices, monkeypatch):
-    before = encoder_choices["conformer"]
-    with pytest.raises(ValueError, match=r"conformer is espnet2\..*ConformerEncoder already"):
-        register_also(
-            monkeypatch, Plugin("encoder", "conformer", "espnet2.asr.encoder.rnn_encoder:RNNEncoder", "other")
-        )
-    assert encoder_choices["conformer"] is before
-
-
-def test_class_of_another_kind_is_refused_with_both_named(encoder_choices, monkeypatch):
-    wrong = Plugin("encoder", "wrong", "espnet2.asr.frontend.default:DefaultFrontend", "other")
-    with pytest.raises(TypeError, match=r"package other must be a subclass of .*AbsEncoder, but .*DefaultFrontend"):
-        register_also(monkeypatch, wrong)
-
-
-def test_name_in_capitals_is_refused(encoder_choices, monkeypatch):
-    capitals = Plugin("encoder", "LARM", "espnet_larm.looped.encoder:LarmEncoder", "other")
-    with pytest.raises(ValueError, match="LARM of package other must be lower case"):
-        register_also(monkeypatch, capitals)
+@pytest.mark.parametrize(
+    ("name", "path", "error", "message"),
+    [
+        ("larm", RNN, ValueError, r"larm is espnet_larm.*LarmEncoder already; package other cannot make it .*RNNE"),
+        ("conformer", RNN, ValueError, r"conformer is espnet2\..*ConformerEncoder already"),
+        ("wrong", FRONTEND, TypeError, r"package other must be a subclass of .*AbsEncoder, but .*DefaultFrontend"),
+        ("LARM", LARM, ValueError, "LARM of package other must be lower case"),
+    ],
+)
+def test_a_plugin_that_cannot_be_registered_is_named(encoder_choices, monkeypatch, name, path, error, message):
+    before = dict(encoder_choices)
+    with pytest.raises(error, match=message):
+        register_also(monkeypatch, Plugin("encoder", name, path, "other"))
+    assert encoder_choices == before
 
 
 def test_missing_class_names_its_package():

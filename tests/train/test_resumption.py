@@ -61,6 +61,7 @@ def check(parse, tmp_path):
         ({"encoder_conf": {"num_loops": 8, "checkpoint_period": 4}}, "encoder_conf: num_loops was 4, is 8"),
         ({"encoder": "transformer", "encoder_conf": {}}, "encoder was 'larm', is 'transformer'\n"),
         ({"frontend_conf": {"fs": "8k"}}, "frontend_conf: fs was '16k', is '8k'"),
+        ({"frontend_conf": {"fs": "8000"}}, "frontend_conf: fs was '16k', is '8000'"),
         ({"normalize": None}, "normalize was 'utterance_mvn', is None"),
         ({"decoder": "transformer"}, "decoder was None, is 'transformer'"),
         ({"model_conf": {"ctc_weight": 0.5}}, "model_conf: ctc_weight was 1.0, is 0.5"),
@@ -128,21 +129,17 @@ def test_a_tuple_that_is_a_default_may_be_spelt_out_as_a_list(check):
         check({"encoder": "rnn", "encoder_conf": {"subsample": [1, 1, 1, 1]}}, old=rnn)
 
 
-def test_the_quoted_number_of_another_rate_is_refused(check):
-    with pytest.raises(ValueError, match="frontend_conf: fs was '16k', is '8000'"):
-        check({"frontend_conf": {"fs": "8000"}})
-
-
-def test_a_schedule_that_would_not_change_is_said(check, caplog):
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"scheduler_conf": {"warmup_steps": 20}}, "scheduler_conf: warmup_steps was 10, is 20"),
+        ({"init_param": ["other.pth"]}, "init_param had 0 values, has 1"),
+    ],
+)
+def test_options_without_effect_are_named(check, caplog, changes, said):
     with caplog.at_level(logging.WARNING):
-        check({"scheduler_conf": {"warmup_steps": 20}})
-    assert "scheduler_conf: warmup_steps was 10, is 20" in caplog.text and "without effect" in caplog.text
-
-
-def test_parameters_that_the_checkpoint_replaces_are_said(check, caplog):
-    with caplog.at_level(logging.WARNING):
-        check({"init_param": ["other.pth"]})
-    assert "init_param had 0 values, has 1" in caplog.text and "without effect" in caplog.text
+        check(changes)
+    assert said in caplog.text and "without effect" in caplog.text
 
 
 def test_files_are_compared_by_content(check, tmp_path):
@@ -150,13 +147,10 @@ def test_files_are_compared_by_content(check, tmp_path):
         (tmp_path / name).write_text(content)
     old = {"bpemodel": str(tmp_path / "a.model")}
     check({"bpemodel": str(tmp_path / "b.model")}, old=old)
+    # A recipe that was moved.
+    check({"bpemodel": str(tmp_path / "b.model")}, old={"bpemodel": "/elsewhere/a.model"})
     with pytest.raises(ValueError, match=r"bpemodel was '.*a.model', is '.*c.model'"):
         check({"bpemodel": str(tmp_path / "c.model")}, old=old)
-
-
-def test_files_of_a_recipe_that_was_moved_are_not_compared(check, tmp_path):
-    (tmp_path / "b.model").touch()
-    check({"bpemodel": str(tmp_path / "b.model")}, old={"bpemodel": "/elsewhere/b.model"})
 
 
 def test_a_checkpoint_that_was_not_yet_published_counts(check):
@@ -164,12 +158,9 @@ def test_a_checkpoint_that_was_not_yet_published_counts(check):
         check({"optim": "sgd"}, checkpoint=f".staging/{CHECKPOINT}")
 
 
-def test_training_from_the_start_is_not_compared(check):
-    check({"optim": "sgd"}, "--resume", "false")
-
-
-def test_a_folder_without_checkpoint_is_not_compared(check, tmp_path):
+def test_only_a_training_that_resumes_is_compared(check, tmp_path):
     check({"optim": "sgd"}, checkpoint="other")
+    check({"optim": "sgd"}, "--resume", "false")
 
 
 def test_a_damaged_configuration_is_said_and_the_training_goes_on(parse, tmp_path, caplog):
@@ -215,12 +206,9 @@ def moved(build_speech_llm, larm_task, tmp_path):
     return moved
 
 
-def test_an_lm_that_was_moved_goes_on(moved):
-    moved()
-
-
-def test_activation_checkpointing_of_an_lm_may_be_switched_on(moved):
-    moved(activation_checkpointing=True)
+@pytest.mark.parametrize("changes", [{}, {"activation_checkpointing": True}])
+def test_an_lm_that_was_moved_goes_on_also_with_activation_checkpointing(moved, changes):
+    moved(**changes)
 
 
 def test_another_lm_is_refused_before_anything_is_written(moved, save_lm, tmp_path):
