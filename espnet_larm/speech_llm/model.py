@@ -6,6 +6,8 @@ each make the step of one.
 Shapes: B utterances, L tokens, D model size, V tokens of the LM, C tokens of the CTC head.
 """
 
+import dataclasses
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,6 +47,22 @@ class DecoderLoss(NamedTuple):
 
     loss: torch.Tensor
     stats: dict[str, torch.Tensor]
+
+
+@dataclasses.dataclass
+class _Call:
+    """What one call of `forward` carries through ESPnet's own, which hands it to none of its parts.
+
+    Attributes:
+        ctc_text: Tokens (B, L) of a CTC head that has its own, and their lengths (B,).
+        stats: Further figures of the losses, by name.
+    """
+
+    ctc_text: tuple[torch.Tensor, torch.Tensor] | None = None
+    stats: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)
+
+
+_CALL: ContextVar[_Call | None] = ContextVar("call of a speech LLM", default=None)
 
 
 class SpeechLlmModel(WithinLengthsModel):
@@ -165,11 +183,9 @@ class SpeechLlmModel(WithinLengthsModel):
         self.mwer = Mwer(mwer_weight, mwer_ce_weight, mwer_nbest, mwer_beam_size, mwer_in_validation)
         text_kl = TextKlOptions(text_kl_weight, text_kl_text, text_kl_lines, text_kl_max_lines)
         self.text_kl = TextKl(self.decoder, text_kl) if text_kl_weight > 0 else None
-        self._more_stats: dict[str, torch.Tensor] = {}
         self.sos = self.eos = special.eos
         self.blank_id = 0
         self.ctc_token_list: list[str] = list(token_list)
-        self._ctc_text: tuple[torch.Tensor, torch.Tensor] | None = None
         self.has_own_ctc_tokens = ctc_token_list is not None
         if ctc_token_list is not None:
             self._take_own_tokens(_read_tokens(Path(ctc_token_list)))
@@ -181,7 +197,7 @@ class SpeechLlmModel(WithinLengthsModel):
         if self.decoder.reads_posteriors:
             if self.ctc is None or self.has_own_ctc_tokens:
                 raise ValueError(
-                    "decoder_conf: projector is posterior, which hears a CTC head in the LM's tokens; leave "
+                    "decoder_conf: projector is posterior, which reads a CTC head in the LM's tokens; leave "
                     "ctc_token_list out and set model_conf: ctc_weight above 0, or take projector: stack."
                 )
             self.decoder.read_from(self.ctc.ctc_lo)
@@ -211,20 +227,21 @@ class SpeechLlmModel(WithinLengthsModel):
         Raises:
             ValueError: The CTC head has its own tokens and the batch no text of them.
         """
+        call = _Call()
         if self.has_own_ctc_tokens and self.ctc is not None:
             if CTC_TEXT not in kwargs:
                 raise ValueError(
                     "the CTC head has tokens of its own, but the data no ctc_text: preprocessor: speech_llm."
                 )
             lengths = kwargs[f"{CTC_TEXT}_lengths"]
-            self._ctc_text = kwargs[CTC_TEXT][:, : lengths.max()], lengths
-        self._more_stats = {}
+            call = _Call(ctc_text=(kwargs[CTC_TEXT][:, : lengths.max()], lengths))
+        token = _CALL.set(call)
         try:
             loss, stats, weight = super().forward(speech, speech_lengths, text, text_lengths, **kwargs)
         finally:
-            self._ctc_text = None
+            _CALL.reset(token)
         # As ESPnet makes its own: tensors of one number on the loss's device.
-        stats.update({name: value.to(loss.device).view(1) for name, value in self._more_stats.items()})
+        stats.update({name: value.to(loss.device).view(1) for name, value in call.stats.items()})
         return loss, stats, weight
 
     def train(self, mode: bool = True) -> "SpeechLlmModel":
@@ -242,8 +259,8 @@ class SpeechLlmModel(WithinLengthsModel):
         ys_pad_lens: torch.Tensor,
     ) -> tuple[torch.Tensor, float | None]:
         """The CTC loss of one read-out, and in validation its error rate in the CTC head's tokens."""
-        if self._ctc_text is not None:
-            ys_pad, ys_pad_lens = self._ctc_text
+        if (call := _CALL.get()) is not None and call.ctc_text is not None:
+            ys_pad, ys_pad_lens = call.ctc_text
         return super()._calc_ctc_loss(encoder_out, encoder_out_lens, ys_pad, ys_pad_lens)
 
     def _calc_att_loss(
@@ -253,10 +270,11 @@ class SpeechLlmModel(WithinLengthsModel):
         ys_pad: torch.Tensor,
         ys_pad_lens: torch.Tensor,
     ) -> tuple[torch.Tensor, float, None, None]:
-        """The LM's loss and the share of tokens that it predicts right."""
+        """The LM's loss and the fraction of tokens that it predicts right."""
         loss, stats = self.decoder_loss(encoder_out, encoder_out_lens, ys_pad, ys_pad_lens)
         accuracy = stats.pop("acc").item()
-        self._more_stats |= stats
+        if (call := _CALL.get()) is not None:
+            call.stats.update(stats)
         return loss, accuracy, None, None
 
     def decoder_loss(
