@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from espnet_larm.recipe.join_outputs import join_statistics, main
-from espnet_larm.recognize.output.effort import Effort
+from espnet_larm.recognize.output.effort import Effort, Prompts
 from espnet_larm.search.hypotheses import Bounds, TokenHypothesis
 from espnet_larm.search.multi_token import Found
 
@@ -93,9 +93,8 @@ def test_what_an_lm_took_is_joined_to_that_of_the_whole_set() -> None:
         text.add(4, -0.1, -3.0, 2)
         text.add(2, -0.1, -0.1, 2)
         found = Found([text], 4, 5, 9, proposed, accepted)
-        part = Effort()
-        for effort in (part, whole):
-            effort.add(found, ["one two"])
+        part = Effort.of(found, [text], ["one two"], Prompts())
+        whole = whole.plus(part)
         parts.append({**settings, **part.stats()})
     assert join_statistics(parts) == {**settings, **whole.stats()}
 

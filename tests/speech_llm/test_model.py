@@ -297,7 +297,7 @@ def test_posterior_lets_the_lm_hear_the_ctc_head_which_stays_one_module(build_sp
 def test_posterior_without_a_ctc_head_of_the_lms_tokens_is_refused(build_speech_llm, tmp_path):
     (tmp_path / "own.txt").write_text("<blank>\nA\nB\n")
     for changes in ({"ctc_weight": 0.0, "interctc_weight": 0.0}, {"ctc_token_list": str(tmp_path / "own.txt")}):
-        with pytest.raises(ValueError, match="projector is posterior, which hears a CTC head in the LM's tokens"):
+        with pytest.raises(ValueError, match="projector is posterior, which reads a CTC head in the LM's tokens"):
             build_speech_llm(decoder_conf={"projector": "posterior"}, model_conf=changes)
 
 
