@@ -1,27 +1,11 @@
 """tools/bench/pooling.py: prompts are shortened as asked, and what it says about them is so."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
+import pooling as tool
 import pytest
 import torch
 
 from espnet_larm.llm.backbone import Backbone
 from espnet_larm.pooling.in_llm import SpeechPooling
-
-BENCH = Path(__file__).parents[2] / "tools" / "bench"
-
-
-@pytest.fixture(scope="module")
-def tool():
-    # It stands on tools beside it, as when it is run.
-    sys.path.insert(0, str(BENCH))
-    spec = importlib.util.spec_from_file_location("bench_pooling", BENCH / "pooling.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    sys.path.remove(str(BENCH))
 
 
 @pytest.fixture
@@ -39,17 +23,17 @@ def pooling():
 
 
 @pytest.fixture
-def args(tool):
+def args():
     options = ["--seconds", "2", "--tokens_per_s", "10", "20", "--repeats", "2", "--text", "6"]
     return tool.get_parser().parse_args(options)
 
 
-def test_deep_layer_is_what_is_given_or_as_deep_as_the_papers(tool, pooling):
+def test_deep_layer_is_what_is_given_or_as_deep_as_the_papers(pooling):
     assert [tool.deep_layer_of(pooling.backbone, given) for given in (1, 3, None)] == [1, 3, 3]
 
 
 @pytest.mark.parametrize("layer", ["0", "-1", "4"])
-def test_a_deep_layer_outside_the_lm_is_refused(tool, pooling, layer, monkeypatch):
+def test_a_deep_layer_outside_the_lm_is_refused(pooling, layer, monkeypatch):
     monkeypatch.setattr(tool.Backbone, "from_config", lambda *_: pooling.backbone)
     with pytest.raises(SystemExit, match=f"--deep_layer {layer}; allowed: 1 to 3; the LM's input is pooled by"):
         tool.main(["--deep_layer", layer, "--repeats", "0"])
@@ -57,7 +41,7 @@ def test_a_deep_layer_outside_the_lm_is_refused(tool, pooling, layer, monkeypatc
 
 @pytest.mark.parametrize("way", [(1, 1), (0.8, 1), (1, 0.25), (0.6, 0.25), (0.05, 1)])
 @pytest.mark.parametrize("num_tokens", [1, 20, 101])
-def test_affinity_pooling_leaves_of_a_prompt_what_is_asked(tool, pooling, way, num_tokens):
+def test_affinity_pooling_leaves_of_a_prompt_what_is_asked(pooling, way, num_tokens):
     way, clock = tool.Way(*way), tool.Clock("cpu")
     tool.set_way(pooling, way, 3, clock)
     tool.read(pooling, tool.make_prompt(num_tokens, 6, way, 16, "cpu"), clock)
@@ -66,7 +50,7 @@ def test_affinity_pooling_leaves_of_a_prompt_what_is_asked(tool, pooling, way, n
     assert left == [each for each, share in zip(way.lens(num_tokens), way, strict=True) if share < 1]
 
 
-def test_another_retention_ends_it(tool, pooling):
+def test_another_retention_ends_it(pooling):
     clock = tool.Clock("cpu")
     tool.set_way(pooling, tool.Way(0.5, 1), 3, clock)
     tool.read(pooling, tool.make_prompt(20, 6, tool.Way(0.8, 1), 16, "cpu"), clock)
@@ -75,7 +59,7 @@ def test_another_retention_ends_it(tool, pooling):
 
 
 @pytest.mark.parametrize("way", [(1, 1), (0.6, 0.25)])
-def test_eager_attention_gives_the_same_logits_with_more_memory(tool, pooling, way):
+def test_eager_attention_gives_the_same_logits_with_more_memory(pooling, way):
     way, clock = tool.Way(*way), tool.Clock("cpu")
     tool.set_way(pooling, way, 3, clock)
     prompt = tool.make_prompt(100, 6, way, 16, "cpu")
@@ -92,7 +76,7 @@ def test_eager_attention_gives_the_same_logits_with_more_memory(tool, pooling, w
 
 
 @pytest.mark.parametrize("kind", ["eager", "sdpa"])
-def test_products_that_are_left_out_change_no_count_of_memory(tool, pooling, kind):
+def test_products_that_are_left_out_change_no_count_of_memory(pooling, kind):
     clock = tool.Clock("cpu")
     tool.set_way(pooling, tool.Way(0.8, 0.25), 3, clock)
     prompt = tool.make_prompt(50, 6, tool.Way(0.8, 0.25), 16, "cpu")
@@ -101,7 +85,7 @@ def test_products_that_are_left_out_change_no_count_of_memory(tool, pooling, kin
     assert peaks[0] == peaks[1] > 0
 
 
-def test_time_of_pooling_is_part_of_the_time_to_the_first_token(tool, pooling):
+def test_time_of_pooling_is_part_of_the_time_to_the_first_token(pooling):
     clock, way = tool.Clock("cpu"), tool.Way(0.8, 0.25)
     ticks = iter(range(100))
     clock.clock = lambda: float(next(ticks))
@@ -111,7 +95,7 @@ def test_time_of_pooling_is_part_of_the_time_to_the_first_token(tool, pooling):
     assert tool.read(pooling, prompt, clock)[0] == (5.0, 2.0)
 
 
-def test_flops_agree_with_torch_or_end_it(tool, pooling):
+def test_flops_agree_with_torch_or_end_it(pooling):
     way, clock = tool.Way(0.6, 0.25), tool.Clock("cpu")
     tool.set_way(pooling, way, 3, clock)
     prompt = tool.make_prompt(50, 6, way, 16, "cpu")
@@ -122,7 +106,7 @@ def test_flops_agree_with_torch_or_end_it(tool, pooling):
         tool.check_count(pooling, prompt, expected + 2, clock)
 
 
-def test_the_table_has_a_row_a_way_with_ratios_to_no_pooling(tool, pooling, args):
+def test_the_table_has_a_row_a_way_with_ratios_to_no_pooling(pooling, args):
     ways = tool.ways_of(tool.get_parser(), args)
     rows = [row.strip("| ").split(" | ") for row in tool.compare(pooling, ways, 20, args)]
     assert [row[2:4] for row in rows[:4]] == [
@@ -145,7 +129,7 @@ def test_the_table_has_a_row_a_way_with_ratios_to_no_pooling(tool, pooling, args
         (["--input_retention", "0.8", "--deep_retention", "0"], "a retention is 0.0; allowed: over 0, up to 1"),
     ],
 )
-def test_retentions_that_mean_nothing_are_refused(tool, given, message, capsys):
+def test_retentions_that_mean_nothing_are_refused(given, message, capsys):
     parser = tool.get_parser()
     with pytest.raises(SystemExit):
         tool.ways_of(parser, parser.parse_args(given))

@@ -30,7 +30,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from memory import NOVELS_3M, SMOLLM2_360M, read_json
+from benching import NOVELS_3M, SMOLLM2_360M, add_cpu_time, add_llm_shape, add_machine, new_parser, print_header, spread
 from pooling_prompts import (
     ALONE,
     ATTENTIONS,
@@ -118,7 +118,7 @@ def parts_of(pooling: SpeechPooling, num_tokens: int, args: argparse.Namespace) 
 
 
 def deep_layer_of(backbone: Backbone, given: int | None) -> int:
-    """How many layers read all speech: as given, or as deep as the paper's."""
+    """Number of layers that read all speech: the given one, or the paper's fraction."""
     most = len(backbone.layers) - 1
     if given is None:
         return max(1, min(round(DEEP_SHARE * len(backbone.layers)), most))
@@ -128,7 +128,7 @@ def deep_layer_of(backbone: Backbone, given: int | None) -> int:
 
 
 def retention_cell(way: Way) -> str:
-    """By place, and of both."""
+    """Retentions of both sites, and their product."""
     return f"{way.at_input:g} x {way.deep:g} = {way.at_input * way.deep:.3g}"
 
 
@@ -139,22 +139,23 @@ def audio_of(num_tokens: int, args: argparse.Namespace) -> Iterator[str]:
             yield f"{seconds:g} ({rate:g}/s)"
 
 
-def spread(values: Sequence[float], digits: int) -> str:
-    """Median and range; of none `-`."""
-    if not values:
-        return "-"
-    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"
-
-
 def get_parser() -> argparse.ArgumentParser:
     """Options of this script."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", default="SmolLM2-360M", choices=SHAPES, help="of the LM (SmolLM2-360M)")
-    parser.add_argument("--llm_config", type=read_json, help="a config.json instead")
-    parser.add_argument("--attention", nargs="+", default=list(ATTENTIONS), choices=ATTENTIONS)
-    parser.add_argument("--seconds", type=float, nargs="+", default=[5, 15, 30, 60], help="of audio (5 15 30 60)")
-    parser.add_argument("--tokens_per_s", type=float, nargs="+", default=[12.5, 25], help="of speech (12.5 25)")
-    retention = "share of the tokens left, over 0 to 1, a number a way; 1 for no pooling there ({})"
+    parser = new_parser(__doc__)
+    add_llm_shape(parser, list(SHAPES), "SmolLM2-360M")
+    add_cpu_time(parser)
+    add_machine(parser)
+    parser.add_argument("--repeats", type=int, default=3, help="repetitions; 0 leaves times out (3)")
+    parser.add_argument(
+        "--attention", nargs="+", default=list(ATTENTIONS), choices=ATTENTIONS, help="kinds of attention (both)"
+    )
+    parser.add_argument(
+        "--seconds", type=float, nargs="+", default=[5, 15, 30, 60], help="seconds of audio (5 15 30 60)"
+    )
+    parser.add_argument(
+        "--tokens_per_s", type=float, nargs="+", default=[12.5, 25], help="speech tokens of a second (12.5 25)"
+    )
+    retention = "fractions of tokens to leave, above 0, up to 1, a number a way; 1 for no pooling there ({})"
     parser.add_argument(
         "--input_retention", type=float, nargs="+", default=[1, 0.8, 0.8, 0.6, 0.6], help=retention.format("1 .8 .8 ..")
     )
@@ -163,15 +164,11 @@ def get_parser() -> argparse.ArgumentParser:
         type=float,
         nargs="+",
         default=[0.25, 1, 0.19, 1, 0.25],
-        help=retention.format(".25 1 .19 ..") + "; of what the input leaves",
+        help=retention.format(".25 1 .19 ..") + "; of the tokens that the input leaves",
     )
-    parser.add_argument("--deep_layer", type=int, help="so many layers read all speech (29 of 32)")
+    parser.add_argument("--deep_layer", type=int, help="number of layers that read all speech (29 of 32)")
     parser.add_argument("--text", type=int, default=10, help="other positions of a prompt (10)")
-    parser.add_argument("--repeats", type=int, default=3, help="of each way (3); 0 for no times")
-    parser.add_argument("--cpu_time", action="store_true", help="the process's alone, for a busy machine and 1 thread")
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--dtype", default="float32", choices=DTYPES)
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads (2)")
+    parser.add_argument("--dtype", default="float32", choices=DTYPES, help="dtype of the LM (float32)")
     return parser
 
 
@@ -209,11 +206,11 @@ def main(cmd: list[str] | None = None) -> None:
     print(f"`{command}`; torch {torch.__version__}, {args.device}, {args.dtype}, {args.threads} threads; deep pooling")
     print(f"behind layer {layer} of {len(backbone.layers)}; torch's count of FLOPs agrees\n", flush=True)
     for kind in args.attention:
-        print(
-            f"{kind} attention:\n\n| s of audio | speech tokens | pooled | retention (input x deep) | FLOPs % | "
-            "first token ms (range) | times faster (range) | peak MiB | times less | pooling's own % (range) |"
+        print(f"{kind} attention:\n")
+        print_header(
+            *("s of audio", "speech tokens", "pooled", "retention (input x deep)", "FLOPs %", "first token ms (range)"),
+            *("times faster (range)", "peak MiB", "times less", "pooling's own % (range)"),
         )
-        print("|---|---|---|---|---|---|---|---|---|---|")
         with attention_of(kind):
             for size in sizes:
                 for row in compare(pooling, ways, size, args):
@@ -221,8 +218,8 @@ def main(cmd: list[str] | None = None) -> None:
         print()
     if args.repeats:
         print("affinity pooling alone:\n")
-        print("| speech tokens | window | cosines ms | boundaries (cosines included) ms | merge ms | % of the prompt |")
-        print("|---|---|---|---|---|---|")
+        columns = "speech tokens, window, cosines ms, boundaries (cosines included) ms, merge ms, % of the prompt"
+        print_header(*columns.split(", "))
         for size in sizes:
             for row in parts_of(pooling, size, args):
                 print(row, flush=True)

@@ -1,4 +1,4 @@
-"""What pooling.py times: a causal LM that reads prompts whose speech affinity pooling shortens as it is asked.
+"""Prompts of pooling.py: a causal LM reads speech that affinity pooling shortens to a given length.
 
 Shapes: S speech positions, N positions of a text, L all, D model size, V tokens.
 """
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
+from benching import now
 from memory import LiveTensors
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -31,7 +32,7 @@ INPUT_WINDOW, DEEP_WINDOW = WINDOWS = (1, 3)
 INPUT_TAU, DEEP_TAU = 0.9, 0.5
 SHARED = 0.7
 NOISE = 0.1
-# Of an embedding's numbers: a layer of random weights adds numbers below 1.
+# Scale of an embedding's numbers: a layer of random weights adds numbers below 1.
 SCALE = 16.0
 
 
@@ -56,7 +57,7 @@ class Way(NamedTuple):
 
     @property
     def place(self) -> str:
-        """For the table."""
+        """Sites that pool, for the table."""
         places = [place for place, retention in zip(("input", "deep"), self, strict=True) if retention < 1]
         return " and ".join(places) or "none"
 
@@ -70,7 +71,7 @@ ALONE = Way(1, 1)
 
 
 class Prompt(NamedTuple):
-    """What is read: speech (1, S, D) between two texts (1, N, D)."""
+    """A prompt: speech (1, S, D) between two texts (1, N, D)."""
 
     before: torch.Tensor
     speech: torch.Tensor
@@ -85,26 +86,24 @@ class Spent(NamedTuple):
 
 
 class Clock:
-    """Time when all that was asked of a device is done.
+    """A clock that waits for the device.
 
     Args:
-        device: The LM's.
-        cpu_time: The process's alone.
+        device: Device of the LM.
+        cpu_time: Whether CPU time of the process is measured instead of wall time.
 
     Attributes:
         spent: Seconds in functions that are `timed`.
     """
 
     def __init__(self, device: str, cpu_time: bool = False) -> None:
-        self.is_cuda = device == "cuda"
+        self.device, self.is_cuda = device, device == "cuda"
         self.clock = time.process_time if cpu_time else time.perf_counter
         self.spent = 0.0
 
     def now(self) -> float:
         """Seconds."""
-        if self.is_cuda:
-            torch.cuda.synchronize()
-        return self.clock()
+        return now(self.device, self.clock)
 
     def timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """A function whose time is added to `spent`."""
@@ -179,7 +178,7 @@ def check_retention(pooling: SpeechPooling, way: Way, num_tokens: int) -> None:
 
 
 def flops_of(backbone: Backbone, num_tokens: int, num_text: int, way: Way, layer: int) -> int:
-    """From shapes."""
+    """FLOPs of a prompt from shapes."""
     first, last = (torch.tensor([each]) for each in way.lens(num_tokens))
     lens = by_layer(len(backbone.layers), first, layer, last)
     return prefill_flops(backbone, torch.tensor([num_text]), *lens).total
@@ -212,7 +211,7 @@ def peak_of(pooling: SpeechPooling, prompt: Prompt, clock: Clock, computes: bool
 
 @functools.lru_cache(maxsize=1)
 def causal_mask(num_positions: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """What is added to scores (L, L); as Hugging Face's, made once for layers that read as many positions."""
+    """Mask that is added to scores (L, L); as in Hugging Face, made once for all layers of one length."""
     return torch.full((num_positions, num_positions), float("-inf"), dtype=dtype, device=device).triu(1)
 
 
@@ -235,7 +234,7 @@ def eager_attention(
 
 @contextlib.contextmanager
 def attention_of(kind: str) -> Iterator[None]:
-    """Let all LMs take it."""
+    """Let all LMs use a kind of attention."""
     AttentionInterface.register(ATTENTION, eager_attention if kind == EAGER else attention)
     try:
         yield

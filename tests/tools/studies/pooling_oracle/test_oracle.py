@@ -26,7 +26,7 @@ A, B, C = 3, 4, 5
 
 @pytest.fixture
 def recognizer(build_speech_llm):
-    """Of a model whose CTC head hears token v in a frame with its v-th number high."""
+    """Recogniser whose CTC head takes a frame whose v-th number is high for token v."""
 
     def make(**changes):
         model = build_speech_llm(**changes).eval()
