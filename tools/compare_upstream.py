@@ -39,13 +39,13 @@ def main() -> int:
 
 
 def parse_args() -> argparse.Namespace:
-    """Options."""
+    """Options of this program."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--asr_train_config", type=Path, required=True)
-    parser.add_argument("--asr_model_file", type=Path, required=True)
-    parser.add_argument("--wav_scp", type=Path, required=True)
-    parser.add_argument("--audio_type", default="sound", choices=("sound", "kaldi_ark"))
-    parser.add_argument("--work_dir", type=Path, required=True, help="for both outputs")
+    parser.add_argument("--asr_train_config", type=Path, required=True, help="config.yaml with encoder: larm")
+    parser.add_argument("--asr_model_file", type=Path, required=True, help="weights of the model")
+    parser.add_argument("--wav_scp", type=Path, required=True, help="table of audio")
+    parser.add_argument("--audio_type", default="sound", choices=("sound", "kaldi_ark"), help="type of audio (sound)")
+    parser.add_argument("--work_dir", type=Path, required=True, help="folder for both outputs")
     return parser.parse_args()
 
 

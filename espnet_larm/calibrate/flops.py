@@ -1,7 +1,8 @@
-"""FLOPs of reading prompts, from shapes: what an LM's layers multiply for so many positions.
+"""FLOPs of reading prompts, computed from shapes.
 
-Products and convolutions alone, two FLOPs a multiplication, as torch's FlopCounterMode counts them (a test compares).
-Attention counts all pairs of positions, also those that it may not see. Padding counts nothing.
+Products and convolutions alone are counted, two FLOPs a multiplication, as torch's FlopCounterMode counts them
+(test_shapes_give_what_torch_counts). The count is our own, since torch's counts only what runs, padding included.
+Attention counts all pairs of positions, masked ones too. Padding counts nothing.
 Shapes: B rows.
 """
 
@@ -17,8 +18,8 @@ class Prefill(NamedTuple):
     """FLOPs of all rows together.
 
     Attributes:
-        layers: Of each of the LM's layers, with the one that was added behind it.
-        head: Of the first token's logits.
+        layers: FLOPs of each of the LM's layers, with the layer that was added behind it.
+        head: FLOPs of the first token's logits.
     """
 
     layers: list[int]
@@ -26,17 +27,17 @@ class Prefill(NamedTuple):
 
     @property
     def total(self) -> int:
-        """Of all layers and the head."""
+        """FLOPs of all layers and the head."""
         return sum(self.layers) + self.head
 
 
 def prefill_flops(backbone: Backbone, text_lens: torch.Tensor, *speech_lens: torch.Tensor) -> Prefill:
-    """Count what reading prompts takes.
+    """Count the FLOPs of reading prompts.
 
     Args:
-        backbone: The LM, on any device, `meta` too; LoRA's and added layers' products are counted.
-        text_lens: Positions of each row that are no speech (B,).
-        speech_lens: Those that are (B,), for each of the LM's layers in order; `by_layer` makes them.
+        backbone: LM on any device, `meta` too; products of LoRA and of added layers are counted.
+        text_lens: Positions of text in each row (B,).
+        speech_lens: Positions of speech in each row (B,), for each of the LM's layers in order; `by_layer` makes them.
     """
     layers = [
         sum(layer_flops(layer, text_lens, speech) for _, layer in backbone.layers_at(index))
@@ -57,7 +58,7 @@ def by_layer(
 
 
 def layer_flops(layer: torch.nn.Module, text_lens: torch.Tensor, speech_lens: torch.Tensor) -> int:
-    """Of a layer of HF's, or an added one, for rows of text (B,) and of speech (B,)."""
+    """FLOPs of a layer, HF's or an added one, for positions of text (B,) and of speech (B,) in each row."""
     positions = (text_lens + speech_lens).to(torch.float64)
     pairs = float(positions.square().sum())
     # Any: torch says that a module's parts are tensors or modules.
@@ -72,6 +73,6 @@ def layer_flops(layer: torch.nn.Module, text_lens: torch.Tensor, speech_lens: to
 
 
 def _num_weights(module: torch.nn.Module) -> int:
-    """That each position is multiplied with: a depthwise convolution has them once a channel."""
+    """Number of weights that multiply each position; a depthwise convolution has a kernel a channel."""
     kinds = (torch.nn.Linear, torch.nn.Conv1d)
     return sum(part.weight.numel() for part in module.modules() if isinstance(part, kinds))

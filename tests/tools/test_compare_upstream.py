@@ -1,15 +1,7 @@
 """tools/compare_upstream.py: what it compares."""
 
-import importlib.util
-from pathlib import Path
-
+import compare_upstream as tool
 import pytest
-
-SPEC = importlib.util.spec_from_file_location(
-    "compare_upstream", Path(__file__).parents[2] / "tools" / "compare_upstream.py"
-)
-tool = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(tool)
 
 
 def write(path, **table):

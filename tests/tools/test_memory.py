@@ -1,17 +1,11 @@
 """tools/bench/memory.py: what it counts is what is there."""
 
-import importlib.util
-from pathlib import Path
-
+import memory as tool
 import pytest
 import torch
 import yaml
 
 from espnet_larm.adaptation.llm_weights import METHODS
-
-SPEC = importlib.util.spec_from_file_location("memory", Path(__file__).parents[2] / "tools" / "bench" / "memory.py")
-tool = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(tool)
 
 TINY_LLM = {
     "model_type": "llama",

@@ -1,31 +1,14 @@
 """tools/bench/pooling.py: prompts are shortened as asked, and what it says about them is so."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
+import pooling as tool
 import pytest
 import torch
 
 from espnet_larm.llm.backbone import Backbone
-from espnet_larm.pooling.in_llm import SpeechPooling
-
-BENCH = Path(__file__).parents[2] / "tools" / "bench"
-
-
-@pytest.fixture(scope="module")
-def tool():
-    # It stands on tools beside it, as when it is run.
-    sys.path.insert(0, str(BENCH))
-    spec = importlib.util.spec_from_file_location("bench_pooling", BENCH / "pooling.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    sys.path.remove(str(BENCH))
 
 
 @pytest.fixture
-def pooling():
+def backbone():
     config = {
         "model_type": "llama",
         "vocab_size": 40,
@@ -35,96 +18,96 @@ def pooling():
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
     }
-    return SpeechPooling(Backbone.from_config(config).eval().requires_grad_(False))
+    return Backbone.from_config(config).eval().requires_grad_(False)
 
 
 @pytest.fixture
-def args(tool):
+def args():
     options = ["--seconds", "2", "--tokens_per_s", "10", "20", "--repeats", "2", "--text", "6"]
     return tool.get_parser().parse_args(options)
 
 
-def test_deep_layer_is_what_is_given_or_as_deep_as_the_papers(tool, pooling):
-    assert [tool.deep_layer_of(pooling.backbone, given) for given in (1, 3, None)] == [1, 3, 3]
+def test_deep_layer_is_what_is_given_or_as_deep_as_the_papers(backbone):
+    assert [tool.deep_layer_of(backbone, given) for given in (1, 3, None)] == [1, 3, 3]
 
 
 @pytest.mark.parametrize("layer", ["0", "-1", "4"])
-def test_a_deep_layer_outside_the_lm_is_refused(tool, pooling, layer, monkeypatch):
-    monkeypatch.setattr(tool.Backbone, "from_config", lambda *_: pooling.backbone)
+def test_a_deep_layer_outside_the_lm_is_refused(backbone, layer, monkeypatch):
+    monkeypatch.setattr(tool.Backbone, "from_config", lambda *_: backbone)
     with pytest.raises(SystemExit, match=f"--deep_layer {layer}; allowed: 1 to 3; the LM's input is pooled by"):
         tool.main(["--deep_layer", layer, "--repeats", "0"])
 
 
 @pytest.mark.parametrize("way", [(1, 1), (0.8, 1), (1, 0.25), (0.6, 0.25), (0.05, 1)])
 @pytest.mark.parametrize("num_tokens", [1, 20, 101])
-def test_affinity_pooling_leaves_of_a_prompt_what_is_asked(tool, pooling, way, num_tokens):
+def test_affinity_pooling_leaves_of_a_prompt_what_is_asked(backbone, way, num_tokens):
     way, clock = tool.Way(*way), tool.Clock("cpu")
-    tool.set_way(pooling, way, 3, clock)
-    tool.read(pooling, tool.make_prompt(num_tokens, 6, way, 16, "cpu"), clock)
-    tool.check_retention(pooling, way, num_tokens)
-    left = [int(kept.after) for kept in pooling.kept.values()]
+    prompt = tool.make_prompt(num_tokens, 6, way, 16, "cpu")
+    kept = tool.read(backbone, tool.pooling_of(backbone, way, 3), prompt, clock).kept
+    tool.check_retention(kept, way, num_tokens)
+    left = [int(each.after) for each in kept.values()]
     assert left == [each for each, share in zip(way.lens(num_tokens), way, strict=True) if share < 1]
 
 
-def test_another_retention_ends_it(tool, pooling):
+def test_another_retention_ends_it(backbone):
     clock = tool.Clock("cpu")
-    tool.set_way(pooling, tool.Way(0.5, 1), 3, clock)
-    tool.read(pooling, tool.make_prompt(20, 6, tool.Way(0.8, 1), 16, "cpu"), clock)
+    pooling = tool.pooling_of(backbone, tool.Way(0.5, 1), 3)
+    kept = tool.read(backbone, pooling, tool.make_prompt(20, 6, tool.Way(0.8, 1), 16, "cpu"), clock).kept
     with pytest.raises(SystemExit, match="Of 20 tokens"):
-        tool.check_retention(pooling, tool.Way(0.5, 1), 20)
+        tool.check_retention(kept, tool.Way(0.5, 1), 20)
 
 
 @pytest.mark.parametrize("way", [(1, 1), (0.6, 0.25)])
-def test_eager_attention_gives_the_same_logits_with_more_memory(tool, pooling, way):
+def test_eager_attention_gives_the_same_logits_with_more_memory(backbone, way):
     way, clock = tool.Way(*way), tool.Clock("cpu")
-    tool.set_way(pooling, way, 3, clock)
+    pooling = tool.pooling_of(backbone, way, 3)
     prompt = tool.make_prompt(100, 6, way, 16, "cpu")
     found = {}
     for kind in tool.ATTENTIONS:
         with tool.attention_of(kind):
-            found[kind] = tool.read(pooling, prompt, clock)[1], tool.peak_of(pooling, prompt, clock)
+            found[kind] = tool.read(backbone, pooling, prompt, clock).logits, tool.peak_of(backbone, pooling, prompt, clock)
     # Sums in another order.
     torch.testing.assert_close(found["eager"][0], found["sdpa"][0], rtol=1e-4, atol=1e-4)
     # The scores of one layer, before and behind the softmax at least.
     scores = 4 * (way.lens(100)[0] + 6) ** 2 * 4
     assert found["eager"][1] > found["sdpa"][1] + scores
-    assert torch.equal(tool.read(pooling, prompt, clock)[1], found["sdpa"][0]), "it is put back"
+    assert torch.equal(tool.read(backbone, pooling, prompt, clock).logits, found["sdpa"][0]), "it is put back"
 
 
 @pytest.mark.parametrize("kind", ["eager", "sdpa"])
-def test_products_that_are_left_out_change_no_count_of_memory(tool, pooling, kind):
+def test_products_that_are_left_out_change_no_count_of_memory(backbone, kind):
     clock = tool.Clock("cpu")
-    tool.set_way(pooling, tool.Way(0.8, 0.25), 3, clock)
+    pooling = tool.pooling_of(backbone, tool.Way(0.8, 0.25), 3)
     prompt = tool.make_prompt(50, 6, tool.Way(0.8, 0.25), 16, "cpu")
     with tool.attention_of(kind):
-        peaks = [tool.peak_of(pooling, prompt, clock, computes) for computes in (False, True)]
+        peaks = [tool.peak_of(backbone, pooling, prompt, clock, computes) for computes in (False, True)]
     assert peaks[0] == peaks[1] > 0
 
 
-def test_time_of_pooling_is_part_of_the_time_to_the_first_token(tool, pooling):
+def test_time_of_pooling_is_part_of_the_time_to_the_first_token(backbone):
     clock, way = tool.Clock("cpu"), tool.Way(0.8, 0.25)
     ticks = iter(range(100))
     clock.clock = lambda: float(next(ticks))
-    tool.set_way(pooling, way, 3, clock)
+    pooling = tool.pooling_of(backbone, way, 3)
     prompt = tool.make_prompt(20, 6, way, 16, "cpu")
     # The clock is asked at the start and the end, and around each of two places.
-    assert tool.read(pooling, prompt, clock)[0] == (5.0, 2.0)
+    assert tool.read(backbone, pooling, prompt, clock).spent == (5.0, 2.0)
 
 
-def test_flops_agree_with_torch_or_end_it(tool, pooling):
+def test_flops_agree_with_torch_or_end_it(backbone):
     way, clock = tool.Way(0.6, 0.25), tool.Clock("cpu")
-    tool.set_way(pooling, way, 3, clock)
+    pooling = tool.pooling_of(backbone, way, 3)
     prompt = tool.make_prompt(50, 6, way, 16, "cpu")
-    expected = tool.flops_of(pooling.backbone, 50, 6, way, 3)
-    assert expected < tool.flops_of(pooling.backbone, 50, 6, tool.ALONE, 3)
-    tool.check_count(pooling, prompt, expected, clock)
+    expected = tool.flops_of(backbone, 50, 6, way, 3)
+    assert expected < tool.flops_of(backbone, 50, 6, tool.ALONE, 3)
+    tool.check_count(backbone, pooling, prompt, expected, clock)
     with pytest.raises(SystemExit, match="are expected from shapes"):
-        tool.check_count(pooling, prompt, expected + 2, clock)
+        tool.check_count(backbone, pooling, prompt, expected + 2, clock)
 
 
-def test_the_table_has_a_row_a_way_with_ratios_to_no_pooling(tool, pooling, args):
+def test_the_table_has_a_row_a_way_with_ratios_to_no_pooling(backbone, args):
     ways = tool.ways_of(tool.get_parser(), args)
-    rows = [row.strip("| ").split(" | ") for row in tool.compare(pooling, ways, 20, args)]
+    rows = [row.strip("| ").split(" | ") for row in tool.compare(backbone, ways, 20, args)]
     assert [row[2:4] for row in rows[:4]] == [
         ["none", "1 x 1 = 1"],
         ["deep", "1 x 0.25 = 0.25"],
@@ -134,7 +117,7 @@ def test_the_table_has_a_row_a_way_with_ratios_to_no_pooling(tool, pooling, args
     assert all(row[:2] == ["2 (10/s)", "20"] and len(row) == 10 for row in rows)
     assert rows[0][4] == "100.00" and rows[0][6] == "1.00 (1.00-1.00)" and rows[0][8] == "1.00"
     assert all(float(row[4]) < 100 and float(row[8]) >= 1 for row in rows[1:])
-    parts = [row.strip("| ").split(" | ") for row in tool.parts_of(pooling, 20, args)]
+    parts = [row.strip("| ").split(" | ") for row in tool.parts_of(backbone, 20, args)]
     assert [row[:2] for row in parts] == [["20", "1"], ["20", "3"]]
 
 
@@ -145,7 +128,7 @@ def test_the_table_has_a_row_a_way_with_ratios_to_no_pooling(tool, pooling, args
         (["--input_retention", "0.8", "--deep_retention", "0"], "a retention is 0.0; allowed: over 0, up to 1"),
     ],
 )
-def test_retentions_that_mean_nothing_are_refused(tool, given, message, capsys):
+def test_retentions_that_mean_nothing_are_refused(given, message, capsys):
     parser = tool.get_parser()
     with pytest.raises(SystemExit):
         tool.ways_of(parser, parser.parse_args(given))

@@ -1,17 +1,12 @@
 """tools/bench/silence.py: silences are where and what it says, and errors are counted at each read-out."""
 
-import importlib.util
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+import silence as tool
 
 from espnet_larm.recognize.output.results import EMPTY, Transcript
-
-SPEC = importlib.util.spec_from_file_location("silence", Path(__file__).parents[2] / "tools" / "bench" / "silence.py")
-tool = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(tool)
 
 
 def said(text):

@@ -1,11 +1,8 @@
 """tools/bench/upscaling.py: FLOPs are those that torch counts, and each way has its row."""
 
-import importlib
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+import upscaling as tool
 
 TINY = {
     "model_type": "qwen3",
@@ -20,21 +17,15 @@ TINY = {
 }
 
 
-@pytest.fixture
-def tool(monkeypatch):
-    monkeypatch.setattr(sys, "path", [str(Path(__file__).parents[2] / "tools" / "bench"), *sys.path])
-    return importlib.import_module("upscaling")
-
-
-def args_of(tool, *options):
+def args_of(*options):
     args = tool.get_parser().parse_args(["--layers", "2", "--repeats", "1", *options])
     args.threads = torch.get_num_threads()
     return args
 
 
 @pytest.mark.parametrize("way", ["alone", "standard", "e_branchformer"])
-def test_flops_of_shapes_are_those_that_torch_counts(tool, monkeypatch, way):
-    backbone, added = tool.build(TINY, args_of(tool))
+def test_flops_of_shapes_are_those_that_torch_counts(monkeypatch, way):
+    backbone, added = tool.build(TINY, args_of())
     tool.put_back(backbone, added[way])
     load = tool.Load(rows=3, speech=20, text=4, tokens=3)
     tool.check_count(backbone, load)
@@ -44,8 +35,8 @@ def test_flops_of_shapes_are_those_that_torch_counts(tool, monkeypatch, way):
         tool.check_count(backbone, load)
 
 
-def test_layers_of_an_lm_cost_their_share_and_a_branch_is_the_prompts_alone(tool):
-    backbone, added = tool.build({**TINY, "vocab_size": 1}, args_of(tool))
+def test_layers_of_an_lm_cost_their_share_and_a_branch_is_the_prompts_alone():
+    backbone, added = tool.build({**TINY, "vocab_size": 1}, args_of())
     found = {}
     for way, layers in added.items():
         tool.put_back(backbone, layers)
@@ -57,8 +48,8 @@ def test_layers_of_an_lm_cost_their_share_and_a_branch_is_the_prompts_alone(tool
     assert found["e_branchformer"].prompt - found["standard"].prompt == local
 
 
-def test_the_table_has_prompt_and_token_of_each_way_and_batch(tool):
-    args = args_of(tool)
+def test_the_table_has_prompt_and_token_of_each_way_and_batch():
+    args = args_of()
     loads = [tool.Load(rows, 6, 4, 2) for rows in (1, 2)]
     rows = [row.strip("| ").split(" | ") for row in tool.compare(TINY, loads, args)]
     fields = [(cells[0], cells[1], cells[2].strip()) for cells in rows]
@@ -67,7 +58,7 @@ def test_the_table_has_prompt_and_token_of_each_way_and_batch(tool):
     assert all(float(cells[5]) > 1.2 for cells in rows if "alone" not in cells[2])
 
 
-def test_layers_take_turns(tool, monkeypatch):
+def test_layers_take_turns(monkeypatch):
     """All three in each repetition, none always first, and a first one that does not count."""
     seen, spents = [], iter(range(1, 100))
 
@@ -77,7 +68,7 @@ def test_layers_take_turns(tool, monkeypatch):
 
     monkeypatch.setattr(tool, "check_count", lambda *_: None)
     monkeypatch.setattr(tool, "read", read)
-    args = args_of(tool)
+    args = args_of()
     args.repeats = 2
     rows = list(tool.compare(TINY, [tool.Load(1, 6, 4, 2)], args))
     assert seen == [0, 2, 2, 2, 2, 0, 2, 0, 2]

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Beam searches of an LM: ordinary, several tokens a call verified, and prefix beam; with and without CTC and n-gram.
+"""Compares beam searches of an LM: ordinary, verified with several tokens a call, and prefix beam.
 
-Of each way and width, from the waveform on, in batches: word error rate with its 95 % interval, calls of the LM one
-utterance at a time, tokens that all hypotheses have read in them, and the real-time factor. All ways are decoded in
-turn in this process, after a few utterances that do not count.
+Each search runs with and without CTC and n-gram scorers. For each one and each width, from the waveform on, in
+batches: word error rate with its 95 % interval, calls of the LM one utterance at a time, tokens that all hypotheses
+read, and the real-time factor. All searches run in turn in this process, after a few utterances that do not count.
 
     cd egs/an4 && python ../../tools/bench/beams.py --asr_train_config exp/asr_x/config.yaml
         --asr_model_file exp/asr_x/latest.pth --data_dir dump/raw/test --ngram_file exp/ngram/4gram.arpa
@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from benching import add_data, add_llm, add_machine, add_model, new_parser, print_header
 
 from espnet_larm.data.kaldi_dir import read_dir
 from espnet_larm.recognize.audio import AudioTable
-from espnet_larm.recognize.decoding import Settings, decode_table
-from espnet_larm.recognize.drafting import HEADS, NONE
-from espnet_larm.recognize.output.effort import Effort
-from espnet_larm.recognize.output.results import ORDINARY, PREFIX, Search, Transcript
+from espnet_larm.recognize.decoding import Batching, decode_table
+from espnet_larm.recognize.config import HEADS, NONE, ORDINARY, PREFIX, DecodeConfig
+from espnet_larm.recognize.output.results import Transcript
 from espnet_larm.recognize.recognizer import Recognizer
 from espnet_larm.scoring.alignment import add_counts, align, split_words
 from espnet_larm.scoring.bootstrap import group_utterances, interval, resample_rates
@@ -33,17 +33,17 @@ WAYS = {ORDINARY: (ORDINARY, NONE), VERIFIED: (ORDINARY, HEADS), PREFIX: (PREFIX
 
 
 class Row(NamedTuple):
-    """A way's figures.
+    """Figures of a search.
 
     Attributes:
         way: One of WAYS.
-        width: Of the beam.
+        width: Width of the beam.
         nbest: Tokens of the hypotheses of each utterance.
-        wer_percent: Of them.
-        low_percent: Of its 95 % interval.
-        high_percent: Likewise.
-        calls: Of the LM, summed over utterances.
-        row_tokens: That all hypotheses have read.
+        wer_percent: Word error rate.
+        low_percent: Lower end of its 95 % interval.
+        high_percent: Upper end of its 95 % interval.
+        calls: Calls of the LM, summed over utterances.
+        row_tokens: Tokens that all hypotheses have read.
         real_time_factor: Seconds of compute a second of audio.
     """
 
@@ -59,7 +59,7 @@ class Row(NamedTuple):
 
 
 class Taken:
-    """Takes transcripts as `HypothesisWriter` does."""
+    """Keeps transcripts in the place of `HypothesisWriter`."""
 
     def __init__(self) -> None:
         self.transcripts: dict[str, Transcript] = {}
@@ -84,26 +84,23 @@ class Bench:
         )
         self.args = args
 
-    def rows(self) -> Iterator[Row]:
-        """Of all ways."""
+    def rows(self, **scorers: Any) -> Iterator[Row]:
+        """Figures of all searches and widths."""
         for width in self.args.widths:
             for way in self.args.ways:
-                yield self.row(way, width)
+                yield self.row(way, width, **scorers)
 
-    def row(self, way: str, width: int) -> Row:
+    def row(self, way: str, width: int, **scorers: Any) -> Row:
         """Decode."""
         beam_type, drafts = WAYS[way]
         options: dict[str, Any] = {"drafts": drafts}
         if drafts == HEADS:
-            options |= {"tokens_per_call": self.args.tokens_per_call, "tau": self.args.tau}
-        self.recognizer.set_drafting(**options)
-        settings = Settings(
-            batch_seconds=self.args.batch_seconds, search=Search(width, min(self.args.nbest, width), beam_type)
-        )
-        decode_table(self.recognizer, self.table, list(self.texts)[:NUM_WARM], settings, Taken())
-        searcher, taken = self.recognizer.llm_searcher, Taken()
-        searcher.effort = Effort()
-        stats = decode_table(self.recognizer, self.table, list(self.texts), settings, taken)
+            options |= {"tokens_per_call": self.args.tokens_per_call, "draft_tau": self.args.tau}
+        nbest = min(self.args.nbest, width)
+        config = DecodeConfig(beam_size=width, nbest=nbest, beam_type=beam_type, **options, **scorers)
+        plan, batching, taken = self.recognizer.plan(config), Batching(self.args.batch_seconds), Taken()
+        decode_table(self.recognizer, self.table, list(self.texts)[:NUM_WARM], plan, batching, Taken())
+        stats = decode_table(self.recognizer, self.table, list(self.texts), plan, batching, taken)
         hypotheses = [taken.transcripts[key].text for key in self.texts]
         counts = [one.counts for one in align(list(self.texts.values()), hypotheses, split_words)]
         (seconds,) = (each["seconds"] for each in stats["loops"].values())
@@ -113,38 +110,39 @@ class Bench:
             {key: [one.token_ids for one in (each.best, *each.others)] for key, each in taken.transcripts.items()},
             add_counts(counts).error_percent,
             *interval(resample_rates(counts, self.grouping)),
-            searcher.effort.num_row_calls,
-            searcher.effort.num_row_tokens,
+            stats["row_calls"],
+            stats["row_tokens"],
             seconds / stats["audio_seconds"],
         )
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """Options."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--asr_train_config", type=Path, required=True, help="of a model with decoder: speech_llm")
-    parser.add_argument("--asr_model_file", type=Path, required=True, help="its weights")
-    parser.add_argument("--data_dir", type=Path, required=True, help="wav.scp, text, utt2spk")
-    parser.add_argument("--llm", help="folder or hub id of the model's LM, where it is another than in training")
-    parser.add_argument("--widths", type=int, nargs="+", default=[1, 4, 8], help="of the beam (1 4 8)")
-    parser.add_argument("--nbest", type=int, default=1, help="hypotheses that are found and compared (1)")
-    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS), help="all by default")
-    parser.add_argument("--ctc_weights", type=float, nargs="+", default=[0.0, 0.3], help="of the CTC head (0 0.3)")
-    parser.add_argument("--ngram_file", type=Path, help="of the model's tokens (none)")
-    parser.add_argument("--ngram_weights", type=float, nargs="+", default=[0.0, 0.3], help="with --ngram_file (0 0.3)")
-    parser.add_argument("--tokens_per_call", type=int, help="as many as the model has heads by default")
-    parser.add_argument("--tau", type=float, help="least probability of a guessed token")
-    parser.add_argument("--utterances", type=int, help="the first ones of the set (all)")
-    parser.add_argument("--batch_seconds", type=float, default=60.0, help="padded audio in a batch (60)")
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads (2)")
+    """Options of this program."""
+    parser = new_parser(__doc__)
+    add_model(parser, "decoder: speech_llm")
+    add_llm(parser)
+    add_data(parser, 60.0)
+    add_machine(parser)
+    parser.add_argument("--widths", type=int, nargs="+", default=[1, 4, 8], help="widths of the beams (1 4 8)")
+    parser.add_argument("--nbest", type=int, default=1, help="hypotheses to find and compare (1)")
+    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS), help="searches to compare (all)")
+    parser.add_argument(
+        "--ctc_weights", type=float, nargs="+", default=[0.0, 0.3], help="weights of the CTC scorer (0 0.3)"
+    )
+    parser.add_argument("--ngram_file", type=Path, help="n-gram of the model's tokens (none)")
+    parser.add_argument(
+        "--ngram_weights", type=float, nargs="+", default=[0.0, 0.3], help="weights of --ngram_file (0 0.3)"
+    )
+    parser.add_argument("--tokens_per_call", type=int, help="most tokens a call yields (the model's number of heads)")
+    parser.add_argument("--tau", type=float, help="least probability of a drafted token")
+    parser.add_argument("--utterances", type=int, help="first utterances of the set to decode (all)")
     return parser
 
 
 def report(rows: Sequence[Row]) -> None:
-    """A table; each way is compared with the first of its width."""
-    print("| beam | way | WER % (95 %) | calls | fewer | row-tokens | more | real-time factor | N-best as the first |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    """Print a table; each search is compared with the first of its width."""
+    columns = "beam, way, WER % (95 %), calls, fewer, row-tokens, more, real-time factor, N-best as the first"
+    print_header(*columns.split(", "))
     for row in rows:
         # The first way is the ordinary beam, if that is asked for.
         base = next(other for other in rows if other.width == row.width)
@@ -164,12 +162,10 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     bench = Bench(args)
     for ngram_weight in args.ngram_weights if args.ngram_file else [0.0]:
-        if args.ngram_file:
-            bench.recognizer.set_ngram(args.ngram_file, ngram_weight)
+        ngram = {"ngram_file": str(args.ngram_file), "ngram_weight": ngram_weight} if args.ngram_file else {}
         for ctc_weight in args.ctc_weights:
-            bench.recognizer.set_ctc_weight(ctc_weight)
             print(f"\nctc_weight {ctc_weight}, ngram_weight {ngram_weight}")
-            report(list(bench.rows()))
+            report(list(bench.rows(ctc_weight=ctc_weight, **ngram)))
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 """Our beam search beside ESPnet's BatchBeamSearch over a whole test set: N-best, scores and seconds.
 
 Both begin with the same encoder output, float32, and have the same weights: the LM alone, with CTC, with an n-gram, and
-with both. Every token is a candidate of every opinion on both sides, none is ruled out, and no guard is on, so that the
-N-best must be the same; ours beside it with the candidates and special tokens of decoding shows what leaving out costs.
+with both. Both score every token with every scorer, rule none out and have no guard: the N-best must be the same.
+A second run of ours, with the candidates and special tokens of decoding, shows what scoring fewer tokens changes.
 ESPnet's search goes to the longest length, since its own end detection may leave an N-best short.
 
     cd egs/an4 && python ../../tools/bench/beams_upstream.py --asr_train_config exp/asr_x/config.yaml
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from benching import add_data, add_llm, add_model, new_parser, print_header
 from decoding_inputs import Inputs, of_recognizer
 from llm_ways import Frames
 
@@ -38,7 +39,7 @@ from espnet_larm.search.ngram_scorer import NgramScorer, chain
 CTC, NGRAM = "CTC", "n-gram"
 # Log-probabilities of float32 texts that differ by less are equal but for rounding.
 ROUNDING = 2e-3
-# Of decoding.
+# As in decoding.
 NUM_CANDIDATES = 20
 
 
@@ -46,8 +47,8 @@ class Found(NamedTuple):
     """A hypothesis that ended by itself before the longest length.
 
     Attributes:
-        token_ids: Without the end.
-        score: With it.
+        token_ids: Tokens without the end.
+        score: Score with the end.
     """
 
     token_ids: list[int]
@@ -55,11 +56,11 @@ class Found(NamedTuple):
 
 
 class Searches:
-    """Both searches, of one model.
+    """Our search and ESPnet's, with one model.
 
     Args:
-        recognizer: With the model.
-        args: Of this program.
+        recognizer: Recogniser of the model.
+        args: Options of this program.
     """
 
     def __init__(self, recognizer: Recognizer, args: argparse.Namespace) -> None:
@@ -71,12 +72,12 @@ class Searches:
         self.has_ctc = self.model.ctc is not None and not getattr(self.model, "has_own_ctc_tokens", False)
 
     def settings(self) -> Iterator[tuple[str, ...]]:
-        """Opinions beside the LM's that this model can hear on both sides."""
+        """Combinations of scorers beside the LM that both searches can use with this model."""
         ctc, ngram = [(CTC,)] * self.has_ctc, [(NGRAM,)] * bool(self.ngram)
         yield from [(), *ctc, *ngram, *((CTC, NGRAM) for _ in ctc for _ in ngram)]
 
     def ours(self, frames: Frames, opinions: Sequence[str], width: int, is_whole: bool) -> list[list[Found]]:
-        """N-best of a batch; `is_whole` has every token scored."""
+        """N-best of a batch; with `is_whole` every token is scored."""
         most = most_of(frames)
         scorer = self._scorer(frames, opinions, is_whole)
         begun = self.model.decoder.start(frames.hs_pad, frames.hlens)
@@ -87,7 +88,7 @@ class Searches:
                 for text in texts
                 if text.ending is Ending.BY_ITSELF and len(text.token_ids) + 1 < limit
             ]
-            for texts, limit in zip(found.texts, most, strict=True)
+            for texts, limit in zip(found.hypotheses, most, strict=True)
         ]
 
     def _scorer(self, frames: Frames, opinions: Sequence[str], is_whole: bool) -> Scorer | None:
@@ -129,25 +130,23 @@ def most_of(frames: Frames) -> list[int]:
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """Options."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--asr_train_config", type=Path, required=True, help="of an experiment with speech_llm")
-    parser.add_argument("--asr_model_file", type=Path, required=True, help="its weights")
-    parser.add_argument("--llm", help="folder of its LM, where it is another than in training")
-    parser.add_argument("--data_dir", type=Path, required=True, help="wav.scp, text, utt2spk")
-    parser.add_argument("--ngram_file", type=Path, help="over its tokens; none leaves the n-gram out")
-    parser.add_argument("--ctc_weight", type=float, default=0.3, help="where it is heard (0.3)")
-    parser.add_argument("--ngram_weight", type=float, default=0.9, help="where it is heard (0.9)")
-    parser.add_argument("--widths", type=int, nargs="+", default=[4], help="of the beams (4)")
-    parser.add_argument("--utterances", type=int, help="that are decoded, spread over the set (all)")
-    parser.add_argument("--batch_seconds", type=float, default=20.0, help="padded audio in a batch of ours (20)")
+    """Options of this program."""
+    parser = new_parser(__doc__)
+    add_model(parser, "decoder: speech_llm")
+    add_llm(parser)
+    add_data(parser, 20.0)
+    parser.add_argument("--ngram_file", type=Path, help="n-gram of the model's tokens; none leaves it out")
+    parser.add_argument("--ctc_weight", type=float, default=0.3, help="weight of the CTC scorer (0.3)")
+    parser.add_argument("--ngram_weight", type=float, default=0.9, help="weight of the n-gram scorer (0.9)")
+    parser.add_argument("--widths", type=int, nargs="+", default=[4], help="widths of the beams (4)")
+    parser.add_argument("--utterances", type=int, help="utterances to decode, spread over the set (all)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (1)")
     return parser
 
 
 @torch.no_grad()
 def main() -> None:
-    """A row a setting, then what differs."""
+    """Print a row a setting, then the utterances that differ."""
     args = get_parser().parse_args()
     torch.set_num_threads(args.threads)
     # What ESPnet's search says at every utterance and step.
@@ -157,11 +156,17 @@ def main() -> None:
     inputs, searches = of_recognizer(recognizer, args), Searches(recognizer, args)
     print(" ".join(sys.argv), f"| torch {torch.__version__}, cpu, {args.threads} threads")
     print(f"{inputs.num_utts} utterances, {inputs.audio_seconds:.0f} s, in {len(inputs.batches)} batches of ours")
-    print(
-        "| beside the LM | width | N-best the same | hypotheses compared | largest difference of scores | ESPnet s "
-        f"| ours s | ratio | ours of {NUM_CANDIDATES}: s | best the same |"
+    print_header(
+        *(
+            "beside the LM",
+            "width",
+            "N-best the same",
+            "hypotheses compared",
+            "largest difference of scores",
+            "ESPnet s",
+        ),
+        *("ours s", "ratio", f"ours of {NUM_CANDIDATES}: s", "best the same"),
     )
-    print("|---|---|---|---|---|---|---|---|---|---|")
     notes: list[str] = []
     for width in args.widths:
         for opinions in searches.settings():

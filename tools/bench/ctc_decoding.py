@@ -13,12 +13,23 @@ found it.
 import argparse
 import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from benching import (
+    SAMPLE_RATE_HZ,
+    add_data,
+    add_machine,
+    add_model,
+    add_repeats,
+    new_parser,
+    now,
+    print_header,
+    spread,
+    words_wrong,
+)
 from torch.nn import functional
 
 from espnet2.bin.asr_inference import Speech2Text
@@ -28,15 +39,12 @@ from espnet_larm.data.kaldi_dir import Utterance, read_dir
 from espnet_larm.recognize.model.features import batches_by_length, extract_features, pad_features
 from espnet_larm.recognize.model.read_outs import read_outs
 from espnet_larm.recognize.recognizer import Recognizer
-from espnet_larm.scoring.alignment import add_counts, align, split_words
 from espnet_larm.search.ctc.beam import prefix_beam
 from espnet_larm.search.ctc.posteriors import greedy
 
-SAMPLE_RATE_HZ = 16000
-
 
 class Encoded(NamedTuple):
-    """What the forward pass of a batch gives (B, T, D), and the utterances it belongs to."""
+    """Encoder output of a batch (B, T, D), and its utterances."""
 
     indices: list[int]
     hs_pad: torch.Tensor
@@ -65,30 +73,24 @@ class Bench:
         self.batches = list(batches_by_length(lengths, args.batch_seconds * SAMPLE_RATE_HZ, None))
         self.no_text = sorted({self.model.sos, self.model.eos})
 
-    def now(self) -> float:
-        """Seconds, after all that the device still had to do."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
     def forward(self) -> tuple[float, list[Encoded]]:
         """Seconds of features and encoder, and what they gave."""
         found, seconds = [], 0.0
         for indices in self.batches:
-            start = self.now()
+            start = now(self.device)
             features = [
                 extract_features(self.model, torch.from_numpy(self.waveforms[index]).to(self.device))
                 for index in indices
             ]
             *_, (_, hs_pad, lens) = read_outs(self.model, *pad_features(features))
-            seconds += self.now() - start
+            seconds += now(self.device) - start
             found.append(Encoded(indices, hs_pad, lens))
         return seconds, found
 
     def search(self, batches: Sequence[Encoded], beam_size: int) -> Run:
         """CTC head and search."""
         token_ids: list[list[int]] = [[] for _ in self.waveforms]
-        start = self.now()
+        start = now(self.device)
         for indices, hs_pad, lens in batches:
             log_probs = self.model.ctc.log_softmax(hs_pad)
             if beam_size == 1:
@@ -98,33 +100,32 @@ class Bench:
                 found = [hypotheses[0] for hypotheses in nbest]
             for index, tokens in zip(indices, found, strict=True):
                 token_ids[index] = tokens
-        return Run(self.now() - start, token_ids)
+        return Run(now(self.device) - start, token_ids)
 
     def espnet(self, speech2text: Speech2Text) -> Run:
         """ESPnet's program's class, an utterance at a time, with its own features and encoder."""
-        start, token_ids = self.now(), []
+        start, token_ids = now(self.device), []
         for waveform in self.waveforms:
             result = speech2text(waveform)
             hypotheses = result[0] if isinstance(result, tuple) else result
             token_ids.append(hypotheses[0][2])
-        return Run(self.now() - start, token_ids)
+        return Run(now(self.device) - start, token_ids)
 
     def espnet_batched(self, speech2text: Speech2Text) -> Run:
-        """Likewise, in the batches that ours has."""
-        start = self.now()
+        """ESPnet's `batch_decode`, in the same batches as ours."""
+        start = now(self.device)
         token_ids: list[list[int]] = [[] for _ in self.waveforms]
         for indices in self.batches:
             found = speech2text.batch_decode([self.waveforms[index] for index in indices])
             for index, hypotheses in zip(indices, found, strict=True):
                 token_ids[index] = hypotheses[0][2]
-        return Run(self.now() - start, token_ids)
+        return Run(now(self.device) - start, token_ids)
 
     def words_wrong(self, token_ids: Sequence[Sequence[int]]) -> str:
-        """Errors of reference words."""
+        """Word errors of all utterances."""
         tokens = [[self.model.token_list[token] for token in row] for row in token_ids]
         texts = [self.recognizer.tokens_to_text(row) for row in tokens]
-        counts = add_counts([one.counts for one in align(self.texts, texts, split_words)])
-        return f"{counts.errors} of {counts.units} ({counts.error_percent:.2f} %)"
+        return words_wrong(self.texts, texts)
 
     def log_probability(self, batches: Sequence[Encoded], token_ids: Sequence[list[int]]) -> list[float]:
         """Exact log-probability of each text."""
@@ -146,7 +147,7 @@ class Bench:
 
 
 def samples_of(utterance: Utterance, data_dir: Path) -> "torch.Tensor":
-    """Of an utterance, whose audio lies there or in the folder."""
+    """Samples of an utterance; its path may be relative to the data folder."""
     source = utterance.audio
     audio = read_audio(source if Path(source.rpartition(":")[0] or source).exists() else str(data_dir / source))
     if audio.header.sample_rate != SAMPLE_RATE_HZ:
@@ -157,16 +158,17 @@ def samples_of(utterance: Utterance, data_dir: Path) -> "torch.Tensor":
 @torch.inference_mode()
 def main() -> None:
     """Run all ways in turn and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--asr_train_config", type=Path, required=True)
-    parser.add_argument("--asr_model_file", type=Path, required=True)
-    parser.add_argument("--data_dir", type=Path, required=True, help="wav.scp, text, utt2spk")
-    parser.add_argument("--batch_seconds", type=float, default=60.0, help="padded audio in a batch (60)")
-    parser.add_argument("--beam_size", type=int, default=10, help="of the prefix beam and of ESPnet's second run (10)")
-    parser.add_argument("--repeats", type=int, default=5, help="counted repetitions, after one that is not (5)")
-    parser.add_argument("--espnet_repeats", type=int, default=1, help="of ESPnet's, which is slow; 0 for none (1)")
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads (2)")
+    parser = new_parser(__doc__)
+    add_model(parser)
+    add_data(parser, 60.0)
+    add_repeats(parser, 5)
+    add_machine(parser)
+    parser.add_argument(
+        "--beam_size", type=int, default=10, help="width of the prefix beam and of ESPnet's second search (10)"
+    )
+    parser.add_argument(
+        "--espnet_repeats", type=int, default=1, help="repetitions of ESPnet's slow search; 0 for none (1)"
+    )
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     bench = Bench(args)
@@ -212,9 +214,9 @@ def report(
         f"{len(bench.waveforms)} utterances, {audio:.0f} s; batches of {args.batch_seconds:.0f} s; {args.repeats} times"
     )
     middle = statistics.median(forwards)
-    print(f"forward: {middle:.3f} s ({min(forwards):.3f}-{max(forwards):.3f}), real-time factor {middle / audio:.5f}")
-    print("| search | s after forward | adds to forward | real-time factor, all | words wrong | log-probability |")
-    print("|---|---|---|---|---|---|")
+    print(f"forward: {spread(forwards, 3)} s, real-time factor {middle / audio:.5f}")
+    columns = "search, s after forward, adds to forward, total real-time factor, words wrong, log-probability"
+    print_header(*columns.split(", "))
     for name, repetitions in runs.items():
         spent = statistics.median(run.seconds for run in repetitions)
         is_theirs = name.startswith("ESPnet")
@@ -229,7 +231,7 @@ def report(
 
 
 def compare(bench: Bench, runs: dict[str, list[Run]], encoded: Sequence[Encoded], ours: str) -> None:
-    """Say for how many utterances our beam's text is more or less probable than ESPnet's."""
+    """Print for how many utterances our beam's hypothesis is more or less probable than ESPnet's."""
     best = bench.log_probability(encoded, runs[ours][-1].token_ids)
     for name, repetitions in runs.items():
         if not name.startswith("ESPnet"):

@@ -10,7 +10,6 @@ the same beside other work; seconds are not.
     python tools/bench/data.py --audio ... --utterances 28124 --nj 2         a tenth, to see whether memory grows
 """
 
-import argparse
 import itertools
 import json
 import os
@@ -25,6 +24,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import soundfile
+from benching import new_parser, print_header
 
 from espnet_larm.recipe import format_audio
 from espnet_larm.recipe.make_tokens import character_tokens
@@ -32,30 +32,7 @@ from espnet_larm.recipe.validation import validate as validate_data
 
 NUM_UTTERANCES = 28539 + 104014 + 148688
 UTTERANCES_PER_SPEAKER = NUM_UTTERANCES // 2338
-WORDS = [
-    "THE",
-    "OF",
-    "AND",
-    "TO",
-    "A",
-    "IN",
-    "WAS",
-    "HE",
-    "THAT",
-    "HIS",
-    "IT",
-    "HER",
-    "WITH",
-    "AS",
-    "FOR",
-    "HAD",
-    "YOU",
-    "NOT",
-    "BUT",
-    "SHE",
-    "THEY",
-    "O'CLOCK",
-]
+WORDS = "THE OF AND TO A IN WAS HE THAT HIS IT HER WITH AS FOR HAD YOU NOT BUT SHE THEY O'CLOCK".split()  # noqa: SIM905
 MIN_S, MAX_S = 2.0, 6.0
 
 
@@ -96,7 +73,7 @@ def generate(folder: Path, num_utterances: int, files: list[tuple[Path, float]])
 
 
 def measure(program: str, options: list[str]) -> dict[str, float]:
-    """Run a program in a fresh process; seconds, and peak MiB of it and of its largest worker."""
+    """Seconds of a program in a fresh process, and peak MiB of it and of its largest worker."""
     command = [sys.executable, __file__, "--measured", program, *options]
     begin = time.perf_counter()
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
@@ -116,19 +93,27 @@ def run_measured(program: str, options: list[str]) -> None:
 
 def main() -> None:
     """Generate the folder, print a row a program."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(__doc__)
     parser.add_argument("--audio", type=Path, required=True, help="folder with .flac files at 16 kHz")
-    parser.add_argument("--files", type=int, default=100, help="different files to name (100)")
-    parser.add_argument("--utterances", type=int, default=NUM_UTTERANCES, help=f"lines to generate ({NUM_UTTERANCES})")
-    parser.add_argument("--nj", type=int, nargs="+", default=[1, os.cpu_count() or 1], help="processes, a row each")
-    parser.add_argument("--no_format", action="store_true", help="leave stage 3 out")
+    parser.add_argument("--files", type=int, default=100, help="number of different files to use (100)")
+    parser.add_argument(
+        "--utterances", type=int, default=NUM_UTTERANCES, help=f"utterances to generate ({NUM_UTTERANCES})"
+    )
+    parser.add_argument(
+        "--nj",
+        type=int,
+        nargs="+",
+        default=[1, os.cpu_count() or 1],
+        help="numbers of processes, a row each (1 and all cores)",
+    )
+    parser.add_argument("--no_format", action="store_true", help="leave out stage 3")
     args = parser.parse_args()
     files = short_files(args.audio.resolve(), args.files)
     print(" ".join(sys.argv), f"| {platform.processor() or platform.machine()}, {os.cpu_count()} cores")
     mean_s = sum(seconds for _, seconds in files) / len(files)
     print(f"{args.utterances} utterances naming {len(files)} files of {mean_s:.2f} s on average")
-    print("| what | nj | seconds | utterances/s | CPU s | utterances/CPU s | audio decoded, h | MiB, main | worker |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    columns = "step, nj, seconds, utterances/s, CPU s, utterances/CPU s, audio decoded in h, main MiB, worker MiB"
+    print_header(*columns.split(", "))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         generate(folder, args.utterances, files)

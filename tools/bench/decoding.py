@@ -17,11 +17,10 @@ import argparse
 import logging
 import statistics
 import sys
-import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
+from benching import add_data, add_machine, add_model, add_repeats, new_parser, now, print_header, ratios, spread
 from decoding_inputs import Inputs, of_experiment, random_inputs
 from drafted_report import report_drafts, report_long, report_references
 from drafted_ways import Drafted, hugging_face_ways, our_ways
@@ -73,26 +72,20 @@ class Bench:
                 for name, is_cached in ((CACHED, True), (UNCACHED, False))
             }
 
-    def now(self) -> float:
-        """Seconds, after all that the device still had to do."""
-        if self.inputs.device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
     def run(self, way: Way, is_batched: bool, batches: Sequence[Frames], most: int | None = None) -> Run:
         """Decode all."""
         parts = list(batches) if is_batched else [one for batch in batches for one in batch.singly()]
         token_ids: list[list[int]] = [[] for _ in range(self.inputs.num_utts)]
         searches: list[tuple[list[int], Found]] = getattr(way, "searches", [])
         searches.clear()
-        peak, self.calls.count, start = Peak(self.inputs.device), 0, self.now()
+        peak, self.calls.count, start = Peak(self.inputs.device), 0, now(self.inputs.device)
         for frames in parts:
             for index, found in zip(frames.indices, way(frames, most), strict=True):
                 token_ids[index] = found
-        return Run(self.now() - start, self.calls.count, peak.mib(), token_ids, list(searches))
+        return Run(now(self.inputs.device) - start, self.calls.count, peak.mib(), token_ids, list(searches))
 
     def ratios(self) -> Ratios:
-        """What is compared."""
+        """Pairs of ways whose seconds are compared, with the wanted ratio."""
         ours = ((BATCHED, name, 1.5) if way.is_batched else (SINGLY, name, 2.2) for name, way in self.drafted.items())
         return [
             *RATIOS,
@@ -102,35 +95,49 @@ class Bench:
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """Options."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--asr_train_config", type=Path, help="of an experiment with decoder: speech_llm")
-    parser.add_argument("--asr_model_file", type=Path, help="its weights")
-    parser.add_argument("--data_dir", type=Path, help="wav.scp, text, utt2spk")
-    parser.add_argument("--random", action="store_true", help="instead of an experiment, 30 M random weights")
-    parser.add_argument("--utterances", type=int, help="that are decoded, spread over the set (all); random: (16)")
-    parser.add_argument("--tokens", type=int, default=50, help="with --random, of each text (50)")
-    parser.add_argument("--batch_seconds", type=float, default=160.0, help="padded audio in a batch (160)")
-    parser.add_argument("--beam_size", type=int, default=4, help="of ESPnet's search; 0 leaves it out (4)")
-    parser.add_argument("--espnet_utterances", type=int, default=8, help="that ESPnet's search decodes (8)")
-    parser.add_argument("--repeats", type=int, default=5, help="counted repetitions, after one that is not (5)")
-    parser.add_argument("--drafts", action="store_true", help="decode several tokens a call too, from all drafts")
+    """Options of this program."""
+    parser = new_parser(__doc__)
+    add_model(parser, "decoder: speech_llm", required=False)
+    add_data(parser, 160.0, required=False)
+    add_repeats(parser, 5)
+    add_machine(parser)
+    parser.add_argument(
+        "--random", action="store_true", help="decode with 30 M random weights instead of a trained model"
+    )
+    parser.add_argument(
+        "--utterances", type=int, help="utterances to decode, spread over the set (all; 16 with --random)"
+    )
+    parser.add_argument("--tokens", type=int, default=50, help="with --random, tokens of each hypothesis (50)")
+    parser.add_argument("--beam_size", type=int, default=4, help="width of ESPnet's beam search; 0 leaves it out (4)")
+    parser.add_argument("--espnet_utterances", type=int, default=8, help="utterances for ESPnet's search (8)")
+    parser.add_argument(
+        "--drafts", action="store_true", help="decode with drafts from all sources too, several tokens a call"
+    )
     parser.add_argument(
         "--tokens_per_call",
         type=tokens_per_call,
         nargs="+",
         default=[2, 4, 6, 8],
-        help="with --drafts, K: drafts and the token behind them, 2 or more; above the model's heads CTC's (2 4 6 8)",
+        help="with --drafts, most tokens a call yields (K), from 2; above the number of heads, CTC alone (2 4 6 8)",
     )
-    parser.add_argument("--taus", type=float, nargs="*", default=[], help="with --drafts, that heads are sure of, too")
     parser.add_argument(
-        "--long_tokens", type=int, default=400, help="with --drafts, of texts held open, compared; 0 for none (400)"
+        "--taus",
+        type=float,
+        nargs="*",
+        default=[],
+        help="with --drafts, least probabilities of a head's draft to try (none)",
     )
-    parser.add_argument("--long_utterances", type=int, default=4, help="that are held open (4)")
-    parser.add_argument("--unpacked", action="store_true", help="ours with torch's own linear layers, as HF has them")
-    parser.add_argument("--bfloat16", action="store_true", help="decode with the LM in bfloat16 too, and compare texts")
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads (2)")
+    parser.add_argument(
+        "--long_tokens",
+        type=int,
+        default=400,
+        help="with --drafts, tokens of long hypotheses to compare; 0 for none (400)",
+    )
+    parser.add_argument("--long_utterances", type=int, default=4, help="utterances for long hypotheses (4)")
+    parser.add_argument("--unpacked", action="store_true", help="use torch's own linear layers in ours, as in HF")
+    parser.add_argument(
+        "--bfloat16", action="store_true", help="decode with the LM in bfloat16 too, and compare hypotheses"
+    )
     return parser
 
 
@@ -154,7 +161,7 @@ def main() -> None:
         unpack_linear_layers(inputs.decoder)
     bench = Bench(inputs, args)
     singly = [one for batch in inputs.batches for one in batch.singly()]
-    few = spread(singly, args.espnet_utterances)
+    few = spaced(singly, args.espnet_utterances)
     runs: dict[str, list[Run]] = {}
     first: dict[str, list[Run]] = {}
     for repetition in range(args.repeats + 1):
@@ -183,14 +190,14 @@ def report(
     few: Sequence[int],
     ratios_wanted: Ratios,
 ) -> None:
-    """A row a way, and what is compared."""
+    """Print a row a way, and the ratios of ways."""
     print(" ".join(sys.argv), f"| torch {torch.__version__}, {args.device}, {args.threads} threads")
     print(
         f"{inputs.num_utts} utterances, {inputs.audio_seconds:.0f} s in {len(inputs.batches)} batches of at most "
         f"{args.batch_seconds:.0f} s; {args.repeats} times; encoder {inputs.encoder_seconds:.2f} s"
     )
-    print("| decoding | utterances | s (range) | RTF with encoder | calls | first token s | peak MiB |")
-    print("|---|---|---|---|---|---|---|")
+    columns = "decoding, utterances, s (range), RTF with encoder, calls, first token s, peak MiB"
+    print_header(*columns.split(", "))
     for name, repetitions in runs.items():
         seconds = [run.seconds for run in repetitions]
         is_few = name.startswith("ESPnet")
@@ -200,19 +207,19 @@ def report(
         middle, num_parts = statistics.median(seconds), len(inputs.batches) if "batched" in name else num_utts
         begun = f"{statistics.median(run.seconds for run in first[name]) / num_parts:.4f}" if name in first else "-"
         print(
-            f"| {name} | {num_utts} | {middle:.2f} ({min(seconds):.2f}-{max(seconds):.2f}) "
+            f"| {name} | {num_utts} | {spread(seconds)} "
             f"| {(middle + encoder) / share:.4f} | {repetitions[-1].calls} | {begun} "
             f"| {max(run.mib for run in repetitions):.0f} |"
         )
-    print("| ratio of seconds | median (range) | wanted |")
-    print("|---|---|---|")
+    print_header("ratio of seconds", "median (range)", "wanted")
     for slow, fast, wanted in ratios_wanted:
         slow_runs, fast_runs = runs.get(slow.format(args.beam_size)), runs.get(fast.format(args.beam_size))
         if slow_runs and fast_runs:
-            ratios = [left.seconds / right.seconds for left, right in zip(slow_runs, fast_runs, strict=True)]
+            found = ratios([run.seconds for run in slow_runs], [run.seconds for run in fast_runs])
             print(
-                f"| {slow} / {fast} | {statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f}) "
-                f"| {'' if wanted is None else f'at least {wanted:g}'} |".replace("{}", str(args.beam_size))
+                f"| {slow} / {fast} | {spread(found)} | {'' if wanted is None else f'at least {wanted:g}'} |".replace(
+                    "{}", str(args.beam_size)
+                )
             )
     wanted_ids = runs[HF_SINGLY][-1].token_ids
     for name in (HF_BATCHED, SINGLY, BATCHED):
@@ -233,11 +240,11 @@ def report_all_drafts(
     report_drafts(inputs, bench.drafted, runs, SINGLY, BATCHED)
     report_references(inputs, args.tokens_per_call)
     if args.long_tokens and args.long_utterances:
-        report_long(inputs, spread(singly, args.long_utterances), args)
+        report_long(inputs, spaced(singly, args.long_utterances), args)
 
 
-def spread(frames: Sequence[Frames], number: int) -> Sequence[Frames]:
-    """Some of all lengths, by which they are sorted."""
+def spaced(frames: Sequence[Frames], number: int) -> Sequence[Frames]:
+    """Some utterances, evenly spaced in their order by length."""
     return frames[:: max(1, len(frames) // max(1, number))][:number]
 
 

@@ -1,4 +1,4 @@
-"""What decoding.py decodes: encoder output of an experiment's utterances, or random frames for a random LM."""
+"""Inputs of decoding.py: encoder output of a test set, or random frames for a random LM."""
 
 import argparse
 import copy
@@ -9,18 +9,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from ctc_decoding import SAMPLE_RATE_HZ, samples_of
+from benching import SAMPLE_RATE_HZ, words_wrong
+from ctc_decoding import samples_of
 from llm_ways import Frames
 from transformers import PreTrainedTokenizerFast
 
 from espnet_larm.adaptation.llm_weights import is_own
 from espnet_larm.data.kaldi_dir import read_dir
 from espnet_larm.llm.packed_linear import pack_linear_layers
-from espnet_larm.recognize.llm_search import LEAST_TOKENS, Guards
+from espnet_larm.recognize.config import DecodeConfig
+from espnet_larm.recognize.llm_search import LEAST_TOKENS
 from espnet_larm.recognize.model.features import batches_by_length, extract_features, pad_features
 from espnet_larm.recognize.model.read_outs import read_outs
 from espnet_larm.recognize.recognizer import Recognizer
-from espnet_larm.scoring.alignment import add_counts, align, split_words
 from espnet_larm.speech_llm.decoder import SpeechLlmDecoder
 from espnet_larm.speech_llm.heads import MAX_HEADS
 
@@ -40,17 +41,17 @@ ENCODER_SIZE, FRAMES_A_SECOND, RANDOM_SECONDS, RANDOM_UTTERANCES = 144, 25, 10.0
 
 
 class Inputs(NamedTuple):
-    """Encoder output, and what decodes it.
+    """Encoder output, and the decoder for it.
 
     Attributes:
-        decoder: In eval mode.
-        eos: Ends a text.
-        batches: Of encoder output.
-        seconds: Of each utterance.
-        encoder_seconds: What features and encoder took.
-        texts: Transcripts; none of random frames.
-        heard: What the CTC head hears in each utterance, in the LM's tokens; None without a CTC head.
-        ctc_seconds: What that took.
+        decoder: Decoder in eval mode.
+        eos: Token that ends a hypothesis.
+        batches: Batches of encoder output.
+        seconds: Duration of each utterance.
+        encoder_seconds: Seconds of features and encoder.
+        texts: References; none for random frames.
+        heard: CTC hypothesis of each utterance in the LM's tokens; None without a CTC head.
+        ctc_seconds: Seconds of CTC decoding.
     """
 
     decoder: SpeechLlmDecoder
@@ -64,17 +65,17 @@ class Inputs(NamedTuple):
 
     @property
     def num_utts(self) -> int:
-        """Utterances."""
+        """Number of utterances."""
         return len(self.seconds)
 
     @property
     def audio_seconds(self) -> float:
-        """Of all utterances."""
+        """Seconds of all utterances."""
         return sum(self.seconds)
 
     @property
     def device(self) -> torch.device:
-        """Of the frames."""
+        """Device of the frames."""
         return self.batches[0].hs_pad.device
 
     def decoded(self, token_ids: Sequence[list[int]]) -> list[str]:
@@ -83,14 +84,12 @@ class Inputs(NamedTuple):
         return [" ".join(tokenizer.decode(row, skip_special_tokens=True).split()) for row in token_ids]
 
     def references(self) -> list[list[int]]:
-        """Transcripts in the LM's tokens."""
+        """References in the LM's tokens."""
         return [self.decoder.tokenizer.encode(text, add_special_tokens=False) for text in self.texts]
 
     def words_wrong(self, token_ids: Sequence[list[int]]) -> str:
-        """Errors of reference words."""
-        found = self.decoded(token_ids)
-        counts = add_counts([one.counts for one in align(self.texts, found, split_words)])
-        return f"{counts.errors} of {counts.units} ({counts.error_percent:.2f} %)"
+        """Word errors of all utterances."""
+        return words_wrong(self.texts, self.decoded(token_ids))
 
     def in_bfloat16(self) -> SpeechLlmDecoder:
         """The decoder as `dtype: bfloat16` makes it: projector, rotary angles and what was added stay float32."""
@@ -109,7 +108,7 @@ def of_experiment(args: argparse.Namespace) -> Inputs:
 
 
 def of_recognizer(recognizer: Recognizer, args: argparse.Namespace) -> Inputs:
-    """Likewise, by a model that is loaded."""
+    """Encode the utterances of a Kaldi folder by a model that is loaded."""
     model, utterances = recognizer.model, read_dir(args.data_dir)
     utterances = utterances[:: max(1, len(utterances) // (args.utterances or len(utterances)))]
     waveforms = [samples_of(utterance, args.data_dir) for utterance in utterances]
@@ -120,7 +119,7 @@ def of_recognizer(recognizer: Recognizer, args: argparse.Namespace) -> Inputs:
             extract_features(model, torch.from_numpy(waveforms[index]).to(recognizer.device)) for index in indices
         ]
         *_, (_, hs_pad, hlens) = read_outs(model, *pad_features(features))
-        most = [LEAST_TOKENS + int(Guards().max_tokens_per_second * seconds[index]) for index in indices]
+        most = [LEAST_TOKENS + int(DecodeConfig().max_tokens_per_second * seconds[index]) for index in indices]
         batches.append(Frames(list(indices), hs_pad, hlens, most))
     spent = time.perf_counter() - start
     heard, ctc_seconds = _heard(recognizer, batches)
@@ -129,20 +128,20 @@ def of_recognizer(recognizer: Recognizer, args: argparse.Namespace) -> Inputs:
 
 
 def _heard(recognizer: Recognizer, batches: Sequence[Frames]) -> tuple[list[list[int]] | None, float]:
-    """What CTC hears in each utterance, and the seconds that it took."""
-    searcher = recognizer.llm_searcher
+    """CTC hypotheses of all utterances, and the seconds of finding them."""
+    searcher = recognizer.heads.llm
     if searcher is None:
         raise SystemExit("--asr_train_config: this model has no LM that decodes (decoder: speech_llm)")
     if searcher.ctc is None:
         return None, 0.0
     found, start = {}, time.perf_counter()
     for frames in batches:
-        found |= dict(zip(frames.indices, searcher.heard_in_lm_tokens(frames.hs_pad, frames.hlens), strict=True))
+        found |= dict(zip(frames.indices, searcher.ctc_tokens(frames.hs_pad, frames.hlens), strict=True))
     return [found[index] for index in range(len(found))], time.perf_counter() - start
 
 
 def random_inputs(args: argparse.Namespace) -> Inputs:
-    """A random LM whose texts never end by themselves, and random frames of 10 s."""
+    """A random LM whose hypotheses never end by themselves, and random frames of 10 s."""
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         _write_tokenizer(Path(folder), RANDOM_LM["vocab_size"])
@@ -173,7 +172,7 @@ def random_inputs(args: argparse.Namespace) -> Inputs:
 
 
 def _write_tokenizer(folder: Path, size: int) -> None:
-    """Of as many words, which nothing is spelled with."""
+    """Write a tokenizer of so many made-up words."""
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
 

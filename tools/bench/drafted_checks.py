@@ -1,4 +1,4 @@
-"""Drafts along reference texts, and long texts with and without drafts.
+"""Drafts along references, and long hypotheses with and without drafts.
 
 Shapes: N rows, V tokens.
 """
@@ -13,45 +13,45 @@ from llm_ways import Frames, margins_where_parted
 from torch.nn.utils.rnn import pad_sequence
 
 from espnet_larm.recognize.drafting import Drafting
-from espnet_larm.recognize.output.effort import Effort
+from espnet_larm.recognize.output.effort import Effort, Prompts
 from espnet_larm.search.drafts import Drafts
 from espnet_larm.search.hypotheses import Bounds
 from espnet_larm.search.multi_token import greedy
 
-# Longer than any text: the end is never allowed before the bound.
+# Longer than any hypothesis: the end is never allowed before the bound.
 NEVER = 10**6
 
 
 class ReferenceScorer:
-    """Makes a search follow texts: the next token of each is the only one with a score. An `Scorer`.
+    """Makes a search follow texts: the next token of each is the only one with a score. A `Scorer`.
 
     Args:
-        references: Of each row, without the end.
-        eos: Ends them.
+        references: Tokens of each row's reference, without the end.
+        eos: Token that ends a hypothesis.
     """
 
     def __init__(self, references: Sequence[Sequence[int]], eos: int) -> None:
         self.rest = [[*reference, eos] for reference in references]
 
     def combine(self, log_probs: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        """As `Scorer`."""
+        """Score the reference's next token alone."""
         scores = torch.full_like(log_probs, float("-inf"))
         tokens = torch.tensor([self.rest[row][0] for row in rows.tolist()], device=scores.device)
         return scores.scatter(1, tokens.unsqueeze(1), 0.0)
 
     def take(self, tokens: torch.Tensor, rows: torch.Tensor) -> None:
-        """As `Scorer`."""
+        """Go on behind the taken tokens."""
         for token, row in zip(tokens.tolist(), rows.tolist(), strict=True):
             assert token == self.rest[row][0]
             self.rest[row] = self.rest[row][1:]
 
     def select(self, rows: torch.Tensor) -> None:
-        """As `Scorer`."""
+        """Keep some rows."""
         self.rest = [self.rest[row] for row in rows.tolist()]
 
 
 def along_references(inputs: Inputs, drafting: Drafting) -> Effort:
-    """What a verified search takes whose texts are the transcripts."""
+    """Effort of a verified search whose hypotheses are the references."""
     effort, references = Effort(), inputs.references()
     make = drafts_maker(inputs, drafting)
     for frames in inputs.batches:
@@ -65,17 +65,18 @@ def along_references(inputs: Inputs, drafting: Drafting) -> Effort:
             guards_loops=False,
             scorer=ReferenceScorer(wanted, inputs.eos),
         )
-        assert [text.token_ids for text in found.texts] == wanted
-        effort.add(found, [inputs.texts[index] for index in frames.indices])
+        assert [text.token_ids for text in found.hypotheses] == wanted
+        texts = [inputs.texts[index] for index in frames.indices]
+        effort = effort.plus(Effort.of(found, found.hypotheses, texts, Prompts()))
     return effort
 
 
 class Long(NamedTuple):
-    """Long texts beside those of greedy search one by one.
+    """Long hypotheses beside those of greedy search one by one.
 
     Attributes:
-        num_same: How many are the same.
-        margins: Where the others part, of greedy search's two best tokens, in nats.
+        num_same: Number of equal hypotheses.
+        margins: Nats between greedy search's two best tokens where the others part.
     """
 
     num_same: int
@@ -83,12 +84,12 @@ class Long(NamedTuple):
 
 
 def long_greedy(inputs: Inputs, few: Sequence[Frames], num_tokens: int) -> list[list[int]]:
-    """What greedy search finds one by one that may not end a text before it has `num_tokens`, or fills the context.
+    """Greedy hypotheses, one by one, that do not end before `num_tokens` or the end of the context.
 
     Args:
-        inputs: With the LM.
-        few: An utterance each.
-        num_tokens: Of each text.
+        inputs: Inputs with the LM.
+        few: Batches of one utterance.
+        num_tokens: Tokens of each hypothesis.
     """
     return [_held_open(inputs, one, num_tokens, None)[0] for one in few]
 
@@ -96,14 +97,14 @@ def long_greedy(inputs: Inputs, few: Sequence[Frames], num_tokens: int) -> list[
 def long_texts(
     inputs: Inputs, few: Sequence[Frames], num_tokens: int, expected: Sequence[list[int]], drafting: Drafting | None
 ) -> dict[str, Long]:
-    """Likewise with drafts, one by one and in a batch.
+    """Compare long hypotheses with drafts, one by one and in a batch, with those of greedy search.
 
     Args:
-        inputs: As `long_greedy` took it, and the next two.
-        few: An utterance each.
-        num_tokens: Of each text.
-        expected: What `long_greedy` found.
-        drafting: Verified; None for greedy search in a batch alone.
+        inputs: Inputs of `long_greedy`.
+        few: Batches of one utterance, as for `long_greedy`.
+        num_tokens: Tokens of each hypothesis, as for `long_greedy`.
+        expected: Result of `long_greedy`.
+        drafting: Drafts to verify; None for greedy search in a batch alone.
     """
     make = None if drafting is None else drafts_maker(inputs, drafting)
     together = Frames(
@@ -130,4 +131,4 @@ def _held_open(inputs: Inputs, frames: Frames, num_tokens: int, drafts: Drafts |
     room = (inputs.decoder.backbone.max_positions - begun.next_positions).tolist()
     bounds = [Bounds(min(num_tokens, each), NEVER) for each in room]
     found = greedy(begun, bounds, inputs.eos, drafts, guards_loops=False)
-    return [text.token_ids for text in found.texts]
+    return [text.token_ids for text in found.hypotheses]

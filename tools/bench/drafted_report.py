@@ -1,28 +1,29 @@
-"""Tables of decoding.py about drafts: calls, tokens a call, what the lengths of the texts allow, what was accepted."""
+"""Tables of decoding.py about drafts: calls, tokens a call and their upper bounds, acceptance."""
 
 import argparse
 from collections.abc import Mapping, Sequence
 
+from benching import print_header
 from decoding_inputs import Inputs
 from drafted_checks import along_references, long_greedy, long_texts
 from drafted_ways import Drafted, draftings, name_of
 from llm_ways import Frames, Run
 
-from espnet_larm.recognize.output.effort import Effort
+from espnet_larm.recognize.output.effort import Effort, Prompts
 
 # Shorter texts leave several tokens a call little room.
 LONG_TEXT = 12
 
 
 def ceilings(lens: Sequence[int], num_tokens: int) -> tuple[float, float]:
-    """Tokens a call of an utterance at the most, if every draft is right.
+    """Upper bounds of tokens a call, reached if every draft is right.
 
     Args:
-        lens: Tokens of each text, the end included, 1 or more.
-        num_tokens: K, that a call can yield.
+        lens: Tokens of each hypothesis, the end included, 1 or more.
+        num_tokens: Most tokens that a call yields (K).
 
     Returns:
-        If every call could yield K; and in this search, whose prefill yields one token.
+        The bound if every call could yield K, and the bound of this search, whose prefill yields one token.
     """
     in_full = sum(-(-length // num_tokens) for length in lens)
     behind_prefill = sum(1 - (-(length - 1) // num_tokens) for length in lens)
@@ -32,12 +33,12 @@ def ceilings(lens: Sequence[int], num_tokens: int) -> tuple[float, float]:
 def report_drafts(
     inputs: Inputs, ways: Mapping[str, Drafted], runs: Mapping[str, Sequence[Run]], greedy: str, greedy_batched: str
 ) -> None:
-    """A row a way, beside greedy search one by one, of the last repetition.
+    """Print a row a way, beside greedy search one by one; figures are of the last repetition.
 
     Args:
-        inputs: What was decoded.
-        ways: With drafts.
-        runs: Of all ways.
+        inputs: Inputs that were decoded.
+        ways: Ways with drafts.
+        runs: Runs of all ways.
         greedy: The way without drafts, one by one.
         greedy_batched: The same in batches.
     """
@@ -48,16 +49,16 @@ def report_drafts(
     print("Row calls: of the LM, summed over utterances, prefills included. At most: sum L / sum ceil(L / K), and of")
     print("this search, sum L / sum (1 + ceil((L - 1) / K)). Fewer: row calls without drafts / with them.")
     print("What HF's early exit takes to draft is in its calls, not in its row calls.")
-    print(
-        f"| drafts | calls | row calls | a word | tokens a row call | at most | fewer | fewer, from {LONG_TEXT} tokens "
-        "(at most) | accepted, token 2, 3, ... | texts that are greedy's |"
+    print_header(
+        *("drafts", "calls", "row calls", "a word", "tokens a row call", "at most", "fewer"),
+        *(f"fewer, from {LONG_TEXT} tokens (at most)", "accepted, token 2, 3, ...", "hypotheses that are greedy's"),
     )
-    print("|---|---|---|---|---|---|---|---|---|---|")
     for name in (greedy, greedy_batched, *ways):
         run, most = runs[name][-1], ways[name].num_tokens if name in ways else 1
         effort = Effort()
         for indices, found in run.searches:
-            effort.add(found, inputs.decoded([run.token_ids[index] for index in indices]))
+            texts = inputs.decoded([run.token_ids[index] for index in indices])
+            effort = effort.plus(Effort.of(found, found.hypotheses, texts, Prompts()))
         fewer = _row_calls(expected) / effort.num_row_calls
         words = f"{effort.num_row_calls / effort.num_words:.2f}" if effort.num_words else "-"
         same = sum(left == right for left, right in zip(expected.token_ids, run.token_ids, strict=True))
@@ -74,7 +75,7 @@ def _row_calls(run: Run, only: set[int] | None = None) -> int:
 
 
 def _fewer_of(only: set[int], expected: Run, run: Run, lens: Mapping[int, int], most: int) -> str:
-    """Of some utterances, which only a run one by one tells apart."""
+    """Ratio of row calls for some utterances; `-` for a run in batches, which does not tell them apart."""
     if not only or any(len(indices) > 1 for indices, _ in run.searches):
         return "-"
     _, exact = ceilings([lens[index] for index in sorted(only)], most)
@@ -92,12 +93,11 @@ def _accepted(effort: Effort) -> str:
 
 
 def report_references(inputs: Inputs, numbers: Sequence[int]) -> None:
-    """What is drafted and accepted where the texts are the transcripts."""
+    """Print drafts and acceptance along the references."""
     if not inputs.texts:
         return
     lens = [len(reference) + 1 for reference in inputs.references()]
-    print("| drafts along the transcripts | row calls | tokens a row call | at most | accepted, token 2, 3, ... |")
-    print("|---|---|---|---|---|")
+    print_header("drafts along references", "row calls", "tokens a row call", "at most", "accepted, token 2, 3, ...")
     for drafting in draftings(inputs, numbers):
         effort = along_references(inputs, drafting)
         print(
@@ -108,7 +108,7 @@ def report_references(inputs: Inputs, numbers: Sequence[int]) -> None:
 
 
 def report_long(inputs: Inputs, few: Sequence[Frames], args: argparse.Namespace) -> None:
-    """Whether long texts are greedy search's, of each source of drafts at its largest K."""
+    """Print whether long hypotheses are greedy search's, for each source of drafts at its largest K."""
     expected = long_greedy(inputs, few, args.long_tokens)
     lens = list(map(len, expected))
     largest = {drafting.drafts: drafting for drafting in draftings(inputs, sorted(args.tokens_per_call))}

@@ -1,4 +1,4 @@
-"""Ways of decoding.py that yield several tokens a call: ours with each source of drafts, and Hugging Face's two.
+"""Ways of decoding.py that yield several tokens a call: ours with each source of drafts, and two of Hugging Face.
 
 K is the most tokens that a call can yield: K - 1 drafts and the token behind them.
 Shapes: N prompt positions, D model size, V tokens.
@@ -24,9 +24,9 @@ class Drafted(NamedTuple):
     """A way with drafts.
 
     Attributes:
-        way: Itself.
+        way: The way.
         is_batched: Whether it takes batches.
-        num_tokens: K.
+        num_tokens: Most tokens that a call yields (K).
     """
 
     way: Way
@@ -39,20 +39,20 @@ def draftings(inputs: Inputs, numbers: Sequence[int], taus: Sequence[float] = ()
     found = []
     for source in (HEADS, CTC, LONGER):
         for number in numbers:
-            # What this model has not: draft heads, or as many, or a CTC head.
+            # The model lacks draft heads, or so many, or a CTC head.
             with suppress(ValueError):
                 found.append(resolve(inputs.decoder, inputs.heard is not None, source, number))
     return found + [one._replace(tau=tau) for tau in taus for one in found if one.drafts == HEADS]
 
 
 def name_of(drafting: Drafting) -> str:
-    """Of a row."""
+    """Name of a drafting in tables."""
     tau = f" sure of {drafting.tau}" if drafting.drafts == HEADS and drafting.tau else ""
     return f"{drafting.drafts}{tau}, {drafting.tokens_per_call} a call"
 
 
 def drafts_maker(inputs: Inputs, drafting: Drafting) -> Callable[[Frames], Drafts]:
-    """What makes drafts of a batch."""
+    """A function that makes the drafts of a batch."""
     heard = inputs.heard or []
     return lambda frames: make_drafts(
         drafting, inputs.decoder, lambda: [heard[index] for index in frames.indices], inputs.eos
@@ -70,7 +70,7 @@ def our_ways(inputs: Inputs, numbers: Sequence[int], taus: Sequence[float]) -> d
 
 
 def hugging_face_ways(inputs: Inputs, hugging_face: HuggingFace, number: int) -> tuple[dict[str, Drafted], list[str]]:
-    """HF's ways with K = `number` that work with the first utterance; and what HF says against the others."""
+    """HF's ways with K = `number` that work with the first utterance, and HF's errors for the others."""
     layers = max(1, hugging_face.model.config.num_hidden_layers // 3)
     first, ways, refusals = inputs.batches[0].singly()[0], {}, []
     for name, options in (
@@ -91,12 +91,12 @@ class HuggingFaceDrafted:
     the vocabulary, one a position, which the LM's embedding turns into the prompt's embeddings.
 
     Args:
-        hugging_face: Whose model and prompt it takes.
-        options: Of `generate`, what drafts.
+        hugging_face: Way whose model and prompt are used.
+        options: Options of `generate` that choose the drafts.
         num_drafts: Tokens of an assistant's draft.
 
     Attributes:
-        searches: Utterances of each call and what it took, an assistant's own calls not counted.
+        searches: Utterances and cost of each call, without the assistant's own calls.
         takes_embeddings: Whether the prompt is given as embeddings.
         is_usable: Whether it works; `try_out` finds it out.
     """
@@ -114,7 +114,7 @@ class HuggingFaceDrafted:
         self.model.register_forward_hook(self._count)
 
     def try_out(self, frames: Frames) -> list[str]:
-        """Choose how the prompt is given; what transformers says against the ways that it does not take."""
+        """Choose how the prompt is given; errors of the ways that transformers does not take."""
         refusals = []
         for how in ("embeddings", "token ids"):
             self.takes_embeddings = how == "embeddings"
@@ -128,7 +128,7 @@ class HuggingFaceDrafted:
         return refusals
 
     def __call__(self, frames: Frames, most: int | None = None) -> list[list[int]]:
-        """As `Way`, of one utterance."""
+        """Decode one utterance; see `Way`."""
         embeddings, limit = self.decoder.read_prompt(frames.hs_pad, frames.hlens).embeddings, frames.most[0]
         table, self._num_calls = self.model.get_input_embeddings(), 0
         try:
@@ -168,8 +168,8 @@ class BeyondVocabulary(torch.nn.Module):
     """An embedding whose rows beyond the vocabulary are a prompt.
 
     Args:
-        table: Of V tokens.
-        prompt: (N, D).
+        table: Embedding of V tokens.
+        prompt: Embeddings of the prompt (N, D).
     """
 
     def __init__(self, table: torch.nn.Embedding, prompt: torch.Tensor) -> None:
@@ -178,7 +178,7 @@ class BeyondVocabulary(torch.nn.Module):
         self.prompt = prompt
 
     def prompt_ids(self) -> torch.Tensor:
-        """Of the prompt's positions (N,)."""
+        """Token ids of the prompt's positions (N,)."""
         return self.table.num_embeddings + torch.arange(len(self.prompt), device=self.prompt.device)
 
     def forward(self, token_ids: torch.Tensor) -> torch.Tensor:

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Where the forward pass before CTC decoding spends its time, the share of the machine it reaches, what would raise it.
+"""Where the forward pass before CTC decoding spends its time, how much of the machine it uses, and what would help.
 
 All in this process and in turn, on one model and a real test set; starting and reading audio are not counted. "Matrix
 rate" is what torch reaches here, with the same threads, on one large float32 product; FLOPs are counted by torch
 (products and convolutions; a Fourier transform is not among them). Every variant is a ratio to the plain forward pass
-of the same repetition, with the utterances whose greedy text changes.
+of the same repetition; utterances whose greedy hypothesis changes are counted.
 
     cd egs/an4 && python ../../tools/bench/forward.py --asr_train_config exp/asr_x/config.yaml
         --asr_model_file exp/asr_x/valid.loss.ave.pth --data_dir dump/raw/test
@@ -14,13 +14,12 @@ import argparse
 import contextlib
 import statistics
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from benching import add_data, add_machine, add_model, add_repeats, new_parser, now, print_header, ratios, spread
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -43,7 +42,7 @@ class Forward(NamedTuple):
 
     @property
     def total(self) -> float:
-        """Of features and encoder; the head and its search are not in it."""
+        """Seconds of features and encoder, without the head and its search."""
         return sum(self.seconds.values())
 
 
@@ -59,12 +58,6 @@ class Bench:
         self.waveforms = [torch.from_numpy(read_audio(source).samples).to(self.device) for source in sources]
         self.audio_seconds = sum(map(len, self.waveforms)) / self.recognizer.sample_rate_hz
 
-    def now(self) -> float:
-        """Seconds, after all that the device still had to do."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
     def batches(self, batch_seconds: float) -> list[list[int]]:
         """Indices of the utterances in each batch, of similar length."""
         lengths = [len(waveform) for waveform in self.waveforms]
@@ -76,12 +69,12 @@ class Bench:
         token_ids: list[list[int]] = [[] for _ in self.waveforms]
         casting = torch.autocast(self.device.type, dtype) if dtype != torch.float32 else contextlib.nullcontext()
         for indices in self.batches(batch_seconds):
-            start = self.now()
+            start = now(self.device)
             xs_pad, lens = pad_features([extract_features(self.model, self.waveforms[index]) for index in indices])
-            featured = self.now()
+            featured = now(self.device)
             with casting, self.timed_front_end(seconds):
                 *_, (_, hs_pad, hlens) = read_outs(self.model, xs_pad, lens)
-            encoded = self.now()
+            encoded = now(self.device)
             seconds["features"] += featured - start
             seconds["encoder"] += encoded - featured
             log_probs = self.model.ctc.log_softmax(hs_pad.float())
@@ -99,8 +92,8 @@ class Bench:
             yield
             return
         started: list[float] = []
-        before = module.register_forward_pre_hook(lambda *_: started.append(self.now()))
-        after = module.register_forward_hook(lambda *_: seconds.update(subsampling=self.now() - started.pop()))
+        before = module.register_forward_pre_hook(lambda *_: started.append(now(self.device)))
+        after = module.register_forward_hook(lambda *_: seconds.update(subsampling=now(self.device) - started.pop()))
         try:
             yield
         finally:
@@ -131,16 +124,14 @@ def matrix_rate(device: torch.device, dtype: torch.dtype, repeats: int = 5) -> f
     left = torch.randn(MATRIX_SIZE, MATRIX_SIZE, device=device, dtype=dtype)
     best = float("inf")
     for _ in range(repeats + 1):
-        start = time.perf_counter()
+        start = now(device)
         left @ left
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - start)
+        best = min(best, now(device) - start)
     return 2 * MATRIX_SIZE**3 / best / 1e9
 
 
 def variants(bench: Bench, args: argparse.Namespace) -> dict[str, Callable[[], Forward]]:
-    """Ways to the same result, the plain one first."""
+    """Variants of the forward pass, the plain one first."""
     ways: dict[str, Callable[[], Forward]] = {"plain": lambda: bench.forward(args.batch_seconds)}
     for batch_seconds in args.other_batch_seconds:
         ways[f"batches of {batch_seconds:g} s"] = lambda size=batch_seconds: bench.forward(size)
@@ -183,16 +174,19 @@ def _with_compiled_stacks(bench: Bench, batch_seconds: float) -> Callable[[], Fo
 @torch.no_grad()
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--asr_train_config", type=Path, required=True)
-    parser.add_argument("--asr_model_file", type=Path, required=True)
-    parser.add_argument("--data_dir", type=Path, required=True, help="wav.scp, text, utt2spk")
-    parser.add_argument("--batch_seconds", type=float, default=60.0, help="padded audio in a batch (60)")
-    parser.add_argument("--other_batch_seconds", type=float, nargs="*", default=[15.0, 240.0], help="beside it")
-    parser.add_argument("--repeats", type=int, default=5, help="counted repetitions, after one that is not (5)")
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads (2)")
-    parser.add_argument("--compile", action="store_true", help="torch.compile too, which needs a C++ compiler")
+    parser = new_parser(__doc__)
+    add_model(parser)
+    add_data(parser, 60.0)
+    add_repeats(parser, 5)
+    add_machine(parser)
+    parser.add_argument(
+        "--other_batch_seconds",
+        type=float,
+        nargs="*",
+        default=[15.0, 240.0],
+        help="further sizes of a batch to try (15 240)",
+    )
+    parser.add_argument("--compile", action="store_true", help="try torch.compile too, which needs a C++ compiler")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     bench = Bench(args)
@@ -211,41 +205,36 @@ def main() -> None:
 
 
 def report_parts(bench: Bench, args: argparse.Namespace, plain: Sequence[Forward]) -> None:
-    """Seconds, FLOPs and share of the matrix rate, a row a part."""
+    """Print seconds, FLOPs and the fraction of the matrix rate of each part."""
     rates = {dtype: matrix_rate(bench.device, dtype) for dtype in (torch.float32, torch.bfloat16)}
     full = rates[torch.float32]
     print(f"matrix rate: float32 {full:.0f} GFLOP/s, bfloat16 {rates[torch.bfloat16]:.0f} GFLOP/s")
     flops = bench.count_flops(args.batch_seconds)
     total = statistics.median(run.total for run in plain)
-    print("| part | s (range) | share | GFLOP | GFLOP/s | of the matrix rate |")
-    print("|---|---|---|---|---|---|")
+    print_header("part", "s (range)", "fraction", "GFLOP", "GFLOP/s", "of the matrix rate")
     for part, operations in (*flops.items(), ("all", sum(flops.values()))):
         spent = [run.total if part == "all" else run.seconds[part] for run in plain]
         middle = statistics.median(spent)
         speed = operations / middle / 1e9
         print(
-            f"| {part} | {middle:.3f} ({min(spent):.3f}-{max(spent):.3f}) | {100 * middle / total:.0f} % "
+            f"| {part} | {spread(spent, 3)} | {100 * middle / total:.0f} % "
             f"| {operations / 1e9:.1f} | {speed:.0f} | {100 * speed / full:.0f} % |"
         )
 
 
 def report_variants(runs: dict[str, list[Forward]]) -> None:
-    """Each way's time as a ratio to the plain one."""
-    print("| forward | s | beside plain (range) | utterances whose text changes |")
-    print("|---|---|---|---|")
+    """Print each variant's time as a ratio to the plain one."""
+    print_header("forward", "s", "times plain (range)", "utterances whose hypothesis changes")
     plain = runs["plain"]
     for name, found in runs.items():
-        ratios = [run.total / base.total for run, base in zip(found, plain, strict=True)]
+        beside = ratios([run.total for run in found], [base.total for base in plain])
         changed = sum(mine != base for mine, base in zip(found[-1].token_ids, plain[-1].token_ids, strict=True))
         middle = statistics.median(run.total for run in found)
-        print(
-            f"| {name} | {middle:.3f} | {statistics.median(ratios):.3f} ({min(ratios):.3f}-{max(ratios):.3f}) "
-            f"| {changed} of {len(plain[-1].token_ids)} |"
-        )
+        print(f"| {name} | {middle:.3f} | {spread(beside, 3)} | {changed} of {len(plain[-1].token_ids)} |")
 
 
 def report_operators(bench: Bench, batch_seconds: float) -> None:
-    """The operators that take most of a plain pass."""
+    """Print the operators that take most of a plain pass."""
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if bench.device.type == "cuda" else [])]
     with profile(activities=activities) as profiler:
         bench.forward(batch_seconds)
@@ -253,8 +242,7 @@ def report_operators(bench: Bench, batch_seconds: float) -> None:
     on_gpu = bench.device.type == "cuda"
     times = {event.key: event.self_device_time_total if on_gpu else event.self_cpu_time_total for event in events}
     total = sum(times.values())
-    print("| operator | share of a pass |")
-    print("|---|---|")
+    print_header("operator", "fraction of a pass")
     for name, spent in sorted(times.items(), key=lambda item: -item[1])[:NUM_OPERATORS]:
         print(f"| {name} | {100 * spent / total:.0f} % |")
 

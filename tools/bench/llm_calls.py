@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What a call of a 30 M LM costs on a CPU, by rows and by positions that each row reads, and what its layers cost.
+"""Cost of a call of a 30 M LM on a CPU, by rows and by positions that each row reads, and cost of its layers.
 
 Random weights, 85 prompt positions, texts that grow with each call; milliseconds, medians; with weights laid out for
 oneDNN (llm/packed_linear.py) and with torch's own linear layers. Of each shape there are as many layers as
@@ -11,34 +11,34 @@ do not fit into the processor's cache.
 import argparse
 import copy
 import statistics
-import time
 from collections.abc import Callable
 
 import torch
+from benching import new_parser, now, print_header
 from decoding_inputs import random_inputs
 
 from espnet_larm.llm.packed_linear import pack_linear_layers, unpack_linear_layers
 from espnet_larm.speech_llm.decoder import SpeechLlmDecoder
 
-# Output and input size: of the LM of 30 M (key, query, feed-forward, head), and of larger and smaller ones.
+# Output and input sizes: those of the 30 M LM (key, query, feed-forward, head), and larger and smaller ones.
 LAYERS = ((192, 192), (512, 192), (256, 512), (512, 512), (1408, 512), (2048, 2048), (8000, 512))
 WEIGHTS_OF_A_SHAPE = 30e6
 POSITIONS = (1, 2, 4, 8, 16, 32)
 
 
 def median_ms(timed: Callable[[], object], repeats: int) -> float:
-    """Of a call."""
+    """Median time of a call."""
     found = []
     for _ in range(repeats):
-        start = time.perf_counter()
+        start = now("cpu")
         timed()
-        found.append(time.perf_counter() - start)
+        found.append(now("cpu") - start)
     return 1000 * statistics.median(found)
 
 
 def time_layers(repeats: int) -> None:
-    """Print how many times as long torch's own layers take."""
-    print(f"| layer | {' | '.join(f'{number} positions' for number in POSITIONS)} |\n|---|{'---|' * len(POSITIONS)}")
+    """Print ratios of the times of torch's own layers to those laid out."""
+    print_header("layer", *(f"{number} positions" for number in POSITIONS))
     for rows, columns in LAYERS:
         number = max(3, int(WEIGHTS_OF_A_SHAPE / (rows * columns)))
         plain = torch.nn.ModuleList(torch.nn.Linear(columns, rows, bias=False) for _ in range(number))
@@ -53,7 +53,7 @@ def time_layers(repeats: int) -> None:
 
 
 def time_calls(decoder: SpeechLlmDecoder, hs_pad: torch.Tensor, hlens: torch.Tensor, repeats: int) -> None:
-    """Print what reading positions, their logits and drafting the next ones take."""
+    """Print times of reading positions, of their logits, and of drafting the next tokens."""
     for rows in (1, 16):
         for positions in (1, 4, 8):
             texts = decoder.start(hs_pad[:rows], hlens[:rows])
@@ -73,10 +73,12 @@ def time_calls(decoder: SpeechLlmDecoder, hs_pad: torch.Tensor, hlens: torch.Ten
 
 @torch.no_grad()
 def main() -> None:
-    """Both tables, for each number of threads."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="CPU threads (1 2)")
-    parser.add_argument("--repeats", type=int, default=9, help="of each (9)")
+    """Print both tables for each number of threads."""
+    parser = new_parser(__doc__)
+    parser.add_argument(
+        "--threads", type=int, nargs="+", default=[1, 2], help="numbers of CPU threads, a table each (1 2)"
+    )
+    parser.add_argument("--repeats", type=int, default=9, help="repetitions of each call (9)")
     args = parser.parse_args()
     options = {"device": "cpu", "utterances": 16, "tokens": 50, "batch_seconds": 160.0}
     inputs = random_inputs(argparse.Namespace(**options, drafts=True, tokens_per_call=[8]))
@@ -86,8 +88,8 @@ def main() -> None:
         time_layers(args.repeats)
         for name, change in (("laid out", pack_linear_layers), ("torch's own", unpack_linear_layers)):
             change(inputs.decoder)
-            print(f"weights {name}\n| rows | positions a row | read, ms | logits, ms | 7 drafts, ms |")
-            print("|---|---|---|---|---|")
+            print(f"weights {name}")
+            print_header("rows", "positions a row", "read, ms", "logits, ms", "7 drafts, ms")
             time_calls(inputs.decoder, inputs.batches[0].hs_pad, inputs.batches[0].hlens, args.repeats)
 
 

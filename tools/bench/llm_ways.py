@@ -1,4 +1,4 @@
-"""Ways to turn encoder frames into text with an LM, behind one interface: ours, Hugging Face's, ESPnet's.
+"""Decoders of encoder frames with an LM, behind one interface: ours, Hugging Face's, ESPnet's.
 
 Each begins with encoder frames and includes projector and prompt. All are greedy but for ESPnet's beam.
 Shapes: B utterances, T frames, E encoder size, N prompt positions, D model size.
@@ -28,10 +28,10 @@ class Frames(NamedTuple):
     """A batch of encoder output.
 
     Attributes:
-        indices: Of the utterances.
-        hs_pad: (B, T, E).
-        hlens: (B,).
-        most: Tokens of each utterance at most.
+        indices: Indices of the utterances.
+        hs_pad: Frames (B, T, E).
+        hlens: Valid frames (B,).
+        most: Most tokens of each utterance.
     """
 
     indices: list[int]
@@ -40,7 +40,7 @@ class Frames(NamedTuple):
     most: list[int]
 
     def singly(self) -> list["Frames"]:
-        """An utterance a batch."""
+        """Batches of one utterance each."""
         return [
             Frames([index], self.hs_pad[row : row + 1, : self.hlens[row]], self.hlens[row : row + 1], [self.most[row]])
             for row, index in enumerate(self.indices)
@@ -51,11 +51,11 @@ class Run(NamedTuple):
     """One repetition of a way over all utterances.
 
     Attributes:
-        seconds: That it took.
-        calls: Of the LM.
+        seconds: Seconds of the repetition.
+        calls: Calls of the LM.
         mib: Peak of memory.
-        token_ids: Of each utterance.
-        searches: Utterances of each call of the way and what its search found, of ways that say it.
+        token_ids: Tokens of each utterance.
+        searches: Utterances of each call of the way and its search's result, if the way records them.
     """
 
     seconds: float
@@ -89,12 +89,12 @@ class Ours:
     """Batched greedy search with our cache; no guard but the bound, which all ways have.
 
     Args:
-        decoder: Whose LM decodes.
-        eos: Ends a text.
-        make_drafts: Of a batch, each verified; none by default.
+        decoder: Decoder with the LM.
+        eos: Token that ends a hypothesis.
+        make_drafts: Makes a batch's drafts, which are verified; None for no drafts.
 
     Attributes:
-        searches: Utterances of each call, and what its search found.
+        searches: Utterances of each call, and its search's result.
     """
 
     def __init__(
@@ -106,22 +106,22 @@ class Ours:
         self.searches: list[tuple[list[int], Found]] = []
 
     def __call__(self, frames: Frames, most: int | None = None) -> list[list[int]]:
-        """As `Way`."""
+        """Decode a batch; see `Way`."""
         # The call after the last token only tells whether the text ends there.
         bounds = [Bounds(limit if most is None else most - 1) for limit in frames.most]
         drafts = self.make_drafts(frames) if self.make_drafts else None
         texts = self.decoder.start(frames.hs_pad, frames.hlens)
         found = greedy(texts, bounds, self.eos, drafts, guards_loops=False)
         self.searches.append((frames.indices, found))
-        return [text.token_ids for text in found.texts]
+        return [text.token_ids for text in found.hypotheses]
 
 
 class HuggingFace:
     """`generate` with `inputs_embeds`, SDPA attention, its own cache; a batch is padded on the left.
 
     Args:
-        decoder: Whose prompt and LM it takes, low-rank additions included.
-        eos: Ends a text.
+        decoder: Decoder with the prompt and the LM, LoRA included.
+        eos: Token that ends a hypothesis.
     """
 
     def __init__(self, decoder: SpeechLlmDecoder, eos: int) -> None:
@@ -133,7 +133,7 @@ class HuggingFace:
         self.model.set_attn_implementation("sdpa")
 
     def __call__(self, frames: Frames, most: int | None = None) -> list[list[int]]:
-        """As `Way`."""
+        """Decode a batch; see `Way`."""
         prompt = self.decoder.read_prompt(frames.hs_pad, frames.hlens)
         embeddings, mask = _left_padded(prompt.embeddings, prompt.lens)
         limits = frames.most if most is None else [most] * len(frames.most)
@@ -163,8 +163,8 @@ class Espnet:
 
     Args:
         decoder: The scorer.
-        eos: Ends a text.
-        beam_size: Hypotheses.
+        eos: Token that ends a hypothesis.
+        beam_size: Width of the beam.
         is_cached: False scores whole prompts and texts at every step, as ESPnet's own decoder of HF models does.
     """
 
@@ -181,7 +181,7 @@ class Espnet:
         ).to(next(decoder.parameters()).device)
 
     def __call__(self, frames: Frames, most: int | None = None) -> list[list[int]]:
-        """As `Way`, of one utterance."""
+        """Decode one utterance; see `Way`."""
         # A negative ratio is a number of tokens.
         ratio = -float(max(frames.most) if most is None else most)
         best = self.search(frames.hs_pad[0, : frames.hlens[0]], maxlenratio=ratio)[0]
@@ -202,7 +202,7 @@ class Uncached(BatchScorerInterface):
 
 
 class Peak:
-    """Memory that is taken at the most while a way runs, in MiB beyond what is held before."""
+    """Peak of memory while a way runs, in MiB above the memory before."""
 
     def __init__(self, device: torch.device) -> None:
         self.is_cuda = device.type == "cuda"
@@ -217,7 +217,7 @@ class Peak:
         self.before = self._status("VmRSS")
 
     def mib(self) -> float:
-        """Since it was made."""
+        """MiB of the peak so far."""
         peak = torch.cuda.max_memory_allocated() / 2**20 if self.is_cuda else self._status("VmHWM")
         return max(0.0, peak - self.before)
 
@@ -238,10 +238,7 @@ def margins_where_parted(
     eos: int,
     may_end: bool = True,
 ) -> list[float]:
-    """Where two texts part: how much more probable the best token is than the second best, in nats, by `decoder`.
-
-    `may_end` says whether the end of a text is one of them.
-    """
+    """Nats between the best two tokens where two hypotheses part; `may_end` lets the end be one of them."""
     margins = []
     for one, wanted, got in zip(frames.singly(), expected, found, strict=True):
         if wanted == got:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Transcribes an hour in one call: peak memory beside that of a minute, and what cutting and joining cost in words.
+"""Transcribes an hour in one call: peak memory beside that of a minute, and word errors by cutting and joining.
 
     python tools/bench/long_audio.py --model egs/an4/exp/asr_x --an4_root ../shared/data/an4 \
         --librispeech ../shared/data/mini_librispeech/LibriSpeech
@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import soundfile
+from benching import SAMPLE_RATE_HZ, new_parser
 
 import espnet_larm
 from espnet_larm.data.audio import read_audio
@@ -34,8 +35,7 @@ from espnet_larm.recognize.machine import peak_memory_bytes
 from espnet_larm.scoring.alignment import Counts, add_counts, align, split_words
 
 SPLITS = ("dev-clean-2", "test-clean", "test-other", "train-clean-5")
-SAMPLE_RATE_HZ = 16000
-# Speech before and after its alignment's peaks; a word is in an utterance if it starts and ends within, give or take.
+# Speech may lie so far outside of its alignment's peaks.
 TOLERANCE_S = 0.1
 
 
@@ -72,15 +72,15 @@ def main() -> int:
 
 def parse_args() -> argparse.Namespace:
     """Options of this program."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, required=True, help="pack or experiment's folder")
-    parser.add_argument("--asr_model_file", help="weights in the folder")
+    parser = new_parser(__doc__)
+    parser.add_argument("--model", type=Path, required=True, help="folder of a pack or of an experiment")
+    parser.add_argument("--asr_model_file", help="file of weights in the folder")
     parser.add_argument("--an4_root", type=Path, required=True, help="folder that holds AN4's etc/")
     parser.add_argument("--librispeech", type=Path, required=True, help=f"folder that holds {', '.join(SPLITS)}")
-    parser.add_argument("--minutes", type=float, default=60.0, help="of the long file")
-    parser.add_argument("--longest_piece", type=float, default=Cutting().longest_s, help="in seconds")
-    parser.add_argument("--shortest_piece", type=float, default=Cutting().shortest_s, help="in seconds")
-    parser.add_argument("--overlap", type=float, default=Cutting().overlap_s, help="in seconds")
+    parser.add_argument("--minutes", type=float, default=60.0, help="minutes of the long file (60)")
+    parser.add_argument("--longest_piece", type=float, default=Cutting().longest_s, help="longest piece, in seconds")
+    parser.add_argument("--shortest_piece", type=float, default=Cutting().shortest_s, help="shortest piece, in seconds")
+    parser.add_argument("--overlap", type=float, default=Cutting().overlap_s, help="overlap of pieces, in seconds")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -123,7 +123,7 @@ def run_fresh(args: argparse.Namespace, path: Path, options: Sequence[str]) -> d
 
 
 def transcribe(args: argparse.Namespace, path: Path) -> dict[str, Any]:
-    """What the worker prints."""
+    """Transcribe a file; figures that the worker prints."""
     recognizer = espnet_larm.load(args.model, asr_model_file=args.asr_model_file)
     # The first utterance makes what later ones use again: threads, kernels, buffers.
     recognizer.transcribe([np.zeros(SAMPLE_RATE_HZ, dtype=np.float32)])
@@ -141,13 +141,13 @@ def transcribe(args: argparse.Namespace, path: Path) -> dict[str, Any]:
 
 
 def recognise_alone(args: argparse.Namespace, parts: Sequence[Part]) -> list[str]:
-    """Texts of the utterances, each recognised for itself."""
+    """Hypotheses of the utterances, each recognised by itself."""
     recognizer = espnet_larm.load(args.model, asr_model_file=args.asr_model_file)
     return [recognizer.transcribe([read_audio(part.utterance.audio).samples])[0].text for part in parts]
 
 
 def print_cost(name: str, result: dict[str, Any]) -> None:
-    """Memory and time."""
+    """Print memory and time."""
     machine = ", ".join(f"{key} {value}" for key, value in result["machine"].items())
     print(
         f"{name}: {result['audio_seconds'] / 60:.1f} min of audio in {result['seconds']:.1f} s "
@@ -158,7 +158,7 @@ def print_cost(name: str, result: dict[str, Any]) -> None:
 
 
 def print_words(parts: Sequence[Part], words: Sequence[tuple[str, float, float]], alone: Sequence[str]) -> None:
-    """Word error rates by corpus, joined and alone, and how many words lie within their utterance."""
+    """Print word error rates by corpus, joined and alone, and the fraction of words within their utterance."""
     joined: list[list[str]] = [[] for _ in parts]
     ends = np.array([part.end_s for part in parts])
     within: list[list[bool]] = [[] for _ in parts]
@@ -181,7 +181,7 @@ def print_words(parts: Sequence[Part], words: Sequence[tuple[str, float, float]]
 
 
 def wer(references: Sequence[str], hypotheses: Sequence[str]) -> Counts:
-    """Of a corpus."""
+    """Word errors of a corpus."""
     return add_counts([one.counts for one in align(references, hypotheses, split_words)])
 
 

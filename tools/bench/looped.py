@@ -2,7 +2,7 @@
 """Cost of looping: the looped encoder beside an unshared stack of the same effective depth and checkpoints.
 
 Both run in this process, in turn (A B A B ...), on random features; a ratio is the median of the pairs' ratios.
-What head and feedback must cost beside a transformer stack is V / (6 x blocks x d); the bound adds 5 %.
+Head and feedback must cost V / (6 x blocks x d) of a transformer stack; the bound adds 5 %.
 
     python tools/bench/looped.py                          a small encoder, seconds to minutes on a CPU
     python tools/bench/looped.py --size 384 --blocks 4 --loops 12 --period 4 --batch 32 --device cuda --compile
@@ -12,11 +12,10 @@ import argparse
 import multiprocessing
 import statistics
 import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
+from benching import add_machine, new_parser, now, print_header, resident_mib
 
 from espnet2.asr.ctc import CTC
 
@@ -83,13 +82,9 @@ def new_batch(args: argparse.Namespace, vocab_size: int) -> tuple[torch.Tensor, 
 
 def seconds(work: Callable[[], None], device: str) -> float:
     """Wall time of one call."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-    begin = time.perf_counter()
+    begin = now(device)
     work()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - begin
+    return now(device) - begin
 
 
 def paired(first: Callable[[], None], second: Callable[[], None], args: argparse.Namespace) -> tuple[list, list]:
@@ -109,18 +104,12 @@ def _peak_of_training(args: argparse.Namespace, vocab_size: int, options: dict) 
     torch.set_num_threads(args.threads)
     contender = Contender(args, vocab_size, **options).to(args.device)
     batch = new_batch(args, vocab_size)
-    before = _peak_resident_mib()
+    before = resident_mib("VmHWM")
     for _ in range(2):
         train(contender, batch)
     if args.device == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
-    return _peak_resident_mib() - before
-
-
-def _peak_resident_mib() -> float:
-    """Of this process alone; getrusage's figure is handed on by the parent, through fork and exec."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+    return resident_mib("VmHWM") - before
 
 
 def compare(args: argparse.Namespace, vocab_size: int, top_k: int | None, compiled: bool) -> None:
@@ -153,30 +142,32 @@ def compare(args: argparse.Namespace, vocab_size: int, top_k: int | None, compil
 
 def main() -> None:
     """Parse the options and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(__doc__)
+    add_machine(parser)
     for name, default, meaning in (
         ("size", 144, "model size d"),
         ("heads", 4, "attention heads"),
         ("blocks", 2, "blocks in the stack"),
         ("loops", 6, "loops"),
         ("period", 2, "checkpoint period"),
-        ("batch", 16, "utterances"),
-        ("frames", 400, "feature frames an utterance"),
-        ("repeats", 9, "pairs"),
-        ("threads", 2, "CPU threads"),
+        ("batch", 16, "utterances in a batch"),
+        ("frames", 400, "feature frames of an utterance"),
+        ("repeats", 9, "pairs of runs"),
     ):
         parser.add_argument(f"--{name}", type=int, default=default, help=f"{meaning} ({default})")
     parser.add_argument("--vocab", type=int, nargs="+", default=[30, 500], help="vocabulary sizes V (30 500)")
-    parser.add_argument("--top_k", type=int, default=None, help="tokens a frame in the feedback (all)")
-    parser.add_argument("--block", default="transformer", choices=["transformer", "conformer"])
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--compile", action="store_true", help="rows for torch.compile too")
-    parser.add_argument("--no_memory", action="store_true", help="leave peak memory out: no fresh processes")
+    parser.add_argument("--top_k", type=int, default=None, help="most probable tokens of a frame in the feedback (all)")
+    parser.add_argument(
+        "--block", default="transformer", choices=["transformer", "conformer"], help="kind of the blocks (transformer)"
+    )
+    parser.add_argument("--compile", action="store_true", help="measure with torch.compile too")
+    parser.add_argument("--no_memory", action="store_true", help="leave out peak memory, which takes fresh processes")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     print(" ".join(sys.argv), f"| torch {torch.__version__}, {args.device}, {args.threads} threads")
-    print("| V | feedback | mode | | looped ms | unshared ms | ratio (range) | bound | M parameters | peak MiB |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    print_header(
+        *("V", "feedback", "mode", "", "looped ms", "unshared ms", "ratio (range)", "bound", "M parameters", "peak MiB")
+    )
     for vocab_size in args.vocab:
         for top_k in {None, args.top_k}:
             for compiled in [False, True] if args.compile else [False]:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What fills the memory in a training step of an encoder with a causal LM: by part, by what learns of the LM.
+"""Memory of a training step of an encoder with a causal LM, by part of the model and by adaptation of the LM.
 
 One step of a YAML's model with an LM of random weights, a setting (adaptation, activation checkpointing of the LM's
 layers and of a looped encoder's loops) after the other. Bytes are those of tensors that are alive: activations are what
@@ -16,7 +16,6 @@ torch's allocator on a GPU. Nothing is loaded from the network.
 import argparse
 import contextlib
 import gc
-import json
 import multiprocessing
 import sys
 import tempfile
@@ -28,6 +27,7 @@ from typing import Any, NamedTuple
 
 import torch
 import yaml
+from benching import SAMPLE_RATE_HZ, SMOLLM2_360M, add_machine, new_parser, read_json, resident_mib
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -35,55 +35,30 @@ from espnet_larm.adaptation.llm_weights import METHODS
 from espnet_larm.train.learning import part_of
 
 ROOT = Path(__file__).parents[2]
-SMOLLM2_360M = {
-    "model_type": "llama",
-    "vocab_size": 49152,
-    "hidden_size": 960,
-    "intermediate_size": 2560,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 15,
-    "num_key_value_heads": 5,
-    "max_position_embeddings": 8192,
-    "rope_theta": 100000.0,
-    "rms_norm_eps": 1e-5,
-    "tie_word_embeddings": True,
-}
-# Of ../shared/data/llm/novels-3M, which recipes and results name.
-NOVELS_3M = {
-    "model_type": "llama",
-    "vocab_size": 1000,
-    "hidden_size": 192,
-    "intermediate_size": 512,
-    "num_hidden_layers": 8,
-    "num_attention_heads": 6,
-    "num_key_value_heads": 3,
-    "tie_word_embeddings": True,
-}
 aten = torch.ops.aten
 CHARACTERS = ["<blank>", "<unk>", "<space>", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ'", "<sos/eos>"]
 REST = "features and losses"
 PARTS = ("encoder", "ctc", "projector", "LM", "LoRA", "added layers", REST)
-SAMPLE_RATE_HZ = 16000
 Bytes = Mapping[str, int]
 
 
 class Setting(NamedTuple):
-    """What is compared."""
+    """Setting of a training."""
 
     adaptation: str
     checkpointing: bool
 
 
 class Memory(NamedTuple):
-    """Of one training step: bytes by part, and at once.
+    """Bytes of one training step.
 
     Attributes:
-        weights: Buffers included.
-        gradients: After the backward pass.
-        state: Of the optimiser.
-        activations: Left by the forward pass; those of LoRA and of added layers are the LM's.
-        peak: Most that is alive at once, all of the above included.
-        seen: By the system, for comparison; None where not all was computed.
+        weights: Weights and buffers, by part.
+        gradients: Gradients after the backward pass, by part.
+        state: State of the optimiser, by part.
+        activations: Activations after the forward pass, by part; those of LoRA and added layers count as the LM's.
+        peak: Most bytes that are alive at once, all of the above included.
+        seen: Peak that the system saw, for comparison; None if not all was computed.
     """
 
     weights: Bytes
@@ -98,12 +73,12 @@ class LiveTensors(TorchDispatchMode):
     """Counts the bytes of tensors made in its context that are still alive, by the part that made them.
 
     Args:
-        known: Tensors that are there already and shall not be counted.
+        known: Tensors that exist already and are not counted.
 
     Attributes:
         live: Bytes by part.
-        peak: Most of all parts together so far.
-        part: Which makes tensors now.
+        peak: Most bytes of all parts together so far.
+        part: Part that makes tensors now.
     """
 
     def __init__(self, known: Iterable[torch.Tensor] = ()) -> None:
@@ -210,7 +185,7 @@ def build(args: argparse.Namespace, setting: Setting, folder: Path) -> tuple[tor
 
 
 def write_tokenizer(folder: Path, num_tokens: int) -> list[str]:
-    """One of so many words, for an LM that has none; their names."""
+    """Write a tokenizer of so many made-up words, for an LM that has none; the words."""
     import transformers
     from tokenizers import Tokenizer, models, pre_tokenizers
 
@@ -271,12 +246,12 @@ def measure(args: argparse.Namespace, setting: Setting) -> Memory:
 
 
 def tensors_of(state: Mapping[str, Any] | None) -> list[torch.Tensor]:
-    """An optimiser's, of one weight."""
+    """Tensors in the optimiser's state of one weight."""
     return [each for each in (state or {}).values() if isinstance(each, torch.Tensor)]
 
 
 def sum_by_part(model: torch.nn.Module, sizes: Bytes) -> Bytes:
-    """Of named tensors."""
+    """Sum the bytes of named tensors by part."""
     found: Counter[str] = Counter()
     for name, size in sizes.items():
         part = part_of(model, name)
@@ -286,7 +261,7 @@ def sum_by_part(model: torch.nn.Module, sizes: Bytes) -> Bytes:
 
 def seen_now(device: str) -> int:
     """Bytes that this process has now."""
-    return torch.cuda.memory_allocated() if device == "cuda" else _status("VmRSS")
+    return torch.cuda.memory_allocated() if device == "cuda" else round(2**20 * resident_mib("VmRSS"))
 
 
 def reset_peak(device: str) -> None:
@@ -299,12 +274,7 @@ def reset_peak(device: str) -> None:
 
 def peak_seen(device: str) -> int:
     """Most bytes since then."""
-    return torch.cuda.max_memory_allocated() if device == "cuda" else _status("VmHWM")
-
-
-def _status(name: str) -> int:
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024
+    return torch.cuda.max_memory_allocated() if device == "cuda" else round(2**20 * resident_mib("VmHWM"))
 
 
 def format_tables(found: Mapping[Setting, Memory], device: str) -> Iterator[str]:
@@ -336,25 +306,34 @@ def mib(size: int) -> str:
 
 def get_parser() -> argparse.ArgumentParser:
     """Options of this script."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, default=ROOT / "conf/librispeech/train_llm_mini.yaml")
-    parser.add_argument("--encoder_of", type=Path, help="YAML whose encoder to take instead")
-    parser.add_argument("--llm_config", type=read_json, default=SMOLLM2_360M, help="a config.json (SmolLM2-360M's)")
-    parser.add_argument("--adaptation", nargs="+", default=list(METHODS), choices=METHODS)
-    parser.add_argument("--checkpointing", nargs="+", default=["off", "on"], choices=["off", "on"])
-    parser.add_argument("--batch", type=int, default=4, help="utterances (4)")
-    parser.add_argument("--seconds", type=float, default=15.0, help="of an utterance (15)")
-    parser.add_argument("--tokens_per_s", type=float, default=4.0, help="the LM's, a second of speech (4)")
-    parser.add_argument("--compute", action="store_true", help="leave nothing out; minutes a setting on a CPU")
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads (1)")
-    parser.add_argument("--markdown", type=Path, help="file for the tables too")
+    parser = new_parser(__doc__)
+    add_machine(parser, threads=1)
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=ROOT / "conf/librispeech/train_llm_mini.yaml",
+        help="training YAML (conf/librispeech/train_llm_mini.yaml)",
+    )
+    parser.add_argument("--encoder_of", type=Path, help="training YAML whose encoder to take instead")
+    parser.add_argument(
+        "--llm_config", type=read_json, default=SMOLLM2_360M, help="config.json of the LM (SmolLM2-360M's)"
+    )
+    parser.add_argument(
+        "--adaptation", nargs="+", default=list(METHODS), choices=METHODS, help="adaptations of the LM to compare (all)"
+    )
+    parser.add_argument(
+        "--checkpointing",
+        nargs="+",
+        default=["off", "on"],
+        choices=["off", "on"],
+        help="activation checkpointing (both)",
+    )
+    parser.add_argument("--batch", type=int, default=4, help="utterances in a batch (4)")
+    parser.add_argument("--seconds", type=float, default=15.0, help="seconds of an utterance (15)")
+    parser.add_argument("--tokens_per_s", type=float, default=4.0, help="tokens of the LM for a second of speech (4)")
+    parser.add_argument("--compute", action="store_true", help="compute everything; takes minutes a setting on a CPU")
+    parser.add_argument("--markdown", type=Path, help="file to write the tables to, beside printing them")
     return parser
-
-
-def read_json(path: str) -> dict[str, Any]:
-    """A configuration as Hugging Face has it."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 def main(cmd: list[str] | None = None) -> None:

@@ -12,11 +12,10 @@ import argparse
 import dataclasses
 import logging
 import statistics
-import time
-from pathlib import Path
 from typing import Any
 
 import torch
+from benching import add_llm, add_machine, add_model, new_parser, now, ratios, spread
 
 from espnet_larm.recognize.model.loading import load_model
 from espnet_larm.train.task import LarmASRTask
@@ -28,15 +27,13 @@ STRIDE = 7
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """Options."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--asr_train_config", type=Path, required=True, help="of a training with mwer_weight")
-    parser.add_argument("--asr_model_file", type=Path, required=True, help="its weights")
-    parser.add_argument("--llm", help="folder or hub id of the model's LM, where it is another than in training")
-    parser.add_argument("--batch_size", type=int, default=4, help="utterances of a batch (4)")
+    """Options of this program."""
+    parser = new_parser(__doc__)
+    add_model(parser, "mwer_weight")
+    add_llm(parser)
+    add_machine(parser, threads=1)
+    parser.add_argument("--batch_size", type=int, default=4, help="utterances in a batch (4)")
     parser.add_argument("--steps", type=int, default=12, help="batches that count (12)")
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads (1)")
     return parser
 
 
@@ -44,12 +41,10 @@ def step(model: Any, weight: float, batch: dict[str, torch.Tensor]) -> dict[str,
     """Seconds of a step, and of its parts as the model counts them."""
     model.mwer = dataclasses.replace(model.mwer, weight=weight, in_validation=True)
     model.zero_grad()
-    start = time.perf_counter()
+    start = now(device := next(model.parameters()).device)
     loss, stats, _ = model(**batch)
     loss.backward()
-    if loss.is_cuda:
-        torch.cuda.synchronize()
-    seconds = {"step": time.perf_counter() - start}
+    seconds = {"step": now(device) - start}
     return seconds | {name: float(value) for name, value in stats.items() if name.endswith("_time")}
 
 
@@ -82,11 +77,8 @@ def main() -> None:
         parts = counted[0][place]
         medians = {part: statistics.median(each[place][part] for each in counted) for part in parts}
         print(f"{name}: " + ", ".join(f"{part} {seconds:.3f} s" for part, seconds in medians.items()))
-    ratios = sorted(more["step"] / less["step"] for less, more in counted)
-    print(
-        f"MWER / cross-entropy: {statistics.median(ratios):.2f} ({ratios[0]:.2f}-{ratios[-1]:.2f}), {len(counted)} "
-        f"batches of {args.batch_size}"
-    )
+    steps = [[each[place]["step"] for each in counted] for place in (1, 0)]
+    print(f"MWER / cross-entropy: {spread(ratios(*steps))}, {len(counted)} batches of {args.batch_size}")
 
 
 if __name__ == "__main__":

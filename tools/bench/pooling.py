@@ -30,7 +30,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from memory import NOVELS_3M, SMOLLM2_360M, read_json
+from benching import NOVELS_3M, SMOLLM2_360M, add_cpu_time, add_llm_shape, add_machine, new_parser, print_header, spread
 from pooling_prompts import (
     ALONE,
     ATTENTIONS,
@@ -44,8 +44,8 @@ from pooling_prompts import (
     flops_of,
     make_prompt,
     peak_of,
+    pooling_of,
     read,
-    set_way,
 )
 
 from espnet_larm.llm.backbone import DTYPES, Backbone
@@ -63,22 +63,21 @@ DEEP_SHARE = 29 / 32
 CHECKED = 50
 
 
-def compare(pooling: SpeechPooling, ways: Sequence[Way], num_tokens: int, args: argparse.Namespace) -> Iterator[str]:
+def compare(backbone: Backbone, ways: Sequence[Way], num_tokens: int, args: argparse.Namespace) -> Iterator[str]:
     """Rows of the table, for so many speech tokens."""
-    backbone, clock = pooling.backbone, Clock(args.device, args.cpu_time)
+    clock = Clock(args.device, args.cpu_time)
     layer = deep_layer_of(backbone, args.deep_layer)
-    prompts, peaks, spent = {}, {}, {way: [] for way in ways}
+    prompts, poolings, peaks, spent = {}, {}, {}, {way: [] for way in ways}
     for way in ways:
         prompts[way] = make_prompt(num_tokens, args.text, way, backbone.hidden_size, args.device)
-        set_way(pooling, way, layer, clock)
-        peaks[way] = peak_of(pooling, prompts[way], clock)
-        check_retention(pooling, way, num_tokens)
+        poolings[way] = pooling_of(backbone, way, layer)
+        peaks[way] = peak_of(backbone, poolings[way], prompts[way], clock)
     for repetition in range(args.repeats):
         first = repetition % len(ways)
         for way in (*ways[first:], *ways[:first]):
-            set_way(pooling, way, layer, clock)
-            spent[way].append(read(pooling, prompts[way], clock)[0])
-            check_retention(pooling, way, num_tokens)
+            found = read(backbone, poolings[way], prompts[way], clock)
+            spent[way].append(found.spent)
+            check_retention(found.kept, way, num_tokens)
     flops = {way: flops_of(backbone, num_tokens, args.text, way, layer) for way in ways}
     audio = ", ".join(audio_of(num_tokens, args))
     for way in ways:
@@ -91,14 +90,13 @@ def compare(pooling: SpeechPooling, ways: Sequence[Way], num_tokens: int, args: 
         yield f"| {' | '.join(cells)} |"
 
 
-def parts_of(pooling: SpeechPooling, num_tokens: int, args: argparse.Namespace) -> Iterator[str]:
+def parts_of(backbone: Backbone, num_tokens: int, args: argparse.Namespace) -> Iterator[str]:
     """Rows of the table of affinity pooling by itself, for so many speech tokens."""
     clock = Clock(args.device, args.cpu_time)
-    set_way(pooling, ALONE, 0, clock)
     way = Way(0.8, 1)
-    prompt = make_prompt(num_tokens, args.text, way, pooling.backbone.hidden_size, args.device)
+    prompt = make_prompt(num_tokens, args.text, way, backbone.hidden_size, args.device)
     tokens, lens = prompt.speech, torch.tensor([num_tokens], device=args.device)
-    prefill = read(pooling, prompt, clock)[0].first_token
+    prefill = read(backbone, SpeechPooling(), prompt, clock).spent.first_token
     for window in WINDOWS:
         found: list[list[float]] = []
         for _ in range(args.repeats + 1):
@@ -118,7 +116,7 @@ def parts_of(pooling: SpeechPooling, num_tokens: int, args: argparse.Namespace) 
 
 
 def deep_layer_of(backbone: Backbone, given: int | None) -> int:
-    """How many layers read all speech: as given, or as deep as the paper's."""
+    """Number of layers that read all speech: the given one, or the paper's fraction."""
     most = len(backbone.layers) - 1
     if given is None:
         return max(1, min(round(DEEP_SHARE * len(backbone.layers)), most))
@@ -128,7 +126,7 @@ def deep_layer_of(backbone: Backbone, given: int | None) -> int:
 
 
 def retention_cell(way: Way) -> str:
-    """By place, and of both."""
+    """Retentions of both sites, and their product."""
     return f"{way.at_input:g} x {way.deep:g} = {way.at_input * way.deep:.3g}"
 
 
@@ -139,22 +137,23 @@ def audio_of(num_tokens: int, args: argparse.Namespace) -> Iterator[str]:
             yield f"{seconds:g} ({rate:g}/s)"
 
 
-def spread(values: Sequence[float], digits: int) -> str:
-    """Median and range; of none `-`."""
-    if not values:
-        return "-"
-    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"
-
-
 def get_parser() -> argparse.ArgumentParser:
     """Options of this script."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", default="SmolLM2-360M", choices=SHAPES, help="of the LM (SmolLM2-360M)")
-    parser.add_argument("--llm_config", type=read_json, help="a config.json instead")
-    parser.add_argument("--attention", nargs="+", default=list(ATTENTIONS), choices=ATTENTIONS)
-    parser.add_argument("--seconds", type=float, nargs="+", default=[5, 15, 30, 60], help="of audio (5 15 30 60)")
-    parser.add_argument("--tokens_per_s", type=float, nargs="+", default=[12.5, 25], help="of speech (12.5 25)")
-    retention = "share of the tokens left, over 0 to 1, a number a way; 1 for no pooling there ({})"
+    parser = new_parser(__doc__)
+    add_llm_shape(parser, list(SHAPES), "SmolLM2-360M")
+    add_cpu_time(parser)
+    add_machine(parser)
+    parser.add_argument("--repeats", type=int, default=3, help="repetitions; 0 leaves times out (3)")
+    parser.add_argument(
+        "--attention", nargs="+", default=list(ATTENTIONS), choices=ATTENTIONS, help="kinds of attention (both)"
+    )
+    parser.add_argument(
+        "--seconds", type=float, nargs="+", default=[5, 15, 30, 60], help="seconds of audio (5 15 30 60)"
+    )
+    parser.add_argument(
+        "--tokens_per_s", type=float, nargs="+", default=[12.5, 25], help="speech tokens of a second (12.5 25)"
+    )
+    retention = "fractions of tokens to leave, above 0, up to 1, a number a way; 1 for no pooling there ({})"
     parser.add_argument(
         "--input_retention", type=float, nargs="+", default=[1, 0.8, 0.8, 0.6, 0.6], help=retention.format("1 .8 .8 ..")
     )
@@ -163,15 +162,11 @@ def get_parser() -> argparse.ArgumentParser:
         type=float,
         nargs="+",
         default=[0.25, 1, 0.19, 1, 0.25],
-        help=retention.format(".25 1 .19 ..") + "; of what the input leaves",
+        help=retention.format(".25 1 .19 ..") + "; of the tokens that the input leaves",
     )
-    parser.add_argument("--deep_layer", type=int, help="so many layers read all speech (29 of 32)")
+    parser.add_argument("--deep_layer", type=int, help="number of layers that read all speech (29 of 32)")
     parser.add_argument("--text", type=int, default=10, help="other positions of a prompt (10)")
-    parser.add_argument("--repeats", type=int, default=3, help="of each way (3); 0 for no times")
-    parser.add_argument("--cpu_time", action="store_true", help="the process's alone, for a busy machine and 1 thread")
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--dtype", default="float32", choices=DTYPES)
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads (2)")
+    parser.add_argument("--dtype", default="float32", choices=DTYPES, help="dtype of the LM (float32)")
     return parser
 
 
@@ -193,38 +188,38 @@ def main(cmd: list[str] | None = None) -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     backbone = Backbone.from_config(args.llm_config or SHAPES[args.shape], args.dtype).eval().requires_grad_(False)
-    pooling, clock = SpeechPooling(backbone.to(args.device)), Clock(args.device)
+    backbone, clock = backbone.to(args.device), Clock(args.device)
     layer = deep_layer_of(backbone, args.deep_layer)
     # Durations with as many tokens at another rate are one.
     sizes = sorted({int(rate * seconds) for rate in args.tokens_per_s for seconds in args.seconds})
     for way in ways:
-        set_way(pooling, way, layer, clock)
+        pooling = pooling_of(backbone, way, layer)
         prompt = make_prompt(CHECKED, args.text, way, backbone.hidden_size, args.device)
-        check_count(pooling, prompt, flops_of(backbone, CHECKED, args.text, way, layer), clock)
+        check_count(backbone, pooling, prompt, flops_of(backbone, CHECKED, args.text, way, layer), clock)
     if args.device == "cpu":
         # As a recogniser does.
         pack_linear_layers(backbone.model)
-    read(pooling, prompt, clock)
+    read(backbone, pooling, prompt, clock)
     command = " ".join(["tools/bench/pooling.py", *(sys.argv[1:] if cmd is None else cmd)])
     print(f"`{command}`; torch {torch.__version__}, {args.device}, {args.dtype}, {args.threads} threads; deep pooling")
     print(f"behind layer {layer} of {len(backbone.layers)}; torch's count of FLOPs agrees\n", flush=True)
     for kind in args.attention:
-        print(
-            f"{kind} attention:\n\n| s of audio | speech tokens | pooled | retention (input x deep) | FLOPs % | "
-            "first token ms (range) | times faster (range) | peak MiB | times less | pooling's own % (range) |"
+        print(f"{kind} attention:\n")
+        print_header(
+            *("s of audio", "speech tokens", "pooled", "retention (input x deep)", "FLOPs %", "first token ms (range)"),
+            *("times faster (range)", "peak MiB", "times less", "pooling's own % (range)"),
         )
-        print("|---|---|---|---|---|---|---|---|---|---|")
         with attention_of(kind):
             for size in sizes:
-                for row in compare(pooling, ways, size, args):
+                for row in compare(backbone, ways, size, args):
                     print(row, flush=True)
         print()
     if args.repeats:
         print("affinity pooling alone:\n")
-        print("| speech tokens | window | cosines ms | boundaries (cosines included) ms | merge ms | % of the prompt |")
-        print("|---|---|---|---|---|---|")
+        columns = "speech tokens, window, cosines ms, boundaries (cosines included) ms, merge ms, % of the prompt"
+        print_header(*columns.split(", "))
         for size in sizes:
-            for row in parts_of(pooling, size, args):
+            for row in parts_of(backbone, size, args):
                 print(row, flush=True)
 
 

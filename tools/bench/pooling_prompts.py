@@ -1,4 +1,4 @@
-"""What pooling.py times: a causal LM that reads prompts whose speech affinity pooling shortens as it is asked.
+"""Prompts of pooling.py: a causal LM reads speech that affinity pooling shortens to a given length.
 
 Shapes: S speech positions, N positions of a text, L all, D model size, V tokens.
 """
@@ -6,10 +6,11 @@ Shapes: S speech positions, N positions of a text, L all, D model size, V tokens
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
+from benching import now
 from memory import LiveTensors
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -21,7 +22,8 @@ from espnet_larm.calibrate.flops import by_layer, prefill_flops
 from espnet_larm.llm.attention import ATTENTION, attention
 from espnet_larm.llm.backbone import Backbone
 from espnet_larm.llm.stream import Step, Stream
-from espnet_larm.pooling.in_llm import SpeechPooling
+from espnet_larm.pooling.affinity import Kept
+from espnet_larm.pooling.in_llm import SpeechPooling, speech_pooling_of
 from espnet_larm.speech_llm.prompt import pack
 
 aten = torch.ops.aten
@@ -31,7 +33,7 @@ INPUT_WINDOW, DEEP_WINDOW = WINDOWS = (1, 3)
 INPUT_TAU, DEEP_TAU = 0.9, 0.5
 SHARED = 0.7
 NOISE = 0.1
-# Of an embedding's numbers: a layer of random weights adds numbers below 1.
+# Scale of an embedding's numbers: a layer of random weights adds numbers below 1.
 SCALE = 16.0
 
 
@@ -56,7 +58,7 @@ class Way(NamedTuple):
 
     @property
     def place(self) -> str:
-        """For the table."""
+        """Sites that pool, for the table."""
         places = [place for place, retention in zip(("input", "deep"), self, strict=True) if retention < 1]
         return " and ".join(places) or "none"
 
@@ -70,7 +72,7 @@ ALONE = Way(1, 1)
 
 
 class Prompt(NamedTuple):
-    """What is read: speech (1, S, D) between two texts (1, N, D)."""
+    """A prompt: speech (1, S, D) between two texts (1, N, D)."""
 
     before: torch.Tensor
     speech: torch.Tensor
@@ -85,26 +87,24 @@ class Spent(NamedTuple):
 
 
 class Clock:
-    """Time when all that was asked of a device is done.
+    """A clock that waits for the device.
 
     Args:
-        device: The LM's.
-        cpu_time: The process's alone.
+        device: Device of the LM.
+        cpu_time: Whether CPU time of the process is measured instead of wall time.
 
     Attributes:
         spent: Seconds in functions that are `timed`.
     """
 
     def __init__(self, device: str, cpu_time: bool = False) -> None:
-        self.is_cuda = device == "cuda"
+        self.device, self.is_cuda = device, device == "cuda"
         self.clock = time.process_time if cpu_time else time.perf_counter
         self.spent = 0.0
 
     def now(self) -> float:
         """Seconds."""
-        if self.is_cuda:
-            torch.cuda.synchronize()
-        return self.clock()
+        return now(self.device, self.clock)
 
     def timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """A function whose time is added to `spent`."""
@@ -139,57 +139,71 @@ def directions(size: int) -> torch.Tensor:
     return torch.linalg.qr(torch.randn(size, size)).Q
 
 
-def set_way(pooling: SpeechPooling, way: Way, layer: int, clock: Clock) -> None:
-    """Pool as a decoder does, with a clock around the deep place."""
+def pooling_of(backbone: Backbone, way: Way, layer: int) -> SpeechPooling:
+    """The pooling of one way, as a decoder has it."""
     conf: dict[str, Any] = {}
     if way.at_input < 1:
         conf["input"] = {"tau": INPUT_TAU, "window": INPUT_WINDOW}
     if way.deep < 1:
         conf["deep"] = {"tau": DEEP_TAU, "window": DEEP_WINDOW, "layer": layer}
-    pooling.set(conf)
-    after_layer = pooling.backbone.after_layer
-    after_layer.update({index: clock.timed(function) for index, function in after_layer.items()})
+    return speech_pooling_of(conf, backbone)
+
+
+class Read(NamedTuple):
+    """A prompt that was read.
+
+    Attributes:
+        spent: Seconds of it.
+        logits: Logits of the first token (1, V).
+        kept: What pooling left of the speech, by site.
+    """
+
+    spent: Spent
+    logits: torch.Tensor
+    kept: dict[str, Kept]
 
 
 @torch.no_grad()
-def read(pooling: SpeechPooling, prompt: Prompt, clock: Clock) -> tuple[Spent, torch.Tensor]:
-    """Read a prompt as decoding does; the time, and the first token's logits (1, V)."""
-    backbone, device = pooling.backbone, prompt.speech.device
+def read(backbone: Backbone, pooling: SpeechPooling, prompt: Prompt, clock: Clock) -> Read:
+    """Read a prompt as decoding does, with a clock around both sites of pooling."""
+    device = prompt.speech.device
     lens = [torch.tensor([part.size(1)], device=device) for part in prompt]
     causal_mask.cache_clear()
     clock.spent, start = 0.0, clock.now()
-    speech, lens[1] = clock.timed(pooling.pool_input)(prompt.speech, lens[1])
+    speech, lens[1], at_input = clock.timed(pooling.pool_input)(prompt.speech, lens[1])
     parts = zip((prompt.before, speech, prompt.behind), lens, (False, True, False), strict=True)
     packed, cache = pack(list(parts)), backbone.new_cache()
     positions = torch.arange(packed.embeddings.size(1), device=device).unsqueeze(0)
-    stream: Stream = backbone(packed.embeddings, positions, packed.lens, packed.speech, cache)
+    after_layer = {index: clock.timed(function) for index, function in pooling.after_layer.items()}
+    stream: Stream = backbone(packed.embeddings, positions, packed.lens, packed.speech, cache, after_layer)
     cache.seal()
     logits = backbone.logits(stream.hidden[:, int(stream.lens) - 1])
     logits.argmax(-1).tolist()
-    return Spent(clock.now() - start, clock.spent), logits
+    kept = pooling.kept(at_input, packed.speech, stream.speech)
+    return Read(Spent(clock.now() - start, clock.spent), logits, kept)
 
 
-def check_retention(pooling: SpeechPooling, way: Way, num_tokens: int) -> None:
-    """End unless the last prompt was pooled as it should be."""
+def check_retention(kept: Mapping[str, Kept], way: Way, num_tokens: int) -> None:
+    """End unless a prompt was pooled as it should be."""
     left = num_tokens, num_tokens
-    if found := [int(kept.after) for kept in pooling.kept.values()]:
+    if found := [int(each.after) for each in kept.values()]:
         left = (found[0] if way.at_input < 1 else num_tokens), found[-1]
     if left != way.lens(num_tokens):
         raise SystemExit(f"Of {num_tokens} tokens {left} are left by {way}, not {way.lens(num_tokens)}.")
 
 
 def flops_of(backbone: Backbone, num_tokens: int, num_text: int, way: Way, layer: int) -> int:
-    """From shapes."""
+    """FLOPs of a prompt from shapes."""
     first, last = (torch.tensor([each]) for each in way.lens(num_tokens))
     lens = by_layer(len(backbone.layers), first, layer, last)
     return prefill_flops(backbone, torch.tensor([num_text]), *lens).total
 
 
-def check_count(pooling: SpeechPooling, prompt: Prompt, expected: int, clock: Clock) -> None:
+def check_count(backbone: Backbone, pooling: SpeechPooling, prompt: Prompt, expected: int, clock: Clock) -> None:
     """Compare with torch's count."""
     # Attention in products that are counted.
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        read(pooling, prompt, clock)
+        read(backbone, pooling, prompt, clock)
     by_module = counter.get_flop_counts()
     # Angles are no products of the layers.
     angles = sum(sum(counts.values()) for name, counts in by_module.items() if name.endswith("RotaryEmbedding"))
@@ -197,22 +211,24 @@ def check_count(pooling: SpeechPooling, prompt: Prompt, expected: int, clock: Cl
         raise SystemExit(f"torch counts {counted} FLOPs, and {expected} are expected from shapes.")
 
 
-def peak_of(pooling: SpeechPooling, prompt: Prompt, clock: Clock, computes: bool = False) -> int:
+def peak_of(
+    backbone: Backbone, pooling: SpeechPooling, prompt: Prompt, clock: Clock, computes: bool = False
+) -> int:
     """Most bytes that are alive at once while a prompt is read, beside weights and the prompt."""
     if clock.is_cuda:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        read(pooling, prompt, clock)
+        read(backbone, pooling, prompt, clock)
         return torch.cuda.max_memory_allocated() - before
     skipping = contextlib.nullcontext() if computes else ZeroProducts()
-    with LiveTensors([*pooling.backbone.parameters(), *pooling.backbone.buffers(), *prompt]) as live, skipping:
-        read(pooling, prompt, clock)
+    with LiveTensors([*backbone.parameters(), *backbone.buffers(), *prompt]) as live, skipping:
+        read(backbone, pooling, prompt, clock)
     return live.peak
 
 
 @functools.lru_cache(maxsize=1)
 def causal_mask(num_positions: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """What is added to scores (L, L); as Hugging Face's, made once for layers that read as many positions."""
+    """Mask that is added to scores (L, L); as in Hugging Face, made once for all layers of one length."""
     return torch.full((num_positions, num_positions), float("-inf"), dtype=dtype, device=device).triu(1)
 
 
@@ -235,7 +251,7 @@ def eager_attention(
 
 @contextlib.contextmanager
 def attention_of(kind: str) -> Iterator[None]:
-    """Let all LMs take it."""
+    """Let all LMs use a kind of attention."""
     AttentionInterface.register(ATTENTION, eager_attention if kind == EAGER else attention)
     try:
         yield

@@ -9,19 +9,19 @@ the tokenizer's tokens are the first.
         --asr_config conf/mini/train_llm_30m.yaml --pretrained_model <experiment of run_llm.sh>/latest.pth:::decoder
 """
 
-import argparse
 from pathlib import Path
 
 import torch
+from benching import new_parser
 from decoding_inputs import RANDOM_LM
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 
 def main() -> None:
     """Write the folder."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(__doc__)
     parser.add_argument("--tokenizer", required=True, help="folder or hub id of an LM with at most 8000 tokens")
-    parser.add_argument("--output_dir", type=Path, required=True)
+    parser.add_argument("--output_dir", type=Path, required=True, help="folder to write the LM to")
     args = parser.parse_args()
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(args.tokenizer)

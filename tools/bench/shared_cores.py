@@ -13,12 +13,13 @@ machine.
 import argparse
 import contextlib
 import os
-import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from benching import new_parser, print_header, ratios, spread
 
 from espnet_larm.process import SPIN_COUNT
 
@@ -65,7 +66,7 @@ def train(args: argparse.Namespace) -> None:
 
 
 def steps_a_minute(way: str) -> float:
-    """Of a process of its own with the options of this one, OpenMP as it is (`unset`) or as we set it (`ours`)."""
+    """Steps a minute of a new process with OpenMP as it is (`unset`) or as we set it (`ours`)."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
         environment.pop(name, None)
@@ -94,25 +95,20 @@ def compare(num_busy: int, args: argparse.Namespace) -> None:
     """Print the row of trainings beside that many busy processes."""
     with busy(num_busy):
         pairs = [(steps_a_minute("unset"), steps_a_minute("ours")) for _ in range(args.repeats)]
-    spinning, asleep = (sorted(rates) for rates in zip(*pairs, strict=True))
-    ratios = sorted(ours / unset for unset, ours in pairs)
-    print(
-        f"| {num_busy or 'none'} | {statistics.median(spinning):.0f} ({spinning[0]:.0f}-{spinning[-1]:.0f}) "
-        f"| {statistics.median(asleep):.0f} ({asleep[0]:.0f}-{asleep[-1]:.0f}) "
-        f"| {statistics.median(ratios):.2f} ({ratios[0]:.2f}-{ratios[-1]:.2f}) |",
-        flush=True,
-    )
+    spinning, asleep = map(list, zip(*pairs, strict=True))
+    cells = (str(num_busy or "none"), spread(spinning, 0), spread(asleep, 0), spread(ratios(asleep, spinning)))
+    print(f"| {' | '.join(cells)} |", flush=True)
 
 
 def main() -> None:
     """Parse the options and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(__doc__)
     parser.add_argument("--config", default="conf/tiny/train_larm.yaml", help="training YAML with encoder: larm")
     parser.add_argument("--threads", type=int, default=2, help="OpenMP threads of the training (2)")
     parser.add_argument("--busy", type=int, default=1, help="processes that compute beside it (1)")
     parser.add_argument("--batch", type=int, default=4, help="utterances of 2 s in a batch (4)")
-    parser.add_argument("--seconds", type=float, default=8.0, help="of training, each time (8)")
-    parser.add_argument("--repeats", type=int, default=3, help="pairs (3)")
+    parser.add_argument("--seconds", type=float, default=8.0, help="seconds of each training (8)")
+    parser.add_argument("--repeats", type=int, default=3, help="pairs of trainings (3)")
     parser.add_argument("--as_worker", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.as_worker:
@@ -120,7 +116,7 @@ def main() -> None:
         return
     load = os.getloadavg()[0]
     print(" ".join(sys.argv), f"| {os.cpu_count()} cores, load before {load:.1f}")
-    print("\n| busy processes | steps a minute, unset | ours | ratio (range) |\n|---|---|---|---|")
+    print_header("busy processes", "steps a minute, unset", "ours", "ratio (range)")
     for number in (0, args.busy):
         compare(number, args)
 

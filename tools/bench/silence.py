@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""What silence around the speech costs: a test set decoded by CTC with silences added on both sides, in one run.
+"""Cost of silence around the speech: a test set is decoded by CTC with silence added on both sides.
 
 Prints word error rates and numbers of word errors at each read-out of the encoder, for digital silence (zeros) and for
-faint noise (white, 60 dB below full scale). The seed decides the noise, so that all models hear the same.
+faint noise (white, 60 dB below full scale). The seed decides the noise, so that all models get the same.
 
     cd egs/mini && python ../../tools/bench/silence.py --exp_dir exp/asr_train_larm_raw_char_sp --data_dir dump/raw/test
 """
@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from benching import add_machine, new_parser
 
 from espnet_larm.data.kaldi_dir import read_dir
 from espnet_larm.recognize.audio import AudioTable
@@ -33,8 +34,8 @@ class Row(NamedTuple):
 
     Attributes:
         kind: One of KINDS.
-        seconds: On each side.
-        counts: Of words, by the number of the read-out.
+        seconds: Seconds of silence on each side.
+        counts: Word errors by the number of the read-out.
     """
 
     kind: str
@@ -47,8 +48,8 @@ def surround(samples: np.ndarray, seconds: float, sample_rate_hz: int, noise: np
 
     Args:
         samples: (N,) in [-1, 1].
-        seconds: Of each of the two.
-        sample_rate_hz: Of the samples.
+        seconds: Seconds of each silence.
+        sample_rate_hz: Sample rate.
         noise: Draws white noise of FAINT_NOISE_DB below full scale; None adds zeros.
 
     Returns:
@@ -93,7 +94,7 @@ class Bench:
 
 
 def count_errors(texts: Sequence[str], transcripts: Sequence[Transcript]) -> dict[int, Counts]:
-    """Of all utterances together, by the number of the read-out."""
+    """Word errors of all utterances, by the number of the read-out."""
     found = {}
     for number in transcripts[0].hypotheses:
         hypotheses = [transcript.hypotheses[number].text for transcript in transcripts]
@@ -114,20 +115,25 @@ def format_rows(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """Options."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--exp_dir", type=Path, required=True, help="of the experiment: config.yaml and weights")
-    parser.add_argument("--asr_model_file", default="valid.loss.ave.pth", help="its weights (valid.loss.ave.pth)")
-    parser.add_argument("--data_dir", type=Path, required=True, help="wav.scp, text, utt2spk")
+    """Options of this program."""
+    parser = new_parser(__doc__)
+    add_machine(parser, threads=1)
     parser.add_argument(
-        "--seconds", type=float, nargs="+", default=list(SECONDS), help="on each side (0 0.1 0.25 0.5 1)"
+        "--exp_dir", type=Path, required=True, help="folder of the experiment, with config.yaml and weights"
     )
     parser.add_argument(
-        "--gain_db", type=float, default=0.0, help="of the speech, but not of the silence around it (0)"
+        "--asr_model_file", default="valid.loss.ave.pth", help="weights in the folder (valid.loss.ave.pth)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the noise (0)")
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads (1)")
+    parser.add_argument("--data_dir", type=Path, required=True, help="data folder: wav.scp, text, utt2spk")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        nargs="+",
+        default=list(SECONDS),
+        help="seconds of silence on each side (0 0.1 0.25 0.5 1)",
+    )
+    parser.add_argument("--gain_db", type=float, default=0.0, help="gain of the speech alone, in dB (0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the noise (0)")
     return parser
 
 

@@ -9,14 +9,14 @@ is the median of the pairs' ratios. A minute and a half a pair of programs on a 
     python tools/bench/startup.py --cpu_time        on a machine that others use, too
 """
 
-import argparse
 import importlib.metadata
 import resource
-import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from benching import new_parser, print_header, ratios, spread
 
 from espnet_larm.cli.commands import COMMANDS
 
@@ -29,8 +29,6 @@ QUICK = {
     "espnet_larm doctor --help": [*LAUNCHER, "doctor", "--help"],
 }
 WITH_ESPNETS_PARSER = ("asr_train", "asr_inference")
-# Ours of the same: they print options of ESPnet's, too.
-SLOW_COMMANDS = ("decode", "train")
 
 
 def seconds(words: list[str], cpu_time: bool) -> float:
@@ -47,41 +45,37 @@ def clock(cpu_time: bool) -> float:
     return used.ru_utime + used.ru_stime if cpu_time else time.perf_counter()
 
 
-def describe(times: list[float]) -> str:
-    """Median and range."""
-    return f"{statistics.median(times):.2f} ({min(times):.2f}-{max(times):.2f})"
-
-
 def compare(program: str, repeats: int, cpu_time: bool) -> None:
     """Print the row of a program that ESPnet has, too."""
     theirs = ["-m", f"espnet2.bin.{program}", "--help"]
     ours = [*LAUNCHER, *theirs]
     seconds(ours, cpu_time), seconds(theirs, cpu_time)
     pairs = [(seconds(ours, cpu_time), seconds(theirs, cpu_time)) for _ in range(repeats)]
-    ratios = sorted(a / b for a, b in pairs)
-    print(
-        f"| {program} | {describe([a for a, _ in pairs])} | {describe([b for _, b in pairs])} "
-        f"| {statistics.median(ratios):.3f} ({ratios[0]:.3f}-{ratios[-1]:.3f}) |",
-        flush=True,
-    )
+    mine, espnets = map(list, zip(*pairs, strict=True))
+    print(f"| {program} | {spread(mine)} | {spread(espnets)} | {spread(ratios(mine, espnets), 3)} |", flush=True)
 
 
 def main() -> None:
     """Parse the options and print both tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5, help="pairs, and starts of a quick program (5)")
-    parser.add_argument("--programs", nargs="*", default=WITH_ESPNETS_PARSER, help="that ESPnet has, too")
+    parser = new_parser(__doc__)
+    parser.add_argument("--repeats", type=int, default=5, help="pairs, and starts of each quick program (5)")
+    parser.add_argument(
+        "--programs",
+        nargs="*",
+        default=WITH_ESPNETS_PARSER,
+        help="ESPnet's programs to compare with (asr_train asr_inference)",
+    )
     parser.add_argument("--cpu_time", action="store_true", help="processor time instead of wall time")
-    parser.add_argument("--no_quick", action="store_true", help="leave the programs out that need no ESPnet")
+    parser.add_argument("--no_quick", action="store_true", help="leave out the programs that need no ESPnet")
     args = parser.parse_args()
     print(" ".join(sys.argv), f"| espnet {importlib.metadata.version('espnet')}, Python {sys.version.split()[0]}")
     if args.programs:
-        print("\n| --help of | ours, s (range) | ESPnet's, s (range) | ratio (range) |\n|---|---|---|---|")
+        print_header("--help of", "ours, s (range)", "ESPnet's, s (range)", "ratio (range)")
     for program in args.programs:
         compare(program, args.repeats, args.cpu_time)
     if args.no_quick:
         return
-    print("\n| start of | s (range) |\n|---|---|")
+    print_header("start of", "s (range)")
     others = [
         name for name in COMMANDS if COMMANDS[name].module not in ("espnet_larm.cli.decode", "espnet_larm.cli.train")
     ]
@@ -90,7 +84,7 @@ def main() -> None:
         **{f"{each} --help": ["-m", "espnet_larm", each, "--help"] for each in others},
     }.items():
         seconds(words, args.cpu_time)
-        print(f"| {name} | {describe([seconds(words, args.cpu_time) for _ in range(args.repeats)])} |", flush=True)
+        print(f"| {name} | {spread([seconds(words, args.cpu_time) for _ in range(args.repeats)])} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What added layers cost: time of a prompt and of a token beside the LM alone, and beside the ratio of FLOPs.
+"""Cost of added layers: time of a prompt and of a token beside the LM alone, and beside the ratio of FLOPs.
 
 An LM of random weights reads prompts with speech in them, then texts, a token a row and call. Alone, with `standard`
 and with `e_branchformer` layers it takes turns in each repetition; ratios are those of a repetition's times, so that
@@ -18,7 +18,19 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from memory import NOVELS_3M, SMOLLM2_360M, read_json
+from benching import (
+    NOVELS_3M,
+    SMOLLM2_360M,
+    add_cpu_time,
+    add_llm_shape,
+    add_machine,
+    add_repeats,
+    new_parser,
+    now,
+    print_header,
+    ratios,
+    spread,
+)
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -46,13 +58,13 @@ COUNTS_AGREE = 0.01
 
 
 class Load(NamedTuple):
-    """What is read.
+    """A prompt and the tokens behind it.
 
     Attributes:
         rows: Utterances in a batch.
-        speech: Positions that are speech, in the middle of the prompt.
+        speech: Positions of speech, in the middle of the prompt.
         text: Other positions of the prompt.
-        tokens: That follow, each by a call.
+        tokens: Tokens that follow, each by a call.
     """
 
     rows: int
@@ -74,7 +86,7 @@ class Spent(NamedTuple):
 
 
 def build(config: dict[str, Any], args: argparse.Namespace) -> tuple[Backbone, dict[str, torch.nn.ModuleDict]]:
-    """An LM, and what is added to it, by way."""
+    """An LM, and the layers that are added to it, by way."""
     torch.manual_seed(0)
     backbone = Backbone.from_config(config, args.dtype).eval().requires_grad_(False).to(args.device)
     added = {ALONE: torch.nn.ModuleDict()}
@@ -104,15 +116,8 @@ def read(backbone: Backbone, load: Load, clock: Callable[[], float] = time.perf_
     return Spent(middle - start, (now(device, clock) - middle) / load.tokens)
 
 
-def now(device: torch.device, clock: Callable[[], float]) -> float:
-    """When all that was asked of a device is done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return clock()
-
-
 def flops_of(backbone: Backbone, load: Load) -> Spent:
-    """From shapes."""
+    """FLOPs from shapes."""
     config, size = backbone.config, backbone.hidden_size
     speech = torch.full((load.rows,), load.speech)
     prompt = prefill_flops(backbone, load.prompt - speech, *by_layer(len(backbone.layers), speech)).total
@@ -163,38 +168,35 @@ def compare(config: dict[str, Any], loads: Sequence[Load], args: argparse.Namesp
 
 
 def rows_of(field: str, load: Load, found: dict[str, list[Spent]], flops: dict[str, float]) -> Iterator[str]:
-    """Of a prompt, or of a token."""
+    """Rows of a prompt, or of a token."""
     times = {way: [getattr(spent, field) for spent in spents] for way, spents in found.items()}
     for way in WAYS:
         cells = [field, str(load.rows), way, spread([1000 * each for each in times[way]], 1)]
         if way != ALONE:
-            ratios = [each / alone for each, alone in zip(times[way], times[ALONE], strict=True)]
+            found_ratios = ratios(times[way], times[ALONE])
             ratio = flops[way] / flops[ALONE]
-            cells += [spread(ratios, 2), f"{ratio:.2f}", f"{statistics.median(ratios) / ratio:.2f}"]
+            cells += [spread(found_ratios), f"{ratio:.2f}", f"{statistics.median(found_ratios) / ratio:.2f}"]
         yield f"| {' | '.join([*cells, *[''] * (7 - len(cells))])} |"
-
-
-def spread(values: Sequence[float], digits: int) -> str:
-    """Median and range."""
-    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"
 
 
 def get_parser() -> argparse.ArgumentParser:
     """Options of this script."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", default="SmolLM2-135M", choices=SHAPES, help="of the LM (SmolLM2-135M)")
-    parser.add_argument("--llm_config", type=read_json, help="a config.json instead")
-    parser.add_argument("--layers", type=int, help="how many are added (a quarter of the LM's)")
-    parser.add_argument("--placement", default=PLACEMENTS[0], choices=PLACEMENTS)
+    parser = new_parser(__doc__)
+    add_llm_shape(parser, list(SHAPES), "SmolLM2-135M")
+    add_repeats(parser, 9)
+    add_cpu_time(parser)
+    add_machine(parser)
+    parser.add_argument("--layers", type=int, help="number of added layers (a quarter of the LM's)")
+    parser.add_argument(
+        "--placement", default=PLACEMENTS[0], choices=PLACEMENTS, help="placement of added layers (the first)"
+    )
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 8], help="utterances in a batch (1 8)")
-    parser.add_argument("--speech", type=int, default=90, help="speech positions of a prompt (90: 15 s)")
-    parser.add_argument("--text", type=int, default=10, help="its other positions (10)")
-    parser.add_argument("--tokens", type=int, default=16, help="that follow (16)")
-    parser.add_argument("--repeats", type=int, default=9, help="of each way (9)")
-    parser.add_argument("--cpu_time", action="store_true", help="the process's alone, for a busy machine and 1 thread")
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--dtype", default="float32", choices=DTYPES, help="of the LM; added layers are float32")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads (2)")
+    parser.add_argument("--speech", type=int, default=90, help="positions of speech in a prompt (90, which are 15 s)")
+    parser.add_argument("--text", type=int, default=10, help="other positions of a prompt (10)")
+    parser.add_argument("--tokens", type=int, default=16, help="tokens that follow the prompt (16)")
+    parser.add_argument(
+        "--dtype", default="float32", choices=DTYPES, help="dtype of the LM; added layers are float32 (float32)"
+    )
     return parser
 
 
@@ -204,8 +206,9 @@ def main(cmd: list[str] | None = None) -> None:
     torch.set_num_threads(args.threads)
     command = " ".join(["tools/bench/upscaling.py", *(sys.argv[1:] if cmd is None else cmd)])
     print(f"`{command}`; torch {torch.__version__}, {args.device}, {args.threads} threads\n")
-    print("| | rows | layers added | ms (range) | times alone (range) | FLOPs, times alone | time / FLOPs |")
-    print("|---|---|---|---|---|---|---|")
+    print_header(
+        "", *["rows", "layers added", "ms (range)", "times alone (range)", "FLOPs times alone", "time / FLOPs"]
+    )
     loads = [Load(rows, args.speech, args.text, args.tokens) for rows in args.rows]
     for row in compare(args.llm_config or SHAPES[args.shape], loads, args):
         print(row, flush=True)

@@ -1,4 +1,4 @@
-"""Which trainings make up a grid."""
+"""Plans of a grid."""
 
 import pytest
 

@@ -30,7 +30,7 @@ UNGUARDED = DecodeConfig(drafts="none", least_ctc_share=0.0, stops_loops=False)
 
 @pytest.fixture
 def recognizer(build_speech_llm):
-    """Of a model whose CTC head hears token v in a frame with its v-th number high."""
+    """Recogniser whose CTC head takes a frame whose v-th number is high for token v."""
 
     def make(**changes):
         model = build_speech_llm(**changes).eval()

@@ -17,7 +17,7 @@ from studies.pooling_oracle.windows import (
 
 
 def heard_frames(kind, frames, num_frames):
-    """Which frames change which token of a projector, by gradients: a list of frames a token."""
+    """Frames that change each token of a projector, by gradients."""
     projector = Projector(kind, 3, 4, frames)
     torch.nn.init.normal_(projector.out.weight)
     hs_pad = torch.randn(1, num_frames, 3, requires_grad=True)

@@ -31,7 +31,7 @@ def backbone(hf_model):
 
 
 def moved(backbone, scale=0.1):
-    """As after training."""
+    """A copy with other weights, as a training makes them."""
     other = copy.deepcopy(backbone)
     with torch.no_grad():
         for parameter in other.parameters():
