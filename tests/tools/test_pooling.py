@@ -65,7 +65,10 @@ def test_eager_attention_gives_the_same_logits_with_more_memory(backbone, way):
     found = {}
     for kind in tool.ATTENTIONS:
         with tool.attention_of(kind):
-            found[kind] = tool.read(backbone, pooling, prompt, clock).logits, tool.peak_of(backbone, pooling, prompt, clock)
+            found[kind] = (
+                tool.read(backbone, pooling, prompt, clock).logits,
+                tool.peak_of(backbone, pooling, prompt, clock),
+            )
     # Sums in another order.
     torch.testing.assert_close(found["eager"][0], found["sdpa"][0], rtol=1e-4, atol=1e-4)
     # The scores of one layer, before and behind the softmax at least.

@@ -45,6 +45,10 @@ class ReferenceScorer:
             assert token == self.rest[row][0]
             self.rest[row] = self.rest[row][1:]
 
+    def slack(self) -> torch.Tensor:
+        """No score rises again (N,)."""
+        return torch.zeros(len(self.rest))
+
     def select(self, rows: torch.Tensor) -> None:
         """Keep some rows."""
         self.rest = [self.rest[row] for row in rows.tolist()]

@@ -13,7 +13,8 @@ import torch
 from decoding_inputs import Inputs
 from llm_ways import Frames, HuggingFace, Ours, Way
 
-from espnet_larm.recognize.drafting import CTC, HEADS, LONGER, Drafting, make_drafts, resolve
+from espnet_larm.recognize.config import CTC, HEADS, LONGER, DecodeConfig
+from espnet_larm.recognize.drafting import Drafting, make_drafts, resolve
 from espnet_larm.search.drafts import Drafts
 from espnet_larm.search.multi_token import Found
 
@@ -41,7 +42,8 @@ def draftings(inputs: Inputs, numbers: Sequence[int], taus: Sequence[float] = ()
         for number in numbers:
             # The model lacks draft heads, or so many, or a CTC head.
             with suppress(ValueError):
-                found.append(resolve(inputs.decoder, inputs.heard is not None, source, number))
+                config = DecodeConfig(drafts=source, tokens_per_call=number)
+                found.append(resolve(config, inputs.decoder, inputs.heard is not None))
     return found + [one._replace(tau=tau) for tau in taus for one in found if one.drafts == HEADS]
 
 

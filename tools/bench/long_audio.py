@@ -30,7 +30,7 @@ from espnet_larm.data.kaldi_dir import Utterance
 from espnet_larm.origin import describe_machine
 from espnet_larm.recipe.corpora.an4 import read_an4
 from espnet_larm.recipe.corpora.librispeech import read_librispeech
-from espnet_larm.recognize.long.cutting import Cutting
+from espnet_larm.recognize.config import DecodeConfig
 from espnet_larm.recognize.machine import peak_memory_bytes
 from espnet_larm.scoring.alignment import Counts, add_counts, align, split_words
 
@@ -78,9 +78,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--an4_root", type=Path, required=True, help="folder that holds AN4's etc/")
     parser.add_argument("--librispeech", type=Path, required=True, help=f"folder that holds {', '.join(SPLITS)}")
     parser.add_argument("--minutes", type=float, default=60.0, help="minutes of the long file (60)")
-    parser.add_argument("--longest_piece", type=float, default=Cutting().longest_s, help="longest piece, in seconds")
-    parser.add_argument("--shortest_piece", type=float, default=Cutting().shortest_s, help="shortest piece, in seconds")
-    parser.add_argument("--overlap", type=float, default=Cutting().overlap_s, help="overlap of pieces, in seconds")
+    parser.add_argument("--longest_piece", type=float, default=DecodeConfig.longest_piece, help="longest piece, in seconds")
+    parser.add_argument("--shortest_piece", type=float, default=DecodeConfig.shortest_piece, help="shortest piece, in seconds")
+    parser.add_argument("--overlap", type=float, default=DecodeConfig.overlap, help="overlap of pieces, in seconds")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -128,8 +128,8 @@ def transcribe(args: argparse.Namespace, path: Path) -> dict[str, Any]:
     # The first utterance makes what later ones use again: threads, kernels, buffers.
     recognizer.transcribe([np.zeros(SAMPLE_RATE_HZ, dtype=np.float32)])
     loaded_bytes, start = peak_memory_bytes(recognizer.device), time.perf_counter()
-    cutting = Cutting(0.0, args.longest_piece, args.shortest_piece, args.overlap)
-    found = recognizer.transcribe_file(path, with_words=True, cutting=cutting)
+    pieces = {"longest_piece": args.longest_piece, "shortest_piece": args.shortest_piece, "overlap": args.overlap}
+    found = recognizer.transcribe_file(path, DecodeConfig(with_words=True, long_seconds=0.0, **pieces))
     return {
         "seconds": time.perf_counter() - start,
         "audio_seconds": soundfile.info(path).duration,

@@ -211,9 +211,7 @@ def check_count(backbone: Backbone, pooling: SpeechPooling, prompt: Prompt, expe
         raise SystemExit(f"torch counts {counted} FLOPs, and {expected} are expected from shapes.")
 
 
-def peak_of(
-    backbone: Backbone, pooling: SpeechPooling, prompt: Prompt, clock: Clock, computes: bool = False
-) -> int:
+def peak_of(backbone: Backbone, pooling: SpeechPooling, prompt: Prompt, clock: Clock, computes: bool = False) -> int:
     """Most bytes that are alive at once while a prompt is read, beside weights and the prompt."""
     if clock.is_cuda:
         torch.cuda.reset_peak_memory_stats()

@@ -35,10 +35,10 @@ class Cutting(NamedTuple):
         overlap_s: What two pieces have in common where there is no silence.
     """
 
-    whole_s: float = 40.0
-    longest_s: float = 30.0
-    shortest_s: float = 1.0
-    overlap_s: float = 4.0
+    whole_s: float
+    longest_s: float
+    shortest_s: float
+    overlap_s: float
 
 
 class Piece(NamedTuple):
