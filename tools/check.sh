@@ -5,7 +5,7 @@
 # ESPNET_LARM_VENV names another environment than .venv. Arguments go to pytest:
 #
 #   tools/check.sh
-#   tools/check.sh -m "not slow" tests/encoder
+#   tools/check.sh -m "not slow" tests/looped
 set -euo pipefail
 
 case ${1:-} in

@@ -78,8 +78,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--an4_root", type=Path, required=True, help="folder that holds AN4's etc/")
     parser.add_argument("--librispeech", type=Path, required=True, help=f"folder that holds {', '.join(SPLITS)}")
     parser.add_argument("--minutes", type=float, default=60.0, help="minutes of the long file (60)")
-    parser.add_argument("--longest_piece", type=float, default=DecodeConfig.longest_piece, help="longest piece, in seconds")
-    parser.add_argument("--shortest_piece", type=float, default=DecodeConfig.shortest_piece, help="shortest piece, in seconds")
+    parser.add_argument(
+        "--longest_piece", type=float, default=DecodeConfig.longest_piece, help="longest piece, in seconds"
+    )
+    parser.add_argument(
+        "--shortest_piece", type=float, default=DecodeConfig.shortest_piece, help="shortest piece, in seconds"
+    )
     parser.add_argument("--overlap", type=float, default=DecodeConfig.overlap, help="overlap of pieces, in seconds")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
