@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Annotated, Any
 
 import humanfriendly  # type: ignore[import-untyped]
 import torch
@@ -20,6 +20,7 @@ from typeguard import TypeCheckError, typechecked
 from espnet2.asr.frontend.abs_frontend import AbsFrontend
 from espnet2.asr.frontend.default import DefaultFrontend
 
+from espnet_larm.options import Option, check_parameters
 from espnet_larm.pooling.affinity import Kept, Pooled, boundaries, keep_at_least, merge, valid_mask
 from espnet_larm.pooling.baselines import kept_lens
 from espnet_larm.pooling.options import Pooling
@@ -75,19 +76,8 @@ class AffinityPoolingFrontend(AbsFrontend):
     """Wraps a front end; its weights have the names that they have without pooling.
 
     Args:
-        tau: Least cosine that merges neighbouring frames, from -1 on; above 1 nothing is merged, and the frames are
-            those of the wrapped front end bit for bit. 0.98 keeps 75 % of read speech's frames of 10 ms, 0.95 50 %.
-        frontend: The front end that is wrapped, any of ESPnet's.
-        frontend_conf: Its options.
-        fs: Its option of this name, which recipes set; Hz, such as 16000 or 16k.
-        window: Frames of the current group that are compared, 1 or more.
-        max_group: Most frames of a group, no less than `window`; 4 leaves pauses their length, null is any.
-        centered: Take the utterance's mean off before frames are compared (what is merged are the frames themselves).
-            Without, cosines of log mel frames are all near 1.
-        min_frames_per_second: Frames a second that are left of every utterance at least, training and decoding alike,
-            0 or more. CTC needs a frame of the encoder's for each token and between two equal ones: at least the
-            encoder's subsampling factor times the tokens a second of the fastest speech. 50 leaves 12.5 tokens a
-            second to a factor of 4, enough for BPE; characters need 80 or a factor of 2.
+        tau: Meaning and range of this and all other options stand at the parameters; `espnet-larm list
+            --name affinity_pooling` prints them.
 
     Raises:
         ValueError: An option is out of its range, or the wrapped front end or an option of it is not known.
@@ -97,19 +87,45 @@ class AffinityPoolingFrontend(AbsFrontend):
     @typechecked
     def __init__(
         self,
-        tau: float = 0.98,
-        frontend: str = "default",
-        frontend_conf: dict[str, Any] | None = None,
-        fs: int | str | None = None,
-        window: int = 1,
-        max_group: int | None = 4,
-        centered: bool = True,
-        min_frames_per_second: float = 50.0,
+        tau: Annotated[
+            float,
+            Option(
+                "least cosine that merges neighbouring frames; above 1 nothing is merged, and the frames are those of "
+                "the wrapped front end bit for bit; 0.98 keeps 75 % of read speech's frames of 10 ms, 0.95 50 %",
+                least=-1.0,
+            ),
+        ] = 0.98,
+        frontend: Annotated[str, Option("front end that is wrapped, any of ESPnet's")] = "default",
+        frontend_conf: Annotated[dict[str, Any] | None, Option("options of the wrapped front end")] = None,
+        fs: Annotated[
+            int | str | None, Option("the wrapped front end's option of this name, which recipes set; Hz, 16000 or 16k")
+        ] = None,
+        window: Annotated[int, Option("frames of the current group that are compared", least=1)] = 1,
+        max_group: Annotated[
+            int | None,
+            Option("most frames of a group, no less than `window`; 4 leaves pauses their length, null is any", least=1),
+        ] = 4,
+        centered: Annotated[
+            bool,
+            Option(
+                "take the utterance's mean off before frames are compared (what is merged are the frames themselves): "
+                "without, cosines of log mel frames are all near 1"
+            ),
+        ] = True,
+        min_frames_per_second: Annotated[
+            float,
+            Option(
+                "frames a second that are left of every utterance at least, training and decoding alike. CTC needs a "
+                "frame of the encoder's for each token and between two equal ones: at least the encoder's subsampling "
+                "factor times the tokens a second of the fastest speech. 50 leaves 12.5 tokens a second to a factor "
+                "of 4, enough for BPE; characters need 80 or a factor of 2",
+                least=0.0,
+            ),
+        ] = 50.0,
     ) -> None:
+        check_parameters(AffinityPoolingFrontend.__init__, locals(), WHERE)
         super().__init__()
         self.pooling = Pooling(tau=tau, window=window, max_group=max_group, where=WHERE)
-        if not 0 <= min_frames_per_second < float("inf"):
-            raise ValueError(f"{WHERE}: min_frames_per_second is {min_frames_per_second}; allowed: 0 (none) or more.")
         conf = _with_rate(dict(frontend_conf or {}), fs)
         self.frontend = _build(frontend, conf)
         self.centered = centered

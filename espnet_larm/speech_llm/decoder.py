@@ -7,7 +7,7 @@ Shapes: B utterances (rows), T frames, E encoder size, D model size of the LM, L
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from typeguard import typechecked
@@ -15,13 +15,16 @@ from typeguard import typechecked
 from espnet2.asr.decoder.abs_decoder import AbsDecoder
 
 from espnet_larm.adaptation.export import RECORD
-from espnet_larm.adaptation.llm_weights import LORA_PREFIX, adapt, frozen_names, is_own
-from espnet_larm.llm.backbone import Backbone, load_tokenizer
+from espnet_larm.adaptation.llm_weights import LORA_PREFIX, METHODS, adapt, frozen_names, is_own
+from espnet_larm.llm.backbone import DTYPES, Backbone, load_tokenizer
 from espnet_larm.llm.tokens import special_tokens
+from espnet_larm.options import Option, check_parameters
 from espnet_larm.pooling.affinity import Kept
 from espnet_larm.pooling.in_llm import SpeechPooling, speech_pooling_of
-from espnet_larm.speech_llm.heads import DraftHeads
+from espnet_larm.speech_llm.heads import KINDS as HEADS
+from espnet_larm.speech_llm.heads import MAX_HEADS, DraftHeads
 from espnet_larm.speech_llm.hypotheses import Hypothesis, SpeechHypotheses, positions_of
+from espnet_larm.speech_llm.projector import KINDS as PROJECTORS
 from espnet_larm.speech_llm.projector import CtcEmbeddings, Projector
 from espnet_larm.speech_llm.prompt import ContextError, Packed, Prompt, make_prompt, pack
 from espnet_larm.upstream import BatchScorerInterface
@@ -45,34 +48,8 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
     Args:
         vocab_size: Tokens of the token list, as many as the LM's head has rows; ESPnet sets it.
         encoder_output_size: E; ESPnet sets it.
-        llm: Folder or hub id of the LM and of its tokenizer.
-        llm_config: Instead of weights by name, a configuration to build random ones from, as config.json has it
-            (`model_type` at least); the tokenizer is then that of `tokenizer`.
-        tokenizer: Folder or hub id of the tokenizer; `llm` by default.
-        revision: Revision of `llm` on the hub; the newest by default.
-        dtype: Type of the LM's weights, `float32`, `bfloat16` or `float16`; other parts have ESPnet's.
-        adaptation: `frozen`, `full`, `lora` or `depth_upscaling`: which of the LM's weights learn, or what is added.
-        lora_conf: Options of peft's LoraConfig, such as `{r: 16}`; or `{match: {...}}` with a depth_upscaling_conf, for
-            the rank that gives as many weights as those added layers have.
-        depth_upscaling_conf: Options of the layers that are inserted: `layer` (`e_branchformer` or `standard`),
-            `placement` (`interleaved`, `bottom`, `middle`, `top` or `sandwich`), `num_layers` or `share` (0.25 of the
-            LM's layers), `gate_kernel` (31) and `merge_kernel` (3), positions that convolutions of speech see. They
-            are copies of the LM's layers as it is built: with `llm_config`, of random ones, even if `--init_param` then
-            loads an LM.
-        projector: `linear`, `stack`, `conv` or `posterior`, which needs a CTC head of the LM's tokens: from frames to
-            embeddings.
-        projector_frames: Frames an embedding, 1 or more; 4 for frames of 40 ms makes 6 embeddings a second.
-        prefix: Text before the speech.
-        suffix: Text after it; by default the token that begins a text.
-        instruction: For chat models, instead of prefix and suffix: what is asked, put into the chat template.
-        activation_checkpointing: Recompute the LM's layers in the backward pass: a twelfth of their activations or less
-            stays in memory (tools/bench/memory.py), for another forward pass of the LM.
-        num_heads: K, 1 to 8: tokens that one hidden state predicts. Head 1 is the LM's; the others draft for a search.
-        head_type: `latent` or `projection`, of heads 2 to K.
-        pooling: Pooling of the speech that the LM reads; none by default. `input` pools the projector's embeddings,
-            `deep` what is left of them, behind `layer` of the LM's layers (1 to one less than it has); each with the
-            options of espnet_larm/pooling/options.py, such as
-            `{input: {tau: 0.9}, deep: {layer: 6, tau: 0.8, window: 3}}`.
+        llm: Meaning and range of this and all other options stand at the parameters; `espnet-larm list
+            --name speech_llm` prints them.
 
     Attributes:
         prompt: The prompt, unless another is given to a call.
@@ -89,24 +66,77 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
         self,
         vocab_size: int,
         encoder_output_size: int,
-        llm: str | None = None,
-        llm_config: dict[str, Any] | None = None,
-        tokenizer: str | None = None,
-        revision: str | None = None,
-        dtype: str = "float32",
-        adaptation: str = "frozen",
-        lora_conf: dict[str, Any] | None = None,
-        depth_upscaling_conf: dict[str, Any] | None = None,
-        projector: str = "stack",
-        projector_frames: int = 4,
-        prefix: str = "",
-        suffix: str | None = None,
-        instruction: str | None = None,
-        activation_checkpointing: bool = False,
-        num_heads: int = 1,
-        head_type: str = "latent",
-        pooling: dict[str, Any] | None = None,
+        llm: Annotated[str | None, Option("folder or hub id of the LM and of its tokenizer")] = None,
+        llm_config: Annotated[
+            dict[str, Any] | None,
+            Option(
+                "instead of `llm`, a configuration to build random weights from, as config.json has it (`model_type` "
+                "at least); the tokenizer is then that of `tokenizer`"
+            ),
+        ] = None,
+        tokenizer: Annotated[str | None, Option("folder or hub id of the tokenizer; `llm` by default")] = None,
+        revision: Annotated[str | None, Option("revision of `llm` on the hub; the newest by default")] = None,
+        dtype: Annotated[str, Option("type of the LM's weights; others have ESPnet's", choices=DTYPES)] = "float32",
+        adaptation: Annotated[
+            str, Option("the LM's weights that learn, or what is added to it", choices=METHODS)
+        ] = "frozen",
+        lora_conf: Annotated[
+            dict[str, Any] | None,
+            Option(
+                "options of peft's LoraConfig, such as `{r: 16}`; or `{match: {...}}` with a depth_upscaling_conf, for "
+                "the rank that gives as many weights as those added layers have"
+            ),
+        ] = None,
+        depth_upscaling_conf: Annotated[
+            dict[str, Any] | None,
+            Option(
+                "options of the layers that are inserted: `layer` (`e_branchformer` or `standard`), `placement` "
+                "(`interleaved`, `bottom`, `middle`, `top` or `sandwich`), `num_layers` or `share` (0.25 of the LM's "
+                "layers), `gate_kernel` (31) and `merge_kernel` (3), positions that convolutions of speech see. They "
+                "are copies of the LM's layers as it is built: with `llm_config`, of random ones, even if "
+                "`--init_param` then loads an LM"
+            ),
+        ] = None,
+        projector: Annotated[
+            str,
+            Option("from frames to embeddings; `posterior` needs a CTC head of the LM's tokens", choices=PROJECTORS),
+        ] = "stack",
+        projector_frames: Annotated[
+            int, Option("frames an embedding; 4 for frames of 40 ms makes 6 embeddings a second", least=1)
+        ] = 4,
+        prefix: Annotated[str, Option("text before the speech")] = "",
+        suffix: Annotated[str | None, Option("text after the speech; by default the token that begins a text")] = None,
+        instruction: Annotated[
+            str | None,
+            Option("for chat models, instead of prefix and suffix: what is asked, put into the chat template"),
+        ] = None,
+        activation_checkpointing: Annotated[
+            bool,
+            Option(
+                "recompute the LM's layers in the backward pass: a twelfth of their activations or less stays in "
+                "memory (tools/bench/memory.py), for another forward pass of the LM"
+            ),
+        ] = False,
+        num_heads: Annotated[
+            int,
+            Option(
+                "K, tokens that one hidden state predicts: head 1 is the LM's; the others draft for a search",
+                least=1,
+                most=MAX_HEADS,
+            ),
+        ] = 1,
+        head_type: Annotated[str, Option("kind of heads 2 to K", choices=HEADS)] = "latent",
+        pooling: Annotated[
+            dict[str, Any] | None,
+            Option(
+                "pooling of the speech that the LM reads; none by default. `input` pools the projector's embeddings, "
+                "`deep` what is left of them, behind `layer` of the LM's layers (1 to one less than it has); each "
+                "with the options of espnet_larm/pooling/options.py, such as "
+                "`{input: {tau: 0.9}, deep: {layer: 6, tau: 0.8, window: 3}}`"
+            ),
+        ] = None,
     ) -> None:
+        check_parameters(SpeechLlmDecoder.__init__, locals(), "decoder_conf")
         super().__init__()
         if (llm is None) == (llm_config is None):
             raise ValueError("decoder_conf: give llm (a folder or hub id) or llm_config (random weights), one of them.")

@@ -9,7 +9,7 @@ Shapes: B utterances, L tokens, D model size, V tokens of the LM, C tokens of th
 import dataclasses
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from torch.nn import functional
@@ -27,6 +27,7 @@ from espnet2.layers.abs_normalize import AbsNormalize
 
 from espnet_larm.llm.stream import freeze_modes
 from espnet_larm.llm.tokens import CTC_TEXT
+from espnet_larm.options import Option, check_parameters
 from espnet_larm.speech_llm.clock import Clock
 from espnet_larm.speech_llm.mwer import Mwer, figures, find_nbest, mwer_loss, score_nbest
 from espnet_larm.speech_llm.text_kl import TextKl, TextKlOptions
@@ -80,30 +81,8 @@ class SpeechLlmModel(WithinLengthsModel):
         decoder: A `speech_llm`.
         ctc: The CTC head that ESPnet makes; replaced by one of C tokens if the CTC head has its own.
         joint_network: None.
-        ctc_weight: Weight of the CTC loss, 0 to below 1; the LM's loss has the rest.
-        interctc_weight: Weight of the earlier checkpoints in the CTC loss; (n - 1) / n with n checkpoint loops.
-        ctc_token_list: File of the CTC head's own tokens, `<blank>` first; the LM's tokens by default.
-        lsm_weight: Label smoothing of the LM's loss, 0 to below 1.
-        head_weight: Base of the weights of draft heads: head k's loss has head_weight^(k - 1); above 0 to 1.
-        mwer_weight: Weight of the loss that counts word errors of N-best hypotheses (mwer.py), 0 (off) to 1. For
-            fine-tuning: it takes a model that finds hypotheses. The LM's loss is then mwer_weight MWER + mwer_ce_weight
-            cross-entropy.
-        mwer_ce_weight: Above 0 to 1, of all heads' cross-entropy if mwer_weight is above 0; 0.01 to 0.1 is usual. The
-            CTC losses stay as ctc_weight says, and are best made as much smaller.
-        mwer_nbest: N, texts that are compared, 2 or more. A step reads N + 1 texts where cross-entropy reads one, which
-            takes memory: lower batch_bins, or decoder_conf: activation_checkpointing.
-        mwer_beam_size: Width of the search for them, N or more.
-        mwer_in_validation: Search in validation, whatever mwer_weight is, for `wer_expected`, `wer_best` and
-            `wer_oracle`; it is then as slow as decoding with a beam. Without, validation's loss has no MWER.
-        text_kl_weight: Weight of KL(base || model) on lines of text (text_kl.py), in nats a predicted token, 0 (off) or
-            more, which keeps the LM's text ability; for `adaptation` full, lora and depth_upscaling. It is added to the
-            LM's loss in training; validation draws no lines, and its loss is the same as without.
-        text_kl_text: File of that text, plain or .gz, one sentence a line in the LM's style.
-        text_kl_lines: Lines that are drawn for each batch in each process, 1 or more. One that is longer than the LM's
-            context is cut.
-        text_kl_max_lines: First lines of the file that are read, 1 or more; in memory they take 4 bytes a token.
-        ignore_id: Padding of texts.
-        extract_feats_in_collect_stats: ESPnet's option of this name.
+        ctc_weight: Meaning and range of this and all other options stand at the parameters; `espnet-larm list
+            --name speech_llm` prints them.
 
     Raises:
         ValueError: An option is out of its range, the decoder is of another kind, or token 0 cannot be CTC's blank.
@@ -129,33 +108,91 @@ class SpeechLlmModel(WithinLengthsModel):
         decoder: AbsDecoder | None,
         ctc: CTC,
         joint_network: torch.nn.Module | None,
-        ctc_weight: float = 0.3,
-        interctc_weight: float = 0.0,
-        ctc_token_list: str | None = None,
-        lsm_weight: float = 0.0,
-        head_weight: float = 0.9,
-        mwer_weight: float = 0.0,
-        mwer_ce_weight: float = 0.05,
-        mwer_nbest: int = 4,
-        mwer_beam_size: int = 4,
-        mwer_in_validation: bool = False,
-        text_kl_weight: float = 0.0,
-        text_kl_text: str | None = None,
-        text_kl_lines: int = 8,
-        text_kl_max_lines: int = 100_000,
-        ignore_id: int = -1,
-        extract_feats_in_collect_stats: bool = True,
+        ctc_weight: Annotated[
+            float, Option("weight of the CTC loss; the LM's loss has the rest", least=0.0, below=1.0)
+        ] = 0.3,
+        interctc_weight: Annotated[
+            float,
+            Option(
+                "weight of the earlier checkpoints in the CTC loss; (n - 1) / n with n checkpoint loops",
+                least=0.0,
+                below=1.0,
+            ),
+        ] = 0.0,
+        ctc_token_list: Annotated[
+            str | None, Option("file of the CTC head's own tokens, `<blank>` first; the LM's tokens by default")
+        ] = None,
+        lsm_weight: Annotated[float, Option("label smoothing of the LM's loss", least=0.0, below=1.0)] = 0.0,
+        head_weight: Annotated[
+            float,
+            Option("base of the draft heads' weights: head k's loss has head_weight^(k - 1)", above=0.0, most=1.0),
+        ] = 0.9,
+        mwer_weight: Annotated[
+            float,
+            Option(
+                "weight of the loss that counts word errors of N-best hypotheses (mwer.py). For fine-tuning: it takes "
+                "a model that finds hypotheses. The LM's loss is then mwer_weight MWER + mwer_ce_weight cross-entropy",
+                least=0.0,
+                most=1.0,
+                note="0 is off",
+            ),
+        ] = 0.0,
+        mwer_ce_weight: Annotated[
+            float,
+            Option(
+                "weight of all heads' cross-entropy if mwer_weight is above 0; 0.01 to 0.1 is usual. The CTC losses "
+                "stay as ctc_weight says, and are best made as much smaller",
+                above=0.0,
+                most=1.0,
+                note="draft heads learn by the cross-entropy alone",
+            ),
+        ] = 0.05,
+        mwer_nbest: Annotated[
+            int,
+            Option(
+                "N, hypotheses that are compared. A step reads N + 1 texts where cross-entropy reads one, which takes "
+                "memory: lower batch_bins, or decoder_conf: activation_checkpointing",
+                least=2,
+            ),
+        ] = 4,
+        mwer_beam_size: Annotated[int, Option("width of the search for them, N or more", least=2)] = 4,
+        mwer_in_validation: Annotated[
+            bool,
+            Option(
+                "search in validation, whatever mwer_weight is, for `wer_expected`, `wer_best` and `wer_oracle`; it is "
+                "then as slow as decoding with a beam. Without, validation's loss has no MWER"
+            ),
+        ] = False,
+        text_kl_weight: Annotated[
+            float,
+            Option(
+                "weight of KL(base || model) on lines of text (text_kl.py), in nats a predicted token, which keeps the "
+                "LM's text ability; for `adaptation` full, lora and depth_upscaling. It is added to the LM's loss in "
+                "training; validation draws no lines, and its loss is the same as without",
+                least=0.0,
+                note="0 is off",
+            ),
+        ] = 0.0,
+        text_kl_text: Annotated[
+            str | None, Option("file of that text, plain or .gz, one sentence a line in the LM's style")
+        ] = None,
+        text_kl_lines: Annotated[
+            int,
+            Option(
+                "lines that are drawn for each batch in each process; one that is longer than the LM's context is cut",
+                least=1,
+            ),
+        ] = 8,
+        text_kl_max_lines: Annotated[
+            int, Option("first lines of the file that are read; in memory they take 4 bytes a token", least=1)
+        ] = 100_000,
+        ignore_id: Annotated[int, Option("padding of texts")] = -1,
+        extract_feats_in_collect_stats: Annotated[bool, Option("ESPnet's option of this name")] = True,
     ) -> None:
+        check_parameters(SpeechLlmModel.__init__, locals(), "model_conf")
         special = getattr(decoder, "special_tokens", None)
         if special is None:
             raise ValueError(f"model: speech_llm needs decoder: speech_llm; got {type(decoder).__name__}.")
-        for name, value in (
-            ("ctc_weight", ctc_weight),
-            ("interctc_weight", interctc_weight),
-            ("lsm_weight", lsm_weight),
-        ):
-            if not 0.0 <= value < 1.0:
-                raise ValueError(f"model_conf: {name} is {value}; allowed: 0 to below 1.")
         super().__init__(
             vocab_size=vocab_size,
             token_list=list(token_list),
@@ -176,8 +213,6 @@ class SpeechLlmModel(WithinLengthsModel):
             report_wer=False,
             extract_feats_in_collect_stats=extract_feats_in_collect_stats,
         )
-        if not 0.0 < head_weight <= 1.0:
-            raise ValueError(f"model_conf: head_weight is {head_weight}; allowed: above 0 to 1.")
         self.lsm_weight = lsm_weight
         self.head_weight = head_weight
         self.mwer = Mwer(mwer_weight, mwer_ce_weight, mwer_nbest, mwer_beam_size, mwer_in_validation)

@@ -52,15 +52,6 @@ class Mwer:
     in_validation: bool
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.weight <= 1.0:
-            raise ValueError(f"model_conf: mwer_weight is {self.weight}; allowed: 0 (off) to 1.")
-        if not 0.0 < self.ce_weight <= 1.0:
-            raise ValueError(
-                f"model_conf: mwer_ce_weight is {self.ce_weight}; allowed: above 0 to 1, since draft heads learn by "
-                "the cross-entropy alone."
-            )
-        if self.nbest < 2:
-            raise ValueError(f"model_conf: mwer_nbest is {self.nbest}; allowed: 2 or more, which can be compared.")
         if self.beam_size < self.nbest:
             raise ValueError(
                 f"model_conf: mwer_beam_size is {self.beam_size}, but mwer_nbest {self.nbest}: a beam finds as many "

@@ -3,7 +3,7 @@
 The second is made from the first's text, so that data folders need no second file.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from espnet2.text.token_id_converter import TokenIDConverter
 from espnet2.train.preprocessor import CommonPreprocessor
 
 from espnet_larm.llm.tokens import CTC_TEXT
+from espnet_larm.options import Option, check_parameters
 
 
 class SpeechLlmPreprocessor(CommonPreprocessor):
@@ -19,9 +20,8 @@ class SpeechLlmPreprocessor(CommonPreprocessor):
 
     Args:
         train: Whether data is augmented; ESPnet sets it, and all that is not named here.
-        ctc_token_list: File of the CTC head's tokens, the one that model_conf has; none leaves the second text out.
-        ctc_token_type: `char` or `bpe`.
-        ctc_bpemodel: The sentencepiece model of `bpe`.
+        ctc_token_list: Meaning and range of all `ctc_` options stand at the parameters; `espnet-larm list --name
+            speech_llm` prints them.
         espnet: What CommonPreprocessor takes; `non_linguistic_symbols` stay whole in both texts.
 
     Raises:
@@ -31,14 +31,16 @@ class SpeechLlmPreprocessor(CommonPreprocessor):
     def __init__(
         self,
         train: bool,
-        ctc_token_list: str | None = None,
-        ctc_token_type: str = "char",  # noqa: S107  # no password
-        ctc_bpemodel: str | None = None,
+        ctc_token_list: Annotated[
+            str | None,
+            Option("file of the CTC head's tokens, the one that model_conf has; none leaves the second text out"),
+        ] = None,
+        ctc_token_type: Annotated[str, Option("type of the CTC head's tokens", choices=("char", "bpe"))] = "char",  # noqa: S107  # no password
+        ctc_bpemodel: Annotated[str | None, Option("sentencepiece model of `bpe`")] = None,
         **espnet: Any,
     ) -> None:
+        check_parameters(SpeechLlmPreprocessor.__init__, locals(), "preprocessor_conf")
         super().__init__(train=train, **espnet)
-        if ctc_token_type not in ("char", "bpe"):
-            raise ValueError(f"preprocessor_conf: ctc_token_type is {ctc_token_type}; allowed: char, bpe.")
         if ctc_token_type == "bpe" and ctc_bpemodel is None:  # noqa: S105  # no password
             raise ValueError("preprocessor_conf: ctc_token_type bpe needs ctc_bpemodel, a sentencepiece model.")
         self.ctc_converter = None

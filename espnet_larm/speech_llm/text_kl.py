@@ -48,11 +48,6 @@ class TextKlOptions:
     max_lines: int
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.weight < float("inf"):
-            raise ValueError(f"model_conf: text_kl_weight is {self.weight}; allowed: 0 (off) or more.")
-        for name, number in (("lines", self.lines), ("max_lines", self.max_lines)):
-            if number < 1:
-                raise ValueError(f"model_conf: text_kl_{name} is {number}; allowed: 1 or more.")
         if self.weight > 0 and self.text is None:
             raise ValueError(
                 f"model_conf: text_kl_weight is {self.weight}, but text_kl_text is not set; name a file of one "

@@ -316,9 +316,9 @@ def test_training_by_it_makes_fewer_errors(build_speech_llm):
 @pytest.mark.parametrize(
     ("conf", "message"),
     [
-        ({"mwer_weight": 1.5}, r"model_conf: mwer_weight is 1.5; allowed: 0 \(off\) to 1"),
+        ({"mwer_weight": 1.5}, r"model_conf: mwer_weight is 1.5; allowed: 0 to 1 \(0 is off\)"),
         ({"mwer_weight": -0.1}, "mwer_weight is -0.1; allowed"),
-        ({"mwer_ce_weight": 0.0}, "mwer_ce_weight is 0.0; allowed: above 0 to 1, since draft heads learn"),
+        ({"mwer_ce_weight": 0.0}, r"mwer_ce_weight is 0.0; allowed: above 0 to 1 \(draft heads learn"),
         ({"mwer_ce_weight": 2.0}, "mwer_ce_weight is 2.0; allowed"),
         ({"mwer_nbest": 1}, "mwer_nbest is 1; allowed: 2 or more"),
         ({"mwer_nbest": 6}, "mwer_beam_size is 4, but mwer_nbest 6: .* make it wider, or ask for fewer"),

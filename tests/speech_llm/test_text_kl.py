@@ -260,7 +260,7 @@ def test_the_first_lines_of_a_file_are_read_packed_or_not(build, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"text_kl_weight": -0.1}, r"model_conf: text_kl_weight is -0.1; allowed: 0 \(off\) or more"),
+        ({"text_kl_weight": -0.1}, r"model_conf: text_kl_weight is -0.1; allowed: 0 or more \(0 is off\)"),
         ({"text_kl_weight": float("nan")}, "text_kl_weight is nan; allowed"),
         ({"text_kl_text": None}, "text_kl_weight is 0.5, but text_kl_text is not set; name a file"),
         ({"text_kl_lines": 0}, "model_conf: text_kl_lines is 0; allowed: 1 or more"),
