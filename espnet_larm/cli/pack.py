@@ -180,9 +180,9 @@ def count_parameters(config_file: Path, model_file: Path, llm: str | None) -> in
     import torch
 
     from espnet_larm.recognize.model.loading import load_model
-    from espnet_larm.train.learning import shares, sum_of
+    from espnet_larm.train.learning import learning_parts, sum_of
 
-    return sum_of(shares(load_model(config_file, model_file, "cpu", torch.float32, llm).model)).total
+    return sum_of(learning_parts(load_model(config_file, model_file, "cpu", torch.float32, llm).model)).total
 
 
 def fingerprint_in(weights: Mapping[str, Any]) -> str | None:

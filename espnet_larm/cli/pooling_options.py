@@ -141,7 +141,7 @@ def notes_on_places(args: argparse.Namespace, trained: "Places", others: "Places
 
     if args.place in trained:
         here = describe_places({args.place: trained[args.place]})
-        yield f"trained with {here}: the first row switches it off, which this model never heard in training"
+        yield f"trained with {here}: the first row switches it off, which this model never met in training"
     gone = {place: each for place, each in trained.items() if place != args.place and place not in others}
     if gone:
         yield f"trained with {describe_places(gone)}, which is off in all rows: --pooling replaces all of the LM's"

@@ -22,7 +22,7 @@ from espnet_larm.scoring.tables import format_tables
 
 if TYPE_CHECKING:
     from espnet_larm.train.journal import Spent
-    from espnet_larm.train.learning import Share
+    from espnet_larm.train.learning import LearningPart
 
 PICTURE = "images/wer_by_loops.png"
 # Options that egs/utils/asr_parts.sh appends to the command in an experiment's run.sh.
@@ -94,27 +94,27 @@ def describe_training(spent: "Spent | None") -> Iterator[tuple[str, str]]:
     if spent is None:
         yield "training", "not recorded"
         return
-    from espnet_larm.train.learning import Share
+    from espnet_larm.train.learning import LearningPart
 
     sessions = count(len(spent.starts), "session")
     if spent.starts[1:]:
         sessions += f", resumed {count(len(spent.starts) - 1, 'time')}"
     epochs = f"{count(len(spent.epochs), 'epoch')} in {duration(spent.seconds)}"
     yield "training", f"{epochs}; {sessions}; began {spent.starts[0]['time']}"
-    yield "trainable", describe_shares([Share(**each) for each in spent.starts[-1].get("parameters", ())])
+    yield "trainable", describe_learning([LearningPart(**each) for each in spent.starts[-1].get("parameters", ())])
     yield "commits of training", all_of(start["commit"] for start in spent.starts)
     yield "versions of training", all_of(in_words(start["versions"]) for start in spent.starts)
     machines = (f"{in_words(start['machine'])}, processes {start['num_processes']}" for start in spent.starts)
     yield "machines of training", all_of(machines)
 
 
-def describe_shares(found: "Sequence[Share]") -> str:
+def describe_learning(found: "Sequence[LearningPart]") -> str:
     """Say how much of the model learned, and of each part."""
     if not found:
         return "not recorded"
-    from espnet_larm.train.learning import Share, percent
+    from espnet_larm.train.learning import LearningPart, percent
 
-    total = Share("all", sum(each.trainable for each in found), sum(each.total for each in found))
+    total = LearningPart("all", sum(each.trainable for each in found), sum(each.total for each in found))
     parts = (f"{each.part} {millions(each.trainable)} of {millions(each.total)}" for each in found)
     return f"{millions(total.trainable)} of {millions(total.total)} ({percent(total):.1f} %): {', '.join(parts)}"
 

@@ -25,7 +25,7 @@ class Projected(NamedTuple):
 
 
 class CtcEmbeddings(NamedTuple):
-    """What a CTC head hears in frames, in the LM's embeddings.
+    """What a CTC head recognises in frames, in the LM's embeddings.
 
     Attributes:
         embeddings: Embeddings of all tokens but the blank, weighted by their posteriors (B, T, D).
@@ -43,7 +43,7 @@ class Projector(torch.nn.Module):
     missing at an utterance's end are zeros, so that no speech is dropped. `conv` is a convolution of width 2 k - 1 and
     stride k with a hidden layer behind it: neighbouring embeddings share frames.
 
-    `posterior` is what a CTC head hears in k frames, as the LM's own embeddings weighted by its posteriors, and a
+    `posterior` is what a CTC head recognises in k frames, as the LM's own embeddings weighted by its posteriors, and a
     correction like `stack` that is zero at the start: the LM reads words from the first step on. Source: Ma et al.,
     "LegoSLM", arXiv:2505.11352. Departures: blanks are left out, k frames have the weight of one token at most, and
     the correction.

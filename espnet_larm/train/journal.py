@@ -45,7 +45,7 @@ class Journal:
     def start_epoch(self, epoch: int, model: "torch.nn.Module") -> None:
         """Write the end of the previous epoch or, at the first epoch, the start of the session."""
         # Programs that only read do without torch.
-        from espnet_larm.train.learning import shares
+        from espnet_larm.train.learning import learning_parts
 
         self.end_epoch()
         if not self._is_started:
@@ -59,7 +59,7 @@ class Journal:
                 versions=versions(),
                 machine=describe_machine(next(model.parameters()).device),
                 num_processes=self._num_processes,
-                parameters=[share._asdict() for share in shares(model)],
+                parameters=[part._asdict() for part in learning_parts(model)],
             )
         self._epoch = epoch
 

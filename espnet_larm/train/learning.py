@@ -15,7 +15,7 @@ from espnet_larm.errors import name_some
 INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-class Share(NamedTuple):
+class LearningPart(NamedTuple):
     """Numbers of a part that learn, and all of them.
 
     Attributes:
@@ -29,19 +29,19 @@ class Share(NamedTuple):
     total: int
 
 
-def shares(model: torch.nn.Module) -> list[Share]:
+def learning_parts(model: torch.nn.Module) -> list[LearningPart]:
     """Numbers that learn in each part, in the model's order; shared weights are counted in the first part."""
     counts: dict[str, list[int]] = {}
     for name, parameter in _parameters(model):
         count = counts.setdefault(part_of(getattr(model, "module", model), name), [0, 0])
         count[0] += parameter.numel() if parameter.requires_grad else 0
         count[1] += parameter.numel()
-    return [Share(part, trainable, total) for part, (trainable, total) in counts.items()]
+    return [LearningPart(part, trainable, total) for part, (trainable, total) in counts.items()]
 
 
-def sum_of(found: Sequence[Share]) -> Share:
+def sum_of(found: Sequence[LearningPart]) -> LearningPart:
     """Sum over all parts: the count of parameters that is reported everywhere."""
-    return Share("all", sum(each.trainable for each in found), sum(each.total for each in found))
+    return LearningPart("all", sum(each.trainable for each in found), sum(each.total for each in found))
 
 
 def part_of(model: torch.nn.Module, name: str) -> str:
@@ -51,7 +51,7 @@ def part_of(model: torch.nn.Module, name: str) -> str:
     return tell(rest) if tell else child
 
 
-def format_shares(found: Sequence[Share]) -> str:
+def format_parts(found: Sequence[LearningPart]) -> str:
     """A table as text; its last row is the sum."""
     rows = [
         (each.part, f"{each.trainable:,}", f"{each.total:,}", f"{percent(each):.1f}")
@@ -62,9 +62,9 @@ def format_shares(found: Sequence[Share]) -> str:
     return "\n".join(f"    {part:<{width}} {first:>15} {second:>15} {last:>6}" for part, first, second, last in lines)
 
 
-def percent(share: Share) -> float:
+def percent(part: LearningPart) -> float:
     """Percentage of a part that learns; 0 if the part has no weights."""
-    return 100 * share.trainable / share.total if share.total else 0.0
+    return 100 * part.trainable / part.total if part.total else 0.0
 
 
 def check_frozen(

@@ -27,7 +27,7 @@ from espnet2.utils.types import str2bool
 from espnet_larm.train.batches.epoch import Batch, batches_to_validate, describe_batches
 from espnet_larm.train.batches.frames import CtcRoom, needed_frames_told, retention_logged
 from espnet_larm.train.batches.short import LongEnough, fewest_samples
-from espnet_larm.train.learning import format_shares, shares
+from espnet_larm.train.learning import format_parts, learning_parts
 from espnet_larm.train.reported import ReportedValues, checked_criteria, only_numbers
 from espnet_larm.train.session import Running, Session
 
@@ -71,7 +71,7 @@ class LarmTrainer(Trainer):
             OptionError: The value that shall decide which epoch is best is never a number in this training.
         """
         logger.info(describe_batches(train_iter_factory, trainer_options.accum_grad, distributed_option))
-        logger.info("What learns:\n%s", format_shares(shares(model)))
+        logger.info("What learns:\n%s", format_parts(learning_parts(model)))
         values = ReportedValues(model, lambda: valid_iter_factory.build_iter(1), trainer_options.ngpu)
         criteria = checked_criteria(trainer_options, schedulers, values)
         trainer_options = dataclasses.replace(trainer_options, best_model_criterion=criteria)

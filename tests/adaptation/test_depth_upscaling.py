@@ -53,7 +53,7 @@ def upscaled(model, learns=True, **conf):
 
 @torch.no_grad()
 def disturb(backbone):
-    """As after training: no weight of an added layer is what it was."""
+    """Change every weight of the added layers, as training does."""
     torch.manual_seed(4)
     for parameter in backbone.added.parameters():
         parameter.add_(torch.randn_like(parameter) * 0.2)
@@ -131,7 +131,7 @@ def test_nothing_changes_in_real_lms_at_the_start_and_without_added_layers(name,
 @torch.no_grad()
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_nothing_changes_at_the_start_under_autocast(hf_model, dtype):
-    """As `use_amp` has it."""
+    """Autocast, as `use_amp` sets it, changes nothing."""
     model = hf_model().to(dtype)
     with torch.autocast("cpu", torch.bfloat16):
         plain, backbone = read(Backbone(copy.deepcopy(model)).eval()), upscaled(model, share=1.0)
@@ -283,7 +283,7 @@ def test_an_added_layer_is_a_copy_of_the_one_before_but_for_its_outputs(hf_model
 
 @pytest.mark.parametrize("kind", ["biased llama", "biased qwen3", "qwen2"])
 def test_biases_are_copied_but_for_those_of_outputs(hf_model, kind):
-    """Which would be added to the hidden states at the start."""
+    """A copied output bias would be added to the hidden states at the start."""
     backbone = Backbone(hf_model(**KINDS[kind]))
     for own in backbone.layers.parameters():
         own.data.normal_()
@@ -335,7 +335,7 @@ def test_behind_the_last_layer_a_branch_would_be_read_by_no_text(hf_model):
 @pytest.mark.parametrize("placement", PLACEMENTS)
 @pytest.mark.parametrize("speech", [SPEECH, torch.zeros_like(SPEECH)], ids=["speech", "no speech"])
 def test_every_weight_has_a_gradient_of_texts_in_every_batch(hf_model, placement, speech):
-    """As several processes need it."""
+    """Several processes need a gradient for every weight."""
     backbone = upscaled(hf_model(), num_layers=2, placement=placement).train()
     is_text = ~SPEECH[VALID]
     read(backbone, speech=speech)[is_text].square().mean().backward()

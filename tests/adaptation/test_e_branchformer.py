@@ -222,7 +222,7 @@ def test_with_speech_merged_on_the_way_batches_and_cached_steps_are_each_row_alo
 @torch.no_grad()
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_cached_steps_under_autocast_are_the_uncached_forward(hf_model, dtype):
-    """As `use_amp` and decoding in bfloat16 have it."""
+    """Autocast as `use_amp` and decoding in bfloat16 set it."""
     backbone = disturb(upscaled(hf_model().to(dtype), share=1.0))
     embeddings, ids = prompts(backbone)
     with torch.autocast("cpu", torch.bfloat16):

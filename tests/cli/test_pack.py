@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from espnet_larm.train.learning import shares, sum_of
+from espnet_larm.train.learning import learning_parts, sum_of
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_card_counts_parameters_as_the_training_does(pack, exp_dir, larm_task):
 
     args = argparse.Namespace(**yaml.safe_load((exp_dir / "config.yaml").read_text()))
     model = larm_task.build_model(args)
-    number = sum_of(shares(model)).total
+    number = sum_of(learning_parts(model)).total
     summary = model_summary(model)
     assert f"Total Number of model parameters: {get_human_readable_count(number)}\n" in summary
     # The file also holds buffers, such as the front end's filters.

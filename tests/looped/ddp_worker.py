@@ -50,7 +50,7 @@ class Model(torch.nn.Module):
 
 
 def batch(rank, step):
-    """Of other lengths on each rank."""
+    """A batch with other lengths on each rank."""
     generator = torch.Generator().manual_seed(10 * step + rank)
     lens = torch.tensor([60 + 9 * rank, 41 + step])
     xs = torch.randn(2, int(lens.max()), NUM_FEATURES, generator=generator)
@@ -62,7 +62,7 @@ def gradients(model):
 
 
 def mean_gradients(model):
-    """Of both ranks' first batches, in one process."""
+    """Mean gradients of both ranks' first batches, in one process."""
     model = copy.deepcopy(model)
     for rank in (0, 1):
         (model(*batch(rank, 0)) / 2).backward()

@@ -322,7 +322,7 @@ def test_a_prompt_at_decoding_is_that_prompt_of_training(build_speech_llm, recog
 
 
 def greedy_ids(recognizer, waveform, loop, no_text):
-    """Of the CTC head, worked out from the model's parts."""
+    """Greedy ids of the CTC head, worked out from the model's parts."""
     model = recognizer.model
     with model.encoder.looped(loop):
         output, lens = model.encode(torch.from_numpy(waveform).unsqueeze(0), torch.tensor([len(waveform)]))

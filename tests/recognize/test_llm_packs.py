@@ -79,7 +79,7 @@ def transcripts(recognizer):
 
 
 def move_away(tmp_path):
-    """As on another machine: of the training, only the LM is left, in another place."""
+    """Leave only the LM of the training, in another place, as on another machine."""
     (tmp_path / "big").rename(tmp_path / "moved")
     for name in ("llm", "data", "exp"):
         shutil.rmtree(tmp_path / name)

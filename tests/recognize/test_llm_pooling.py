@@ -20,7 +20,7 @@ POOLED = DecodeConfig(pooling=BOTH)
 
 @pytest.fixture
 def files(build_speech_llm, tmp_path):
-    """Of a model with an LM of two layers and characters for the CTC head, as training leaves them."""
+    """Files of a model with an LM of two layers and characters for the CTC head, as training leaves them."""
     tokens = ["<blank>", "<unk>", "<space>", *"ABCDEFGH", "<sos/eos>"]
     (tmp_path / "ctc.txt").write_text("".join(f"{token}\n" for token in tokens))
     own = {"ctc_token_list": str(tmp_path / "ctc.txt")}

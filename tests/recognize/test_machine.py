@@ -1,4 +1,4 @@
-"""Which errors say that memory did not suffice."""
+"""Tests of the errors that say that memory did not suffice."""
 
 import pytest
 import torch

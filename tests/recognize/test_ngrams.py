@@ -33,7 +33,7 @@ def recognizer(build_speech_llm):
 
 @pytest.fixture
 def arpa(recognizer, tmp_path):
-    """Of a text over the model's tokens."""
+    """An ARPA file of a text over the model's tokens."""
     pytest.importorskip("kenlm")
     return train(tmp_path / "3gram.arpa", recognizer.model.token_list, TEXT * 10)
 

@@ -1,4 +1,4 @@
-"""Which prefixes are merged, which are read as part of others, and which are left."""
+"""Tests of the prefixes that are merged, read as part of others, or left."""
 
 import math
 

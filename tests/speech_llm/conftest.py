@@ -31,7 +31,7 @@ class Few:
 
 
 class ToyLm:
-    """Of 13 random tokens, with utterances of 6 features."""
+    """A model of 13 random tokens, with utterances of 6 features."""
 
     eos, vocab_size, encoder_size = 2, 13, 6
     # Besides the end; all texts are made of them.
@@ -100,7 +100,7 @@ def toy(save_lm, tmp_path):
 
 @pytest.fixture
 def frames():
-    """Of four utterances."""
+    """Frames of four utterances."""
     return torch.randn(4, 20, ToyLm.encoder_size) * 5, torch.tensor([20, 11, 16, 5])
 
 
@@ -112,7 +112,7 @@ def one_by_one(frames):
 
 @pytest.fixture
 def assert_same():
-    """Of two N-best lists."""
+    """Assert that two N-best lists are the same."""
 
     def check(found, expected):
         assert [tokens for tokens, _ in found] == [tokens for tokens, _ in expected]

@@ -72,7 +72,7 @@ def test_a_beam_of_one_is_greedy_search(decoder, frames, assert_same):
 
 
 def test_a_wide_beam_finds_the_best_of_all_texts(toy, one_by_one, assert_same):
-    """Of up to three tokens, and among few of them: the others are ruled out."""
+    """The hypotheses have up to three tokens, out of few: the others are ruled out."""
     found = beam(toy.start(one_by_one[0]), [Bounds(3)], EOS, 27, 5, scorer=toy.few())
     assert_same(pairs(found.hypotheses[0]), toy.all_texts(one_by_one[0], 3)[:5])
 

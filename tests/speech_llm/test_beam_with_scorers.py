@@ -42,7 +42,7 @@ def ctc():
 
 @pytest.fixture
 def arpa(tmp_path):
-    """Of random texts of some length, three words of which are frequent."""
+    """An ARPA file of random texts of some length, three words of which are frequent."""
     pytest.importorskip("kenlm")
     source = torch.Generator().manual_seed(1)
     texts = torch.randint(0, 10, (60, 6), generator=source) * torch.randint(0, 2, (60, 6), generator=source) + 3
@@ -107,7 +107,7 @@ def test_the_n_best_is_that_of_espnets_beam_search_with_further_opinions(decoder
 
 
 class Hypothesis(NamedTuple):
-    """Of the search in dictionaries."""
+    """A hypothesis of the search in dictionaries."""
 
     tokens: tuple[int, ...]
     score: float

@@ -26,7 +26,7 @@ def test_a_wide_beam_finds_the_best_of_all_texts(toy, frames, one_by_one, assert
 
 
 def test_a_narrow_beam_finds_the_best_of_all_texts_as_often_as_an_ordinary_one(toy):
-    """Of 32 utterances with 364 texts each; the figures are printed (pytest -rP)."""
+    """There are 32 utterances with 364 texts each; the figures are printed (pytest -rP)."""
     frames = torch.randn(32, 12, toy.encoder_size) * 5, torch.full((32,), 12)
     singly = [(hs.unsqueeze(0), length.unsqueeze(0)) for hs, length in zip(*frames, strict=True)]
     best = [toy.all_texts(one, 5)[0][0] for one in singly]
@@ -45,7 +45,7 @@ def test_a_narrow_beam_finds_the_best_of_all_texts_as_often_as_an_ordinary_one(t
 
 
 def test_scores_are_the_lms_own(toy, frames, one_by_one, assert_same):
-    """As one teacher-forced batch gives them."""
+    """Scores are what one teacher-forced batch gives."""
     heads = toy.random_heads(3)
     found = prefix_beam(toy.start(frames), [Bounds(30)] * 4, EOS, 4, 4, lookahead=heads)
     for one, texts in zip(one_by_one, found.hypotheses, strict=True):

@@ -45,7 +45,7 @@ def build(build_speech_llm, tmp_path):
 
 @torch.no_grad()
 def disturb(model, scale=0.3):
-    """As after training."""
+    """Change the weights, as training does."""
     torch.manual_seed(9)
     for parameter in model.decoder.backbone.parameters():
         if parameter.requires_grad:
@@ -54,7 +54,7 @@ def disturb(model, scale=0.3):
 
 
 def log_probs(backbone, ids):
-    """Of one line by itself, in float64."""
+    """Log-probabilities of one line by itself, in float64."""
     ids = torch.tensor([ids])
     with torch.no_grad():
         hidden = backbone(backbone.embed(ids), torch.arange(ids.size(1))[None], torch.tensor([ids.size(1)])).hidden

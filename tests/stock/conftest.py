@@ -39,7 +39,7 @@ def download_espnet(folder: Path, release: str) -> Path:
 
     Args:
         folder: Gets it.
-        release: Of ESPnet.
+        release: Release of ESPnet.
     """
     command = ["pip", "download", "--quiet", "--no-deps", "--no-build-isolation", "--no-binary", ":all:"]
     subprocess.run([sys.executable, "-m", *command, "--dest", str(folder), f"espnet=={release}"], check=True)
@@ -65,7 +65,7 @@ def an4() -> list[tuple[str, str, str, str]]:
 
 
 def noise(folder: Path) -> list[tuple[str, str, str, str]]:
-    """As many utterances of noise with texts, where AN4 is not there: the stages run, and nothing is recognised."""
+    """Make utterances of noise with texts where AN4 is not there: the stages run, and nothing is recognised."""
     print(f"{AN4} is not there: the recipe runs on noise.")
     folder.mkdir()
     generator = np.random.default_rng(0)

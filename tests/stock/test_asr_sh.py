@@ -42,7 +42,7 @@ pytestmark = pytest.mark.recipe
 
 
 def environment() -> dict[str, str]:
-    """As a user's, with our checkout to import from, and stand-ins behind all of PATH that are no package."""
+    """A user's environment, with our checkout to import from, and stand-ins behind all of PATH that are no package."""
     stand_ins = Path(__file__).parent
     for program in ("sclite", "sph2pipe"):
         if shutil.which(program) is None:
@@ -71,7 +71,7 @@ def run(recipe: Path) -> Run:
 
 @pytest.fixture(scope="module")
 def prepared(run: Run) -> Run:
-    """As `run`, after stages 1 to 4, which all trainings share."""
+    """The recipe after stages 1 to 4, which all trainings share."""
     run("--stop_stage", "4", "--token_type", "char", "--use_lm", "false")
     return run
 
@@ -88,7 +88,7 @@ def row(exp: Path, measure: str = "WER") -> str:
 
 
 def log(exp: Path) -> str:
-    """Of the first decoding job."""
+    """Log of the first decoding job."""
     return next(exp.glob("*/test/logdir/asr_inference.1.log")).read_text()
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from espnet_larm.train.journal import JOURNAL
-from espnet_larm.train.learning import FrozenWeights, check_frozen, format_shares, leave_frozen_out, shares
+from espnet_larm.train.learning import FrozenWeights, check_frozen, format_parts, learning_parts, leave_frozen_out
 
 LORA = {"adaptation": "lora", "lora_conf": {"r": 2}}
 UPSCALED = {"adaptation": "depth_upscaling", "depth_upscaling_conf": {"gate_kernel": 5, "placement": "bottom"}}
@@ -25,9 +25,9 @@ def new_optimizer(model):
     return torch.optim.SGD([each for each in model.parameters() if each.requires_grad], lr=0.1)
 
 
-def test_shares_are_those_of_encoder_head_projector_lm_and_lora(build_speech_llm):
+def test_learning_parts_are_encoder_head_projector_lm_and_lora(build_speech_llm):
     model = build_speech_llm(decoder_conf=LORA)
-    found = {share.part: share for share in shares(model)}
+    found = {part.part: part for part in learning_parts(model)}
     assert sorted(found) == ["LM", "LoRA", "ctc", "encoder", "projector"]
     sizes = {"encoder": model.encoder, "ctc": model.ctc, "projector": model.decoder.projector}
     for part, module in sizes.items():
@@ -39,7 +39,7 @@ def test_shares_are_those_of_encoder_head_projector_lm_and_lora(build_speech_llm
 
 
 def test_added_layers_are_counted_apart(build_speech_llm):
-    found = {share.part: share for share in shares(build_speech_llm(decoder_conf=UPSCALED))}
+    found = {part.part: part for part in learning_parts(build_speech_llm(decoder_conf=UPSCALED))}
     assert sorted(found) == ["LM", "added layers", "ctc", "encoder", "projector"]
     assert found["LM"].trainable == 0
     # A layer as above; cgMLP 16 x 16 and 8 x 16 with biases, norm 2 x 8, gate 8 x (5 + 1); merge 3 x 32 and 32 x 16.
@@ -51,18 +51,18 @@ def test_weights_that_parts_share_are_counted_once():
     model = half_frozen()
     model["third"] = torch.nn.Linear(3, 3)
     model["third"].weight = model["second"].weight
-    assert shares(model) == [("first", 0, 12), ("second", 12, 12), ("third", 3, 3)]
+    assert learning_parts(model) == [("first", 0, 12), ("second", 12, 12), ("third", 3, 3)]
 
 
 def test_table_has_a_row_a_part_and_their_sum():
-    rows = [re.split(r"  +", line.strip()) for line in format_shares(shares(half_frozen())).splitlines()]
+    rows = [re.split(r"  +", line.strip()) for line in format_parts(learning_parts(half_frozen())).splitlines()]
     assert rows == [
         ["part", "trainable", "total", "%"],
         ["first", "0", "12", "0.0"],
         ["second", "12", "12", "100.0"],
         ["all", "12", "24", "50.0"],
     ]
-    assert format_shares([]).splitlines()[-1].split() == ["all", "0", "0", "0.0"]
+    assert format_parts([]).splitlines()[-1].split() == ["all", "0", "0", "0.0"]
 
 
 @pytest.mark.parametrize(
@@ -73,8 +73,8 @@ def test_optimiser_has_what_learns_and_nothing_else(build_speech_llm, larm_task,
     model.ctc.requires_grad_(False)  # as ESPnet's main_worker does it
     (optimizer,) = larm_task.build_optimizers(model.args, model)
     held = sum(each.numel() for group in optimizer.param_groups for each in group["params"])
-    assert held == sum(share.trainable for share in shares(model))
-    (lm,) = (share for share in shares(model) if share.part == "LM")
+    assert held == sum(part.trainable for part in learning_parts(model))
+    (lm,) = (part for part in learning_parts(model) if part.part == "LM")
     assert lm.trainable == (lm.total if conf == {"adaptation": "full"} else 0)
 
 
@@ -180,7 +180,7 @@ def test_a_frozen_encoder_is_as_it_was_and_its_dropout_is_off(train_llm, trainin
     log = trainings.log(folder)
     assert re.search(r"What learns:\n +part +trainable +total +%\n +encoder +0 +[\d,]+ +0.0\n", log)
     started = json.loads((folder / JOURNAL).read_text().splitlines()[0])
-    parts = {share["part"]: share for share in started["parameters"]}
+    parts = {part["part"]: part for part in started["parameters"]}
     assert parts["encoder"]["trainable"] == parts["LM"]["trainable"] == 0 < parts["projector"]["trainable"]
 
 

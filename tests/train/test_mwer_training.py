@@ -12,7 +12,7 @@ WORDS = ["<unk>", "<s>", "</s>", *("".join(letters) for letters in itertools.pro
 
 @pytest.fixture
 def options(save_lm, tmp_path):
-    """Of trainings.run: an LM with a draft head that learns as a whole."""
+    """Options of trainings.run: an LM with a draft head that learns as a whole."""
     llm, tokens = save_lm(tmp_path / "llm", WORDS), tmp_path / "tokens.txt"
     tokens.write_text("".join(f"{word}\n" for word in WORDS))
     words = ["--decoder", "speech_llm", "--model", "speech_llm", "--token_list", str(tokens)]

@@ -17,7 +17,7 @@ ADAPTATIONS = {
 
 @pytest.fixture
 def options(save_lm, tmp_path):
-    """Of trainings.run, for an adaptation."""
+    """Options of trainings.run, for an adaptation."""
     llm, tokens, text = save_lm(tmp_path / "llm", WORDS), tmp_path / "tokens.txt", tmp_path / "lines.txt"
     tokens.write_text("".join(f"{word}\n" for word in WORDS))
     text.write_text("".join(f"{one} {other}\n" for one, other in itertools.pairwise(WORDS[3:])))

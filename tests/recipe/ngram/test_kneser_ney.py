@@ -28,7 +28,7 @@ VOCABULARY = vocabulary_of(["<blank>", *WORDS, "<eos>"], "<eos>")
 
 
 def sentences_of(number, seed=0):
-    """Of words of very different frequencies, some of them empty, so that all discounts can be estimated."""
+    """Sentences of words of very different frequencies, some empty, so that all discounts can be estimated."""
     source = random.Random(seed)
     weights = [1 / (rank + 1) ** 1.5 for rank in range(len(WORDS))]
     return [source.choices(WORDS, weights, k=source.randrange(8)) for _ in range(number)]

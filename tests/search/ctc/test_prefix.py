@@ -90,7 +90,7 @@ def spell(token_ids, is_complete):
 
 
 def spell_late(token_ids, is_complete):
-    """As `spell`, but what is sure comes a token late, as with pieces of words."""
+    """Spell like `spell`, but what is sure comes a token late, as with pieces of words."""
     if is_complete:
         return spell(token_ids, is_complete)
     sure = spell(token_ids[:-1], is_complete).sure

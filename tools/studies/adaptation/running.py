@@ -21,7 +21,7 @@ from espnet_larm.llm.packing import pack_sentences
 from espnet_larm.origin import commit, describe_machine
 from espnet_larm.recognize.model.loading import read_config, read_weights
 from espnet_larm.speech_llm.text_ability import check_case
-from espnet_larm.train.learning import shares
+from espnet_larm.train.learning import learning_parts
 from espnet_larm.train.task import LarmASRTask
 from studies.adaptation.fitting import BEST, CHECKPOINT, Fitting, build, options_of
 from studies.adaptation.plan import Plan, Row, Run
@@ -215,7 +215,7 @@ def run_one(setting: Setting, run: Run) -> dict[str, Any]:
         "points": [point._asdict() for point in fitting.points],
         "wer": wers,
         "text": _text_of(args, model.decoder.backbone, lines),
-        "shares": [share._asdict() for share in shares(model)],
+        "shares": [share._asdict() for share in learning_parts(model)],
         "seconds": round(fitting.seconds, 1),
         "commit": commit(),
         "machine": describe_machine(torch.device(setting.device)),
