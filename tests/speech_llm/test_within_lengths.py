@@ -33,7 +33,7 @@ def batch():
 
 @torch.no_grad()
 def error_rates(model, key):
-    """Error rates of a batch and of single utterances with their letters as weights, as ESPnet's ErrorCalculator does."""
+    """Error rates of a batch and of single ones with their letters as weights, as ESPnet's ErrorCalculator does."""
     given = batch()
     (last, others), hlens = model.encode(given["speech"], SPEECH_LENS)
     hs_pad = last if key == "cer_ctc" else dict(others)[int(key.removeprefix("cer_interctc_layer"))]
