@@ -1,13 +1,11 @@
 """A decoder whose LM has added layers: options, batches, cached steps, searches and checkpoints."""
 
-import inspect
-import re
-
 import pytest
 import torch
 
 from espnet_larm.adaptation.depth_upscaling import LAYERS, drop
 from espnet_larm.llm.packed_linear import pack_linear_layers
+from espnet_larm.options import parameters_of
 from espnet_larm.search.beam import beam
 from espnet_larm.search.drafts import TextDrafts
 from espnet_larm.search.hypotheses import Bounds
@@ -152,8 +150,8 @@ def test_options_that_mean_nothing_are_refused(build, adaptation, conf, message)
 def test_the_documentation_names_all_options():
     from espnet_larm.adaptation.depth_upscaling import PLACEMENTS, UpscalingOptions
 
-    # Python 3.13 takes a docstring's indentation away by itself.
-    documented = inspect.getdoc(SpeechLlmDecoder)
-    (said,) = re.findall(r"depth_upscaling_conf: (.*?)\n    projector:", documented, re.DOTALL)
+    said = {name: option.sentence for name, option, _ in parameters_of(SpeechLlmDecoder.__init__)}[
+        "depth_upscaling_conf"
+    ]
     options = [name for name in UpscalingOptions.__init__.__annotations__ if name != "return"]
     assert len(options) == 6 and all(f"`{name}`" in said for name in (*options, *LAYERS, *PLACEMENTS))
