@@ -292,7 +292,7 @@ train_model() { # CONFIG EXPERIMENT INITIAL_WEIGHTS [earlier]
     mkdir -p "$asr_exp"
     # Where a training can be resumed, these options may be refused: until it has saved, run.sh keeps the others.
     [ ! -f "$script" ] || [ -z "$(find "$asr_exp" -maxdepth 2 -name 'checkpoint*.pth')" ] ||
-        script=$asr_exp/.run.sh.part
+        script=$asr_exp/.run.sh.next
     write_resume_script "$script"
     model_options
     [ "$feats_normalize" != global_mvn ] ||

@@ -24,6 +24,7 @@ from typing import Any
 import yaml
 
 from espnet_larm.cli.espnet_options import espnets_model, espnets_option, forget_defaults
+from espnet_larm.locks import locked
 from espnet_larm.options import add_options, describe, given_options, options_of
 from espnet_larm.program import given, hand_over
 from espnet_larm.recognize.config import DecodeConfig
@@ -76,6 +77,12 @@ def main(cmd: list[str] | None = None) -> int:
         return hand_over("asr_inference", cmd, reason, given(args, options_of_ours(get_parser())))
     check_batches(args)
     config = config_of(args)
+    with locked(Path(args.output_dir)):
+        return decode(args, config)
+
+
+def decode(args: argparse.Namespace, config: DecodeConfig) -> int:
+    """Decode into the output folder; return the exit status."""
     from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
 
     from espnet_larm.recognize.audio import AudioTable

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from espnet_larm.data.kaldi_dir import Utterance, read_dir, read_table, write_dir, write_tables
+from espnet_larm.locks import locked
 
 NUM_DROPPED_SHOWN = 10
 
@@ -42,6 +43,11 @@ def get_parser() -> argparse.ArgumentParser:
 def main(cmd: list[str] | None = None) -> int:
     """Filter a set and print what was dropped."""
     args = get_parser().parse_args(cmd)
+    with locked(args.out_dir):
+        return _filter(args)
+
+
+def _filter(args: argparse.Namespace) -> int:
     num_samples = {key: int(value) for key, value in read_table(args.in_dir / "utt2num_samples").items()}
     utterances = read_dir(args.in_dir)
     kept, dropped = filter_utterances(utterances, num_samples, args.fs, args.min_wav_duration, args.max_wav_duration)

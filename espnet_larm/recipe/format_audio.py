@@ -18,6 +18,7 @@ from typing import NamedTuple
 from espnet_larm.data.audio import AudioError, is_archive_entry, is_command, read_audio
 from espnet_larm.data.kaldi_dir import Utterance, read_dir, write_dir, write_tables
 from espnet_larm.data.parallel import map_chunks
+from espnet_larm.locks import locked
 from espnet_larm.recipe.archive import (
     NUM_SHOWN,
     Rendering,
@@ -81,6 +82,11 @@ def get_parser() -> argparse.ArgumentParser:
 def main(cmd: list[str] | None = None) -> int:
     """Format a set and print what was kept and what was converted."""
     args = get_parser().parse_args(cmd)
+    with locked(args.out_dir):
+        return _format(args)
+
+
+def _format(args: argparse.Namespace) -> int:
     report = Report(NUM_SHOWN, args.allow)
     utterances = read_dir(args.in_dir)
     try:

@@ -17,6 +17,7 @@ from typing import Any
 
 from espnet_larm.data.kaldi_dir import read_table, write_tables
 from espnet_larm.files import write_text
+from espnet_larm.locks import locked
 from espnet_larm.scoring.experiment import read_out_number
 
 TABLES = ("text", "token", "token_int", "score")
@@ -39,6 +40,11 @@ def get_parser() -> argparse.ArgumentParser:
 def main(cmd: list[str] | None = None) -> int:
     """Join the outputs and print the number of utterances."""
     args = get_parser().parse_args(cmd)
+    with locked(args.output_dir):
+        return _join(args)
+
+
+def _join(args: argparse.Namespace) -> int:
     folders = sorted({path.parent.name for job in args.input_dirs for path in job.glob("*/text")})
     if BEST not in folders:
         raise FileNotFoundError(f"{args.input_dirs[0]}/{BEST}/text is missing; the decoding jobs wrote no result.")

@@ -18,6 +18,7 @@ from typing import Any
 
 from espnet_larm.data.kaldi_dir import read_table
 from espnet_larm.files import move_synced
+from espnet_larm.locks import locked
 
 BLANK, UNKNOWN, SOS_EOS, SPACE = "<blank>", "<unk>", "<sos/eos>", "<space>"
 BPE_MODES = ("unigram", "bpe")
@@ -51,6 +52,11 @@ def get_parser() -> argparse.ArgumentParser:
 def main(cmd: list[str] | None = None) -> int:
     """Write the token list and print its size."""
     args = get_parser().parse_args(cmd)
+    with locked(args.out_dir):
+        return _make_list(args)
+
+
+def _make_list(args: argparse.Namespace) -> int:
     args.out_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=args.out_dir, prefix=".part") as part:
         tokens = _make(args, Path(part))

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_larm.data.kaldi_dir import Utterance, read_dir, write_dir
+from espnet_larm.locks import locked
 from espnet_larm.recipe.archive import (
     NUM_SHOWN,
     Rendering,
@@ -37,6 +38,11 @@ def get_parser() -> argparse.ArgumentParser:
 def main(cmd: list[str] | None = None) -> int:
     """Write the perturbed set and print its size."""
     args = get_parser().parse_args(cmd)
+    with locked(args.out_dir):
+        return _perturb(args)
+
+
+def _perturb(args: argparse.Namespace) -> int:
     archive_dir = args.out_dir / "data"
     try:
         copies = perturb_speed(read_dir(args.in_dir), args.factors, archive_dir, args.fs, args.nj)

@@ -11,14 +11,18 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 import torch
 from torch.multiprocessing.spawn import ProcessExitedException
 
 from espnet2.asr.espnet_model import ESPnetASRModel
 from espnet2.tasks.asr import ASRTask
+from espnet2.train.distributed_utils import get_node_rank
 
 from espnet_larm import registry
+from espnet_larm.locks import locked
 from espnet_larm.speech_llm.within_lengths import WithinLengthsModel
 from espnet_larm.train.init_param import check_init_params
 from espnet_larm.train.learning import check_frozen, leave_frozen_out
@@ -55,13 +59,14 @@ class LarmASRTask(ASRTask):
         args = cls.get_parser().parse_args(cmd) if args is None else args
         with sigterm_goes_to_workers(), ends_with_a_sentence():
             check_gpus(args.ngpu)
-            try:
-                super().main(args=args)
-            except ProcessExitedException as error:
-                # A process that ended by itself has logged why.
-                if error.exit_code < 0:
-                    raise
-                sys.exit(error.exit_code)
+            with _locked_folder(args):
+                try:
+                    super().main(args=args)
+                except ProcessExitedException as error:
+                    # A process that ended by itself has logged why.
+                    if error.exit_code < 0:
+                        raise
+                    sys.exit(error.exit_code)
 
     @classmethod
     def main_worker(cls, args: argparse.Namespace) -> None:
@@ -133,6 +138,13 @@ class LarmASRTask(ASRTask):
             check_frozen(model, optimizers, args.freeze_param)
             check_same_training(args, model)
         return optimizers
+
+
+def _locked_folder(args: argparse.Namespace) -> AbstractContextManager[None]:
+    """Keep other trainings out of the output folder; of several nodes, the first one does."""
+    if args.print_config or args.output_dir is None or get_node_rank(args.dist_rank, args.dist_launcher):
+        return nullcontext()
+    return locked(Path(args.output_dir))
 
 
 def check_plugins(args: argparse.Namespace) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 
 from espnet_larm.data.text import read_sentences
 from espnet_larm.files import move_synced
+from espnet_larm.locks import locked
 from espnet_larm.recipe.make_tokens import SOS_EOS, UNKNOWN
 from espnet_larm.recipe.ngram.tokenizing import Spell, check_case, read_tokens, write_tokens
 from espnet_larm.recipe.text_lm.options import HelpWithDefaults
@@ -57,6 +58,11 @@ def get_parser() -> argparse.ArgumentParser:
 def main(cmd: list[str] | None = None) -> int:
     """Train the n-gram and measure it."""
     args = get_parser().parse_args(cmd)
+    with locked(args.out.parent):
+        return _train(args)
+
+
+def _train(args: argparse.Namespace) -> int:
     if not LEAST_ORDER <= args.ngram_num <= MOST_ORDER:
         raise ValueError(f"--ngram_num {args.ngram_num}; allowed: {LEAST_ORDER} to {MOST_ORDER}.")
     estimate = _estimator_of(args.estimator)

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from espnet_larm.data.text import fingerprint, read_sentences
 from espnet_larm.files import move_synced, write_text
+from espnet_larm.locks import locked
 from espnet_larm.origin import provenance
 from espnet_larm.recipe.text_lm.options import (
     OPTIONS,
@@ -102,6 +103,12 @@ def main(cmd: list[str] | None = None) -> int:
     """
     words = sys.argv[1:] if cmd is None else cmd
     args = _parse(words)
+    with locked(args.out_dir):
+        return _train_rest(args, words)
+
+
+def _train_rest(args: argparse.Namespace, words: list[str]) -> int:
+    """Train what is left of tokenizer and LM."""
     size = ModelSize(*(vars(args)[name] for name in ModelSize._fields))
     schedule = Schedule(*(vars(args)[name] for name in Schedule._fields))
     check_options(size, schedule)
