@@ -133,7 +133,7 @@ main() {
             continue
         fi
         log "stage $number (${stage_names[number]}) starts"
-        local start=$SECONDS
+        local start=$SECONDS running_stage="stage $number (${stage_names[number]})" running_stage_name=${stage_names[number]}
         "stage_${stage_names[number]}"
         log "stage $number (${stage_names[number]}) took $((SECONDS - start)) s"
     done
@@ -143,7 +143,7 @@ stage_data() {
     log "corpus -> data/{$train_set_plain,$valid_set,${test_sets// /,}}"
     [ -x local/data.sh ] || die "local/data.sh is missing or not executable; a recipe prepares its corpus there"
     # shellcheck disable=SC2086 # local_data_opts holds words
-    local/data.sh $local_data_opts || fail "local/data.sh; what it said stands above"
+    run_group local/data.sh $local_data_opts || fail "local/data.sh; what it said stands above"
 }
 
 stage_speed() {
@@ -183,7 +183,7 @@ stage_filter() {
     done
     [ -n "$post_process_local_data_opts" ] || return 0
     # shellcheck disable=SC2086 # words
-    local/data.sh $post_process_local_data_opts --asr_data_dir "$data_feats/$train_set" ||
+    run_group local/data.sh $post_process_local_data_opts --asr_data_dir "$data_feats/$train_set" ||
         fail "local/data.sh $post_process_local_data_opts; what it said stands above"
 }
 
@@ -361,7 +361,7 @@ stage_score() {
     done
     if [ -f local/score.sh ]; then
         # shellcheck disable=SC2086 # words
-        local/score.sh $local_score_opts "$asr_exp" || fail "local/score.sh; what it said stands above"
+        run_group local/score.sh $local_score_opts "$asr_exp" || fail "local/score.sh; what it said stands above"
     fi
     log "$asr_exp/*/* -> $asr_exp/RESULTS.md"
     run_live "$asr_exp/results.log" "${py[@]}" results --exp_dir "$asr_exp" --note "$results_note"

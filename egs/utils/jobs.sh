@@ -8,6 +8,7 @@ cmd_backend=${cmd_backend:-local}  # local or slurm
 sbatch_cpu_options=${sbatch_cpu_options:-}
 sbatch_gpu_options=${sbatch_gpu_options:-}
 job_seconds_between_reports=10
+job_seconds_to_end=20  # after a signal; then jobs are killed
 
 num_cores() { # prints how many cores this process may use; OMP_NUM_THREADS, which nproc obeys, is about threads
     env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc
@@ -15,15 +16,45 @@ num_cores() { # prints how many cores this process may use; OMP_NUM_THREADS, whi
 
 end_jobs_at_signals() { # COMMAND: runs it at INT or TERM before the script ends; a second signal ends a script that waits
     # shellcheck disable=SC2064 # COMMAND is evaluated at the signal, by its own quotes
-    trap "trap - INT TERM; { $1; } || true; exit 130" INT
+    trap "trap - INT TERM; { $1; } || true; say_what_to_repeat; exit 130" INT
     # shellcheck disable=SC2064
-    trap "trap - INT TERM; { $1; } || true; exit 143" TERM
+    trap "trap - INT TERM; { $1; } || true; say_what_to_repeat; exit 143" TERM
 }
 
-end_jobs() { # PID...: ends those that still run; another process may have the number of one that has ended
-    local pid running
+say_what_to_repeat() {
+    local where=${running_stage_name:+ with --stage $running_stage_name}
+    log "a signal ended ${running_stage:-the script} and its jobs; the same command$where repeats it"
+}
+
+start_group() { # COMMAND...: starts it in a process group of its own, whose number is in $!
+    # A Ctrl-C at a terminal then reaches the script alone, and a signal to the group all that the job has started.
+    set -m
+    "$@" &
+    set +m
+}
+
+end_groups() { # GROUP...: ends all processes of those whose leader still runs; kills what is left after a while
+    local group running wanted=() end=$((SECONDS + job_seconds_to_end))
     running=" $(jobs -rp | tr '\n' ' ')"
-    for pid in "$@"; do [[ $running != *" $pid "* ]] || kill "$pid" 2>/dev/null || true; done
+    # Another process may have the number of a leader that has ended.
+    for group in "$@"; do [[ $running != *" $group "* ]] || wanted+=("$group"); done
+    for group in ${wanted[@]+"${wanted[@]}"}; do
+        kill -TERM -- "-$group" 2>/dev/null || true
+    done
+    for group in ${wanted[@]+"${wanted[@]}"}; do
+        while [ "$SECONDS" -lt "$end" ] && kill -0 -- "-$group" 2>/dev/null; do sleep 0.1; done
+        kill -KILL -- "-$group" 2>/dev/null || true
+    done
+}
+
+run_group() { # COMMAND...: runs it to its end, and returns its status; a signal to the script ends it
+    local status=0 job
+    start_group "$@"
+    job=$!
+    end_jobs_at_signals 'end_groups "$job"; wait "$job"'
+    wait "$job" || status=$?
+    trap - INT TERM
+    return "$status"
 }
 
 # With saves_results set, a failure is returned, so that the caller can save what the jobs did.
@@ -89,11 +120,12 @@ run_jobs_here() { # NUM_JOBS NUM_GPUS LOG COMMAND...: runs as many jobs at a tim
         slots=$((${#gpus[@]} / num_gpus))
         [ "$slots" -ge 1 ] || { kill "$reporter"; die "jobs want $num_gpus GPU(s), only ${#gpus[@]} can be seen"; }
     fi
-    end_jobs_at_signals 'end_jobs "${pids[@]}" "$reporter"; wait "${pids[@]}"'
+    end_jobs_at_signals 'kill "$reporter" 2>/dev/null; end_groups "${pids[@]}"; wait "${pids[@]}"'
     for ((job = 1; job <= num_jobs; job++)); do
         until take_free_slot; do wait -n || true; done
         [ ! -s "$failed" ] || break
-        run_one_job "$job" "$(IFS=,; echo "${gpus[*]:slot * num_gpus:num_gpus}")" "${log//@JOB@/$job}" "${@//@JOB@/$job}" &
+        start_group run_one_job "$job" "$(IFS=,; echo "${gpus[*]:slot * num_gpus:num_gpus}")" "${log//@JOB@/$job}" \
+            "${@//@JOB@/$job}"
         pids+=($!) slot_pids[slot]=$!
     done
     for job in "${pids[@]}"; do wait "$job" || true; done
@@ -122,10 +154,11 @@ run_one_job() { # JOB DEVICES LOG COMMAND...
     local job=$1 devices=$2 log=$3 child='' status=0 result=finished
     shift 3
     [ -z "$devices" ] || export CUDA_VISIBLE_DEVICES=$devices
-    trap 'kill $child 2>/dev/null; wait $child' TERM
+    # A signal goes to the whole group, and ends the wait and not the job.
+    trap : TERM
     "$@" > "$log" 2>&1 &
     child=$!
-    wait "$child" || status=$? result=failed
+    until wait "$child" || status=$? result=failed; ! kill -0 "$child" 2>/dev/null; do :; done
     echo "$job" >> "$(dirname "$log")/.${result}_jobs"
     return "$status"
 }
@@ -164,10 +197,10 @@ run_live() { # LOG COMMAND...: runs one job, which may start processes, with its
     # tee runs beside the script: bash would wait for the end of a pipe before it looks at a signal.
     exec {screen}> >(tee "$log" >&2)
     tee=$!
-    "$@" >&"$screen" 2>&1 &
+    start_group "$@" >&"$screen" 2>&1
     job=$!
     exec {screen}>&-
-    end_jobs_at_signals 'end_jobs "$job"; wait "$job"'
+    end_jobs_at_signals 'end_groups "$job"; wait "$job"'
     wait "$job" || status=$?
     trap - INT TERM
     wait "$tee" || true

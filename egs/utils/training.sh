@@ -45,7 +45,7 @@ run_and_pass_signals() { # LOG COMMAND...: sets `status`, and `is_stopped` if a 
     shift
     status=0
     # A signal to this script reaches the training, which then ends in its own way.
-    "$@" >> "$log" 2>&1 &
+    start_group "$@" >> "$log" 2>&1
     child=$!
     trap 'is_stopped=true; ((signals += 1)); kill -TERM $child 2>/dev/null' INT TERM
     wait "$child" || status=$?
@@ -54,6 +54,8 @@ run_and_pass_signals() { # LOG COMMAND...: sets `status`, and `is_stopped` if a 
         seen=$signals status=0
         wait "$child" || status=$?
     done
+    # Helpers that a killed training has left; there are none else.
+    kill -KILL -- "-$child" 2>/dev/null || true
     trap - INT TERM
 }
 

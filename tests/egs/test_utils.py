@@ -1,8 +1,12 @@
 """The shell helpers: options, jobs, files."""
 
+import os
+import pty
 import re
+import select
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -127,7 +131,7 @@ def test_a_signal_is_sent_to_no_job_that_has_ended(bash: Bash, tmp_path: Path) -
     assert done.returncode == 143
     killed = (tmp_path / "killed").read_text().split()
     ended, running = ((tmp_path / f"pid.{job}").read_text().strip() for job in (1, 2))
-    assert running in killed and ended not in killed
+    assert f"-{running}" in killed and not {ended, f"-{ended}"} & set(killed)
 
 
 def test_an_interrupted_script_cancels_its_array(bash: Bash) -> None:
@@ -146,7 +150,8 @@ def test_an_interrupted_script_ends_its_live_job(bash: Bash, tmp_path: Path) -> 
     stop = "(while [ ! -e started ]; do sleep 0.1; done; kill -TERM $$) &"
     done = bash(f"{stop} run_live x.log bash job.sh; echo not reached")
     assert done.returncode == 143 and done.stdout == ""
-    assert (tmp_path / "x.log").read_text() == "ended\n"
+    # The job's shell tells of its sleep, which the signal to all processes of the job has ended.
+    assert (tmp_path / "x.log").read_text().splitlines()[-1] == "ended"
 
 
 @pytest.mark.parametrize("target", ["-TERM $$", "-INT $$", "-INT -- -$$"])
@@ -166,6 +171,66 @@ def test_an_interrupted_script_leaves_no_process_of_its_live_jobs_pool(bash: Bas
     done = bash(f"exec 9>&1; export PYTHONPATH={ROOT}; {stop} run_live x.log {sys.executable} job.py; echo not reached")
     assert done.returncode == (143 if "TERM" in target else 130) and done.stdout == ""
     assert sorted(path.name for path in tmp_path.glob("*.[01]")) == ["started.0", "started.1"]
+
+
+WRITER = """
+import pathlib, subprocess, sys, time
+if sys.argv[2:]:
+    subprocess.Popen([sys.executable, __file__, f"child.{sys.argv[1]}"])
+while True:
+    with pathlib.Path(f"written.{sys.argv[1]}").open("a") as file:
+        file.write("x")
+    time.sleep(0.05)
+"""
+
+
+@pytest.mark.parametrize("runner", ["run_jobs title 2 0 x.@JOB@.log", "run_live x.log", "run_group"])
+def test_ctrl_c_at_a_terminal_ends_jobs_and_what_they_started(tmp_path: Path, runner: str) -> None:
+    # A shell that waits for commands keeps the terminal open after the script: its end would end the jobs, too.
+    (tmp_path / "job.py").write_text(WRITER)
+    job = "@JOB@" if "@JOB@" in runner else "1"
+    (tmp_path / "script.sh").write_text(
+        f"set -euo pipefail; . {ROOT}/egs/utils/log.sh; . {ROOT}/egs/utils/jobs.sh\n"
+        f"running_stage='stage 12 (decode)' running_stage_name=decode; num_cores() {{ echo 2; }}\n"
+        f"{runner} {sys.executable} job.py {job} parent\n"
+    )
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(tmp_path)
+        os.execvp("bash", ["bash", "--norc", "-i"])
+    os.write(terminal, b"bash script.sh; echo status=$?\n")
+    wanted = 4 if "@JOB@" in runner else 2
+    wait_until(lambda: len(list(tmp_path.glob("written.*"))) == wanted)
+    os.write(terminal, b"\x03")
+    said = read_until(terminal, rb"status=\d+")
+    sizes = [path.stat().st_size for path in sorted(tmp_path.glob("written.*"))]
+    time.sleep(0.3)
+    assert [path.stat().st_size for path in sorted(tmp_path.glob("written.*"))] == sizes
+    os.write(terminal, b"exit\n")
+    os.waitpid(pid, 0)
+    assert "status=130" in said
+    assert "a signal ended stage 12 (decode) and its jobs; the same command with --stage decode repeats it" in said
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def read_until(terminal: int, pattern: bytes) -> str:
+    """What a terminal shows until it matches."""
+    found = b""
+
+    def is_there() -> bool:
+        nonlocal found
+        if select.select([terminal], [], [], 0.1)[0]:
+            found += os.read(terminal, 10_000)
+        return re.search(pattern, found) is not None
+
+    wait_until(is_there)
+    return found.decode()
 
 
 def test_progress_counts_jobs_and_shows_the_first_that_is_at_work(bash: Bash, tmp_path: Path) -> None:
