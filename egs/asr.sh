@@ -260,7 +260,9 @@ stage_stats() {
     need_file "$token_list" tokens
     validate_spelling
     log "$data_feats/{$train_set,$valid_set} -> $asr_stats_dir"
+    take_folder "$asr_stats_dir"
     rm -f "$logdir"/{train,valid}.*.scp
+    rm -rf "$asr_stats_dir"/{train,valid}
     num_valid=$(wc -l < "$data_feats/$valid_set/wav.scp")
     num_jobs=$(split_keys "$data_feats/$train_set/wav.scp" $((nj < num_valid ? nj : num_valid)) "$logdir/train")
     split_keys "$data_feats/$valid_set/wav.scp" "$num_jobs" "$logdir/valid" > /dev/null
@@ -330,7 +332,9 @@ stage_decode() {
         need_file "$data_feats/$set/wav.scp" format
         dir=$asr_exp/$inference_tag/$set
         log "$data_feats/$set -> $dir"
-        rm -rf "$dir/logdir"
+        take_folder "$dir"
+        # What an earlier decoding has left would be scored if this one is killed.
+        rm -rf "$dir"/{logdir,text,token,token_int,score,ctm,stats.json} "$dir"/{*best_recog,loop*,layer*,score_*}
         num_jobs=$(split_keys "$data_feats/$set/wav.scp" "$inference_nj" "$dir/logdir/keys")
         # shellcheck disable=SC2086 # words
         saves_results=yes run_jobs "decode ${set//\//-}" "$num_jobs" "$num_gpus" "$dir/logdir/asr_inference.@JOB@.log" \

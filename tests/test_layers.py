@@ -19,7 +19,7 @@ LAYERS = (
     ("speech_llm", "pack", "program"),
     ("adaptation", "pooling", "registry"),
     ("llm", "search", "looped", "data", "scoring"),
-    ("errors", "files", "locks", "options", "origin", "process", "upstream", "version"),
+    ("errors", "files", "options", "origin", "process", "upstream", "version"),
 )
 RANKS = {name: rank for rank, row in enumerate(LAYERS) for name in row}
 MOST_FLOORS = 8

@@ -57,6 +57,23 @@ run_group() { # COMMAND...: runs it to its end, and returns its status; a signal
     return "$status"
 }
 
+take_folder() { # FOLDER: keeps other scripts out of it until this one and its jobs have ended, however they end
+    local descriptor status=0
+    mkdir -p "$1"
+    exec {descriptor}>> "$1/.run.lock"
+    python3 - "$descriptor" << 'END' || status=$?
+import fcntl, sys
+try:
+    fcntl.flock(int(sys.argv[1]), fcntl.LOCK_EX | fcntl.LOCK_NB)
+except BlockingIOError:
+    sys.exit(75)
+except OSError as error:
+    print(f"the folder cannot be locked ({error}): start no second script that writes there", file=sys.stderr)
+END
+    [ "$status" -ne 75 ] || die "$1 is being written by $(cat "$1/.run.lock"); wait for it, end it, or name another folder"
+    echo "process $$ on $(uname -n) since $(date '+%F %T')" > "$1/.run.lock"
+}
+
 # With saves_results set, a failure is returned, so that the caller can save what the jobs did.
 run_jobs() { # TITLE NUM_JOBS NUM_GPUS LOG COMMAND...: @JOB@ in LOG and COMMAND becomes 1 ... NUM_JOBS
     local title=$1 num_jobs=$2 num_gpus=$3 log=$4 dir failed start=$SECONDS reporter status=0

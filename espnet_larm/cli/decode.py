@@ -24,7 +24,7 @@ from typing import Any
 import yaml
 
 from espnet_larm.cli.espnet_options import espnets_model, espnets_option, forget_defaults
-from espnet_larm.locks import locked
+from espnet_larm.files import locked
 from espnet_larm.options import add_options, describe, given_options, options_of
 from espnet_larm.program import given, hand_over
 from espnet_larm.recognize.config import DecodeConfig

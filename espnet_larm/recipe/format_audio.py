@@ -18,7 +18,7 @@ from typing import NamedTuple
 from espnet_larm.data.audio import AudioError, is_archive_entry, is_command, read_audio
 from espnet_larm.data.kaldi_dir import Utterance, read_dir, write_dir, write_tables
 from espnet_larm.data.parallel import map_chunks
-from espnet_larm.locks import locked
+from espnet_larm.files import locked
 from espnet_larm.recipe.archive import (
     NUM_SHOWN,
     Rendering,

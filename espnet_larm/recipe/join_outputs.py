@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from espnet_larm.data.kaldi_dir import read_table, write_tables
-from espnet_larm.files import write_text
-from espnet_larm.locks import locked
+from espnet_larm.files import locked, write_text
 from espnet_larm.scoring.experiment import read_out_number
 
 TABLES = ("text", "token", "token_int", "score")

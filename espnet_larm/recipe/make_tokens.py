@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from espnet_larm.data.kaldi_dir import read_table
-from espnet_larm.files import move_synced
-from espnet_larm.locks import locked
+from espnet_larm.files import locked, move_synced
 
 BLANK, UNKNOWN, SOS_EOS, SPACE = "<blank>", "<unk>", "<sos/eos>", "<space>"
 BPE_MODES = ("unigram", "bpe")

@@ -22,7 +22,7 @@ from espnet2.tasks.asr import ASRTask
 from espnet2.train.distributed_utils import get_node_rank
 
 from espnet_larm import registry
-from espnet_larm.locks import locked
+from espnet_larm.files import locked
 from espnet_larm.speech_llm.within_lengths import WithinLengthsModel
 from espnet_larm.train.init_param import check_init_params
 from espnet_larm.train.learning import check_frozen, leave_frozen_out

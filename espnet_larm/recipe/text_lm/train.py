@@ -24,8 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from espnet_larm.data.text import fingerprint, read_sentences
-from espnet_larm.files import move_synced, write_text
-from espnet_larm.locks import locked
+from espnet_larm.files import locked, move_synced, write_text
 from espnet_larm.origin import provenance
 from espnet_larm.recipe.text_lm.options import (
     OPTIONS,

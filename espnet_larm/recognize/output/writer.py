@@ -46,6 +46,8 @@ class HypothesisWriter:
             (self.output_dir / folder).mkdir(parents=True, exist_ok=True)
             for name in (*FILES, CTM) if self._has_times(folder) else FILES:
                 path = self.output_dir / folder / name
+                # A decoding that is killed must not leave an earlier one's hypotheses.
+                path.unlink(missing_ok=True)
                 part = self._stack.enter_context(write_beside(path))
                 self.files[path] = self._stack.enter_context(part.open("w", encoding="utf-8"))
         return self
