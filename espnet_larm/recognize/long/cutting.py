@@ -48,11 +48,13 @@ class Piece(NamedTuple):
         start: Its first sample's index in the whole.
         samples: (N,).
         overlap: Samples that it has in common with the piece before.
+        is_whole: Whether it is all the audio.
     """
 
     start: int
     samples: np.ndarray
     overlap: int
+    is_whole: bool = False
 
 
 def cut(blocks: Iterable[np.ndarray], sample_rate_hz: int, cutting: Cutting) -> Iterator[Piece]:
@@ -68,7 +70,7 @@ def cut(blocks: Iterable[np.ndarray], sample_rate_hz: int, cutting: Cutting) -> 
     chunks = _chunks(blocks, int(CHUNK_SECONDS * sample_rate_hz))
     rest, ended = _fill(np.zeros(0, dtype=np.float32), chunks, max(whole, longest + context))
     if ended and len(rest) <= whole:
-        yield Piece(0, rest, 0)
+        yield Piece(0, rest, 0, is_whole=True)
         return
     start = overlap = 0
     while True:
@@ -87,7 +89,7 @@ def cut(blocks: Iterable[np.ndarray], sample_rate_hz: int, cutting: Cutting) -> 
             else:
                 break
         if ended:
-            yield Piece(start + position, rest[position:], overlap)
+            yield Piece(start + position, rest[position:], overlap, is_whole=start + position == 0)
             return
         start += position
         # A copy, or the whole buffer would live as long as its rest.

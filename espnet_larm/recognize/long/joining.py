@@ -32,14 +32,15 @@ def join(before: Sequence[Word], after: Sequence[Word], start_s: float, end_s: f
         return [*before, *after]
     middle_s = (start_s + end_s) / 2
     near = [index for index, word in enumerate(before) if word.end_s > start_s]
+    # Of equal tokens in a row, those of one moment are one: the other pair would double a token.
     anchors = [
-        (abs(first.middle_s - middle_s), i, j)
+        (abs(first.middle_s - middle_s), abs(first.middle_s - second.middle_s), i, j)
         for i in near
         for j, second in enumerate(after)
         if (first := before[i]).token_ids == second.token_ids and abs(first.middle_s - second.middle_s) <= SAME_TIME_S
     ]
     if anchors:
-        _, i, j = min(anchors)
+        *_, i, j = min(anchors)
         return _meet(before[: i + 1], after[j + 1 :])
     seam_s = _seam(before, after, start_s, end_s)
     return _meet(

@@ -42,7 +42,7 @@ def transcribe_blocks(heads: Heads, preprocess: Preprocess | None, blocks: Itera
     joined = _Joined(heads, plan)
     pieces = cut(blocks, heads.sample_rate_hz, cutting_of(plan.config))
     for batch in _batches(pieces, BATCH_SECONDS * heads.sample_rate_hz):
-        is_whole = not joined.num_pieces and len(batch) == 1
+        is_whole = batch[0].is_whole
         waveforms = [_preprocessed(preprocess, piece) for piece in batch]
         transcripts, cost = decode_batch(heads, waveforms, plan if is_whole else plan.with_words())
         joined.cost = joined.cost.plus(cost)
@@ -85,7 +85,6 @@ class _Joined:
 
     def __init__(self, heads: Heads, plan: Plan) -> None:
         self.heads, self.plan = heads, plan
-        self.num_pieces = 0
         self.only: Transcript | None = None
         self.words: dict[int, list[Word]] = {}
         self.scores: dict[int, float] = {}
@@ -95,7 +94,6 @@ class _Joined:
     def add(self, piece: Piece, transcript: Transcript) -> None:
         rate = self.heads.sample_rate_hz
         start_s, overlap_s = piece.start / rate, piece.overlap / rate
-        self.num_pieces += 1
         for number, hypothesis in transcript.hypotheses.items():
             following = [word.later(start_s) for word in hypothesis.words]
             words = self.words.setdefault(number, [])
@@ -107,7 +105,7 @@ class _Joined:
             self.guards[number] = tuple(dict.fromkeys((*self.guards.get(number, ()), *hypothesis.guards)))
 
     def transcript(self) -> Transcript:
-        if self.num_pieces == 1 and self.only is not None:
+        if self.only is not None:
             return self.only
         return Transcript({number: self._hypothesis(number) for number in self.words})
 

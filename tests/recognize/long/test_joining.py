@@ -43,6 +43,18 @@ def test_repeated_words_are_not_merged():
     assert texts(join(before, after, 0.8, 2.6)) == "NO NO NO NO"
 
 
+@pytest.mark.parametrize("shift_s", [-0.04, 0.0, 0.04])
+def test_equal_tokens_in_a_row_are_not_doubled(shift_s):
+    spelt = [
+        word(letter, 0.1 * index, 0.1 * index + 0.06)
+        for index, letter in enumerate("HELLO BALLOON ALL SEEN".replace(" ", ""))
+    ]
+    after = [one._replace(start_s=one.start_s + shift_s, end_s=one.end_s + shift_s) for one in spelt]
+    for middle in range(4, 15):
+        joined = join(spelt[: middle + 4], after[middle - 4 :], 0.1 * (middle - 4), 0.1 * (middle + 4))
+        assert "".join(one.text for one in joined) == "HELLOBALLOONALLSEEN"
+
+
 def test_without_agreement_the_change_is_where_neither_has_a_word():
     before = [word("A", 0.2), word("B", 1.2), word("X", 2.3)]
     after = [word("Y", 0.4), word("Z", 1.3), word("C", 2.4)]

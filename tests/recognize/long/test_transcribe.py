@@ -56,7 +56,7 @@ def perfect(monkeypatch):
                 Word("", (n * 6400 - first) / RATE, (n * 6400 - first + 3200) / RATE, 1.0, (3 + n % 8, 3 + n // 8 % 8))
                 for n in numbers
             )
-            transcripts.append(Transcript({4: Hypothesis("", [], [], -1.0, words)}))
+            transcripts.append(Transcript({4: Hypothesis("", [], [], -1.0, words if plan.config.with_words else ())}))
         return Decoded(transcripts, Cost(0.1, {4: 0.5}, 0.2))
 
     monkeypatch.setattr("espnet_larm.recognize.long.transcribe.decode_batch", decode)
@@ -98,6 +98,13 @@ def test_overlapping_pieces_lose_and_double_nothing(transcribe, perfect, seconds
         range(int((seconds - 0.2) / 0.4 + 1e-9) + 1)
     )
     assert len(list(cut([samples], RATE, SHORT))) == math.ceil((seconds - 1) / 2)
+
+
+def test_pieces_that_fill_a_batch_each_lose_nothing(transcribe, perfect, monkeypatch):
+    monkeypatch.setattr("espnet_larm.recognize.long.transcribe.BATCH_SECONDS", 4.0)
+    found, _ = transcribe(perfect(11))
+    assert found.best.token_ids == transcribe(perfect(11), with_words=True)[0].best.token_ids
+    assert len(found.best.token_ids) >= 2 * 26
 
 
 def test_words_are_left_out_unless_they_are_asked_for(transcribe, waveforms):
