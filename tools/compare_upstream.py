@@ -40,7 +40,9 @@ def main() -> int:
 
 def parse_args() -> argparse.Namespace:
     """Options of this program."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--asr_train_config", type=Path, required=True, help="config.yaml with encoder: larm")
     parser.add_argument("--asr_model_file", type=Path, required=True, help="weights of the model")
     parser.add_argument("--wav_scp", type=Path, required=True, help="table of audio")

@@ -26,7 +26,9 @@ TABLE, CONFIG = "drafts_calibration", "decode_drafts.yaml"
 
 def get_parser() -> argparse.ArgumentParser:
     """The parser of this program's options."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--asr_train_config", type=Path, required=True, help="the experiment's config.yaml")
     parser.add_argument("--asr_model_file", type=Path, required=True, help="the experiment's weights")
     parser.add_argument("--data_dir", type=Path, required=True, help="development set: wav.scp, text, utt2spk")

@@ -54,7 +54,9 @@ def get_parser() -> argparse.ArgumentParser:
     """The parser of this program's options."""
     from espnet2.utils.nested_dict_action import NestedDictAction
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add_options(parser)
     parser.add_argument(
         "--retention", type=float, nargs="+", default=[0.8], help="fraction of the speech to leave (default: 0.8)"

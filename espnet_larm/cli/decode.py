@@ -55,6 +55,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser = get_espnet_parser()
     parser.description = __doc__
     parser.formatter_class = _Help
+    # A misspelt option must not set another one.
+    parser.allow_abbrev = False
     forget_defaults(parser)
     group = add_options(parser, DecodeConfig, OURS)
     pooling = {name: (said, default) for name, said, _, default in options_of(DecodeConfig)}["pooling"]

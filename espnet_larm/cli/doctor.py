@@ -32,6 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     argparse.ArgumentParser(
         prog="python -m espnet_larm doctor",
+        allow_abbrev=False,
         description="Print versions, processor and GPU, what is missing and the line that installs it.",
     ).parse_args(argv)
     for line in describe_machine():

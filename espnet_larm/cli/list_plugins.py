@@ -153,7 +153,8 @@ def described_arguments(docstring: str | None) -> dict[str, str]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description="List the plugins with their options, ranges and defaults, and the options of decoding."
+        description="List the plugins with their options, ranges and defaults, and the options of decoding.",
+        allow_abbrev=False,
     )
     parser.add_argument("--name", help=f"only the plugin of this YAML name, or {DECODING}")
     parser.add_argument("--markdown", action="store_true", help="print docs/options.md, the reference page")

@@ -43,7 +43,9 @@ Members = dict[str, bytes | Path]
 
 def get_parser() -> argparse.ArgumentParser:
     """The parser of ESPnet's options of `pack asr` and of ours."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("task", nargs="?", default="asr", help="asr; other tasks are handed over to ESPnet's program")
     parser.add_argument("--exp_dir", type=Path, help="experiment; its files are the defaults of the options below")
     parser.add_argument("--asr_train_config", type=Path, help="its configuration (default: EXP_DIR/config.yaml)")

@@ -31,7 +31,9 @@ class Filtered(NamedTuple):
 
 def get_parser() -> argparse.ArgumentParser:
     """Options of this program."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--in_dir", type=Path, required=True, help="formatted set, with utt2num_samples")
     parser.add_argument("--out_dir", type=Path, required=True, help="formatted set to write")
     parser.add_argument("--fs", type=int, default=16000, help="sampling rate in Hz (16000)")

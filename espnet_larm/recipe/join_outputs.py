@@ -30,7 +30,9 @@ FROM_FIRST = ("search", "drafting", "pooling", "acceptance", "retention", "token
 
 def get_parser() -> argparse.ArgumentParser:
     """Options of this program."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--input_dirs", type=Path, nargs="+", required=True, help="outputs of the jobs")
     parser.add_argument("--output_dir", type=Path, required=True, help="folder to write")
     return parser

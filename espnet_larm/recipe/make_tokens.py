@@ -26,7 +26,9 @@ MAX_SENTENCES = 100_000_000
 
 def get_parser() -> argparse.ArgumentParser:
     """Options of this program."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--text", type=Path, nargs="+", required=True, help="`text` files of Kaldi folders")
     type_help = "characters, sentencepiece's pieces, or the tokens of an LM"
     parser.add_argument("--token_type", choices=("char", "bpe", "hugging_face"), required=True, help=type_help)

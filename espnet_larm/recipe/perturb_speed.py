@@ -26,7 +26,9 @@ MIN_FACTOR, MAX_FACTOR = 0.5, 2.0
 
 def get_parser() -> argparse.ArgumentParser:
     """Options of this program."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--in_dir", type=Path, required=True, help="data folder")
     parser.add_argument("--out_dir", type=Path, required=True, help="data folder to write; audio goes to data/")
     parser.add_argument("--factors", nargs="+", required=True, help="0.9 is slower; 1.0 keeps ids and paths")

@@ -15,7 +15,9 @@ from espnet_larm.recipe.corpora.librispeech import check_counts, count_utterance
 
 def get_parser() -> argparse.ArgumentParser:
     """Options of this program."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("corpus", choices=("an4", "librispeech"), help="corpus whose layout --root has")
     parser.add_argument("--root", type=Path, required=True, help="folder of the corpus")
     parser.add_argument("--out", type=Path, required=True, help="folder in which each set gets a folder")

@@ -31,7 +31,9 @@ RESUME_OPTIONS = '--stage train --stop_stage upload "$@"'
 
 def get_parser() -> argparse.ArgumentParser:
     """Options of this program."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--exp_dir", type=Path, required=True, help="folder with config.yaml and scored sets below it")
     parser.add_argument("--note", default="", help="sentence at the top of RESULTS.md")
     return parser

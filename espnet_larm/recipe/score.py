@@ -35,7 +35,9 @@ Splitters = Mapping[str, Callable[[str], list[str]]]
 
 def get_parser() -> argparse.ArgumentParser:
     """Options of this program."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--ref_dir", type=Path, required=True, help="data folder with text and utt2spk")
     parser.add_argument("--hyp_dir", type=Path, required=True, help="folder with text, and with loop<k>/ if any")
     config_help = "config.yaml of the training; the experiment's by default"

@@ -21,7 +21,9 @@ DESCRIBED = ("config.yaml", "run.sh", JOURNAL)
 
 def get_parser() -> argparse.ArgumentParser:
     """Options of this program."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--exp_dir", type=Path, required=True, help="experiment, with <inference tag>/<set>/logdir/")
     parser.add_argument("--data_dir", type=Path, required=True, help="folder of the sets, with text: dump/raw")
     return parser

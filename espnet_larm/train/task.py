@@ -84,6 +84,8 @@ class LarmASRTask(ASRTask):
     def get_parser(cls) -> argparse.ArgumentParser:
         """ESPnet's parser, without choices of classes: `check_plugins` checks them and tells the nearest names."""
         parser = super().get_parser()
+        # A misspelt option must not set another one.
+        parser.allow_abbrev = False
         kinds = registry.checked_kinds()
         for action in parser._actions:
             if action.dest in kinds:

@@ -41,7 +41,9 @@ NOVELS_3M = {
 
 def new_parser(doc: str | None) -> argparse.ArgumentParser:
     """A parser whose help begins with a program's docstring, as it is."""
-    return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    return argparse.ArgumentParser(
+        description=doc, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
 
 
 def add_model(parser: argparse.ArgumentParser, kind: str = "encoder and CTC head", *, required: bool = True) -> None:

@@ -87,7 +87,9 @@ SPLIT_SHARES = {"train-mini": 0.84, "dev-mini": 0.06, "test-mini": 0.10}
 
 def get_parser() -> argparse.ArgumentParser:
     """Options of this program."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True, help="root of the corpus; must not be there yet")
     parser.add_argument("--minutes", type=float, default=20.0, help="speech in all splits, without silences (20)")
     parser.add_argument("--seed", type=int, default=1, help="seed of sentences, voices, noise and silences (1)")

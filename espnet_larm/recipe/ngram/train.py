@@ -32,7 +32,7 @@ LEAST_ORDER, MOST_ORDER = 2, 6
 
 def get_parser() -> argparse.ArgumentParser:
     """Options of this program."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpWithDefaults)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False, formatter_class=HelpWithDefaults)
     text_help = "plain or .gz, a sentence a line; in files called `text`, Kaldi's, the first word is an id and not read"
     parser.add_argument("--text", type=Path, nargs="+", required=True, help=text_help)
     dev_help = "text, read alike, whose perplexity is measured, and whose case --text must have"

@@ -45,7 +45,7 @@ class Perplexity(NamedTuple):
 
 def get_parser() -> argparse.ArgumentParser:
     """Options of this program."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpWithDefaults)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False, formatter_class=HelpWithDefaults)
     parser.add_argument("--llm", required=True, help="folder or hub id of the LM")
     text_help = "files as train-lm takes them; by default the text that it held out: valid.txt of the LM's folder"
     parser.add_argument("--text", type=Path, nargs="+", default=[], help=text_help)

@@ -73,7 +73,7 @@ class Texts(NamedTuple):
 
 def get_parser() -> argparse.ArgumentParser:
     """Options of this program."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpWithDefaults)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False, formatter_class=HelpWithDefaults)
     parser.add_argument("--config", type=Path, help="YAML with further options; the command line overrides it")
     text_help = "plain or .gz, a sentence a line; in files called `text`, Kaldi's, the first word is an id and not read"
     parser.add_argument("--text", type=Path, nargs="+", required=True, help=text_help)

@@ -25,7 +25,9 @@ from espnet_larm.recipe.validation.text import Tokens
 
 def get_parser() -> argparse.ArgumentParser:
     """Options of this program."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     dirs_help = "data folders, the training set first; plain, or as stages 3 and 4 write them"
     parser.add_argument("--data_dirs", type=Path, nargs="+", help=dirs_help)
     checks = [check.value for check in AudioCheck]

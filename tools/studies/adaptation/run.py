@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 def get_parser() -> argparse.ArgumentParser:
     """Options of this program."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpWithDefaults)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False, formatter_class=HelpWithDefaults)
     add_study_options(parser)
     add_model_options(parser)
     parser.add_argument("--train_dir", type=Path, required=True, help="data folder of the training set: wav.scp, text")

@@ -39,7 +39,9 @@ logger = logging.getLogger(__name__)
 
 def get_parser() -> argparse.ArgumentParser:
     """Options of this program."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add_study_options(parser)
     parser.add_argument("--recipe", type=Path, required=True, help="run.sh of the recipe that does the runs")
     parser.add_argument("--ref_dir", type=Path, required=True, help="data folder of the test set: text, utt2spk")

@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 def get_parser() -> argparse.ArgumentParser:
     """Options of this program."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpWithDefaults)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False, formatter_class=HelpWithDefaults)
     add_model_options(parser)
     parser.add_argument("--data_dir", type=Path, required=True, help="data folder: wav.scp, text, utt2spk")
     parser.add_argument("--output_dir", type=Path, required=True, help="folder for the results and for stored frames")

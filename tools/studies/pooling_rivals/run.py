@@ -46,7 +46,9 @@ TABLE = "compare_pooling"
 
 def get_parser() -> argparse.ArgumentParser:
     """Options of this program."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add_options(parser, (INPUT, DEEP))
     parser.add_argument(
         "--test_dirs", type=Path, nargs="+", help="data folders of test sets; the development set by default"

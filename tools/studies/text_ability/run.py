@@ -49,7 +49,7 @@ class Subject(NamedTuple):
 
 def get_parser() -> argparse.ArgumentParser:
     """Options of this program."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpWithDefaults)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False, formatter_class=HelpWithDefaults)
     add_model_options(parser, required=False)
     base_help = "folder or hub id of the LM that it was made of; by default the one that the configuration names"
     parser.add_argument("--base", help=base_help)
