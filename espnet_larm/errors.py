@@ -4,9 +4,8 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-import espnet_larm
-
-PACKAGE = Path(espnet_larm.__file__).parent
+NAME = __name__.partition(".")[0]
+PACKAGE = Path(__file__).parent
 
 
 class OptionError(ValueError):
@@ -20,7 +19,7 @@ def is_stated(error: BaseException, others: tuple[str, ...] = ()) -> bool:
         error: The error, as it was caught.
         others: Further packages or modules whose `raise` counts.
     """
-    if isinstance(error, OSError) or type(error).__module__.startswith(f"{espnet_larm.__name__}."):
+    if isinstance(error, OSError) or type(error).__module__.startswith(f"{NAME}."):
         return True
     last = traceback.extract_tb(error.__traceback__)[-1]
     if not (last.line or "").startswith("raise "):

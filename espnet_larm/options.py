@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 KEY = "option"
-WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", Mapping: "a mapping"}
 
 
 class Option(typing.NamedTuple):
@@ -30,6 +30,7 @@ class Option(typing.NamedTuple):
         choices: The only values that are allowed; empty for all.
         note: What the ends of the range mean, for messages.
         unset: What a default of None means, "as trained" for example.
+        is_odd: Even numbers are not allowed.
         is_apart: The program adds the option by itself: it is ESPnet's own, or of a form of its own.
         metavar: Stands for the value in --help.
     """
@@ -42,6 +43,7 @@ class Option(typing.NamedTuple):
     choices: tuple[str, ...] = ()
     note: str = ""
     unset: str = ""
+    is_odd: bool = False
     is_apart: bool = False
     metavar: str | None = None
 
@@ -50,6 +52,8 @@ class Option(typing.NamedTuple):
         """The range in words, without the note; empty if every value is allowed."""
         if self.choices:
             return ", ".join(self.choices)
+        if self.is_odd:
+            return f"odd, {self.least:g} or more"
         start = f"above {self.above:g}" if self.above is not None else "" if self.least is None else f"{self.least:g}"
         if self.most is not None:
             return f"{start} to {self.most:g}" if start else f"up to {self.most:g}"
@@ -70,6 +74,7 @@ class Option(typing.NamedTuple):
             return True
         return (
             math.isfinite(value)
+            and (not self.is_odd or value % 2 == 1)
             and (self.least is None or value >= self.least)
             and (self.above is None or value > self.above)
             and (self.most is None or value <= self.most)
@@ -124,13 +129,23 @@ def add_options(parser: Any, config: type, title: str) -> Any:
         The group, for further options.
     """
     group = parser.add_argument_group(title)
-    for name, said, wanted, default in options_of(config):
-        if said.is_apart:
-            continue
-        kind: Any = _boolean if wanted is bool else wanted
-        sentence = describe(said, default).replace("%", "%%")
-        group.add_argument(f"--{name}", type=kind, metavar=said.metavar, help=sentence)
+    for name, said, _, _ in options_of(config):
+        if not said.is_apart:
+            add_option(group, config, name)
     return group
+
+
+def add_option(parser: Any, config: type, name: str) -> None:
+    """Add one field of a class of options to a parser or group, None unless it is given."""
+    said, wanted = next((said, wanted) for each, said, wanted, _ in options_of(config) if each == name)
+    kind: Any = _boolean if wanted is bool else wanted
+    parser.add_argument(f"--{name}", type=kind, metavar=said.metavar, help=help_of(config, name))
+
+
+def help_of(config: type, name: str) -> str:
+    """What --help says of one field of a class of options."""
+    said, default = next((said, default) for each, said, _, default in options_of(config) if each == name)
+    return describe(said, default).replace("%", "%%")
 
 
 def describe(said: Option, default: Any) -> str:
@@ -147,12 +162,6 @@ def given_options(config: type, args: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def describe_range(said: Option) -> str:
-    """An option's sentence and its range."""
-    parts = [part for part in (said.range, said.note) if part]
-    return f"{said.sentence} ({'; '.join(parts)})" if parts else said.sentence
-
-
 def parameters_of(constructor: Any) -> Iterator[tuple[str, Option, type]]:
     """Name, `Option` and type of each parameter that is annotated `Annotated[T, Option(...)]`."""
     for name, hint in typing.get_type_hints(constructor, include_extras=True).items():
@@ -166,15 +175,37 @@ def check_parameters(constructor: Any, values: Mapping[str, Any], where: str) ->
 
     Args:
         constructor: A function whose parameters are annotated `Annotated[T, Option(...)]`.
-        values: Its arguments by name; None is always allowed.
+        values: Arguments by name, all or some; None is always allowed.
         where: The YAML key that holds them, for the message.
 
     Raises:
         ValueError: With the option, its value and what is allowed.
     """
     for name, said, _ in parameters_of(constructor):
-        if values[name] is not None and not said.allows(values[name]):
-            raise ValueError(f"{where}: {name} is {values[name]}; allowed: {said.allowed}.")
+        value = values.get(name)
+        if value is not None and not said.allows(value):
+            raise ValueError(f"{where}: {name} is {value}; allowed: {said.allowed}.")
+
+
+def check_conf(constructor: Any, conf: Mapping[str, Any], where: str = "") -> None:
+    """Refuse names that a constructor does not take, and values of other types, from a YAML.
+
+    Args:
+        constructor: A function whose parameters are annotated `Annotated[T, Option(...)]`.
+        conf: Its arguments by name; ranges are left to `check_parameters`.
+        where: What the message begins with; `decoder_conf: pooling: ` for example.
+
+    Raises:
+        ValueError: With all unknown names, or with an option, its value and what is allowed.
+    """
+    known = {name: (said, wanted) for name, said, wanted in parameters_of(constructor)}
+    if unknown := [str(name) for name in conf if name not in known]:
+        raise ValueError(f"{where}unknown option {', '.join(unknown)}; allowed: {', '.join(known)}.")
+    for name, value in conf.items():
+        said, wanted = known[name]
+        if not _is_of_type(value, wanted):
+            words = said.range if said.choices else ", ".join(filter(None, (WORDS[wanted], said.range)))
+            raise ValueError(f"{where}{name} is {value!r}, of type {type(value).__name__}; allowed: {words}.")
 
 
 def _plain_type(hint: Any) -> type:

@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import espnet_larm
+from espnet_larm.version import __version__
 
 if TYPE_CHECKING:
     import torch
 
-ROOT = Path(espnet_larm.__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[1]
 # Entries of an origin, and how reports call them.
 LABELS = {
     "commit": "commit", "command": "command", "machine": "machine", "versions": "made with", "date": "date",
@@ -70,9 +70,9 @@ def commit() -> str:
         try:
             done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=False)
         except FileNotFoundError:
-            return f"not known (espnet_larm {espnet_larm.__version__}; git is not installed)"
+            return f"not known (espnet_larm {__version__}; git is not installed)"
         if done.returncode != 0:
-            return f"none (espnet_larm {espnet_larm.__version__} outside a repository)"
+            return f"none (espnet_larm {__version__} outside a repository)"
         outputs.append(done.stdout.strip())
     return outputs[0] + ("-dirty" if outputs[1] else "")
 
@@ -80,7 +80,7 @@ def commit() -> str:
 def versions(*packages: str) -> dict[str, str]:
     """Versions of this package, of those that decide numbers, of further `packages`, and of Python."""
     others = {name: importlib.metadata.version(name) for name in (*PACKAGES, *packages)}
-    return {"espnet_larm": espnet_larm.__version__, **others, "python": platform.python_version()}
+    return {"espnet_larm": __version__, **others, "python": platform.python_version()}
 
 
 def describe_machine(device: "torch.device") -> dict[str, str]:

@@ -19,7 +19,8 @@ LAYERS = (
     ("speech_llm", "pack", "program"),
     ("adaptation", "pooling", "registry"),
     ("llm", "search", "looped", "data", "scoring"),
-    ("errors", "files", "options", "origin", "process", "upstream", "version"),
+    ("errors", "files", "options", "origin", "process", "upstream"),
+    ("version",),
 )
 RANKS = {name: rank for rank, row in enumerate(LAYERS) for name in row}
 MOST_FLOORS = 8
@@ -138,7 +139,7 @@ def import_graph(package):
 
 def imported_modules(path, modules):
     for name, _, _ in imports(ast.parse(path.read_text(encoding="utf-8"))):
-        inner = name.removeprefix("espnet_larm.")
+        inner = "__init__" if name == "espnet_larm" else name.removeprefix("espnet_larm.")
         if is_within(name, "espnet_larm"):
             yield from (each for each in (inner, inner.rpartition(".")[0]) if each in modules)
 

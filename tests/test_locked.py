@@ -78,15 +78,6 @@ PROGRAMS = {
     "recipe.make_tokens": ["--text", "in", "--token_type", "char", "--out_dir"],
     "recipe.join_outputs": ["--input_dirs", "in", "--output_dir"],
     "recipe.text_lm.train": ["--text", "in", "--ngpu", "0", "--out_dir"],
-    "cli.decode": [
-        "--asr_train_config",
-        "in",
-        "--asr_model_file",
-        "in",
-        "--data_path_and_name_and_type",
-        "in,speech,sound",
-        "--output_dir",
-    ],
 }
 
 

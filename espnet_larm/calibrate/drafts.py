@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from espnet_larm.recognize.audio import AudioTable
-from espnet_larm.recognize.config import HEADS, NONE, THRESHOLD, VERIFIED, DecodeConfig
-from espnet_larm.recognize.decoding import Batching, decode_table
+from espnet_larm.recognize.config import HEADS, NONE, THRESHOLD, VERIFIED, Batching, DecodeConfig
+from espnet_larm.recognize.decoding import decode_table
 from espnet_larm.recognize.output.results import Transcript
 from espnet_larm.recognize.recognizer import Recognizer
 from espnet_larm.scoring.alignment import add_counts, align, split_words

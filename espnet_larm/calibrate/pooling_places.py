@@ -1,5 +1,6 @@
 """Sites where affinity pooling is calibrated: what a tau leaves there, and a data folder decoded with it."""
 
+import copy
 import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -158,11 +159,18 @@ class SpeechPlace:
         return self.folder.decode(self.conf(**options))
 
 
+def with_frontend(recognizer: Recognizer, frontend: torch.nn.Module) -> Recognizer:
+    """The recogniser with another front end; all other parts are shared."""
+    model = copy.copy(recognizer.model)
+    model._modules = {**model._modules, "frontend": frontend}
+    return Recognizer(model, recognizer.tokens_to_text, recognizer.sample_rate_hz, recognizer.preprocess)
+
+
 class FrontendPlace:
     """The site in front of the encoder, which encodes the folder anew for each tau.
 
     Args:
-        recognizer: The model, whose front end gets one that pools around it.
+        recognizer: The model; a copy of it gets a front end that pools.
         config: The training's configuration, of which `frontend` and `frontend_conf` are read.
         table: The folder's audio.
         keys: The utterances to take.
@@ -189,7 +197,7 @@ class FrontendPlace:
         min_frames_per_second: float | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        self.recognizer, self.table, self.batch_seconds, self.options = recognizer, table, batch_seconds, options
+        self.table, self.batch_seconds, self.options = table, batch_seconds, options
         name, conf = config.get("frontend"), config.get("frontend_conf") or {}
         self._options = dict(conf) if name == NAME else {"frontend": name, "frontend_conf": conf}
         self._options |= bounds.options
@@ -197,8 +205,9 @@ class FrontendPlace:
             self._options["min_frames_per_second"] = min_frames_per_second
         frontend = AffinityPoolingFrontend(**{**self._options, "tau": OFF})
         frontend.load_state_dict(recognizer.model.frontend.state_dict())
-        self.frontend = recognizer.model.frontend = frontend.eval().to(recognizer.device)
-        folder = EncodedFolder(recognizer, table, keys, batch_seconds)
+        self.frontend = frontend.eval().to(recognizer.device)
+        self.recognizer = with_frontend(recognizer, self.frontend)
+        folder = EncodedFolder(self.recognizer, table, keys, batch_seconds)
         self.left_out = folder.left_out
         self.keys = [key for key in keys if key not in self.left_out]
         self._unpooled_cost = folder.unpooled_cost()

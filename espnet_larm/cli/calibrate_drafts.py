@@ -16,7 +16,9 @@ from pathlib import Path
 import yaml
 
 from espnet_larm.files import write_text
+from espnet_larm.options import add_option, given_options
 from espnet_larm.origin import footer, origin_of
+from espnet_larm.recognize.config import Batching, DecodeConfig
 
 logger = logging.getLogger(__name__)
 
@@ -35,9 +37,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--audio_type", default="sound", help="type of wav.scp: sound or kaldi_ark (default: sound)")
     parser.add_argument("--taus", type=float, nargs="+", default=list(TAUS), help="thresholds that are tried")
     parser.add_argument("--target_wer_loss", type=float, default=0.2, help="points of WER that may be lost (0.2)")
-    parser.add_argument("--tokens_per_call", type=int, help="most tokens of a call (default: the number of heads)")
-    parser.add_argument("--draft_tau_of", help="what a threshold bounds: head or product (default: head)")
-    parser.add_argument("--batch_seconds", type=float, default=60.0, help="padded audio in a batch (60)")
+    add_option(parser, DecodeConfig, "tokens_per_call")
+    add_option(parser, DecodeConfig, "draft_tau_of")
+    add_option(parser, Batching, "batch_seconds")
     parser.add_argument("--output_dir", type=Path, help="folder of the results (default: the experiment)")
     parser.add_argument("--llm", help="folder or hub id of the model's LM, where it is another than in training")
     parser.add_argument("--ngpu", type=int, default=0, choices=[0, 1], help="GPUs (default: 0)")
@@ -49,12 +51,10 @@ def main(cmd: list[str] | None = None) -> int:
     args = get_parser().parse_args(cmd)
     if not args.target_wer_loss >= 0.0:
         raise ValueError(f"--target_wer_loss is {args.target_wer_loss}; allowed: 0 or more, points of WER.")
-    if args.batch_seconds <= 0:
-        raise ValueError(f"--batch_seconds is {args.batch_seconds}; allowed: above 0, seconds of padded audio.")
+    batching = Batching(**given_options(Batching, args))
     from espnet_larm.calibrate.drafts import calibrate, choose, format_rows
     from espnet_larm.data.kaldi_dir import read_dir
     from espnet_larm.recognize.audio import AudioTable
-    from espnet_larm.recognize.decoding import Batching
     from espnet_larm.recognize.recognizer import Recognizer
 
     recognizer = Recognizer.from_files(
@@ -65,7 +65,7 @@ def main(cmd: list[str] | None = None) -> int:
     given = {"tokens_per_call": args.tokens_per_call, "draft_tau_of": args.draft_tau_of}
     heads = {name: value for name, value in given.items() if value is not None}
     rows = []
-    for row in calibrate(recognizer, table, texts, args.taus, heads, Batching(args.batch_seconds)):
+    for row in calibrate(recognizer, table, texts, args.taus, heads, batching):
         logger.info("%s: WER %.2f %%, %d calls", row.name, row.wer_percent, row.row_calls)
         rows.append(row)
     chosen = choose(rows, args.target_wer_loss)

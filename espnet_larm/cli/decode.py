@@ -25,9 +25,9 @@ import yaml
 
 from espnet_larm.cli.espnet_options import espnets_model, espnets_option, forget_defaults
 from espnet_larm.files import locked
-from espnet_larm.options import add_options, describe, given_options, options_of
+from espnet_larm.options import add_option, add_options, given_options, help_of
 from espnet_larm.program import given, hand_over
-from espnet_larm.recognize.config import DecodeConfig
+from espnet_larm.recognize.config import Batching, DecodeConfig
 
 logger = logging.getLogger(__name__)
 
@@ -59,12 +59,11 @@ def get_parser() -> argparse.ArgumentParser:
     parser.allow_abbrev = False
     forget_defaults(parser)
     group = add_options(parser, DecodeConfig, OURS)
-    pooling = {name: (said, default) for name, said, _, default in options_of(DecodeConfig)}["pooling"]
     group.add_argument(
-        "--pooling", action=NestedDictAction, metavar=pooling[0].metavar, help=describe(*pooling).replace("%", "%%")
+        "--pooling", action=NestedDictAction, metavar="SITE.OPTION=VALUE", help=help_of(DecodeConfig, "pooling")
     )
     group.add_argument("--write_ctm", type=str2bool, default=False, help="write times of words into ctm, beside text")
-    group.add_argument("--batch_seconds", type=float, default=60.0, help="padded audio in a batch, in seconds")
+    add_option(group, Batching, "batch_seconds")
     group.add_argument("--llm", help="folder or hub id of the model's LM, where it is another than in training")
     return parser
 
@@ -77,18 +76,11 @@ def main(cmd: list[str] | None = None) -> int:
     if reason := why_espnet(args):
         # A parser of its own: what --config says has become the other's defaults.
         return hand_over("asr_inference", cmd, reason, given(args, options_of_ours(get_parser())))
-    check_batches(args)
-    config = config_of(args)
-    with locked(Path(args.output_dir)):
-        return decode(args, config)
-
-
-def decode(args: argparse.Namespace, config: DecodeConfig) -> int:
-    """Decode into the output folder; return the exit status."""
+    batching, config = batching_of(args), config_of(args)
     from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
 
     from espnet_larm.recognize.audio import AudioTable
-    from espnet_larm.recognize.decoding import Batching, decode_table, unit_of
+    from espnet_larm.recognize.decoding import decode_table, unit_of
     from espnet_larm.recognize.output.writer import HypothesisWriter, write_stats
 
     set_all_random_seed(args.seed)
@@ -97,11 +89,12 @@ def decode(args: argparse.Namespace, config: DecodeConfig) -> int:
     plan = recognizer.plan(config)
     table = AudioTable(wav_scp, audio_type, recognizer.sample_rate_hz, recognizer.preprocess)
     keys = table.keys(None if args.key_file is None else Path(args.key_file))
-    batching = Batching(args.batch_seconds, None if args.batch_size == 1 else args.batch_size, args.num_workers)
     output_dir = Path(args.output_dir)
-    with HypothesisWriter(output_dir, unit_of(recognizer), plan.numbers, config.nbest, config.with_words) as writer:
-        stats = decode_table(recognizer, table, keys, plan, batching, writer)
-    write_stats(output_dir, stats)
+    results = HypothesisWriter(output_dir, unit_of(recognizer), plan.numbers, config.nbest, config.with_words)
+    with locked(output_dir):
+        with results as writer:
+            stats = decode_table(recognizer, table, keys, plan, batching, writer)
+        write_stats(output_dir, stats)
     print_costs(stats)
     return report_failures(stats["failed"], len(keys), output_dir)
 
@@ -120,21 +113,18 @@ def why_espnet(args: argparse.Namespace) -> str:
     return espnets_model(config, args) if isinstance(config, dict) else ""
 
 
-def check_batches(args: argparse.Namespace) -> None:
-    """Refuse options of the program itself that are out of their ranges.
+def batching_of(args: argparse.Namespace) -> Batching:
+    """The options of the program itself, checked.
 
     Raises:
-        ValueError: With the option and what is allowed.
+        ValueError: One is out of its range; with what is allowed.
     """
     if args.ngpu not in (0, 1):
         raise ValueError(f"ngpu is {args.ngpu}; allowed: 0 or 1. Split the key file among several jobs instead.")
-    if not 0 < args.batch_seconds < float("inf"):
-        raise ValueError(f"batch_seconds is {args.batch_seconds}; allowed: above 0, seconds of padded audio.")
-    if args.batch_size < 1:
-        raise ValueError(f"batch_size is {args.batch_size}; allowed: 1 or more (1 bounds batches by seconds alone).")
     for name in ("asr_train_config", "asr_model_file"):
         if getattr(args, name) is None:
             raise ValueError(f"--{name} is missing; it is a file of the experiment.")
+    return Batching(**given_options(Batching, args))
 
 
 def config_of(args: argparse.Namespace) -> DecodeConfig:

@@ -10,12 +10,13 @@ import inspect
 import re
 import sys
 import textwrap
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import yaml
 
 from espnet_larm import registry
-from espnet_larm.options import describe, describe_range, options_of, parameters_of
+from espnet_larm.options import Option, describe, options_of, parameters_of
 from espnet_larm.recognize.config import DecodeConfig
 
 # Parameters that ESPnet passes itself, and no YAML sets.
@@ -34,10 +35,11 @@ BESIDE = {"encoder": "model_conf:\n    ctc_weight: 1.0  # CTC alone: no decoder 
 WIDTH = 110
 # A value of --name beside the names of plugins.
 DECODING = "decoding"
+POOLING_TITLE = "Options of a site of `decoder_conf: pooling` and of `--pooling`; `deep` also has `layer`"
 DECODING_TITLE = "Options of decoding: `espnet-larm decode` has them, and `DecodeConfig` in Python"
 
 
-class Option(NamedTuple):
+class PluginOption(NamedTuple):
     """One option of a plugin.
 
     Attributes:
@@ -90,11 +92,11 @@ def main(argv: list[str] | None = None) -> int:
     return 1 if broken or not chosen else 0
 
 
-def options(plugin_class: type, kind: str) -> list[Option]:
+def options(plugin_class: type, kind: str) -> list[PluginOption]:
     """The options of a class that YAML can set, in the order of its constructor."""
     constructor = plugin_class.__init__  # type: ignore[misc]
     meanings = described_arguments(inspect.getdoc(plugin_class)) | described_arguments(inspect.getdoc(constructor))
-    meanings |= {name: describe_range(said) for name, said, _ in parameters_of(constructor)}
+    meanings |= {name: describe(said, None) for name, said, _ in parameters_of(constructor)}
     found = []
     for parameter in inspect.signature(plugin_class).parameters.values():
         is_open = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
@@ -105,7 +107,7 @@ def options(plugin_class: type, kind: str) -> list[Option]:
         is_said = hasattr(parameter.annotation, "__metadata__")
         shown = plain if is_said else parameter.annotation
         type_name = inspect.formatannotation(shown).strip("'") if annotated else ""
-        found.append(Option(parameter.name, type_name, parameter.default, meanings.get(parameter.name, "")))
+        found.append(PluginOption(parameter.name, type_name, parameter.default, meanings.get(parameter.name, "")))
     return found
 
 
@@ -119,9 +121,18 @@ def reference_page() -> str:
         for each in options(plugin_class, plugin.kind):
             default = "required" if each.is_required else f"`{_yaml_value(each.default)}`"
             lines.append(f"| `{each.name}` | {_cell(each.type_name)} | {default} | {_cell(each.meaning)} |")
+    lines += ["", "## Pooling", "", f"{POOLING_TITLE}.", "", "| option | meaning |", "| --- | --- |"]
+    lines += [f"| `{name}` | {_cell(describe(said, None))} |" for name, said, _ in _pooling()]
     lines += ["", "## Decoding", "", f"{DECODING_TITLE}.", "", "| option | meaning |", "| --- | --- |"]
     lines += [f"| `{name}` | {_cell(describe(said, default))} |" for name, said, _, default in options_of(DecodeConfig)]
     return "\n".join(lines) + "\n"
+
+
+def _pooling() -> Iterator[tuple[str, Option, type]]:
+    # Imports torch.
+    from espnet_larm.pooling.options import Pooling
+
+    return parameters_of(Pooling.__init__)
 
 
 def _cell(text: str) -> str:

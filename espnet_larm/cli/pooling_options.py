@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from espnet_larm.files import write_text
+from espnet_larm.options import check_parameters, help_of
 from espnet_larm.origin import footer
+from espnet_larm.recognize.config import Batching
 
 if TYPE_CHECKING:
     from espnet_larm.calibrate.pooling_places import Bounds
@@ -38,7 +40,9 @@ def add_options(parser: argparse.ArgumentParser, places: tuple[str, ...] = PLACE
     parser.add_argument("--layer", type=int, help="layers of the LM that run before --place deep pools")
     parser.add_argument("--window", type=int, help="tokens of a group that are compared (1)")
     parser.add_argument("--max_group", type=int, help="most tokens of a group (any; of the front end 4)")
-    parser.add_argument("--batch_seconds", type=float, default=60.0, help="padded audio in a batch (60)")
+    parser.add_argument(
+        "--batch_seconds", type=float, default=Batching.batch_seconds, help=help_of(Batching, "batch_seconds")
+    )
     parser.add_argument("--output_dir", type=Path, help="folder of the results (default: the experiment)")
     parser.add_argument("--llm", help="folder or hub id of the model's LM, where it is another than in training")
     parser.add_argument("--ngpu", type=int, default=0, choices=[0, 1], help="GPUs (default: 0)")
@@ -52,22 +56,22 @@ def check(args: argparse.Namespace) -> None:
     """
     from espnet_larm.pooling.options import Pooling
 
-    if args.batch_seconds <= 0:
-        raise ValueError(f"--batch_seconds is {args.batch_seconds}; allowed: above 0, seconds of padded audio.")
+    Batching(batch_seconds=args.batch_seconds)
     if args.layer is not None and args.place != DEEP:
         raise ValueError(f"--layer is {args.layer}, but --place is {args.place}; it is of --place deep alone.")
     Pooling(tau=1.0, window=args.window, max_group=args.max_group, where="--window and --max_group")
 
 
 def check_retentions(name: str, retentions: list[float]) -> None:
-    """Refuse what is no share.
+    """Refuse parts of the tokens that cannot be left.
 
     Raises:
-        ValueError: One is not over 0, up to 1.
+        ValueError: One is out of range.
     """
+    from espnet_larm.pooling.options import Pooling
+
     for retention in retentions:
-        if not 0 < retention <= 1:
-            raise ValueError(f"--{name} is {retention}; allowed: over 0, up to 1, the share of speech that is left.")
+        check_parameters(Pooling.__init__, {"retention": retention}, f"--{name}")
 
 
 def load(args: argparse.Namespace) -> "Recognizer":

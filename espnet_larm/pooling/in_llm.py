@@ -1,7 +1,7 @@
 """Pooling of the speech that an LM reads: `pooling` of a decoder's YAML, in training and in decoding.
 
 `input` pools the projector's embeddings, so that positions behind it are contiguous; `deep` pools what it leaves once
-more, behind a layer (deep_pooling.py). Neither has a weight, and the CTC head reads unpooled frames.
+more, behind a layer (deep.py). Neither has a weight, and the CTC head reads unpooled frames.
 Shapes: B utterances, S speech tokens, D model size.
 """
 
@@ -14,22 +14,13 @@ import torch
 
 from espnet_larm.llm.backbone import Backbone
 from espnet_larm.llm.stream import Stream
+from espnet_larm.options import check_conf
 from espnet_larm.pooling.affinity import Kept
 from espnet_larm.pooling.deep import DEEP, INPUT, PLACES, pool_deep
-from espnet_larm.pooling.options import OPTIONS, Pooling
+from espnet_larm.pooling.options import Pooling
 
 WHERE = "pooling"
-# What a YAML may give, with its types. `true` is no number.
-TYPES: dict[str, type | tuple[type, ...]] = {
-    "method": str,
-    "tau": (int, float),
-    "window": int,
-    "max_group": int,
-    "retention": (int, float),
-    "seed": int,
-}
-DEEP_TYPES = {"layer": int, **TYPES}
-assert {name for names in OPTIONS.values() for name in names} | {"method"} == set(TYPES)
+LAYER = "layer"
 
 
 class SpeechPooling(NamedTuple):
@@ -91,10 +82,14 @@ def speech_pooling_of(
     at_input, deep = places_of(conf, where).values()
     made, behind, layer = None, None, 0
     if at_input is not None:
-        made = Pooling(**_checked(at_input, TYPES, f"{where}: {INPUT}"), where=f"{where}: {INPUT}")
+        given = _given(at_input, f"{where}: {INPUT}")
+        check_conf(Pooling.__init__, given, f"{where}: {INPUT}: ")
+        made = Pooling(**given, where=f"{where}: {INPUT}")
     if deep is not None:
-        given = _checked(deep, DEEP_TYPES, f"{where}: {DEEP}")
-        layer = _checked_layer(given.pop("layer", None), len(backbone.layers), f"{where}: {DEEP}")
+        given = _given(deep, f"{where}: {DEEP}")
+        layer_given = given.pop(LAYER, None)
+        check_conf(Pooling.__init__, given, f"{where}: {DEEP}: ")
+        layer = _checked_layer(layer_given, len(backbone.layers), f"{where}: {DEEP}")
         behind = Pooling(**given, where=f"{where}: {DEEP}")
     sites = {INPUT: at_input, DEEP: deep}
     options = {site: dict(options) for site, options in sites.items() if options is not None}
@@ -117,22 +112,17 @@ def places_of(conf: Mapping[str, Any] | None, where: str = WHERE) -> dict[str, M
     return {place: given.get(place) for place in PLACES}
 
 
-def _checked(conf: Any, types: Mapping[str, Any], where: str) -> dict[str, Any]:
+def _given(conf: Any, where: str) -> dict[str, Any]:
     """The options that are not null, which stands for the default."""
     if not isinstance(conf, Mapping):
         raise ValueError(f"{where} is {conf!r}; allowed: options, such as {{tau: 0.9}}, or null for no pooling.")
-    given = {name: value for name, value in conf.items() if value is not None}
-    if unknown := [str(name) for name in given if name not in types]:
-        raise ValueError(f"{where}: unknown option {', '.join(unknown)}; allowed: {', '.join(types)}.")
-    for name, value in given.items():
-        if isinstance(value, bool) or not isinstance(value, types[name]):
-            words = {str: "a text", int: "a whole number"}.get(types[name], "a number")
-            raise ValueError(f"{where}: {name} is {value!r}, of type {type(value).__name__}; allowed: {words}.")
-    return given
+    return {name: value for name, value in conf.items() if value is not None}
 
 
-def _checked_layer(layer: int | None, num_layers: int, where: str) -> int:
+def _checked_layer(layer: Any, num_layers: int, where: str) -> int:
     most = num_layers - 1
+    if layer is not None and type(layer) is not int:
+        raise ValueError(f"{where}: layer is {layer!r}, of type {type(layer).__name__}; allowed: a whole number.")
     if layer is None or not 1 <= layer <= most:
         allowed = f"1 to {most}" if most else "none, leave deep out"
         raise ValueError(

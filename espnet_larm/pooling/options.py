@@ -3,9 +3,12 @@
 Shapes: B utterances, T tokens, T' pooled tokens, D features.
 """
 
+from typing import Annotated
+
 import torch
 from typeguard import typechecked
 
+from espnet_larm.options import Option, check_parameters
 from espnet_larm.pooling.a_tome import a_tome
 from espnet_larm.pooling.affinity import Pooled, affinity_pool, unpooled
 from espnet_larm.pooling.baselines import linear_interpolation, random_drop, uniform_drop, uniform_stride
@@ -26,13 +29,7 @@ class Pooling:
     """Shortens padded batches of tokens.
 
     Args:
-        method: One of OPTIONS.
-        tau: Least cosine that merges, from -1 on; above 1 pooling is off. 0.8 is a first try at the input of an LLM
-            with 25 tokens a second.
-        window: Tokens of the current group that are compared, 1 or more; 1 by default.
-        max_group: Most tokens of a group, 1 or more and no less than `window`; any by default.
-        retention: Share of the tokens that is left by the other methods, over 0 to 1; 1 switches them off.
-        seed: Seed of `random_drop`, 0 or more; 0 by default.
+        method: The meaning and range of this and all other options stand at the parameters; docs/options.md lists them.
         where: The YAML key of these options, for messages.
 
     Raises:
@@ -42,17 +39,38 @@ class Pooling:
     @typechecked
     def __init__(
         self,
-        method: str = AFFINITY,
-        tau: float | None = None,
-        window: int | None = None,
-        max_group: int | None = None,
-        retention: float | None = None,
-        seed: int | None = None,
+        method: Annotated[str, Option("how tokens are merged or dropped", choices=tuple(OPTIONS))] = AFFINITY,
+        tau: Annotated[
+            float | None,
+            Option(
+                "least cosine that merges, of `affinity`; 0.8 is a first try at the input of an LLM with 25 tokens a "
+                "second",
+                least=-1.0,
+                note="a cosine; above 1 pooling is off",
+            ),
+        ] = None,
+        window: Annotated[
+            int | None, Option("tokens of the current group that are compared; 1 by default", least=1, note="tokens")
+        ] = None,
+        max_group: Annotated[
+            int | None,
+            Option("most tokens of a group, no less than `window`; any by default", least=1, note="tokens"),
+        ] = None,
+        retention: Annotated[
+            float | None,
+            Option("part of the tokens that is left, of all other methods; 1 is off", above=0.0, most=1.0),
+        ] = None,
+        seed: Annotated[int | None, Option("seed of `random_drop`; 0 by default", least=0)] = None,
         where: str = "pooling",
     ) -> None:
         given = {"tau": tau, "window": window, "max_group": max_group, "retention": retention, "seed": seed}
         _check_names(where, method, given)
-        _check_values(where, given)
+        check_parameters(Pooling.__init__, {"method": method, **given}, where)
+        if window is not None and max_group is not None and window > max_group:
+            raise ValueError(
+                f"{where}: window is {window}, but a group has max_group = {max_group} tokens at most; lower window or "
+                "raise max_group."
+            )
         self.method = method
         self.tau = tau
         self.window = 1 if window is None else window
@@ -95,33 +113,12 @@ def retention_of(pooled: Pooled, lens: torch.Tensor) -> float:
 
 
 def _check_names(where: str, method: str, given: dict[str, float | None]) -> None:
-    if method not in OPTIONS:
-        raise ValueError(f"{where}: method is {method}; allowed: {', '.join(OPTIONS)}.")
-    allowed = OPTIONS[method]
+    allowed = OPTIONS.get(method, ())
+    if not allowed:
+        # It is refused with its range.
+        return
     if given[allowed[0]] is None:
         raise ValueError(f"{where}: method {method} needs {allowed[0]}, which is not given.")
     for name, value in given.items():
         if value is not None and name not in allowed:
             raise ValueError(f"{where}: {name} means nothing to method {method}; leave it out ({', '.join(allowed)}).")
-
-
-def _check_values(where: str, given: dict[str, float | None]) -> None:
-    tau, window, max_group, retention, seed = given.values()
-    # Written so that NaN is refused.
-    if tau is not None and not tau >= -1:
-        raise ValueError(
-            f"{where}: tau is {tau}; allowed: a cosine, -1 to 1, or more than 1, which switches pooling off."
-        )
-    if window is not None and window < 1:
-        raise ValueError(f"{where}: window is {window}; allowed: 1 or more tokens.")
-    if max_group is not None and max_group < 1:
-        raise ValueError(f"{where}: max_group is {max_group}; allowed: 1 or more tokens.")
-    if window is not None and max_group is not None and window > max_group:
-        raise ValueError(
-            f"{where}: window is {window}, but a group has max_group = {max_group} tokens at most; lower window or "
-            "raise max_group."
-        )
-    if retention is not None and not 0 < retention <= 1:
-        raise ValueError(f"{where}: retention is {retention}; allowed: over 0, up to 1.")
-    if seed is not None and seed < 0:
-        raise ValueError(f"{where}: seed is {seed}; allowed: 0 or more.")

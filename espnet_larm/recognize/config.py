@@ -85,7 +85,6 @@ class DecodeConfig:
         "pooling of the speech that an LM reads, all of it, instead of decoder_conf: pooling: input.tau=0.9, again "
         "with deep.layer=6, deep.tau=0.8; in a YAML nested, {input: {tau: 0.9}}; input=null for none",
         unset="as trained",
-        metavar="SITE.OPTION=VALUE",
         is_apart=True,
     )
     long_seconds: float = option(40.0, "longer audio is cut at silences and joined, in seconds", least=0.0)
@@ -124,3 +123,24 @@ LLM_OPTIONS = (
     *("beam_type", "drafts", "tokens_per_call", "accept", "draft_tau", "draft_tau_of", "max_tokens_per_second"),
     *("least_ctc_share", "stops_loops", "prefix", "suffix", "instruction", "pooling", "ngram_file"),
 )
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How a data folder is read and decoded in batches.
+
+    Raises:
+        ValueError: An option is out of its range.
+    """
+
+    batch_seconds: float = option(60.0, "padded audio in a batch, in seconds", above=0.0)
+    batch_size: int = option(1, "most utterances in a batch", least=1, note="1 is any number", is_apart=True)
+    num_workers: int = option(1, "threads that read audio ahead; 0 reads it in turn", least=0, is_apart=True)
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+    @property
+    def most_utterances(self) -> int | None:
+        """Most utterances in a batch; None for no bound."""
+        return None if self.batch_size == 1 else self.batch_size

@@ -3,11 +3,11 @@
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from espnet_larm.origin import describe_machine
 from espnet_larm.recognize.audio import AudioTable
-from espnet_larm.recognize.config import ORDINARY
+from espnet_larm.recognize.config import ORDINARY, Batching
 from espnet_larm.recognize.llm_search import GUARDS
 from espnet_larm.recognize.machine import peak_memory_bytes
 from espnet_larm.recognize.model.features import batches_by_length
@@ -20,20 +20,6 @@ logger = logging.getLogger(__name__)
 # Utterances whose hypotheses are held until they can be written in order; batches are chosen among them.
 WINDOW_SIZE = 2000
 SECONDS_BETWEEN_REPORTS = 10.0
-
-
-class Batching(NamedTuple):
-    """How a table is read and decoded in batches.
-
-    Attributes:
-        seconds: Padded audio in a batch, above 0.
-        size: Utterances in a batch, 1 or more; None for no bound.
-        num_workers: 0 reads audio in turn; otherwise a thread reads ahead.
-    """
-
-    seconds: float = 60.0
-    size: int | None = None
-    num_workers: int = 1
 
 
 class Writer(Protocol):
@@ -195,8 +181,10 @@ def log_end(lengths: Sequence[int], transcripts: Sequence[Transcript]) -> None:
 
 def _batches(recognizer: Recognizer, table: AudioTable, keys: Sequence[str], batching: Batching) -> list[list[str]]:
     lengths = [table.length(key) for key in keys]
-    most_samples = batching.seconds * recognizer.sample_rate_hz
-    return [[keys[index] for index in batch] for batch in batches_by_length(lengths, most_samples, batching.size)]
+    most_samples = batching.batch_seconds * recognizer.sample_rate_hz
+    return [
+        [keys[index] for index in batch] for batch in batches_by_length(lengths, most_samples, batching.most_utterances)
+    ]
 
 
 def _decode_batch(recognizer: Recognizer, waveforms: dict[str, Any], tally: Tally) -> Iterator[tuple[str, Transcript]]:

@@ -131,7 +131,7 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
             Option(
                 "pooling of the speech that the LM reads; none by default. `input` pools the projector's embeddings, "
                 "`deep` what is left of them, behind `layer` of the LM's layers (1 to one less than it has); each "
-                "with the options of espnet_larm/pooling/options.py, such as "
+                "with the options of pooling (docs/options.md), such as "
                 "`{input: {tau: 0.9}, deep: {layer: 6, tau: 0.8, window: 3}}`"
             ),
         ] = None,

@@ -69,7 +69,7 @@ def test_the_fewest_calls_within_the_loss_are_chosen():
     [
         (["--target_wer_loss", "-1"], "--target_wer_loss is -1.0; allowed: 0 or more"),
         (["--target_wer_loss", "nan"], "--target_wer_loss is nan; allowed: 0 or more"),
-        (["--batch_seconds", "0"], "--batch_seconds is 0.0; allowed: above 0"),
+        (["--batch_seconds", "0"], "batch_seconds is 0.0; allowed: above 0"),
         (["--taus", "0.5", "-0.5"], "tau is -0.5; allowed: 0"),
         (["--tokens_per_call", "4"], r"tokens_per_call is 4; allowed: 1 to 3"),
     ],

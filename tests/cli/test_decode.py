@@ -3,6 +3,8 @@
 import json
 import logging
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -177,6 +179,20 @@ def test_without_lengths_beside_it_audio_is_measured(decode, data):
     (data / "utt2num_samples").unlink()
     _, other = decode(data=data, name="other")
     assert (out / "loop4" / "token").read_text() == (other / "loop4" / "token").read_text()
+
+
+def test_a_folder_that_another_decoding_writes_is_refused(decode, tmp_path):
+    hold = (
+        "import pathlib, sys; from espnet_larm.files import locked\n"
+        "with locked(pathlib.Path(sys.argv[1])): print(flush=True), sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", hold, tmp_path / "out"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        holder.stdout.readline()
+        with pytest.raises(BlockingIOError, match=f"out is being written by process {holder.pid} "):
+            decode()
+        assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
+        holder.stdin.close()
 
 
 def test_wrong_loops_are_refused_before_anything_is_written(decode, tmp_path):

@@ -199,7 +199,7 @@ def test_another_python_is_refused_with_the_line_that_makes_an_environment(monke
 
 
 def test_outside_of_a_clone_the_fresh_environment_is_pips(monkeypatch, tmp_path):
-    monkeypatch.setattr(doctor, "__file__", str(tmp_path / "site-packages/espnet_larm/bin/doctor.py"))
+    monkeypatch.setattr(doctor, "__file__", str(tmp_path / "site-packages/espnet_larm/cli/doctor.py"))
     line = "python3.12 -m venv espnet_larm && espnet_larm/bin/python -m pip install 'espnet-larm[espnet]'"
     assert doctor._fresh_environment() == line
 

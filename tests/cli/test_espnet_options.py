@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from espnet_larm.cli.decode import check_batches
+from espnet_larm.cli.decode import batching_of
 from espnet_larm.cli.espnet_options import CTC_VALUES, espnets_model, espnets_option
 
 
@@ -34,7 +34,7 @@ def test_wishes_that_ours_honours_stay_here():
 )
 def test_options_of_the_program_itself_are_checked(values, message):
     with pytest.raises(ValueError, match=message):
-        check_batches(options(**values))
+        batching_of(options(**values))
 
 
 @pytest.mark.parametrize(

@@ -305,7 +305,7 @@ def test_what_input_pooling_leaves_fits_into_the_context(build):
         ({"input": {"tau": 0.9, "layer": 2}}, "pooling: input: unknown option layer"),
         ({"input": {"tau": "high"}}, "pooling: input: tau is 'high', of type str; allowed: a number"),
         ({"input": {"tau": 0.9, "window": True}}, "pooling: input: window is True, of type bool; allowed: a whole"),
-        ({"input": {"tau": -2}}, "decoder_conf: pooling: input: tau is -2; allowed: a cosine"),
+        ({"input": {"tau": -2}}, "decoder_conf: pooling: input: tau is -2; allowed: -1 or more"),
         ({"input": {}}, "decoder_conf: pooling: input: method affinity needs tau"),
         ({"deep": {"layer": 2, "tau": 0.9, "window": 0}}, "pooling: deep: window is 0; allowed: 1 or more"),
         ({"deep": {"layer": 2, "tau": 0.9, "max_group": 0}}, "pooling: deep: max_group is 0; allowed: 1 or more"),

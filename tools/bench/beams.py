@@ -20,8 +20,8 @@ from benching import add_data, add_llm, add_machine, add_model, new_parser, prin
 
 from espnet_larm.data.kaldi_dir import read_dir
 from espnet_larm.recognize.audio import AudioTable
-from espnet_larm.recognize.config import HEADS, NONE, ORDINARY, PREFIX, DecodeConfig
-from espnet_larm.recognize.decoding import Batching, decode_table
+from espnet_larm.recognize.config import HEADS, NONE, ORDINARY, PREFIX, Batching, DecodeConfig
+from espnet_larm.recognize.decoding import decode_table
 from espnet_larm.recognize.output.results import Transcript
 from espnet_larm.recognize.recognizer import Recognizer
 from espnet_larm.scoring.alignment import add_counts, align, split_words

@@ -63,7 +63,10 @@ def read_outs(
     if model.preencoder is not None:
         xs_pad, ilens = model.preencoder(xs_pad, ilens)
     if has_loops(model.encoder):
-        for loop, hs_pad, hlens in model.encoder.read_outs(xs_pad, ilens, model.ctc, num_loops):
+        # Said in each call: what `looped` gives to ESPnet's own programs does not count here.
+        for loop, hs_pad, hlens in model.encoder.read_outs(
+            xs_pad, ilens, model.ctc, num_loops or model.encoder.num_loops
+        ):
             is_last = loop >= model.encoder.num_loops
             yield ReadOut(loop, *_post_encode(model, hs_pad, hlens)) if is_last else ReadOut(loop, hs_pad, hlens)
         return
