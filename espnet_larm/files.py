@@ -122,6 +122,17 @@ def is_whole(path: Path) -> bool:
         return False
 
 
+def is_compressed(path: Path) -> bool:
+    """Whether a zip file is compressed, or says that it holds more bytes than it has."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            infos = archive.infolist()
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
+        return False
+    is_stored = all(info.compress_type == zipfile.ZIP_STORED for info in infos)
+    return not is_stored or sum(info.file_size for info in infos) > path.stat().st_size
+
+
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Keep other programs out of a folder, which is made; remove what killed ones have left in it.

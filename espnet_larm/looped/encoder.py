@@ -90,7 +90,7 @@ model_conf:
         ] = 1536,
         num_blocks: Annotated[int, Option("blocks in the stack", least=1)] = 4,
         num_loops: Annotated[
-            int, Option("times that the stack is run; 1 is a plain stack without any loop part", least=1)
+            int, Option("times that the stack is run; 1 is a plain stack without any loop part", least=1, most=1000)
         ] = 12,
         checkpoint_period: Annotated[
             int, Option("m, at most num_loops: loops m, 2m, ... and the last have a loss and can be read out", least=1)

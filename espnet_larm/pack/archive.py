@@ -6,8 +6,9 @@ Members are not compressed: weights hardly shrink, and compressed bytes would de
 import hashlib
 import shutil
 import stat
+import unicodedata
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -64,10 +65,16 @@ def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
         raise ValueError(f"{path} is damaged or no zip file ({error}); copy or download it again.") from error
 
 
-def extract(archive: zipfile.ZipFile, folder: Path) -> None:
-    """Write all members below a folder, each atomically, so that no link that is there is followed."""
+def extract(archive: zipfile.ZipFile, folder: Path, names: Collection[str]) -> None:
+    """Write members below a folder, each atomically, so that no link that is there is followed.
+
+    Args:
+        archive: A checked archive.
+        folder: Where to write.
+        names: The members to write; what nobody has named and checked stays in the archive.
+    """
     for info in archive.infolist():
-        if info.is_dir():
+        if info.is_dir() or info.filename not in names:
             continue
         target = folder / info.filename
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -100,21 +107,26 @@ def _check_members(path: Path, infos: list[zipfile.ZipInfo]) -> None:
     for info in infos:
         if reason := _refusal(info, seen):
             raise ValueError(f"{path}: member {info.filename!r} {reason}; it is refused, and nothing was unpacked.")
-        seen.add(info.filename)
+        seen.add(_plain(info.filename))
+
+
+def _plain(name: str) -> str:
+    """A name as file systems compare it that do not tell case or composed letters apart."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _refusal(info: zipfile.ZipInfo, seen: set[str]) -> str:
     """Why a member may not be unpacked; empty if it may."""
     name = PurePosixPath(info.filename)
     kind = stat.S_IFMT(info.external_attr >> 16)
-    if name.is_absolute() or ".." in name.parts or "\\" in info.filename or ":" in info.filename or not name.parts:
-        return "has a name that leaves the folder"
-    if info.filename in seen:
-        return "is there twice"
-    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        return "is a link or a device"
-    if info.flag_bits & ENCRYPTED:
-        return "is encrypted"
-    if info.compress_type not in METHODS:
-        return f"is compressed by method {info.compress_type}, which is not allowed"
-    return ""
+    leaves = name.is_absolute() or ".." in name.parts or "\\" in info.filename or ":" in info.filename or not name.parts
+    is_plain = name.as_posix() == info.filename.rstrip("/") and info.filename.isprintable()
+    reasons = {
+        "has a name that leaves the folder": leaves,
+        "has a name that is not its plain one": not is_plain,
+        "is there twice": _plain(info.filename) in seen,
+        "is a link or a device": kind not in (0, stat.S_IFREG, stat.S_IFDIR),
+        "is encrypted": bool(info.flag_bits & ENCRYPTED),
+        f"is compressed by method {info.compress_type}, which is not allowed": info.compress_type not in METHODS,
+    }
+    return next((reason for reason, is_so in reasons.items() if is_so), "")

@@ -5,6 +5,7 @@ the configuration names, and unpickling can run any code. A pack may name only c
 plugins.
 """
 
+import unicodedata
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,23 @@ def check_self_contained(config: Config) -> None:
         raise ValueError(f"token_type: {token_type} cannot be in a pack. Allowed: {', '.join(TOKEN_TYPES)}.")
     if not isinstance(token_list, list) or not all(isinstance(token, str) for token in token_list):
         raise ValueError("token_list must be a list of tokens.")
+    check_tokens(token_list, token_type)
+
+
+def check_tokens(token_list: list[str], token_type: str | None) -> None:
+    """Refuse tokens with control characters, which would reach a terminal in the hypotheses.
+
+    Args:
+        token_list: The tokens.
+        token_type: Their type; an LM's may be line ends and tabs.
+
+    Raises:
+        ValueError: There is one.
+    """
+    spared = "\t\n\r" if token_type == LLM_TOKENS[0] else ""
+    for token in token_list:
+        if any(unicodedata.category(letter) == "Cc" and letter not in spared for letter in token):
+            raise ValueError(f"token_list holds {token!r}, which has a control character; make the token list again.")
 
 
 def make_portable(config: Config, near: Path) -> tuple[Config, dict[str, Path]]:

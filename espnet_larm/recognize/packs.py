@@ -4,21 +4,36 @@ A pack may be a stranger's: its members are checked before anything is written, 
 must be self-contained ones (`pack/options.py`) or installed plugins, and only tensors are unpickled.
 """
 
+import math
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
 from espnet_larm.pack import manifest as manifests
-from espnet_larm.pack.archive import digest, extract, open_archive
-from espnet_larm.pack.llm import TOKENIZER, check_inside, check_llm, check_tokenizer, has_llm, name_llm, name_tokenizer
+from espnet_larm.pack.archive import CHUNK_BYTES, digest, extract, open_archive
+from espnet_larm.pack.llm import (
+    TOKENIZER,
+    TOKENIZER_FILES,
+    check_inside,
+    check_llm,
+    check_tokenizer,
+    has_llm,
+    name_llm,
+    name_tokenizer,
+)
 from espnet_larm.pack.manifest import Manifest, check_plugins, parse_manifest
-from espnet_larm.pack.options import check_self_contained, dump_yaml, file_options, parse_yaml, set_option
+from espnet_larm.pack.options import Config, check_self_contained, dump_yaml, file_options, parse_yaml, set_option
 from espnet_larm.recognize.model.loading import read_weights
 from espnet_larm.recognize.recognizer import Recognizer
 
 MAX_TEXT_BYTES = 64 * 2**20
+# Sums over frames of each feature take kilobytes.
+MAX_STATISTICS_BYTES = 16 * 2**20
+HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 def load(
@@ -125,7 +140,7 @@ def _unpack(pack: Path, folder: Path, llm: str | None) -> dict[str, str]:
             check_inside(config, names)
         # Before anything is written: the LM may not be here.
         name_llm(config, llm, (Path.cwd(),), manifest.llm)
-        extract(archive, folder)
+        extract(archive, folder, names & _named(manifest, config))
     _check_digests(pack, manifest, folder)
     for option, value in file_options(config):
         if option[-1] == "stats_file":
@@ -136,6 +151,13 @@ def _unpack(pack: Path, folder: Path, llm: str | None) -> dict[str, str]:
         name_tokenizer(config, (folder,))
     (folder / manifest.config).write_bytes(dump_yaml(config))
     return {manifests.CONFIG: str(folder / manifest.config), manifests.WEIGHTS: str(folder / manifest.weights)}
+
+
+def _named(manifest: Manifest, config: Config) -> set[str]:
+    """Members that the manifest or the configuration names."""
+    values = {value for _, value in file_options(config)}
+    tokenizer = {f"{TOKENIZER}/{name}" for name in TOKENIZER_FILES} if has_llm(config) else set()
+    return {manifests.META, manifest.config, manifest.weights, *manifest.digests, *values, *tokenizer}
 
 
 def _read_text(archive: zipfile.ZipFile, pack: Path, name: str) -> bytes:
@@ -151,13 +173,33 @@ def _read_text(archive: zipfile.ZipFile, pack: Path, name: str) -> bytes:
 def _check_statistics(pack: Path, path: Path) -> None:
     """Refuse statistics that are more than numbers, whatever ESPnet's own reading of them allows."""
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if not isinstance(loaded, np.ndarray):
-            with loaded:
-                for name in loaded.files:
-                    loaded[name]
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{pack}: {path.name} holds more than numbers, or is damaged; it is refused.") from error
+        if not zipfile.is_zipfile(path):
+            with path.open("rb") as array:
+                _check_array(array, path.stat().st_size)
+            return
+        with zipfile.ZipFile(path) as arrays:
+            for info in arrays.infolist():
+                with arrays.open(info) as member:
+                    _check_array(member, info.file_size)
+    except (ValueError, OSError, EOFError, NotImplementedError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{pack}: {path.name} holds more than numbers of features, or is damaged; it is refused."
+        ) from error
+
+
+def _check_array(array: IO[bytes], size: int) -> None:
+    """Refuse an array whose header tells of objects, or of more than the file holds, before any of it is read."""
+    if size > MAX_STATISTICS_BYTES:
+        raise ValueError("it is too large")
+    version = np.lib.format.read_magic(array)
+    if version not in HEADERS:
+        raise ValueError("it is of a later version")
+    shape, _, dtype = HEADERS[version](array)
+    if dtype.hasobject or math.prod(shape) * dtype.itemsize > size:
+        raise ValueError("its header does not fit")
+    while array.read(CHUNK_BYTES):
+        # The checksum is compared at the end.
+        pass
 
 
 def _check_digests(pack: Path, manifest: Manifest, folder: Path) -> None:

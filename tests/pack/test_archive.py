@@ -31,7 +31,7 @@ def link(name):
 
 def test_members_come_back_as_they_were(pack, tmp_path):
     with open_archive(pack) as archive:
-        extract(archive, tmp_path / "out")
+        extract(archive, tmp_path / "out", set(archive.namelist()))
     assert (tmp_path / "out/meta.yaml").read_bytes() == b"a: 1\n"
     assert (tmp_path / "out/sub/weights").read_bytes() == b"w" * 3_000_000
     assert not list((tmp_path / "out").rglob("*.part"))
@@ -52,6 +52,20 @@ def test_names_that_leave_the_folder_are_refused(tmp_path, name):
         pytest.raises(ValueError, match="leaves the folder; it is refused, and nothing was unpacked"),
         open_archive(path),
     ):
+        pass
+
+
+@pytest.mark.parametrize("name", ["a//b", "./a", "a/./b", "a\x1bb"])
+def test_names_that_are_not_plain_are_refused(tmp_path, name):
+    path = write(tmp_path / "a.zip", (name, b"x"))
+    with pytest.raises(ValueError, match="not its plain one"), open_archive(path):
+        pass
+
+
+@pytest.mark.parametrize("names", [["sub/A", "sub/a"], ["\u00e9", "e\u0301"]])
+def test_names_that_some_file_systems_take_for_one_are_refused(tmp_path, names):
+    path = write(tmp_path / "a.zip", *((name, b"x") for name in names))
+    with pytest.raises(ValueError, match="is there twice"), open_archive(path):
         pass
 
 
@@ -79,7 +93,7 @@ def test_harmful_members_are_refused(tmp_path, members, compression, message):
 def test_a_pack_that_was_zipped_again_is_read(tmp_path):
     path = write(tmp_path / "a.zip", ("sub/", b""), ("sub/a", b"12"), compression=zipfile.ZIP_DEFLATED)
     with open_archive(path) as archive:
-        extract(archive, tmp_path / "out")
+        extract(archive, tmp_path / "out", set(archive.namelist()))
     assert (tmp_path / "out/sub/a").read_bytes() == b"12"
 
 
@@ -89,7 +103,7 @@ def test_links_in_the_target_are_not_followed(pack, tmp_path):
     (tmp_path / "out/meta.yaml").symlink_to(tmp_path / "mine")
     (tmp_path / "out/.meta.yaml.part").symlink_to(tmp_path / "mine")
     with open_archive(pack) as archive:
-        extract(archive, tmp_path / "out")
+        extract(archive, tmp_path / "out", set(archive.namelist()))
     assert (tmp_path / "mine").read_text() == "mine"
 
 
@@ -100,7 +114,7 @@ def test_damage_is_named(pack, tmp_path):
         pass
     (tmp_path / "changed.zip").write_bytes(whole.replace(b"www", b"wvw", 1))
     with pytest.raises(ValueError, match="damaged"), open_archive(tmp_path / "changed.zip") as archive:
-        extract(archive, tmp_path / "out")
+        extract(archive, tmp_path / "out", set(archive.namelist()))
     with (
         pytest.raises(FileNotFoundError, match=r"none.zip is missing; a pack is a zip file"),
         open_archive(tmp_path / "none.zip"),

@@ -1,5 +1,6 @@
 """From packs and folders to recognisers; and that a stranger's pack runs no code."""
 
+import io
 import os
 import pickle
 import subprocess
@@ -154,9 +155,51 @@ def test_pickled_code_in_statistics_does_not_run(changed, tmp_path, form):
             np.save(file, array, allow_pickle=True)
         else:
             pickle.dump(harm, file)
-    with pytest.raises(ValueError, match="stats.npz holds more than numbers, or is damaged; it is refused"):
+    with pytest.raises(ValueError, match="stats.npz holds more than numbers of features, or is damaged; it is refused"):
         espnet_larm.load(changed(stats__npz=(tmp_path / "evil").read_bytes()))
     assert not (tmp_path / "harmed").exists()
+
+
+def zeros_of_256_mib():
+    """An array whose file is a thousandth of it."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("sum.npy", "w") as member:
+        np.lib.format.write_array_header_1_0(member, {"descr": "<f8", "fortran_order": False, "shape": (2**25,)})
+        for _ in range(256):
+            member.write(bytes(2**20))
+    return content.getvalue()
+
+
+def header_of_an_exabyte():
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive, archive.open("sum.npy", "w") as member:
+        np.lib.format.write_array_header_1_0(member, {"descr": "<f8", "fortran_order": False, "shape": (2**40, 2**20)})
+    return content.getvalue()
+
+
+@pytest.mark.parametrize("make", [zeros_of_256_mib, header_of_an_exabyte])
+def test_statistics_are_bounded_before_they_are_read(changed, make, monkeypatch):
+    monkeypatch.setattr(np, "load", None)
+    with pytest.raises(ValueError, match="stats.npz holds more than numbers of features"):
+        espnet_larm.load(changed(stats__npz=make()))
+
+
+def test_compressed_weights_are_refused(changed, tmp_path, global_mvn):
+    with (
+        zipfile.ZipFile(global_mvn / "valid.loss.ave.pth") as weights,
+        zipfile.ZipFile(tmp_path / "deflated.pth", "w", zipfile.ZIP_DEFLATED) as deflated,
+    ):
+        for info in weights.infolist():
+            deflated.writestr(info.filename, weights.read(info))
+    with pytest.raises(ValueError, match="valid.loss.ave.pth is compressed, which torch's files are not"):
+        espnet_larm.load(changed(valid__loss__ave__pth=(tmp_path / "deflated.pth").read_bytes()))
+
+
+def test_what_nothing_names_is_not_unpacked(changed, tmp_path):
+    espnet_larm.unpack(changed(sitecustomize__py=b"print('harm')"), tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "config.yaml", "meta.yaml", "stats.npz", "valid.loss.ave.pth",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -168,6 +211,8 @@ def test_pickled_code_in_statistics_does_not_run(changed, tmp_path, form):
         ({"bpemodel": "../x.model"}, r"\.\./x.model is not in the pack"),
         ({"encoder_conf": {"num_lops": 3}}, "num_lops is not an option of encoder: larm"),
         ({"token_list": ["<blank>", "<unk>", "A", "<sos/eos>"]}, "ctc.ctc_lo.bias .* instead of"),
+        ({"token_list": ["<blank>", "A\x1b[2J", "<sos/eos>"]}, r"token_list holds 'A\\x1b\[2J', which has a control"),
+        ({"encoder_conf": {"num_loops": 10**30}}, "num_loops is 10+; allowed: 1 to 1000"),
     ],
 )
 def test_configurations_that_reach_out_or_do_not_fit_are_refused(changed, config, message):

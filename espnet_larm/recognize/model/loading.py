@@ -17,9 +17,10 @@ from espnet2.asr.espnet_model import ESPnetASRModel
 
 from espnet_larm.adaptation.added_layout import layout_difference, layout_of
 from espnet_larm.errors import name_some
+from espnet_larm.files import is_compressed
 from espnet_larm.llm.fingerprint import FINGERPRINT, difference
 from espnet_larm.pack.llm import name_llm, name_tokenizer, places_near
-from espnet_larm.pack.options import file_options, leave_training_out, locate, set_option
+from espnet_larm.pack.options import check_tokens, file_options, leave_training_out, locate, set_option
 from espnet_larm.recognize.model.features import feature_dtype
 from espnet_larm.train.task import LarmASRTask
 
@@ -73,6 +74,8 @@ def read_config(config_file: Path, llm: str | None = None) -> argparse.Namespace
     config = yaml.safe_load(config_file.read_text(encoding="utf-8"))
     if not isinstance(config, dict) or "token_list" not in config:
         raise ValueError(f"{config_file} holds no token_list; --asr_train_config is the experiment's config.yaml.")
+    if isinstance(config["token_list"], list):
+        check_tokens(config["token_list"], config.get("token_type"))
     leave_training_out(config)
     for option, value in list(file_options(config)):
         set_option(config, option, str(locate(value, config_file.parent)))
@@ -121,6 +124,10 @@ def read_weights(model_file: Path) -> dict[str, torch.Tensor]:
         listed = f"its folder has {', '.join(there)}" if there else "no weights are in its folder"
         raise FileNotFoundError(
             f"{model_file} is missing; {listed}. Name one with --asr_model_file (recipes: --inference_asr_model NAME)."
+        )
+    if is_compressed(model_file):
+        raise ValueError(
+            f"{model_file} is compressed, which torch's files are not: it may grow beyond any memory, and is refused."
         )
     try:
         weights = torch.load(model_file, map_location="cpu", weights_only=True)
