@@ -187,7 +187,7 @@ set_names() { # names folders as ESPnet does
     done
     [ "$stop_stage" -lt 12 ] ||
         inference_config=${inference_config:+$(find_file inference_config "$inference_config" "$repository")}
-    rest_of_tag=_$feats_type${language}_$tokens$(tag_of "$asr_args")$suffix
+    rest_of_tag=_$feats_type${language}_$tokens$(tag_of "$(what_names_a_model "$asr_args")")$suffix
     [ -n "$asr_tag" ] || asr_tag=$(name_of_config "${asr_config:-train}" "$repository")$rest_of_tag
     asr_stats_dir=${asr_stats_dir:-$expdir/asr_stats_$feats_type${language}_$tokens$suffix}
     asr_exp=${asr_exp:-$expdir/asr_$asr_tag}

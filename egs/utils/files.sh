@@ -44,3 +44,16 @@ name_of_config() { # PATH REPOSITORY: prints the name of an experiment, as ESPne
 tag_of() { # TEXT: prints options as part of a folder's name, as ESPnet spells it
     printf %s "$1" | sed -e 's/--/_/g' -e 's/[ |=/]//g'
 }
+
+what_names_a_model() { # OPTIONS: prints them without those of a training's length and machine, which goes on in its folder
+    local of_its_run=" max_epoch num_workers num_cache_chunks log_interval num_att_plot keep_nbest_models use_tensorboard nbest_averaging_interval "
+    local word kept=() is_left_out=false
+    for word in $1; do
+        if [[ $word == --* ]]; then
+            is_left_out=false
+            [[ $of_its_run != *" $(sed 's/^--//; s/=.*//' <<< "$word") "* ]] || is_left_out=true
+        fi
+        "$is_left_out" || kept+=("$word")
+    done
+    echo "${kept[*]-}"
+}

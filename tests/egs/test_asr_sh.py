@@ -461,7 +461,7 @@ def test_an_lm_is_trained_in_two_stages_with_the_second_beginning_where_the_firs
     assert command.read_text() == own_command and not list((tmp_path / "exp").glob("*/.run.sh.next"))
     exps = sorted(path.parent for path in (tmp_path / "exp").glob("*/latest.pth"))
     assert [path.name for path in exps] == [
-        f"asr_{name}_raw_hugging_face_lm_ctc_char_max_epoch1" for name in ("second", "third", "train_llm")
+        f"asr_{name}_raw_hugging_face_lm_ctc_char" for name in ("second", "third", "train_llm")
     ]
     second_exp, last_exp, first_exp = (path.relative_to(tmp_path) for path in exps)
     log = (exps[0] / "train.log").read_text()

@@ -385,3 +385,18 @@ def test_a_relative_path_is_the_callers_or_else_the_recipes(bash: Bash, tmp_path
     assert bash(script).stdout.splitlines() == [f"{tmp_path}/caller/both", *paths.split()[1:], ""]
     folders = bash(script.replace("callers_path", "callers_folder")).stdout.splitlines()
     assert folders == [f"{tmp_path}/caller/both", f"{tmp_path}/recipe/own", *paths.split()[2:], ""]
+
+
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        ("--num_workers 2 --seed 3", "--seed 3"),
+        ("--optim_conf lr=0.1 --max_epoch=9", "--optim_conf lr=0.1"),
+        ("--log_interval 5", ""),
+        ("", ""),
+    ],
+)
+def test_lengths_and_machines_of_trainings_are_not_in_the_names_of_experiments(
+    bash: Bash, options: str, kept: str
+) -> None:
+    assert bash(f"what_names_a_model '{options}'").stdout == f"{kept}\n"
