@@ -11,6 +11,7 @@ A stock recipe takes it as `asr.sh --python "python3 -m espnet_larm"`.
 
 import difflib
 import importlib
+import importlib.util
 import os
 import runpy
 import sys
@@ -52,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     if arguments[0].startswith("-"):
         print(f"{arguments[0]} is not understood; allowed: a command, -m MODULE, a script.", file=sys.stderr)
         return 2
-    if not Path(arguments[0]).exists():
+    if not (Path(arguments[0]).is_file() or (Path(arguments[0]) / "__main__.py").is_file()):
         print(_no_such_word(arguments[0]), file=sys.stderr)
         return 2
     _register()
@@ -99,9 +100,20 @@ def _run_module(arguments: list[str], upstream: bool) -> int:
         return _run_command(ours[0], arguments[1:])
     if ours:
         return _run_as_program(ours[0], [*ours, *arguments[1:]])
+    if not _is_there(module):
+        print(f"-m {module}: there is no such module here; espnet2.bin.asr_train is one, for example", file=sys.stderr)
+        return 2
     if module in WITHOUT_PLUGINS:
         print(f"{module} knows no plugins: {WITHOUT_PLUGINS[module]}", file=sys.stderr)
     return _run_as_program(module, arguments)
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        # A package above it is missing.
+        return False
 
 
 def _run_as_program(module: str, argv: list[str]) -> int:

@@ -66,6 +66,28 @@ def test_espnets_program_sees_the_plugins(larm_task, encoder_choices, monkeypatc
     assert encoder_choices["larm"].__name__ == "LarmEncoder"
 
 
+@pytest.mark.parametrize("module", ["espnet2.bin.nothing", "nothing.at.all"])
+def test_a_module_that_is_not_there_is_named(module, capsys):
+    assert main(["-m", module]) == 2
+    assert f"-m {module}: there is no such module" in capsys.readouterr().err
+
+
+def test_a_folder_is_no_script(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "scoer").mkdir()
+    assert main(["scoer"]) == 2
+    assert "scoer is no command, and no script of that name is here. Did you mean score?" in capsys.readouterr().err
+
+
+def test_help_of_trainings_names_the_programs(capsys):
+    from espnet_larm.cli import train
+
+    assert train.main(["--help"]) == 0
+    assert "asr_train, st_train" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="a program is missing: the first argument of train is one of asr_train"):
+        train.main([])
+
+
 def test_a_program_that_knows_no_plugins_is_named(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["espnet_larm"])
     monkeypatch.setattr("runpy.run_module", lambda *_, **__: None)
@@ -114,7 +136,7 @@ def test_script_imports_from_its_own_folder(larm_task, tmp_path, monkeypatch, ca
     ("word", "message"),
     [
         ("lst", "lst is no command, and no script of that name is here. Did you mean list? Allowed: list, doctor, "),
-        ("Doctor", "Did you mean doctor? Allowed: list, doctor, decode, "),
+        ("Doctor", "Did you mean doctor? Allowed: list, doctor, validate-data, "),
         ("local/nowhere.py", "local/nowhere.py is no command, and no script of that name is here. Allowed: list, "),
     ],
 )

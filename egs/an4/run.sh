@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The looped encoder on CMU AN4: 42 minutes of spelled names, numbers and dates by 74 speakers; test: 10 other speakers.
 #
-# About an hour on two cores. The first time it makes the repository's .venv (minutes, 6 GB).
+# About an hour on two cores. The first time it makes the repository's .venv (minutes, 7 GB).
 #
 #   ./run.sh                       # with a GPU
 #   ./run.sh --ngpu 0              # without

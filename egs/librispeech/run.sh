@@ -3,7 +3,7 @@
 #
 # About a day on a GPU for 100 hours (an estimate: nobody has run it yet), a quarter of an hour on two cores for `mini`.
 # The corpus is read where it lies; without --librispeech it is downloaded from openslr.org, checked and resumed
-# (7.6 GB for 100 hours, 60 GB for 960). The first time the repository's .venv is made (minutes, 6 GB).
+# (7.6 GB for 100 hours, 60 GB for 960). The first time the repository's .venv is made (minutes, 7 GB).
 #
 #   ./run.sh --librispeech /data/LibriSpeech                # 100 hours; the folder that holds train-clean-100 etc.
 #   ./run.sh --subset 960                                   # downloads all of it

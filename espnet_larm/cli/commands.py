@@ -21,11 +21,6 @@ _RECIPE = "espnet_larm.recipe"
 COMMANDS: dict[str, Command] = {
     "list": Command("espnet_larm.cli.list_plugins", "list every plugin with its options, their ranges and defaults"),
     "doctor": Command("espnet_larm.cli.doctor", "say what is installed, what is missing, and how to mend it"),
-    "decode": Command("espnet_larm.cli.decode", "recognise a data folder with a trained model (stage 12)"),
-    "train": Command("espnet_larm.cli.train", "train with a program of ESPnet's, asr_train say (stage 11)", True),
-    "pack": Command("espnet_larm.cli.pack", "put a trained model into one file (stage 14)"),
-    "calibrate-drafts": Command("espnet_larm.cli.calibrate_drafts", "find the threshold of draft heads"),
-    "calibrate-pooling": Command("espnet_larm.cli.calibrate_pooling", "find tau of affinity pooling"),
     "validate-data": Command(f"{_RECIPE}.validation.validate", "find faults of data folders"),
     "prepare-data": Command(f"{_RECIPE}.prepare_data", "make data folders of a corpus (stage 1)"),
     "synthesise-speech": Command(f"{_RECIPE}.corpora.synthesise", "make the synthetic corpus of egs/mini (stage 1)"),
@@ -36,10 +31,15 @@ COMMANDS: dict[str, Command] = {
     "train-lm": Command(f"{_RECIPE}.text_lm.train", "train a small language model from text (stages 6 and 7)"),
     "lm-perplexity": Command(f"{_RECIPE}.text_lm.perplexity", "measure the perplexity of a text (stage 8)"),
     "train-ngram": Command(f"{_RECIPE}.ngram.train", "train an n-gram over a model's tokens (stage 9)"),
+    "train": Command("espnet_larm.cli.train", "train with a program of ESPnet's, asr_train say (stage 11)", True),
+    "decode": Command("espnet_larm.cli.decode", "recognise a data folder with a trained model (stage 12)"),
     "join-outputs": Command(f"{_RECIPE}.join_outputs", "join the outputs of parallel decoding jobs (stage 12)"),
     "score": Command(f"{_RECIPE}.score", "count errors of decoded hypotheses (stage 13)"),
     "score-loops": Command(f"{_RECIPE}.score_loops", "score a stock recipe's experiment by loops (after stage 12)"),
     "results": Command(f"{_RECIPE}.results", "write RESULTS.md of an experiment (stage 13)"),
+    "pack": Command("espnet_larm.cli.pack", "put a trained model into one file (stage 14)"),
+    "calibrate-drafts": Command("espnet_larm.cli.calibrate_drafts", "find the threshold of draft heads"),
+    "calibrate-pooling": Command("espnet_larm.cli.calibrate_pooling", "find tau of affinity pooling"),
 }
 # ESPnet's programs that ours take the place of: a command's name, or a module and its first arguments.
 IN_PLACE_OF: dict[str, list[str]] = {

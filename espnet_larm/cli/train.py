@@ -81,8 +81,12 @@ def main(cmd: list[str] | None = None) -> int:
         ValueError: There is no such program.
     """
     program, *rest = (sys.argv[1:] if cmd is None else cmd) or [""]
+    if program in ("-h", "--help"):
+        print(f"usage: espnet-larm train PROGRAM ...\n\nPROGRAM is one of {', '.join(PROGRAMS)}.\n{__doc__}")
+        return 0
     if program not in PROGRAMS:
-        raise ValueError(f"train {program}: the first argument is one of {', '.join(PROGRAMS)}.")
+        named = f"{program} is no program" if program else "a program is missing"
+        raise ValueError(f"{named}: the first argument of train is one of {', '.join(PROGRAMS)}.")
     train = PROGRAMS[program] or importlib.import_module(f"espnet2.bin.{program}").main
     train(rest)
     return 0

@@ -1,4 +1,4 @@
-"""The name of an LM's weights. That checkpoints are compared by it: tests/llm/test_adaptation.py."""
+"""The name of an LM's weights. That checkpoints are compared by it: tests/adaptation/test_llm_weights.py."""
 
 import hashlib
 

@@ -10,8 +10,9 @@ url=http://www.speech.cs.cmu.edu/databases/an4/an4_sphere.tar.gz
 sha256=a0525579493735d32b60fb6fa5975dd0eaacde087b0a4eeb7f13b7ef33077b12  # checksum of the archive
 shared=../../../shared/data/an4
 
-find_corpus() { # prints the folder that holds AN4's etc/
-    local root=${AN4_ROOT:-}
+find_corpus() { # sets root to the folder that holds AN4's etc/
+    # No output is taken from here: bash goes on after an error inside of $(...).
+    root=${AN4_ROOT:-}
     if [ -n "$root" ]; then
         [ -d "$root/etc" ] || die "--an4_root $root has no etc/; name the folder that holds AN4's etc/ and audio"
     elif [ -d "$shared/etc" ]; then
@@ -20,7 +21,6 @@ find_corpus() { # prints the folder that holds AN4's etc/
         root=downloads/an4
         [ -d "$root/etc" ] || download >&2
     fi
-    echo "$root"
 }
 
 download() { # fills downloads/an4
@@ -32,6 +32,6 @@ download() { # fills downloads/an4
     rmdir downloads/an4.part
 }
 
-root=$(find_corpus)
+find_corpus
 read -ra py <<< "${python:-python3 -m espnet_larm}"
 "${py[@]}" prepare-data an4 --root "$root" --out data
