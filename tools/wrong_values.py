@@ -1,0 +1,259 @@
+"""Gives wrong values to commands, training options, decoding options and packs, and counts how each is answered.
+
+Example:
+    PYTHONPATH=. python tools/wrong_values.py --seed 1 --count 1000
+
+A seed draws the same cases each time. A case is `named` if the answer is one sentence, `taken` if the value does no
+harm, `traceback` if the user would see one, and `hang` after a minute. Status 1 if there is a traceback or a hang; each is
+printed with its case.
+"""
+
+import argparse
+import collections
+import contextlib
+import importlib
+import io
+import os
+import random
+import signal
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from espnet_larm.cli.commands import COMMANDS
+from espnet_larm.errors import is_stated
+from espnet_larm.process import set_up
+
+CONF = Path(__file__).resolve().parents[1] / "conf/tiny/train_larm.yaml"
+VALUES: tuple[Any, ...] = (
+    *(
+        None,
+        True,
+        False,
+        0,
+        -1,
+        1,
+        3,
+        10**30,
+        -(10**9),
+        0.5,
+        -0.5,
+        1.5,
+        1e300,
+        float("nan"),
+        float("inf"),
+        -float("inf"),
+    ),
+    *("", "x", "none", "0", "1e400", "../..", "/", "\x00", "\x1b[2J", "ÄÖ", "a" * 5000, "%s", "{", "a: b", "nan"),
+    *([], [1], ["x"], {}, {"x": 1}, {"tau": "x"}, [[1]]),
+)
+SECONDS = 60
+COMMANDS_TRIED = [name for name in COMMANDS if name not in ("train", "doctor", "list")]
+
+
+class Case(NamedTuple):
+    """One wrong value.
+
+    Attributes:
+        door: Where it comes in: command, training, decoding, config or manifest.
+        what: The option and its value, for people.
+        run: What gives it to the product.
+    """
+
+    door: str
+    what: str
+    run: Callable[[], object]
+
+
+class HangError(Exception):
+    """A case took longer than SECONDS."""
+
+
+def answer(case: Case) -> str:
+    """How a case is answered: named, taken, hang, or the traceback's last line."""
+    said = io.StringIO()
+    signal.signal(signal.SIGALRM, _hang)
+    signal.alarm(SECONDS)
+    try:
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+            case.run()
+    except HangError:
+        return "hang"
+    except SystemExit as end:
+        return "taken" if end.code in (0, None) else "named"
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        return "named" if is_stated(error) else f"{type(error).__name__}: {error}"
+    except BaseException as error:  # noqa: BLE001  # it is what is counted
+        return f"{type(error).__name__}: {error}"
+    finally:
+        signal.alarm(0)
+    return "taken"
+
+
+def _hang(_number: int, _frame: object) -> None:
+    raise HangError
+
+
+class Doors:
+    """Draws cases for a tiny model in a folder.
+
+    Args:
+        folder: Where the model, its pack and what commands write are kept.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        import torch
+
+        from espnet_larm.cli.pack import main as pack
+        from espnet_larm.recognize.packs import load
+        from espnet_larm.train.task import LarmASRTask
+
+        self.folder, self.task = folder, LarmASRTask
+        tokens = folder / "tokens.txt"
+        tokens.write_text("\n".join(["<blank>", "<unk>", "<space>", *"ABCDEFGH", "<sos/eos>"]) + "\n", encoding="utf-8")
+        self.words = ["--config", str(CONF), "--token_list", str(tokens), "--token_type", "char"]
+        self.words += ["--output_dir", str(folder / "exp")]
+        args = LarmASRTask.get_parser().parse_args(self.words)
+        model = LarmASRTask.build_model(args)
+        torch.save(model.state_dict(), folder / "valid.loss.ave.pth")
+        (folder / "config.yaml").write_text(yaml.safe_dump(vars(args)), encoding="utf-8")
+        self.pack = folder / "model.zip"
+        pack(["asr", "--exp_dir", str(folder), "--outpath", str(self.pack)])
+        self.recognizer = load(folder)
+
+    def draw(self, generator: random.Random) -> Case:
+        """One case of a random door."""
+        door = generator.choice((self._command, self._training, self._decoding, self._config, self._manifest))
+        return door(generator)
+
+    def _command(self, generator: random.Random) -> Case:
+        name = generator.choice(COMMANDS_TRIED)
+        module = importlib.import_module(COMMANDS[name].module)
+        parser = module.get_parser()
+        wrong = generator.choice([action for action in parser._actions if action.option_strings and action.nargs != 0])
+        words = []
+        for action in parser._actions:
+            if action.required and action.option_strings and action is not wrong:
+                words += [action.option_strings[0], str(self.folder / "given")]
+        value = str(generator.choice(VALUES)).replace("\x00", "NUL")
+        words += [wrong.option_strings[0], value]
+        return Case("command", f"{name} {wrong.option_strings[0]} {value[:80]!r}", lambda: module.main(words))
+
+    def _training(self, generator: random.Random) -> Case:
+        args = self.task.get_parser().parse_args(self.words)
+        options = _leaves({name: value for name, value in vars(args).items() if name.endswith("_conf")})
+        options += [
+            ("encoder",),
+            ("frontend",),
+            ("normalize",),
+            ("specaug",),
+            ("model",),
+            ("token_list",),
+            ("ctc_conf",),
+        ]
+        place, value = generator.choice(options), generator.choice(VALUES)
+        changed = vars(args)
+        _put(changed, place, value)
+        return Case(
+            "training", f"{':'.join(place)} {value!r:.80}", lambda: self.task.build_model(argparse.Namespace(**changed))
+        )
+
+    def _decoding(self, generator: random.Random) -> Case:
+        import numpy as np
+
+        from espnet_larm.options import options_of
+        from espnet_larm.recognize.config import DecodeConfig
+
+        name, value = generator.choice([name for name, *_ in options_of(DecodeConfig)]), generator.choice(VALUES)
+
+        def run() -> None:
+            plan = self.recognizer.plan(DecodeConfig(**{name: value}))
+            self.recognizer.decode([np.zeros(16000, dtype=np.float32)], plan)
+
+        return Case("decoding", f"{name} {value!r:.80}", run)
+
+    def _config(self, generator: random.Random) -> Case:
+        return self._changed_pack("config", "config.yaml", generator)
+
+    def _manifest(self, generator: random.Random) -> Case:
+        return self._changed_pack("manifest", "meta.yaml", generator)
+
+    def _changed_pack(self, door: str, member: str, generator: random.Random) -> Case:
+        from espnet_larm.pack.archive import write_archive
+        from espnet_larm.recognize.packs import load
+
+        with zipfile.ZipFile(self.pack) as archive:
+            members: dict[str, Any] = {info.filename: archive.read(info) for info in archive.infolist()}
+        parts = {name: yaml.safe_load(members[name]) for name in ("config.yaml", "meta.yaml")}
+        # Or any change would be given away by its digest.
+        parts["meta.yaml"]["espnet_larm"]["sha256"] = {}
+        place, value = generator.choice(_leaves(parts[member])), generator.choice(VALUES)
+        _put(parts[member], place, value)
+        members |= {name: yaml.safe_dump(part).encode() for name, part in parts.items()}
+        changed = self.folder / "changed.zip"
+
+        def run() -> None:
+            write_archive(changed, members)
+            load(changed)
+
+        return Case(door, f"{':'.join(map(str, place))} {value!r:.80}", run)
+
+
+def _leaves(tree: Any, place: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Places of all values below a mapping, those of mappings included."""
+    if not isinstance(tree, dict):
+        return [place]
+    inner = [leaf for name, value in tree.items() for leaf in _leaves(value, (*place, name))]
+    return [*inner, place] if place else inner
+
+
+def _put(tree: Any, place: tuple[Any, ...], value: Any) -> None:
+    for name in place[:-1]:
+        tree = tree[name]
+    tree[place[-1]] = value
+
+
+@contextlib.contextmanager
+def made_doors() -> Iterator[Doors]:
+    """The doors of a tiny model in a temporary folder, which is the working folder for as long."""
+    before = Path.cwd()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        try:
+            yield Doors(Path(folder))
+        finally:
+            os.chdir(before)
+
+
+def main() -> int:
+    """Draw cases, count the answers, print those that are no sentence."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the cases (0)")
+    parser.add_argument("--count", type=int, default=1000, help="number of cases (1000)")
+    args = parser.parse_args()
+    set_up()
+    counts: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+    with made_doors() as doors:
+        generator = random.Random(args.seed)  # no secret
+        for _ in range(args.count):
+            case = doors.draw(generator)
+            said = answer(case)
+            kind = said if said in ("named", "taken", "hang") else "traceback"
+            counts[case.door][kind] += 1
+            if kind in ("traceback", "hang"):
+                print(f"{case.door}: {case.what}: {said[:300]}", flush=True)
+    print("| door | named | taken | traceback | hang |\n| --- | --- | --- | --- | --- |")
+    for door, found in sorted(counts.items()):
+        print(f"| {door} | {found['named']} | {found['taken']} | {found['traceback']} | {found['hang']} |")
+    return int(any(found["traceback"] or found["hang"] for found in counts.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
