@@ -36,6 +36,12 @@ HOSTS: dict[str, Choices] = {
 }
 
 
+# Kinds with tables of classes of their own in ESPnet's task, `<kind>_classes`.
+TABLES = ("optim", "scheduler")
+# Kinds with a section `<kind>_conf` whose class no name chooses.
+SINGLE = {"ctc": "espnet2.asr.ctc:CTC"}
+
+
 class Plugin(NamedTuple):
     """A class that YAML can name.
 
@@ -166,21 +172,32 @@ def check_name(kind: str, name: str | None) -> None:
 def check_conf(kind: str, name: str | None, conf: dict[str, Any]) -> None:
     """Refuse keys of `<kind>_conf` that the named class does not take.
 
+    Args:
+        kind: One of `checked_kinds()`, TABLES or SINGLE.
+        name: The value of the YAML key `<kind>`; the kind itself where no such key chooses a class.
+        conf: The section.
+
     Raises:
-        ValueError: A key is unknown; the message has the nearest options.
+        ValueError: Keys are unknown; the message has all of them with the nearest options.
     """
-    if name is None:
+    if name is None or (found := _classes_of(kind).get(name)) is None:
         return
-    parameters = inspect.signature(_class_choices()[kind].classes[name]).parameters.values()
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return
+    parameters = inspect.signature(found).parameters.values()
     allowed = [parameter.name for parameter in parameters]
-    for key in conf:
-        if key not in allowed:
-            # The class wraps another of its kind, whose options users often leave where they were.
-            inner = f"{kind}_conf: {kind}_conf"
-            moved = f" Options of the {kind} that it wraps go into {inner}:." if f"{kind}_conf" in allowed else ""
-            raise ValueError(f"{kind}_conf: {key} is not an option of {kind}: {name}. {_nearest(key, allowed)}{moved}")
+    unknown = [key for key in conf if key not in allowed]
+    if not unknown or any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    owner = kind if name == kind else f"{kind}: {name}"
+    # The class wraps another of its kind, whose options users often leave where they were.
+    inner = f"{kind}_conf: {kind}_conf"
+    moved = f" Options of the {kind} that it wraps go into {inner}:." if f"{kind}_conf" in allowed else ""
+    if len(unknown) == 1:
+        said = f"{unknown[0]} is not an option of {owner}. {_nearest(unknown[0], allowed)}"
+    else:
+        near = ((key, difflib.get_close_matches(key, allowed, n=1)) for key in unknown)
+        listed = ", ".join(f"{key} (did you mean {found[0]}?)" if found else key for key, found in near)
+        said = f"{listed} are not options of {owner}. Allowed: {', '.join(sorted(allowed))}."
+    raise ValueError(f"{kind}_conf: {said}{moved}")
 
 
 def find_wrong_type(kind: str, name: str | None, conf: dict[str, Any]) -> str | None:
@@ -198,15 +215,17 @@ def find_wrong_type(kind: str, name: str | None, conf: dict[str, Any]) -> str | 
 
 def default_conf(kind: str, name: str | None) -> dict[str, Any]:
     """Default values of `<kind>_conf`, also for the optimiser; empty if the kind or name is unknown."""
-    if kind == "optim":
-        from espnet2.tasks.abs_task import optim_classes as classes
-    else:
-        choices = _class_choices().get(kind)
-        classes = {} if choices is None else choices.classes
+    classes = _classes_of(kind)
     if name not in classes:
         return {}
     parameters = inspect.signature(classes[name]).parameters.values()
     return {parameter.name: parameter.default for parameter in parameters if parameter.default is not parameter.empty}
+
+
+def module_of(kind: str, name: str) -> str | None:
+    """Name of the module with the class that YAML names; None for an unknown name."""
+    found = _classes_of(kind).get(name)
+    return None if found is None else found.__module__
 
 
 def checked_kinds() -> list[str]:
@@ -277,6 +296,19 @@ def _class_choices() -> dict[str, Any]:
     from espnet2.tasks.asr import ASRTask
 
     return {choices.name: choices for choices in ASRTask.class_choices_list}
+
+
+def _classes_of(kind: str) -> dict[str, type]:
+    """Classes by name in YAML; a section that no name chooses has one, under the name of its kind."""
+    if kind in TABLES:
+        from espnet2.tasks import abs_task
+
+        return dict(getattr(abs_task, f"{kind}_classes"))
+    if kind in SINGLE:
+        module_name, _, class_name = SINGLE[kind].partition(":")
+        return {kind: getattr(importlib.import_module(module_name), class_name)}
+    choices = _class_choices().get(kind)
+    return {} if choices is None else dict(choices.classes)
 
 
 def _nearest(name: str, allowed: Iterable[str]) -> str:

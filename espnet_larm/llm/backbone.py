@@ -26,9 +26,10 @@ from espnet_larm.llm.hugging_face import (
 from espnet_larm.llm.stream import Ragged, Step, Stream, as_function, freeze_modes, speech_columns
 
 DTYPES = ("float32", "bfloat16", "float16")
-# Architectures whose forward is: embeddings, layers with one rotary embedding and full attention, norm, head.
+# Architectures whose forward is: embeddings, layers with one rotary embedding and full attention (or a window
+# that `max_positions` keeps any row within), norm, head.
 ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
-FULL_ATTENTION = "full_attention"
+FULL_ATTENTION, WINDOW_ATTENTION = "full_attention", "sliding_attention"
 # Of every call that builds a model from what a configuration says: one that names code of the hub would have it run,
 # in `auto_map`, or in `attn_implementation` as a kernel.
 SAFE: dict[str, Any] = {"trust_remote_code": False, "attn_implementation": ATTENTION}
@@ -137,8 +138,10 @@ class Backbone(torch.nn.Module):
 
     @property
     def max_positions(self) -> int:
-        """Longest prompt and text together that the LM was made for."""
-        return int(self.config.max_position_embeddings)
+        """Longest prompt and text together that the LM was made for, and that any window of its attention spans."""
+        longest = int(self.config.max_position_embeddings)
+        window = _window_of(self.config)
+        return longest if window is None else min(longest, window)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -329,19 +332,37 @@ def _cannot_load(llm: str, error: Exception) -> str:
 
 
 def _check_architecture(config: Any) -> None:
-    """Refuse what would be computed wrongly."""
+    """Refuse what would be computed wrongly, or was never tried."""
     if config.model_type not in ARCHITECTURES:
         raise ValueError(f"decoder_conf: llm is a {config.model_type}; allowed: {', '.join(ARCHITECTURES)}.")
-    kinds = set(getattr(config, "layer_types", None) or [FULL_ATTENTION])
-    window = getattr(config, "sliding_window", None)
+    if (quantised := getattr(config, "quantization_config", None)) is not None:
+        raise ValueError(
+            f"decoder_conf: llm is quantised ({_method_of(quantised)}); allowed: weights in {', '.join(DTYPES)}. Name "
+            "the LM from before its quantisation; dtype: bfloat16 halves its memory."
+        )
     rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
     if rope == "longrope":
         raise ValueError(
             "decoder_conf: llm has rotary embeddings of the type longrope, whose angles depend on the longest row of a "
             "batch; allowed: all others."
         )
-    if kinds != {FULL_ATTENTION} or (window is not None and config.model_type == "mistral"):
+    kinds = set(getattr(config, "layer_types", None) or [FULL_ATTENTION])
+    if kinds - {FULL_ATTENTION, WINDOW_ATTENTION}:
         raise ValueError(
-            f"decoder_conf: llm has attention over a window of {window} positions; allowed: full attention in all "
-            "layers."
+            f"decoder_conf: llm has {', '.join(sorted(kinds))}; allowed: {FULL_ATTENTION}, {WINDOW_ATTENTION}."
         )
+
+
+def _window_of(config: Any) -> int | None:
+    """Positions that some layer's attention is bounded to; None for full attention. Within it the two are the same."""
+    window = getattr(config, "sliding_window", None)
+    # HF's Mistral has its window in all layers, whatever their types.
+    is_bounded = config.model_type == "mistral" or WINDOW_ATTENTION in (getattr(config, "layer_types", None) or ())
+    return int(window) if window is not None and is_bounded else None
+
+
+def _method_of(quantised: Any) -> str:
+    """The name of the method, from an object of HF or from config.json."""
+    options = quantised if isinstance(quantised, Mapping) else vars(quantised)
+    method = options.get("quant_method", "unknown method")
+    return str(getattr(method, "value", method))

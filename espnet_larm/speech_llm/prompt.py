@@ -3,12 +3,15 @@
 Shapes: B rows, N positions before packing, L after it, D model size of the LM. Masks are True where valid.
 """
 
+import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 
 SPEECH_MARK = "<|speech is here|>"
+# Takes the place of the function of the clock that HF gives templates.
+STOPPED_CLOCK = "{% macro strftime_now(form) %}0{% endmacro %}"
 
 
 class Prompt(NamedTuple):
@@ -48,8 +51,9 @@ def make_prompt(tokenizer: Any, prefix: str, suffix: str | None, instruction: st
             behind the instruction.
 
     Raises:
-        ValueError: An instruction is given and the tokenizer has no chat template, or beside prefix or suffix; or there
-            is nothing at all between speech and text, so that no position of the LM's own predicts the first token.
+        ValueError: An instruction is given and the tokenizer has no chat template, or one that reads the clock, or
+            beside prefix or suffix; or there is nothing at all between speech and text, so that no position of the
+            LM's own predicts the first token.
     """
     if instruction is not None:
         if prefix or suffix:
@@ -96,10 +100,22 @@ def _from_template(tokenizer: Any, instruction: str) -> tuple[str, str]:
             "decoder_conf: instruction is given, but the LM's tokenizer has no chat template; write prefix and suffix."
         )
     messages = [{"role": "user", "content": f"{instruction}{SPEECH_MARK}"}]
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    prefix, mark, suffix = text.partition(SPEECH_MARK)
+
+    template = tokenizer.get_chat_template()
+
+    def render(template: str) -> str:
+        options = {"tokenize": False, "add_generation_prompt": True, "chat_template": template}
+        return str(tokenizer.apply_chat_template(messages, **options))
+
+    prefix, mark, suffix = render(template).partition(SPEECH_MARK)
     if not mark:
         raise ValueError(
             "decoder_conf: instruction: the LM's chat template changes what it is given; write prefix and suffix."
+        )
+    if render(STOPPED_CLOCK + template) != f"{prefix}{mark}{suffix}":
+        raise ValueError(
+            "decoder_conf: instruction: the LM's chat template puts the date into the prompt, so that decoding would "
+            "read another one than training. Instead of the instruction, write what it gives today, and it stays: "
+            f"prefix: {json.dumps(prefix)}, suffix: {json.dumps(suffix)}"
         )
     return prefix, suffix

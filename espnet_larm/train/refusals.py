@@ -49,11 +49,17 @@ def traced_to_options(args: argparse.Namespace) -> Iterator[None]:
     """
     try:
         yield
-    except (ValueError, FileNotFoundError, ImportError) as error:
+    except (ValueError, FileNotFoundError, ImportError, RuntimeError) as error:
         plugins = {plugin.path.partition(":")[0].partition(".")[0] for plugin in registry.plugins()}
+        option = _option_behind(args, error)
+        if option and isinstance(error, ModuleNotFoundError) and not (error.name or "espnet").startswith("espnet"):
+            raise OptionError(
+                f"{option} is ESPnet's and needs the package {error.name}, which is not installed here. Install it as "
+                "ESPnet says (its tools/installers; pip does not have all packages), or choose another."
+            ) from error
         if not is_stated(error, (*CHECKING, *plugins)):
             raise
-        raise OptionError(str(error)) from error
+        raise OptionError(f"{option}: {error}" if option else str(error)) from error
     except (TypeError, TypeCheckError, AssertionError) as error:
         sentence = _broken_rule(args, error) if isinstance(error, AssertionError) else _wrong_kind(args)
         if sentence is None:
@@ -188,6 +194,19 @@ def _why_no_checkpoints(model: ESPnetASRModel) -> str:
     if model.ctc is None:
         return "model_conf: ctc_weight is 0, so that intermediate outputs have no loss"
     return ""
+
+
+def _option_behind(args: argparse.Namespace, error: BaseException) -> str | None:
+    """The option whose part of ESPnet raised an error; None for errors of others."""
+    modules = [frame.f_globals["__name__"] for frame, _ in traceback.walk_tb(error.__traceback__)][::-1]
+    if modules[0].partition(".")[0] not in CHECKING:
+        return None
+    names = {kind: getattr(args, kind, None) for kind in registry.checked_kinds()}
+    options = {registry.module_of(kind, name): f"{kind}: {name}" for kind, name in names.items() if name is not None}
+    options[registry.module_of("ctc", "ctc")] = f"ctc_conf: ctc_type: {(args.ctc_conf or {}).get('ctc_type')}"
+    # The model itself imports losses alone, and those are its decoder's.
+    options[ESPnetASRModel.__module__] = f"decoder: {args.decoder}"
+    return next((options[module] for module in modules if module in options), None)
 
 
 def _confs(args: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -172,6 +172,17 @@ class Session:
                 len(self._batches.skipped),
             )
 
+    def why_no_step(self) -> str:
+        """A sentence on an epoch in which no step was made."""
+        assert self._reporter is not None and self._batches is not None
+        return (
+            f"No step was made in epoch {self._reporter.get_epoch()}: it had {self._batches.num_given} usable batches "
+            f"(a step takes accum_grad {self._options.accum_grad}), and {len(self._batches.skipped)} batches or steps "
+            "were skipped; the log names each with its utterances and the reason. The last checkpoint is as it was. "
+            "Mend the data or the options (a lower optim_conf: lr, another use_amp, a smaller accum_grad); the same "
+            "command then resumes."
+        )
+
     def end_if_asked(self) -> None:
         """Save the epoch in progress and end, if any of the processes has got a SIGTERM.
 

@@ -156,6 +156,7 @@ def check_plugins(args: argparse.Namespace) -> None:
         ValueError: One is unknown; it tells the nearest names.
     """
     for kind in registry.checked_kinds():
-        name = getattr(args, kind, None)
-        registry.check_name(kind, name)
+        registry.check_name(kind, getattr(args, kind, None))
+    for kind in (*registry.checked_kinds(), *registry.TABLES, *registry.SINGLE):
+        name = kind if kind in registry.SINGLE else getattr(args, kind, None)
         registry.check_conf(kind, name, getattr(args, f"{kind}_conf", None) or {})

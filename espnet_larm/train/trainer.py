@@ -24,7 +24,8 @@ from espnet2.train.reporter import Reporter, SubReporter
 from espnet2.train.trainer import Trainer, TrainerOptions
 from espnet2.utils.types import str2bool
 
-from espnet_larm.train.batches.epoch import Batch, batches_to_validate, describe_batches
+from espnet_larm.errors import OptionError
+from espnet_larm.train.batches.epoch import Batch, batches_to_validate, check_steps, describe_batches
 from espnet_larm.train.batches.frames import CtcRoom, needed_frames_told, retention_logged
 from espnet_larm.train.batches.short import LongEnough, fewest_samples
 from espnet_larm.train.learning import format_parts, learning_parts
@@ -68,8 +69,10 @@ class LarmTrainer(Trainer):
             OSError: The disk is full. The checkpoint is as it was.
             RuntimeError: A frozen weight has changed.
             ValueError: `--resume true`, and every checkpoint is damaged.
-            OptionError: The value that shall decide which epoch is best is never a number in this training.
+            OptionError: An epoch would have no step, or had none; or the value that shall decide which epoch is best is
+                never a number in this training.
         """
+        check_steps(train_iter_factory, trainer_options.accum_grad)
         logger.info(describe_batches(train_iter_factory, trainer_options.accum_grad, distributed_option))
         logger.info("What learns:\n%s", format_parts(learning_parts(model)))
         values = ReportedValues(model, lambda: valid_iter_factory.build_iter(1), trainer_options.ngpu)
@@ -119,9 +122,10 @@ class LarmTrainer(Trainer):
         """Train an epoch, or the rest of an interrupted one.
 
         Returns:
-            Whether no step of the epoch was made.
+            False: ESPnet would end a training without a step as if it had learned.
 
         Raises:
+            OptionError: No step of the epoch was made.
             ValueError: The encoder refused an utterance as too short, and had not told its bound.
         """
         session, long_enough = cls._running_session(), LongEnough(iterator, fewest_samples(model))
@@ -143,7 +147,9 @@ class LarmTrainer(Trainer):
             )
         session.report_skipped()
         long_enough.report()
-        return rest_is_invalid and "grad_norm" not in reporter.stats
+        if rest_is_invalid and "grad_norm" not in reporter.stats:
+            raise OptionError(session.why_no_step())
+        return False
 
     @classmethod
     def validate_one_epoch(

@@ -1,6 +1,7 @@
 """The LM run by us beside Hugging Face's own forward, with and without the cache."""
 
 import copy
+import json
 
 import pytest
 import torch
@@ -176,8 +177,41 @@ def test_a_configuration_gives_random_weights_of_its_shape(tiny_config):
 def test_architectures_that_would_be_computed_wrongly_are_refused(tiny_config):
     with pytest.raises(ValueError, match="model_type is gpt2; allowed: llama, mistral, qwen2, qwen3"):
         Backbone.from_config({"model_type": "gpt2"})
-    with pytest.raises(ValueError, match="a window of 8 positions; allowed: full attention"):
-        Backbone.from_config(tiny_config("mistral", sliding_window=8))
+    with pytest.raises(ValueError, match="llm has chunked_attention, full_attention; allowed: full_attention, sliding"):
+        Backbone.from_config(tiny_config("qwen2", layer_types=["full_attention"] * 2 + ["chunked_attention"]))
+
+
+WINDOWS = {
+    "all layers": ("mistral", {"sliding_window": 9}),
+    "some layers": ("qwen3", {"sliding_window": 9, "use_sliding_window": True, "max_window_layers": 1}),
+}
+
+
+@pytest.mark.parametrize("where", WINDOWS)
+def test_a_window_bounds_the_positions_and_is_hugging_faces_attention_within_them(hf_model, where):
+    kind, options = WINDOWS[where]
+    model, ids = hf_model(kind, **options), random_rows(length=9)
+    backbone = ours(model)
+    assert backbone.max_positions == ids.size(1)
+    with torch.no_grad():
+        torch.testing.assert_close(logits_of(backbone, ids), model(ids).logits, rtol=0, atol=0)
+        # One position more is another attention.
+        longer = random_rows(length=10)
+        assert not torch.allclose(logits_of(backbone, longer), model(longer).logits, **CLOSE)
+
+
+def test_a_window_that_no_layer_has_bounds_nothing(tiny_config):
+    assert Backbone.from_config(tiny_config("qwen2", sliding_window=8, use_sliding_window=False)).max_positions == 64
+    assert Backbone.from_config(tiny_config("mistral", sliding_window=None)).max_positions == 64
+
+
+def test_quantised_weights_are_refused_with_what_to_name_instead(hf_model, tmp_path):
+    hf_model("qwen2").save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    quantised = {"quant_method": "gptq", "bits": 4, "group_size": 128}
+    (tmp_path / "config.json").write_text(json.dumps({**config, "quantization_config": quantised}))
+    with pytest.raises(ValueError, match=r"llm is quantised \(gptq\); allowed: weights in float32, .* before its"):
+        Backbone.from_pretrained(str(tmp_path))
 
 
 def test_a_folder_without_a_model_is_named(tmp_path):

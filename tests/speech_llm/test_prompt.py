@@ -50,3 +50,12 @@ def test_prompts_that_cannot_be_made_are_refused():
         make_prompt(tokenizer(chat_template=TEMPLATE), "speech", None, "transcribe")
     with pytest.raises(ValueError, match="the LM's chat template changes what it is given"):
         make_prompt(tokenizer(chat_template="{{ messages[0].content | upper }}"), "", None, "transcribe")
+
+
+def test_a_template_that_reads_the_clock_is_refused_with_what_to_write_instead():
+    dated = "{{ strftime_now('%Y') | int }} " + TEMPLATE
+    with pytest.raises(ValueError, match=r"puts the date into the prompt, .* prefix: \"20\d\d .*, suffix: \""):
+        make_prompt(tokenizer(chat_template=dated), "", None, "transcribe : ")
+    # It is there, and not used.
+    unused = "{% if strftime_now is defined %}{% endif %}" + TEMPLATE
+    assert make_prompt(tokenizer(chat_template=unused), "", None, "transcribe : ") == ((3, 5, 7), (4,))

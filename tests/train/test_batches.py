@@ -8,7 +8,8 @@ import torch
 
 from espnet2.train.reporter import SubReporter
 
-from espnet_larm.train.batches.epoch import TrainingBatches, describe_batches
+from espnet_larm.errors import OptionError
+from espnet_larm.train.batches.epoch import TrainingBatches, check_steps, describe_batches
 
 
 def batch(name, value=1.0):
@@ -114,3 +115,33 @@ def test_steps_follow_the_iterations_of_an_epoch():
 def test_iterator_without_a_list_of_batches_is_described_in_words():
     said = describe_batches(SimpleNamespace(), 4, processes(1))
     assert said == "Effective batch: 1 process(es) x accum_grad 4 x the iterator's batch"
+
+
+@pytest.mark.parametrize(
+    ("num_batches", "num_iters_per_epoch", "accum_grad", "message"),
+    [
+        (5, None, 6, r"accum_grad is 6, but an epoch has 5 batches .* Set accum_grad to 5 or less"),
+        (1, 0, 1, r"an epoch has 0 batches \(num_iters_per_epoch is 0, the training set has 1\): .* Leave num_iters"),
+        (90, 3, 8, r"an epoch has 3 batches .* Leave num_iters_per_epoch out, or set it to 8 or more"),
+        (90, None, 0, r"accum_grad is 0; allowed: 1 or more"),
+    ],
+)
+def test_epochs_without_a_step_are_refused(num_batches, num_iters_per_epoch, accum_grad, message):
+    with pytest.raises(OptionError, match=message):
+        check_steps(factory([["a"]] * num_batches, num_iters_per_epoch), accum_grad)
+
+
+@pytest.mark.parametrize("iter_factory", [factory([["a"]] * 6), factory([["a"]], 7), SimpleNamespace()])
+def test_epochs_with_a_step_are_taken(iter_factory):
+    check_steps(iter_factory, 6)
+
+
+@pytest.mark.slow
+def test_a_training_without_a_step_ends_with_the_true_reason(trainings, tmp_path):
+    folder = tmp_path / "refused"
+    assert trainings.run(folder, "--accum_grad", "6") == 1
+    assert "ERROR: accum_grad is 6, but an epoch has 5 batches" in trainings.log(folder)
+    # The weights overflow in the first epoch.
+    assert trainings.run(folder, "--optim_conf", "lr=1.0e+38") == 1
+    assert "ERROR: No step was made in epoch 2: it had 5 usable batches" in trainings.log(folder)
+    assert not (folder / "2epoch.pth").exists() and (folder / "1epoch.pth").exists()

@@ -60,7 +60,10 @@ def build(larm_task, options):
 
 def test_options_of_a_wrapped_front_end_have_a_place_of_their_own(build):
     usual = {"fs": "16k", "n_fft": 512, "win_length": 400, "hop_length": 160}
-    with pytest.raises(ValueError, match=r"hop_length is not an option .* go into frontend_conf: frontend_conf:\.$"):
+    with pytest.raises(
+        ValueError,
+        match=r"hop_length.* are not options .* go into frontend_conf: frontend_conf:\.$",
+    ):
         build("--frontend", "affinity_pooling", frontend_conf=usual)
 
 
@@ -70,6 +73,44 @@ def test_a_wrapped_front_end_without_its_package_is_refused_with_the_pip_line(bu
     monkeypatch.setitem(sys.modules, "s3prl", None)
     with pytest.raises(OptionError, match=r"^frontend_conf: frontend: s3prl needs a package .*: pip install s3prl$"):
         build("--frontend", "affinity_pooling", frontend_conf={"frontend": "s3prl", "min_frames_per_second": 0.0})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"encoder_conf": {"dropout_rat": 0.1, "num_lops": 3, "zzz": 1}},
+            r"dropout_rat \(did you mean dropout_rate\?\), num_lops \(did you mean num_loops\?\), zzz are not",
+        ),
+        ({"optim_conf": {"wieght_decay": 0.1}}, r"^optim_conf: wieght_decay .* of optim: adam\. Did you mean weight_"),
+        ({"ctc_conf": {"zero_infinty": True}}, r"^ctc_conf: zero_infinty is not an option of ctc\. Did you mean zero"),
+        (
+            {"scheduler": "warmuplr", "scheduler_conf": {"warm_up": 3}},
+            r"warm_up is not an option of scheduler: warmuplr\. Did you mean warmup_steps",
+        ),
+        ({"model_conf": {"lsm_wait": 0.1}}, r"lsm_wait is not an option of model: espnet\. Did you mean lsm_weight"),
+    ],
+)
+def test_unknown_keys_of_any_section_are_named_at_once_with_the_nearest(build, changes, message):
+    with pytest.raises(ValueError, match=message):
+        build(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "option", "package"),
+    [
+        ({"decoder": "transducer", "model_conf": {"ctc_weight": 0.3}}, "decoder: transducer", "warprnnt_pytorch"),
+        ({"ctc_conf": {"ctc_type": "gtnctc"}}, "ctc_conf: ctc_type: gtnctc", "gtn"),
+        ({"encoder": "longformer", "encoder_conf": {}}, "encoder: longformer", "longformer"),
+    ],
+)
+def test_a_part_of_espnet_without_its_package_is_a_sentence_with_the_option(
+    larm_task, options, monkeypatch, changes, option, package
+):
+    monkeypatch.setitem(CONFIG, "encoder_conf", {} if "encoder" in changes else CONFIG["encoder_conf"])
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(SystemExit, match=rf"^ERROR: {option}.*{package}"):
+        larm_task.main(cmd=options(**changes))
 
 
 def test_null_options_are_no_options(build):

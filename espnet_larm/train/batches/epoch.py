@@ -15,6 +15,7 @@ import torch
 from espnet2.train.distributed_utils import DistributedOption
 from espnet2.train.reporter import SubReporter
 
+from espnet_larm.errors import OptionError
 from espnet_larm.train.stopping import iter_shielded
 
 logger = logging.getLogger(__name__)
@@ -43,16 +44,44 @@ def describe_batches(iter_factory: Any, accum_grad: int, distributed_option: Dis
         distributed_option: ESPnet's option with the number of processes.
     """
     num_processes = distributed_option.dist_world_size if distributed_option.distributed else 1
-    batches = getattr(getattr(iter_factory, "sampler", None), "batches", None)
-    if not batches:
+    num_batches = batches_of_an_epoch(iter_factory)
+    if num_batches is None:
         return f"Effective batch: {num_processes} process(es) x accum_grad {accum_grad} x the iterator's batch"
-    sizes = [len(batch) for batch in batches]
-    num_batches = getattr(iter_factory, "num_iters_per_epoch", None) or len(sizes)
+    sizes = [len(batch) for batch in iter_factory.sampler.batches]
     return (
         f"Effective batch: {mean(sizes) * num_processes * accum_grad:.1f} utterances on average "
         f"(batches of {min(sizes)} to {max(sizes)} x {num_processes} process(es) x accum_grad {accum_grad}), "
         f"{num_batches // accum_grad} steps an epoch"
     )
+
+
+def batches_of_an_epoch(iter_factory: Any) -> int | None:
+    """Batches that ESPnet's factory gives in an epoch; None for one without a list of batches (chunks)."""
+    batches = getattr(getattr(iter_factory, "sampler", None), "batches", None)
+    if not batches:
+        return None
+    most = iter_factory.num_iters_per_epoch
+    return len(batches) if most is None else int(most)
+
+
+def check_steps(iter_factory: Any, accum_grad: int) -> None:
+    """Refuse a training whose epochs have no step.
+
+    Raises:
+        OptionError: An epoch has fewer batches than a step takes.
+    """
+    num_batches = batches_of_an_epoch(iter_factory)
+    if accum_grad < 1:
+        raise OptionError(f"accum_grad is {accum_grad}; allowed: 1 or more, the batches of a step.")
+    if num_batches is not None and num_batches < accum_grad:
+        num_all = len(iter_factory.sampler.batches)
+        remedy = f"Set accum_grad to {num_batches} or less, or make batches smaller."
+        if num_batches < min(accum_grad, num_all):
+            remedy = f"Leave num_iters_per_epoch out, or set it to {accum_grad} or more."
+        raise OptionError(
+            f"accum_grad is {accum_grad}, but an epoch has {num_batches} batches (num_iters_per_epoch is "
+            f"{iter_factory.num_iters_per_epoch}, the training set has {num_all}): no step would be made. {remedy}"
+        )
 
 
 class TrainingBatches:
