@@ -140,6 +140,7 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         BlockingIOError: Another process writes there; the message says which, where and since when.
     """
+    is_made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = _take(folder)
     try:
@@ -149,6 +150,10 @@ def locked(folder: Path) -> Iterator[None]:
         if descriptor is not None:
             (folder / LOCK).unlink(missing_ok=True)
             os.close(descriptor)
+        if is_made:
+            # A program that refuses its options leaves nothing.
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 def _take(folder: Path) -> int | None:

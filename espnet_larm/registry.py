@@ -165,6 +165,8 @@ def check_name(kind: str, name: str | None) -> None:
         ValueError: The name is unknown; the message has the nearest names.
     """
     choices = _class_choices()[kind]
+    if not isinstance(name, str | None):
+        raise ValueError(f"{kind} is {name!r}; allowed: the name of a class, such as {next(iter(choices.classes))}.")
     if name is not None and name not in choices.classes:
         raise ValueError(f"{kind}: {name} is not known. {_nearest(name, choices.classes)}")
 
@@ -180,6 +182,8 @@ def check_conf(kind: str, name: str | None, conf: dict[str, Any]) -> None:
     Raises:
         ValueError: Keys are unknown; the message has all of them with the nearest options.
     """
+    if not isinstance(name, str | None):
+        raise ValueError(f"{kind} is {name!r}; allowed: a name.")
     if name is None or (found := _classes_of(kind).get(name)) is None:
         return
     parameters = inspect.signature(found).parameters.values()

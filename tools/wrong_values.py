@@ -4,8 +4,8 @@ Example:
     PYTHONPATH=. python tools/wrong_values.py --seed 1 --count 1000
 
 A seed draws the same cases each time. A case is `named` if the answer is one sentence, `taken` if the value does no
-harm, `traceback` if the user would see one, and `hang` after a minute. Status 1 if there is a traceback or a hang; each is
-printed with its case.
+harm, `traceback` if the user would see one, and `hang` after a minute. Tracebacks and hangs are printed with their
+case, and the status is then 1.
 """
 
 import argparse

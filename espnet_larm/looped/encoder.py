@@ -88,7 +88,7 @@ model_conf:
         linear_units: Annotated[
             int, Option("hidden size of the feed-forward layers; 4 D, or 2 D in conformer blocks", least=1)
         ] = 1536,
-        num_blocks: Annotated[int, Option("blocks in the stack", least=1)] = 4,
+        num_blocks: Annotated[int, Option("blocks in the stack", least=1, most=1000)] = 4,
         num_loops: Annotated[
             int, Option("times that the stack is run; 1 is a plain stack without any loop part", least=1, most=1000)
         ] = 12,

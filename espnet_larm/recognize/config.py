@@ -24,8 +24,10 @@ class DecodeConfig:
     """
 
     num_loops: int | None = option(None, "last loop of the looped encoder", least=1, most=1000, unset="as trained")
-    beam_size: int = option(1, "hypotheses in the beam", least=1, note="1 is greedy", is_apart=True)
-    nbest: int = option(1, "hypotheses to keep of each utterance", least=1, note="beam_size at most", is_apart=True)
+    beam_size: int = option(1, "hypotheses in the beam", least=1, most=10_000, note="1 is greedy", is_apart=True)
+    nbest: int = option(
+        1, "hypotheses to keep of each utterance", least=1, most=10_000, note="beam_size at most", is_apart=True
+    )
     ctc_weight: float | None = option(
         None,
         "weight of CTC beside the LM",

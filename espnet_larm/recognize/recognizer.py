@@ -20,6 +20,7 @@ from espnet_larm.recognize.model.loading import DEFAULT_SAMPLE_RATE_HZ, load_mod
 from espnet_larm.recognize.model.read_outs import has_loops, ignores_padding
 from espnet_larm.recognize.output.results import Decoded, Transcript
 from espnet_larm.recognize.plan import Plan, make_plan
+from espnet_larm.train.refusals import traced_to_options
 from espnet_larm.train.task import LarmASRTask
 
 
@@ -101,8 +102,9 @@ class Recognizer:
                 LM is another one, or an option has no effect on this model.
         """
         model, args = load_model(Path(asr_train_config), Path(asr_model_file), device, getattr(torch, dtype), llm)
-        tokens_to_text = ctc_text_maker(model, args, token_type, bpemodel)
-        return cls(model, tokens_to_text, sample_rate_of(args), LarmASRTask.build_preprocess_fn(args, False))
+        with traced_to_options(args):
+            tokens_to_text = ctc_text_maker(model, args, token_type, bpemodel)
+            return cls(model, tokens_to_text, sample_rate_of(args), LarmASRTask.build_preprocess_fn(args, False))
 
     def plan(self, config: DecodeConfig = DecodeConfig()) -> Plan:  # noqa: B008  # immutable
         """Check options against the model. A plan serves any number of calls, and reads its n-gram once.

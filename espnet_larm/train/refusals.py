@@ -1,8 +1,8 @@
 """Refuses wrong options with one sentence instead of a traceback.
 
 Classes check their options as they are built; ESPnet's also use typeguard and bare asserts. The message of a `raise` is
-kept; failures of typeguard and asserts are traced back to an option of the YAML. Any other error is a bug and keeps its
-traceback.
+kept; failures of typeguard and asserts are traced back to an option of the YAML, and failures of other packages to the
+part that they were made for. An error of our own is a bug and keeps its traceback.
 """
 
 import argparse
@@ -50,19 +50,25 @@ def traced_to_options(args: argparse.Namespace) -> Iterator[None]:
     try:
         yield
     except (ValueError, FileNotFoundError, ImportError, RuntimeError) as error:
-        plugins = {plugin.path.partition(":")[0].partition(".")[0] for plugin in registry.plugins()}
         option = _option_behind(args, error)
         if option and isinstance(error, ModuleNotFoundError) and not (error.name or "espnet").startswith("espnet"):
             raise OptionError(
                 f"{option} is ESPnet's and needs the package {error.name}, which is not installed here. Install it as "
                 "ESPnet says (its tools/installers; pip does not have all packages), or choose another."
             ) from error
-        if not is_stated(error, (*CHECKING, *plugins)):
+        if is_stated(error, (*CHECKING, *_plugin_packages())):
+            raise OptionError(f"{option}: {error}" if option else str(error)) from error
+        if (sentence := _failed_part(args, error)) is None:
             raise
-        raise OptionError(f"{option}: {error}" if option else str(error)) from error
+        raise OptionError(sentence) from error
     except (TypeError, TypeCheckError, AssertionError) as error:
         sentence = _broken_rule(args, error) if isinstance(error, AssertionError) else _wrong_kind(args)
+        sentence = sentence or _named_argument(args, error) or _failed_part(args, error)
         if sentence is None:
+            raise
+        raise OptionError(sentence) from error
+    except Exception as error:
+        if (sentence := _failed_part(args, error)) is None:
             raise
         raise OptionError(sentence) from error
 
@@ -198,9 +204,33 @@ def _why_no_checkpoints(model: ESPnetASRModel) -> str:
 
 def _option_behind(args: argparse.Namespace, error: BaseException) -> str | None:
     """The option whose part of ESPnet raised an error; None for errors of others."""
-    modules = [frame.f_globals["__name__"] for frame, _ in traceback.walk_tb(error.__traceback__)][::-1]
-    if modules[0].partition(".")[0] not in CHECKING:
+    modules = _modules_inside_out(error)
+    return _part_of(args, modules) if modules[0].partition(".")[0] in CHECKING else None
+
+
+def _failed_part(args: argparse.Namespace, error: Exception) -> str | None:
+    """A sentence about ESPnet's or our part in which a package failed at the YAML's values; None for our own errors."""
+    modules = _modules_inside_out(error)
+    if modules[0].partition(".")[0] in _plugin_packages() or (part := _part_of(args, modules)) is None:
         return None
+    conf = getattr(args, f"{part.partition(':')[0]}_conf", None) or {}
+    values = ", ".join(f"{key}: {value!r:.60}" for key, value in conf.items())
+    return (
+        f"{part} cannot be made of {values or 'its defaults'}; {type(error).__name__}: {' '.join(str(error).split())}."
+    )
+
+
+def _plugin_packages() -> set[str]:
+    """Packages of all plugins, ours among them."""
+    return {plugin.path.partition(":")[0].partition(".")[0] for plugin in registry.plugins()}
+
+
+def _modules_inside_out(error: BaseException) -> list[str]:
+    return [frame.f_globals["__name__"] for frame, _ in traceback.walk_tb(error.__traceback__)][::-1]
+
+
+def _part_of(args: argparse.Namespace, modules: list[str]) -> str | None:
+    """The option whose class stands in the first of some modules that has one."""
     names = {kind: getattr(args, kind, None) for kind in registry.checked_kinds()}
     options = {registry.module_of(kind, name): f"{kind}: {name}" for kind, name in names.items() if name is not None}
     options[registry.module_of("ctc", "ctc")] = f"ctc_conf: ctc_type: {(args.ctc_conf or {}).get('ctc_type')}"
@@ -230,6 +260,19 @@ def _wrong_kind(args: argparse.Namespace) -> str | None:
                     "1e-3 as 1.0e-3."
                 )
     return None
+
+
+def _named_argument(args: argparse.Namespace, error: Exception) -> str | None:
+    """A sentence about the options that have the name of the argument whose type was refused."""
+    name = re.match(r'argument "(\w+)"', str(error))
+    options = {(section, key): value for section, conf in _confs(args) for key, value in conf.items()}
+    options |= {("", key): value for key, value in vars(args).items()}
+    given = [
+        f"{section + ': ' if section else ''}{key} is {value!r}"
+        for (section, key), value in options.items()
+        if name is not None and (key == name[1] or f"{key}_type" == name[1] or f"{key}_types" == name[1])
+    ]
+    return f"{', '.join(given)}; its type is another: {' '.join(str(error).split())}." if given else None
 
 
 def _is_number(text: str) -> bool:
