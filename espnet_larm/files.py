@@ -4,16 +4,25 @@ A rename replaces a file in one step, so that a kill or a power cut leaves the o
 """
 
 import contextlib
+import lzma
 import os
+import pickle
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 CHECKPOINT = "checkpoint.pth"
 PREVIOUS = "checkpoint.previous.pth"
 INTERRUPTED = "checkpoint.interrupted.pth"
+# What zipfile, pickle and torch raise when they read damaged files.
+DAMAGES = (
+    ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError,
+    TypeError, ValueError, lzma.LZMAError, pickle.PickleError, struct.error, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 EPOCH_FILE = re.compile(r"(\d+)epoch\.pth")
 
 
@@ -102,5 +111,34 @@ def is_whole(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError):
+    except DAMAGES:
         return False
+
+
+def read_tensors(path: Path, mmap: bool = False) -> Any:
+    """What torch.save wrote, tensors and plain values; nothing else is unpickled, so that a file cannot run code.
+
+    Args:
+        path: Path of the file.
+        mmap: Leave the tensors on the disk, and their checksums unread: for files that `is_whole` was asked of.
+
+    Raises:
+        FileNotFoundError: It is missing.
+        ValueError: It is damaged, or holds other objects.
+    """
+    # Programs that write texts alone do without torch.
+    import torch
+
+    if not mmap and zipfile.is_zipfile(path) and not is_whole(path):
+        raise ValueError(f"{path} is damaged (its checksums are not those of its content); copy or make it again.")
+    try:
+        return torch.load(path, map_location="cpu", mmap=mmap, weights_only=True)
+    except FileNotFoundError:
+        raise
+    except DAMAGES as error:
+        if is_whole(path):
+            raise ValueError(
+                f"{path} holds more than tensors and plain values, and may run code as it is loaded "
+                f"({str(error).partition(chr(10))[0]})."
+            ) from error
+        raise ValueError(f"{path} is truncated or damaged, or no file of torch.save; copy or make it again.") from error

@@ -1,7 +1,6 @@
 """Refuses `--init_param` that matches no parameter, which ESPnet silently accepts."""
 
 import argparse
-import pickle
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import torch
 
 from espnet_larm.adaptation.added_layout import PREFIX, layout_difference, layout_of
 from espnet_larm.errors import name_some
+from espnet_larm.files import read_tensors
 from espnet_larm.speech_llm.heads import num_heads_of
 
 NUM_SHOWN = 3
@@ -75,16 +75,15 @@ def _starts_with_any(name: str, prefixes: str) -> bool:
 
 
 def _shapes(path: str) -> dict[str, tuple[int, ...]]:
-    try:
-        states: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    states = read_tensors(Path(path))
+    # DeepSpeed's files hold the weights there.
+    weights = states.get("module", states) if isinstance(states, dict) else states
+    if not isinstance(weights, dict) or not all(isinstance(name, str) for name in weights):
         raise ValueError(
-            f"--init_param {path} is damaged or holds more than tensors, which may run code as it is loaded ({error}). "
-            "Name weights by name, as valid.loss.ave.pth or N epoch.pth hold them."
-        ) from error
-    if not isinstance(states, dict):
-        raise ValueError(f"--init_param {path} holds a {type(states).__name__}; allowed: weights by name.")
-    return _shapes_of(states.get("module", states))
+            f"--init_param {path} holds a {type(weights).__name__}; allowed: weights by name, as in "
+            "valid.loss.ave.pth or N epoch.pth."
+        )
+    return _shapes_of(weights)
 
 
 def _shapes_of(states: dict[str, Any]) -> dict[str, tuple[int, ...]]:

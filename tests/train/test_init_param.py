@@ -100,12 +100,16 @@ def test_other_added_layers_are_refused_unless_they_are_left_out(tmp_path):
 def test_a_damaged_file_is_named(tmp_path, content):
     (tmp_path / "model.pth").write_bytes(content)
     args = argparse.Namespace(init_param=[f"{tmp_path}/model.pth"], ignore_init_mismatch=False)
-    with pytest.raises(ValueError, match=r"--init_param .*model.pth is damaged or holds more than tensors"):
+    with pytest.raises(ValueError, match=r"model.pth is truncated or damaged, or no file of torch.save"):
         check_init_params(args, torch.nn.Linear(2, 3))
 
 
-def test_a_list_is_no_weights(tmp_path):
-    torch.save([torch.zeros(1)], tmp_path / "model.pth")
+@pytest.mark.parametrize(
+    ("states", "kind"),
+    [([], "list"), ({"module": torch.ones(1)}, "Tensor"), ({1: torch.ones(1)}, "dict")],
+)
+def test_what_is_no_weights_by_name_is_refused(tmp_path, states, kind):
+    torch.save(states, tmp_path / "model.pth")
     args = argparse.Namespace(init_param=[f"{tmp_path}/model.pth"], ignore_init_mismatch=False)
-    with pytest.raises(ValueError, match=r"model.pth holds a list; allowed: weights by name"):
+    with pytest.raises(ValueError, match=rf"model.pth holds a {kind}; allowed: weights by name"):
         check_init_params(args, torch.nn.Linear(2, 3))
