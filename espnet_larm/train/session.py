@@ -1,5 +1,6 @@
 """State of a training beside ESPnet's loop: its folder, a stop request and the epoch in progress."""
 
+import dataclasses
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 from espnet2.train.reporter import Reporter, SubReporter
 from espnet2.train.trainer import TrainerOptions
 
-from espnet_larm.files import CHECKPOINT, INTERRUPTED, save_synced
+from espnet_larm.files import CHECKPOINT, INTERRUPTED, save_synced, write_text
 from espnet_larm.train.batches.epoch import Batch, TrainingBatches
 from espnet_larm.train.checkpoints import (
     capture_progress,
@@ -24,7 +25,7 @@ from espnet_larm.train.checkpoints import (
 from espnet_larm.train.curves import draw_curves
 from espnet_larm.train.journal import JOURNAL, Journal
 from espnet_larm.train.learning import FrozenWeights
-from espnet_larm.train.staging import Staging, check_room, need_of
+from espnet_larm.train.staging import CONFIG, Staging, check_room, need_of
 from espnet_larm.train.stopping import REQUEUE_STATUS, StopRequest
 
 logger = logging.getLogger(__name__)
@@ -37,6 +38,13 @@ class Running(NamedTuple):
     optimizers: Sequence[Any]
     schedulers: Sequence[Any]
     scaler: Any
+
+
+@dataclasses.dataclass
+class RecordedOptions(TrainerOptions):
+    """ESPnet's options of its loop, and all options of the training as config.yaml records them."""
+
+    config: str = ""
 
 
 class Session:
@@ -108,13 +116,16 @@ class Session:
             checkpoint.unlink()
 
     def start_epoch(self, running: Running, reporter: SubReporter) -> None:
-        """Publish the previous epoch, and check that this one will fit on the disk.
+        """Publish the previous epoch, record the options at the first, and check that this one will fit on the disk.
 
         Raises:
             OSError: It will not fit.
         """
+        is_first = self._running is None
         self._running, self._reporter, self._is_trained = running, reporter, False
         if self._rank == 0:
+            if is_first and isinstance(self._options, RecordedOptions):
+                write_text(self.staging.output_dir / CONFIG, self._options.config)
             self.staging.publish()
             self._draw()
         if self._journal is not None:

@@ -33,7 +33,7 @@ from espnet_larm.train.refusals import (
 )
 from espnet_larm.train.resumption import check_same_training
 from espnet_larm.train.stopping import sigterm_goes_to_workers
-from espnet_larm.train.trainer import LarmTrainer, make_deterministic, use_deterministic_losses
+from espnet_larm.train.trainer import LarmTrainer, make_deterministic, put_config_aside, use_deterministic_losses
 
 logger = logging.getLogger(__name__)
 
@@ -132,6 +132,7 @@ class LarmASRTask(ASRTask):
                     logger.info("%s frozen parameters are left out of the optimiser.", f"{num_frozen:,}")
             check_frozen(model, optimizers, args.freeze_param)
             check_same_training(args, model)
+        put_config_aside(args)
         return optimizers
 
 
