@@ -21,7 +21,7 @@ def check_init_params(args: argparse.Namespace, model: torch.nn.Module) -> None:
     Raises:
         FileNotFoundError: A file is missing.
         ValueError: An entry sets none (the message has names of the file and of the model), or the model has other
-            draft heads or added layers than the file, so that some would stay untrained.
+            draft heads, added layers or shapes than the file.
     """
     for entry in args.init_param:
         path, *keys = entry.split(":", 3)
@@ -42,6 +42,22 @@ def check_init_params(args: argparse.Namespace, model: torch.nn.Module) -> None:
                 f"--init_param {entry} has heads for {num_found} tokens a call, but decoder_conf: num_heads is "
                 f"{num_heads_of(wanted)}; set it to {num_found}, or begin heads anew with PATH:::decoder.heads."
             )
+        if not (source or target or args.ignore_init_mismatch):
+            _check_shapes(entry, {name: found[name] for name in found if not _starts_with_any(name, excluded)}, wanted)
+
+
+def _check_shapes(entry: str, found: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]) -> None:
+    """Refuse what ESPnet's loading would break off at, with what to leave out."""
+    reshaped = [name for name in found if name in wanted and found[name] != wanted[name]]
+    if not reshaped:
+        return
+    path, *keys = entry.split(":", 3)
+    parts = [part for part in (*keys[2:], *dict.fromkeys(name.rpartition(".")[0] for name in reshaped)) if part]
+    name = reshaped[0]
+    raise ValueError(
+        f"--init_param {entry}: other shapes than the model's: {_some(reshaped)} ({name} is {found[name]} in the file "
+        f"and {wanted[name]} in the model). Leave them out, so that they begin anew: {path}:::{','.join(parts)}"
+    )
 
 
 def _why_nothing_matches(
