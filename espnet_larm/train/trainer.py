@@ -30,7 +30,7 @@ from espnet_larm.train.batches.epoch import Batch, batches_to_validate, check_st
 from espnet_larm.train.batches.frames import CtcRoom, needed_frames_told, retention_logged
 from espnet_larm.train.batches.short import LongEnough, fewest_samples
 from espnet_larm.train.learning import format_parts, learning_parts
-from espnet_larm.train.reported import ReportedValues, checked_criteria, only_numbers
+from espnet_larm.train.reported import ReportedValues, check_numbers, checked_criteria, only_numbers
 from espnet_larm.train.session import RecordedOptions, Running, Session
 from espnet_larm.train.staging import CONFIG, STAGING
 
@@ -181,6 +181,7 @@ class LarmTrainer(Trainer):
 
         Raises:
             OSError: The save does not fit.
+            OptionError: A value that decides which epoch is best is not a number.
             RuntimeError: The epoch's training has changed a frozen weight.
             ValueError: The encoder refused an utterance as too short, and had not told its bound.
         """
@@ -198,6 +199,7 @@ class LarmTrainer(Trainer):
                 reporter=reporter,
                 **others,
             )
+        check_numbers(reporter, session.options)
         session.check_room()
 
     @classmethod
