@@ -10,23 +10,32 @@ outlive a killed parent do not hold them.
 import contextlib
 import fcntl
 import logging
+import lzma
 import os
+import pickle
 import re
 import shlex
 import shutil
 import socket
+import struct
 import sys
 import zipfile
 import zlib
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint.pth"
 PREVIOUS = "checkpoint.previous.pth"
 INTERRUPTED = "checkpoint.interrupted.pth"
+# What zipfile, pickle and torch raise when they read damaged files.
+DAMAGES = (
+    ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError,
+    TypeError, ValueError, lzma.LZMAError, pickle.PickleError, struct.error, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 EPOCH_FILE = re.compile(r"(\d+)epoch\.pth")
 LOCK = ".lock"
 # What killed programs leave: files and folders that were written beside their targets.
@@ -118,7 +127,7 @@ def is_whole(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError):
+    except DAMAGES:
         return False
 
 
@@ -201,3 +210,36 @@ def _remove_what_was_left(folder: Path) -> None:
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
+
+
+def read_tensors(path: Path, mmap: bool = False) -> Any:
+    """What torch.save wrote, tensors and plain values; nothing else is unpickled, so that a file cannot run code.
+
+    Args:
+        path: Path of the file.
+        mmap: Leave the tensors on the disk, and their checksums unread: for files that `is_whole` was asked of.
+
+    Raises:
+        FileNotFoundError: It is missing.
+        ValueError: It is damaged, or holds other objects.
+    """
+    # Programs that write texts alone do without torch.
+    import torch
+
+    if is_compressed(path):
+        raise ValueError(
+            f"{path} is compressed, which torch's files are not: it may grow beyond any memory, and is refused."
+        )
+    if not mmap and zipfile.is_zipfile(path) and not is_whole(path):
+        raise ValueError(f"{path} is damaged (its checksums are not those of its content); copy or make it again.")
+    try:
+        return torch.load(path, map_location="cpu", mmap=mmap, weights_only=True)
+    except FileNotFoundError:
+        raise
+    except DAMAGES as error:
+        if is_whole(path):
+            raise ValueError(
+                f"{path} holds more than tensors and plain values, and may run code as it is loaded "
+                f"({str(error).partition(chr(10))[0]})."
+            ) from error
+        raise ValueError(f"{path} is truncated or damaged, or no file of torch.save; copy or make it again.") from error

@@ -1,6 +1,7 @@
 """Files that are whole or not there."""
 
 import os
+from random import Random
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from espnet_larm.files import (
     is_whole,
     keep_under,
     move_synced,
+    read_tensors,
     replace_link,
     save_synced,
     write_beside,
@@ -104,3 +106,47 @@ def test_a_text_that_breaks_off_leaves_the_old_one_and_follows_no_link(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["old"] and (tmp_path / "old").read_text() == "old"
     write_text(tmp_path / "old", "new")
     assert (tmp_path / "old").read_text() == "new"
+
+
+def damaged(content, seed):
+    """The file with one bit flipped, cut off, or with bytes put in, at a place and in a way that `seed` draws."""
+    random = Random(seed)
+    place = random.randrange(len(content))
+    if seed % 3 == 0:
+        return content[:place] + bytes([content[place] ^ 1 << random.randrange(8)]) + content[place + 1 :]
+    if seed % 3 == 1:
+        return content[:place]
+    return content[:place] + random.randbytes(9) + content[place:]
+
+
+# A flipped bit may be one in the version of the format.
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_a_damaged_file_of_tensors_is_whole_or_a_sentence(tmp_path, is_zip):
+    weights = {f"layer{index}.weight": torch.arange(12.0).reshape(3, 4) for index in range(3)}
+    path = tmp_path / "model.pth"
+    torch.save({**weights, "step": 3}, path, _use_new_zipfile_serialization=is_zip)
+    content = path.read_bytes()
+    num_refused = num_taken = 0
+    for seed in range(150):
+        path.write_bytes(damaged(content, seed))
+        try:
+            found = read_tensors(path)
+        except ValueError as error:
+            num_refused += str(path) in str(error)
+        else:
+            num_taken += 1
+            # The older format has no checksums.
+            assert not is_zip or all(torch.equal(found[name], weights[name]) for name in weights)
+    assert num_refused > 75 and num_refused + num_taken == 150
+    path.write_bytes(content)
+    assert read_tensors(path)["step"] == 3
+
+
+def test_a_file_that_would_run_code_is_refused_with_the_reason(tmp_path):
+    torch.save({"weight": slice(1)}, tmp_path / "model.pth")
+    for options in ({}, {"mmap": True}):
+        with pytest.raises(ValueError, match=r"holds more than tensors and plain values, and may run code"):
+            read_tensors(tmp_path / "model.pth", **options)
+    with pytest.raises(FileNotFoundError, match=r"none.pth"):
+        read_tensors(tmp_path / "none.pth")

@@ -161,6 +161,6 @@ class LoopState(torch.nn.Module):
 
     def _delay(self, frames: torch.Tensor) -> torch.Tensor:
         """Shift (B, T, any) by `feedback_shift` frames, zeros at the start."""
-        if not self.feedback_shift:
-            return frames
-        return functional.pad(frames, (0, 0, self.feedback_shift, -self.feedback_shift))
+        num_frames = frames.size(1)
+        shift = min(self.feedback_shift, num_frames)
+        return functional.pad(frames[:, : num_frames - shift], (0, 0, shift, 0)) if shift else frames

@@ -5,7 +5,6 @@ from a checkpoint of that epoch; where there is none, the epoch leaves the histo
 """
 
 import logging
-import pickle
 import random
 import time
 from collections.abc import Sequence
@@ -18,10 +17,13 @@ import torch
 from espnet2.train.reporter import Average, ReportedValue, Reporter, SubReporter, WeightedAverage
 
 from espnet_larm.errors import OptionError
-from espnet_larm.files import CHECKPOINT, INTERRUPTED, PREVIOUS, is_whole, replace_link, save_synced
+from espnet_larm.files import CHECKPOINT, INTERRUPTED, PREVIOUS, is_whole, read_tensors, replace_link, save_synced
 from espnet_larm.train.staging import Staging
 
 logger = logging.getLogger(__name__)
+
+# Dictionaries that each checkpoint holds.
+STATES = ("model", "reporter")
 
 
 class Checkpoint(NamedTuple):
@@ -78,16 +80,22 @@ def read_states(path: Path) -> dict[str, Any]:
     """The dictionary of a checkpoint, its tensors memory-mapped; nothing else is unpickled.
 
     Raises:
-        OptionError: The file holds other objects.
+        OptionError: The file holds other objects, or is no checkpoint.
     """
     try:
-        states: dict[str, Any] = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    except pickle.UnpicklingError as error:
+        states = read_tensors(path, mmap=True)
+    except ValueError as error:
         raise OptionError(
-            f"{path} holds more than tensors and plain values, as checkpoints of ESPnet 202511 do, and may run code as "
-            "it is loaded. Begin anew from its weights, in another folder: --init_param <its folder>/latest.pth."
+            f"{error} Checkpoints of ESPnet 202511 are such files. Begin anew from its weights, in another folder: "
+            "--init_param <its folder>/latest.pth."
         ) from error
-    return states
+    found = states if isinstance(states, dict) else {}
+    if lacking := [name for name in STATES if not isinstance(found.get(name), dict)]:
+        raise OptionError(
+            f"{path} is no checkpoint of a training: it lacks {', '.join(lacking)}. Put the training's own there, or "
+            f"begin in another folder with --init_param {path}."
+        )
+    return found
 
 
 def repair(staging: Staging, reporter: Reporter, criteria: Sequence[Sequence[str]], num_best: int) -> None:

@@ -1,7 +1,6 @@
 """Refuses `--init_param` that matches no parameter, which ESPnet silently accepts."""
 
 import argparse
-import pickle
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import torch
 
 from espnet_larm.adaptation.added_layout import PREFIX, layout_difference, layout_of
 from espnet_larm.errors import name_some
+from espnet_larm.files import read_tensors
 from espnet_larm.speech_llm.heads import num_heads_of
 
 NUM_SHOWN = 3
@@ -21,7 +21,7 @@ def check_init_params(args: argparse.Namespace, model: torch.nn.Module) -> None:
     Raises:
         FileNotFoundError: A file is missing.
         ValueError: An entry sets none (the message has names of the file and of the model), or the model has other
-            draft heads or added layers than the file, so that some would stay untrained.
+            draft heads, added layers or shapes than the file.
     """
     for entry in args.init_param:
         path, *keys = entry.split(":", 3)
@@ -42,6 +42,22 @@ def check_init_params(args: argparse.Namespace, model: torch.nn.Module) -> None:
                 f"--init_param {entry} has heads for {num_found} tokens a call, but decoder_conf: num_heads is "
                 f"{num_heads_of(wanted)}; set it to {num_found}, or begin heads anew with PATH:::decoder.heads."
             )
+        if not (source or target or args.ignore_init_mismatch):
+            _check_shapes(entry, {name: found[name] for name in found if not _starts_with_any(name, excluded)}, wanted)
+
+
+def _check_shapes(entry: str, found: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]) -> None:
+    """Refuse what ESPnet's loading would break off at, with what to leave out."""
+    reshaped = [name for name in found if name in wanted and found[name] != wanted[name]]
+    if not reshaped:
+        return
+    path, *keys = entry.split(":", 3)
+    parts = [part for part in (*keys[2:], *dict.fromkeys(name.rpartition(".")[0] for name in reshaped)) if part]
+    name = reshaped[0]
+    raise ValueError(
+        f"--init_param {entry}: other shapes than the model's: {_some(reshaped)} ({name} is {found[name]} in the file "
+        f"and {wanted[name]} in the model). Leave them out, so that they begin anew: {path}:::{','.join(parts)}"
+    )
 
 
 def _why_nothing_matches(
@@ -75,16 +91,15 @@ def _starts_with_any(name: str, prefixes: str) -> bool:
 
 
 def _shapes(path: str) -> dict[str, tuple[int, ...]]:
-    try:
-        states: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    states = read_tensors(Path(path))
+    # DeepSpeed's files hold the weights there.
+    weights = states.get("module", states) if isinstance(states, dict) else states
+    if not isinstance(weights, dict) or not all(isinstance(name, str) for name in weights):
         raise ValueError(
-            f"--init_param {path} is damaged or holds more than tensors, which may run code as it is loaded ({error}). "
-            "Name weights by name, as valid.loss.ave.pth or N epoch.pth hold them."
-        ) from error
-    if not isinstance(states, dict):
-        raise ValueError(f"--init_param {path} holds a {type(states).__name__}; allowed: weights by name.")
-    return _shapes_of(states.get("module", states))
+            f"--init_param {path} holds a {type(weights).__name__}; allowed: weights by name, as in "
+            "valid.loss.ave.pth or N epoch.pth."
+        )
+    return _shapes_of(weights)
 
 
 def _shapes_of(states: dict[str, Any]) -> dict[str, tuple[int, ...]]:

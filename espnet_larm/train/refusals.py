@@ -20,6 +20,7 @@ import torch
 from typeguard import TypeCheckError
 
 from espnet2.asr.espnet_model import ESPnetASRModel
+from espnet2.train.trainer import autocast_args
 
 from espnet_larm import registry
 from espnet_larm.errors import OptionError, is_stated
@@ -98,6 +99,23 @@ def check_gpus(ngpu: int) -> None:
         raise OptionError(
             f"--ngpu is {ngpu}, but torch sees {found} GPUs here (`python -m espnet_larm doctor` tells more). "
             "Set it to their number; --ngpu 0 trains on the CPU."
+        )
+
+
+def check_half_types(args: argparse.Namespace) -> None:
+    """Refuse an LM in one half type where `use_amp` computes in the other.
+
+    Raises:
+        ValueError: They differ.
+    """
+    if not args.use_amp or args.ngpu == 0 or args.decoder != "speech_llm":
+        # Without a GPU, ESPnet's use_amp changes no type.
+        return
+    amp = str(autocast_args.get("dtype", torch.float16)).removeprefix("torch.")
+    if (dtype := args.decoder_conf.get("dtype", "float32")) not in ("float32", amp):
+        raise ValueError(
+            f"decoder_conf: dtype is {dtype}, but use_amp computes in {amp} on this GPU. Set decoder_conf: "
+            f"dtype: {amp} or float32, or use_amp: false."
         )
 
 

@@ -6,6 +6,7 @@ validation turns None into NaN, draws empty pictures of it, and would choose the
 
 import contextlib
 import logging
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 
 from espnet2.schedulers.abs_scheduler import AbsValEpochStepScheduler
 from espnet2.torch_utils.device_funcs import to_device
+from espnet2.train.reporter import SubReporter
 from espnet2.train.trainer import TrainerOptions
 
 from espnet_larm.errors import OptionError
@@ -124,6 +126,28 @@ def checked_criteria(options: TrainerOptions, schedulers: Iterable[Any], values:
         # The scheduler's own options say whether less is better.
         _check("val_scheduler_criterion", options.val_scheduler_criterion, values)
     return criteria
+
+
+def check_numbers(reporter: SubReporter, options: TrainerOptions) -> None:
+    """Refuse to compare an epoch by a value that was not a number in any of its batches.
+
+    Args:
+        reporter: ESPnet's reporter of a phase, at its end.
+        options: ESPnet's options.
+
+    Raises:
+        OptionError: A value that decides is not a number.
+    """
+    criteria = [tuple(criterion) for criterion in options.best_model_criterion]
+    criteria += [tuple(options.early_stopping_criterion)] if options.patience is not None else []
+    for phase, key, *_ in criteria:
+        values = reporter.stats.get(key, []) if phase == reporter.key else []
+        if values and not any(math.isfinite(float(value.value)) for value in values):
+            raise OptionError(
+                f"{phase} {key}, by which epochs are compared, is not a number in any batch of epoch "
+                f"{reporter.get_epoch()}. The last checkpoint is as it was; look for audio or options that make the "
+                "model's outputs infinite (a lower optim_conf: lr, use_amp: false). The same command then resumes."
+            )
 
 
 def _check(option: str, criterion: Sequence[str], values: Values) -> None:

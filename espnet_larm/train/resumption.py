@@ -18,9 +18,11 @@ import yaml
 from espnet2.utils.yaml_no_alias_safe_dump import yaml_no_alias_safe_dump
 
 from espnet_larm import registry
-from espnet_larm.files import CHECKPOINT, INTERRUPTED, PREVIOUS, is_whole
+from espnet_larm.errors import name_some
+from espnet_larm.files import CHECKPOINT, INTERRUPTED, PREVIOUS, epoch_of, is_whole
 from espnet_larm.llm.fingerprint import FINGERPRINT, difference
 from espnet_larm.train.checkpoints import read_states
+from espnet_larm.train.staging import CONFIG, STAGING
 
 logger = logging.getLogger(__name__)
 
@@ -68,9 +70,18 @@ def check_same_training(args: argparse.Namespace, model: torch.nn.Module | None 
 
 def _refusal(args: argparse.Namespace) -> str | None:
     output_dir = Path(args.output_dir)
-    if not args.resume or not _has_checkpoint(output_dir) or not (output_dir / "config.yaml").is_file():
+    if not args.resume:
         return None
-    old = read_options(output_dir / "config.yaml")
+    if not _has_checkpoint(output_dir):
+        epochs = sorted(path.name for path in output_dir.glob("*epoch.pth") if epoch_of(path) is not None)
+        return _nothing_to_resume(output_dir, epochs) if epochs else None
+    old = read_options(output_dir / CONFIG)
+    if old is None:
+        return (
+            f"--resume true: {output_dir} holds checkpoints, but config.yaml is missing or damaged, so that nobody can "
+            "tell whether this is the same training. Put a copy of it there, train in another folder (--asr_tag of a "
+            "recipe, --output_dir), or begin anew with --resume false."
+        )
     names = [name for kind in KINDS for name in (kind, f"{kind}_conf")]
     names += [*OTHERS, *WITHOUT_EFFECT]
     new = {name: _through_yaml(getattr(args, name, None)) for name in names}
@@ -105,16 +116,22 @@ def _refusal_of_llm(args: argparse.Namespace, model: torch.nn.Module | None) -> 
     return None
 
 
-def read_options(config: Path) -> dict[str, Any]:
-    """The options in a config.yaml; none if a kill damaged the file."""
+def read_options(config: Path) -> dict[str, Any] | None:
+    """The options in a config.yaml; None if it is missing or damaged."""
     try:
         options = yaml.safe_load(config.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
-        options = None
-    if not isinstance(options, dict):
-        logger.warning("%s is damaged: whether its training had these options cannot be told.", config)
-        return {}
-    return options
+    except (FileNotFoundError, yaml.YAMLError, UnicodeDecodeError):
+        return None
+    # ESPnet writes the options of the decoder and model last: half a file may be YAML, too.
+    return options if isinstance(options, dict) and all(name in options for name in KINDS) else None
+
+
+def _nothing_to_resume(output_dir: Path, epochs: list[str]) -> str:
+    return (
+        f"--resume true: {output_dir} holds {name_some(epochs)}, but no {CHECKPOINT} to go on from; the training would "
+        f"begin anew and overwrite them. Put the checkpoint back, begin in another folder with --init_param "
+        f"{output_dir / epochs[-1]}, or begin anew here with --resume false."
+    )
 
 
 def _through_yaml(value: Any) -> Any:
@@ -127,7 +144,7 @@ def _through_yaml(value: Any) -> Any:
 
 
 def _has_checkpoint(output_dir: Path) -> bool:
-    return any((output_dir / name).exists() for name in (CHECKPOINT, PREVIOUS, INTERRUPTED, f".staging/{CHECKPOINT}"))
+    return any((output_dir / name).exists() for name in (CHECKPOINT, PREVIOUS, INTERRUPTED, f"{STAGING}/{CHECKPOINT}"))
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -1,5 +1,6 @@
 """State of a training beside ESPnet's loop: its folder, a stop request and the epoch in progress."""
 
+import dataclasses
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 from espnet2.train.reporter import Reporter, SubReporter
 from espnet2.train.trainer import TrainerOptions
 
-from espnet_larm.files import CHECKPOINT, INTERRUPTED, save_synced
+from espnet_larm.files import CHECKPOINT, INTERRUPTED, save_synced, write_text
 from espnet_larm.train.batches.epoch import Batch, TrainingBatches
 from espnet_larm.train.checkpoints import (
     capture_progress,
@@ -24,7 +25,7 @@ from espnet_larm.train.checkpoints import (
 from espnet_larm.train.curves import draw_curves
 from espnet_larm.train.journal import JOURNAL, Journal
 from espnet_larm.train.learning import FrozenWeights
-from espnet_larm.train.staging import Staging, check_room, need_of
+from espnet_larm.train.staging import CONFIG, Staging, check_room, need_of
 from espnet_larm.train.stopping import REQUEUE_STATUS, StopRequest
 
 logger = logging.getLogger(__name__)
@@ -39,22 +40,30 @@ class Running(NamedTuple):
     scaler: Any
 
 
+@dataclasses.dataclass
+class RecordedOptions(TrainerOptions):
+    """ESPnet's options of its loop, and all options of the training as config.yaml records them."""
+
+    config: str = ""
+
+
 class Session:
     """A training in one of its processes.
 
     Attributes:
         staging: The folder in which ESPnet saves.
         stop: Tells whether a SIGTERM has come.
+        options: ESPnet's options, with the experiment's folder.
 
     Args:
-        options: ESPnet's options, with the experiment's folder.
+        options: See above.
         distributed: Whether there are other processes.
     """
 
     def __init__(self, options: TrainerOptions, distributed: bool) -> None:
         self.staging = Staging(Path(options.output_dir))
         self.stop = StopRequest()
-        self._options = options
+        self.options = options
         self._distributed = distributed
         self._rank = torch.distributed.get_rank() if distributed else 0
         self._num_processes = torch.distributed.get_world_size() if distributed else 1
@@ -74,7 +83,7 @@ class Session:
         """
         if self._rank == 0:
             output_dir, chosen = self.staging.output_dir, None
-            if self._options.resume:
+            if self.options.resume:
                 self.staging.adopt()
                 chosen = newest(output_dir, self._num_processes)
             else:
@@ -98,7 +107,7 @@ class Session:
         started = read_states(checkpoint).get("epoch_in_progress")
         self._resumed = started["ranks"][self._rank] if started else None
         if self._rank == 0:
-            repair(self.staging, reporter, self._options.best_model_criterion, max(self._num_best()))
+            repair(self.staging, reporter, self.options.best_model_criterion, max(self._num_best()))
         if self._distributed:
             history = [reporter.state_dict()]
             torch.distributed.broadcast_object_list(history, src=0)
@@ -108,13 +117,16 @@ class Session:
             checkpoint.unlink()
 
     def start_epoch(self, running: Running, reporter: SubReporter) -> None:
-        """Publish the previous epoch, and check that this one will fit on the disk.
+        """Publish the previous epoch, record the options at the first, and check that this one will fit on the disk.
 
         Raises:
             OSError: It will not fit.
         """
+        is_first = self._running is None
         self._running, self._reporter, self._is_trained = running, reporter, False
         if self._rank == 0:
+            if is_first and isinstance(self.options, RecordedOptions):
+                write_text(self.staging.output_dir / CONFIG, self.options.config)
             self.staging.publish()
             self._draw()
         if self._journal is not None:
@@ -144,7 +156,7 @@ class Session:
             OSError: It does not fit.
         """
         if self._rank == 0 and self._running is not None:
-            num_averages = len(self._options.best_model_criterion) * sum(num > 1 for num in self._num_best())
+            num_averages = len(self.options.best_model_criterion) * sum(num > 1 for num in self._num_best())
             need = need_of(self._running.model, self._running.optimizers, num_averages)
             check_room(self.staging.output_dir, need)
 
@@ -153,7 +165,7 @@ class Session:
         assert self._reporter is not None
         resumed, self._resumed = self._resumed, None
         rest = (resumed["num_batches"], lambda: restore_random(resumed)) if resumed else ()
-        self._batches = TrainingBatches(loader, self._reporter, self._options.accum_grad, self.end_if_asked, *rest)
+        self._batches = TrainingBatches(loader, self._reporter, self.options.accum_grad, self.end_if_asked, *rest)
         if resumed is None:
             return self._batches
         restore_statistics(self._reporter, resumed)
@@ -177,7 +189,7 @@ class Session:
         assert self._reporter is not None and self._batches is not None
         return (
             f"No step was made in epoch {self._reporter.get_epoch()}: it had {self._batches.num_given} usable batches "
-            f"(a step takes accum_grad {self._options.accum_grad}), and {len(self._batches.skipped)} batches or steps "
+            f"(a step takes accum_grad {self.options.accum_grad}), and {len(self._batches.skipped)} batches or steps "
             "were skipped; the log names each with its utterances and the reason. The last checkpoint is as it was. "
             "Mend the data or the options (a lower optim_conf: lr, another use_amp, a smaller accum_grad); the same "
             "command then resumes."
@@ -214,7 +226,7 @@ class Session:
 
     def _draw(self) -> None:
         checkpoint = self.staging.output_dir / CHECKPOINT
-        if self._options.use_matplotlib and checkpoint.exists():
+        if self.options.use_matplotlib and checkpoint.exists():
             draw_curves(read_states(checkpoint)["reporter"]["stats"], checkpoint.parent / "images/curves.png")
 
     def _is_asked_anywhere(self) -> bool:
@@ -255,7 +267,7 @@ class Session:
         return read_states(self.staging.output_dir / CHECKPOINT)["reporter"]
 
     def _num_best(self) -> list[int]:
-        num_best = self._options.keep_nbest_models
+        num_best = self.options.keep_nbest_models
         return [num_best] if isinstance(num_best, int) else list(num_best) or [1]
 
     def _wait_for_all(self) -> None:

@@ -28,6 +28,8 @@ from espnet_larm.files import (
 
 logger = logging.getLogger(__name__)
 
+CONFIG = "config.yaml"
+STAGING = ".staging"
 # Folders that ESPnet writes straight into the experiment's.
 FOLDERS = ("images", "tensorboard", "att_ws")
 # Statistics, headers and alignment beside the tensors.
@@ -44,7 +46,7 @@ class Staging:
 
     def __init__(self, output_dir: Path) -> None:
         self.output_dir = output_dir
-        self.folder = output_dir / ".staging"
+        self.folder = output_dir / STAGING
         self._linked: set[int] = set()
         self._dropped: set[int] = set()
 

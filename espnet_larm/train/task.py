@@ -29,6 +29,7 @@ from espnet_larm.train.learning import check_frozen, leave_frozen_out
 from espnet_larm.train.refusals import (
     check_checkpoint_losses,
     check_gpus,
+    check_half_types,
     check_same_ctc_tokens,
     check_same_tokenizer,
     ends_with_a_sentence,
@@ -37,7 +38,7 @@ from espnet_larm.train.refusals import (
 )
 from espnet_larm.train.resumption import check_same_training
 from espnet_larm.train.stopping import sigterm_goes_to_workers
-from espnet_larm.train.trainer import LarmTrainer, make_deterministic, use_deterministic_losses
+from espnet_larm.train.trainer import LarmTrainer, make_deterministic, put_config_aside, use_deterministic_losses
 
 logger = logging.getLogger(__name__)
 
@@ -122,10 +123,12 @@ class LarmASRTask(ASRTask):
 
         Raises:
             OptionError: `interctc_weight` leaves checkpoint loops without a loss, `init_param` or `freeze_param` match
-                nothing, an option of the optimiser is wrong, weights that shall be frozen are not, the LM and the texts
-                have other tokens, `text_kl_text` cannot be read, or the training would resume another one.
+                nothing, an option of the optimiser is wrong, weights that shall be frozen are not, the LM has another
+                half type than `use_amp` or other tokens than the texts, `text_kl_text` cannot be read, or the training
+                would resume another one.
         """
         with traced_to_options(args):
+            check_half_types(args)
             if isinstance(model, ESPnetASRModel):
                 check_checkpoint_losses(model)
                 check_same_tokenizer(args, model)
@@ -139,6 +142,7 @@ class LarmASRTask(ASRTask):
                     logger.info("%s frozen parameters are left out of the optimiser.", f"{num_frozen:,}")
             check_frozen(model, optimizers, args.freeze_param)
             check_same_training(args, model)
+        put_config_aside(args)
         return optimizers
 
 

@@ -23,14 +23,16 @@ from espnet2.train.distributed_utils import DistributedOption
 from espnet2.train.reporter import Reporter, SubReporter
 from espnet2.train.trainer import Trainer, TrainerOptions
 from espnet2.utils.types import str2bool
+from espnet2.utils.yaml_no_alias_safe_dump import yaml_no_alias_safe_dump
 
 from espnet_larm.errors import OptionError
 from espnet_larm.train.batches.epoch import Batch, batches_to_validate, check_steps, describe_batches
 from espnet_larm.train.batches.frames import CtcRoom, needed_frames_told, retention_logged
 from espnet_larm.train.batches.short import LongEnough, fewest_samples
 from espnet_larm.train.learning import format_parts, learning_parts
-from espnet_larm.train.reported import ReportedValues, checked_criteria, only_numbers
-from espnet_larm.train.session import Running, Session
+from espnet_larm.train.reported import ReportedValues, check_numbers, checked_criteria, only_numbers
+from espnet_larm.train.session import RecordedOptions, Running, Session
+from espnet_larm.train.staging import CONFIG, STAGING
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +52,16 @@ class LarmTrainer(Trainer):
             help="Only operations that give the same bits in every run (default: false); slower on a GPU, with the CTC "
             "loss on the CPU",
         )
+
+    @classmethod
+    def build_options(cls, args: argparse.Namespace) -> TrainerOptions:
+        """ESPnet's options, and what config.yaml will hold; `put_config_aside` has changed the folder until now."""
+        aside = Path(args.output_dir)
+        if aside.name == STAGING:
+            (aside / CONFIG).unlink(missing_ok=True)
+            args.output_dir = str(aside.parent)
+        options = super().build_options(args)
+        return RecordedOptions(**vars(options), config=yaml_no_alias_safe_dump(vars(args), indent=4, sort_keys=False))
 
     @classmethod
     def run(
@@ -103,8 +115,18 @@ class LarmTrainer(Trainer):
 
     @classmethod
     def resume(cls, checkpoint: str | Path, model: torch.nn.Module, reporter: Reporter, **others: Any) -> None:
-        """Load a checkpoint as ESPnet does, and what ours holds beyond ESPnet's."""
-        super().resume(checkpoint=checkpoint, model=model, reporter=reporter, **others)
+        """Load a checkpoint as ESPnet does, and what ours holds beyond ESPnet's.
+
+        Raises:
+            OptionError: Its names or shapes are not those of this training.
+        """
+        try:
+            super().resume(checkpoint=checkpoint, model=model, reporter=reporter, **others)
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise OptionError(
+                f"--resume true: {Path(checkpoint).resolve()} is not a checkpoint of this training "
+                f"({' '.join(str(error).split())[:300]}). Put the training's own there, or train in another folder."
+            ) from error
         if cls.session is not None:
             cls.session.resume(Path(checkpoint), reporter)
 
@@ -159,6 +181,7 @@ class LarmTrainer(Trainer):
 
         Raises:
             OSError: The save does not fit.
+            OptionError: A value that decides which epoch is best is not a number.
             RuntimeError: The epoch's training has changed a frozen weight.
             ValueError: The encoder refused an utterance as too short, and had not told its bound.
         """
@@ -176,6 +199,7 @@ class LarmTrainer(Trainer):
                 reporter=reporter,
                 **others,
             )
+        check_numbers(reporter, session.options)
         session.check_room()
 
     @classmethod
@@ -189,6 +213,16 @@ class LarmTrainer(Trainer):
     def _running_session(cls) -> Session:
         assert cls.session is not None, "run() opens it"
         return cls.session
+
+
+def put_config_aside(args: argparse.Namespace) -> None:
+    """Have ESPnet write config.yaml in the staging folder: a training that has nothing left to do changes no record.
+
+    ESPnet writes it in place, before it knows; the session writes it whole once the first epoch begins.
+    """
+    # Without a training, ESPnet's file is the result; and wandb's files go where that file goes.
+    if not (args.dry_run or args.collect_stats or args.use_wandb):
+        args.output_dir = str(Path(args.output_dir) / STAGING)
 
 
 class CTCLossOnCPU(torch.nn.CTCLoss):

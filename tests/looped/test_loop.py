@@ -87,6 +87,14 @@ def test_feedback_without_shift_stays_at_its_frame():
     torch.testing.assert_close(found, 0.1 * layer(posteriors), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("top_k", [None, 2])
+@pytest.mark.parametrize("shift", [5, 6, 50])
+def test_feedback_delayed_beyond_the_utterance_is_none(shift, top_k):
+    state = LoopState(skip=False, feedback=True, feedback_shift=shift, feedback_top_k=top_k)
+    output = torch.randn(1, 5, SIZE)
+    torch.testing.assert_close(state(output, output, None, new_feedback(), ALL_VALID), output, rtol=0, atol=0)
+
+
 def fed_back(posteriors, layer, top_k):
     state = LoopState(skip=False, feedback=True, feedback_shift=1, feedback_top_k=top_k)
     zeros = torch.zeros(1, 5, SIZE)

@@ -14,7 +14,7 @@ def doors(larm_task):
 
 @pytest.mark.parametrize("door", ["_command", "_training", "_decoding", "_config", "_manifest"])
 def test_wrong_values_are_named_or_do_no_harm(doors, door):
-    generator = random.Random(20261129)  # noqa: S311  # no secret
+    generator = random.Random(20261129)  # no secret
     cases = [getattr(doors, door)(generator) for _ in range(20)]
     answers = {f"{case.door}: {case.what}": answer(case) for case in cases}
     assert {what: said for what, said in answers.items() if said not in ("named", "taken")} == {}

@@ -142,6 +142,9 @@ def test_a_training_without_a_step_ends_with_the_true_reason(trainings, tmp_path
     assert trainings.run(folder, "--accum_grad", "6") == 1
     assert "ERROR: accum_grad is 6, but an epoch has 5 batches" in trainings.log(folder)
     # The weights overflow in the first epoch.
-    assert trainings.run(folder, "--optim_conf", "lr=1.0e+38") == 1
+    options = ["--optim_conf", "lr=1.0e+38"]
+    assert trainings.run(folder, *options) == 1
+    assert "ERROR: valid loss, by which epochs are compared, is not a number" in trainings.log(folder)
+    assert trainings.run(folder, *options, "--best_model_criterion", "train,iter_time,min") == 1
     assert "ERROR: No step was made in epoch 2: it had 5 usable batches" in trainings.log(folder)
     assert not (folder / "2epoch.pth").exists() and (folder / "1epoch.pth").exists()

@@ -100,12 +100,39 @@ def test_other_added_layers_are_refused_unless_they_are_left_out(tmp_path):
 def test_a_damaged_file_is_named(tmp_path, content):
     (tmp_path / "model.pth").write_bytes(content)
     args = argparse.Namespace(init_param=[f"{tmp_path}/model.pth"], ignore_init_mismatch=False)
-    with pytest.raises(ValueError, match=r"--init_param .*model.pth is damaged or holds more than tensors"):
+    with pytest.raises(ValueError, match=r"model.pth is truncated or damaged, or no file of torch.save"):
         check_init_params(args, torch.nn.Linear(2, 3))
 
 
-def test_a_list_is_no_weights(tmp_path):
-    torch.save([torch.zeros(1)], tmp_path / "model.pth")
+@pytest.mark.parametrize(
+    ("states", "kind"),
+    [([], "list"), ({"module": torch.ones(1)}, "Tensor"), ({1: torch.ones(1)}, "dict")],
+)
+def test_what_is_no_weights_by_name_is_refused(tmp_path, states, kind):
+    torch.save(states, tmp_path / "model.pth")
     args = argparse.Namespace(init_param=[f"{tmp_path}/model.pth"], ignore_init_mismatch=False)
-    with pytest.raises(ValueError, match=r"model.pth holds a list; allowed: weights by name"):
+    with pytest.raises(ValueError, match=rf"model.pth holds a {kind}; allowed: weights by name"):
         check_init_params(args, torch.nn.Linear(2, 3))
+
+
+def test_weights_of_another_shape_are_refused_with_what_to_leave_out(check):
+    names = {"encoder.weight": (3, 2), "encoder.bias": (3,), "ctc.weight": (9, 3), "ctc.bias": (9,)}
+    with pytest.raises(ValueError, match=r"ctc.weight, ctc.bias \(ctc.weight is \(9, 3\) .*model.pth:::ctc$"):
+        check(names, ignore=False)
+    check(names, ignore=True)
+    check(names, ":::ctc", ignore=False)
+
+
+def test_another_checkpoint_period_names_the_clock(tmp_path):
+    from espnet_larm.looped.encoder import LarmEncoder
+
+    def encoder(period):
+        sizes = {"output_size": 8, "attention_heads": 2, "linear_units": 8, "num_blocks": 1, "subsampling_channels": 2}
+        return torch.nn.ModuleDict({"encoder": LarmEncoder(80, **sizes, num_loops=6, checkpoint_period=period)})
+
+    torch.save(encoder(2).state_dict(), tmp_path / "model.pth")
+    entry = f"{tmp_path}/model.pth"
+    with pytest.raises(ValueError, match=r"model.pth:::encoder.clock$"):
+        check_init_params(argparse.Namespace(init_param=[entry], ignore_init_mismatch=False), encoder(3))
+    left_out = [f"{entry}:::encoder.clock"]
+    check_init_params(argparse.Namespace(init_param=left_out, ignore_init_mismatch=False), encoder(3))

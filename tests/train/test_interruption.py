@@ -118,9 +118,10 @@ def test_damaged_checkpoint_is_named_and_the_previous_taken(trainings, undisturb
     assert trainings.outcome(folder) == trainings.outcome(undisturbed)
 
 
-def test_only_damaged_checkpoints_are_an_error(trainings, tmp_path):
+def test_only_damaged_checkpoints_are_an_error(trainings, undisturbed, tmp_path):
     folder = tmp_path / "damaged"
     folder.mkdir()
+    (folder / "config.yaml").write_bytes((undisturbed / "config.yaml").read_bytes())
     (folder / "checkpoint.pth").write_bytes(b"half a file")
     assert trainings.run(folder) == 1
     assert "--resume true: every checkpoint in" in trainings.log(folder)

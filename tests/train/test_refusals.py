@@ -1,5 +1,6 @@
 """What a user gets wrong in a YAML or on the command line ends in one sentence that names the option."""
 
+import argparse
 import importlib
 import shutil
 import sys
@@ -222,6 +223,18 @@ def test_what_another_package_checks_is_a_sentence_and_its_bug_is_none(
         larm_task.main(cmd=options(encoder="theirs", encoder_conf={"factor": 0}))
     with pytest.raises(ValueError, match="invalid literal for int"):
         larm_task.main(cmd=options(encoder="theirs"))
+
+
+@pytest.mark.parametrize(("amp", "dtype"), [("bfloat16", "float16"), ("float16", "bfloat16")])
+def test_an_lm_in_another_half_type_than_autocast_is_refused(monkeypatch, amp, dtype):
+    from espnet_larm.train import refusals
+
+    monkeypatch.setattr(refusals, "autocast_args", {"dtype": getattr(torch, amp)})
+    options = {"use_amp": True, "ngpu": 1, "decoder": "speech_llm", "decoder_conf": {"dtype": dtype}}
+    with pytest.raises(ValueError, match=f"dtype is {dtype}, but use_amp computes in {amp} .* dtype: {amp} or float32"):
+        refusals.check_half_types(argparse.Namespace(**options))
+    for changes in ({"use_amp": False}, {"ngpu": 0}, {"decoder_conf": {"dtype": amp}}, {"decoder_conf": {}}):
+        refusals.check_half_types(argparse.Namespace(**{**options, **changes}))
 
 
 def test_gpus_that_are_not_there_are_refused(larm_task, options, monkeypatch):

@@ -2,16 +2,19 @@
 
 import dataclasses
 import logging
+import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from espnet2.schedulers.abs_scheduler import AbsValEpochStepScheduler
 from espnet2.tasks.asr import ASRTask
+from espnet2.train.reporter import SubReporter
 from espnet2.train.trainer import Trainer
 
 from espnet_larm.errors import OptionError
-from espnet_larm.train.reported import DEFAULT, ReportedValues, checked_criteria, only_numbers
+from espnet_larm.train.reported import DEFAULT, ReportedValues, check_numbers, checked_criteria, only_numbers
 
 VALUES = {"train": ["loss", "loss_ctc"], "valid": ["loss", "loss_ctc", "cer_ctc"]}
 
@@ -143,6 +146,24 @@ def test_without_a_batch_nothing_is_refused(espnets_options):
     values = ReportedValues(Reporting(), lambda: iter(()), ngpu=0)
     options = dataclasses.replace(espnets_options, best_model_criterion=[("valid", "acc", "max")])
     assert checked_criteria(options, [], values) == [("valid", "acc", "max")]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_value_that_is_no_number_in_any_batch_decides_nothing(value):
+    reporter = SubReporter("valid", 7, 0)
+    options = SimpleNamespace(
+        best_model_criterion=[("valid", "loss", "min")], patience=2, early_stopping_criterion=("valid", "cer", "min")
+    )
+    for number in (value, 1.0):
+        reporter.register({"loss": 1.0, "cer": number, "other": value}, 2)
+        reporter.next()
+    # One batch alone is left out of the mean by ESPnet.
+    check_numbers(reporter, options)
+    reporter.stats["cer"] = reporter.stats["cer"][:1]
+    with pytest.raises(OptionError, match="valid cer, by which epochs are compared, is not a number .* epoch 7"):
+        check_numbers(reporter, options)
+    options.patience = None
+    check_numbers(reporter, options)
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """A folder with checkpoints is only gone on in with the model and optimiser that are in them."""
 
+import argparse
 import contextlib
 import logging
 
@@ -163,13 +164,58 @@ def test_only_a_training_that_resumes_is_compared(check, tmp_path):
     check({"optim": "sgd"}, "--resume", "false")
 
 
-def test_a_damaged_configuration_is_said_and_the_training_goes_on(parse, tmp_path, caplog):
+@pytest.mark.parametrize("config", [None, "", "optim: adam\nencoder_conf: {", "optim: adam\nencoder: larm\n", b"\xff"])
+def test_a_missing_or_damaged_configuration_is_refused(parse, tmp_path, config):
     from espnet_larm.train.resumption import check_same_training
 
     (tmp_path / CHECKPOINT).touch()
-    (tmp_path / "config.yaml").write_text("optim: adam\nencoder_conf: {")
-    check_same_training(parse({"optim": "sgd"}))
-    assert "config.yaml is damaged" in caplog.text
+    if config is not None:
+        (tmp_path / "config.yaml").write_bytes(config if isinstance(config, bytes) else config.encode())
+    with pytest.raises(ValueError, match=r"holds checkpoints, but config.yaml is missing or damaged"):
+        check_same_training(parse({}))
+
+
+def test_epochs_without_their_checkpoint_are_not_overwritten(parse, tmp_path):
+    from espnet_larm.train.resumption import check_same_training
+
+    for epoch in (8, 9):
+        (tmp_path / f"{epoch}epoch.pth").touch()
+    with pytest.raises(ValueError, match=r"holds 8epoch.pth, 9epoch.pth, but no checkpoint.pth .* --init_param .*/9e"):
+        check_same_training(parse({}))
+    check_same_training(parse({}, "--resume", "false"))
+
+
+@pytest.mark.slow
+def test_a_training_with_nothing_left_to_do_changes_no_record(trainings, tmp_path):
+    folder = tmp_path / "run"
+    assert trainings.run(folder, "--max_epoch", "1", "--seed", "3") == 0, trainings.log(folder)
+    before = (folder / "config.yaml").read_text()
+    assert yaml.safe_load(before)["output_dir"] == str(folder)
+    assert trainings.run(folder, "--max_epoch", "1", "--seed", "4", "--batch_size", "1") == 0, trainings.log(folder)
+    assert (folder / "config.yaml").read_text() == before
+    assert trainings.run(folder, "--max_epoch", "2", "--seed", "4") == 0, trainings.log(folder)
+    assert yaml.safe_load((folder / "config.yaml").read_text())["seed"] == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("states", "said"),
+    [
+        ({"encoder.weight": torch.zeros(1)}, "is no checkpoint of a training: it lacks model, reporter"),
+        ([torch.zeros(1)], "is no checkpoint of a training"),
+        (
+            {"model": {}, "reporter": {"epoch": 1, "stats": {}}, "optimizers": []},
+            "is not a checkpoint of this training",
+        ),
+    ],
+)
+def test_a_checkpoint_of_another_kind_ends_with_a_sentence(trainings, undisturbed, tmp_path, states, said):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.yaml").write_bytes((undisturbed / "config.yaml").read_bytes())
+    torch.save(states, folder / CHECKPOINT)
+    assert trainings.run(folder) == 1
+    assert said in trainings.log(folder) and "Traceback" not in trainings.log(folder)
 
 
 @pytest.mark.slow
@@ -193,9 +239,10 @@ def moved(build_speech_llm, larm_task, tmp_path):
     def moved(other=None, conf=None, **changes):
         conf = {"resume": True, **(conf or {})}
         model = build_speech_llm(**conf)
-        larm_task.build_optimizers(model.args, model)
+        args = argparse.Namespace(**vars(model.args))
+        larm_task.build_optimizers(args, model)
         (tmp_path / "config.yaml").write_text(yaml.safe_dump(vars(model.args)))
-        torch.save({"model": model.state_dict()}, tmp_path / CHECKPOINT)
+        torch.save({"model": model.state_dict(), "reporter": {}}, tmp_path / CHECKPOINT)
         if other is None:
             (tmp_path / "llm").rename(tmp_path / "moved")
         folder = other or str(tmp_path / "moved")

@@ -4,7 +4,6 @@ ESPnet loads with `strict=False`: a checkpoint with other names leaves random we
 """
 
 import argparse
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +16,7 @@ from espnet2.asr.espnet_model import ESPnetASRModel
 
 from espnet_larm.adaptation.added_layout import layout_difference, layout_of
 from espnet_larm.errors import name_some
-from espnet_larm.files import is_compressed
+from espnet_larm.files import read_tensors
 from espnet_larm.llm.fingerprint import FINGERPRINT, difference
 from espnet_larm.pack.llm import name_llm, name_tokenizer, places_near
 from espnet_larm.pack.options import check_tokens, file_options, leave_training_out, locate, set_option
@@ -125,17 +124,10 @@ def read_weights(model_file: Path) -> dict[str, torch.Tensor]:
         raise FileNotFoundError(
             f"{model_file} is missing; {listed}. Name one with --asr_model_file (recipes: --inference_asr_model NAME)."
         )
-    if is_compressed(model_file):
-        raise ValueError(
-            f"{model_file} is compressed, which torch's files are not: it may grow beyond any memory, and is refused."
-        )
-    try:
-        weights = torch.load(model_file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise ValueError(
-            f"{model_file} is truncated or holds more than tensors ({error}); train or copy it again."
-        ) from error
-    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+    weights = read_tensors(model_file)
+    if not isinstance(weights, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in weights.items()
+    ):
         raise ValueError(
             f"{model_file} holds no tensors by name; --asr_model_file is valid.loss.ave.pth or N epoch.pth."
         )
