@@ -1,15 +1,21 @@
 """Kaldi data folders: `wav.scp`, `text`, `utt2spk`, `spk2utt`, a line an utterance (a speaker), sorted by key.
 
+Where `segments` stands beside them, `wav.scp` has a line a recording, and `segments` says which part is an utterance.
+
 Sorting is by code point, which is what `LC_ALL=C sort` does with UTF-8.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
+from espnet_larm.data.source import Part
 from espnet_larm.errors import name_some
 from espnet_larm.files import write_beside
+
+SECONDS = re.compile(r"-?\d+(\.\d*)?")
 
 
 class Utterance(NamedTuple):
@@ -18,7 +24,7 @@ class Utterance(NamedTuple):
     Attributes:
         id: Id, which begins with the speaker's, so that sorting utterances sorts speakers too.
         speaker: Id of the speaker.
-        audio: Path, `archive.ark:offset`, or shell command that ends in `|`.
+        audio: Path, `archive.ark:offset`, or shell command that ends in `|`; or a part of one, as source.py writes it.
         text: Transcript, "" if there is none.
     """
 
@@ -72,23 +78,71 @@ def write_tables(folder: Path, tables: Mapping[str, Mapping[str, object]]) -> No
 def read_dir(folder: Path) -> list[Utterance]:
     """Read a data folder, and check that its files speak of the same utterances.
 
+    With `segments`, utterances are parts of the recordings in `wav.scp`.
+
     Returns:
         Utterances in sorted order.
 
     Raises:
         FileNotFoundError: The folder or one of its files is missing.
-        ValueError: The files disagree, a line is damaged, there is nothing in them, or they use `segments`.
+        ValueError: The files disagree, a line is damaged, or there is nothing in them.
     """
-    if (folder / "segments").exists():
-        raise ValueError(f"{folder}/segments: cut utterances are not supported; write a file an utterance first.")
-    tables = {name: read_table(folder / name) for name in ("wav.scp", "text", "utt2spk")}
-    _check_same_keys(folder, tables)
-    for name in ("wav.scp", "utt2spk"):
-        _check_no_empty_value(folder / name, tables[name])
-    audio, text, speaker = tables["wav.scp"], tables["text"], tables["utt2spk"]
+    audio = read_sources(folder / "wav.scp")
+    text, speaker = read_table(folder / "text"), read_table(folder / "utt2spk")
+    _check_same_keys(folder, {"text": text, "utt2spk": speaker}, audio)
+    _check_no_empty_value(folder / "utt2spk", speaker)
     if not audio:
-        raise ValueError(f"{folder}/wav.scp is empty; a data folder needs an utterance at least.")
+        raise ValueError(f"{audio_table(folder)} is empty; a data folder needs an utterance at least.")
     return [Utterance(key, speaker[key], audio[key], text[key]) for key in sorted(audio)]
+
+
+def audio_table(folder: Path) -> Path:
+    """The file with a line for the audio of each utterance: `segments` if there is one, otherwise `wav.scp`."""
+    segments = folder / "segments"
+    return segments if segments.exists() else folder / "wav.scp"
+
+
+def read_sources(wav_scp: Path) -> dict[str, str]:
+    """Read where the audio of each utterance is; a part of a recording if `segments` stands beside `wav.scp`.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: A line is damaged, or `wav.scp` lacks a recording.
+    """
+    recordings = read_table(wav_scp)
+    _check_no_empty_value(wav_scp, recordings)
+    segments = audio_table(wav_scp.parent)
+    if segments.name == wav_scp.name or wav_scp.name != "wav.scp":
+        return recordings
+    sources = {}
+    for number, (key, value) in enumerate(read_table(segments).items(), 1):
+        try:
+            sources[key] = source_of_segment(value, recordings)
+        except ValueError as error:
+            raise ValueError(f"{segments}:{number}: {key}: {error}.") from error
+    return sources
+
+
+def source_of_segment(value: str, recordings: Mapping[str, str]) -> str:
+    """Make the source of an utterance from its line in `segments`.
+
+    Args:
+        value: Recording, start and end in seconds; an end below zero is the recording's, as in Kaldi.
+        recordings: Recording -> its source.
+
+    Raises:
+        ValueError: The line has another form, or there is no such recording.
+    """
+    words = value.split()
+    if len(words) != 3 or not all(SECONDS.fullmatch(word) for word in words[1:]):
+        raise ValueError(f"{value!r} is no segment; expected `RECORDING START END`, in seconds")
+    start_s, end_s = map(float, words[1:])
+    end_s = end_s if end_s >= 0 else float("inf")
+    if not 0 <= start_s < end_s:
+        raise ValueError(f"the segment from {words[1]} to {words[2]} s is empty")
+    if words[0] not in recordings:
+        raise ValueError(f"the recording {words[0]} is not in wav.scp")
+    return str(Part(recordings[words[0]], start_s, end_s))
 
 
 def write_dir(folder: Path, utterances: Iterable[Utterance]) -> None:
@@ -117,18 +171,17 @@ def _spk2utt(utterances: Iterable[Utterance]) -> dict[str, str]:
     return {speaker: " ".join(sorted(ids)) for speaker, ids in by_speaker.items()}
 
 
-def _check_same_keys(folder: Path, tables: Mapping[str, Mapping[str, str]]) -> None:
-    wanted = tables["wav.scp"].keys()
+def _check_same_keys(folder: Path, tables: Mapping[str, Mapping[str, str]], audio: Mapping[str, str]) -> None:
+    wanted, path = audio.keys(), audio_table(folder)
     for name, table in tables.items():
         if missing := sorted(wanted - table.keys()):
             raise ValueError(
-                f"{folder}/{name} lacks {name_some(missing)} of wav.scp there; add the lines, or drop those."
+                f"{folder}/{name} lacks {name_some(missing)} of {path.name} there; add the lines, or drop those."
             )
         if extra := sorted(table.keys() - wanted):
             number = list(table).index(extra[0]) + 1
             raise ValueError(
-                f"{folder}/{name}:{number}: {name_some(extra)} not in {folder}/wav.scp; "
-                "add the audio or drop the lines."
+                f"{folder}/{name}:{number}: {name_some(extra)} not in {path}; add the audio or drop the lines."
             )
 
 

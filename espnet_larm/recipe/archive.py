@@ -14,10 +14,11 @@ import numpy as np
 import soxr
 from omniio import kaldi
 
-from espnet_larm.data.audio import Audio, AudioError, is_command, read_audio
+from espnet_larm.data.audio import Audio, read_audio
 from espnet_larm.data.parallel import map_chunks
+from espnet_larm.data.source import AudioError, is_command
 from espnet_larm.files import move_synced
-from espnet_larm.recipe.validation.audio import check_samples
+from espnet_larm.recipe.validation.audio import check_samples, check_segment
 from espnet_larm.recipe.validation.report import Finding, Report
 from espnet_larm.recipe.validation.table import find_lines
 
@@ -126,7 +127,7 @@ def write_archive(path: Path, renderings: Sequence[Rendering], sample_rate: int)
                 done.append(Rendered(rendering.id, "", 0, (finding_of(rendering.id, error),)))
                 continue
             # A command runs only here; everything else was looked at before.
-            findings = check_samples(rendering.id, audio.header, audio.samples) if is_command(rendering.source) else ()
+            findings = _check(rendering, audio) if is_command(rendering.source) else []
             offset = archive.tell() + len(f"{rendering.id} ".encode())
             clipped = np.clip(samples, -1.0, 1.0)
             kaldi.save_ark(
@@ -181,6 +182,11 @@ def add_findings(report: Report, wav_scp: Path, findings: Sequence[tuple[str, Fi
 def finding_of(key: str, error: AudioError) -> Finding:
     """Turn an error into what the report shows."""
     return Finding(error.kind, f"{key}: {error.what}")
+
+
+def _check(rendering: Rendering, audio: Audio) -> list[Finding]:
+    in_part = check_segment(rendering.id, rendering.source, *audio)
+    return [*in_part, *check_samples(rendering.id, *audio)]
 
 
 def _write_chunk(number: int, items: Sequence[Rendering], stem: Path, sample_rate: int) -> list[Rendered]:

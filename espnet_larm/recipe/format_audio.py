@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from espnet_larm.data.audio import AudioError, is_archive_entry, is_command, read_audio
-from espnet_larm.data.kaldi_dir import Utterance, read_dir, write_dir, write_tables
+from espnet_larm.data.audio import read_audio
+from espnet_larm.data.kaldi_dir import Utterance, audio_table, read_dir, write_dir, write_tables
 from espnet_larm.data.parallel import map_chunks
+from espnet_larm.data.source import AudioError, is_archive_entry, is_command, part_of
 from espnet_larm.recipe.archive import (
     NUM_SHOWN,
     Rendering,
@@ -27,7 +28,7 @@ from espnet_larm.recipe.archive import (
     remove_unused_archives,
     write_archives,
 )
-from espnet_larm.recipe.validation.audio import check_samples
+from espnet_larm.recipe.validation.audio import check_samples, check_segment
 from espnet_larm.recipe.validation.report import Finding, Report
 
 
@@ -86,10 +87,10 @@ def main(cmd: list[str] | None = None) -> int:
     try:
         formatted = format_audio(utterances, args.out_dir / "data", args.fs, args.nj, report.is_error)
     except UnusableAudioError as error:
-        raise error.explained(report, args.in_dir / "wav.scp") from error
+        raise error.explained(report, audio_table(args.in_dir)) from error
     write_formatted(args.out_dir, utterances, formatted)
     remove_unused_archives(args.out_dir / "data", list(formatted.sources.values()))
-    add_findings(report, args.in_dir / "wav.scp", formatted.findings)
+    add_findings(report, audio_table(args.in_dir), formatted.findings)
     for line in report.lines():
         print(line)
     num_kept = len(utterances) - formatted.num_converted
@@ -171,8 +172,13 @@ def _check_one(item: Rendering, sample_rate: int) -> Checked:
         header, samples = read_audio(item.source)
     except AudioError as error:
         return Checked(item.id, "other", 0, (finding_of(item.id, error),), is_readable=False)
-    findings = tuple(check_samples(item.id, header, samples))
+    findings = (*check_segment(item.id, item.source, header, samples), *check_samples(item.id, header, samples))
     if (header.sample_rate, header.num_channels) != (sample_rate, 1):
         return Checked(item.id, "other", 0, findings)
-    kind = "archived" if is_archive_entry(item.source) else header.form
+    kind = header.form or "other"
+    if is_archive_entry(item.source):
+        # ESPnet reads WAV in an archive as integers.
+        kind = "archived" if header.form == "FLAC" else "other"
+    elif part_of(item.source).recording != item.source:
+        kind = "other"
     return Checked(item.id, kind, len(samples), findings)

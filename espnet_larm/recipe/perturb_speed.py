@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from espnet_larm.data.kaldi_dir import Utterance, read_dir, write_dir
+from espnet_larm.data.kaldi_dir import Utterance, audio_table, read_dir, write_dir
 from espnet_larm.recipe.archive import (
     NUM_SHOWN,
     Rendering,
@@ -42,7 +42,7 @@ def main(cmd: list[str] | None = None) -> int:
         copies = perturb_speed(read_dir(args.in_dir), args.factors, archive_dir, args.fs, args.nj)
     except UnusableAudioError as error:
         error.findings = of_originals(error.findings, args.factors)
-        raise error.explained(Report(NUM_SHOWN), args.in_dir / "wav.scp") from error
+        raise error.explained(Report(NUM_SHOWN), audio_table(args.in_dir)) from error
     write_dir(args.out_dir, copies)
     remove_unused_archives(archive_dir, [copy.audio for copy in copies])
     print(f"{args.in_dir} -> {args.out_dir}: {len(copies)} utterances at speeds {' '.join(args.factors)}")

@@ -79,6 +79,21 @@ def lengths(*values: object) -> Callable[[Folder], None]:
     return lambda folder: folder.write("utt2num_samples", *(f"{k} {v}" for k, v in zip(TEXTS, values, strict=False)))
 
 
+def segments(ann_2: str) -> Callable[[Folder], None]:
+    """All utterances as parts of one recording of a second; without ann-2 where its line cannot be read."""
+
+    def do(folder: Folder) -> None:
+        folder.write("wav.scp", "tape audio/ann-1.flac")
+        parts = {key: f"tape {index / 8} {index / 8 + 0.5}" for index, key in enumerate(TEXTS)} | {"ann-2": ann_2}
+        folder.write("segments", *(f"{key} {part}" for key, part in parts.items()))
+        if "tape9" in ann_2:
+            for name in ("text", "utt2spk"):
+                folder.drop(name, 2)
+            folder.line("spk2utt", 1, "ann ann-1")
+
+    return do
+
+
 FILES = [
     Damage("missing-file", "set", "there is no such folder", lambda f: f.path("").rename("gone")),
     Damage("missing-file", "set/text", "it is missing", lambda f: f.path("text").unlink()),
@@ -87,7 +102,10 @@ FILES = [
         "missing-file", "tokens/tokens.txt", "it is missing", lambda _: Path("tokens/tokens.txt").unlink(), CHARACTERS
     ),
     Damage("missing-file", "tokens/bpe.model", "it is missing", lambda _: Path("tokens/bpe.model").unlink(), PIECES),
-    Damage("segments", "set/segments:1", "cut out of recordings", lambda f: f.write("segments", "ann-1 rec 0 1")),
+    Damage("bad-segment", "set/segments:2", "the recording tape9 is not in wav.scp", segments("tape9 0 1")),
+    Damage("bad-segment", "set/segments:2", "begins behind the end of the recording", segments("tape 2 2.5")),
+    Damage("bad-segment", "set/segments:2", "ends 0.80 s behind the end", segments("tape 0.5 1.8")),
+    Damage("segment-past-end", "set/segments:2", "ends 0.250 s behind the end", segments("tape 0.5 1.25")),
     Damage("windows-text", "set/text:1", "byte order mark", lambda f: f.swap("text", b"ann-1", b"\xef\xbb\xbfann-1")),
     Damage("windows-text", "set/text:1", "here on end with CR LF", lambda f: f.swap("text", b"\n", b"\r\n")),
     Damage("not-utf-8", "set/text:3", "byte 8 of the line (0xC9)", lambda f: f.swap("text", b"FIVE", b"F\xc9VE")),
