@@ -58,7 +58,7 @@ audio_format=flac.ark  # flac.ark only: what audio that does not fit is converte
 speed_perturb_factors=  # speeds of the training set's copies, such as "0.9 1.0 1.1"; empty for none
 min_wav_duration=0.1  # seconds; shorter training utterances are dropped
 max_wav_duration=20  # seconds; longer training utterances are dropped
-allow_problems=  # kinds of data problems that only warn, such as "silence empty-text"; validate-data --list names all
+allow_problems=  # kinds of problems that only warn, such as "silence truncated-audio"; what cannot be read is left out
 # --- Tokens
 token_type=char  # char, bpe, or hugging_face: the tokens of an LM
 hugging_face_model_name_or_path=  # folder or hub id of that LM, for tokens and decoder_conf; default: that of stages 6-8
@@ -155,9 +155,10 @@ stage_speed() {
     # shellcheck disable=SC2086 # sets are words
     validate_folders "$train_set_plain" "$valid_set" $test_sets
     log "data/$train_set_plain -> data/$train_set at speeds $speed_perturb_factors"
-    # shellcheck disable=SC2086 # factors are words
+    # shellcheck disable=SC2086 # factors and kinds are words
     run_live "data/$train_set/perturb_speed.log" "${py[@]}" perturb-speed --fs "$fs" --nj "$nj" \
-        --in_dir "data/$train_set_plain" --out_dir "data/$train_set" --factors $speed_perturb_factors
+        --in_dir "data/$train_set_plain" --out_dir "data/$train_set" --factors $speed_perturb_factors \
+        --allow $allow_problems
 }
 
 stage_format() {

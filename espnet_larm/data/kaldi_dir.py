@@ -5,8 +5,9 @@ Where `segments` stands beside them, `wav.scp` has a line a recording, and `segm
 Sorting is by code point, which is what `LC_ALL=C sort` does with UTF-8.
 """
 
+import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,8 @@ from typing import NamedTuple
 from espnet_larm.data.source import Part
 from espnet_larm.errors import name_some
 from espnet_larm.files import write_beside
+
+logger = logging.getLogger(__name__)
 
 SECONDS = re.compile(r"-?\d+(\.\d*)?")
 
@@ -34,8 +37,13 @@ class Utterance(NamedTuple):
     text: str
 
 
-def read_table(path: Path) -> dict[str, str]:
+def read_table(path: Path, allowed: Collection[str] = ()) -> dict[str, str]:
     """Read `key value...` lines, separated by any white space as in Kaldi and ESPnet; the value may be empty.
+
+    Args:
+        path: The file.
+        allowed: Kinds of problems (recipe/validation/report.py) that are repaired: `windows-text`, `odd-spacing`,
+            `repeated-id` (the first line stays), `not-utf-8` (each wrong byte becomes U+FFFD).
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -44,17 +52,21 @@ def read_table(path: Path) -> dict[str, str]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; run the stage that makes it, or add the file.")
     table: dict[str, str] = {}
-    with path.open(encoding="utf-8") as lines:
+    with path.open(encoding="utf-8", errors="replace" if "not-utf-8" in allowed else "strict") as lines:
         for number, line in enumerate(lines, 1):
-            if number == 1 and line.startswith("\ufeff"):
+            if number == 1 and line.startswith("\ufeff") and "windows-text" not in allowed:
                 # ESPnet, which reads these files too, would take it for a part of the id.
                 raise ValueError(
                     f"{path}:1: the file begins with a byte order mark (U+FEFF); cut it off: "
                     rf"sed -i '1s/^\xEF\xBB\xBF//' {path}"
                 )
-            key, value = [*line.split(None, 1), "", ""][:2]
+            key, value = [*line.removeprefix("\ufeff").split(None, 1), "", ""][:2]
+            if not key and "odd-spacing" in allowed:
+                continue
             if not key:
                 raise ValueError(f"{path}:{number}: the line is blank; remove it.")
+            if key in table and "repeated-id" in allowed:
+                continue
             if key in table:
                 raise ValueError(f"{path}:{number}: {key} was there before; keys must be unique, keep one line.")
             table[key] = value.strip()
@@ -75,10 +87,15 @@ def write_tables(folder: Path, tables: Mapping[str, Mapping[str, object]]) -> No
                 file.writelines(f"{key} {table[key]}".rstrip() + "\n" for key in sorted(table))
 
 
-def read_dir(folder: Path) -> list[Utterance]:
+def read_dir(folder: Path, allowed: Collection[str] = ()) -> list[Utterance]:
     """Read a data folder, and check that its files speak of the same utterances.
 
     With `segments`, utterances are parts of the recordings in `wav.scp`.
+
+    Args:
+        folder: The folder.
+        allowed: Kinds of problems that are repaired as in `read_table`, or whose utterances are left out, with a
+            warning: `missing-line`, `no-value`, `bad-segment`.
 
     Returns:
         Utterances in sorted order.
@@ -87,8 +104,12 @@ def read_dir(folder: Path) -> list[Utterance]:
         FileNotFoundError: The folder or one of its files is missing.
         ValueError: The files disagree, a line is damaged, or there is nothing in them.
     """
-    audio = read_sources(folder / "wav.scp")
-    text, speaker = read_table(folder / "text"), read_table(folder / "utt2spk")
+    audio = read_sources(folder / "wav.scp", allowed)
+    text, speaker = read_table(folder / "text", allowed), read_table(folder / "utt2spk", allowed)
+    if "no-value" in allowed:
+        speaker = {key: value for key, value in speaker.items() if value}
+    if {"missing-line", "no-value", "bad-segment"} & set(allowed):
+        audio, text, speaker = _of_common_keys(folder, audio, text, speaker)
     _check_same_keys(folder, {"text": text, "utt2spk": speaker}, audio)
     _check_no_empty_value(folder / "utt2spk", speaker)
     if not audio:
@@ -102,23 +123,31 @@ def audio_table(folder: Path) -> Path:
     return segments if segments.exists() else folder / "wav.scp"
 
 
-def read_sources(wav_scp: Path) -> dict[str, str]:
+def read_sources(wav_scp: Path, allowed: Collection[str] = ()) -> dict[str, str]:
     """Read where the audio of each utterance is; a part of a recording if `segments` stands beside `wav.scp`.
+
+    Args:
+        wav_scp: The file.
+        allowed: Kinds of problems, as in `read_dir`.
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: A line is damaged, or `wav.scp` lacks a recording.
     """
-    recordings = read_table(wav_scp)
+    recordings = read_table(wav_scp, allowed)
+    if "no-value" in allowed:
+        recordings = {key: value for key, value in recordings.items() if value}
     _check_no_empty_value(wav_scp, recordings)
     segments = audio_table(wav_scp.parent)
     if segments.name == wav_scp.name or wav_scp.name != "wav.scp":
         return recordings
     sources = {}
-    for number, (key, value) in enumerate(read_table(segments).items(), 1):
+    for number, (key, value) in enumerate(read_table(segments, allowed).items(), 1):
         try:
             sources[key] = source_of_segment(value, recordings)
         except ValueError as error:
+            if "bad-segment" in allowed:
+                continue
             raise ValueError(f"{segments}:{number}: {key}: {error}.") from error
     return sources
 
@@ -169,6 +198,14 @@ def _spk2utt(utterances: Iterable[Utterance]) -> dict[str, str]:
     for utterance in utterances:
         by_speaker.setdefault(utterance.speaker, []).append(utterance.id)
     return {speaker: " ".join(sorted(ids)) for speaker, ids in by_speaker.items()}
+
+
+def _of_common_keys(folder: Path, *tables: dict[str, str]) -> list[dict[str, str]]:
+    """Leave out what not all tables have, and say so."""
+    common = set.intersection(*(set(table) for table in tables))
+    if lost := sorted(set().union(*tables) - common):
+        logger.warning("%s: %d utterances are not in all files, and left out: %s", folder, len(lost), name_some(lost))
+    return [{key: value for key, value in table.items() if key in common} for table in tables]
 
 
 def _check_same_keys(folder: Path, tables: Mapping[str, Mapping[str, str]], audio: Mapping[str, str]) -> None:

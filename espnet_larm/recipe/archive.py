@@ -6,7 +6,7 @@ Shapes: N samples.
 
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,10 +19,15 @@ from espnet_larm.data.parallel import map_chunks
 from espnet_larm.data.source import AudioError, is_command
 from espnet_larm.files import move_synced
 from espnet_larm.recipe.validation.audio import check_samples, check_segment
-from espnet_larm.recipe.validation.report import Finding, Report
+from espnet_larm.recipe.validation.report import KINDS, Finding, Report
 from espnet_larm.recipe.validation.table import find_lines
 
 NUM_SHOWN = 20
+
+
+def is_error_by_default(kind: str) -> bool:
+    """Whether a kind of problem is an error where nothing else was said."""
+    return KINDS[kind].is_error
 
 
 class UnusableAudioError(ValueError):
@@ -43,12 +48,9 @@ class UnusableAudioError(ValueError):
     def explained(self, report: Report, wav_scp: Path) -> ValueError:
         """Make the error that ends a program: all findings by kind, with file and line."""
         add_findings(report, wav_scp, self.findings)
-        # An allowed kind is bad only where audio cannot be read at all.
-        allowed = sorted(self.kinds & report.allowed)
-        report.allowed -= self.kinds
-        refused = f" (--allow {' '.join(allowed)} cannot let through what cannot be read)" if allowed else ""
         lines = "\n".join(report.lines())
-        return ValueError(f"some audio cannot be used{refused}; nothing was written:\n{lines}")
+        advice = f"--allow {' '.join(sorted(self.kinds))} goes on, without what cannot be read"
+        return ValueError(f"some audio cannot be used; nothing was written:\n{lines}\n{advice}.")
 
 
 class Rendering(NamedTuple):
@@ -70,7 +72,7 @@ class Rendered(NamedTuple):
 
     Attributes:
         id: Id of the utterance.
-        source: `archive:offset`, or "" after an error.
+        source: `archive:offset`, or "" if it cannot be read.
         num_samples: Length at the rate of the archive.
         findings: What is wrong with it; after an error the reason.
     """
@@ -81,13 +83,26 @@ class Rendered(NamedTuple):
     findings: tuple[Finding, ...] = ()
 
 
-def write_archives(folder: Path, renderings: Sequence[Rendering], sample_rate: int, num_jobs: int) -> list[Rendered]:
+def write_archives(
+    folder: Path,
+    renderings: Sequence[Rendering],
+    sample_rate: int,
+    num_jobs: int,
+    is_error: Callable[[str], bool] = is_error_by_default,
+) -> list[Rendered]:
     """Write renderings as archives; all of them, or, on an error, none.
 
     Archives are named by a digest of what they hold, so that a folder which still uses earlier ones stays whole.
 
+    Args:
+        folder: Folder for the archives.
+        renderings: What to write.
+        sample_rate: Sampling rate of the archives, in Hz.
+        num_jobs: Number of processes.
+        is_error: Whether a kind of problem stops everything; what cannot be read and does not has no source.
+
     Raises:
-        UnusableAudioError: Audio cannot be read; names every such utterance.
+        UnusableAudioError: Audio cannot be used; names every such utterance.
     """
     if not renderings:
         return []
@@ -96,14 +111,14 @@ def write_archives(folder: Path, renderings: Sequence[Rendering], sample_rate: i
     write = functools.partial(_write_chunk, stem=folder / digest, sample_rate=sample_rate)
     rendered = map_chunks(write, renderings, num_jobs, "converted")
     parts = sorted(folder.glob(f".{digest}.*.part"))
-    bad = [(entry.id, finding) for entry in rendered if not entry.source for finding in entry.findings]
-    if bad:
+    findings = [(entry.id, finding) for entry in rendered for finding in entry.findings]
+    if bad := [(key, finding) for key, finding in findings if is_error(finding.kind)]:
         for part in parts:
             part.unlink()
-        raise UnusableAudioError(bad)
+        raise UnusableAudioError(bad, [each for each in findings if each not in bad])
     for part in parts:
         move_synced(part, _final_name(part))
-    return [entry._replace(source=_final_source(entry.source)) for entry in rendered]
+    return [entry._replace(source=entry.source and _final_source(entry.source)) for entry in rendered]
 
 
 def write_archive(path: Path, renderings: Sequence[Rendering], sample_rate: int) -> list[Rendered]:

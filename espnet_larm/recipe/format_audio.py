@@ -25,11 +25,14 @@ from espnet_larm.recipe.archive import (
     UnusableAudioError,
     add_findings,
     finding_of,
+    is_error_by_default,
     remove_unused_archives,
     write_archives,
 )
 from espnet_larm.recipe.validation.audio import check_samples, check_segment
 from espnet_larm.recipe.validation.report import Finding, Report
+
+ALLOW_HELP = "problems that only warn; utterances whose audio cannot be read are left out"
 
 
 class Checked(NamedTuple):
@@ -75,7 +78,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out_dir", type=Path, required=True, help="folder to write; archives go to data/ in it")
     parser.add_argument("--fs", type=int, default=16000, help="sampling rate in Hz (16000)")
     parser.add_argument("--nj", type=int, default=1, help="number of processes (1)")
-    parser.add_argument("--allow", nargs="*", default=[], metavar="KIND", help="problems of audio that only warn")
+    parser.add_argument("--allow", nargs="*", default=[], metavar="KIND", help=ALLOW_HELP)
     return parser
 
 
@@ -83,7 +86,7 @@ def main(cmd: list[str] | None = None) -> int:
     """Format a set and print what was kept and what was converted."""
     args = get_parser().parse_args(cmd)
     report = Report(NUM_SHOWN, args.allow)
-    utterances = read_dir(args.in_dir)
+    utterances = read_dir(args.in_dir, report.allowed)
     try:
         formatted = format_audio(utterances, args.out_dir / "data", args.fs, args.nj, report.is_error)
     except UnusableAudioError as error:
@@ -93,18 +96,22 @@ def main(cmd: list[str] | None = None) -> int:
     add_findings(report, audio_table(args.in_dir), formatted.findings)
     for line in report.lines():
         print(line)
-    num_kept = len(utterances) - formatted.num_converted
+    if left_out := len(utterances) - len(formatted.sources):
+        print(f"{left_out} of {len(utterances)} utterances are left out, since their audio cannot be read (see above)")
+    num_kept = len(formatted.sources) - formatted.num_converted
     hours = sum(formatted.num_samples.values()) / args.fs / 3600
     print(
-        f"{args.in_dir} -> {args.out_dir}: {len(utterances)} utterances, {hours:.2f} h; "
+        f"{args.in_dir} -> {args.out_dir}: {len(formatted.sources)} utterances, {hours:.2f} h; "
         f"{num_kept} kept their audio, {formatted.num_converted} were converted"
     )
     return 0
 
 
 def write_formatted(folder: Path, utterances: list[Utterance], formatted: Formatted) -> None:
-    """Write the data folder with the two files that ESPnet adds to it."""
-    write_dir(folder, [utterance._replace(audio=formatted.sources[utterance.id]) for utterance in utterances])
+    """Write the data folder of what could be read, with the two files that ESPnet adds to it."""
+    sources = formatted.sources
+    kept = [each._replace(audio=sources[each.id]) for each in utterances if each.id in sources]
+    write_dir(folder, kept)
     write_tables(folder, {"utt2num_samples": formatted.num_samples, "audio_format": {formatted.audio_format: ""}})
 
 
@@ -113,7 +120,7 @@ def format_audio(
     archive_dir: Path,
     sample_rate: int,
     num_jobs: int,
-    is_error: Callable[[str], bool] = lambda _kind: False,
+    is_error: Callable[[str], bool] = is_error_by_default,
 ) -> Formatted:
     """Check every utterance's audio by decoding it, and convert what does not fit.
 
@@ -122,20 +129,22 @@ def format_audio(
         archive_dir: Folder for archives; nothing is written if all audio fits.
         sample_rate: Sampling rate that is wanted, in Hz.
         num_jobs: Number of processes.
-        is_error: Whether a kind of problem with decoded audio stops everything, as silence might.
+        is_error: Whether a kind of problem stops everything; what cannot be read and does not is left out.
 
     Raises:
-        UnusableAudioError: Audio is missing, truncated or unreadable, or `is_error` says so; names every such
-            utterance (20 in the message).
+        UnusableAudioError: `is_error` says so of something found; names every such utterance (20 in the message).
     """
     items = [Rendering(utterance.id, utterance.audio) for utterance in utterances]
-    checked = map_chunks(functools.partial(_check_chunk, sample_rate=sample_rate), items, num_jobs, "checked")
-    findings = raise_if_bad(checked, is_error)
+    all_checked = map_chunks(functools.partial(_check_chunk, sample_rate=sample_rate), items, num_jobs, "checked")
+    findings = raise_if_bad(all_checked, is_error)
+    checked = [entry for entry in all_checked if entry.is_readable]
     plain = {entry.kind for entry in checked} - {"archived", "other"}
     all_plain = all(entry.kind in plain for entry in checked)
     keep = {entry.id: entry for entry in checked if entry.kind in (plain if all_plain else {"archived"})}
-    convert = [item for item in items if item.id not in keep]
-    rendered = write_archives(archive_dir, convert, sample_rate, num_jobs)
+    to_convert = {entry.id for entry in checked} - keep.keys()
+    convert = [item for item in items if item.id in to_convert]
+    written = write_archives(archive_dir, convert, sample_rate, num_jobs, is_error)
+    rendered = [entry for entry in written if entry.source]
     kept_sources = {item.id: item.source for item in items if item.id in keep}
     kept_lengths = {utterance: entry.num_samples for utterance, entry in keep.items()}
     return Formatted(
@@ -143,18 +152,17 @@ def format_audio(
         num_samples=kept_lengths | {entry.id: entry.num_samples for entry in rendered},
         audio_format="_".join(sorted(plain)).lower() if all_plain else "flac.ark",
         num_converted=len(rendered),
-        findings=findings + [(entry.id, finding) for entry in rendered for finding in entry.findings],
+        findings=findings + [(entry.id, finding) for entry in written for finding in entry.findings],
     )
 
 
 def raise_if_bad(entries: Iterable[Checked], is_error: Callable[[str], bool]) -> list[tuple[str, Finding]]:
-    """Raise one UnusableAudioError for all entries that cannot be used; return what else was found."""
+    """Raise one UnusableAudioError for all that is an error; return what else was found."""
     bad: list[tuple[str, Finding]] = []
     others: list[tuple[str, Finding]] = []
     for entry in entries:
         for finding in entry.findings:
-            is_bad = not entry.is_readable or is_error(finding.kind)
-            (bad if is_bad else others).append((entry.id, finding))
+            (bad if is_error(finding.kind) else others).append((entry.id, finding))
     if bad:
         raise UnusableAudioError(bad, others)
     return others
