@@ -35,6 +35,7 @@ KINDS = {
     "not-utf-8": Kind("convert the file: iconv -f LATIN1 -t UTF-8 FILE > FILE.txt && mv FILE.txt FILE"),
     "odd-spacing": Kind("put one space between words and remove blank lines: sed -i 's/[ \\t]\\+/ /g; /^ *$/d' FILE"),
     "odd-character": Kind("replace the character; compose accents by unicodedata.normalize('NFC', line) in Python"),
+    "not-normal": Kind("nothing, where all texts are so; else unicodedata.normalize('NFC', line) in Python", False),
     "unsorted": Kind(_SORT),
     "sorted-by-number": Kind(f"{_SORT} (it is sorted by number), or fill numbers up with zeros"),
     "repeated-id": Kind("keep one of the lines, or give one utterance another id in all files"),
