@@ -70,7 +70,7 @@ bpe_char_cover=1.0  # fraction of the characters that get a BPE piece
 bpe_train_text=  # files to train the BPE model from, with ids first; by default the training set's transcripts
 bpe_nlsyms=  # symbols that get a BPE piece each, separated by commas, or a file of them, one a line
 bpe_input_sentence_size=100000000  # largest number of sentences that the BPE model is trained from
-nlsyms_txt=none  # file of symbols that stay whole, one a line
+nlsyms_txt=none  # file of symbols such as <noise> that stay whole and count neither as words nor as characters, one a line
 cleaner=none  # ESPnet's text cleaner
 g2p=none  # ESPnet's grapheme-to-phoneme converter
 # --- Language model
@@ -199,7 +199,7 @@ make_tokens() { # TYPE DIR
     local options=() texts=$data_feats/$train_set/text
     [ "$1" != bpe ] || texts=${bpe_train_text:-$texts}
     log "$texts -> $2"
-    [ "$nlsyms_txt" = none ] || options+=(--nlsyms "$nlsyms_txt")
+    [ "$nlsyms_txt" = none ] || [ "$1" = hugging_face ] || options+=(--nlsyms "$nlsyms_txt")
     [ -z "$bpe_nlsyms" ] || options+=(--bpe_nlsyms "$bpe_nlsyms")
     if [ "$1" = hugging_face ]; then
         need_file "$data_feats/$valid_set/text" filter
@@ -352,6 +352,7 @@ stage_score() {
     local set dir options=()
     # The LM may have moved since the training.
     [ "$token_type" != hugging_face ] || options+=(--bpemodel "$hugging_face_model_name_or_path")
+    [ "$nlsyms_txt" = none ] || options+=(--nlsyms "$nlsyms_txt")
     for set in $eval_sets; do
         dir=$asr_exp/$inference_tag/$set
         need_file "$dir/text" decode
