@@ -11,8 +11,9 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 import soundfile
 
+from espnet_larm.data.audio_error import AudioError
 from espnet_larm.data.container import find_cut
-from espnet_larm.data.source import AudioError, Part, is_archive_entry, is_command, open_source, part_of
+from espnet_larm.data.source import Part, is_archive_entry, is_command, open_source, part_of
 
 BLOCK_SECONDS = 5.0
 UNKNOWN_FRAMES = (1 << 63) - 1  # in libsndfile: the header does not say

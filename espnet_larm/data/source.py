@@ -6,10 +6,11 @@ A part is written `RECORDING[START:END]`, in seconds; `kaldi_dir.read_sources` m
 import functools
 import io
 import re
-import subprocess
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from espnet_larm.data.audio_error import AudioError, MissingAudioError
+from espnet_larm.data.command import run_command
 from espnet_larm.data.container import is_placeholder
 
 ARCHIVE_ENTRY = re.compile(r"(?P<path>.+):(?P<offset>\d+)")
@@ -18,24 +19,6 @@ ARCHIVED_AUDIO = b"AUDIO"
 ARCHIVED_WAV = b"RIFF"
 ARCHIVED_MATRIX = b"\0B"  # Kaldi's own binary objects
 REPEAT = "repeat the stage that wrote it"
-
-
-class AudioError(ValueError):
-    """Error for audio that cannot be used.
-
-    Args:
-        kind: Name of the problem in recipe/validation/report.py.
-        what: Sentence without its stop, naming the source.
-        remedy: What to do.
-    """
-
-    def __init__(self, kind: str, what: str, remedy: str = "replace it, or remove its line") -> None:
-        super().__init__(f"{what}; {remedy}.")
-        self.kind, self.what = kind, what
-
-
-class MissingAudioError(AudioError, FileNotFoundError):
-    """Error for a file or an archive that is not there."""
 
 
 class Part(NamedTuple):
@@ -83,7 +66,7 @@ def open_source(source: str) -> BinaryIO:
     recording = part_of(source).recording
     if is_command(recording):
         # Parts of one recording follow each other.
-        run = _run_command if recording == source else _run_command_once
+        run = run_command if recording == source else _run_command_once
         return io.BytesIO(run(recording))
     if is_archive_entry(recording):
         return io.BytesIO(_read_archive_entry(recording))
@@ -105,18 +88,7 @@ def open_file(source: str) -> BinaryIO:
         raise AudioError("unreadable-audio", f"you may not read {source}", "chmod u+r it") from error
 
 
-def _run_command(source: str) -> bytes:
-    """Run the command of a `wav.scp`; Kaldi lets whoever writes a data folder choose the commands."""
-    done = subprocess.run(source[:-1], shell=True, capture_output=True, check=False)  # noqa: S602
-    if done.returncode != 0:
-        last = " ".join(done.stderr.decode(errors="replace").strip().splitlines()[-1:])
-        raise AudioError(
-            "unreadable-audio", f"`{source}` ended with status {done.returncode}: {last}", "try it in a shell"
-        )
-    return done.stdout
-
-
-_run_command_once = functools.lru_cache(maxsize=1)(_run_command)
+_run_command_once = functools.lru_cache(maxsize=1)(run_command)
 
 
 def _read_archive_entry(source: str) -> bytes:

@@ -15,8 +15,9 @@ import soxr
 from omniio import kaldi
 
 from espnet_larm.data.audio import Audio, read_audio
+from espnet_larm.data.audio_error import AudioError
 from espnet_larm.data.parallel import map_chunks
-from espnet_larm.data.source import AudioError, is_command
+from espnet_larm.data.source import is_command
 from espnet_larm.files import move_synced
 from espnet_larm.recipe.validation.audio import check_samples, check_segment
 from espnet_larm.recipe.validation.report import KINDS, Finding, Report

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from espnet_larm.data.audio import read_audio
-from espnet_larm.data.source import AudioError
+from espnet_larm.data.audio_error import AudioError
 from espnet_larm.data.stream import count_samples, stream_source
 
 RATE = 16000

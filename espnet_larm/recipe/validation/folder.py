@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from espnet_larm.data.audio import read_audio
+from espnet_larm.data.audio_error import AudioError
 from espnet_larm.data.kaldi_dir import audio_table, source_of_segment
 from espnet_larm.data.parallel import stream_chunks
-from espnet_larm.data.source import AudioError
 from espnet_larm.recipe.validation.audio import (
     Bounds,
     check_duration,
