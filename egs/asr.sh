@@ -58,7 +58,7 @@ audio_format=flac.ark  # flac.ark only: what audio that does not fit is converte
 speed_perturb_factors=  # speeds of the training set's copies, such as "0.9 1.0 1.1"; empty for none
 min_wav_duration=0.1  # seconds; shorter training utterances are dropped
 max_wav_duration=20  # seconds; longer training utterances are dropped
-allow_problems=  # kinds of data problems that only warn, such as "silence empty-text"; validate-data --list names all
+allow_problems=  # kinds of problems that only warn, such as "silence truncated-audio"; what cannot be read is left out
 # --- Tokens
 token_type=char  # char, bpe, or hugging_face: the tokens of an LM
 hugging_face_model_name_or_path=  # folder or hub id of that LM, for tokens and decoder_conf; default: that of stages 6-8
@@ -70,7 +70,7 @@ bpe_char_cover=1.0  # fraction of the characters that get a BPE piece
 bpe_train_text=  # files to train the BPE model from, with ids first; by default the training set's transcripts
 bpe_nlsyms=  # symbols that get a BPE piece each, separated by commas, or a file of them, one a line
 bpe_input_sentence_size=100000000  # largest number of sentences that the BPE model is trained from
-nlsyms_txt=none  # file of symbols that stay whole, one a line
+nlsyms_txt=none  # file of symbols such as <noise> that stay whole and count neither as words nor as characters, one a line
 cleaner=none  # ESPnet's text cleaner
 g2p=none  # ESPnet's grapheme-to-phoneme converter
 # --- Language model
@@ -155,9 +155,10 @@ stage_speed() {
     # shellcheck disable=SC2086 # sets are words
     validate_folders "$train_set_plain" "$valid_set" $test_sets
     log "data/$train_set_plain -> data/$train_set at speeds $speed_perturb_factors"
-    # shellcheck disable=SC2086 # factors are words
+    # shellcheck disable=SC2086 # factors and kinds are words
     run_live "data/$train_set/perturb_speed.log" "${py[@]}" perturb-speed --fs "$fs" --nj "$nj" \
-        --in_dir "data/$train_set_plain" --out_dir "data/$train_set" --factors $speed_perturb_factors
+        --in_dir "data/$train_set_plain" --out_dir "data/$train_set" --factors $speed_perturb_factors \
+        --allow $allow_problems
 }
 
 stage_format() {
@@ -198,7 +199,7 @@ make_tokens() { # TYPE DIR
     local options=() texts=$data_feats/$train_set/text
     [ "$1" != bpe ] || texts=${bpe_train_text:-$texts}
     log "$texts -> $2"
-    [ "$nlsyms_txt" = none ] || options+=(--nlsyms "$nlsyms_txt")
+    [ "$nlsyms_txt" = none ] || [ "$1" = hugging_face ] || options+=(--nlsyms "$nlsyms_txt")
     [ -z "$bpe_nlsyms" ] || options+=(--bpe_nlsyms "$bpe_nlsyms")
     if [ "$1" = hugging_face ]; then
         need_file "$data_feats/$valid_set/text" filter
@@ -355,6 +356,7 @@ stage_score() {
     local set dir options=()
     # The LM may have moved since the training.
     [ "$token_type" != hugging_face ] || options+=(--bpemodel "$hugging_face_model_name_or_path")
+    [ "$nlsyms_txt" = none ] || options+=(--nlsyms "$nlsyms_txt")
     for set in $eval_sets; do
         dir=$asr_exp/$inference_tag/$set
         need_file "$dir/text" decode

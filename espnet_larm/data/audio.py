@@ -1,23 +1,25 @@
-"""Reads the audio that `wav.scp` names: a file, an entry of a Kaldi archive, or the output of a shell command.
+"""Decodes audio, block by block or at once. Each way in comes through `open_audio` and `mono_blocks`.
 
-Shapes: N samples. Samples are float32 in [-1, 1].
+Shapes: N samples. Samples are float32 in [-1, 1], the mean over the channels.
 """
 
-import io
 import re
-import subprocess
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import soundfile
 
-ARCHIVE_ENTRY = re.compile(r"(?P<path>.+):(?P<offset>\d+)")
-ARCHIVED_AUDIO = b"AUDIO"
-ARCHIVED_MATRIX = b"\0B"  # Kaldi's own binary objects
-REPEAT = "repeat the stage that wrote it"
-STREAMED_WAV_SIZES = (0, 0xFFFFFFFF)
+from espnet_larm.data.audio_error import AudioError
+from espnet_larm.data.container import find_cut
+from espnet_larm.data.source import Part, is_archive_entry, is_command, open_source, part_of
 
+BLOCK_SECONDS = 5.0
+UNKNOWN_FRAMES = (1 << 63) - 1  # in libsndfile: the header does not say
+# Their decoders go to the very sample; those of other formats about there.
+SEEKABLE_FORMS = frozenset(("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "NIST", "FLAC"))
+MAX_PAST_END_S = 0.5  # like Kaldi's extract-segments
 
 # First bytes of files that are not decoded here, and what they hold; "" is an audio format, which must be damaged.
 FOREIGN_CONTENT = (
@@ -26,27 +28,9 @@ FOREIGN_CONTENT = (
     (re.compile(rb"\x1f\x8b|PK\x03\x04|BZh"), "packed with gzip, bzip2 or zip"),
     (re.compile(rb".{4}ftyp|\x30\x26\xb2\x75|\x1a\x45\xdf\xa3|#!AMR", re.DOTALL), "M4A, WMA, WebM or AMR"),
     (re.compile(rb"NIST_1A.*shorten", re.DOTALL), "SPHERE packed with shorten"),
-    (re.compile(rb"fLaC|RIFF|RF64|OggS|NIST_1A|FORM|ID3|\.snd"), ""),
+    (re.compile(rb"fLaC|RIFF|RIFX|RF64|OggS|NIST_1A|FORM|ID3|\.snd|riff|caff"), ""),
     (re.compile(rb"[\t\n\r -~]+\Z"), "text"),
 )
-
-
-class AudioError(ValueError):
-    """Error for audio that cannot be used.
-
-    Args:
-        kind: Name of the problem in recipe/validation/report.py.
-        what: Sentence without its stop, naming the source.
-        remedy: What to do.
-    """
-
-    def __init__(self, kind: str, what: str, remedy: str = "replace it, or remove its line") -> None:
-        super().__init__(f"{what}; {remedy}.")
-        self.kind, self.what = kind, what
-
-
-class MissingAudioError(AudioError, FileNotFoundError):
-    """Error for a file or an archive that is not there."""
 
 
 class AudioHeader(NamedTuple):
@@ -55,7 +39,7 @@ class AudioHeader(NamedTuple):
     Attributes:
         sample_rate: Sampling rate in Hz.
         num_channels: Number of channels; 1 is mono.
-        form: Format as soundfile names it: `FLAC`, `WAV`, ...
+        form: Format as soundfile names it: `FLAC`, `WAV`, ...; "" of unknown length, which other programs cannot read.
     """
 
     sample_rate: int
@@ -75,143 +59,143 @@ class Audio(NamedTuple):
     samples: np.ndarray
 
 
-def is_command(source: str) -> bool:
-    """Whether `source` is a shell command that writes audio to its output, as Kaldi marks it."""
-    return source.endswith("|")
+class Decoder(soundfile.SoundFile):
+    """Reads from the first sample to the last, without soundfile's seeking, which FLAC of unknown length refuses."""
 
-
-def is_archive_entry(source: str) -> bool:
-    """Whether `source` is `archive:offset`. A file whose own name ends like that is taken for a file."""
-    return not is_command(source) and ARCHIVE_ENTRY.fullmatch(source) is not None and not Path(source).exists()
+    def seekable(self) -> bool:
+        """Whether to seek after each block."""
+        return False
 
 
 def read_audio(source: str) -> Audio:
     """Decode all samples.
 
     Args:
-        source: The second column of `wav.scp`.
+        source: The second column of `wav.scp`, or a part of it.
 
     Raises:
         MissingAudioError: No such file.
-        AudioError: It is empty, truncated, no audio, has samples that are not finite, or the command failed.
+        AudioError: It is empty, truncated, no audio, has samples that are not finite, or the command failed; or the
+            part is not in the recording.
     """
-    stream = open_source(source)
+    with open_source(source) as stream, open_audio(source, stream) as file:
+        form = file.format if file.frames < UNKNOWN_FRAMES else ""
+        header = AudioHeader(file.samplerate, file.channels, form)
+        return Audio(header, np.concatenate(list(mono_blocks(source, file))))
+
+
+@contextmanager
+def open_audio(source: str, stream: BinaryIO) -> Iterator[Decoder]:
+    """Open encoded audio that is whole.
+
+    Raises:
+        AudioError: It is truncated or no audio.
+    """
+    if cut := find_cut(stream):
+        raise AudioError("truncated-audio", f"{source} is truncated: {cut}", "replace it")
     try:
-        with stream, soundfile.SoundFile(stream) as file:
-            header = AudioHeader(file.samplerate, file.channels, file.format)
-            samples = file.read(dtype="float32", always_2d=True)
-            promised = file.frames
-    except soundfile.LibsndfileError as error:
-        raise AudioError("unreadable-audio", f"{source} {_describe_content(source, str(error))}") from error
-    if len(samples) == 0:
-        raise AudioError("empty-audio", f"{source} holds no samples")
-    if len(samples) < promised:
-        raise AudioError(
-            "truncated-audio", f"{source} is truncated: {len(samples)} of {promised} samples", "replace it"
-        )
+        file = Decoder(stream)
+    except (RuntimeError, TypeError) as error:  # a TypeError asks for the rate of headerless audio
+        raise _undecodable(source, stream, error) from error
+    with file:
+        yield file
+
+
+def mono_blocks(source: str, file: Decoder) -> Iterator[np.ndarray]:
+    """Yield blocks (N,) of samples, of the part that `source` names, or of all.
+
+    Raises:
+        AudioError: The recording is empty, shorter than its header says, damaged, or has samples that are not finite;
+            or the part is not in it.
+    """
+    part = part_of(source)
+    start = round(part.start_s * file.samplerate)
+    end = UNKNOWN_FRAMES if part.end_s == float("inf") else round(part.end_s * file.samplerate)
+    position = _go_to(start, file)
+    while position < end and len(block := _read(source, file, (start if position < start else end) - position)):
+        if position >= start:
+            check_finite(source, block, position)
+            yield block.mean(axis=1) if file.channels > 1 else block[:, 0]
+        position += len(block)
+    if position < end:
+        _check_end(source, file, position)
+        _check_part(source, part, position / file.samplerate)
+
+
+def check_finite(name: str, samples: np.ndarray, first: int = 0) -> None:
+    """Refuse samples that are not numbers.
+
+    Args:
+        name: What they are samples of, for the message.
+        samples: Samples (N,) or (N, C).
+        first: Number of the first of them.
+
+    Raises:
+        AudioError: One is NaN or infinite.
+    """
     if not np.isfinite(samples).all():
-        number = int(np.argmin(np.isfinite(samples).all(axis=1)))
-        raise AudioError("bad-samples", f"{source} holds samples that are not finite numbers, sample {number} for one")
-    return Audio(header, samples.mean(axis=1) if header.num_channels > 1 else samples[:, 0])
+        is_finite = np.isfinite(samples.reshape(len(samples), -1)).all(axis=1)
+        number = first + int(np.argmin(is_finite))
+        raise AudioError("bad-samples", f"{name} holds samples that are not finite numbers, sample {number} for one")
 
 
-def _describe_content(source: str, error: str) -> str:
+def past_end(source: str, header: AudioHeader, samples: np.ndarray) -> str:
+    """Say that a part ended a little behind its recording and was cut there; "" if it did not."""
+    part = part_of(source)
+    late_s = part.end_s - part.start_s - len(samples) / header.sample_rate
+    if not 1 / header.sample_rate < late_s < float("inf"):
+        return ""
+    return f"the segment ends {late_s:.3f} s behind the end of the recording, and was cut there"
+
+
+def _go_to(start: int, file: Decoder) -> int:
+    """Skip what can be skipped before `start`; return the place."""
+    if not 0 < start < file.frames < UNKNOWN_FRAMES or file.format not in SEEKABLE_FORMS:
+        return 0
+    return int(file.seek(start))
+
+
+def _read(source: str, file: Decoder, most: int) -> np.ndarray:
+    """Read a block (N, C) of `most` samples at most; an empty one at the end."""
+    try:
+        block: np.ndarray = file.read(min(most, int(BLOCK_SECONDS * file.samplerate)), dtype="float32", always_2d=True)
+    except RuntimeError as error:
+        raise AudioError("unreadable-audio", f"{source} is truncated or damaged ({error})") from error
+    return block
+
+
+def _check_end(source: str, file: Decoder, num_samples: int) -> None:
+    """Compare the number of samples that were read with the one that was promised."""
+    if num_samples == 0:
+        raise AudioError("empty-audio", f"{source} holds no samples")
+    if num_samples < file.frames < UNKNOWN_FRAMES:
+        what = f"{source} is truncated: {num_samples} of {file.frames} samples"
+        raise AudioError("truncated-audio", what, "replace it")
+
+
+def _check_part(source: str, part: Part, duration_s: float) -> None:
+    """Refuse a part that begins behind its recording, or ends too far behind it to be a matter of rounding."""
+    if duration_s <= part.start_s:
+        what = f"{source} begins behind the end of the recording, which lasts {duration_s:.2f} s"
+    elif MAX_PAST_END_S < part.end_s - duration_s < float("inf"):
+        what = f"{source} ends {part.end_s - duration_s:.2f} s behind the end of the recording"
+    else:
+        return
+    raise AudioError("bad-segment", what, "correct its line in segments, or the recording")
+
+
+def _undecodable(source: str, stream: BinaryIO, error: Exception) -> AudioError:
     """Say what cannot be decoded, by its first bytes."""
-    damaged = f"is truncated or damaged ({error})"
-    if is_command(source):
-        return f"writes no audio ({error})"
-    if is_archive_entry(source):
-        return damaged
-    with Path(source).open("rb") as file:
-        head = file.read(1024)
-    if not head:
-        return "is truncated to 0 bytes"
-    for pattern, content in FOREIGN_CONTENT:
-        if pattern.match(head):
-            return f"is no audio: it is {content}" if content else damaged
-    return f"is no audio ({error})"
-
-
-def open_source(source: str) -> BinaryIO:
-    """Open the encoded audio that a `wav.scp` names; the caller closes it.
-
-    Raises:
-        MissingAudioError: No such file.
-        AudioError: It is a truncated WAV or archive, or the command failed.
-    """
-    if is_command(source):
-        return io.BytesIO(_run_command(source))
-    if is_archive_entry(source):
-        return io.BytesIO(_read_archive_entry(source))
-    return open_file(source)
-
-
-def open_file(source: str) -> BinaryIO:
-    """Open an audio file, whatever its name looks like; the caller closes it.
-
-    Raises:
-        MissingAudioError: There is no such file.
-        AudioError: It is a truncated WAV, or may not be read.
-    """
-    if not Path(source).is_file():
-        raise MissingAudioError("missing-audio", f"{source} is missing", "restore the file, or remove its line")
-    try:
-        stream = Path(source).open("rb")  # noqa: SIM115  # the caller closes it
-    except PermissionError as error:
-        raise AudioError("unreadable-audio", f"you may not read {source}", "chmod u+r it") from error
-    try:
-        _check_wav_is_whole(source, stream)
-    except AudioError:
-        stream.close()
-        raise
-    return stream
-
-
-def _run_command(source: str) -> bytes:
-    """Run the command of a `wav.scp`; Kaldi lets whoever writes a data folder choose the commands."""
-    done = subprocess.run(source[:-1], shell=True, capture_output=True, check=False)  # noqa: S602
-    if done.returncode != 0:
-        last = " ".join(done.stderr.decode(errors="replace").strip().splitlines()[-1:])
-        raise AudioError(
-            "unreadable-audio", f"`{source}` ended with status {done.returncode}: {last}", "try it in a shell"
-        )
-    return done.stdout
-
-
-def _read_archive_entry(source: str) -> bytes:
-    """Read the encoded audio at `archive:offset`, which ESPnet writes with `write_function="soundfile"`."""
-    match = ARCHIVE_ENTRY.fullmatch(source)
-    assert match is not None, source
-    path, offset = Path(match["path"]), int(match["offset"])
-    if not path.is_file():
-        raise MissingAudioError("missing-audio", f"{path} is missing (named as {source})", REPEAT)
-    with path.open("rb") as archive:
-        archive.seek(offset)
-        mark = archive.read(len(ARCHIVED_AUDIO))
-        if mark[:2] == ARCHIVED_MATRIX:
-            raise AudioError("unreadable-audio", f"{source} holds a matrix of features, no encoded audio", "name audio")
-        if mark != ARCHIVED_AUDIO:
-            raise AudioError("unreadable-audio", f"{source} holds no encoded audio", REPEAT)
-        width = int.from_bytes(archive.read(1), "little")
-        size = int.from_bytes(archive.read(width), "little")
-        data = archive.read(size)
-    if len(data) < size:
-        raise AudioError("truncated-audio", f"{source} is truncated: {len(data)} of {size} bytes", REPEAT)
-    return data
-
-
-def _check_wav_is_whole(source: str, stream: BinaryIO) -> None:
-    """Measure the data chunk of a WAV, since libsndfile reads a truncated one without an error; rewind the stream."""
-    head = stream.read(12)
-    if head[:4] == b"RIFF" and head[8:] == b"WAVE":
-        size = Path(source).stat().st_size
-        while len(chunk := stream.read(8)) == 8:
-            length = int.from_bytes(chunk[4:], "little")
-            if chunk[:4] == b"data":
-                held = size - stream.tell()
-                if length not in STREAMED_WAV_SIZES and length > held:
-                    what = f"{source} is truncated: {held} of {length} bytes of samples"
-                    raise AudioError("truncated-audio", what, "replace it")
-                break
-            stream.seek(length + length % 2, io.SEEK_CUR)
     stream.seek(0)
+    head = stream.read(1024)
+    damaged = f"is truncated or damaged ({error})"
+    content = next((content for pattern, content in FOREIGN_CONTENT if pattern.match(head)), None)
+    if not head:
+        what = "wrote nothing" if is_command(source) else "is truncated to 0 bytes"
+    elif content == "" or is_archive_entry(source):
+        what = damaged
+    elif content is not None:
+        what = f"is no audio: it is {content}"
+    else:
+        what = f"is no audio ({error})"
+    return AudioError("unreadable-audio", f"{source} {what}")

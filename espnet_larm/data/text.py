@@ -38,6 +38,19 @@ def read_sentences(paths: Sequence[Path], max_lines: int | None = None) -> list[
     return sentences
 
 
+def read_symbols(path: Path | None) -> tuple[str, ...]:
+    """Read symbols that are no speech, such as `<noise>`; none without a file.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+    """
+    if path is None:
+        return ()
+    if not path.is_file():
+        raise FileNotFoundError(f"--nlsyms {path} is missing; name a file of symbols, one a line.")
+    return tuple(path.read_text(encoding="utf-8").split())
+
+
 def fingerprint(path: Path) -> dict[str, str | int]:
     """Name, bytes and SHA-256 of a file."""
     digest = hashlib.sha256()

@@ -101,6 +101,7 @@ def check_self_contained(config: Config) -> None:
     Raises:
         ValueError: The message says what is allowed.
     """
+    check_sections(config)
     ours = {(plugin.kind, plugin.name) for plugin in registry.plugins()}
     wrapped = (config.get("frontend_conf") or {}).get("frontend")
     named = [*((kind, config.get(kind)) for kind in SELF_CONTAINED), ("frontend", wrapped)]
@@ -118,6 +119,17 @@ def check_self_contained(config: Config) -> None:
     if not isinstance(token_list, list) or not all(isinstance(token, str) for token in token_list):
         raise ValueError("token_list must be a list of tokens.")
     check_tokens(token_list, token_type)
+
+
+def check_sections(config: Config) -> None:
+    """Refuse sections of options that are none.
+
+    Raises:
+        ValueError: An `x_conf` is neither options nor null.
+    """
+    for name, value in config.items():
+        if str(name).endswith("_conf") and not isinstance(value, dict | None):
+            raise ValueError(f"{name} is {value!r:.80}; allowed: options, a line `name: value` each, or nothing.")
 
 
 def check_tokens(token_list: list[str], token_type: str | None) -> None:

@@ -6,7 +6,7 @@ Shapes: N samples.
 
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,14 +14,21 @@ import numpy as np
 import soxr
 from omniio import kaldi
 
-from espnet_larm.data.audio import Audio, AudioError, is_command, read_audio
+from espnet_larm.data.audio import Audio, read_audio
+from espnet_larm.data.audio_error import AudioError
 from espnet_larm.data.parallel import map_chunks
+from espnet_larm.data.source import is_command
 from espnet_larm.files import move_synced
-from espnet_larm.recipe.validation.audio import check_samples
-from espnet_larm.recipe.validation.report import Finding, Report
+from espnet_larm.recipe.validation.audio import check_samples, check_segment
+from espnet_larm.recipe.validation.report import KINDS, Finding, Report
 from espnet_larm.recipe.validation.table import find_lines
 
 NUM_SHOWN = 20
+
+
+def is_error_by_default(kind: str) -> bool:
+    """Whether a kind of problem is an error where nothing else was said."""
+    return KINDS[kind].is_error
 
 
 class UnusableAudioError(ValueError):
@@ -42,12 +49,9 @@ class UnusableAudioError(ValueError):
     def explained(self, report: Report, wav_scp: Path) -> ValueError:
         """Make the error that ends a program: all findings by kind, with file and line."""
         add_findings(report, wav_scp, self.findings)
-        # An allowed kind is bad only where audio cannot be read at all.
-        allowed = sorted(self.kinds & report.allowed)
-        report.allowed -= self.kinds
-        refused = f" (--allow {' '.join(allowed)} cannot let through what cannot be read)" if allowed else ""
         lines = "\n".join(report.lines())
-        return ValueError(f"some audio cannot be used{refused}; nothing was written:\n{lines}")
+        advice = f"--allow {' '.join(sorted(self.kinds))} goes on, without what cannot be read"
+        return ValueError(f"some audio cannot be used; nothing was written:\n{lines}\n{advice}.")
 
 
 class Rendering(NamedTuple):
@@ -69,7 +73,7 @@ class Rendered(NamedTuple):
 
     Attributes:
         id: Id of the utterance.
-        source: `archive:offset`, or "" after an error.
+        source: `archive:offset`, or "" if it cannot be read.
         num_samples: Length at the rate of the archive.
         findings: What is wrong with it; after an error the reason.
     """
@@ -80,13 +84,26 @@ class Rendered(NamedTuple):
     findings: tuple[Finding, ...] = ()
 
 
-def write_archives(folder: Path, renderings: Sequence[Rendering], sample_rate: int, num_jobs: int) -> list[Rendered]:
+def write_archives(
+    folder: Path,
+    renderings: Sequence[Rendering],
+    sample_rate: int,
+    num_jobs: int,
+    is_error: Callable[[str], bool] = is_error_by_default,
+) -> list[Rendered]:
     """Write renderings as archives; all of them, or, on an error, none.
 
     Archives are named by a digest of what they hold, so that a folder which still uses earlier ones stays whole.
 
+    Args:
+        folder: Folder for the archives.
+        renderings: What to write.
+        sample_rate: Sampling rate of the archives, in Hz.
+        num_jobs: Number of processes.
+        is_error: Whether a kind of problem stops everything; what cannot be read and does not has no source.
+
     Raises:
-        UnusableAudioError: Audio cannot be read; names every such utterance.
+        UnusableAudioError: Audio cannot be used; names every such utterance.
     """
     if not renderings:
         return []
@@ -95,14 +112,14 @@ def write_archives(folder: Path, renderings: Sequence[Rendering], sample_rate: i
     write = functools.partial(_write_chunk, stem=folder / digest, sample_rate=sample_rate)
     rendered = map_chunks(write, renderings, num_jobs, "converted")
     parts = sorted(folder.glob(f".{digest}.*.part"))
-    bad = [(entry.id, finding) for entry in rendered if not entry.source for finding in entry.findings]
-    if bad:
+    findings = [(entry.id, finding) for entry in rendered for finding in entry.findings]
+    if bad := [(key, finding) for key, finding in findings if is_error(finding.kind)]:
         for part in parts:
             part.unlink()
-        raise UnusableAudioError(bad)
+        raise UnusableAudioError(bad, [each for each in findings if each not in bad])
     for part in parts:
         move_synced(part, _final_name(part))
-    return [entry._replace(source=_final_source(entry.source)) for entry in rendered]
+    return [entry._replace(source=entry.source and _final_source(entry.source)) for entry in rendered]
 
 
 def write_archive(path: Path, renderings: Sequence[Rendering], sample_rate: int) -> list[Rendered]:
@@ -126,7 +143,7 @@ def write_archive(path: Path, renderings: Sequence[Rendering], sample_rate: int)
                 done.append(Rendered(rendering.id, "", 0, (finding_of(rendering.id, error),)))
                 continue
             # A command runs only here; everything else was looked at before.
-            findings = check_samples(rendering.id, audio.header, audio.samples) if is_command(rendering.source) else ()
+            findings = _check(rendering, audio) if is_command(rendering.source) else []
             offset = archive.tell() + len(f"{rendering.id} ".encode())
             clipped = np.clip(samples, -1.0, 1.0)
             kaldi.save_ark(
@@ -181,6 +198,11 @@ def add_findings(report: Report, wav_scp: Path, findings: Sequence[tuple[str, Fi
 def finding_of(key: str, error: AudioError) -> Finding:
     """Turn an error into what the report shows."""
     return Finding(error.kind, f"{key}: {error.what}")
+
+
+def _check(rendering: Rendering, audio: Audio) -> list[Finding]:
+    in_part = check_segment(rendering.id, rendering.source, *audio)
+    return [*in_part, *check_samples(rendering.id, *audio)]
 
 
 def _write_chunk(number: int, items: Sequence[Rendering], stem: Path, sample_rate: int) -> list[Rendered]:

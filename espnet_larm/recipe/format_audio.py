@@ -15,9 +15,11 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from espnet_larm.data.audio import AudioError, is_archive_entry, is_command, read_audio
-from espnet_larm.data.kaldi_dir import Utterance, read_dir, write_dir, write_tables
+from espnet_larm.data.audio import read_audio
+from espnet_larm.data.audio_error import AudioError
+from espnet_larm.data.kaldi_dir import Utterance, audio_table, read_dir, write_dir, write_tables
 from espnet_larm.data.parallel import map_chunks
+from espnet_larm.data.source import is_archive_entry, is_command, part_of
 from espnet_larm.files import locked
 from espnet_larm.recipe.archive import (
     NUM_SHOWN,
@@ -25,11 +27,14 @@ from espnet_larm.recipe.archive import (
     UnusableAudioError,
     add_findings,
     finding_of,
+    is_error_by_default,
     remove_unused_archives,
     write_archives,
 )
-from espnet_larm.recipe.validation.audio import check_samples
+from espnet_larm.recipe.validation.audio import check_samples, check_segment
 from espnet_larm.recipe.validation.report import Finding, Report
+
+ALLOW_HELP = "problems that only warn; utterances whose audio cannot be read are left out"
 
 
 class Checked(NamedTuple):
@@ -77,7 +82,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out_dir", type=Path, required=True, help="folder to write; archives go to data/ in it")
     parser.add_argument("--fs", type=int, default=16000, help="sampling rate in Hz (16000)")
     parser.add_argument("--nj", type=int, default=1, help="number of processes (1)")
-    parser.add_argument("--allow", nargs="*", default=[], metavar="KIND", help="problems of audio that only warn")
+    parser.add_argument("--allow", nargs="*", default=[], metavar="KIND", help=ALLOW_HELP)
     return parser
 
 
@@ -90,28 +95,32 @@ def main(cmd: list[str] | None = None) -> int:
 
 def _format(args: argparse.Namespace) -> int:
     report = Report(NUM_SHOWN, args.allow)
-    utterances = read_dir(args.in_dir)
+    utterances = read_dir(args.in_dir, report.allowed)
     try:
         formatted = format_audio(utterances, args.out_dir / "data", args.fs, args.nj, report.is_error)
     except UnusableAudioError as error:
-        raise error.explained(report, args.in_dir / "wav.scp") from error
+        raise error.explained(report, audio_table(args.in_dir)) from error
     write_formatted(args.out_dir, utterances, formatted)
     remove_unused_archives(args.out_dir / "data", list(formatted.sources.values()))
-    add_findings(report, args.in_dir / "wav.scp", formatted.findings)
+    add_findings(report, audio_table(args.in_dir), formatted.findings)
     for line in report.lines():
         print(line)
-    num_kept = len(utterances) - formatted.num_converted
+    if left_out := len(utterances) - len(formatted.sources):
+        print(f"{left_out} of {len(utterances)} utterances are left out, since their audio cannot be read (see above)")
+    num_kept = len(formatted.sources) - formatted.num_converted
     hours = sum(formatted.num_samples.values()) / args.fs / 3600
     print(
-        f"{args.in_dir} -> {args.out_dir}: {len(utterances)} utterances, {hours:.2f} h; "
+        f"{args.in_dir} -> {args.out_dir}: {len(formatted.sources)} utterances, {hours:.2f} h; "
         f"{num_kept} kept their audio, {formatted.num_converted} were converted"
     )
     return 0
 
 
 def write_formatted(folder: Path, utterances: list[Utterance], formatted: Formatted) -> None:
-    """Write the data folder with the two files that ESPnet adds to it."""
-    write_dir(folder, [utterance._replace(audio=formatted.sources[utterance.id]) for utterance in utterances])
+    """Write the data folder of what could be read, with the two files that ESPnet adds to it."""
+    sources = formatted.sources
+    kept = [each._replace(audio=sources[each.id]) for each in utterances if each.id in sources]
+    write_dir(folder, kept)
     write_tables(folder, {"utt2num_samples": formatted.num_samples, "audio_format": {formatted.audio_format: ""}})
 
 
@@ -120,7 +129,7 @@ def format_audio(
     archive_dir: Path,
     sample_rate: int,
     num_jobs: int,
-    is_error: Callable[[str], bool] = lambda _kind: False,
+    is_error: Callable[[str], bool] = is_error_by_default,
 ) -> Formatted:
     """Check every utterance's audio by decoding it, and convert what does not fit.
 
@@ -129,20 +138,22 @@ def format_audio(
         archive_dir: Folder for archives; nothing is written if all audio fits.
         sample_rate: Sampling rate that is wanted, in Hz.
         num_jobs: Number of processes.
-        is_error: Whether a kind of problem with decoded audio stops everything, as silence might.
+        is_error: Whether a kind of problem stops everything; what cannot be read and does not is left out.
 
     Raises:
-        UnusableAudioError: Audio is missing, truncated or unreadable, or `is_error` says so; names every such
-            utterance (20 in the message).
+        UnusableAudioError: `is_error` says so of something found; names every such utterance (20 in the message).
     """
     items = [Rendering(utterance.id, utterance.audio) for utterance in utterances]
-    checked = map_chunks(functools.partial(_check_chunk, sample_rate=sample_rate), items, num_jobs, "checked")
-    findings = raise_if_bad(checked, is_error)
+    all_checked = map_chunks(functools.partial(_check_chunk, sample_rate=sample_rate), items, num_jobs, "checked")
+    findings = raise_if_bad(all_checked, is_error)
+    checked = [entry for entry in all_checked if entry.is_readable]
     plain = {entry.kind for entry in checked} - {"archived", "other"}
     all_plain = all(entry.kind in plain for entry in checked)
     keep = {entry.id: entry for entry in checked if entry.kind in (plain if all_plain else {"archived"})}
-    convert = [item for item in items if item.id not in keep]
-    rendered = write_archives(archive_dir, convert, sample_rate, num_jobs)
+    to_convert = {entry.id for entry in checked} - keep.keys()
+    convert = [item for item in items if item.id in to_convert]
+    written = write_archives(archive_dir, convert, sample_rate, num_jobs, is_error)
+    rendered = [entry for entry in written if entry.source]
     kept_sources = {item.id: item.source for item in items if item.id in keep}
     kept_lengths = {utterance: entry.num_samples for utterance, entry in keep.items()}
     return Formatted(
@@ -150,18 +161,17 @@ def format_audio(
         num_samples=kept_lengths | {entry.id: entry.num_samples for entry in rendered},
         audio_format="_".join(sorted(plain)).lower() if all_plain else "flac.ark",
         num_converted=len(rendered),
-        findings=findings + [(entry.id, finding) for entry in rendered for finding in entry.findings],
+        findings=findings + [(entry.id, finding) for entry in written for finding in entry.findings],
     )
 
 
 def raise_if_bad(entries: Iterable[Checked], is_error: Callable[[str], bool]) -> list[tuple[str, Finding]]:
-    """Raise one UnusableAudioError for all entries that cannot be used; return what else was found."""
+    """Raise one UnusableAudioError for all that is an error; return what else was found."""
     bad: list[tuple[str, Finding]] = []
     others: list[tuple[str, Finding]] = []
     for entry in entries:
         for finding in entry.findings:
-            is_bad = not entry.is_readable or is_error(finding.kind)
-            (bad if is_bad else others).append((entry.id, finding))
+            (bad if is_error(finding.kind) else others).append((entry.id, finding))
     if bad:
         raise UnusableAudioError(bad, others)
     return others
@@ -179,8 +189,13 @@ def _check_one(item: Rendering, sample_rate: int) -> Checked:
         header, samples = read_audio(item.source)
     except AudioError as error:
         return Checked(item.id, "other", 0, (finding_of(item.id, error),), is_readable=False)
-    findings = tuple(check_samples(item.id, header, samples))
+    findings = (*check_segment(item.id, item.source, header, samples), *check_samples(item.id, header, samples))
     if (header.sample_rate, header.num_channels) != (sample_rate, 1):
         return Checked(item.id, "other", 0, findings)
-    kind = "archived" if is_archive_entry(item.source) else header.form
+    kind = header.form or "other"
+    if is_archive_entry(item.source):
+        # ESPnet reads WAV in an archive as integers.
+        kind = "archived" if header.form == "FLAC" else "other"
+    elif part_of(item.source).recording != item.source:
+        kind = "other"
     return Checked(item.id, kind, len(samples), findings)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from espnet_larm.data.kaldi_dir import read_table
+from espnet_larm.data.text import read_symbols
 from espnet_larm.files import locked, move_synced
 
 BLANK, UNKNOWN, SOS_EOS, SPACE = "<blank>", "<unk>", "<sos/eos>", "<space>"
@@ -41,7 +42,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--bpe_input_sentence_size", type=int, default=MAX_SENTENCES, help=sentences_help)
     nlsyms_help = "bpe: symbols that get a piece each, separated by commas, or a file of them, one a line"
     parser.add_argument("--bpe_nlsyms", help=nlsyms_help)
-    parser.add_argument("--nlsyms", type=Path, help="char: file of symbols that stay whole, one a line")
+    parser.add_argument("--nlsyms", type=Path, help="char, bpe: file of symbols that stay whole, one a line")
     parser.add_argument("--llm", help="hugging_face: folder or hub id of the LM, whose tokenizer must spell the text")
     checked_help = "hugging_face: further texts that the tokenizer must spell, such as the development set's"
     parser.add_argument("--check_text", type=Path, nargs="*", default=[], help=checked_help)
@@ -161,9 +162,9 @@ def _make(args: argparse.Namespace, part: Path) -> list[str]:
     if args.token_type == "hugging_face":  # noqa: S105  # no password
         return _tokens_of_lm(args)
     texts = [text for path in args.text for text in _read(path)]
+    non_linguistic = read_symbols(args.nlsyms)
     if args.token_type == "char":  # noqa: S105  # no password
-        symbols = args.nlsyms.read_text(encoding="utf-8").split() if args.nlsyms else []
-        return character_tokens(texts, symbols)
+        return character_tokens(texts, non_linguistic)
     (part / "train.txt").write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
     return train_bpe(
         part / "train.txt",
@@ -172,7 +173,7 @@ def _make(args: argparse.Namespace, part: Path) -> list[str]:
         args.bpemode,
         args.bpe_char_cover,
         args.bpe_input_sentence_size,
-        _symbols(args.bpe_nlsyms),
+        dict.fromkeys([*non_linguistic, *_symbols(args.bpe_nlsyms)]),
     )
 
 
@@ -196,6 +197,10 @@ def _tokens_of_lm(args: argparse.Namespace) -> list[str]:
     from espnet_larm.llm.backbone import load_tokenizer, num_rows_of
     from espnet_larm.llm.tokens import special_tokens, token_list_of
 
+    if args.nlsyms is not None:
+        raise ValueError(
+            "--nlsyms does not go with --token_type hugging_face, whose tokens are the LM's; leave it out."
+        )
     if args.llm is None:
         raise ValueError("--token_type hugging_face needs --llm, a folder or hub id.")
     tokenizer = load_tokenizer(args.llm, args.revision)

@@ -7,15 +7,16 @@ Example:
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from espnet_larm.data.kaldi_dir import Utterance, read_dir, write_dir
+from espnet_larm.data.kaldi_dir import Utterance, audio_table, read_dir, write_dir
 from espnet_larm.files import locked
 from espnet_larm.recipe.archive import (
     NUM_SHOWN,
     Rendering,
     UnusableAudioError,
+    is_error_by_default,
     remove_unused_archives,
     write_archives,
 )
@@ -34,6 +35,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--factors", nargs="+", required=True, help="0.9 is slower; 1.0 keeps ids and paths")
     parser.add_argument("--fs", type=int, default=16000, help="sampling rate of the copies in Hz (16000)")
     parser.add_argument("--nj", type=int, default=1, help="number of processes (1)")
+    allow_help = "problems that only warn; copies of utterances whose audio cannot be read are left out"
+    parser.add_argument("--allow", nargs="*", default=[], metavar="KIND", help=allow_help)
     return parser
 
 
@@ -46,13 +49,17 @@ def main(cmd: list[str] | None = None) -> int:
 
 def _perturb(args: argparse.Namespace) -> int:
     archive_dir = args.out_dir / "data"
+    report = Report(NUM_SHOWN, args.allow)
+    utterances = read_dir(args.in_dir, report.allowed)
     try:
-        copies = perturb_speed(read_dir(args.in_dir), args.factors, archive_dir, args.fs, args.nj)
+        copies = perturb_speed(utterances, args.factors, archive_dir, args.fs, args.nj, report.is_error)
     except UnusableAudioError as error:
         error.findings = of_originals(error.findings, args.factors)
-        raise error.explained(Report(NUM_SHOWN), args.in_dir / "wav.scp") from error
+        raise error.explained(report, audio_table(args.in_dir)) from error
     write_dir(args.out_dir, copies)
     remove_unused_archives(archive_dir, [copy.audio for copy in copies])
+    if left_out := len(utterances) * len(args.factors) - len(copies):
+        print(f"{left_out} copies are left out, since their audio cannot be read")
     print(f"{args.in_dir} -> {args.out_dir}: {len(copies)} utterances at speeds {' '.join(args.factors)}")
     return 0
 
@@ -68,7 +75,12 @@ def of_originals(findings: Sequence[tuple[str, Finding]], factors: Sequence[str]
 
 
 def perturb_speed(
-    utterances: Sequence[Utterance], factors: Sequence[str], archive_dir: Path, sample_rate: int, num_jobs: int
+    utterances: Sequence[Utterance],
+    factors: Sequence[str],
+    archive_dir: Path,
+    sample_rate: int,
+    num_jobs: int,
+    is_error: Callable[[str], bool] = is_error_by_default,
 ) -> list[Utterance]:
     """Write the perturbed audio; factor 1 keeps its path and id.
 
@@ -78,6 +90,7 @@ def perturb_speed(
         archive_dir: Folder for the perturbed audio.
         sample_rate: Sampling rate of the perturbed audio, in Hz.
         num_jobs: Number of processes.
+        is_error: Whether a kind of problem stops everything; copies of what cannot be read and does not are left out.
 
     Returns:
         The set once for each factor.
@@ -96,8 +109,10 @@ def perturb_speed(
             copies.append(copy)
             if speed != 1.0:
                 renderings.append(Rendering(copy.id, copy.audio, speed))
-    sources = {entry.id: entry.source for entry in write_archives(archive_dir, renderings, sample_rate, num_jobs)}
-    return [copy._replace(audio=sources.get(copy.id, copy.audio)) for copy in copies]
+    written = write_archives(archive_dir, renderings, sample_rate, num_jobs, is_error)
+    sources = {entry.id: entry.source for entry in written}
+    made = [copy._replace(audio=sources.get(copy.id, copy.audio)) for copy in copies]
+    return [copy for copy in made if copy.audio]
 
 
 def rename(utterance: Utterance, factor: str) -> Utterance:

@@ -5,20 +5,22 @@
 Reads `text` and `utt2spk` of the reference, and `text` of the hypotheses and of every read-out beside it (`loop4/`,
 ...). Writes `score_wer/`, `score_cer/` and `score_ter/`, each with `result.txt` (like sclite's) and `scores.json`, into
 each of those folders, and prints a table. Token error rates need the experiment's `config.yaml`, which says what tokens
-are, and their tokenizer; without one of them they are left out.
+are, and their tokenizer; without one of them they are left out. Symbols of `--nlsyms` are no words and no characters.
 """
 
 import argparse
+import functools
 import itertools
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from espnet_larm.data.kaldi_dir import read_table
+from espnet_larm.data.text import read_symbols
 from espnet_larm.errors import name_some
 from espnet_larm.files import write_text
 from espnet_larm.pack.llm import llm_conf
@@ -44,12 +46,15 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--asr_train_config", type=Path, help=config_help)
     parser.add_argument("--token_type", help="char, bpe, word or hugging_face; the config's by default")
     parser.add_argument("--bpemodel", help="sentencepiece model, or folder or hub id of an LM; the config's by default")
+    symbols_help = "file of symbols that are no speech, one a line: no words and no characters"
+    parser.add_argument("--nlsyms", type=Path, help=symbols_help)
     return parser
 
 
 def main(cmd: list[str] | None = None) -> int:
     """Score all read-outs, write the files and print the tables."""
     args = get_parser().parse_args(cmd)
+    symbols = read_symbols(args.nlsyms)
     references = read_table(args.ref_dir / "text")
     utt2spk = read_table(args.ref_dir / "utt2spk") if (args.ref_dir / "utt2spk").is_file() else {}
     folders = {**read_out_folders(args.hyp_dir), LAST: args.hyp_dir}
@@ -61,9 +66,10 @@ def main(cmd: list[str] | None = None) -> int:
         differences = compare_in_order(scores)
         speaker_of = {utterance: utt2spk.get(utterance, utterance) for utterance in references}
         for name, folder in folders.items():
-            title = f"{folder.name}: {unit.upper()}"
+            title = f"{folder.name}: {unit.upper()}{left_out(symbols, unit)}"
             missing = [utterance for utterance in references if utterance not in hypotheses[name]]
-            record = as_json(unit, scores[name], missing, differences if name == LAST else [])
+            record = {"left_out": list(symbols)} if left_out(symbols, unit) else {}
+            record |= as_json(unit, scores[name], missing, differences if name == LAST else [])
             target = folder / f"score_{unit}"
             write_text(target / "result.txt", format_result(title, scores[name].alignments, speaker_of))
             write_text(target / "scores.json", json.dumps(record, indent=2) + "\n")
@@ -71,9 +77,28 @@ def main(cmd: list[str] | None = None) -> int:
     return 0
 
 
+def left_out(symbols: Sequence[str], unit: str) -> str:
+    """Say that symbols do not count; token error rates are of all that the model writes."""
+    return f", without {' '.join(symbols)}" if symbols and unit != "ter" else ""
+
+
+def words_without(symbols: Sequence[str], text: str) -> list[str]:
+    """Split a text into words, and leave out symbols."""
+    return [word for word in split_words(text) if word not in symbols]
+
+
+def characters_without(symbols: Sequence[str], text: str) -> list[str]:
+    """Split a text into characters, and leave out symbols, also beside letters."""
+    return split_characters(functools.reduce(lambda rest, symbol: rest.replace(symbol, ""), symbols, text))
+
+
 def splitters(args: argparse.Namespace) -> Splitters:
     """Make functions from a text to its units, by unit; `ter` only where the model's tokens are known."""
-    known: dict[str, Callable[[str], list[str]]] = {"wer": split_words, "cer": split_characters}
+    symbols = read_symbols(args.nlsyms)
+    known: dict[str, Callable[[str], list[str]]] = {
+        "wer": functools.partial(words_without, symbols),
+        "cer": functools.partial(characters_without, symbols),
+    }
     path = args.asr_train_config or args.hyp_dir.resolve().parents[1] / "config.yaml"
     config: dict[str, Any] = {}
     if path.is_file():

@@ -1,5 +1,6 @@
 """Waveforms of a `wav.scp` for decoding: read when they are needed, the next batch while this one is recognised."""
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -7,9 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from espnet_larm.data.audio import read_audio
-from espnet_larm.data.kaldi_dir import read_table
+from espnet_larm.data.audio import check_finite, past_end, read_audio
+from espnet_larm.data.kaldi_dir import read_sources, read_table
 from espnet_larm.data.stream import count_samples, stream_source
+
+logger = logging.getLogger(__name__)
 
 # Types of wav.scp, as ESPnet names them.
 AUDIO_TYPES = ("sound", "kaldi_ark")
@@ -32,7 +35,7 @@ class AudioTable:
     """The audio of a data folder.
 
     Args:
-        wav_scp: Its `wav.scp`; `utt2num_samples` is read where it lies beside.
+        wav_scp: Its `wav.scp`; `utt2num_samples` and `segments` are read where they lie beside.
         audio_type: ESPnet's name of the type, `sound` or `kaldi_ark`; a line of either may also be a command.
         sample_rate_hz: What the model was trained on.
         preprocess: The model's preprocessor, called as ESPnet does in decoding; None for none.
@@ -51,7 +54,7 @@ class AudioTable:
                 "python -m espnet_larm --upstream -m espnet2.bin.asr_inference."
             )
         self.wav_scp = wav_scp
-        self.sources = read_table(wav_scp)
+        self.sources = read_sources(wav_scp)
         self.sample_rate_hz = sample_rate_hz
         self.preprocess = preprocess
         counts = wav_scp.with_name("utt2num_samples")
@@ -92,12 +95,17 @@ class AudioTable:
             ValueError: It is truncated, no audio, or of another sample rate.
         """
         header, samples = read_audio(self.sources[key])
+        if late := past_end(self.sources[key], header, samples):
+            logger.warning("%s: %s", key, late)
         if header.sample_rate != self.sample_rate_hz:
             raise ValueError(
                 f"{self.sources[key]} has {header.sample_rate} Hz, the model was trained on {self.sample_rate_hz} Hz; "
                 "convert it (stage 3 of the recipes does)."
             )
-        return samples if self.preprocess is None else self.preprocess(key, {"speech": samples})["speech"]
+        if self.preprocess is not None:
+            samples = self.preprocess(key, {"speech": samples})["speech"]
+            check_finite(f"{self.sources[key]}, preprocessed,", samples)
+        return samples
 
     def stream(self, key: str) -> Iterator[np.ndarray]:
         """Blocks of samples (N,) of an utterance, as the preprocessor has not seen them.

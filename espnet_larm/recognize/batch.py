@@ -69,7 +69,7 @@ def decode_batch(heads: Heads, waveforms: Sequence[Waveform], plan: Plan) -> Dec
         plan: How to decode.
 
     Raises:
-        ValueError: A waveform is not one-dimensional, or words of a hypothesis cannot be aligned.
+        ValueError: A waveform is not one-dimensional or not finite, or words of a hypothesis cannot be aligned.
         MemoryError: One utterance alone does not fit into memory.
     """
     if plan.config.with_words and plan.llm is not None and not (heads.llm and heads.llm.can_align):
@@ -115,11 +115,14 @@ class _Batch:
         for index, waveform in enumerate(self.waveforms):
             if waveform.ndim != 1:
                 raise ValueError(f"a waveform has the shape {tuple(waveform.shape)}; allowed: one dimension, samples.")
+            samples = torch.as_tensor(waveform)
+            if not samples.isfinite().all():
+                raise ValueError(f"waveform {index} holds samples that are not finite numbers; replace it.")
             if len(waveform) < least:
                 reason = f"{len(waveform)} samples are too few for a frame"
                 self.transcripts[index] = skipped_transcript(self.plan.numbers, reason)
             else:
-                self.features[index] = extract(self.model, torch.as_tensor(waveform).to(self.heads.device))
+                self.features[index] = extract(self.model, samples.to(self.heads.device))
 
     def _groups(self) -> list[list[int]]:
         """Indices of utterances that share a batch."""

@@ -131,7 +131,7 @@ class Recognizer:
             config: How to decode; greedily by default.
 
         Raises:
-            ValueError: An option does not go with the model, or a waveform is not one-dimensional.
+            ValueError: An option does not go with the model, or a waveform is not one-dimensional or not finite.
         """
         return self.decode(waveforms, config).transcripts
 

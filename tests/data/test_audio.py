@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from espnet_larm.data.audio import is_archive_entry, read_audio
+from espnet_larm.data.audio import read_audio
+from espnet_larm.data.source import is_archive_entry
 from espnet_larm.recipe.archive import Rendering, write_archive
 
 MakeAudio = Callable[..., str]

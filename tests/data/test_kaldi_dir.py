@@ -1,5 +1,6 @@
 """Reading and writing Kaldi folders; each damage has its message."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -92,9 +93,29 @@ def test_a_missing_file_is_named(data_dir: Path) -> None:
         read_dir(data_dir)
 
 
-def test_segments_are_refused(data_dir: Path) -> None:
-    (data_dir / "segments").write_text("a-1 a 0 1\n")
-    with pytest.raises(ValueError, match="cut utterances are not supported"):
+def test_segments_name_parts_of_recordings(data_dir: Path) -> None:
+    (data_dir / "wav.scp").write_text("r1 cat a.wav |\nr2 b.flac\n")
+    (data_dir / "segments").write_text("ann-1 r2 0.5 1.25\nann-2 r1 3 4.0\nbob-1 r2 2 -1\n")
+    assert [utterance.audio for utterance in read_dir(data_dir)] == [
+        "b.flac[0.500000:1.250000]",
+        "cat a.wav |[3.000000:4.000000]",
+        "b.flac[2.000000:inf]",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("segment", "message"),
+    [
+        ("r1 0 1 2", "ann-1: 'r1 0 1 2' is no segment"),
+        ("r1 0 nan", "is no segment"),
+        ("r1 2 1.5", "the segment from 2 to 1.5 s is empty"),
+        ("r9 0 1", "the recording r9 is not in wav.scp"),
+    ],
+)
+def test_a_wrong_segment_is_named(data_dir: Path, segment: str, message: str) -> None:
+    (data_dir / "wav.scp").write_text("r1 a.wav\n")
+    (data_dir / "segments").write_text(f"ann-1 {segment}\n")
+    with pytest.raises(ValueError, match=f"segments:1: .*{re.escape(message)}"):
         read_dir(data_dir)
 
 

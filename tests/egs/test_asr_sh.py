@@ -13,7 +13,7 @@ import soundfile
 import torch
 import yaml
 
-from espnet_larm.data.kaldi_dir import Utterance, read_dir, write_dir
+from espnet_larm.data.kaldi_dir import Utterance, read_dir, read_table, write_dir
 from espnet_larm.recognize.config import DecodeConfig
 
 ROOT = Path(__file__).parents[2]
@@ -78,6 +78,27 @@ def test_an_empty_transcript_is_dropped_from_training_and_kept_for_testing(recip
     assert "dropped s1-u: its transcript is empty" in done.stderr
     assert [utterance.id for utterance in read_dir(tmp_path / "dump/raw/train")] == ["s0-u", "s2-u"]
     assert len(read_dir(tmp_path / "dump/raw/test")) == 3
+
+
+@pytest.mark.slow
+def test_parts_of_recordings_go_through_all_stages_and_problems_that_are_allowed_are_left_out(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    for name, rate in (("train", 16000), ("dev", 8000)):
+        folder = tmp_path / "source" / name
+        soundfile.write(folder / "tape.wav", np.random.default_rng(7).uniform(-0.5, 0.5, 2 * rate), rate)
+        (folder / "wav.scp").write_text(f"tape cat {folder}/tape.wav |\nlost {folder}/lost.wav\n")
+        (folder / "segments").write_text("s0-u tape 0.25 0.75\ns1-u lost 0 1\ns2-u tape 1.5 2.125\n")
+    options = ["--stop_stage", "tokens", "--speed_perturb_factors", "0.5 1.0"]
+    done = recipe(*options)
+    assert done.returncode == 1 and "data/train/segments:2: s1-u: " in done.stderr
+    done = recipe(*options, "--allow_problems", "missing-audio unsorted")
+    assert done.returncode == 0, done.stderr
+    assert "1 copies are left out" in done.stderr and "1 of 3 utterances are left out" in done.stderr
+    assert "data/dev/segments:3: s2-u: the segment ends 0.125 s behind the end of the recording" in done.stderr
+    lengths = {name: read_table(tmp_path / f"dump/raw/{name}/utt2num_samples") for name in ("train_sp", "dev")}
+    assert lengths["train_sp"] == {"sp0.5-s0-u": "16000", "sp0.5-s2-u": "16000", "s0-u": "8000", "s2-u": "8000"}
+    assert lengths["dev"] == {"s0-u": "8000", "s2-u": "8000"}
 
 
 @pytest.mark.slow
@@ -317,6 +338,19 @@ def test_the_tokens_of_a_ctc_head_beside_an_lm_must_spell_all_sets(
     assert len(validated) == 2
     for call, names in zip(validated, folders, strict=True):
         assert f"--data_dirs {names} --token_list {tokens} " in call
+
+
+def test_symbols_that_are_no_speech_reach_tokens_and_scores(calls: Callable[..., list[str]], tmp_path: Path) -> None:
+    decoded = tmp_path / "exp/asr_x/d/test"
+    decoded.mkdir(parents=True)
+    (decoded / "text").write_text("u1 A\n")
+    symbols = ["--nlsyms_txt", "data/symbols"]
+    for token_type in ("char", "bpe"):
+        assert "--nlsyms data/symbols" in calls("tokens", "--token_type", token_type, *symbols)[-1]
+    *_, tokens_of_lm = calls("tokens", *LM_OF_THE_HUB, *symbols)
+    assert "--nlsyms" not in tokens_of_lm
+    *_, scored, _ = calls("score", *symbols, "--asr_tag", "x", "--inference_tag", "d")
+    assert scored.startswith("score ") and "--nlsyms data/symbols" in scored
 
 
 def test_a_revision_of_an_lm_is_given_to_its_tokens_and_to_the_decoder(

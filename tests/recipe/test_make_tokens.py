@@ -69,6 +69,29 @@ def test_non_linguistic_symbols_stay_whole() -> None:
     assert character_tokens(["A <noise>"], ["<noise>"])[2:-1] == ["<noise>", "<space>", "A"]
 
 
+@pytest.mark.parametrize("mode", ["unigram", "bpe"])
+def test_non_linguistic_symbols_are_a_piece_each(tmp_path: Path, mode: str) -> None:
+    import sentencepiece
+
+    lines = ["THE [laugh] RAIN", "IN SPAIN [laugh]", "[cough] STAYS MAINLY"]
+    (tmp_path / "text").write_text("".join(f"u{i} {lines[i % 3]}\n" for i in range(30)))
+    (tmp_path / "symbols").write_text("[laugh]\n[cough]\n")
+    options = ["--bpemode", mode, "--nbpe", "22", "--nlsyms", str(tmp_path / "symbols"), "--bpe_nlsyms", "[cough],[x]"]
+    paths = ["--text", str(tmp_path / "text"), "--out_dir", str(tmp_path / "out")]
+    make_tokens.main([*paths, "--token_type", "bpe", *options])
+    assert {"[laugh]", "[cough]", "[x]"} <= set((tmp_path / "out/tokens.txt").read_text().split("\n"))
+    model = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "out/bpe.model"))
+    assert {"[laugh]", "[cough]"} <= set(model.encode("[cough] RAIN [laugh]", out_type=str))
+
+
+def test_non_linguistic_symbols_that_have_no_effect_or_file_are_refused(tmp_path, llm):
+    (tmp_path / "symbols").write_text("<noise>\n")
+    with pytest.raises(ValueError, match="--nlsyms does not go with --token_type hugging_face"):
+        run(tmp_path, "u1 ONE\n", "--llm", llm, "--nlsyms", str(tmp_path / "symbols"))
+    with pytest.raises(FileNotFoundError, match="--nlsyms nowhere is missing"):
+        run(tmp_path, "u1 ONE\n", "--nlsyms", "nowhere", "--token_type", "char")
+
+
 def test_no_text_is_refused() -> None:
     with pytest.raises(ValueError, match="no characters"):
         character_tokens([""])

@@ -53,6 +53,21 @@ def test_differences_between_loops_are_paired_and_said(folders, capsys):
     assert "loop2 -> loop4: -41.67 points" in capsys.readouterr().out
 
 
+def test_symbols_are_no_words_and_no_characters(folders, tmp_path):
+    ref, hyp = folders
+    for folder, odd in ((ref, "A [laugh] B C"), (hyp, "A B C [um]"), (hyp / "loop2", "A[um] B C")):
+        write(folder / "text", {**REFERENCES, "s0-0": odd})
+    (tmp_path / "symbols").write_text("[laugh]\n[um]\n")
+    assert run(folders, "--nlsyms", str(tmp_path / "symbols")) == 0
+    for unit, units, errors in (("wer", 12, 0), ("cer", 19, 0), ("ter", 27, 11)):
+        found = scores(hyp, unit)
+        total = found["insertions"] + found["deletions"] + found["substitutions"]
+        assert (found["units"], total) == (units, errors)
+        assert found.get("left_out", []) == ([] if unit == "ter" else ["[laugh]", "[um]"])
+    assert "WER, without [laugh] [um]" in (hyp / "score_wer/result.txt").read_text()
+    assert scores(hyp / "loop2", "cer")["substitutions"] == 0
+
+
 def test_table_has_a_line_a_loop(folders, capsys):
     run(folders)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("loop")]

@@ -39,6 +39,22 @@ def test_missing_and_truncated_audio_are_named_and_the_others_read(folder):
     assert "a.wav is missing" in loaded.failed["a"] and "b.wav is truncated" in loaded.failed["b"]
 
 
+def test_a_preprocessor_that_gives_no_numbers_is_named(folder):
+    with np.errstate(divide="ignore"):
+        failed = table(folder, preprocess=lambda key, data: {"speech": data["speech"] / 0}).load(["b"]).failed
+    assert "b.wav, preprocessed, holds samples that are not finite numbers" in failed["b"]
+
+
+def test_segments_beside_wav_scp_are_what_is_decoded(folder, caplog):
+    (folder / "segments").write_text("x a 0.01 0.02\ny b 0.03 0.05\nz b 0.2 0.3\n")
+    parts = table(folder)
+    assert parts.keys(None) == ["x", "y", "z"] and parts.length("y") == 60
+    loaded = parts.load(["x", "y", "z"])
+    assert [len(samples) for samples in loaded.waveforms.values()] == [80, 60]
+    assert "y: the segment ends 0.013 s behind the end" in caplog.text
+    assert "begins behind the end of the recording" in loaded.failed["z"]
+
+
 def test_other_sample_rate_is_named(folder):
     failed = table(folder, rate=16000).load(["a"]).failed
     assert "has 8000 Hz, the model was trained on 16000 Hz" in failed["a"]

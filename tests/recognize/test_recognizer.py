@@ -54,6 +54,15 @@ def build(larm_task, tmp_path):
 SMALL = {"output_size": 16, "attention_heads": 2, "linear_units": 32, "num_blocks": 3}
 
 
+@pytest.mark.parametrize("bad", [np.nan, -np.inf])
+def test_samples_that_are_no_numbers_are_refused(recognizer, waveforms, bad):
+    broken = waveforms[1].copy()
+    broken[7] = bad
+    for given in (broken, torch.as_tensor(broken)):
+        with pytest.raises(ValueError, match="waveform 1 holds samples that are not finite numbers"):
+            recognizer.transcribe([waveforms[0], given])
+
+
 def assert_same_transcripts(found, expected):
     for one, other in zip(found, expected, strict=True):
         assert one.hypotheses.keys() == other.hypotheses.keys()

@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from espnet_larm.data.audio import ARCHIVE_ENTRY, AudioHeader, is_archive_entry, is_command
+from espnet_larm.data.audio import AudioHeader, past_end
+from espnet_larm.data.source import ARCHIVE_ENTRY, is_archive_entry, is_command, part_of
 from espnet_larm.recipe.validation.report import Finding
 
 MAX_PEAK = 2.0  # lossy codecs pass 1 by a little; samples that were never scaled, by far
@@ -43,6 +44,7 @@ def check_source(key: str, source: str) -> Iterator[Finding]:
         key: Id of the utterance, named in the finding.
         source: Second column of `wav.scp`; an empty one is reported elsewhere.
     """
+    source = part_of(source).recording
     if is_command(source):
         program = (source[:-1].split() or [""])[0]
         # Anything but a plain name or path is for the shell to understand.
@@ -74,6 +76,12 @@ def check_samples(key: str, header: AudioHeader, samples: np.ndarray) -> Iterato
         fraction = float(np.mean(np.abs(samples) >= CLIPPED_LEVEL))
         if fraction > MAX_CLIPPED_FRACTION:
             yield Finding("clipped", f"{key}: {100 * fraction:.0f} % of the samples are at full scale")
+
+
+def check_segment(key: str, source: str, header: AudioHeader, samples: np.ndarray) -> Iterator[Finding]:
+    """Find segments that end a little behind their recording."""
+    if late := past_end(source, header, samples):
+        yield Finding("segment-past-end", f"{key}: {late}")
 
 
 def check_header(key: str, header: AudioHeader, bounds: Bounds) -> Iterator[Finding]:

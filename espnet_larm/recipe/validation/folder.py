@@ -7,7 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from espnet_larm.data.audio import AudioError, read_audio
+from espnet_larm.data.audio import read_audio
+from espnet_larm.data.audio_error import AudioError
+from espnet_larm.data.kaldi_dir import audio_table, source_of_segment
 from espnet_larm.data.parallel import stream_chunks
 from espnet_larm.recipe.validation.audio import (
     Bounds,
@@ -15,6 +17,7 @@ from espnet_larm.recipe.validation.audio import (
     check_header,
     check_pace,
     check_samples,
+    check_segment,
     check_source,
 )
 from espnet_larm.recipe.validation.report import Finding, Report
@@ -109,7 +112,7 @@ def validate_folders(folders: Sequence[Path], wanted: Wanted, num_jobs: int, rep
         tables = _scan_folder(folder, report)
         if not all(name in tables for name in REQUIRED):
             continue
-        path, wav_scp = folder / "wav.scp", tables["wav.scp"]
+        path, wav_scp = audio_table(folder), tables["wav.scp"]
         if first is None:
             first = path, wav_scp
         else:
@@ -128,17 +131,29 @@ def _scan_folder(folder: Path, report: Report) -> dict[str, Table]:
     if not folder.is_dir():
         report.add("missing-file", "there is no such folder", folder)
         return {}
-    if (folder / "segments").exists():
-        report.add("segments", "utterances are cut out of recordings", folder / "segments", 1)
     names = [*REQUIRED, *(name for name in (LENGTHS, "spk2utt") if (folder / name).exists())]
     scanned = {name: scan_table(folder / name, report) for name in names}
     tables = {name: table for name, table in scanned.items() if table is not None}
     for name, table in tables.items():
         for line in table.values():
             report.add_findings(_check_value(name, line.key, line.value), folder / name, line.number)
+    if audio_table(folder).name == "segments" and "wav.scp" in tables:
+        tables["wav.scp"] = _scan_segments(folder / "segments", tables["wav.scp"], report)
     if "utt2spk" in tables:
         _check_speakers(folder, tables["utt2spk"], tables.pop("spk2utt", None), report)
     return tables
+
+
+def _scan_segments(path: Path, recordings: Table, report: Report) -> Table:
+    """Read which parts of recordings are utterances, as lines that name them."""
+    sources = {line.key: line.value for line in recordings.values()}
+    parts: Table = {}
+    for line in (scan_table(path, report) or {}).values():
+        try:
+            parts[line.key] = line._replace(value=source_of_segment(line.value, sources))
+        except ValueError as error:
+            report.add("bad-segment", f"{line.key}: {error}", path, line.number)
+    return parts
 
 
 def _check_value(name: str, key: str, value: str) -> Iterator[Finding]:
@@ -178,7 +193,9 @@ def _entries(folder: Path, tables: Mapping[str, Table], spell: Spell | None, rep
         lacking = next((name for name, table in tables.items() if key not in table), None)
         if lacking is not None:
             name = next(name for name, table in tables.items() if key in table)
-            report.add("missing-line", f"{key} is not in {lacking}", folder / name, tables[name][key].number)
+            files = {"wav.scp": audio_table(folder).name}
+            place, what = folder / files.get(name, name), f"{key} is not in {files.get(lacking, lacking)}"
+            report.add("missing-line", what, place, tables[name][key].number)
             continue
         wav, text = tables["wav.scp"][key], tables["text"][key]
         length = tables[LENGTHS][key].value if LENGTHS in tables else ""
@@ -223,6 +240,7 @@ def _decode(entries: Sequence[Entry], bounds: Bounds) -> _Decoded:
         totals = totals.plus(Totals(0, 1, duration_s))
         found = itertools.chain(
             check_header(entry.key, header, bounds),
+            check_segment(entry.key, entry.source, header, samples),
             check_samples(entry.key, header, samples),
             check_duration(entry.key, duration_s, bounds),
             check_pace(entry.key, entry.text, duration_s),

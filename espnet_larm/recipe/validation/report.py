@@ -29,11 +29,13 @@ _SORT = "sort the file by code point: LC_ALL=C sort -o FILE FILE"
 
 KINDS = {
     "missing-file": Kind("run the stage that makes it, or add it; wav.scp, text and utt2spk have a line an utterance"),
-    "segments": Kind("write one audio file for each utterance first: cutting recordings by segments is not supported"),
+    "bad-segment": Kind("correct the line: `UTTERANCE RECORDING START END`, in seconds, within the recording"),
+    "segment-past-end": Kind("nothing: it is cut at the end of the recording", False),
     "windows-text": Kind(r"convert the file: sed -i '1s/^\xEF\xBB\xBF//; s/\r$//' FILE"),
     "not-utf-8": Kind("convert the file: iconv -f LATIN1 -t UTF-8 FILE > FILE.txt && mv FILE.txt FILE"),
     "odd-spacing": Kind("put one space between words and remove blank lines: sed -i 's/[ \\t]\\+/ /g; /^ *$/d' FILE"),
     "odd-character": Kind("replace the character; compose accents by unicodedata.normalize('NFC', line) in Python"),
+    "not-normal": Kind("nothing, where all texts are so; else unicodedata.normalize('NFC', line) in Python", False),
     "unsorted": Kind(_SORT),
     "sorted-by-number": Kind(f"{_SORT} (it is sorted by number), or fill numbers up with zeros"),
     "repeated-id": Kind("keep one of the lines, or give one utterance another id in all files"),

@@ -53,9 +53,27 @@ def check_transcript(key: str, text: str) -> Iterator[Finding]:
     if odd := next((each for each in text if each != "\t" and _is_odd(each)), None):
         yield Finding("odd-character", f"{key}: {describe(odd)} is character {text.index(odd) + 1} of the text")
     elif not unicodedata.is_normalized("NFC", text):
-        normal = unicodedata.normalize("NFC", text)
-        differs = next(i for i in range(len(text)) if text[: i + 1] != normal[: i + 1])
-        yield Finding("odd-character", f"{key}: {describe(text[differs])} is not in normal form (NFC)")
+        yield _check_form(key, text)
+
+
+def _check_form(key: str, text: str) -> Finding:
+    """Say in which way a text is not in Unicode's form NFC, which takes some letters apart, and orders marks."""
+    odd = [word for word in text.split() if not unicodedata.is_normalized("NFC", word)] or [text]
+    word = next((word for word in odd if len(unicodedata.normalize("NFC", word)) < len(word)), odd[0])
+    normal = unicodedata.normalize("NFC", word)
+    place = next(i for i in range(len(word)) if word[i] != normal[i : i + 1])
+    here, there = describe(word[place]), describe(normal[place])
+    if len(normal) < len(word):
+        return Finding(
+            "odd-character", f"{key}: {here} has its mark behind it; one character, {there}, is in use (NFC)"
+        )
+    if len(unicodedata.normalize("NFC", word[place])) > 1:
+        what = "is one character, which Unicode's form NFC takes apart: it has"
+    elif sorted(normal) == sorted(word):
+        what = "is a mark in another order than in Unicode's form NFC, where here stands"
+    else:
+        what = "is another character in Unicode's form NFC:"
+    return Finding("not-normal", f"{key}: {here} {what} {there}")
 
 
 def describe(character: str) -> str:

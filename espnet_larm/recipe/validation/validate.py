@@ -17,6 +17,7 @@ It is our own because Kaldi's validate_data_dir.sh opens no audio and reads no t
 import argparse
 from pathlib import Path
 
+from espnet_larm.data.text import read_symbols
 from espnet_larm.recipe.validation.audio import Bounds
 from espnet_larm.recipe.validation.folder import AudioCheck, Totals, Wanted, validate_folders
 from espnet_larm.recipe.validation.report import KINDS, Report
@@ -40,7 +41,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--max_wav_duration", type=float, default=20.0, help=most_help)
     parser.add_argument("--token_list", type=Path, help="token list that must be able to spell the text")
     parser.add_argument("--bpemodel", type=Path, help="sentencepiece model of the tokens; characters without it")
-    parser.add_argument("--nlsyms", type=Path, help="file of symbols that stay whole, for characters")
+    parser.add_argument("--nlsyms", type=Path, help="file of symbols that stay whole")
     parser.add_argument("--nj", type=int, default=1, help="number of processes that decode (1)")
     allow_help = "kinds of problems that are only warnings here"
     parser.add_argument("--allow", nargs="*", default=[], metavar="KIND", help=allow_help)
@@ -77,11 +78,6 @@ def check_options(args: argparse.Namespace) -> None:
             raise ValueError(f"--{name} {getattr(args, name)} must be at least {least}.")
     if args.bpemodel and not args.token_list:
         raise ValueError("--bpemodel needs --token_list; name the tokens.txt beside it.")
-
-
-def read_symbols(path: Path | None) -> tuple[str, ...]:
-    """Words of a file; none without a file."""
-    return tuple(path.read_text(encoding="utf-8").split()) if path else ()
 
 
 def summary(folders: list[Path], totals: Totals, report: Report) -> str:

@@ -19,7 +19,7 @@ from espnet_larm.errors import name_some
 from espnet_larm.files import read_tensors
 from espnet_larm.llm.fingerprint import FINGERPRINT, difference
 from espnet_larm.pack.llm import name_llm, name_tokenizer, places_near
-from espnet_larm.pack.options import check_tokens, file_options, leave_training_out, locate, set_option
+from espnet_larm.pack.options import check_sections, check_tokens, file_options, leave_training_out, locate, set_option
 from espnet_larm.recognize.model.features import feature_dtype
 from espnet_larm.train.task import LarmASRTask
 
@@ -73,6 +73,7 @@ def read_config(config_file: Path, llm: str | None = None) -> argparse.Namespace
     config = yaml.safe_load(config_file.read_text(encoding="utf-8"))
     if not isinstance(config, dict) or "token_list" not in config:
         raise ValueError(f"{config_file} holds no token_list; --asr_train_config is the experiment's config.yaml.")
+    check_sections(config)
     if isinstance(config["token_list"], list):
         check_tokens(config["token_list"], config.get("token_type"))
     leave_training_out(config)

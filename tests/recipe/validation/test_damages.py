@@ -79,6 +79,21 @@ def lengths(*values: object) -> Callable[[Folder], None]:
     return lambda folder: folder.write("utt2num_samples", *(f"{k} {v}" for k, v in zip(TEXTS, values, strict=False)))
 
 
+def segments(ann_2: str) -> Callable[[Folder], None]:
+    """All utterances as parts of one recording of a second; without ann-2 where its line cannot be read."""
+
+    def do(folder: Folder) -> None:
+        folder.write("wav.scp", "tape audio/ann-1.flac")
+        parts = {key: f"tape {index / 8} {index / 8 + 0.5}" for index, key in enumerate(TEXTS)} | {"ann-2": ann_2}
+        folder.write("segments", *(f"{key} {part}" for key, part in parts.items()))
+        if "tape9" in ann_2:
+            for name in ("text", "utt2spk"):
+                folder.drop(name, 2)
+            folder.line("spk2utt", 1, "ann ann-1")
+
+    return do
+
+
 FILES = [
     Damage("missing-file", "set", "there is no such folder", lambda f: f.path("").rename("gone")),
     Damage("missing-file", "set/text", "it is missing", lambda f: f.path("text").unlink()),
@@ -87,7 +102,10 @@ FILES = [
         "missing-file", "tokens/tokens.txt", "it is missing", lambda _: Path("tokens/tokens.txt").unlink(), CHARACTERS
     ),
     Damage("missing-file", "tokens/bpe.model", "it is missing", lambda _: Path("tokens/bpe.model").unlink(), PIECES),
-    Damage("segments", "set/segments:1", "cut out of recordings", lambda f: f.write("segments", "ann-1 rec 0 1")),
+    Damage("bad-segment", "set/segments:2", "the recording tape9 is not in wav.scp", segments("tape9 0 1")),
+    Damage("bad-segment", "set/segments:2", "begins behind the end of the recording", segments("tape 2 2.5")),
+    Damage("bad-segment", "set/segments:2", "ends 0.80 s behind the end", segments("tape 0.5 1.8")),
+    Damage("segment-past-end", "set/segments:2", "ends 0.250 s behind the end", segments("tape 0.5 1.25")),
     Damage("windows-text", "set/text:1", "byte order mark", lambda f: f.swap("text", b"ann-1", b"\xef\xbb\xbfann-1")),
     Damage("windows-text", "set/text:1", "here on end with CR LF", lambda f: f.swap("text", b"\n", b"\r\n")),
     Damage("not-utf-8", "set/text:3", "byte 8 of the line (0xC9)", lambda f: f.swap("text", b"FIVE", b"F\xc9VE")),
@@ -202,7 +220,12 @@ TEXT = [
     Damage("odd-character", "set/text:2", "U+00A0 NO-BREAK SPACE", lambda f: f.text("THREE\xa0FOUR")),
     Damage("odd-character", "set/text:2", "U+FFFD REPLACEMENT CHARACTER", lambda f: f.text("CAF\ufffd")),
     Damage("odd-character", "set/text:2", "U+2028", lambda f: f.swap("text", b"THREE ", "THREE\u2028".encode())),
-    Damage("odd-character", "set/text:2", "E) is not in normal form (NFC)", lambda f: f.text("CAFE\u0301")),
+    Damage("odd-character", "set/text:2", "E) has its mark behind it; one char", lambda f: f.text("CAFE\u0301")),
+    Damage("odd-character", "set/text:2", "'ᄒ' (U+1112", lambda f: f.text("ড় 한")),
+    Damage("not-normal", "set/text:2", "RRA) is one character, which", lambda f: f.text("ড়")),
+    Damage("not-normal", "set/text:2", "U+FB2A HEBREW LETTER SHIN WITH SHIN", lambda f: f.text("אשׁ")),
+    Damage("not-normal", "set/text:2", "SHADDA) is a mark in another", lambda f: f.text("مَّ")),
+    Damage("not-normal", "set/text:2", "ANGSTROM SIGN) is another", lambda f: f.text("Å")),
     Damage(
         "odd-character",
         "set/wav.scp:2",
@@ -304,11 +327,9 @@ def test_joiners_between_letters_and_letters_that_unicode_never_composes_are_no_
     assert problems() == []
 
 
-def test_a_letter_that_unicode_never_composes_is_not_called_decomposed(folder: Folder) -> None:
-    folder.text("\u09dc")
-    assert [problem.what for problem in problems()] == [
-        "ann-2: '\u09dc' (U+09DC BENGALI LETTER RRA) is not in normal form (NFC)"
-    ]
+def test_compounds_of_two_scripts_are_no_problem(folder: Folder) -> None:
+    folder.text("GPS-НАВИГАТОР β-GLUCAN")
+    assert problems() == []
 
 
 def test_what_cannot_be_read_is_an_error(folder: Folder) -> None:

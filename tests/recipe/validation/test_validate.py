@@ -128,11 +128,38 @@ def test_stage_3_looks_at_what_a_command_writes(data_dir: Path, capsys: pytest.C
     assert f"{data_dir}/wav.scp:2: a-1: 100 % of the samples are at full scale" in capsys.readouterr().out
 
 
-def test_stage_3_says_that_audio_which_cannot_be_read_is_not_allowed(data_dir: Path) -> None:
-    (data_dir.parent / "1.flac").unlink()
-    arguments = ["--in_dir", str(data_dir), "--out_dir", str(data_dir.parent / "out"), "--allow", "missing-audio"]
-    with pytest.raises(ValueError, match=r"--allow missing-audio cannot let through .*\nerror missing-audio"):
+@pytest.mark.parametrize("source", ["{}/1.flac", "cat {}/1.flac |"])
+def test_stage_3_leaves_out_what_cannot_be_read_if_that_is_allowed(
+    data_dir: Path, capsys: pytest.CaptureFixture[str], source: str
+) -> None:
+    root, out = data_dir.parent, data_dir.parent / "out"
+    whole = (root / "1.flac").read_bytes()
+    (root / "1.flac").write_bytes(whole[: len(whole) // 2])
+    scp = (data_dir / "wav.scp").read_text()
+    (data_dir / "wav.scp").write_text(scp.replace(f"{root}/1.flac", source.format(root)))
+    arguments = ["--in_dir", str(data_dir), "--out_dir", str(out)]
+    with pytest.raises(ValueError, match="--allow unreadable-audio goes on, without what cannot be read"):
         format_audio(arguments)
+    with pytest.raises(ValueError, match="error unreadable-audio"):
+        format_audio([*arguments, "--allow", "missing-audio"])
+    assert format_audio([*arguments, "--allow", "unreadable-audio"]) == 0
+    total = len(scp.splitlines())
+    assert f"1 of {total} utterances are left out" in capsys.readouterr().out
+    left = {name: (out / name).read_text() for name in ("wav.scp", "text", "utt2spk", "utt2num_samples")}
+    assert all(len(text.splitlines()) == total - 1 and "a-1 " not in text for text in left.values())
+
+
+def test_stage_3_repairs_tables_if_that_is_allowed(data_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
+    arguments = ["--in_dir", str(data_dir), "--out_dir", str(data_dir.parent / "out")]
+    text = (data_dir / "text").read_text().splitlines(keepends=True)
+    (data_dir / "text").write_text("\ufeff" + "".join([*text[1:], "\n", text[1]]))
+    kinds = ["windows-text", "odd-spacing", "repeated-id", "missing-line"]
+    for number in range(4):
+        with pytest.raises(ValueError, match="mark|blank|was there before|lacks"):
+            format_audio([*arguments, "--allow", *kinds[:number]])
+    assert format_audio([*arguments, "--allow", *kinds]) == 0
+    assert (data_dir.parent / "out/text").read_text() == "".join(text[1:])
+    assert f"1 utterances are not in all files, and left out: {text[0].split()[0]}" in caplog.text
 
 
 def test_stage_2_names_the_original_line_once(data_dir: Path) -> None:
