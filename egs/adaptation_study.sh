@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Ways of adapting an LM to speech, compared on the stored outputs of a trained encoder: what each hears, and what it loses
+# Ways of adapting an LM to speech, compared on the stored outputs of a trained encoder: what each recognises, and what it loses
 # of text. What the run_study.sh of all recipes share; called from a recipe's folder.
 #
 # Called again, it goes on where it was.
@@ -15,7 +15,7 @@ here=$PWD
 
 # Options
 plan=  # YAML of the ways, from the repository's root
-asr_exp=  # experiment whose encoder is heard
+asr_exp=  # experiment whose encoder is read
 train_dir=  # data folder to learn on
 dev_dir=  # data folder that learning rates are chosen on
 test_dirs=  # data folders of test sets, in quotes

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The LM of run_llm.sh reads what the CTC head hears, in the LM's own embeddings (projector: posterior), on CMU AN4: the two
+# The LM of run_llm.sh reads the CTC head's posteriors, in the LM's own embeddings (projector: posterior), on CMU AN4: the two
 # trainings of run_llm.sh where they are not there yet, then a third, which begins with their encoder and CTC head. A
 # quarter of an hour more on two cores. The CTC head has the LM's tokens.
 #

@@ -61,7 +61,7 @@ def best(search, table, width, nbest, **options):
     return [(text.token_ids, text.score) for text in found.hypotheses[0]]
 
 
-# The CTC head's opinion of an unfinished word is too bad: scores rise again.
+# The CTC head scores an unfinished word too low: scores rise again.
 def test_the_best_text_is_the_same_however_many_are_asked_for():
     for seed in range(60):
         table = (2 * torch.randn(VOCAB_SIZE, VOCAB_SIZE, generator=torch.Generator().manual_seed(seed))).log_softmax(-1)

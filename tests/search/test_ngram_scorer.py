@@ -1,4 +1,4 @@
-"""An n-gram's opinion on candidates, and several opinions in a chain."""
+"""An n-gram's scores of candidates, and several scorers in a chain."""
 
 import pytest
 import torch

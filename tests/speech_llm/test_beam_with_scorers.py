@@ -52,12 +52,12 @@ def arpa(tmp_path):
     return tmp_path / "3gram.arpa"
 
 
-def scorers_of(opinions, log_probs, hlens, arpa, spell=same_tokens):
+def scorers_of(names, log_probs, hlens, arpa, spell=same_tokens):
     made = []
-    if "ctc" in opinions:
+    if "ctc" in names:
         scorer = CtcPrefixScores(log_probs, hlens)
         made.append(CtcScorer(scorer, spell, EOS, CTC_WEIGHT, num_candidates=VOCAB_SIZE))
-    if "ngram" in opinions:
+    if "ngram" in names:
         ngram = KenlmNgram(arpa, TOKENS, EOS)
         made.append(NgramScorer(ngram, len(hlens), EOS, NGRAM_WEIGHT, num_candidates=VOCAB_SIZE))
     return chain(made)
@@ -66,16 +66,16 @@ def scorers_of(opinions, log_probs, hlens, arpa, spell=same_tokens):
 @torch.no_grad()
 @pytest.mark.filterwarnings("ignore:NgramFullScorer batch score is implemented through for loop:UserWarning")
 @pytest.mark.parametrize("width", [1, 2, 5])
-@pytest.mark.parametrize("opinions", [["ctc"], ["ngram"], ["ctc", "ngram"]], ids="+".join)
-def test_the_n_best_is_that_of_espnets_beam_search_with_further_opinions(decoder, frames, ctc, arpa, opinions, width):
+@pytest.mark.parametrize("names", [["ctc"], ["ngram"], ["ctc", "ngram"]], ids="+".join)
+def test_the_n_best_is_that_of_espnets_beam_search_with_further_scorers(decoder, frames, ctc, arpa, names, width):
     from espnet2.legacy.nets.batch_beam_search import BatchBeamSearch
     from espnet2.legacy.nets.scorers.ctc import CTCPrefixScorer
     from espnet2.legacy.nets.scorers.ngram import NgramFullScorer
 
     theirs = {"decoder": (decoder, 1.0)}
-    if "ctc" in opinions:
+    if "ctc" in names:
         theirs = {"decoder": (decoder, 1 - CTC_WEIGHT), "ctc": (CTCPrefixScorer(ctc, EOS), CTC_WEIGHT)}
-    if "ngram" in opinions:
+    if "ngram" in names:
         theirs["ngram"] = NgramFullScorer(str(arpa), TOKENS), NGRAM_WEIGHT
     search = BatchBeamSearch(
         scorers={name: scorer for name, (scorer, _) in theirs.items()},
@@ -88,7 +88,7 @@ def test_the_n_best_is_that_of_espnets_beam_search_with_further_opinions(decoder
         # All tokens are scored by all.
         pre_beam_score_key=None,
     )
-    scorer = scorers_of(opinions, ctc.log_softmax(frames[0]), frames[1], arpa)
+    scorer = scorers_of(names, ctc.log_softmax(frames[0]), frames[1], arpa)
     # ESPnet's CTC scores fail on texts of more tokens than frames.
     bounds = [Bounds(length) for length in frames[1].tolist()]
     found = beam(decoder.start(*frames), bounds, EOS, width, width, guards_loops=False, scorer=scorer)
@@ -143,17 +143,17 @@ def spell(token_ids, is_complete):
 class InDictionaries:
     """Each hypothesis scored anew from its first token."""
 
-    def __init__(self, decoder, hs_pad, log_probs, opinions, arpa):
+    def __init__(self, decoder, hs_pad, log_probs, names, arpa):
         self.decoder, self.hs_pad, self.log_probs = decoder, hs_pad.unsqueeze(0), log_probs
-        self.hears_ctc = "ctc" in opinions
-        self.model = __import__("kenlm").Model(str(arpa)) if "ngram" in opinions else None
+        self.has_ctc = "ctc" in names
+        self.model = __import__("kenlm").Model(str(arpa)) if "ngram" in names else None
 
     def scores(self, tokens):
         ys_in = torch.tensor([[EOS, *tokens]])
         logits, _ = self.decoder(self.hs_pad, torch.tensor([self.hs_pad.size(1)]), ys_in, torch.tensor([ys_in.size(1)]))
         scores = dict(enumerate(logits[0, -1].log_softmax(-1).tolist()))
-        before = begins_and_is(self.log_probs, spell(tokens, False).sure)[0] if self.hears_ctc else 0.0
-        for token in scores if self.hears_ctc else ():
+        before = begins_and_is(self.log_probs, spell(tokens, False).sure)[0] if self.has_ctc else 0.0
+        for token in scores if self.has_ctc else ():
             whole = spell(tokens if token == EOS else [*tokens, token], False).sure
             heard = begins_and_is(self.log_probs, whole)[token == EOS]
             scores[token] = (1 - CTC_WEIGHT) * scores[token] + CTC_WEIGHT * (heard - before)
@@ -179,17 +179,15 @@ class InDictionaries:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("opinions", [["ctc"], ["ctc", "ngram"]], ids="+".join)
-def test_with_a_ctc_head_of_other_tokens_the_n_best_is_that_of_a_search_in_dictionaries(
-    decoder, frames, arpa, opinions
-):
+@pytest.mark.parametrize("names", [["ctc"], ["ctc", "ngram"]], ids="+".join)
+def test_with_a_ctc_head_of_other_tokens_the_n_best_is_that_of_a_search_in_dictionaries(decoder, frames, arpa, names):
     hs_pad, hlens, most = frames[0][:, :12], torch.tensor([12, 7, 9, 5]), 7
     log_probs = torch.randn(4, 12, 6).mul(2).log_softmax(-1)
-    scorer = scorers_of(opinions, log_probs, hlens, arpa, spell)
+    scorer = scorers_of(names, log_probs, hlens, arpa, spell)
     found = beam(decoder.start(hs_pad, hlens), [Bounds(most)] * 4, EOS, 3, 3, guards_loops=False, scorer=scorer)
     num_compared = 0
     for row, (length, hypotheses) in enumerate(zip(hlens.tolist(), found.hypotheses, strict=True)):
-        args = decoder, hs_pad[row, :length], log_probs[row, :length], opinions, arpa
+        args = decoder, hs_pad[row, :length], log_probs[row, :length], names, arpa
         expected = InDictionaries(*args).search(3, most)
         ours = [one for one in hypotheses if one.ending is Ending.BY_ITSELF and len(one.token_ids) < most]
         assert [(*one.token_ids, EOS) for one in ours] == [one.tokens for one in expected[: len(ours)]]

@@ -57,11 +57,13 @@ def test_right_drafts_reach_the_ceiling_of_the_search(num_tokens):
 
 
 def test_a_search_follows_the_references_whatever_is_drafted():
-    heard = [[3, 1, 5, 1, 5], [7, 7, 7], [4], [8, 2, 8], [1, 8]]
+    ctc_tokens = [[3, 1, 5, 1, 5], [7, 7, 7], [4], [8, 2, 8], [1, 8]]
     expected = [len(reference) + 1 for reference in REFERENCES]
-    for drafts in (None, TextDrafts(heard, 3, EOS)):
+    for drafts in (None, TextDrafts(ctc_tokens, 3, EOS)):
         scorer = ReferenceScorer(REFERENCES, EOS)
-        found = greedy(Random(len(heard)), [Bounds(40)] * len(heard), EOS, drafts, guards_loops=False, scorer=scorer)
+        found = greedy(
+            Random(len(ctc_tokens)), [Bounds(40)] * len(ctc_tokens), EOS, drafts, guards_loops=False, scorer=scorer
+        )
         assert [text.token_ids for text in found.hypotheses] == REFERENCES
         assert {text.ending for text in found.hypotheses} == {Ending.BY_ITSELF}
         assert (found.num_row_calls == sum(expected)) == (drafts is None)

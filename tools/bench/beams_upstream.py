@@ -76,10 +76,10 @@ class Searches:
         ctc, ngram = [(CTC,)] * self.has_ctc, [(NGRAM,)] * bool(self.ngram)
         yield from [(), *ctc, *ngram, *((CTC, NGRAM) for _ in ctc for _ in ngram)]
 
-    def ours(self, frames: Frames, opinions: Sequence[str], width: int, is_whole: bool) -> list[list[Found]]:
+    def ours(self, frames: Frames, scorers_used: Sequence[str], width: int, is_whole: bool) -> list[list[Found]]:
         """N-best of a batch; with `is_whole` every token is scored."""
         most = most_of(frames)
-        scorer = self._scorer(frames, opinions, is_whole)
+        scorer = self._scorer(frames, scorers_used, is_whole)
         begun = self.model.decoder.start(frames.hs_pad, frames.hlens)
         found = beam(begun, list(map(Bounds, most)), self.eos, width, width, guards_loops=False, scorer=scorer)
         return [
@@ -91,24 +91,24 @@ class Searches:
             for texts, limit in zip(found.hypotheses, most, strict=True)
         ]
 
-    def _scorer(self, frames: Frames, opinions: Sequence[str], is_whole: bool) -> Scorer | None:
+    def _scorer(self, frames: Frames, scorers_used: Sequence[str], is_whole: bool) -> Scorer | None:
         special = () if is_whole else self.model.decoder.tokenizer.all_special_ids
         options: dict[str, Any] = {"silent": special, "num_candidates": self.vocab_size if is_whole else NUM_CANDIDATES}
         scorers: list[Scorer] = []
-        if CTC in opinions:
+        if CTC in scorers_used:
             scorer = CtcPrefixScores(self.model.ctc.log_softmax(frames.hs_pad), frames.hlens, self.model.blank_id)
             scorers.append(CtcScorer(scorer, same_tokens, self.eos, self.weights[CTC], **options))
-        if NGRAM in opinions:
+        if NGRAM in scorers_used:
             scorers.append(NgramScorer(self.ngram, len(frames.hlens), self.eos, self.weights[NGRAM], **options))
         return chain(scorers)
 
-    def espnets(self, opinions: Sequence[str], width: int) -> BatchBeamSearch:
+    def espnets(self, scorers_used: Sequence[str], width: int) -> BatchBeamSearch:
         """ESPnet's search."""
         scorers, weights = {"decoder": self.model.decoder}, {"decoder": 1.0}
-        if CTC in opinions:
+        if CTC in scorers_used:
             scorers["ctc"], weights["ctc"] = CTCPrefixScorer(self.model.ctc, self.eos), self.weights[CTC]
             weights["decoder"] -= self.weights[CTC]
-        if NGRAM in opinions:
+        if NGRAM in scorers_used:
             from espnet2.legacy.nets.scorers.ngram import NgramFullScorer
 
             scorers["ngram"] = NgramFullScorer(str(self.ngram_file), self.model.token_list)
@@ -169,16 +169,16 @@ def main() -> None:
     )
     notes: list[str] = []
     for width in args.widths:
-        for opinions in searches.settings():
-            notes += report(searches, inputs, opinions, width)
+        for scorers_used in searches.settings():
+            notes += report(searches, inputs, scorers_used, width)
     print("\n".join(notes))
 
 
-def report(searches: Searches, inputs: Inputs, opinions: Sequence[str], width: int) -> list[str]:
+def report(searches: Searches, inputs: Inputs, scorers_used: Sequence[str], width: int) -> list[str]:
     """Run both searches and print a row; a line for each utterance whose N-best differs."""
-    ours, seconds = run_ours(searches, inputs, opinions, width, is_whole=True)
-    usual, usual_seconds = run_ours(searches, inputs, opinions, width, is_whole=False)
-    search, theirs, start = searches.espnets(opinions, width), {}, time.perf_counter()
+    ours, seconds = run_ours(searches, inputs, scorers_used, width, is_whole=True)
+    usual, usual_seconds = run_ours(searches, inputs, scorers_used, width, is_whole=False)
+    search, theirs, start = searches.espnets(scorers_used, width), {}, time.perf_counter()
     for frames in inputs.batches:
         for one in frames.singly():
             (most,) = most_of(one)
@@ -187,7 +187,7 @@ def report(searches: Searches, inputs: Inputs, opinions: Sequence[str], width: i
             # An end is put behind all that have the longest length, without its score.
             theirs[one.indices[0]] = [each for each in pairs if len(each.token_ids) + 1 < most][:width]
     espnet_seconds = time.perf_counter() - start
-    name = " + ".join(opinions) or "nothing"
+    name = " + ".join(scorers_used) or "nothing"
     notes, largest, num_same, num_compared = [], 0.0, 0, 0
     for index, expected in sorted(theirs.items()):
         found = ours[index]
@@ -210,12 +210,12 @@ def report(searches: Searches, inputs: Inputs, opinions: Sequence[str], width: i
 
 
 def run_ours(
-    searches: Searches, inputs: Inputs, opinions: Sequence[str], width: int, is_whole: bool
+    searches: Searches, inputs: Inputs, scorers_used: Sequence[str], width: int, is_whole: bool
 ) -> tuple[dict[int, list[Found]], float]:
     """N-best of each utterance, and seconds."""
     start, found = time.perf_counter(), {}
     for frames in inputs.batches:
-        found |= dict(zip(frames.indices, searches.ours(frames, opinions, width, is_whole), strict=True))
+        found |= dict(zip(frames.indices, searches.ours(frames, scorers_used, width, is_whole), strict=True))
     return found, time.perf_counter() - start
 
 

@@ -235,7 +235,7 @@ def report_all_drafts(
     """Tables about drafts, and the checks that need runs of their own."""
     for refusal in bench.refusals:
         print(refusal)
-    if inputs.heard is not None:
+    if inputs.ctc_tokens is not None:
         print(f"CTC's texts, which ctc and longer draft from, took {inputs.ctc_seconds:.2f} s, not counted above")
     report_drafts(inputs, bench.drafted, runs, SINGLY, BATCHED)
     report_references(inputs, args.tokens_per_call)

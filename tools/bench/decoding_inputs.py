@@ -50,7 +50,7 @@ class Inputs(NamedTuple):
         seconds: Duration of each utterance.
         encoder_seconds: Seconds of features and encoder.
         texts: References; none for random frames.
-        heard: CTC hypothesis of each utterance in the LM's tokens; None without a CTC head.
+        ctc_tokens: CTC hypothesis of each utterance in the LM's tokens; None without a CTC head.
         ctc_seconds: Seconds of CTC decoding.
     """
 
@@ -60,7 +60,7 @@ class Inputs(NamedTuple):
     seconds: list[float]
     encoder_seconds: float
     texts: list[str]
-    heard: list[list[int]] | None = None
+    ctc_tokens: list[list[int]] | None = None
     ctc_seconds: float = 0.0
 
     @property
@@ -122,12 +122,12 @@ def of_recognizer(recognizer: Recognizer, args: argparse.Namespace) -> Inputs:
         most = [LEAST_TOKENS + int(DecodeConfig().max_tokens_per_second * seconds[index]) for index in indices]
         batches.append(Frames(list(indices), hs_pad, hlens, most))
     spent = time.perf_counter() - start
-    heard, ctc_seconds = _heard(recognizer, batches)
+    ctc_tokens, ctc_seconds = _ctc_tokens(recognizer, batches)
     texts = [utterance.text for utterance in utterances]
-    return Inputs(model.decoder, model.eos, batches, seconds, spent, texts, heard, ctc_seconds)
+    return Inputs(model.decoder, model.eos, batches, seconds, spent, texts, ctc_tokens, ctc_seconds)
 
 
-def _heard(recognizer: Recognizer, batches: Sequence[Frames]) -> tuple[list[list[int]] | None, float]:
+def _ctc_tokens(recognizer: Recognizer, batches: Sequence[Frames]) -> tuple[list[list[int]] | None, float]:
     """CTC hypotheses of all utterances, and the seconds of finding them."""
     searcher = recognizer.heads.llm
     if searcher is None:

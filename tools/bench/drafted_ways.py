@@ -43,7 +43,7 @@ def draftings(inputs: Inputs, numbers: Sequence[int], taus: Sequence[float] = ()
             # The model lacks draft heads, or so many, or a CTC head.
             with suppress(ValueError):
                 config = DecodeConfig(drafts=source, tokens_per_call=number)
-                found.append(resolve(config, inputs.decoder, inputs.heard is not None))
+                found.append(resolve(config, inputs.decoder, inputs.ctc_tokens is not None))
     return found + [one._replace(tau=tau) for tau in taus for one in found if one.drafts == HEADS]
 
 
@@ -55,9 +55,9 @@ def name_of(drafting: Drafting) -> str:
 
 def drafts_maker(inputs: Inputs, drafting: Drafting) -> Callable[[Frames], Drafts]:
     """A function that makes the drafts of a batch."""
-    heard = inputs.heard or []
+    ctc_tokens = inputs.ctc_tokens or []
     return lambda frames: make_drafts(
-        drafting, inputs.decoder, lambda: [heard[index] for index in frames.indices], inputs.eos
+        drafting, inputs.decoder, lambda: [ctc_tokens[index] for index in frames.indices], inputs.eos
     )
 
 
