@@ -108,7 +108,7 @@ def check_half_types(args: argparse.Namespace) -> None:
     Raises:
         ValueError: They differ.
     """
-    if not args.use_amp or args.ngpu == 0 or args.decoder != "speech_llm":
+    if not getattr(args, "use_amp", False) or args.ngpu == 0 or args.decoder != "speech_llm":
         # Without a GPU, ESPnet's use_amp changes no type.
         return
     amp = str(autocast_args.get("dtype", torch.float16)).removeprefix("torch.")

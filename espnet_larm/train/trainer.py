@@ -221,7 +221,7 @@ def put_config_aside(args: argparse.Namespace) -> None:
     ESPnet writes it in place, before it knows; the session writes it whole once the first epoch begins.
     """
     # Without a training, ESPnet's file is the result; and wandb's files go where that file goes.
-    if not (args.dry_run or args.collect_stats or args.use_wandb):
+    if not any(getattr(args, name, True) for name in ("dry_run", "collect_stats", "use_wandb")):
         args.output_dir = str(Path(args.output_dir) / STAGING)
 
 
