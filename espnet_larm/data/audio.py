@@ -59,6 +59,27 @@ class Audio(NamedTuple):
     samples: np.ndarray
 
 
+class Bytes:
+    """Encoded audio for libsndfile, which seeks to where a damaged header says.
+
+    Args:
+        stream: The audio.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.stream, self.read, self.tell = stream, stream.read, stream.tell
+
+    def __repr__(self) -> str:
+        return "it"
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go to a place, or stay where no file can have it."""
+        try:
+            return self.stream.seek(offset, whence)
+        except (OSError, OverflowError, ValueError):
+            return self.stream.tell()
+
+
 class Decoder(soundfile.SoundFile):
     """Reads from the first sample to the last, without soundfile's seeking, which FLAC of unknown length refuses."""
 
@@ -94,8 +115,8 @@ def open_audio(source: str, stream: BinaryIO) -> Iterator[Decoder]:
     if cut := find_cut(stream):
         raise AudioError("truncated-audio", f"{source} is truncated: {cut}", "replace it")
     try:
-        file = Decoder(stream)
-    except (RuntimeError, TypeError) as error:  # a TypeError asks for the rate of headerless audio
+        file = Decoder(Bytes(stream))
+    except RuntimeError as error:
         raise _undecodable(source, stream, error) from error
     with file:
         yield file
