@@ -3,6 +3,7 @@
 Shapes: N samples. Samples are float32 in [-1, 1], the mean over the channels.
 """
 
+import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from espnet_larm.data.container import find_cut
 from espnet_larm.data.source import Part, is_archive_entry, is_command, open_source, part_of
 
 BLOCK_SECONDS = 5.0
+MAX_BLOCK = 1 << 20  # numbers in a block, whatever rate a damaged header names
 UNKNOWN_FRAMES = (1 << 63) - 1  # in libsndfile: the header does not say
 # Their decoders go to the very sample; those of other formats about there.
 SEEKABLE_FORMS = frozenset(("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "NIST", "FLAC"))
@@ -73,11 +75,11 @@ class Bytes:
         return "it"
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Go to a place, or stay where no file can have it."""
+        """Go to a place, or to the end where no file can have it, so that reading ends."""
         try:
             return self.stream.seek(offset, whence)
         except (OSError, OverflowError, ValueError):
-            return self.stream.tell()
+            return self.stream.seek(0, io.SEEK_END)
 
 
 class Decoder(soundfile.SoundFile):
@@ -179,7 +181,8 @@ def _go_to(start: int, file: Decoder) -> int:
 def _read(source: str, file: Decoder, most: int) -> np.ndarray:
     """Read a block (N, C) of `most` samples at most; an empty one at the end."""
     try:
-        block: np.ndarray = file.read(min(most, int(BLOCK_SECONDS * file.samplerate)), dtype="float32", always_2d=True)
+        most = min(most, int(BLOCK_SECONDS * file.samplerate), max(1, MAX_BLOCK // file.channels))
+        block: np.ndarray = file.read(most, dtype="float32", always_2d=True)
     except RuntimeError as error:
         raise AudioError("unreadable-audio", f"{source} is truncated or damaged ({error})") from error
     return block
