@@ -3,6 +3,7 @@
 Shapes: N samples. Samples are float32 in [-1, 1], the mean over the channels.
 """
 
+import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from espnet_larm.data.container import find_cut
 from espnet_larm.data.source import Part, is_archive_entry, is_command, open_source, part_of
 
 BLOCK_SECONDS = 5.0
+MAX_BLOCK = 1 << 20  # numbers in a block, whatever rate a damaged header names
 UNKNOWN_FRAMES = (1 << 63) - 1  # in libsndfile: the header does not say
 # Their decoders go to the very sample; those of other formats about there.
 SEEKABLE_FORMS = frozenset(("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "NIST", "FLAC"))
@@ -59,6 +61,27 @@ class Audio(NamedTuple):
     samples: np.ndarray
 
 
+class Bytes:
+    """Encoded audio for libsndfile, which seeks to where a damaged header says.
+
+    Args:
+        stream: The audio.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.stream, self.read, self.tell = stream, stream.read, stream.tell
+
+    def __repr__(self) -> str:
+        return "it"
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go to a place, or to the end where no file can have it, so that reading ends."""
+        try:
+            return self.stream.seek(offset, whence)
+        except (OSError, OverflowError, ValueError):
+            return self.stream.seek(0, io.SEEK_END)
+
+
 class Decoder(soundfile.SoundFile):
     """Reads from the first sample to the last, without soundfile's seeking, which FLAC of unknown length refuses."""
 
@@ -94,8 +117,8 @@ def open_audio(source: str, stream: BinaryIO) -> Iterator[Decoder]:
     if cut := find_cut(stream):
         raise AudioError("truncated-audio", f"{source} is truncated: {cut}", "replace it")
     try:
-        file = Decoder(stream)
-    except (RuntimeError, TypeError) as error:  # a TypeError asks for the rate of headerless audio
+        file = Decoder(Bytes(stream))
+    except RuntimeError as error:
         raise _undecodable(source, stream, error) from error
     with file:
         yield file
@@ -158,7 +181,8 @@ def _go_to(start: int, file: Decoder) -> int:
 def _read(source: str, file: Decoder, most: int) -> np.ndarray:
     """Read a block (N, C) of `most` samples at most; an empty one at the end."""
     try:
-        block: np.ndarray = file.read(min(most, int(BLOCK_SECONDS * file.samplerate)), dtype="float32", always_2d=True)
+        most = min(most, int(BLOCK_SECONDS * file.samplerate), max(1, MAX_BLOCK // file.channels))
+        block: np.ndarray = file.read(most, dtype="float32", always_2d=True)
     except RuntimeError as error:
         raise AudioError("unreadable-audio", f"{source} is truncated or damaged ({error})") from error
     return block

@@ -12,7 +12,11 @@ class AudioError(ValueError):
 
     def __init__(self, kind: str, what: str, remedy: str = "replace it, or remove its line") -> None:
         super().__init__(f"{what}; {remedy}.")
-        self.kind, self.what = kind, what
+        self.kind, self.what, self.remedy = kind, what, remedy
+
+    def __reduce__(self) -> tuple[type["AudioError"], tuple[str, str, str]]:
+        """Let other processes raise it."""
+        return type(self), (self.kind, self.what, self.remedy)
 
 
 class MissingAudioError(AudioError, FileNotFoundError):

@@ -34,12 +34,14 @@ def find_cut(stream: BinaryIO) -> str:
     """
     size = stream.seek(0, io.SEEK_END)
     stream.seek(0)
-    head = stream.read(16)
+    head = stream.read(20)
     stream.seek(0)
     try:
         if head.startswith(b"OggS"):
             return _find_cut_of_ogg(stream, size)
         data = next((find(stream) for mark, find in FINDERS.items() if head.startswith(mark)), None)
+    except (OSError, OverflowError, ValueError):  # a seek to a place that no file can have
+        return "a chunk reaches behind the end"
     finally:
         stream.seek(0)
     if data is None or is_placeholder(data.num_bytes) or data.start + data.num_bytes <= size:
@@ -108,6 +110,16 @@ def _data_of_sphere(stream: BinaryIO) -> Data | None:
     return Data(int(size[1]), num_samples * int(fields[b"sample_n_bytes"]))
 
 
+def _data_of_voc(stream: BinaryIO) -> Data | None:
+    stream.seek(int.from_bytes(stream.read(22)[20:], "little"))
+    while len(head := stream.read(4)) == 4 and head[0] != 0:
+        length = int.from_bytes(head[1:], "little")
+        if head[0] in {1, 9}:  # blocks with samples
+            return Data(stream.tell(), length)
+        stream.seek(length, io.SEEK_CUR)
+    return None
+
+
 def _find_cut_of_ogg(stream: BinaryIO, size: int) -> str:
     """Look for the page that ends a stream: Opus and Vorbis do not say how long they are."""
     stream.seek(max(0, size - MAX_OGG_PAGE))
@@ -130,4 +142,5 @@ FINDERS: dict[bytes, Callable[[BinaryIO], Data | None]] = {
     b".snd": _data_of_au,
     b"dns.": _data_of_au,
     b"NIST_1A": _data_of_sphere,
+    b"Creative Voice File": _data_of_voc,
 }

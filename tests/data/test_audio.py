@@ -1,5 +1,6 @@
 """Reading audio from files, archives and commands, and what is said about damaged ones."""
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 import soundfile
 
 from espnet_larm.data.audio import read_audio
+from espnet_larm.data.audio_error import MissingAudioError
 from espnet_larm.data.source import is_archive_entry
 from espnet_larm.recipe.archive import Rendering, write_archive
 
@@ -57,6 +59,12 @@ def test_a_failing_command_is_quoted_with_its_last_words() -> None:
 def test_a_missing_file_is_named() -> None:
     with pytest.raises(FileNotFoundError, match="nowhere.flac is missing"):
         read_audio("nowhere.flac")
+
+
+def test_an_error_passes_from_one_process_to_another() -> None:
+    error = MissingAudioError("missing-audio", "x.wav is missing", "look for it")
+    copy = pickle.loads(pickle.dumps(error))  # our own bytes
+    assert (type(copy), str(copy), copy.kind, copy.what) == (type(error), str(error), error.kind, error.what)
 
 
 def test_a_missing_archive_is_named() -> None:

@@ -1,5 +1,6 @@
 """Whole and cut files of all containers, from disk and from commands; lengths that writers to pipes could not know."""
 
+import contextlib
 import io
 from pathlib import Path
 
@@ -22,6 +23,7 @@ CONTAINERS = [
     ("AU", "FLOAT"),
     ("NIST", "PCM_16"),
     ("SVX", "PCM_16"),
+    ("VOC", "PCM_16"),
     ("CAF", "PCM_16"),
     ("FLAC", "PCM_16"),
     ("OGG", "VORBIS"),
@@ -53,6 +55,18 @@ def test_whole_files_are_read_and_cut_ones_refused(tmp_path: Path, form: str, su
             with pytest.raises(AudioError, match="is truncated") as raised:
                 read(source)
             assert raised.value.kind in {"truncated-audio", "unreadable-audio"}
+
+
+@pytest.mark.parametrize(("form", "subtype"), CONTAINERS)
+def test_damaged_headers_end_in_audio_or_in_its_error(tmp_path: Path, form: str, subtype: str) -> None:
+    data, generator = encode(form, subtype, SAMPLES[:8000]), np.random.default_rng(11)
+    for _ in range(40):
+        damaged = bytearray(data)
+        for place in generator.integers(min(len(data), 200), size=3):
+            damaged[place] = generator.integers(256)
+        (tmp_path / "a").write_bytes(damaged)
+        with contextlib.suppress(AudioError):
+            assert np.isfinite(read_audio(str(tmp_path / "a")).samples).all()
 
 
 @pytest.mark.parametrize("number", [0x80000000, 0xFFFFFFFF, 0x7FFFF000])
