@@ -42,6 +42,10 @@ LOCK = ".lock"
 LEFT_BEHIND = (".part*", ".*.part", ".pack-*")
 
 
+class InUseError(BlockingIOError):
+    """Another process writes in a folder; the message says which, and since when."""
+
+
 def epoch_of(path: Path) -> int | None:
     """The N of `Nepoch.pth`; None for any other file."""
     match = EPOCH_FILE.fullmatch(path.name)
@@ -147,7 +151,7 @@ def locked(folder: Path) -> Iterator[None]:
     """Keep other programs out of a folder, which is made; remove what killed ones have left in it.
 
     Raises:
-        BlockingIOError: Another process writes there; the message says which, where and since when.
+        InUseError: Another process writes there; the message says which, where and since when.
     """
     is_made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
@@ -175,7 +179,7 @@ def _take(folder: Path) -> int | None:
         except (BlockingIOError, PermissionError):
             holder = os.pread(descriptor, 1000, 0).decode(errors="replace").strip()
             os.close(descriptor)
-            raise BlockingIOError(
+            raise InUseError(
                 f"{folder} is being written by {holder or 'another process'}. Wait for it, end it, or name another "
                 "folder."
             ) from None

@@ -90,7 +90,7 @@ def test_programs_refuse_a_folder_in_use(hold, tmp_path, program):
 
 def test_a_training_refuses_a_folder_in_use(hold, tmp_path, larm_task):
     hold(tmp_path)
-    with pytest.raises(BlockingIOError, match="is being written by process"):
+    with pytest.raises(SystemExit, match=r"^ERROR: .* is being written by process"):
         larm_task.main(cmd=["--output_dir", str(tmp_path), "--token_list", "in"])
 
 
