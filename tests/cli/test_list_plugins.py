@@ -174,7 +174,7 @@ def test_the_reference_page_is_what_the_code_says():
 def test_ranges_of_annotated_options_are_listed(capsys):
     assert list_plugins.main(["--name", "larm"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "num_blocks: int, default 4 blocks in the stack (1 or more)" in shown
+    assert "num_blocks: int, default 4 blocks in the stack (1 to 1000)" in shown
     assert "dropout_rate: float, default 0.1 dropout after each part" in shown and "(0 to below 1)" in shown
 
 
