@@ -292,7 +292,7 @@ def test_feedback_without_a_head_is_refused():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_loops": 0}, "num_loops is 0; allowed: 1 or more"),
+        ({"num_loops": 0}, "num_loops is 0; allowed: 1 to 1000"),
         ({"checkpoint_period": 5}, "checkpoint_period is 5; allowed: 1 to num_loops, which is 4"),
         ({"output_size": 18}, "output_size is 18; allowed: a multiple of 2 x attention_heads = 4"),
         ({"block": "former"}, "block is former; allowed: transformer, conformer"),

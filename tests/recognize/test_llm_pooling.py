@@ -143,7 +143,7 @@ def test_the_program_takes_a_yaml_in_place_of_training_options(decode, tmp_path)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--pooling", "input.tau=-3"), "^pooling: input: tau is -3; allowed: a cosine"),
+        (("--pooling", "input.tau=-3"), "^pooling: input: tau is -3; allowed: -1 or more"),
         (("--pooling", "deep.tau=0.9", "--pooling", "deep.layer=2"), "deep: layer is 2; allowed: 1 to 1: so many"),
         (("--pooling", "middle.tau=0.9"), "pooling: unknown site middle; allowed: input, deep"),
         (("--pooling", "input.tau=0.9", "--ctc_weight", "1.0"), "pooling is .*: an option of an LM's search, but"),
