@@ -12,6 +12,10 @@ class OptionError(ValueError):
     """An option is wrong; the message says which, and what to do."""
 
 
+class DataError(ValueError):
+    """Data is wrong; the message names the utterance, and what to do."""
+
+
 def is_stated(error: BaseException, others: tuple[str, ...] = ()) -> bool:
     """Whether the message is meant for users: from the system, of a class of ours, or from a `raise` of ours.
 

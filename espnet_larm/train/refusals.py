@@ -23,7 +23,7 @@ from espnet2.asr.espnet_model import ESPnetASRModel
 from espnet2.train.trainer import autocast_args
 
 from espnet_larm import registry
-from espnet_larm.errors import OptionError, is_stated
+from espnet_larm.errors import DataError, OptionError, is_stated
 from espnet_larm.files import InUseError
 
 logger = logging.getLogger(__name__)
@@ -34,10 +34,10 @@ CHECKING = ("espnet", "espnet2", "torch.optim")
 
 @contextlib.contextmanager
 def ends_with_a_sentence() -> Iterator[None]:
-    """Let a wrong option or a folder in use end the program with status 1 and a sentence, in spawned processes too."""
+    """Let wrong options and data, and a folder in use, end the program with status 1 and a sentence."""
     try:
         yield
-    except (OptionError, InUseError) as error:
+    except (OptionError, DataError, InUseError) as error:
         logger.debug("Where the option was refused:", exc_info=True)
         raise SystemExit(f"ERROR: {error}") from None
 

@@ -7,6 +7,7 @@ import torch
 
 from espnet2.asr.frontend.default import DefaultFrontend
 
+from espnet_larm.errors import DataError
 from espnet_larm.looped.encoder import LarmEncoder
 from espnet_larm.train.batches.short import LongEnough, fewest_samples
 from espnet_larm.upstream import TooShortUttError
@@ -100,3 +101,12 @@ def test_training_and_validation_go_on_without_short_utterances(trainings, tmp_p
     logs = [folder.with_suffix(".log"), folder.with_suffix(".log.1")][:num_processes]
     log = "".join(path.read_text() for path in logs)
     assert log.count("the encoder needs 6240: u0 (6000 samples)") == 2
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_samples_that_are_no_numbers_end_the_pass_with_their_utterance(value):
+    speech = torch.zeros(3, 8)
+    speech[1, 5] = value
+    batch = (["first", "second", "third"], {"speech": speech, "speech_lengths": torch.tensor([8, 8, 8])})
+    with pytest.raises(DataError, match="^second: the audio holds samples that are NaN or infinite"):
+        list(LongEnough([batch], None))

@@ -1,4 +1,4 @@
-"""Leaves utterances that are too short for the encoder out of their batches, instead of ending the training.
+"""Leaves utterances that are too short for the encoder out of their batches, and refuses those that hold no numbers.
 
 Only the utterance is left out: it comes in every epoch, and would take its neighbours with it.
 Where the bound is not known (ESPnet's encoders), the batch that the encoder refuses is named.
@@ -12,6 +12,7 @@ import torch
 
 from espnet2.asr.frontend.default import DefaultFrontend
 
+from espnet_larm.errors import DataError, name_some
 from espnet_larm.pooling.frontend import AffinityPoolingFrontend
 from espnet_larm.train.batches.epoch import Batch
 from espnet_larm.upstream import TooShortUttError
@@ -51,6 +52,23 @@ def fewest_samples(model: torch.nn.Module) -> int | None:
     return max((num_frames - 1) * stft.hop_length + stft.n_fft - 2 * half, half + 1)
 
 
+def check_numbers(batch: Batch) -> None:
+    """Refuse a batch with samples or features that are not numbers, which would make all weights so.
+
+    Raises:
+        DataError: With the utterances.
+    """
+    utt_ids, values = batch
+    speech = values.get("speech")
+    if not isinstance(speech, torch.Tensor) or bool(torch.isfinite(speech).all()):
+        return
+    named = [utt_ids[index] for index, one in enumerate(speech) if not bool(torch.isfinite(one).all())]
+    raise DataError(
+        f"{name_some(named)}: the audio holds samples that are NaN or infinite; leave it out or make its "
+        "audio again (stage 3 names all of them), then repeat the command."
+    )
+
+
 class LongEnough:
     """A loader's batches without the utterances that are too short.
 
@@ -78,6 +96,7 @@ class LongEnough:
 
     def _filtered(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         for batch in batches:
+            check_numbers(batch)
             self._last = self._without_short(batch)
             if self._last is not None:
                 yield self._last
