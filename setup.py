@@ -21,6 +21,7 @@ REQUIREMENTS = [
     "wrapt>=1.16",
     "jiwer>=3.1",
     "matplotlib>=3.8",
+    "pydantic>=2.7",
     "tensorboard>=2.15",
     # These come with ESPnet, which has the bounds: ours would replace what another ESPnet needs.
     "numpy",

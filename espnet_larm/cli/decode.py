@@ -12,22 +12,28 @@ weight CTC scores the LM's tokens too, and so does an n-gram over them with `--n
 Writes `1best_recog/` (up to `--nbest`), `loop<k>/` and `stats.json`.
 Audio longer than `--long_seconds` is read in blocks, cut at silences, recognised in pieces and joined: memory does not
 grow with it. Exit status 1 after a wrong option (nothing decoded) or if audio could not be read (the rest decoded).
+Killed, or stopped by bad audio, the same command goes on behind the batches that it has finished.
 """
 
 import argparse
 import logging
 import shlex
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from espnet_larm.cli.espnet_options import espnets_model, espnets_option, forget_defaults
 from espnet_larm.files import locked
 from espnet_larm.options import add_option, add_options, given_options, help_of
+from espnet_larm.origin import commit
 from espnet_larm.program import given, hand_over
 from espnet_larm.recognize.config import Batching, DecodeConfig
+
+if TYPE_CHECKING:
+    from espnet_larm.recognize.plan import Plan
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +87,8 @@ def main(cmd: list[str] | None = None) -> int:
 
     from espnet_larm.recognize.audio import AudioTable
     from espnet_larm.recognize.decoding import decode_table, unit_of
+    from espnet_larm.recognize.output.finished import NAME as FINISHED
+    from espnet_larm.recognize.output.finished import FinishedBatches
     from espnet_larm.recognize.output.writer import HypothesisWriter, write_stats
 
     set_all_random_seed(args.seed)
@@ -92,9 +100,14 @@ def main(cmd: list[str] | None = None) -> int:
     output_dir = Path(args.output_dir)
     results = HypothesisWriter(output_dir, unit_of(recognizer), plan.numbers, config.nbest, config.with_words)
     with locked(output_dir):
+        finished = FinishedBatches(output_dir / FINISHED, depends_on(args, plan))
+        if len(finished):
+            logger.info("%s: %d utterances were decoded before; going on behind them.", output_dir, len(finished))
         with results as writer:
-            stats = decode_table(recognizer, table, keys, plan, batching, writer)
+            stats = decode_table(recognizer, table, keys, plan, batching, writer, finished)
         write_stats(output_dir, stats)
+        if not stats["failed"]:
+            finished.forget()
     print_costs(stats)
     return report_failures(stats["failed"], len(keys), output_dir)
 
@@ -155,6 +168,21 @@ def load(args: argparse.Namespace) -> Any:
         args.bpemodel,
         args.llm,
     )
+
+
+def depends_on(args: argparse.Namespace, plan: "Plan") -> dict[str, Any]:
+    """What hypotheses depend on: options, code, and the state of the files that are read."""
+    wav_scp, audio_type = speech_of(args.data_path_and_name_and_type)
+    options = (args.asr_train_config, args.asr_model_file, args.bpemodel, plan.config.ngram_file, wav_scp)
+    files = {str(path): (Path(path).stat().st_size, Path(path).stat().st_mtime_ns) for path in options if path}
+    names = ("ngpu", "dtype", "seed", "token_type", "llm")
+    return {
+        "code": commit(),
+        "files": files,
+        "audio_type": audio_type,
+        "options": {name: getattr(args, name) for name in names},
+        "config": asdict(plan.config),
+    }
 
 
 def speech_of(triples: list[tuple[str, str, str]]) -> tuple[Path, str]:

@@ -11,6 +11,7 @@ from espnet_larm.recognize.config import ORDINARY, Batching
 from espnet_larm.recognize.llm_search import GUARDS
 from espnet_larm.recognize.machine import peak_memory_bytes
 from espnet_larm.recognize.model.features import batches_by_length
+from espnet_larm.recognize.output.finished import NOTHING_FINISHED, Done, FinishedBatches
 from espnet_larm.recognize.output.results import Cost, Transcript, skipped_transcript
 from espnet_larm.recognize.plan import Plan
 from espnet_larm.recognize.recognizer import Recognizer
@@ -44,15 +45,22 @@ class Tally:
         self.few: list[str] = []
         self.start = self.reported = time.perf_counter()
 
-    def add(self, num_utts: int, num_samples: int, cost: Cost) -> None:
-        """Count utterances that were recognised together."""
-        self.num_utts += num_utts
-        self.num_samples += num_samples
-        self.cost = self.cost.plus(cost)
+    def add(self, done: Done) -> None:
+        """Count utterances that were recognised together; log what was remarkable about them."""
+        self.num_utts += len(done.transcripts)
+        self.num_samples += done.num_samples
+        self.cost = self.cost.plus(done.cost)
+        for key, transcript in done.transcripts.items():
+            self._note(key, transcript, done.is_cut)
 
-    def note(self, key: str, transcript: Transcript, nbest: int) -> None:
-        """Note and log the guards that an LM's hypothesis met; note an n-best list that is shorter than asked for."""
-        if 1 + len(transcript.others) < nbest and not transcript.skipped:
+    def _note(self, key: str, transcript: Transcript, is_cut: bool) -> None:
+        if is_cut:
+            self.cut.append(key)
+        if transcript.skipped:
+            logger.warning("%s: %s; its hypothesis is empty", key, transcript.skipped)
+            self.skipped[key] = transcript.skipped
+        # Joined from pieces, an utterance has one hypothesis whatever is asked for.
+        elif not is_cut and 1 + len(transcript.others) < self.plan.config.nbest:
             self.few.append(key)
         for guard in transcript.best.guards:
             logger.warning("%s: the LM's hypothesis met a guard: %s", key, guard)
@@ -122,7 +130,13 @@ def unit_of(recognizer: Recognizer) -> str:
 
 
 def decode_table(
-    recognizer: Recognizer, table: AudioTable, keys: Sequence[str], plan: Plan, batching: Batching, writer: Writer
+    recognizer: Recognizer,
+    table: AudioTable,
+    keys: Sequence[str],
+    plan: Plan,
+    batching: Batching,
+    writer: Writer,
+    finished: FinishedBatches = NOTHING_FINISHED,
 ) -> dict[str, Any]:
     """Decode and write.
 
@@ -130,27 +144,28 @@ def decode_table(
     short gets an empty hypothesis and is counted as skipped. One whose audio cannot be read gets none and is counted
     as failed; both are named in the log. The others are decoded.
 
+    Args:
+        recognizer: The model.
+        table: The audio.
+        keys: Utterances of it, in the order in which they are written.
+        plan: How to decode.
+        batching: How to make batches.
+        writer: What takes the transcripts.
+        finished: Batches that an earlier run has finished, which are not decoded again; this one's are added.
+
     Returns:
         The content of `stats.json`.
     """
     tally = Tally(plan)
-    most_samples = plan.config.long_seconds * recognizer.sample_rate_hz
     for start in range(0, len(keys), WINDOW_SIZE):
         window = keys[start : start + WINDOW_SIZE]
         transcripts: dict[str, Transcript] = {}
-        short = [key for key in window if table.length(key) <= most_samples]
-        for loaded in table.load_ahead(_batches(recognizer, table, short, batching), batching.num_workers):
-            for key, reason in loaded.failed.items():
-                logger.error("%s: %s", key, reason)
-            tally.failed.update(loaded.failed)
-            transcripts.update(_decode_batch(recognizer, loaded.waveforms, tally))
+        for done in _decode_window(recognizer, table, window, tally, batching, finished):
+            tally.add(done)
+            transcripts.update(done.transcripts)
             tally.report(len(keys))
         for key in window:
-            if table.length(key) > most_samples:
-                transcripts.update(_decode_long(recognizer, table, key, tally))
-                tally.report(len(keys))
-        for key in window:
-            if key in transcripts:
+            if key not in tally.failed:
                 writer.write(key, transcripts[key])
     return tally.stats(recognizer)
 
@@ -179,6 +194,35 @@ def log_end(lengths: Sequence[int], transcripts: Sequence[Transcript]) -> None:
         logger.info("best hypo: %s", transcript.text)
 
 
+def _decode_window(
+    recognizer: Recognizer,
+    table: AudioTable,
+    window: Sequence[str],
+    tally: Tally,
+    batching: Batching,
+    finished: FinishedBatches,
+) -> Iterator[Done]:
+    """What was decoded before, then what is decoded now: batches, and long utterances each for itself."""
+    most_samples = tally.plan.config.long_seconds * recognizer.sample_rate_hz
+    batches = _batches(recognizer, table, [key for key in window if table.length(key) <= most_samples], batching)
+    long = [[key] for key in window if table.length(key) > most_samples]
+    known = {tuple(batch): done for batch in batches + long if (done := finished.find(batch)) is not None}
+    yield from known.values()
+    for loaded in table.load_ahead([batch for batch in batches if tuple(batch) not in known], batching.num_workers):
+        for key, reason in loaded.failed.items():
+            logger.error("%s: %s", key, reason)
+        tally.failed.update(loaded.failed)
+        done = _decode_batch(recognizer, loaded.waveforms, tally.plan)
+        # A batch with unreadable audio is decoded again: the audio may have been mended.
+        if not loaded.failed:
+            finished.add(done)
+        yield done
+    for (key,) in long:
+        if (key,) not in known and (cut := _decode_long(recognizer, table, key, tally)) is not None:
+            finished.add(cut)
+            yield cut
+
+
 def _batches(recognizer: Recognizer, table: AudioTable, keys: Sequence[str], batching: Batching) -> list[list[str]]:
     lengths = [table.length(key) for key in keys]
     most_samples = batching.batch_seconds * recognizer.sample_rate_hz
@@ -187,25 +231,18 @@ def _batches(recognizer: Recognizer, table: AudioTable, keys: Sequence[str], bat
     ]
 
 
-def _decode_batch(recognizer: Recognizer, waveforms: dict[str, Any], tally: Tally) -> Iterator[tuple[str, Transcript]]:
+def _decode_batch(recognizer: Recognizer, waveforms: dict[str, Any], plan: Plan) -> Done:
     lengths = [len(waveform) for waveform in waveforms.values()]
     log_start(lengths[:1])
-    transcripts, cost = recognizer.decode(list(waveforms.values()), tally.plan)
+    transcripts, cost = recognizer.decode(list(waveforms.values()), plan)
     log_end(lengths, transcripts)
-    tally.add(len(waveforms), sum(lengths), cost)
-    for key, transcript in zip(waveforms, transcripts, strict=True):
-        if transcript.skipped:
-            logger.warning("%s: %s; its hypothesis is empty", key, transcript.skipped)
-            tally.skipped[key] = transcript.skipped
-        tally.note(key, transcript, tally.plan.config.nbest)
-        yield key, transcript
+    return Done(dict(zip(waveforms, transcripts, strict=True)), sum(lengths), cost)
 
 
-def _decode_long(recognizer: Recognizer, table: AudioTable, key: str, tally: Tally) -> dict[str, Transcript]:
-    """The transcript of a long utterance; empty if it cannot be read."""
+def _decode_long(recognizer: Recognizer, table: AudioTable, key: str, tally: Tally) -> Done | None:
+    """The transcript of a long utterance; None if it cannot be read."""
     minutes = table.length(key) / recognizer.sample_rate_hz / 60
     logger.info("%s has %.1f minutes: it is cut at silences, recognised in pieces, and joined", key, minutes)
-    tally.cut.append(key)
     num_samples = [table.length(key)]
     log_start(num_samples)
     try:
@@ -214,9 +251,6 @@ def _decode_long(recognizer: Recognizer, table: AudioTable, key: str, tally: Tal
         logger.error("%s: %s", key, error)
         log_end(num_samples, [skipped_transcript([0], str(error))])
         tally.failed[key] = str(error)
-        return {}
+        return None
     log_end(num_samples, [transcript])
-    tally.add(1, table.length(key), cost)
-    # Joined from pieces, it has one hypothesis whatever is asked for.
-    tally.note(key, transcript, 1)
-    return {key: transcript}
+    return Done({key: transcript}, table.length(key), cost, is_cut=True)

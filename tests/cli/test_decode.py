@@ -334,3 +334,67 @@ def test_long_audio_that_cannot_be_read_to_its_end_is_named(decode, data):
 def test_impossible_pieces_are_refused(decode):
     with pytest.raises(ValueError, match="longest_piece is 5; allowed: at least shortest_piece and twice overlap"):
         decode("--longest_piece", "5")
+
+
+@pytest.fixture
+def num_decoded(monkeypatch):
+    """Utterances of each batch that a recogniser was given; a third batch is interrupted where it is asked for."""
+    from espnet_larm.recognize.recognizer import Recognizer
+
+    sizes, decode = [], Recognizer.decode
+
+    def counting(recognizer, waveforms, config):
+        if counting.stops_at == len(sizes):
+            raise KeyboardInterrupt
+        sizes.append(len(waveforms))
+        return decode(recognizer, waveforms, config)
+
+    counting.stops_at = None
+    monkeypatch.setattr(Recognizer, "decode", counting)
+    counting.sizes = sizes
+    return counting
+
+
+def test_the_same_command_goes_on_behind_an_interruption(decode, num_decoded, tmp_path):
+    options = ("--batch_size", 2, "--beam_size", 3, "--nbest", 2, "--write_ctm", "true")
+    decode(*options, name="whole")
+    num_decoded.sizes.clear()
+    num_decoded.stops_at = 2
+    with pytest.raises(KeyboardInterrupt):
+        decode(*options)
+    assert not list((tmp_path / "out").rglob("text"))
+    with (tmp_path / "out/finished.jsonl").open("a") as file:
+        file.write('[{"torn": [')
+    num_decoded.stops_at = None
+    status, out = decode(*options)
+    assert status == 0 and sum(num_decoded.sizes) == 7 and not (out / "finished.jsonl").exists()
+    whole, resumed = (
+        {path.relative_to(folder): path.read_text() for path in folder.rglob("*") if path.is_file()}
+        for folder in (tmp_path / "whole", out)
+    )
+    stats, expected = (json.loads(files.pop(Path("stats.json"))) for files in (resumed, whole))
+    assert resumed == whole
+    assert all(stats[name] == expected[name] for name in ("num_utts", "audio_seconds", "skipped", "few_hypotheses"))
+
+
+@pytest.mark.parametrize("changes", [("--beam_size", 2), ("--num_loops", 2), ("--seed", 1)])
+def test_batches_of_another_decoding_are_not_taken(decode, num_decoded, changes):
+    num_decoded.stops_at = 2
+    with pytest.raises(KeyboardInterrupt):
+        decode("--batch_size", 2)
+    num_decoded.stops_at = None
+    status, out = decode("--batch_size", 2, *changes)
+    assert status == 0 and sum(num_decoded.sizes) == 4 + 7 and not (out / "finished.jsonl").exists()
+
+
+def test_mended_audio_alone_is_decoded_when_the_command_is_repeated(decode, num_decoded, data):
+    audio = Path(read_table(data / "wav.scp")["s3-u3"])
+    good = audio.read_bytes()
+    audio.write_bytes(good[: len(good) // 2])
+    status, out = decode("--batch_size", 2, data=data)
+    assert status == 1 and "s3-u3" not in read_table(out / "1best_recog/text")
+    audio.write_bytes(good)
+    num_decoded.sizes.clear()
+    status, _ = decode("--batch_size", 2, data=data)
+    assert status == 0 and sum(num_decoded.sizes) <= 2
+    assert list(read_table(out / "1best_recog/text")) == keys_of(data / "wav.scp")
