@@ -30,6 +30,7 @@ from espnet_larm.scoring.experiment import read_out_folders
 from espnet_larm.scoring.sclite import format_result
 from espnet_larm.scoring.scores import Difference, Scores, as_json, compare, score
 
+UNITS = {"wer": "word", "cer": "character", "ter": "token"}
 # The folder itself, with the hypotheses of the last read-out.
 LAST = "last"
 Splitters = Mapping[str, Callable[[str], list[str]]]
@@ -62,6 +63,11 @@ def main(cmd: list[str] | None = None) -> int:
     grouping = group_utterances(list(references), utt2spk)
     warn_of_odd_sets(references, hypotheses, grouping)
     for unit, split in splitters(args).items():
+        if not any(map(split, references.values())):
+            raise ValueError(
+                f"{args.ref_dir}/text: no reference holds a {UNITS[unit]}, so that there is no {unit.upper()}; score a "
+                "set with transcripts."
+            )
         scores = {name: score(references, hypotheses[name], split, grouping) for name in folders}
         differences = compare_in_order(scores)
         speaker_of = {utterance: utt2spk.get(utterance, utterance) for utterance in references}

@@ -97,6 +97,17 @@ def test_empty_reference_is_said_and_its_words_are_insertions(folders, capsys):
     )
 
 
+@pytest.mark.parametrize("texts", [{}, dict.fromkeys(REFERENCES, ""), dict.fromkeys(REFERENCES, "[um]")])
+def test_references_without_words_are_refused(folders, tmp_path, texts):
+    write(folders[0] / "text", texts)
+    for folder in (folders[1], folders[1] / "loop2", folders[1] / "loop4"):
+        write(folder / "text", texts)
+    (tmp_path / "symbols").write_text("[um]\n")
+    with pytest.raises(ValueError, match="/text: (no reference holds a word, so that there is no WER|.* empty)"):
+        run(folders, "--nlsyms", str(tmp_path / "symbols"))
+    assert not (folders[1] / "score_wer").exists()
+
+
 def test_few_speakers_fall_back_to_utterances(folders, capsys):
     (folders[0] / "utt2spk").unlink()
     run(folders)
