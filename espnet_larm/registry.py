@@ -81,6 +81,7 @@ class Survey(NamedTuple):
 
 PLUGINS: tuple[Plugin, ...] = (
     Plugin("frontend", "affinity_pooling", "espnet_larm.pooling.frontend:AffinityPoolingFrontend"),
+    Plugin("frontend", "pretrained", "espnet_larm.pretrained.frontend:PretrainedFrontend"),
     Plugin("encoder", "larm", "espnet_larm.looped.encoder:LarmEncoder"),
     Plugin("decoder", "speech_llm", "espnet_larm.speech_llm.decoder:SpeechLlmDecoder"),
     Plugin("model", "speech_llm", "espnet_larm.speech_llm.model:SpeechLlmModel"),

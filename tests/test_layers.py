@@ -17,7 +17,7 @@ LAYERS = (
     ("recognize", "registered"),
     ("train",),
     ("speech_llm", "pack", "program"),
-    ("adaptation", "pooling", "registry"),
+    ("adaptation", "pooling", "pretrained", "registry"),
     ("llm", "search", "looped", "data", "scoring"),
     ("errors", "files", "options", "origin", "process", "upstream"),
     ("version",),

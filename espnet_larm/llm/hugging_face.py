@@ -7,12 +7,15 @@ from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
     AutoConfig,
+    AutoFeatureExtractor,
+    AutoModel,
     AutoModelForCausalLM,
     AutoTokenizer,
     LlamaConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
+from transformers.audio_utils import mel_filter_bank
 from transformers.masking_utils import sdpa_mask
 from transformers.utils.logging import disable_progress_bar
 
@@ -20,11 +23,14 @@ __all__ = [
     "AttentionInterface",
     "AttentionMaskInterface",
     "AutoConfig",
+    "AutoFeatureExtractor",
+    "AutoModel",
     "AutoModelForCausalLM",
     "AutoTokenizer",
     "LlamaConfig",
     "PreTrainedModel",
     "PreTrainedTokenizerFast",
     "disable_progress_bar",
+    "mel_filter_bank",
     "sdpa_mask",
 ]
