@@ -36,6 +36,13 @@ HOSTS: dict[str, Choices] = {
 }
 
 
+# Types of data that our programs write, by name: the reader's class, and what ESPnet's --help says.
+DATA_TYPES = {
+    "frames": (
+        "espnet_larm.pretrained.store:FramesReader",
+        "frames of a front end, as espnet-larm store-frames writes them",
+    )
+}
 # Kinds with tables of classes of their own in ESPnet's task, `<kind>_classes`.
 TABLES = ("optim", "scheduler")
 # Kinds with a section `<kind>_conf` whose class no name chooses.
@@ -151,6 +158,14 @@ def register() -> None:
 
     for host in HOSTS:
         wrapt.register_post_import_hook(_register_in, host)
+    wrapt.register_post_import_hook(_add_data_types, "espnet2.train.dataset")
+
+
+def _add_data_types(dataset: ModuleType) -> None:
+    for name, (path, sentence) in DATA_TYPES.items():
+        module_name, _, class_name = path.partition(":")
+        reader = getattr(importlib.import_module(module_name), class_name)
+        dataset.DATA_TYPES.setdefault(name, {"func": reader, "kwargs": [], "help": sentence})
 
 
 def _register_in(host: ModuleType) -> None:

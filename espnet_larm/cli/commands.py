@@ -31,6 +31,7 @@ COMMANDS: dict[str, Command] = {
     "train-lm": Command(f"{_RECIPE}.text_lm.train", "train a small language model from text (stages 6 and 7)"),
     "lm-perplexity": Command(f"{_RECIPE}.text_lm.perplexity", "measure the perplexity of a text (stage 8)"),
     "train-ngram": Command(f"{_RECIPE}.ngram.train", "train an n-gram over a model's tokens (stage 9)"),
+    "store-frames": Command(f"{_RECIPE}.store_frames", "keep frames of a frozen front end on the disk (stage 10)"),
     "train": Command("espnet_larm.cli.train", "train with a program of ESPnet's, asr_train say (stage 11)", True),
     "decode": Command("espnet_larm.cli.decode", "recognise a data folder with a trained model (stage 12)"),
     "join-outputs": Command(f"{_RECIPE}.join_outputs", "join the outputs of parallel decoding jobs (stage 12)"),
