@@ -5,11 +5,13 @@ arXiv:2606.04678. Departures: only its abstract, introduction and outline were a
 values, the front-end and the checkpoint period are ours, and no equivalence is claimed.
 Neighbours by switches: `share_blocks: false` with all loop parts off is a plain deep stack with intermediate CTC;
 with `feedback: true, feedback_shift: 0` it is self-conditioned CTC; all parts off with shared blocks is naive looping.
+`prelude_blocks` and `coda_blocks` are unshared blocks around the loop (Rolland et al., arXiv:2606.09357). The feedback
+stays inside the loop: it is what the CTC head says of the loop's own state, without the coda.
 Shapes: B utterances, T frames, F features, D model size. Masks are True where valid.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Annotated, Any, NamedTuple
@@ -30,7 +32,7 @@ from espnet_larm.looped.blocks import (
     describe_frames,
 )
 from espnet_larm.looped.loop import Clock, Depth, DepthFilm, LoopState
-from espnet_larm.looped.subsampling import ConvSubsampling
+from espnet_larm.looped.subsampling import CONV, KINDS, LINEAR, ConvSubsampling, LinearSubsampling
 from espnet_larm.options import Option, check_parameters
 
 logger = logging.getLogger(__name__)
@@ -116,7 +118,25 @@ model_conf:
             ),
         ] = None,
         skip: Annotated[bool, Option("add the front end's output to the state of every loop")] = True,
-        subsampling_factor: Annotated[int, Option("input frames an output frame: 2, 4 or 8")] = 4,
+        prelude_blocks: Annotated[int, Option("blocks of their own before the loop, run once", least=0, most=1000)] = 0,
+        coda_blocks: Annotated[
+            int,
+            Option(
+                "blocks of their own behind the loop, run at each read-out, before the CTC head", least=0, most=1000
+            ),
+        ] = 0,
+        subsampling: Annotated[
+            str,
+            Option(
+                "how frames become fewer: convolutions over time and frequency (conv) for filter banks, or frames side "
+                "by side through a linear layer (linear) for learned features",
+                choices=KINDS,
+            ),
+        ] = CONV,
+        subsampling_factor: Annotated[
+            int,
+            Option("input frames an output frame: 2, 4 or 8, and with linear any number, 1 or 2 as a rule", least=1),
+        ] = 4,
         subsampling_channels: Annotated[int, Option("channels of the front-end's convolutions", least=1)] = 64,
         dropout_rate: Annotated[
             float, Option("dropout after each part of a block and inside feed-forward layers", least=0.0, below=1.0)
@@ -148,7 +168,11 @@ model_conf:
         self.activation_checkpointing = activation_checkpointing
         self.head_size = output_size // attention_heads
         self._output_size = output_size
-        self.subsampling = ConvSubsampling(input_size, output_size, subsampling_factor, subsampling_channels)
+        self.subsampling = (
+            LinearSubsampling(input_size, output_size, subsampling_factor)
+            if subsampling == LINEAR
+            else ConvSubsampling(input_size, output_size, subsampling_factor, subsampling_channels)
+        )
         self.subsampling_norm = torch.nn.LayerNorm(output_size)
         self.dropout = (FrameSharedDropout if frame_shared_dropout else torch.nn.Dropout)(dropout_rate)
 
@@ -156,9 +180,13 @@ model_conf:
             shape = (output_size, attention_heads, linear_units, self.dropout, attention_dropout_rate)
             return ConformerBlock(*shape, cnn_module_kernel) if block == "conformer" else TransformerBlock(*shape)
 
+        def new_stack(num_blocks: int) -> Stack:
+            return Stack([new_block() for _ in range(num_blocks)], output_size)
+
         num_stacks = 1 if share_blocks else num_loops
-        stacks = [Stack([new_block() for _ in range(num_blocks)], output_size) for _ in range(num_stacks)]
-        self.stacks = torch.nn.ModuleList(stacks)
+        self.prelude = new_stack(prelude_blocks) if prelude_blocks else None
+        self.stacks = torch.nn.ModuleList(new_stack(num_blocks) for _ in range(num_stacks))
+        self.coda = new_stack(coda_blocks) if coda_blocks else None
         # One loop hands no state on: any loop part would be a parameter without a gradient, an error under DDP.
         loops = num_loops > 1
         self.clock = Clock(checkpoint_period, output_size) if clock and loops else None
@@ -278,16 +306,21 @@ model_conf:
         start = self.dropout(self.subsampling_norm(start))
         frames = describe_frames(hlens, start.size(1), self.head_size, start)
         behind = ~frames.mask.unsqueeze(-1)  # (B, T, 1)
+        if self.prelude is not None:
+            start = self._checkpointed(self.prelude, start, frames)
         output = None
         for loop in range(1, (num_loops or _NUM_LOOPS.get() or self.num_loops) + 1):
             stack = self.stacks[0 if self.share_blocks else loop - 1]
-            if self.activation_checkpointing and self.training:
-                # Non-reentrant: the shared stack runs several times, which the reentrant form cannot do under DDP.
-                output = checkpoint(self._step, stack, loop, output, start, frames, ctc, use_reentrant=False)
-            else:
-                output = self._step(stack, loop, output, start, frames, ctc)
+            output = self._checkpointed(self._step, stack, loop, output, start, frames, ctc)
             if self._is_checkpoint(loop):
-                yield ReadOut(loop, output.masked_fill(behind, 0.0), hlens)
+                hidden = output if self.coda is None else self._checkpointed(self.coda, output, frames)
+                yield ReadOut(loop, hidden.masked_fill(behind, 0.0), hlens)
+
+    def _checkpointed(self, function: Callable[..., torch.Tensor], *arguments: Any) -> torch.Tensor:
+        if self.activation_checkpointing and self.training:
+            # Non-reentrant: the shared stack runs several times, which the reentrant form cannot do under DDP.
+            return checkpoint(function, *arguments, use_reentrant=False)
+        return function(*arguments)
 
     def _step(
         self,

@@ -1,4 +1,4 @@
-"""Convolutional subsampling whose output lengths are exact.
+"""Subsampling whose output lengths are exact: convolutions over filter banks, or learned features side by side.
 
 ESPnet's Conv2dSubsampling derives lengths by slicing masks, which disagrees with the convolution's own arithmetic.
 Here every layer is an unpadded 3 x 3 convolution of stride 2: n frames give exactly (n - 1) // 2, and no output
@@ -11,6 +11,60 @@ import torch
 from espnet_larm.upstream import TooShortUttError
 
 FACTORS = (2, 4, 8)
+CONV, LINEAR = KINDS = ("conv", "linear")
+
+
+class LinearSubsampling(torch.nn.Module):
+    """Frames of learned features side by side, normalised, through a linear layer; zeros complete the last ones.
+
+    Args:
+        input_size: F of the features.
+        output_size: D.
+        factor: Input frames an output frame.
+    """
+
+    min_length = 1
+
+    def __init__(self, input_size: int, output_size: int, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+        self.norm = torch.nn.LayerNorm(input_size)
+        self.out = torch.nn.Linear(factor * input_size, output_size)
+
+    @property
+    def centre(self) -> float:
+        """Input frame in whose middle the first output frame lies, counted from 0."""
+        return (self.factor - 1) / 2
+
+    def output_lens(self, ilens: torch.Tensor) -> torch.Tensor:
+        """Frames (B,) after it, for (B,) frames before."""
+        return -torch.div(-ilens, self.factor, rounding_mode="floor")
+
+    def input_lens(self, olens: torch.Tensor) -> torch.Tensor:
+        """Fewest frames (B,) before it that give (B,) frames after."""
+        return self.factor * (olens - 1) + 1
+
+    def forward(self, xs_pad: torch.Tensor, ilens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Subsample a padded batch.
+
+        Args:
+            xs_pad: Features (B, T, F).
+            ilens: Valid frames (B,) of xs_pad.
+
+        Returns:
+            Frames (B, T', D) and their valid lengths (B,).
+
+        Raises:
+            TooShortUttError: An utterance has no frame.
+        """
+        shortest, longest = torch.stack(ilens.aminmax()).tolist()
+        if shortest < 1:
+            raise TooShortUttError("an utterance has no frame; drop it or pad it", shortest, 1)
+        xs_pad = self.norm(xs_pad[:, :longest])
+        behind = torch.arange(longest, device=ilens.device) >= ilens.unsqueeze(1)
+        xs_pad = xs_pad.masked_fill(behind.unsqueeze(-1), 0.0)
+        xs_pad = torch.nn.functional.pad(xs_pad, (0, 0, 0, -longest % self.factor))
+        return self.out(xs_pad.unflatten(1, (-1, self.factor)).flatten(2)), self.output_lens(ilens)
 
 
 class ConvSubsampling(torch.nn.Module):
@@ -29,7 +83,9 @@ class ConvSubsampling(torch.nn.Module):
     def __init__(self, input_size: int, output_size: int, factor: int, channels: int) -> None:
         super().__init__()
         if factor not in FACTORS:
-            raise ValueError(f"encoder_conf: subsampling_factor is {factor}; allowed: 2, 4, 8.")
+            raise ValueError(
+                f"encoder_conf: subsampling_factor is {factor}; allowed: 2, 4, 8, and 1 with subsampling: linear."
+            )
         self.num_layers = FACTORS.index(factor) + 1
         features = input_size
         layers: list[torch.nn.Module] = []
@@ -43,6 +99,11 @@ class ConvSubsampling(torch.nn.Module):
             )
         self.conv = torch.nn.Sequential(*layers)
         self.out = torch.nn.Linear(channels * features, output_size)
+
+    @property
+    def centre(self) -> float:
+        """Input frame in whose middle the first output frame lies, counted from 0."""
+        return float(2**self.num_layers - 1)
 
     @property
     def min_length(self) -> int:

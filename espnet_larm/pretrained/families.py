@@ -78,6 +78,11 @@ class Family(KeepsTypes):
         """Fewest samples that give a frame."""
         return 1
 
+    @property
+    def first_sample(self) -> float:
+        """Sample in whose middle the first frame lies."""
+        return 0.0
+
     def frame_lens(self, lens: torch.Tensor) -> torch.Tensor:
         """Frames (B,) of utterances with so many samples (B,)."""
         raise NotImplementedError
@@ -204,6 +209,11 @@ class Wav2Vec2(Family):
         for kernel, stride in zip(reversed(self.config.conv_kernel), reversed(self.config.conv_stride), strict=True):
             samples = (samples - 1) * stride + kernel
         return samples
+
+    @property
+    def first_sample(self) -> float:
+        """Sample in whose middle the first frame lies: its convolutions are not padded."""
+        return (self.min_samples - 1) / 2
 
     def frame_lens(self, lens: torch.Tensor) -> torch.Tensor:
         """Frames (B,) of utterances with so many samples (B,)."""

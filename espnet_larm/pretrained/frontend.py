@@ -95,6 +95,11 @@ class PretrainedFrontend(AbsFrontend):
         return self.encoder.hop * self.stack
 
     @property
+    def first_sample(self) -> float:
+        """Sample in whose middle the first frame lies."""
+        return self.encoder.first_sample + self.encoder.hop * (self.stack - 1) / 2
+
+    @property
     def min_samples(self) -> int:
         """Fewest samples that give a frame."""
         return self.encoder.min_samples

@@ -114,4 +114,6 @@ def measure_frame_times(
         lens = torch.tensor([num_frames], device=device)
         num_outputs.append(int(next(read_outs(model, features, lens)).hlens))
     factor = round(MEASURED_FRAMES / (num_outputs[1] - num_outputs[0]))
-    return FrameTimes(hop_length / sample_rate_hz, factor)
+    centre = getattr(getattr(model.encoder, "subsampling", None), "centre", None)
+    offset_s = getattr(model.frontend, "first_sample", 0) / sample_rate_hz
+    return FrameTimes(hop_length / sample_rate_hz, factor, None, centre, offset_s)

@@ -1,7 +1,7 @@
 """Words of a hypothesis with their times, and CTM, the format that keeps them.
 
-A frame of an encoder that subsamples by f with unpadded convolutions of stride is centred at feature frame
-f j + f - 1, and a feature frame of a centred STFT at its hop: a frame's interval is half a step to both sides.
+Encoder frame j of an encoder that subsamples by f is centred at feature frame f j + c, where c is f - 1 after unpadded
+convolutions of stride, and a feature frame of a centred STFT at its hop. A frame's interval is half a step to each side.
 CTC marks a token by a peak of a frame or two, so that a word's times are those of its peaks: its true end is later by
 about the length of its last sound.
 Where a front end merges frames, an encoder frame spans what they span: their edges are stretched accordingly.
@@ -52,19 +52,24 @@ class FrameTimes(NamedTuple):
         hop_s: Between feature frames, before any are merged.
         factor: Feature frames an encoder frame, after they are merged.
         edges: Where each merged frame begins among those before, and their number; None if none are merged.
+        centre: c, the feature frame at which the first encoder frame is centred; None for f - 1.
+        offset_s: Middle of the first feature frame.
     """
 
     hop_s: float
     factor: int
     edges: tuple[int, ...] | None = None
+    centre: float | None = None
+    offset_s: float = 0.0
 
     def start_s(self, frame: int) -> float:
         """Where the interval of a frame starts; that of frame + 1 is where it ends."""
-        place = self.factor * frame + self.factor / 2 - 1
+        centre = self.factor - 1 if self.centre is None else self.centre
+        place = self.factor * frame + centre - self.factor / 2
         if self.edges is not None:
             # A frame's number is its middle; it begins half a frame before.
             place = float(np.interp(place + 0.5, range(len(self.edges)), self.edges)) - 0.5
-        return max(0.0, self.hop_s * place)
+        return max(0.0, self.offset_s + self.hop_s * place)
 
 
 def has_words(token_list: Sequence[str]) -> bool:
