@@ -54,6 +54,7 @@ SELF_CONTAINED: dict[str, frozenset[str]] = {
 TOKEN_TYPES = ("bpe", "char", "word", "phn")
 # token_type of the decoder whose tokenizer is in the pack too (pack/llm.py).
 LLM_TOKENS = ("hugging_face", "speech_llm")
+DIRECTIONS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 
 
 class _NoAliases(yaml.SafeLoader):
@@ -133,7 +134,7 @@ def check_sections(config: Config) -> None:
 
 
 def check_tokens(token_list: list[str], token_type: str | None) -> None:
-    """Refuse tokens with control characters, which would reach a terminal in the hypotheses.
+    """Refuse tokens with control characters, or that turn the direction of writing: a terminal would obey them.
 
     Args:
         token_list: The tokens.
@@ -144,8 +145,13 @@ def check_tokens(token_list: list[str], token_type: str | None) -> None:
     """
     spared = "\t\n\r" if token_type == LLM_TOKENS[0] else ""
     for token in token_list:
-        if any(unicodedata.category(letter) == "Cc" and letter not in spared for letter in token):
+        if any(_is_control(letter) and letter not in spared for letter in token):
             raise ValueError(f"token_list holds {token!r}, which has a control character; make the token list again.")
+
+
+def _is_control(letter: str) -> bool:
+    # Overrides, embeddings and isolates (U+202A to U+202E, U+2066 to U+2069); joiners are ordinary text.
+    return unicodedata.category(letter) == "Cc" or unicodedata.bidirectional(letter) in DIRECTIONS
 
 
 def make_portable(config: Config, near: Path) -> tuple[Config, dict[str, Path]]:

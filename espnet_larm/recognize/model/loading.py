@@ -132,7 +132,18 @@ def read_weights(model_file: Path) -> dict[str, torch.Tensor]:
         raise ValueError(
             f"{model_file} holds no tensors by name; --asr_model_file is valid.loss.ave.pth or N epoch.pth."
         )
+    if odd := [name for name, value in weights.items() if not _is_plain(value)]:
+        raise ValueError(
+            f"{model_file}: {name_some(odd)}: not plain tensors of finite numbers, so that no hypothesis would be one "
+            "of the model's; take the weights of an earlier epoch, or copy the file again."
+        )
     return weights
+
+
+def _is_plain(value: torch.Tensor) -> bool:
+    if value.layout != torch.strided or value.is_meta or value.is_complex() or value.is_quantized:
+        return False
+    return not value.is_floating_point() or bool(value.isfinite().all())
 
 
 def _check_fingerprint(model: torch.nn.Module, model_file: Path, weights: dict[str, torch.Tensor]) -> None:
