@@ -19,7 +19,7 @@ import signal
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -230,6 +230,13 @@ def made_doors() -> Iterator[Doors]:
             os.chdir(before)
 
 
+def print_counts(title: str, kinds: Sequence[str], counts: Mapping[str, Mapping[str, int]]) -> None:
+    """Print a table of how often each kind was the answer."""
+    print(f"| {' | '.join((title, *kinds))} |\n|{' --- |' * (1 + len(kinds))}")
+    for name, found in sorted(counts.items()):
+        print(f"| {' | '.join((name, *(str(found[kind]) for kind in kinds)))} |")
+
+
 def main() -> int:
     """Draw cases, count the answers, print those that are no sentence."""
     parser = argparse.ArgumentParser(
@@ -249,9 +256,7 @@ def main() -> int:
             counts[case.door][kind] += 1
             if kind in ("traceback", "hang"):
                 print(f"{case.door}: {case.what}: {said[:300]}", flush=True)
-    print("| door | named | taken | traceback | hang |\n| --- | --- | --- | --- | --- |")
-    for door, found in sorted(counts.items()):
-        print(f"| {door} | {found['named']} | {found['taken']} | {found['traceback']} | {found['hang']} |")
+    print_counts("door", ("named", "taken", "traceback", "hang"), counts)
     return int(any(found["traceback"] or found["hang"] for found in counts.values()))
 
 
