@@ -10,9 +10,10 @@ decoding needs lives in the plugin classes.
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.multiprocessing.spawn import ProcessExitedException
@@ -23,8 +24,10 @@ from espnet2.train.distributed_utils import get_node_rank
 
 from espnet_larm import registry
 from espnet_larm.files import locked
+from espnet_larm.pack.options import check_sections
 from espnet_larm.speech_llm.within_lengths import WithinLengthsModel
-from espnet_larm.train.init_param import check_init_params
+from espnet_larm.train.checks.init_param import check_init_params
+from espnet_larm.train.checks.optimisation import try_optimisation
 from espnet_larm.train.learning import check_frozen, leave_frozen_out
 from espnet_larm.train.refusals import (
     check_checkpoint_losses,
@@ -33,8 +36,8 @@ from espnet_larm.train.refusals import (
     check_same_ctc_tokens,
     check_same_tokenizer,
     ends_with_a_sentence,
-    take_null_for_nothing,
     traced_to_options,
+    without_nulls,
 )
 from espnet_larm.train.resumption import check_same_training
 from espnet_larm.train.stopping import sigterm_goes_to_workers
@@ -79,6 +82,8 @@ class LarmASRTask(ASRTask):
         if args.deterministic:
             make_deterministic()
         with ends_with_a_sentence():
+            with traced_to_options(args):
+                args = without_nulls(args)
             super().main_worker(args)
 
     @classmethod
@@ -101,7 +106,6 @@ class LarmASRTask(ASRTask):
             OptionError: A name, or a key or value of a `*_conf`, is wrong, or two of them contradict each other.
         """
         with traced_to_options(args):
-            take_null_for_nothing(args)
             check_plugins(args)
             check_same_ctc_tokens(args)
             if args.init is not None and args.decoder == "speech_llm":
@@ -123,9 +127,9 @@ class LarmASRTask(ASRTask):
 
         Raises:
             OptionError: `interctc_weight` leaves checkpoint loops without a loss, `init_param` or `freeze_param` match
-                nothing, an option of the optimiser is wrong, weights that shall be frozen are not, the LM has another
-                half type than `use_amp` or other tokens than the texts, `text_kl_text` cannot be read, or the training
-                would resume another one.
+                nothing, an option of the optimiser or its schedule is wrong, weights that shall be frozen are not, the
+                LM has another half type than `use_amp` or other tokens than the texts, `text_kl_text` cannot be read,
+                or the training would resume another one.
         """
         with traced_to_options(args):
             check_half_types(args)
@@ -138,12 +142,23 @@ class LarmASRTask(ASRTask):
             optimizers = super().build_optimizers(args, model=model)
             for optimizer in optimizers:
                 num_frozen = leave_frozen_out(optimizer)
+                try_optimisation(args, optimizer)
                 if num_frozen:
                     logger.info("%s frozen parameters are left out of the optimiser.", f"{num_frozen:,}")
             check_frozen(model, optimizers, args.freeze_param)
             check_same_training(args, model)
         put_config_aside(args)
         return optimizers
+
+    @classmethod
+    def build_preprocess_fn(cls, args: argparse.Namespace, train: bool) -> Callable[..., Any] | None:
+        """ESPnet's preprocessing.
+
+        Raises:
+            OptionError: An option of the preprocessor is wrong.
+        """
+        with traced_to_options(args):
+            return super().build_preprocess_fn(args, train)
 
 
 def _locked_folder(args: argparse.Namespace) -> AbstractContextManager[None]:
@@ -157,10 +172,13 @@ def check_plugins(args: argparse.Namespace) -> None:
     """Refuse unknown class names and unknown keys of their `*_conf`.
 
     Raises:
-        ValueError: One is unknown; it tells the nearest names.
+        ValueError: One is unknown; it tells the nearest names. Or a section holds no options.
     """
-    for kind in registry.checked_kinds():
-        registry.check_name(kind, getattr(args, kind, None))
+    check_sections(vars(args))
+    for kind in (*registry.checked_kinds(), *registry.TABLES):
+        # Options of old experiments lack some.
+        if hasattr(args, kind):
+            registry.check_name(kind, getattr(args, kind))
     for kind in (*registry.checked_kinds(), *registry.TABLES, *registry.SINGLE):
         name = kind if kind in registry.SINGLE else getattr(args, kind, None)
         registry.check_conf(kind, name, getattr(args, f"{kind}_conf", None) or {})
