@@ -29,6 +29,7 @@ from espnet_larm.speech_llm.within_lengths import WithinLengthsModel
 from espnet_larm.train.checks.init_param import check_init_params
 from espnet_larm.train.checks.optimisation import try_optimisation
 from espnet_larm.train.learning import check_frozen, leave_frozen_out
+from espnet_larm.train.record import check_record, put_config_aside, record_dry_run
 from espnet_larm.train.refusals import (
     check_checkpoint_losses,
     check_gpus,
@@ -41,7 +42,7 @@ from espnet_larm.train.refusals import (
 )
 from espnet_larm.train.resumption import check_same_training
 from espnet_larm.train.stopping import sigterm_goes_to_workers
-from espnet_larm.train.trainer import LarmTrainer, make_deterministic, put_config_aside, use_deterministic_losses
+from espnet_larm.train.trainer import LarmTrainer, make_deterministic, use_deterministic_losses
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ class LarmASRTask(ASRTask):
 
     @classmethod
     def main_worker(cls, args: argparse.Namespace) -> None:
-        """ESPnet's worker, in deterministic mode if the option asks for it.
+        """ESPnet's worker, in deterministic mode if the option asks for it; it leaves a training's record alone.
 
         Raises:
             SystemExit: An option is wrong; spawned processes begin here.
@@ -84,7 +85,10 @@ class LarmASRTask(ASRTask):
         with ends_with_a_sentence():
             with traced_to_options(args):
                 args = without_nulls(args)
+                check_record(args)
             super().main_worker(args)
+            if args.dry_run:
+                record_dry_run(args)
 
     @classmethod
     def get_parser(cls) -> argparse.ArgumentParser:
