@@ -1,20 +1,22 @@
-"""The record of a training, `config.yaml`: whole at every instant, and replaced only by who trains.
+"""The folder of a training, which is its own, and its record there: whole at every instant, replaced by who trains.
 
-ESPnet writes it in place before it knows whether there is something to train. So it writes in a folder below the
-experiment's; a training records its options once the first epoch begins (`session.py`), a dry run at its end and where
-no training was.
+ESPnet writes `config.yaml` in place before it knows whether there is something to train. So it writes in a folder below
+the experiment's; a training records its options once the first epoch begins (`session.py`), a dry run at its end and
+where no training was.
 """
 
 import argparse
 import contextlib
 import importlib.util
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
 
+from espnet2.train.distributed_utils import get_node_rank
 from espnet2.utils.yaml_no_alias_safe_dump import yaml_no_alias_safe_dump
 
-from espnet_larm.files import CHECKPOINT, write_text
+from espnet_larm.files import CHECKPOINT, locked, write_text
 from espnet_larm.train.staging import CONFIG, STAGING
 
 # wandb's files go where ESPnet writes config.yaml, and must stay.
@@ -35,6 +37,17 @@ def check_record(args: argparse.Namespace) -> None:
         )
     if args.use_wandb and importlib.util.find_spec("wandb") is None:
         raise ImportError("--use_wandb is true, but wandb is not installed; pip install wandb, or leave it out.")
+
+
+def locked_folder(args: argparse.Namespace) -> AbstractContextManager[None]:
+    """Keep other trainings out of the output folder; of several nodes, the first one does.
+
+    Raises:
+        InUseError: Another program writes there.
+    """
+    if args.print_config or args.output_dir is None or get_node_rank(args.dist_rank, args.dist_launcher):
+        return contextlib.nullcontext()
+    return locked(Path(args.output_dir))
 
 
 def is_trained(folder: Path) -> bool:

@@ -11,8 +11,6 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,16 +18,14 @@ from torch.multiprocessing.spawn import ProcessExitedException
 
 from espnet2.asr.espnet_model import ESPnetASRModel
 from espnet2.tasks.asr import ASRTask
-from espnet2.train.distributed_utils import get_node_rank
 
 from espnet_larm import registry
-from espnet_larm.files import locked
 from espnet_larm.pack.options import check_sections
 from espnet_larm.speech_llm.within_lengths import WithinLengthsModel
 from espnet_larm.train.checks.init_param import check_init_params
 from espnet_larm.train.checks.optimisation import try_optimisation
 from espnet_larm.train.learning import check_frozen, leave_frozen_out
-from espnet_larm.train.record import check_record, put_config_aside, record_dry_run
+from espnet_larm.train.record import check_record, locked_folder, put_config_aside, record_dry_run
 from espnet_larm.train.refusals import (
     check_checkpoint_losses,
     check_gpus,
@@ -64,7 +60,7 @@ class LarmASRTask(ASRTask):
         args = cls.get_parser().parse_args(cmd) if args is None else args
         with sigterm_goes_to_workers(), ends_with_a_sentence():
             check_gpus(args.ngpu)
-            with _locked_folder(args):
+            with locked_folder(args):
                 try:
                     super().main(args=args)
                 except ProcessExitedException as error:
@@ -163,13 +159,6 @@ class LarmASRTask(ASRTask):
         """
         with traced_to_options(args):
             return super().build_preprocess_fn(args, train)
-
-
-def _locked_folder(args: argparse.Namespace) -> AbstractContextManager[None]:
-    """Keep other trainings out of the output folder; of several nodes, the first one does."""
-    if args.print_config or args.output_dir is None or get_node_rank(args.dist_rank, args.dist_launcher):
-        return nullcontext()
-    return locked(Path(args.output_dir))
 
 
 def check_plugins(args: argparse.Namespace) -> None:
