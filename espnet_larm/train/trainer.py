@@ -37,7 +37,11 @@ logger = logging.getLogger(__name__)
 
 
 class LarmTrainer(Trainer):
-    """ESPnet's trainer around which a `Session` is held. Like it, a namespace of class methods."""
+    """ESPnet's trainer around which a `Session` is held. Like it, a namespace of class methods.
+
+    Attributes:
+        session: The training in progress, of the subclass that `run` makes for it; None elsewhere.
+    """
 
     session: ClassVar[Session | None] = None
 
@@ -88,9 +92,10 @@ class LarmTrainer(Trainer):
         session = Session(trainer_options, distributed_option.distributed)
         with session.stop.listen():
             session.open()
-            cls.session = session
+            # ESPnet calls methods of the class, and hands no object of ours on to them.
+            holder: Any = type(cls.__name__, (cls,), {"session": session})
             try:
-                super().run(
+                super(LarmTrainer, holder).run(
                     model=model,
                     schedulers=schedulers,
                     train_iter_factory=train_iter_factory,
@@ -105,7 +110,6 @@ class LarmTrainer(Trainer):
             else:
                 session.close()
             finally:
-                cls.session = None
                 session.break_off()
 
     @classmethod

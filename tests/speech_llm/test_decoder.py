@@ -213,7 +213,7 @@ def test_a_search_may_begin_with_tokens(decoder):
 def test_a_text_that_outgrows_the_context_is_refused(decoder):
     started = decoder.start(*speech(1))
     tokens = torch.full((1, 64 - int(started.next_positions) + 1), 5)
-    with pytest.raises(ValueError, match="a text has grown to 65 positions, prompt included, more than the 64"):
+    with pytest.raises(ValueError, match="a hypothesis has grown to 65 positions, prompt included, more than the 64"):
         started.step(tokens, torch.tensor([tokens.size(1)]))
 
 
