@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 
 from espnet_larm.adaptation.added_layout import layout_difference, layout_of
-from espnet_larm.adaptation.depth_upscaling import wrap
+from espnet_larm.adaptation.depth_upscaling import WHERE, wrap
 from espnet_larm.llm.backbone import SAFE, Backbone
 from espnet_larm.llm.fingerprint import FINGERPRINT, difference, fingerprint_of
 from espnet_larm.llm.hugging_face import AutoModelForCausalLM
@@ -126,7 +126,7 @@ def match_rank(backbone: Backbone, options: Mapping[str, Any], conf: Mapping[str
         with torch.device("meta"):
             wrap(twin, conf)
     except ValueError as error:
-        raise ValueError(f"match: {str(error).removeprefix('decoder_conf: depth_upscaling_conf: ')}") from error
+        raise ValueError(f"match: {str(error).removeprefix(f'{WHERE}: ')}") from error
     num_added = _count(twin.added)
     # What does not grow with the rank (use_dora, rank_pattern) is in both.
     first, second = (_num_lora(backbone, options, rank) for rank in (1, 2))
@@ -139,8 +139,6 @@ def match_rank(backbone: Backbone, options: Mapping[str, Any], conf: Mapping[str
 
 def _check_method(method: str, confs: Mapping[str, Mapping[str, Any] | None]) -> None:
     """Refuse an unknown one, and options of another."""
-    if method not in METHODS:
-        raise ValueError(f"decoder_conf: adaptation is {method}; allowed: {', '.join(METHODS)}.")
     for owner, conf in confs.items():
         if conf and owner != method:
             raise ValueError(

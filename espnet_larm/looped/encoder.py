@@ -30,7 +30,7 @@ from espnet_larm.looped.blocks import (
     describe_frames,
 )
 from espnet_larm.looped.loop import Clock, Depth, DepthFilm, LoopState
-from espnet_larm.looped.subsampling import ConvSubsampling
+from espnet_larm.looped.subsampling import FACTORS, ConvSubsampling
 from espnet_larm.options import Option, check_parameters
 
 logger = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ model_conf:
             ),
         ] = None,
         skip: Annotated[bool, Option("add the front end's output to the state of every loop")] = True,
-        subsampling_factor: Annotated[int, Option("input frames an output frame: 2, 4 or 8")] = 4,
+        subsampling_factor: Annotated[int, Option("input frames an output frame", choices=FACTORS)] = 4,
         subsampling_channels: Annotated[int, Option("channels of the front-end's convolutions", least=1)] = 64,
         dropout_rate: Annotated[
             float, Option("dropout after each part of a block and inside feed-forward layers", least=0.0, below=1.0)

@@ -133,6 +133,11 @@ def check_sections(config: Config) -> None:
             raise ValueError(f"{name} is {value!r:.80}; allowed: options, a line `name: value` each, or nothing.")
 
 
+def empty_for_null(config: Config) -> Config:
+    """A copy in which a section that is null is empty."""
+    return {name: {} if value is None and str(name).endswith("_conf") else value for name, value in config.items()}
+
+
 def check_tokens(token_list: list[str], token_type: str | None) -> None:
     """Refuse tokens with control characters, or that turn the direction of writing: a terminal would obey them.
 
@@ -178,7 +183,7 @@ def make_portable(config: Config, near: Path) -> tuple[Config, dict[str, Path]]:
             raise ValueError(
                 f"{path} and {files[path.name]} have one name; rename one of them and name it in {option}."
             )
-        set_option(portable, option, path.name)
+        portable = with_option(portable, option, path.name)
     return portable, files
 
 
@@ -200,13 +205,10 @@ def file_options(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
             yield option, value
 
 
-def set_option(config: Config, option: tuple[str, ...], value: str) -> None:
-    """Set an option of FILE_OPTIONS, in a copy of its nested mapping, which another configuration may share."""
-    *outer, last = option
-    for key in outer:
-        config[key] = dict(config[key])
-        config = config[key]
-    config[last] = value
+def with_option(config: Config, option: tuple[str, ...], value: str) -> Config:
+    """A copy with another value of an option of FILE_OPTIONS; other values are shared."""
+    first, *inner = option
+    return {**config, first: with_option(config[first], tuple(inner), value) if inner else value}
 
 
 def locate(value: str, near: Path) -> Path:

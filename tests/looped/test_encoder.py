@@ -295,6 +295,7 @@ def test_feedback_without_a_head_is_refused():
         ({"num_loops": 0}, "num_loops is 0; allowed: 1 to 1000"),
         ({"checkpoint_period": 5}, "checkpoint_period is 5; allowed: 1 to num_loops, which is 4"),
         ({"output_size": 18}, "output_size is 18; allowed: a multiple of 2 x attention_heads = 4"),
+        ({"subsampling_factor": 3}, "subsampling_factor is 3; allowed: 2, 4, 8"),
         ({"block": "former"}, "block is former; allowed: transformer, conformer"),
         ({"feedback_shift": -1}, "feedback_shift is -1; allowed: 0 or more"),
         ({"feedback_top_k": 0}, "feedback_top_k is 0; allowed: 1 or more"),

@@ -56,11 +56,6 @@ def test_too_short_utterance_is_refused_with_the_limit(subsampling):
     assert (error.value.actual_size, error.value.limit) == (length, length + 1)
 
 
-def test_unknown_factor_is_refused():
-    with pytest.raises(ValueError, match="subsampling_factor is 3; allowed: 2, 4, 8"):
-        ConvSubsampling(80, 16, factor=3, channels=4)
-
-
 def test_too_few_features_are_refused():
     with pytest.raises(ValueError, match="factor 8 leaves nothing of 10 features"):
         ConvSubsampling(10, 16, factor=8, channels=4)

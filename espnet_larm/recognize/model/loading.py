@@ -19,7 +19,15 @@ from espnet_larm.errors import name_some
 from espnet_larm.files import read_tensors
 from espnet_larm.llm.fingerprint import FINGERPRINT, difference
 from espnet_larm.pack.llm import name_llm, name_tokenizer, places_near
-from espnet_larm.pack.options import check_sections, check_tokens, file_options, leave_training_out, locate, set_option
+from espnet_larm.pack.options import (
+    check_sections,
+    check_tokens,
+    empty_for_null,
+    file_options,
+    leave_training_out,
+    locate,
+    with_option,
+)
 from espnet_larm.recognize.model.features import feature_dtype
 from espnet_larm.train.task import LarmASRTask
 
@@ -74,11 +82,12 @@ def read_config(config_file: Path, llm: str | None = None) -> argparse.Namespace
     if not isinstance(config, dict) or "token_list" not in config:
         raise ValueError(f"{config_file} holds no token_list; --asr_train_config is the experiment's config.yaml.")
     check_sections(config)
+    config = empty_for_null(config)
     if isinstance(config["token_list"], list):
         check_tokens(config["token_list"], config.get("token_type"))
     leave_training_out(config)
     for option, value in list(file_options(config)):
-        set_option(config, option, str(locate(value, config_file.parent)))
+        config = with_option(config, option, str(locate(value, config_file.parent)))
     name_llm(config, llm, places_near(config_file))
     name_tokenizer(config, places_near(config_file))
     return argparse.Namespace(**config)
