@@ -8,6 +8,7 @@ outlive a killed parent do not hold them.
 """
 
 import contextlib
+import errno
 import fcntl
 import logging
 import lzma
@@ -19,6 +20,7 @@ import shutil
 import socket
 import struct
 import sys
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -39,7 +41,32 @@ DAMAGES = (
 EPOCH_FILE = re.compile(r"(\d+)epoch\.pth")
 LOCK = ".lock"
 # What killed programs leave: files and folders that were written beside their targets.
-LEFT_BEHIND = (".part*", ".*.part", ".pack-*")
+LEFT_BEHIND = (".part*", ".*.part")
+# Why there is no room, by the system's number.
+NO_ROOM = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "your quota of the disk is used up",
+    errno.EFBIG: "it is larger than files may be here (ulimit -f)",
+}
+OUTPUT = "the output"  # of the program
+LITTLE_ROOM = 1 << 16  # bytes
+
+
+class FullDiskError(OSError):
+    """There is no room for a file.
+
+    Args:
+        target: The file, or the folder that it is in.
+        reason: Why there is no room.
+    """
+
+    def __init__(self, target: Path | str, reason: str) -> None:
+        super().__init__(f"{target} cannot be written: {reason}. Make room; then repeat the same command.")
+        self.target, self.reason = target, reason
+
+    def __reduce__(self) -> tuple[type["FullDiskError"], tuple[Path | str, str]]:
+        """Let other processes raise it."""
+        return type(self), (self.target, self.reason)
 
 
 class InUseError(BlockingIOError):
@@ -53,16 +80,86 @@ def epoch_of(path: Path) -> int | None:
 
 
 @contextlib.contextmanager
+def names_full_disk(target: Path | str) -> Iterator[None]:
+    """Say for what there was no room: neither writing to an open file nor the errors of libraries do.
+
+    Args:
+        target: What is written, if neither the system nor an inner block names it.
+
+    Raises:
+        FullDiskError: There was no room.
+    """
+    try:
+        yield
+    except FullDiskError:
+        raise
+    except BaseException as error:
+        if (reason := _find_lack_of_room(error, target)) is None:
+            raise
+        named = str(getattr(error, "filename", None) or (OUTPUT if _holds_output() else target))
+        raise FullDiskError(target if named.endswith(".part") else named, reason) from error
+
+
+def _holds_output() -> bool:
+    """Whether stdout holds what could not be written to it."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        return True
+    return False
+
+
+def _find_lack_of_room(error: BaseException, target: Path | str) -> str | None:
+    """Why there was no room; None if that was not the error."""
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        return NO_ROOM[error.errno]
+    if os.strerror(errno.ENOSPC) in str(error):
+        return NO_ROOM[errno.ENOSPC]
+    # Of torch.save and numpy, which name the file and no cause.
+    says_no_cause = isinstance(error, RuntimeError) or (isinstance(error, OSError) and error.errno is None)
+    return NO_ROOM[errno.ENOSPC] if says_no_cause and _has_little_room(target) else None
+
+
+def _has_little_room(target: Path | str) -> bool:
+    try:
+        return isinstance(target, Path) and shutil.disk_usage(target.parent).free < LITTLE_ROOM
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def folder_beside(target: Path) -> Iterator[Path]:
+    """Give a folder beside `target`, for what is not finished; it is removed at the end.
+
+    Raises:
+        FullDiskError: There was no room; the message names `target`, whatever is in the folder.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # The room is looked at before the removal makes some.
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".part") as name:
+        try:
+            with names_full_disk(target):
+                yield Path(name)
+        except FullDiskError as error:
+            raise FullDiskError(target, error.reason) from error
+
+
+@contextlib.contextmanager
 def write_beside(target: Path) -> Iterator[Path]:
     """Give a path to write to, in the folder of `target`, which is made; then sync that file and move it there.
 
     Whatever happens, `target` is the old file or the whole new one. After an error the new one is removed.
+
+    Raises:
+        FullDiskError: There was no room.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = _fresh_beside(target)
     try:
-        yield beside
-        move_synced(beside, target)
+        with names_full_disk(target):
+            yield beside
+            move_synced(beside, target)
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
@@ -152,13 +249,16 @@ def locked(folder: Path) -> Iterator[None]:
 
     Raises:
         InUseError: Another process writes there; the message says which, where and since when.
+        FullDiskError: There was no room for something.
     """
     is_made = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = _take(folder)
+    with names_full_disk(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = _take(folder)
     try:
-        _remove_what_was_left(folder)
-        yield
+        remove_what_was_left(folder)
+        with names_full_disk(folder):
+            yield
     finally:
         if descriptor is not None:
             (folder / LOCK).unlink(missing_ok=True)
@@ -207,7 +307,8 @@ def _describe_this_process() -> str:
     return f"process {os.getpid()} on {socket.gethostname()} since {since} ({shlex.join(sys.argv)[:300]})\n"
 
 
-def _remove_what_was_left(folder: Path) -> None:
+def remove_what_was_left(folder: Path) -> None:
+    """Remove what killed programs have left half done in a folder, which nobody else may be writing."""
     for pattern in LEFT_BEHIND:
         for path in folder.glob(pattern):
             if path.is_dir() and not path.is_symlink():

@@ -40,7 +40,7 @@ class Option(typing.NamedTuple):
     above: float | None = None
     most: float | None = None
     below: float | None = None
-    choices: tuple[str, ...] = ()
+    choices: tuple[Any, ...] = ()
     note: str = ""
     unset: str = ""
     is_odd: bool = False
@@ -51,7 +51,7 @@ class Option(typing.NamedTuple):
     def range(self) -> str:
         """The range in words, without the note; empty if every value is allowed."""
         if self.choices:
-            return ", ".join(self.choices)
+            return ", ".join(map(str, self.choices))
         if self.is_odd:
             return f"odd, {self.least:g} or more"
         start = f"above {self.above:g}" if self.above is not None else "" if self.least is None else f"{self.least:g}"

@@ -63,10 +63,23 @@ def ends_with_its_reader() -> Iterator[None]:
     except BrokenPipeError:
         if not _has_lost_its_reader(sys.stdout):
             raise
-        # The interpreter flushes again when it ends.
-        with Path(os.devnull).open("wb") as nowhere:
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        _drop_output()
         raise SystemExit(PIPE_CLOSED) from None
+
+
+def drop_output_without_room() -> None:
+    """Drop what stdout holds if the disk that it goes to is full."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        _drop_output()
+
+
+def _drop_output() -> None:
+    """Send what stdout holds, and all that follows, nowhere: the interpreter flushes again when it ends."""
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def _has_lost_its_reader(stream: Any) -> bool:

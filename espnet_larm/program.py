@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 
 from espnet_larm import registry
 from espnet_larm.errors import is_stated
-from espnet_larm.process import ends_with_its_reader, set_up
+from espnet_larm.files import OUTPUT, FullDiskError, names_full_disk
+from espnet_larm.process import drop_output_without_room, ends_with_its_reader, set_up
 
 logger = logging.getLogger(__name__)
 
@@ -28,9 +29,11 @@ def run_program(main: Callable[[], int]) -> int:
     # ESPnet's format, which its recipes read times from.
     logging.basicConfig(level="INFO", format="%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s")
     try:
-        with ends_with_its_reader():
+        with names_full_disk(OUTPUT), ends_with_its_reader():
             return main()
     except (ValueError, TypeError, OSError, ImportError) as error:
+        if isinstance(error, FullDiskError):
+            drop_output_without_room()
         if not is_stated(error):
             traceback.print_exc()
         print(f"ERROR: {error}", file=sys.stderr)

@@ -177,18 +177,24 @@ def _register_in(host: ModuleType) -> None:
 def check_name(kind: str, name: str | None) -> None:
     """Refuse a name that neither ESPnet nor a plugin has.
 
+    Args:
+        kind: One of `checked_kinds()` or TABLES.
+        name: The value of the YAML key `<kind>`.
+
     Raises:
         ValueError: The name is unknown; the message has the nearest names.
     """
-    choices = _class_choices()[kind]
+    classes = classes_of(kind)
     if not isinstance(name, str | None):
-        raise ValueError(f"{kind} is {name!r}; allowed: the name of a class, such as {next(iter(choices.classes))}.")
-    if name is not None and name not in choices.classes:
-        raise ValueError(f"{kind}: {name} is not known. {_nearest(name, choices.classes)}")
+        raise ValueError(f"{kind} is {name!r}; allowed: the name of a class, such as {next(iter(classes))}.")
+    if name is None and not _may_be_null(kind):
+        raise ValueError(f"{kind} is null; allowed: {', '.join(sorted(classes))}.")
+    if name is not None and name not in classes:
+        raise ValueError(f"{kind}: {name} is not known. {_nearest(name, classes)}")
 
 
 def check_conf(kind: str, name: str | None, conf: dict[str, Any]) -> None:
-    """Refuse keys of `<kind>_conf` that the named class does not take.
+    """Refuse keys of `<kind>_conf` that the named class does not take, and the lack of those that it needs.
 
     Args:
         kind: One of `checked_kinds()`, TABLES or SINGLE.
@@ -196,18 +202,21 @@ def check_conf(kind: str, name: str | None, conf: dict[str, Any]) -> None:
         conf: The section.
 
     Raises:
-        ValueError: Keys are unknown; the message has all of them with the nearest options.
+        ValueError: Keys are unknown or missing; the message has all of them, unknown ones with the nearest options.
     """
     if not isinstance(name, str | None):
         raise ValueError(f"{kind} is {name!r}; allowed: a name.")
-    if name is None or (found := _classes_of(kind).get(name)) is None:
+    if name is None or (found := classes_of(kind).get(name)) is None:
         return
-    parameters = inspect.signature(found).parameters.values()
+    # The first parameter of an optimiser or schedule is what it works on.
+    parameters = list(inspect.signature(found).parameters.values())[1 if kind in TABLES else 0 :]
     allowed = [parameter.name for parameter in parameters]
-    unknown = [key for key in conf if key not in allowed]
+    unknown = [str(key) for key in conf if key not in allowed]
+    owner = kind if name == kind else f"{kind}: {name}"
+    if kind in TABLES and not unknown and (missing := _lacking(parameters, conf)):
+        raise ValueError(f"{kind}_conf: {owner} needs {', '.join(missing)}; set {'them' if missing[1:] else 'it'}.")
     if not unknown or any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return
-    owner = kind if name == kind else f"{kind}: {name}"
     # The class wraps another of its kind, whose options users often leave where they were.
     inner = f"{kind}_conf: {kind}_conf"
     moved = f" Options of the {kind} that it wraps go into {inner}:." if f"{kind}_conf" in allowed else ""
@@ -220,11 +229,22 @@ def check_conf(kind: str, name: str | None, conf: dict[str, Any]) -> None:
     raise ValueError(f"{kind}_conf: {said}{moved}")
 
 
+def _lacking(parameters: Iterable[inspect.Parameter], conf: dict[str, Any]) -> list[str]:
+    """Parameters without a default that a section leaves out."""
+    needed = [each for each in parameters if each.default is each.empty and each.kind is each.POSITIONAL_OR_KEYWORD]
+    return [each.name for each in needed if each.name not in conf]
+
+
 def find_wrong_type(kind: str, name: str | None, conf: dict[str, Any]) -> str | None:
     """A sentence about the first value of `<kind>_conf` with a wrong type; None if there is none."""
     if name is None:
         return None
-    hints = typing.get_type_hints(_class_choices()[kind].classes[name].__init__)
+    found: Any = classes_of(kind)[name]
+    try:
+        hints = typing.get_type_hints(found.__init__)
+    except NameError:
+        # torch's schedules import the names of some types for type checkers alone.
+        return None
     for key, value in conf.items():
         wanted = hints.get(key, Any)
         if not _is_of_type(value, wanted):
@@ -233,18 +253,36 @@ def find_wrong_type(kind: str, name: str | None, conf: dict[str, Any]) -> str | 
     return None
 
 
+def classes_of(kind: str) -> dict[str, type]:
+    """Classes by name in YAML; a section that no name chooses has one, under the name of its kind."""
+    if kind in TABLES:
+        from espnet2.tasks import abs_task
+
+        return dict(getattr(abs_task, f"{kind}_classes"))
+    if kind in SINGLE:
+        module_name, _, class_name = SINGLE[kind].partition(":")
+        return {kind: getattr(importlib.import_module(module_name), class_name)}
+    choices = _class_choices().get(kind)
+    return {} if choices is None else dict(choices.classes)
+
+
 def default_conf(kind: str, name: str | None) -> dict[str, Any]:
     """Default values of `<kind>_conf`, also for the optimiser; empty if the kind or name is unknown."""
-    classes = _classes_of(kind)
+    classes = classes_of(kind)
     if name not in classes:
         return {}
     parameters = inspect.signature(classes[name]).parameters.values()
     return {parameter.name: parameter.default for parameter in parameters if parameter.default is not parameter.empty}
 
 
+def needed_conf(kind: str, name: str) -> list[str]:
+    """Keys of `<kind>_conf` without a default, for a class of TABLES."""
+    return _lacking(list(inspect.signature(classes_of(kind)[name]).parameters.values())[1:], {})
+
+
 def module_of(kind: str, name: str) -> str | None:
     """Name of the module with the class that YAML names; None for an unknown name."""
-    found = _classes_of(kind).get(name)
+    found = classes_of(kind).get(name)
     return None if found is None else found.__module__
 
 
@@ -318,17 +356,8 @@ def _class_choices() -> dict[str, Any]:
     return {choices.name: choices for choices in ASRTask.class_choices_list}
 
 
-def _classes_of(kind: str) -> dict[str, type]:
-    """Classes by name in YAML; a section that no name chooses has one, under the name of its kind."""
-    if kind in TABLES:
-        from espnet2.tasks import abs_task
-
-        return dict(getattr(abs_task, f"{kind}_classes"))
-    if kind in SINGLE:
-        module_name, _, class_name = SINGLE[kind].partition(":")
-        return {kind: getattr(importlib.import_module(module_name), class_name)}
-    choices = _class_choices().get(kind)
-    return {} if choices is None else dict(choices.classes)
+def _may_be_null(kind: str) -> bool:
+    return kind == "scheduler" if kind in TABLES else _class_choices()[kind].optional
 
 
 def _nearest(name: str, allowed: Iterable[str]) -> str:

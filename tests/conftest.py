@@ -162,6 +162,8 @@ def _save_lm(folder: Path, words: list[str] = LLM_WORDS, **options: Any) -> str:
 @pytest.fixture
 def build_speech_llm(larm_task: "type[LarmASRTask]", tmp_path: Path) -> Callable[..., Any]:
     """Builds a model with an LM from a YAML, as training does; its options are in `args`."""
+    from espnet_larm.train.refusals import without_nulls
+
     llm = _save_lm(tmp_path / "llm")
 
     def build(words: list[str] = LLM_WORDS, **changes: Any) -> Any:
@@ -182,7 +184,7 @@ def build_speech_llm(larm_task: "type[LarmASRTask]", tmp_path: Path) -> Callable
         (tmp_path / "tokens.txt").write_text("".join(f"{word}\n" for word in words))
         options = ["--config", str(path), "--token_list", str(tmp_path / "tokens.txt"), "--output_dir", str(tmp_path)]
         torch.manual_seed(0)
-        args = larm_task.get_parser().parse_args(options)
+        args = without_nulls(larm_task.get_parser().parse_args(options))
         model = larm_task.build_model(args)
         model.args = args
         return model

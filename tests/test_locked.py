@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -92,6 +93,22 @@ def test_a_training_refuses_a_folder_in_use(hold, tmp_path, larm_task):
     hold(tmp_path)
     with pytest.raises(SystemExit, match=r"^ERROR: .* is being written by process"):
         larm_task.main(cmd=["--output_dir", str(tmp_path), "--token_list", "in"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", ["slu_train", "st_train", "s2t_train", "enh_s2t_train"])
+def test_trainings_of_other_tasks_refuse_a_folder_in_use_and_lock_their_own(hold, tmp_path, monkeypatch, program):
+    from espnet_larm.cli import train
+
+    module_name, _, class_name = train.PROGRAMS[program].partition(":")
+    ran = []
+    task = getattr(importlib.import_module(module_name), class_name)
+    monkeypatch.setattr(task, "main", lambda args: ran.append((Path(args.output_dir) / LOCK).exists()))
+    assert train.main([program, "--output_dir", str(tmp_path / "free")]) == 0 and ran == [True]
+    hold(tmp_path)
+    with pytest.raises(BlockingIOError, match="is being written by process"):
+        train.main([program, "--output_dir", str(tmp_path)])
+    assert ran == [True]
 
 
 def test_the_lock_is_quick_to_give_back(tmp_path):

@@ -19,12 +19,13 @@ import signal
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
+from espnet_larm import registry
 from espnet_larm.cli.commands import COMMANDS
 from espnet_larm.errors import is_stated
 from espnet_larm.process import set_up
@@ -53,6 +54,7 @@ VALUES: tuple[Any, ...] = (
     *([], [1], ["x"], {}, {"x": 1}, {"tau": "x"}, [[1]]),
 )
 SECONDS = 60
+DOORS = ("command", "training", "decoding", "config", "manifest")
 COMMANDS_TRIED = [name for name in COMMANDS if name not in ("train", "doctor", "list")]
 
 
@@ -60,7 +62,7 @@ class Case(NamedTuple):
     """One wrong value.
 
     Attributes:
-        door: Where it comes in: command, training, decoding, config or manifest.
+        door: One of DOORS, where it comes in.
         what: The option and its value, for people.
         run: What gives it to the product.
     """
@@ -126,10 +128,10 @@ class Doors:
         pack(["asr", "--exp_dir", str(folder), "--outpath", str(self.pack)])
         self.recognizer = load(folder)
 
-    def draw(self, generator: random.Random) -> Case:
-        """One case of a random door."""
-        door = generator.choice((self._command, self._training, self._decoding, self._config, self._manifest))
-        return door(generator)
+    def draw(self, generator: random.Random, names: Sequence[str] = DOORS) -> Case:
+        """One case of a random door of these."""
+        case: Case = getattr(self, f"_{generator.choice(names)}")(generator)
+        return case
 
     def _command(self, generator: random.Random) -> Case:
         name = generator.choice(COMMANDS_TRIED)
@@ -146,22 +148,28 @@ class Doors:
 
     def _training(self, generator: random.Random) -> Case:
         args = self.task.get_parser().parse_args(self.words)
-        options = _leaves({name: value for name, value in vars(args).items() if name.endswith("_conf")})
-        options += [
-            ("encoder",),
-            ("frontend",),
-            ("normalize",),
-            ("specaug",),
-            ("model",),
-            ("token_list",),
-            ("ctc_conf",),
-        ]
-        place, value = generator.choice(options), generator.choice(VALUES)
         changed = vars(args)
+        # Their classes are made in no time, and need nothing else.
+        kind = generator.choice(registry.TABLES)
+        name = generator.choice(sorted(registry.classes_of(kind)))
+        changed |= {kind: name, f"{kind}_conf": dict.fromkeys(registry.needed_conf(kind, name), 3)}
+        if generator.random() < 0.7:
+            place, value = generator.choice(_options_of(changed)), generator.choice(VALUES)
+        else:
+            place, value = _misspelt(generator, changed), 1
         _put(changed, place, value)
-        return Case(
-            "training", f"{':'.join(place)} {value!r:.80}", lambda: self.task.build_model(argparse.Namespace(**changed))
-        )
+        what = f"{kind} {name}, {':'.join(place)} {value!r:.80}"
+        return Case("training", what, lambda: self._begin(argparse.Namespace(**changed)))
+
+    def _begin(self, args: argparse.Namespace) -> None:
+        """What a training makes of its options."""
+        from espnet_larm.train.refusals import traced_to_options, without_nulls
+
+        with traced_to_options(args):
+            args = without_nulls(args)
+        model = self.task.build_model(args)
+        self.task.build_optimizers(args, model)
+        self.task.build_preprocess_fn(args, train=True)
 
     def _decoding(self, generator: random.Random) -> Case:
         import numpy as np
@@ -204,6 +212,21 @@ class Doors:
         return Case(door, f"{':'.join(map(str, place))} {value!r:.80}", run)
 
 
+def _options_of(args: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """Places of the options of a training's parts: names of classes, sections and all that these may hold."""
+    kinds = [*registry.checked_kinds(), *registry.TABLES, *registry.SINGLE]
+    keys = [(f"{kind}_conf", key) for kind in kinds for key in registry.default_conf(kind, args.get(kind, kind))]
+    given = _leaves({name: value for name, value in args.items() if name.endswith("_conf")})
+    return [*dict.fromkeys([*given, *keys]), *((kind,) for kind in kinds), ("init",), ("token_list",)]
+
+
+def _misspelt(generator: random.Random, args: dict[str, Any]) -> tuple[str, str]:
+    """Place of an option whose name has lost a letter."""
+    section, key = generator.choice([place for place in _options_of(args) if len(place) == 2])
+    letter = generator.randrange(len(key))
+    return section, key[:letter] + key[letter + 1 :]
+
+
 def _leaves(tree: Any, place: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """Places of all values below a mapping, those of mappings included."""
     if not isinstance(tree, dict):
@@ -214,7 +237,7 @@ def _leaves(tree: Any, place: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 def _put(tree: Any, place: tuple[Any, ...], value: Any) -> None:
     for name in place[:-1]:
-        tree = tree[name]
+        tree = tree.setdefault(name, {})
     tree[place[-1]] = value
 
 
@@ -230,6 +253,13 @@ def made_doors() -> Iterator[Doors]:
             os.chdir(before)
 
 
+def print_counts(title: str, kinds: Sequence[str], counts: Mapping[str, Mapping[str, int]]) -> None:
+    """Print a table of how often each kind was the answer."""
+    print(f"| {' | '.join((title, *kinds))} |\n|{' --- |' * (1 + len(kinds))}")
+    for name, found in sorted(counts.items()):
+        print(f"| {' | '.join((name, *(str(found[kind]) for kind in kinds)))} |")
+
+
 def main() -> int:
     """Draw cases, count the answers, print those that are no sentence."""
     parser = argparse.ArgumentParser(
@@ -237,21 +267,20 @@ def main() -> int:
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the cases (0)")
     parser.add_argument("--count", type=int, default=1000, help="number of cases (1000)")
+    parser.add_argument("--door", choices=DOORS, help="the only door of the cases (all)")
     args = parser.parse_args()
     set_up()
     counts: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
     with made_doors() as doors:
         generator = random.Random(args.seed)  # no secret
         for _ in range(args.count):
-            case = doors.draw(generator)
+            case = doors.draw(generator, (args.door,) if args.door else DOORS)
             said = answer(case)
             kind = said if said in ("named", "taken", "hang") else "traceback"
             counts[case.door][kind] += 1
             if kind in ("traceback", "hang"):
                 print(f"{case.door}: {case.what}: {said[:300]}", flush=True)
-    print("| door | named | taken | traceback | hang |\n| --- | --- | --- | --- | --- |")
-    for door, found in sorted(counts.items()):
-        print(f"| {door} | {found['named']} | {found['taken']} | {found['traceback']} | {found['hang']} |")
+    print_counts("door", ("named", "taken", "traceback", "hang"), counts)
     return int(any(found["traceback"] or found["hang"] for found in counts.values()))
 
 

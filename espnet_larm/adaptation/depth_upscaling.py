@@ -14,13 +14,14 @@ Shapes: B rows, L positions, D model size, S head size. Masks are True where val
 import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from typeguard import typechecked
 
 from espnet_larm.adaptation.e_branchformer import LocalBranch
 from espnet_larm.llm.backbone import Backbone
+from espnet_larm.options import Option, check_conf, check_parameters
 
 LAYERS = ("e_branchformer", "standard")
 PLACEMENTS = ("interleaved", "bottom", "middle", "top", "sandwich")
@@ -30,28 +31,14 @@ PARTS = ("input_layernorm", "self_attn", "post_attention_layernorm", "mlp")
 OUTPUTS = ("self_attn.o_proj", "mlp.down_proj")
 DEFAULT_SHARE = 0.25
 DEFAULT_KERNELS = {"gate_kernel": 31, "merge_kernel": 3}
-# What a YAML may give: types, and in words. `true` is no number.
-ALLOWED: dict[str, tuple[type | tuple[type, ...], str]] = {
-    "layer": (str, ", ".join(LAYERS)),
-    "placement": (str, ", ".join(PLACEMENTS)),
-    "num_layers": (int, "whole numbers from 1 on"),
-    "share": ((int, float), "numbers above 0, up to 1"),
-    "gate_kernel": (int, "odd numbers from 1 on"),
-    "merge_kernel": (int, "odd numbers from 1 on"),
-}
+WHERE = "decoder_conf: depth_upscaling_conf"
 
 
 class UpscalingOptions:
     """What is added: `depth_upscaling_conf` of a YAML.
 
     Args:
-        layer: `e_branchformer`, or `standard` for copies alone, as an added layer behind the LM's last always is.
-        placement: `interleaved` over all layers, over the `bottom`, `middle` or `top` half of them, or `sandwich`: over
-            the first and the last quarter.
-        num_layers: How many, at most one behind each layer of the placement.
-        share: Or how many of the LM's number of layers, above 0 and up to 1; 0.25 by default.
-        gate_kernel: Speech positions that the gate's convolution sees in `e_branchformer`, odd; 31 by default.
-        merge_kernel: Speech positions that the merge's convolution sees, odd; 3 by default.
+        layer: Meaning and range of this and all other options stand at the parameters; docs/options.md lists them.
 
     Raises:
         ValueError: An option is out of its range, or means nothing beside another.
@@ -60,24 +47,58 @@ class UpscalingOptions:
     @typechecked
     def __init__(
         self,
-        layer: str = LAYERS[0],
-        placement: str = PLACEMENTS[0],
-        num_layers: int | None = None,
-        share: float | None = None,
-        gate_kernel: int | None = None,
-        merge_kernel: int | None = None,
+        layer: Annotated[
+            str,
+            Option("kind of the layers; one behind the LM's last is a copy alone, as `standard` is", choices=LAYERS),
+        ] = LAYERS[0],
+        placement: Annotated[
+            str,
+            Option(
+                "where they stand: `bottom`, `middle` and `top` are halves of the LM's layers, `sandwich` is the first "
+                "and the last quarter",
+                choices=PLACEMENTS,
+            ),
+        ] = PLACEMENTS[0],
+        num_layers: Annotated[
+            int | None,
+            Option("how many, at most one behind each layer of the placement; by `share` by default", least=1),
+        ] = None,
+        share: Annotated[
+            float | None,
+            Option(
+                "or how many of the LM's number of layers, instead of `num_layers`",
+                above=0.0,
+                most=1.0,
+                unset=str(DEFAULT_SHARE),
+            ),
+        ] = None,
+        gate_kernel: Annotated[
+            int | None,
+            Option(
+                "speech positions that the gate's convolution sees in `e_branchformer`",
+                least=1,
+                is_odd=True,
+                unset=str(DEFAULT_KERNELS["gate_kernel"]),
+            ),
+        ] = None,
+        merge_kernel: Annotated[
+            int | None,
+            Option(
+                "speech positions that the merge's convolution sees in `e_branchformer`",
+                least=1,
+                is_odd=True,
+                unset=str(DEFAULT_KERNELS["merge_kernel"]),
+            ),
+        ] = None,
     ) -> None:
-        for name, value, allowed in (("layer", layer, LAYERS), ("placement", placement, PLACEMENTS)):
-            if value not in allowed:
-                raise ValueError(f"{name} is {value}; allowed: {', '.join(allowed)}.")
+        check_parameters(UpscalingOptions.__init__, locals(), WHERE)
         if num_layers is not None and share is not None:
-            raise ValueError(f"num_layers is {num_layers} and share {share}; give one of them.")
+            raise ValueError(f"{WHERE}: num_layers is {num_layers} and share {share}; give one of them.")
         kernels = {"gate_kernel": gate_kernel, "merge_kernel": merge_kernel}
-        for name, size in kernels.items():
-            if size is not None and layer == "standard":
-                raise ValueError(f"{name} is given, but layer is standard; leave it out, or take e_branchformer.")
-            if size is not None and (size < 1 or size % 2 == 0):
-                raise ValueError(f"{name} is {size}; allowed: odd numbers from 1 on.")
+        if layer == "standard" and (given := [name for name, size in kernels.items() if size is not None]):
+            raise ValueError(
+                f"{WHERE}: {given[0]} is given, but layer is standard; leave it out, or take e_branchformer."
+            )
         self.layer = layer
         self.placement = placement
         self.num_layers = num_layers
@@ -92,8 +113,6 @@ class UpscalingOptions:
         """
         if self.num_layers is not None:
             return slots(self.placement, num_layers, self.num_layers)
-        if not 0 < self.share <= 1:
-            raise ValueError(f"share is {self.share}; allowed: above 0, up to 1.")
         return slots(self.placement, num_layers, int(self.share * num_layers + 0.5))
 
 
@@ -175,8 +194,8 @@ def slots(placement: str, num_layers: int, num_added: int) -> list[int]:
     room = {"interleaved": num_layers, "sandwich": min(2 * quarter, num_layers)}.get(placement, half)
     if not 1 <= num_added <= room:
         raise ValueError(
-            f"{num_added} layers cannot be added: placement {placement} of an LM of {num_layers} layers has room for 1 "
-            f"to {room}; change num_layers, or share."
+            f"{WHERE}: {num_added} layers cannot be added: placement {placement} of an LM of {num_layers} layers has "
+            f"room for 1 to {room}; change num_layers, or share."
         )
     if placement == "sandwich":
         first = (num_added + 1) // 2
@@ -192,11 +211,8 @@ def read_options(conf: Mapping[str, Any] | None) -> UpscalingOptions:
         ValueError: One is not known, or not allowed.
     """
     given = {name: value for name, value in (conf or {}).items() if value is not None}
-    try:
-        _check_types(given)
-        return UpscalingOptions(**given)
-    except ValueError as error:
-        raise ValueError(f"decoder_conf: depth_upscaling_conf: {error}") from error
+    check_conf(UpscalingOptions.__init__, given, f"{WHERE}: ")
+    return UpscalingOptions(**given)
 
 
 def wrap(backbone: Backbone, conf: Mapping[str, Any] | None = None) -> None:
@@ -210,11 +226,7 @@ def wrap(backbone: Backbone, conf: Mapping[str, Any] | None = None) -> None:
         ValueError: An option is not allowed, or layers cannot be added to this LM.
     """
     options = read_options(conf)
-    try:
-        places = options.slots_of(len(backbone.layers))
-    except ValueError as error:
-        raise ValueError(f"decoder_conf: depth_upscaling_conf: {error}") from error
-    insert(backbone, places, options)
+    insert(backbone, options.slots_of(len(backbone.layers)), options)
 
 
 def insert(backbone: Backbone, places: list[int], options: UpscalingOptions) -> None:
@@ -263,16 +275,6 @@ def _spread(start: int, num_layers: int, num_added: int) -> list[int]:
     return [start + (2 * rank * num_layers + num_added) // (2 * num_added) - 1 for rank in range(1, num_added + 1)]
 
 
-def _check_types(given: Mapping[str, Any]) -> None:
-    """One sentence for what typeguard and Python say of the constructor."""
-    if unknown := [str(name) for name in given if name not in ALLOWED]:
-        raise ValueError(f"unknown option {', '.join(unknown)}; allowed: {', '.join(ALLOWED)}.")
-    for name, value in given.items():
-        kinds, words = ALLOWED[name]
-        if isinstance(value, bool) or not isinstance(value, kinds):
-            raise ValueError(f"{name} is {value!r}, of type {type(value).__name__}; allowed: {words}.")
-
-
 def _check(backbone: Backbone, options: UpscalingOptions) -> None:
     kind = backbone.config.model_type
     reasons = [reason for layer in backbone.layers if (reason := _unlike(layer))]
@@ -288,7 +290,7 @@ def _check(backbone: Backbone, options: UpscalingOptions) -> None:
         raise ValueError("the LM has LoRA's weights; added layers and LoRA are not for one LM: take one of them.")
     if options.layer == "e_branchformer" and backbone.hidden_size % 2:
         raise ValueError(
-            f"decoder_conf: depth_upscaling_conf: layer is e_branchformer, whose halves an LM of size "
+            f"{WHERE}: layer is e_branchformer, whose halves an LM of size "
             f"{backbone.hidden_size} does not have; take standard."
         )
 

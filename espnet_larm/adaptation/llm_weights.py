@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import torch
 
 from espnet_larm.adaptation.added_layout import layout_difference, layout_of
-from espnet_larm.adaptation.depth_upscaling import wrap
+from espnet_larm.adaptation.depth_upscaling import WHERE, wrap
 from espnet_larm.llm.backbone import SAFE, Backbone
-from espnet_larm.llm.fingerprint import FINGERPRINT, difference, fingerprint_of
+from espnet_larm.llm.by_name import leave_out, state_names
+from espnet_larm.llm.fingerprint import FINGERPRINT, LM, fingerprint_of
 from espnet_larm.llm.hugging_face import AutoModelForCausalLM
 
 logger = logging.getLogger(__name__)
@@ -75,11 +76,8 @@ def adapt(
     backbone.register_load_state_dict_pre_hook(_compare_added)
     if is_named:
         # By name, once: `freeze_param` freezes later, in training only, what a trained LM must still save.
-        names = [] if method == "full" else _state_names(backbone)
-        backbone.left_out = tuple(name for name in names if is_own(name))
-        backbone.register_buffer(FINGERPRINT, fingerprint)
-        backbone.register_state_dict_post_hook(_omit)
-        backbone.register_load_state_dict_pre_hook(_complete)
+        names = [] if method == "full" else state_names(backbone)
+        leave_out(backbone, [name for name in names if is_own(name)], fingerprint, LM)
     backbone.freeze_modes()
 
 
@@ -126,7 +124,7 @@ def match_rank(backbone: Backbone, options: Mapping[str, Any], conf: Mapping[str
         with torch.device("meta"):
             wrap(twin, conf)
     except ValueError as error:
-        raise ValueError(f"match: {str(error).removeprefix('decoder_conf: depth_upscaling_conf: ')}") from error
+        raise ValueError(f"match: {str(error).removeprefix(f'{WHERE}: ')}") from error
     num_added = _count(twin.added)
     # What does not grow with the rank (use_dora, rank_pattern) is in both.
     first, second = (_num_lora(backbone, options, rank) for rank in (1, 2))
@@ -139,30 +137,11 @@ def match_rank(backbone: Backbone, options: Mapping[str, Any], conf: Mapping[str
 
 def _check_method(method: str, confs: Mapping[str, Mapping[str, Any] | None]) -> None:
     """Refuse an unknown one, and options of another."""
-    if method not in METHODS:
-        raise ValueError(f"decoder_conf: adaptation is {method}; allowed: {', '.join(METHODS)}.")
     for owner, conf in confs.items():
         if conf and owner != method:
             raise ValueError(
                 f"decoder_conf: {owner}_conf is given, but adaptation is {method}; leave it out, or take {owner}."
             )
-
-
-def _left_out(backbone: Backbone) -> dict[str, torch.Tensor]:
-    """Weights that the LM's name gives back, by all their names (tied ones have several)."""
-    named = dict((*backbone.named_parameters(remove_duplicate=False), *backbone.named_buffers()))
-    return {name: named[name] for name in backbone.left_out}
-
-
-def _state_names(backbone: torch.nn.Module) -> list[str]:
-    """Names of the weights that a state dict has before any hook."""
-    persistent = [
-        f"{prefix}.{name}".lstrip(".")
-        for prefix, module in backbone.named_modules()
-        for name in module._buffers
-        if name not in module._non_persistent_buffers_set and module._buffers[name] is not None
-    ]
-    return [*(name for name, _ in backbone.named_parameters(remove_duplicate=False)), *persistent]
 
 
 def _add_lora(backbone: Backbone, conf: Mapping[str, Any]) -> None:
@@ -208,41 +187,6 @@ def _check_lora(options: Mapping[str, Any]) -> None:
         if name in options and options[name] not in values:
             listed = ", ".join("null" if value is None else str(value) for value in values)
             raise ValueError(f"{name} is {options[name]}; allowed: {listed}.")
-
-
-def _omit(module: Backbone, state: dict[str, Any], prefix: str, metadata: Any) -> None:  # noqa: ARG001
-    """A state-dict hook: leave out what the LM's name gives back."""
-    for name in module.left_out:
-        state.pop(prefix + name, None)
-
-
-def _complete(
-    module: Backbone,
-    state: dict[str, Any],
-    prefix: str,
-    metadata: Any,  # noqa: ARG001
-    strict: bool,  # noqa: ARG001
-    missing: list[str],  # noqa: ARG001
-    unexpected: list[str],  # noqa: ARG001
-    errors: list[str],
-) -> None:
-    """A load hook: put the module's own weights in place of those that were left out, if they are the same."""
-    own, weights = module.get_buffer(FINGERPRINT), _left_out(module)
-    saved = state.get(prefix + FINGERPRINT)
-    has_lm = any(name.startswith(f"{prefix}model.") and LORA_PREFIX not in name for name in state)
-    is_complete = has_lm and not weights
-    if saved is not None and not is_complete and (reason := difference(own, saved)):
-        errors.append(reason)
-    elif changed := [name for name in weights if prefix + name in state]:
-        errors.append(
-            f"the checkpoint holds {changed[0]} and {len(changed) - 1} more weights of the LM, which adaptation leaves "
-            "as they are in the named LM; take adaptation: full, or save those weights as an LM first."
-        )
-    # Also beside an error, or names of all weights of the LM would stand before it.
-    state.update({prefix + name: weight for name, weight in weights.items()})
-    if saved is not None and not has_lm and not weights:
-        # Another adaptation left all weights out, and this one learns them: it begins with the named LM's.
-        state.update({prefix + name: value for name, value in module.named_parameters(remove_duplicate=False)})
 
 
 def _compare_added(

@@ -10,7 +10,7 @@ import inspect
 import re
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import yaml
@@ -36,6 +36,7 @@ WIDTH = 110
 # A value of --name beside the names of plugins.
 DECODING = "decoding"
 POOLING_TITLE = "Options of a site of `decoder_conf: pooling` and of `--pooling`; `deep` also has `layer`"
+UPSCALING_TITLE = "Options of `decoder_conf: depth_upscaling_conf`, and of `match` in `lora_conf`"
 DECODING_TITLE = "Options of decoding: `espnet-larm decode` has them, and `DecodeConfig` in Python"
 
 
@@ -121,18 +122,28 @@ def reference_page() -> str:
         for each in options(plugin_class, plugin.kind):
             default = "required" if each.is_required else f"`{_yaml_value(each.default)}`"
             lines.append(f"| `{each.name}` | {_cell(each.type_name)} | {default} | {_cell(each.meaning)} |")
-    lines += ["", "## Pooling", "", f"{POOLING_TITLE}.", "", "| option | meaning |", "| --- | --- |"]
-    lines += [f"| `{name}` | {_cell(describe(said, None))} |" for name, said, _ in _pooling()]
-    lines += ["", "## Decoding", "", f"{DECODING_TITLE}.", "", "| option | meaning |", "| --- | --- |"]
-    lines += [f"| `{name}` | {_cell(describe(said, default))} |" for name, said, _, default in options_of(DecodeConfig)]
+    # They import torch.
+    from espnet_larm.adaptation.depth_upscaling import UpscalingOptions
+    from espnet_larm.pooling.options import Pooling
+
+    lines += _section("Pooling", POOLING_TITLE, _parameters(Pooling))
+    lines += _section("Inserted layers", UPSCALING_TITLE, _parameters(UpscalingOptions))
+    lines += _section(
+        "Decoding", DECODING_TITLE, ((name, said, value) for name, said, _, value in options_of(DecodeConfig))
+    )
     return "\n".join(lines) + "\n"
 
 
-def _pooling() -> Iterator[tuple[str, Option, type]]:
-    # Imports torch.
-    from espnet_larm.pooling.options import Pooling
+def _section(name: str, title: str, found: Iterable[tuple[str, Option, Any]]) -> list[str]:
+    """A table of options by name, with what is said of them and their defaults."""
+    rows = [f"| `{option}` | {_cell(describe(said, default))} |" for option, said, default in found]
+    return ["", f"## {name}", "", f"{title}.", "", "| option | meaning |", "| --- | --- |", *rows]
 
-    return parameters_of(Pooling.__init__)
+
+def _parameters(options_class: type) -> Iterator[tuple[str, Option, Any]]:
+    defaults = inspect.signature(options_class).parameters
+    constructor = options_class.__init__  # type: ignore[misc]
+    return ((name, said, defaults[name].default) for name, said, _ in parameters_of(constructor))
 
 
 def _cell(text: str) -> str:

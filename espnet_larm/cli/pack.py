@@ -12,14 +12,13 @@ their SHA-256.
 """
 
 import argparse
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from espnet_larm.files import move_synced
+from espnet_larm.files import folder_beside, move_synced
 from espnet_larm.origin import versions
 from espnet_larm.pack.archive import digest, write_archive
 from espnet_larm.pack.card import UNKNOWN, About, format_card
@@ -216,9 +215,8 @@ def publish(outpath: Path, members: Members, llm: str | None = None) -> None:
     """
     from espnet_larm.recognize.packs import load
 
-    outpath.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=outpath.parent, prefix=".pack-") as folder:
-        written = Path(folder) / outpath.name
+    with folder_beside(outpath) as folder:
+        written = folder / outpath.name
         write_archive(written, members)
         load(written, llm=llm)
         move_synced(written, outpath)

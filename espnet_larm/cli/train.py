@@ -3,8 +3,9 @@
     python -m espnet_larm train asr_train --config conf/train.yaml ...
 
 takes the arguments of `python -m espnet2.bin.asr_train`, which the launcher sends here; likewise `slu_train`,
-`st_train`, `s2t_train` and `enh_s2t_train`. A spawned process imports this module again, and nothing else of ours:
-that is why the plugins are registered at its top.
+`st_train`, `s2t_train` and `enh_s2t_train`, which run ESPnet's own tasks: their folder is locked, what happens in it is
+ESPnet's. A spawned process imports this module again, and nothing else of ours: that is why the plugins are registered
+at its top.
 ESPnet's translation models read the last output of an encoder and hand it no CTC head: checkpoint loops and feedback
 of the looped encoder are refused before training.
 """
@@ -12,7 +13,6 @@ of the looped encoder are refused before training.
 import argparse
 import importlib
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import espnet_larm.registered  # noqa: F401
@@ -21,21 +21,31 @@ from espnet_larm.process import ends_with_its_reader, set_up
 from espnet_larm.program import run_program
 
 
-def train_asr(cmd: list[str]) -> None:
-    """Train with our task, which survives kills and bad batches."""
+def train(program: str, cmd: list[str]) -> None:
+    """Train with a task, in a folder that no other training writes to.
+
+    Args:
+        program: Key of PROGRAMS.
+        cmd: Its arguments.
+
+    Raises:
+        ValueError: The encoder does not go with a model of speech translation.
+        InUseError: Another training writes in its folder.
+    """
+    module_name, _, class_name = PROGRAMS[program].partition(":")
+    task = getattr(importlib.import_module(module_name), class_name)
+    args = task.get_parser().parse_args(cmd)
+    if program == "asr_train":
+        # It locks by itself, and says so as ESPnet's log does.
+        task.main(args=args)
+        return
+    if program == "st_train":
+        check_translation_encoder(args)
     # It imports torch, which must find the process set up.
-    from espnet_larm.train.task import LarmASRTask
+    from espnet_larm.train.record import locked_folder
 
-    LarmASRTask.main(cmd=cmd)
-
-
-def train_st(cmd: list[str]) -> None:
-    """Train speech translation as ESPnet does, after a look at the encoder."""
-    from espnet2.tasks.st import STTask
-
-    args = STTask.get_parser().parse_args(cmd)
-    check_translation_encoder(args)
-    STTask.main(args=args)
+    with locked_folder(args):
+        task.main(args=args)
 
 
 def check_translation_encoder(args: argparse.Namespace) -> None:
@@ -64,13 +74,13 @@ def check_translation_encoder(args: argparse.Namespace) -> None:
         )
 
 
-# By the name of ESPnet's program: what trains in its place; None stands for ESPnet's own `main`.
-PROGRAMS: dict[str, Callable[[list[str]], None] | None] = {
-    "asr_train": train_asr,
-    "st_train": train_st,
-    "slu_train": None,
-    "s2t_train": None,
-    "enh_s2t_train": None,
+# The tasks by the names of ESPnet's programs; ours survives kills and bad batches.
+PROGRAMS = {
+    "asr_train": "espnet_larm.train.task:LarmASRTask",
+    "st_train": "espnet2.tasks.st:STTask",
+    "slu_train": "espnet2.tasks.slu:SLUTask",
+    "s2t_train": "espnet2.tasks.s2t:S2TTask",
+    "enh_s2t_train": "espnet2.tasks.enh_s2t:EnhS2TTask",
 }
 
 
@@ -87,8 +97,7 @@ def main(cmd: list[str] | None = None) -> int:
     if program not in PROGRAMS:
         named = f"{program} is no program" if program else "a program is missing"
         raise ValueError(f"{named}: the first argument of train is one of {', '.join(PROGRAMS)}.")
-    train = PROGRAMS[program] or importlib.import_module(f"espnet2.bin.{program}").main
-    train(rest)
+    train(program, rest)
     return 0
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import soundfile
 
 from espnet_larm.data.audio_error import AudioError
-from espnet_larm.data.container import find_cut
+from espnet_larm.data.container import find_damage, find_rest
 from espnet_larm.data.source import Part, is_archive_entry, is_command, open_source, part_of
 
 BLOCK_SECONDS = 5.0
@@ -21,6 +21,10 @@ MAX_BLOCK = 1 << 20  # numbers in a block, whatever rate a damaged header names
 UNKNOWN_FRAMES = (1 << 63) - 1  # in libsndfile: the header does not say
 # Their decoders go to the very sample; those of other formats about there.
 SEEKABLE_FORMS = frozenset(("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "NIST", "FLAC"))
+# Those of which it can be told whether they are whole.
+FORMS = SEEKABLE_FORMS | {"CAF", "SVX", "VOC", "HTK", "OGG", "MP3"}
+COUNTED_FORMS = ("FLAC", "MP3")  # libsndfile stops at the number of samples in their headers
+FLAC_BYTES = 512  # in one read of FLAC's decoder, so that the bytes that it leaves unread are known
 MAX_PAST_END_S = 0.5  # like Kaldi's extract-segments
 
 # First bytes of files that are not decoded here, and what they hold; "" is an audio format, which must be damaged.
@@ -69,10 +73,15 @@ class Bytes:
     """
 
     def __init__(self, stream: BinaryIO) -> None:
-        self.stream, self.read, self.tell = stream, stream.read, stream.tell
+        self.stream, self.tell = stream, stream.tell
+        self.read = self._read_a_little if stream.read(4) == b"fLaC" else stream.read
+        stream.seek(0)
 
     def __repr__(self) -> str:
         return "it"
+
+    def _read_a_little(self, num_bytes: int) -> bytes:
+        return self.stream.read(min(num_bytes, FLAC_BYTES))
 
     def seek(self, offset: int, whence: int = 0) -> int:
         """Go to a place, or to the end where no file can have it, so that reading ends."""
@@ -83,7 +92,15 @@ class Bytes:
 
 
 class Decoder(soundfile.SoundFile):
-    """Reads from the first sample to the last, without soundfile's seeking, which FLAC of unknown length refuses."""
+    """Reads from the first sample to the last, without soundfile's seeking, which FLAC of unknown length refuses.
+
+    Args:
+        stream: The audio.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        super().__init__(Bytes(stream))
+        self.stream = stream
 
     def seekable(self) -> bool:
         """Whether to seek after each block."""
@@ -112,15 +129,18 @@ def open_audio(source: str, stream: BinaryIO) -> Iterator[Decoder]:
     """Open encoded audio that is whole.
 
     Raises:
-        AudioError: It is truncated or no audio.
+        AudioError: It is truncated, damaged or no audio, or of a format that does not say whether it is whole.
     """
-    if cut := find_cut(stream):
-        raise AudioError("truncated-audio", f"{source} is truncated: {cut}", "replace it")
+    if damage := find_damage(stream):
+        raise AudioError("truncated-audio", f"{source} {damage}", "replace it")
     try:
-        file = Decoder(Bytes(stream))
+        file = Decoder(stream)
     except RuntimeError as error:
         raise _undecodable(source, stream, error) from error
     with file:
+        if file.format not in FORMS:
+            what = f"{source} is {file.format_info}, of which nobody can tell whether it is whole"
+            raise AudioError("unreadable-audio", what, "convert it to WAV or FLAC")
         yield file
 
 
@@ -135,7 +155,9 @@ def mono_blocks(source: str, file: Decoder) -> Iterator[np.ndarray]:
     start = round(part.start_s * file.samplerate)
     end = UNKNOWN_FRAMES if part.end_s == float("inf") else round(part.end_s * file.samplerate)
     position = _go_to(start, file)
-    while position < end and len(block := _read(source, file, (start if position < start else end) - position)):
+    # Not beyond the promise: libsndfile decodes what follows, and drops it.
+    last = min(end, file.frames)
+    while position < last and len(block := _read(source, file, (start if position < start else last) - position)):
         if position >= start:
             check_finite(source, block, position)
             yield block.mean(axis=1) if file.channels > 1 else block[:, 0]
@@ -195,6 +217,9 @@ def _check_end(source: str, file: Decoder, num_samples: int) -> None:
     if num_samples < file.frames < UNKNOWN_FRAMES:
         what = f"{source} is truncated: {num_samples} of {file.frames} samples"
         raise AudioError("truncated-audio", what, "replace it")
+    num_before = FLAC_BYTES if file.format == "FLAC" else 0
+    if file.format in COUNTED_FORMS and (rest := find_rest(file.stream, file.stream.tell(), num_before)):
+        raise AudioError("truncated-audio", f"{source} {rest}", "replace it, or convert it to WAV with ffmpeg")
 
 
 def _check_part(source: str, part: Part, duration_s: float) -> None:

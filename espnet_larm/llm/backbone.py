@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from torch.utils.checkpoint import checkpoint
 
 from espnet_larm.llm.attention import ATTENTION
+from espnet_larm.llm.by_name import KeepsTypes
 from espnet_larm.llm.cache import KeyValueCache
 from espnet_larm.llm.hugging_face import (
     AutoConfig,
@@ -35,7 +36,7 @@ FULL_ATTENTION, WINDOW_ATTENTION = "full_attention", "sliding_attention"
 SAFE: dict[str, Any] = {"trust_remote_code": False, "attn_implementation": ATTENTION}
 
 
-class Backbone(torch.nn.Module):
+class Backbone(KeepsTypes):
     """A causal LM from embeddings to hidden states, and its head.
 
     Casts of a whole model to one floating type, as ESPnet makes them, do not reach it: an LM in bfloat16 stays so
@@ -49,7 +50,6 @@ class Backbone(torch.nn.Module):
         added: Layers by the index of the LM's own that they run behind, before `after_layer`, in this order; they are
             called as HF's are, and `depth_upscaling` makes them.
         mode: What `train` was last called with: frozen parts, and so a frozen LM itself, are in eval mode all the same.
-        left_out: Names of weights that no state dict holds, because the LM's name gives them back; `adapt` sets them.
 
     Raises:
         ValueError: The architecture is not supported.
@@ -62,7 +62,6 @@ class Backbone(torch.nn.Module):
         self.model = model
         self.activation_checkpointing = activation_checkpointing
         self.added = torch.nn.ModuleDict()
-        self.left_out: tuple[str, ...] = ()
         self.mode = self.training
         self._has_frozen_modes = False
 
@@ -253,17 +252,6 @@ class Backbone(torch.nn.Module):
         super().train(mode)
         if mode and self._has_frozen_modes:
             freeze_modes(self, mode)
-        return self
-
-    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "Backbone":
-        """Move, but keep floating types: ESPnet casts whole models at several places."""
-
-        def moved(tensor: torch.Tensor) -> torch.Tensor:
-            result = fn(tensor)
-            # Cast there and back, numbers would be rounded, or overflow.
-            return tensor.to(result.device) if result.dtype != tensor.dtype else result
-
-        super()._apply(moved, recurse)
         return self
 
 

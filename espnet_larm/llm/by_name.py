@@ -5,27 +5,11 @@ Module and names are those of a pre-trained model that was loaded from a folder 
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
-from espnet_larm.llm.fingerprint import FINGERPRINT, SHOWN_DIGITS, hexadecimal
-
-
-class Words(NamedTuple):
-    """How messages speak of a model.
-
-    Attributes:
-        option: The YAML option that names it.
-        kind: What it is.
-        remedy: What to do where another one is there.
-        learning: Options under which all weights go into checkpoints.
-    """
-
-    option: str
-    kind: str
-    remedy: str
-    learning: str
+from espnet_larm.llm.fingerprint import FINGERPRINT, Words, difference
 
 
 class KeepsTypes(torch.nn.Module):
@@ -39,23 +23,6 @@ class KeepsTypes(torch.nn.Module):
 
         super()._apply(moved, recurse)
         return self
-
-
-def difference(own: torch.Tensor, saved: torch.Tensor, words: Words) -> str | None:
-    """A sentence if a model is not that of a checkpoint.
-
-    Args:
-        own: Fingerprint of the model that is there (32,).
-        saved: Fingerprint in the checkpoint (32,).
-        words: How to speak of it.
-    """
-    if torch.equal(saved.cpu().float(), own.cpu().float()):
-        return None
-    found, wanted = (hexadecimal(each)[:SHOWN_DIGITS] for each in (own, saved))
-    return (
-        f"{words.option} is not the {words.kind} that the checkpoint was trained with: their weights differ (SHA-256 "
-        f"{found}, the checkpoint's {wanted}). {words.remedy}"
-    )
 
 
 def state_names(module: torch.nn.Module) -> list[str]:
@@ -119,5 +86,5 @@ def _complete(
     state.update({prefix + name: weight for name, weight in weights.items()})
     if saved is not None and not has_model:
         # Another training left all weights out, and this one learns some: it begins with the named model's.
-        learning = [name for name in state_names(module) if "lora_" not in name and prefix + name not in state]
-        state.update({prefix + name: own[name] for name in learning})
+        named = [name for name in state_names(module) if name.startswith("model.") and "lora_" not in name]
+        state.update({prefix + name: own[name] for name in named if prefix + name not in state})

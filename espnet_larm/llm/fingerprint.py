@@ -1,11 +1,12 @@
-"""The name of an LM's weights: a SHA-256 of them, which checkpoints and packs hold in place of the weights."""
+"""The name of a pre-trained model's weights: a SHA-256, which checkpoints and packs hold in place of the weights."""
 
 import hashlib
+from typing import NamedTuple
 
 import torch
 
 FINGERPRINT = "fingerprint"
-# Of the hexadecimal digits, enough to tell two LMs apart.
+# Of the hexadecimal digits, enough to tell two models apart.
 SHOWN_DIGITS = 12
 
 
@@ -27,17 +28,43 @@ def hexadecimal(fingerprint: torch.Tensor) -> str:
     return "".join(f"{int(value):02x}" for value in fingerprint.tolist())
 
 
-def difference(own: torch.Tensor, saved: torch.Tensor) -> str | None:
-    """A sentence if the LM is not that of a checkpoint.
+class Words(NamedTuple):
+    """How messages speak of a pre-trained model.
+
+    Attributes:
+        option: The YAML option that names it.
+        kind: What it is.
+        remedy: What to do where another one is there.
+        learning: The option under which all weights go into checkpoints.
+    """
+
+    option: str
+    kind: str
+    remedy: str
+    learning: str
+
+
+LM = Words("decoder_conf: llm", "LM", "Name that LM; --llm (llm= in Python) says where it is now.", "adaptation: full")
+SPEECH_ENCODER = Words("frontend_conf: model", "speech encoder", "Name that one.", "train: all")
+
+
+def words_of(name: str) -> Words:
+    """How to speak of the model whose fingerprint has this name in a whole ASR model."""
+    return SPEECH_ENCODER if name.startswith("frontend.") else LM
+
+
+def difference(own: torch.Tensor, saved: torch.Tensor, words: Words = LM) -> str | None:
+    """A sentence if a model is not that of a checkpoint.
 
     Args:
-        own: Fingerprint of the LM that is there (32,).
+        own: Fingerprint of the model that is there (32,).
         saved: Fingerprint in the checkpoint (32,).
+        words: How to speak of it.
     """
     if torch.equal(saved.cpu().float(), own.cpu().float()):
         return None
     found, wanted = (hexadecimal(each)[:SHOWN_DIGITS] for each in (own, saved))
     return (
-        "decoder_conf: llm is not the LM that the checkpoint was trained with: their weights differ (SHA-256 "
-        f"{found}, the checkpoint's {wanted}). Name that LM; --llm (llm= in Python) says where it is now."
+        f"{words.option} is not the {words.kind} that the checkpoint was trained with: their weights differ (SHA-256 "
+        f"{found}, the checkpoint's {wanted}). {words.remedy}"
     )

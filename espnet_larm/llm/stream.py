@@ -73,11 +73,6 @@ class Step(NamedTuple):
     num_new: torch.Tensor
     ragged: Ragged | None = None
 
-    @property
-    def is_prefill(self) -> bool:
-        """Whether the prompt is read, as a whole."""
-        return not self.cache.is_sealed
-
 
 def speech_columns(speech: torch.Tensor) -> tuple[int, int]:
     """The first column of a mask (B, L) with speech in any row, and the one behind the last; 0 and 1 without speech."""

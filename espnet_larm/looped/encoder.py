@@ -32,7 +32,7 @@ from espnet_larm.looped.blocks import (
     describe_frames,
 )
 from espnet_larm.looped.loop import Clock, Depth, DepthFilm, LoopState
-from espnet_larm.looped.subsampling import CONV, KINDS, LINEAR, ConvSubsampling, LinearSubsampling
+from espnet_larm.looped.subsampling import CONV, FACTORS, KINDS, LINEAR, ConvSubsampling, LinearSubsampling
 from espnet_larm.options import Option, check_parameters
 
 logger = logging.getLogger(__name__)
@@ -135,7 +135,7 @@ model_conf:
         ] = CONV,
         subsampling_factor: Annotated[
             int,
-            Option("input frames an output frame: 2, 4 or 8, and with linear any number, 1 or 2 as a rule", least=1),
+            Option("input frames an output frame; 1 with subsampling: linear alone", choices=(1, *FACTORS)),
         ] = 4,
         subsampling_channels: Annotated[int, Option("channels of the front-end's convolutions", least=1)] = 64,
         dropout_rate: Annotated[
@@ -364,6 +364,10 @@ def _check_options(options: dict[str, Any]) -> None:
         "output_size": (
             options["output_size"] % pair == 0,
             f"a multiple of 2 x attention_heads = {pair}, since rotary positions turn pairs of a head",
+        ),
+        "subsampling_factor": (
+            options["subsampling"] == LINEAR or options["subsampling_factor"] > 1,
+            f"{', '.join(map(str, FACTORS))} with subsampling: conv, and 1 with linear",
         ),
         "cnn_module_kernel": (options["cnn_module_kernel"] % 2 == 1, "odd, 1 or more"),
     }

@@ -73,19 +73,15 @@ class ConvSubsampling(torch.nn.Module):
     Args:
         input_size: F of the features.
         output_size: D.
-        factor: 2, 4 or 8 input frames an output frame.
+        factor: Input frames an output frame, one of FACTORS.
         channels: C; the cost of a second layer grows with its square.
 
     Raises:
-        ValueError: The factor is not allowed, or too few features are left after it.
+        ValueError: Too few features are left.
     """
 
     def __init__(self, input_size: int, output_size: int, factor: int, channels: int) -> None:
         super().__init__()
-        if factor not in FACTORS:
-            raise ValueError(
-                f"encoder_conf: subsampling_factor is {factor}; allowed: 2, 4, 8, and 1 with subsampling: linear."
-            )
         self.num_layers = FACTORS.index(factor) + 1
         features = input_size
         layers: list[torch.nn.Module] = []

@@ -54,6 +54,7 @@ SELF_CONTAINED: dict[str, frozenset[str]] = {
 TOKEN_TYPES = ("bpe", "char", "word", "phn")
 # token_type of the decoder whose tokenizer is in the pack too (pack/llm.py).
 LLM_TOKENS = ("hugging_face", "speech_llm")
+DIRECTIONS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 
 
 class _NoAliases(yaml.SafeLoader):
@@ -132,8 +133,13 @@ def check_sections(config: Config) -> None:
             raise ValueError(f"{name} is {value!r:.80}; allowed: options, a line `name: value` each, or nothing.")
 
 
+def empty_for_null(config: Config) -> Config:
+    """A copy in which a section that is null is empty."""
+    return {name: {} if value is None and str(name).endswith("_conf") else value for name, value in config.items()}
+
+
 def check_tokens(token_list: list[str], token_type: str | None) -> None:
-    """Refuse tokens with control characters, which would reach a terminal in the hypotheses.
+    """Refuse tokens with control characters, or that turn the direction of writing: a terminal would obey them.
 
     Args:
         token_list: The tokens.
@@ -144,8 +150,13 @@ def check_tokens(token_list: list[str], token_type: str | None) -> None:
     """
     spared = "\t\n\r" if token_type == LLM_TOKENS[0] else ""
     for token in token_list:
-        if any(unicodedata.category(letter) == "Cc" and letter not in spared for letter in token):
+        if any(_is_control(letter) and letter not in spared for letter in token):
             raise ValueError(f"token_list holds {token!r}, which has a control character; make the token list again.")
+
+
+def _is_control(letter: str) -> bool:
+    # Overrides, embeddings and isolates (U+202A to U+202E, U+2066 to U+2069); joiners are ordinary text.
+    return unicodedata.category(letter) == "Cc" or unicodedata.bidirectional(letter) in DIRECTIONS
 
 
 def make_portable(config: Config, near: Path) -> tuple[Config, dict[str, Path]]:
@@ -172,7 +183,7 @@ def make_portable(config: Config, near: Path) -> tuple[Config, dict[str, Path]]:
             raise ValueError(
                 f"{path} and {files[path.name]} have one name; rename one of them and name it in {option}."
             )
-        set_option(portable, option, path.name)
+        portable = with_option(portable, option, path.name)
     return portable, files
 
 
@@ -194,13 +205,10 @@ def file_options(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
             yield option, value
 
 
-def set_option(config: Config, option: tuple[str, ...], value: str) -> None:
-    """Set an option of FILE_OPTIONS, in a copy of its nested mapping, which another configuration may share."""
-    *outer, last = option
-    for key in outer:
-        config[key] = dict(config[key])
-        config = config[key]
-    config[last] = value
+def with_option(config: Config, option: tuple[str, ...], value: str) -> Config:
+    """A copy with another value of an option of FILE_OPTIONS; other values are shared."""
+    first, *inner = option
+    return {**config, first: with_option(config[first], tuple(inner), value) if inner else value}
 
 
 def locate(value: str, near: Path) -> Path:

@@ -21,9 +21,9 @@ class Mel(NamedTuple):
 
     Attributes:
         num_bands: M.
-        num_bins: Of the transform, a power of two or not.
+        num_bins: Samples of a transform, a power of two or not.
         highest_hz: Upper edge of the last filter.
-        rate_hz: Of the waveform.
+        rate_hz: Sample rate of the waveform.
     """
 
     num_bands: int
@@ -50,7 +50,7 @@ class WhisperMel(torch.nn.Module):
 
     Args:
         num_bands: M; 80, and 128 from large-v3 on.
-        rate_hz: Of the waveform.
+        rate_hz: Sample rate of the waveform.
     """
 
     NUM_BINS, HOP = 400, 160
@@ -74,8 +74,8 @@ class ParakeetMel(torch.nn.Module):
 
     Args:
         num_bands: M.
-        rate_hz: Of the waveform.
-        num_bins: Of the transform.
+        rate_hz: Sample rate of the waveform.
+        num_bins: Samples of a transform.
         win_length: Samples of its window.
         hop: Samples between frames.
         preemphasis: How much of the sample before is taken off; None for nothing.

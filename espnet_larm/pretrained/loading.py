@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from espnet_larm.llm.by_name import Words, leave_out, state_names
-from espnet_larm.llm.fingerprint import fingerprint_of
+from espnet_larm.llm.by_name import leave_out, state_names
+from espnet_larm.llm.fingerprint import SPEECH_ENCODER, fingerprint_of
 from espnet_larm.llm.hugging_face import AutoConfig, AutoFeatureExtractor, AutoModel
 from espnet_larm.pretrained.families import FAMILIES, Family
 
@@ -19,12 +19,6 @@ logger = logging.getLogger(__name__)
 FROZEN, LAST_N, ALL, LORA = TRAIN = ("frozen", "last_n", "all", "lora")
 DTYPES = ("float32", "bfloat16", "float16")
 WHERE = "frontend_conf"
-WORDS = Words(
-    f"{WHERE}: model",
-    "speech encoder",
-    "Name that one; --encoder (encoder= in Python) says where it is now.",
-    "train: all",
-)
 LORA_PREFIX = "lora_"
 LORA_DEFAULTS = {
     "r": 16,
@@ -151,7 +145,7 @@ def adapt(
     if fingerprint is not None:
         learning = {name for name, parameter in family.named_parameters() if parameter.requires_grad}
         names = [] if train == ALL else [name for name in state_names(family) if name not in learning]
-        leave_out(family, names, fingerprint, WORDS)
+        leave_out(family, names, fingerprint, SPEECH_ENCODER)
     if activation_checkpointing:
         family.model.activation_checkpointing_enable()
 

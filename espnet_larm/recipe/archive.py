@@ -18,7 +18,7 @@ from espnet_larm.data.audio import Audio, read_audio
 from espnet_larm.data.audio_error import AudioError
 from espnet_larm.data.parallel import map_chunks
 from espnet_larm.data.source import is_command
-from espnet_larm.files import move_synced
+from espnet_larm.files import move_synced, names_full_disk, remove_what_was_left
 from espnet_larm.recipe.validation.audio import check_samples, check_segment
 from espnet_larm.recipe.validation.report import KINDS, Finding, Report
 from espnet_larm.recipe.validation.table import find_lines
@@ -108,9 +108,14 @@ def write_archives(
     if not renderings:
         return []
     folder.mkdir(parents=True, exist_ok=True)
+    remove_what_was_left(folder)
     digest = hashlib.sha256(repr((list(renderings), sample_rate)).encode()).hexdigest()[:8]
     write = functools.partial(_write_chunk, stem=folder / digest, sample_rate=sample_rate)
-    rendered = map_chunks(write, renderings, num_jobs, "converted")
+    try:
+        rendered = map_chunks(write, renderings, num_jobs, "converted")
+    except BaseException:
+        remove_what_was_left(folder)
+        raise
     parts = sorted(folder.glob(f".{digest}.*.part"))
     findings = [(entry.id, finding) for entry in rendered for finding in entry.findings]
     if bad := [(key, finding) for key, finding in findings if is_error(finding.kind)]:
@@ -134,7 +139,7 @@ def write_archive(path: Path, renderings: Sequence[Rendering], sample_rate: int)
         What became of each rendering, in the same order.
     """
     done = []
-    with path.open("wb") as archive:
+    with names_full_disk(_final_name(path)), path.open("wb") as archive:
         for rendering in renderings:
             try:
                 audio = read_audio(rendering.source)

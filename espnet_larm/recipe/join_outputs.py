@@ -9,7 +9,6 @@ summed. Such folders that only an earlier decoding made are removed, or they wou
 
 import argparse
 import json
-import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,12 +16,11 @@ from typing import Any
 
 from espnet_larm.data.kaldi_dir import read_table, write_tables
 from espnet_larm.files import locked, write_text
-from espnet_larm.scoring.experiment import read_out_number
+from espnet_larm.scoring.experiment import is_of_a_decoding
 
 TABLES = ("text", "token", "token_int", "score")
 CTM = "ctm"
 BEST = "1best_recog"
-NBEST = re.compile(r"\d+best_recog")
 NOT_ADDED = ("peak_", "wall_", "ctc_weight", "ngram_weight")
 # Settings, which all jobs share, and ratios, which are made anew.
 FROM_FIRST = ("search", "drafting", "pooling", "acceptance", "retention", "tokens_per_row_call", "row_calls_per_word")
@@ -54,8 +52,7 @@ def _join(args: argparse.Namespace) -> int:
         write_tables(target, join_tables([job / name for job in args.input_dirs]))
         join_ctm([job / name for job in args.input_dirs], target)
     for path in args.output_dir.glob("*/"):
-        is_of_one_decoding = NBEST.fullmatch(path.name) or read_out_number(path.name) is not None
-        if is_of_one_decoding and path.name not in folders:
+        if is_of_a_decoding(path.name) and path.name not in folders:
             shutil.rmtree(path)
     statistics = [json.loads(path.read_text()) for job in args.input_dirs if (path := job / "stats.json").is_file()]
     if statistics:

@@ -10,7 +10,6 @@ Lists are in ESPnet's order: `<blank>` first (CTC hard-wires it to 0), `<unk>`, 
 
 import argparse
 import functools
-import tempfile
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 
 from espnet_larm.data.kaldi_dir import read_table
 from espnet_larm.data.text import read_symbols
-from espnet_larm.files import locked, move_synced
+from espnet_larm.files import folder_beside, locked, move_synced
 
 BLANK, UNKNOWN, SOS_EOS, SPACE = "<blank>", "<unk>", "<sos/eos>", "<space>"
 BPE_MODES = ("unigram", "bpe")
@@ -60,10 +59,10 @@ def main(cmd: list[str] | None = None) -> int:
 
 def _make_list(args: argparse.Namespace) -> int:
     args.out_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=args.out_dir, prefix=".part") as part:
-        tokens = _make(args, Path(part))
-        (Path(part) / "tokens.txt").write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")
-        for path in sorted(Path(part).iterdir()):
+    with folder_beside(args.out_dir / "tokens.txt") as part:
+        tokens = _make(args, part)
+        (part / "tokens.txt").write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")
+        for path in sorted(part.iterdir()):
             move_synced(path, args.out_dir / path.name)
     print(f"{' '.join(map(str, args.text))} -> {args.out_dir}/tokens.txt: {len(tokens)} tokens ({args.token_type})")
     return 0

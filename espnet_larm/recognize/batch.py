@@ -7,6 +7,7 @@ Shapes: B utterances, N samples, T frames, F features.
 
 import functools
 import logging
+import math
 import time
 from collections.abc import Iterator, Sequence
 
@@ -21,7 +22,7 @@ from espnet_larm.recognize.machine import is_out_of_memory
 from espnet_larm.recognize.model.features import Features, extract, min_num_samples, pad_features, same_length
 from espnet_larm.recognize.model.read_outs import ignores_padding, measure_frame_times, read_outs
 from espnet_larm.recognize.output.effort import Effort
-from espnet_larm.recognize.output.results import Cost, Decoded, Hypothesis, Transcript, skipped_transcript
+from espnet_larm.recognize.output.results import NO_NUMBERS, Cost, Decoded, Hypothesis, Transcript, skipped_transcript
 from espnet_larm.recognize.output.words import FrameTimes
 from espnet_larm.recognize.plan import Plan
 from espnet_larm.speech_llm.prompt import ContextError
@@ -168,7 +169,12 @@ class _Batch:
                 return [skipped_transcript(self.plan.numbers, str(error.args[0]))]
             # One short or long utterance stops the batch at its start: each goes alone, and the others are decoded.
             return [transcript for index in group for transcript in self._decode_group([index])]
-        return [Transcript(row, others=tuple(found[1:])) for row, found in zip(hypotheses, nbest, strict=True)]
+        return [self._transcript(row, found[1:]) for row, found in zip(hypotheses, nbest, strict=True)]
+
+    def _transcript(self, hypotheses: dict[int, Hypothesis], others: list[Hypothesis]) -> Transcript:
+        if not all(math.isfinite(hypothesis.score) for hypothesis in hypotheses.values()):
+            return skipped_transcript(self.plan.numbers, NO_NUMBERS)
+        return Transcript(hypotheses, others=tuple(others))
 
     def _read_outs(self, group: list[int]) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
         """The read-outs that are asked for; adds what the encoder took up to each to its seconds."""

@@ -12,7 +12,7 @@ from espnet_larm.recognize.llm_search import GUARDS
 from espnet_larm.recognize.machine import peak_memory_bytes
 from espnet_larm.recognize.model.features import batches_by_length
 from espnet_larm.recognize.output.finished import NOTHING_FINISHED, Done, FinishedBatches
-from espnet_larm.recognize.output.results import Cost, Transcript, skipped_transcript
+from espnet_larm.recognize.output.results import NO_NUMBERS, Cost, Transcript, skipped_transcript
 from espnet_larm.recognize.plan import Plan
 from espnet_larm.recognize.recognizer import Recognizer
 
@@ -56,7 +56,10 @@ class Tally:
     def _note(self, key: str, transcript: Transcript, is_cut: bool) -> None:
         if is_cut:
             self.cut.append(key)
-        if transcript.skipped:
+        if transcript.skipped == NO_NUMBERS:
+            logger.error("%s: %s", key, transcript.skipped)
+            self.failed[key] = transcript.skipped
+        elif transcript.skipped:
             logger.warning("%s: %s; its hypothesis is empty", key, transcript.skipped)
             self.skipped[key] = transcript.skipped
         # Joined from pieces, an utterance has one hypothesis whatever is asked for.

@@ -140,8 +140,8 @@ class LlmSearcher:
         else:
             drafts = make_drafts(plan.drafting, decoder, lambda: self._respelled(ctc_best), eos)
             found = greedy(begun, bounds, eos, drafts, plan.drafting.verifies, **shared)
-            rows = [[text] for text in found.hypotheses]
-        nbest = [[self._hypothesis(text, one) for text in row] for row, one in zip(rows, ctc_best, strict=True)]
+            rows = [[each] for each in found.hypotheses]
+        nbest = [[self._hypothesis(each, one) for each in row] for row, one in zip(rows, ctc_best, strict=True)]
         best = [row[0] for row in rows]
         return LlmFound(nbest, Effort.of(found, best, [row[0].text for row in nbest], prompts), begun.kept)
 
@@ -199,11 +199,11 @@ class LlmSearcher:
         return Hypothesis(text, tokens, found.token_ids, found.score, guards=_guards_met(found, is_far))
 
 
-def _guards_met(text: TokenHypothesis, is_far: bool) -> tuple[str, ...]:
+def _guards_met(found: TokenHypothesis, is_far: bool) -> tuple[str, ...]:
     met = {
-        LIMIT: text.ending is Ending.LIMIT,
-        LOOP: text.ending is Ending.REPETITION,
-        EARLY_END: text.was_held_open,
+        LIMIT: found.ending is Ending.LIMIT,
+        LOOP: found.ending is Ending.REPETITION,
+        EARLY_END: found.was_held_open,
         # Told, not changed: which of the two is wrong is not known.
         FAR_FROM_CTC: is_far,
     }

@@ -26,7 +26,7 @@ from espnet_larm.pack.llm import (
     name_tokenizer,
 )
 from espnet_larm.pack.manifest import Manifest, check_plugins, parse_manifest
-from espnet_larm.pack.options import Config, check_self_contained, dump_yaml, file_options, parse_yaml, set_option
+from espnet_larm.pack.options import Config, check_self_contained, dump_yaml, file_options, parse_yaml, with_option
 from espnet_larm.recognize.model.loading import read_weights
 from espnet_larm.recognize.recognizer import Recognizer
 
@@ -142,10 +142,10 @@ def _unpack(pack: Path, folder: Path, llm: str | None) -> dict[str, str]:
         name_llm(config, llm, (Path.cwd(),), manifest.llm)
         extract(archive, folder, names & _named(manifest, config))
     _check_digests(pack, manifest, folder)
-    for option, value in file_options(config):
+    for option, value in list(file_options(config)):
         if option[-1] == "stats_file":
             _check_statistics(pack, folder / value)
-        set_option(config, option, str(folder / value))
+        config = with_option(config, option, str(folder / value))
     if has_llm(config):
         check_tokenizer(folder / TOKENIZER)
         name_tokenizer(config, (folder,))

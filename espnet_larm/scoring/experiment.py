@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 READ_OUT = re.compile(r"(loop|layer)(\d+)")
+NBEST = re.compile(r"\d+best_recog")
 MEASURES = ("wer", "cer", "ter")
 
 
@@ -58,6 +59,11 @@ def read_out_number(name: str) -> int | None:
     """Find the k of `loop<k>` or `layer<k>`; None for any other folder."""
     match = READ_OUT.fullmatch(name)
     return int(match[2]) if match else None
+
+
+def is_of_a_decoding(name: str) -> bool:
+    """Whether a folder of this name holds hypotheses of one decoding."""
+    return NBEST.fullmatch(name) is not None or read_out_number(name) is not None
 
 
 def find_results(exp_dir: Path) -> list[SetResult]:

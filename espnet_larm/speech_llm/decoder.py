@@ -90,11 +90,9 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
         depth_upscaling_conf: Annotated[
             dict[str, Any] | None,
             Option(
-                "options of the layers that are inserted: `layer` (`e_branchformer` or `standard`), `placement` "
-                "(`interleaved`, `bottom`, `middle`, `top` or `sandwich`), `num_layers` or `share` (0.25 of the LM's "
-                "layers), `gate_kernel` (31) and `merge_kernel` (3), positions that convolutions of speech see. They "
-                "are copies of the LM's layers as it is built: with `llm_config`, of random ones, even if "
-                "`--init_param` then loads an LM"
+                "options of the layers that are inserted (docs/options.md), such as `{share: 0.5}`. They are copies of "
+                "the LM's layers as it is built: with `llm_config`, of random ones, even if `--init_param` then loads "
+                "an LM"
             ),
         ] = None,
         projector: Annotated[

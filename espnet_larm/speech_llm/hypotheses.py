@@ -81,7 +81,7 @@ class SpeechHypotheses:
         after = self.next_positions + num_new
         if int(after.max()) > self.backbone.max_positions:
             raise ValueError(
-                f"a text has grown to {int(after.max())} positions, prompt included, more than the "
+                f"a hypothesis has grown to {int(after.max())} positions, prompt included, more than the "
                 f"{self.backbone.max_positions} of the LM's context."
             )
         positions = (self.next_positions.unsqueeze(1) + torch.arange(tokens.size(1))).to(tokens.device)

@@ -174,7 +174,11 @@ class SpeechLlmModel(WithinLengthsModel):
             ),
         ] = 0.0,
         text_kl_text: Annotated[
-            str | None, Option("file of that text, plain or .gz, one sentence a line in the LM's style")
+            str | None,
+            Option(
+                "file of that text, plain or .gz, one sentence a line in the LM's style; of a file called `text`, each "
+                "line begins with an id"
+            ),
         ] = None,
         text_kl_lines: Annotated[
             int,

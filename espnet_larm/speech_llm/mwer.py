@@ -1,11 +1,11 @@
-"""Minimum word error rate (MWER) training: texts with fewer errors get more of the probability of an N-best list.
+"""Minimum word error rate (MWER) training: hypotheses with fewer errors get more of the probability of an N-best list.
 
-A search without gradient gives the N best texts of each utterance; they are scored again with gradient, in one
+A search without gradient gives the N best hypotheses of each utterance; they are scored again with gradient, in one
 teacher-forced batch. An utterance's loss is the sum of p (errors - mean errors) over them, p being their probabilities,
-which add up to 1. So it has no gradient where one text is found, or where all have as many errors.
+which add up to 1. So it has no gradient where one hypothesis is found, or where all have as many errors.
 Source: Prabhavalkar et al., "Minimum Word Error Rate Training for Attention-based Sequence-to-Sequence Models", ICASSP
 2018, arXiv:1712.01818, N-best variant; with draft heads Raj et al., arXiv:2409.08148.
-Shapes: B utterances, N texts of each, R texts in all, T frames, E encoder size, L tokens, D model size, V LM tokens.
+Shapes: B utterances, N hypotheses of each, R in all, T frames, E encoder size, L tokens, D model size, V LM tokens.
 """
 
 import contextlib
@@ -25,24 +25,17 @@ from espnet_larm.search.lookahead import Lookahead
 from espnet_larm.search.prefix_beam import prefix_beam
 from espnet_larm.upstream import add_sos_eos
 
-# A text that the search finds has so many tokens for each of the reference, and so many more: a loop costs time.
+# A hypothesis has so many tokens for each of the reference, and so many more: a loop costs time.
 TOKENS_PER_TOKEN = 1.5
 MORE_TOKENS = 8
 
 
 @dataclasses.dataclass(frozen=True)
 class Mwer:
-    """Options, as `model_conf` names them behind `mwer_`.
-
-    Args:
-        weight: Weight of the MWER loss, 0 (off) to 1.
-        ce_weight: Weight of the cross-entropy beside it, above 0 to 1; 0.01 to 0.1 is usual.
-        nbest: N, 2 or more.
-        beam_size: Hypotheses of the search, N or more.
-        in_validation: Whether validation searches, whatever the weight.
+    """Options that `model_conf` names behind `mwer_`; `SpeechLlmModel` says their meaning and checks their ranges.
 
     Raises:
-        ValueError: An option is out of its range.
+        ValueError: The beam is narrower than N.
     """
 
     weight: float
@@ -55,7 +48,7 @@ class Mwer:
         if self.beam_size < self.nbest:
             raise ValueError(
                 f"model_conf: mwer_beam_size is {self.beam_size}, but mwer_nbest {self.nbest}: a beam finds as many "
-                "texts as it is wide; make it wider, or ask for fewer."
+                "hypotheses as it is wide; make it wider, or ask for fewer."
             )
 
 
@@ -65,7 +58,7 @@ class Nbest(NamedTuple):
     Attributes:
         texts: Hypotheses of each utterance, 1 to N token sequences without an end, the best first, no two equal.
         errors: Words that are wrong in each (B, N), 0 where there is none.
-        mask: Where there is a text (B, N).
+        mask: Where there is a hypothesis (B, N).
         num_words: Words of each reference (B,).
     """
 
@@ -75,7 +68,7 @@ class Nbest(NamedTuple):
     num_words: torch.Tensor
 
     def to_score(self) -> list[tuple[int, int]]:
-        """Utterance and place of each text that the loss depends on: where an utterance's texts differ in errors."""
+        """Utterance and place of each hypothesis that the loss depends on: where an utterance's differ in errors."""
         return [
             (utterance, place)
             for utterance, (texts, errors) in enumerate(zip(self.texts, self.errors.tolist(), strict=True))
@@ -94,7 +87,7 @@ def find_nbest(
         hs_pad: Encoder output (B, T, E).
         hlens: Valid frames (B,).
         references: Tokens of each utterance.
-        eos: The token that ends a text.
+        eos: The token that ends a hypothesis.
         conf: N and the width of the beam.
     """
     with torch.no_grad(), evaluating(decoder):
@@ -105,8 +98,8 @@ def find_nbest(
             for left, tokens in zip(room, references, strict=True)
         ]
         found = _search(decoder, begun, bounds, eos, conf)
-    # A guard cuts a text back, perhaps to one that was found, too.
-    texts = [[list(each) for each in dict.fromkeys(tuple(text.token_ids) for text in row)] for row in found]
+    # A guard cuts a hypothesis back, perhaps to one that was found, too.
+    texts = [[list(each) for each in dict.fromkeys(tuple(one.token_ids) for one in row)] for row in found]
     errors, num_words = count_errors(
         [[_words(decoder.tokenizer, tokens) for tokens in row] for row in texts],
         [_words(decoder.tokenizer, tokens) for tokens in references],
@@ -127,7 +120,7 @@ def _search(decoder: Any, begun: Any, bounds: Sequence[Bounds], eos: int, conf: 
 
 
 def count_errors(texts: Sequence[Sequence[str]], references: Sequence[str]) -> tuple[list[list[int]], list[int]]:
-    """Word errors of several texts of each utterance, and the words of its reference."""
+    """Word errors of several hypotheses of each utterance, and the words of its reference."""
     pairs = [(reference, text) for reference, row in zip(references, texts, strict=True) for text in row]
     aligned = align([reference for reference, _ in pairs], [text for _, text in pairs], split_words)
     counts = iter(one.counts.errors for one in aligned)
@@ -137,14 +130,14 @@ def count_errors(texts: Sequence[Sequence[str]], references: Sequence[str]) -> t
 def score_nbest(
     decoder: Any, hs_pad: torch.Tensor, hlens: torch.Tensor, found: Nbest, eos: int, ignore_id: int
 ) -> torch.Tensor:
-    """With gradient, log-probabilities (B, N) of the texts that the loss depends on; 0 for all others.
+    """With gradient, log-probabilities (B, N) of the hypotheses that the loss depends on; 0 for all others.
 
     Args:
         decoder: A `speech_llm`.
         hs_pad: Encoder output (B, T, E).
         hlens: Valid frames (B,).
         found: What the search found in it.
-        eos: The token that ends a text.
+        eos: The token that ends a hypothesis.
         ignore_id: Padding, no token.
     """
     log_probs = torch.zeros_like(found.errors)
@@ -164,10 +157,10 @@ def log_probs_of(
 
     Args:
         decoder: A `speech_llm`.
-        hs_pad: Encoder output of each text's utterance (R, T, E).
+        hs_pad: Encoder output of each hypothesis's utterance (R, T, E).
         hlens: Valid frames (R,).
         texts: Tokens, without an end.
-        eos: The token that ends a text.
+        eos: The token that ends a hypothesis.
         ignore_id: Padding, no token.
     """
     tokens = [torch.tensor(text, dtype=torch.long, device=hs_pad.device) for text in texts]
@@ -194,7 +187,7 @@ def mwer_loss(log_probs: torch.Tensor, errors: torch.Tensor, mask: torch.Tensor)
     Args:
         log_probs: Log-probabilities of its hypotheses (B, N).
         errors: (B, N).
-        mask: Where there is a text (B, N), one at least in each row.
+        mask: Where there is a hypothesis (B, N), one at least in each row.
     """
     excess = (errors - (errors * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True)) * mask
     return (probabilities(log_probs, mask) * excess).sum(1)
@@ -206,11 +199,11 @@ def probabilities(log_probs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def figures(log_probs: torch.Tensor, found: Nbest) -> dict[str, torch.Tensor]:
-    """For ESPnet's reporter: word errors a word, and the share of utterances with fewer than N texts.
+    """For ESPnet's reporter: word errors a word, and the share of utterances with fewer than N hypotheses.
 
     Args:
         log_probs: (B, N), as `score_nbest` gives them.
-        found: The texts.
+        found: The hypotheses.
     """
     words = found.num_words.sum().clamp(min=1)
     return {

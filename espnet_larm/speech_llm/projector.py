@@ -55,15 +55,16 @@ class Projector(torch.nn.Module):
         frames: k, 1 or more; 1 for `linear`.
 
     Raises:
-        ValueError: An option is not allowed.
+        ValueError: `linear` is given several frames.
     """
 
     def __init__(self, kind: str, input_size: int, output_size: int, frames: int = 1) -> None:
         super().__init__()
-        if kind not in KINDS:
-            raise ValueError(f"decoder_conf: projector is {kind}; allowed: {', '.join(KINDS)}.")
-        if frames < 1 or (kind == "linear" and frames != 1):
-            raise ValueError(f"decoder_conf: projector_frames is {frames}; allowed: 1 or more, and 1 for linear.")
+        if kind == "linear" and frames != 1:
+            raise ValueError(
+                f"decoder_conf: projector_frames is {frames}, but projector is linear, which takes a frame each; "
+                "set it to 1, or take stack."
+            )
         self.kind = kind
         self.frames = frames
         hidden_size = HIDDEN_FACTOR * output_size

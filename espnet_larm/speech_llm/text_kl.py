@@ -30,16 +30,10 @@ from espnet_larm.speech_llm.text_ability import check_case, lora_off
 
 @dataclasses.dataclass(frozen=True)
 class TextKlOptions:
-    """Options that `model_conf` names behind `text_kl_`.
-
-    Args:
-        weight: Weight of the penalty, 0 (off) or more.
-        text: File of one sentence a line, in the LM's style; of a file called `text`, each line begins with an id.
-        lines: Lines a batch, 1 or more.
-        max_lines: First lines of the file that are read, 1 or more.
+    """Options that `model_conf` names behind `text_kl_`; `SpeechLlmModel` says their meaning and checks their ranges.
 
     Raises:
-        ValueError: An option is out of its range, or there is no text.
+        ValueError: There is a weight, but no text.
     """
 
     weight: float

@@ -25,11 +25,13 @@ from espnet2.train.trainer import autocast_args
 from espnet_larm import registry
 from espnet_larm.errors import DataError, OptionError, is_stated
 from espnet_larm.files import InUseError
+from espnet_larm.pack.options import check_sections, empty_for_null
 
 logger = logging.getLogger(__name__)
 
 # Packages that check options of a YAML, as plugins do.
 CHECKING = ("espnet", "espnet2", "torch.optim")
+INITIALIZING = "espnet2.torch_utils.initialize"
 
 
 @contextlib.contextmanager
@@ -65,7 +67,7 @@ def traced_to_options(args: argparse.Namespace) -> Iterator[None]:
         raise OptionError(sentence) from error
     except (TypeError, TypeCheckError, AssertionError) as error:
         sentence = _broken_rule(args, error) if isinstance(error, AssertionError) else _wrong_kind(args)
-        sentence = sentence or _named_argument(args, error) or _failed_part(args, error)
+        sentence = sentence or _given_twice(args, error) or _named_argument(args, error) or _failed_part(args, error)
         if sentence is None:
             raise
         raise OptionError(sentence) from error
@@ -75,19 +77,14 @@ def traced_to_options(args: argparse.Namespace) -> Iterator[None]:
         raise OptionError(sentence) from error
 
 
-def take_null_for_nothing(args: argparse.Namespace) -> None:
-    """Take `x_conf: null`, the value of `x_conf:` without a line below it, for an empty set of options.
+def without_nulls(args: argparse.Namespace) -> argparse.Namespace:
+    """Options in which `x_conf: null`, the value of `x_conf:` without a line below it, is an empty section.
 
     Raises:
         ValueError: An `x_conf` is neither null nor a set of options.
     """
-    for name, value in vars(args).items():
-        if not name.endswith("_conf"):
-            continue
-        if value is None:
-            setattr(args, name, {})
-        elif not isinstance(value, dict):
-            raise ValueError(f"{name} is {value!r}; allowed: options, a line `name: value` each, or nothing.")
+    check_sections(vars(args))
+    return argparse.Namespace(**empty_for_null(vars(args)))
 
 
 def check_gpus(ngpu: int) -> None:
@@ -224,7 +221,7 @@ def _why_no_checkpoints(model: ESPnetASRModel) -> str:
 def _option_behind(args: argparse.Namespace, error: BaseException) -> str | None:
     """The option whose part of ESPnet raised an error; None for errors of others."""
     modules = _modules_inside_out(error)
-    return _part_of(args, modules) if modules[0].partition(".")[0] in CHECKING else None
+    return _part_of(args, modules) if f"{modules[0]}.".startswith(tuple(f"{each}." for each in CHECKING)) else None
 
 
 def _failed_part(args: argparse.Namespace, error: Exception) -> str | None:
@@ -250,11 +247,12 @@ def _modules_inside_out(error: BaseException) -> list[str]:
 
 def _part_of(args: argparse.Namespace, modules: list[str]) -> str | None:
     """The option whose class stands in the first of some modules that has one."""
-    names = {kind: getattr(args, kind, None) for kind in registry.checked_kinds()}
+    names = {kind: getattr(args, kind, None) for kind in (*registry.checked_kinds(), *registry.TABLES)}
     options = {registry.module_of(kind, name): f"{kind}: {name}" for kind, name in names.items() if name is not None}
     options[registry.module_of("ctc", "ctc")] = f"ctc_conf: ctc_type: {(args.ctc_conf or {}).get('ctc_type')}"
     # The model itself imports losses alone, and those are its decoder's.
     options[ESPnetASRModel.__module__] = f"decoder: {args.decoder}"
+    options[INITIALIZING] = f"init: {args.init}"
     return next((options[module] for module in modules if module in options), None)
 
 
@@ -266,11 +264,20 @@ def _confs(args: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _wrong_kind(args: argparse.Namespace) -> str | None:
     """A sentence about the first option whose value has the wrong type, if there is one."""
-    for kind in registry.checked_kinds():
-        if sentence := registry.find_wrong_type(
-            kind, getattr(args, kind, None), getattr(args, f"{kind}_conf", None) or {}
-        ):
-            return sentence
+    return (
+        _wrong_type(args, registry.checked_kinds()) or _quoted_number(args) or _wrong_type(args, list(registry.TABLES))
+    )
+
+
+def _wrong_type(args: argparse.Namespace, kinds: list[str]) -> str | None:
+    found = (
+        registry.find_wrong_type(kind, getattr(args, kind, None), getattr(args, f"{kind}_conf", None) or {})
+        for kind in kinds
+    )
+    return next(filter(None, found), None)
+
+
+def _quoted_number(args: argparse.Namespace) -> str | None:
     for name, conf in _confs(args):
         for key, value in conf.items():
             if isinstance(value, str) and _is_number(value):
@@ -279,6 +286,16 @@ def _wrong_kind(args: argparse.Namespace) -> str | None:
                     "1e-3 as 1.0e-3."
                 )
     return None
+
+
+def _given_twice(args: argparse.Namespace, error: Exception) -> str | None:
+    """A sentence about a key that ESPnet fills by itself, beside what the section holds."""
+    name = re.search(r"multiple values for (?:keyword )?argument '(\w+)'", str(error))
+    given = [f"{section}: {name[1]}" for section, conf in _confs(args) if name is not None and name[1] in conf]
+    if name is None or not given:
+        return None
+    outside = f"; {name[1]} is an option of its own, outside of the section" if name[1] in vars(args) else ""
+    return f"{' and '.join(given)} is filled by ESPnet itself; leave it out{outside}."
 
 
 def _named_argument(args: argparse.Namespace, error: Exception) -> str | None:

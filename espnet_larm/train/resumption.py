@@ -20,7 +20,7 @@ from espnet2.utils.yaml_no_alias_safe_dump import yaml_no_alias_safe_dump
 from espnet_larm import registry
 from espnet_larm.errors import name_some
 from espnet_larm.files import CHECKPOINT, INTERRUPTED, PREVIOUS, epoch_of, is_whole
-from espnet_larm.llm.fingerprint import FINGERPRINT, difference
+from espnet_larm.llm.fingerprint import FINGERPRINT, difference, words_of
 from espnet_larm.train.checkpoints import read_states
 from espnet_larm.train.staging import CONFIG, STAGING
 
@@ -61,7 +61,7 @@ def check_same_training(args: argparse.Namespace, model: torch.nn.Module | None 
     found: list[str | None] = [None]
     is_distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     if not is_distributed or torch.distributed.get_rank() == 0:
-        found = [_refusal(args) or _refusal_of_llm(args, model)]
+        found = [_refusal(args) or _refusal_of_model(args, model)]
     if is_distributed:
         torch.distributed.broadcast_object_list(found, src=0)
     if found[0] is not None:
@@ -99,21 +99,28 @@ def _refusal(args: argparse.Namespace) -> str | None:
     return None
 
 
-def _refusal_of_llm(args: argparse.Namespace, model: torch.nn.Module | None) -> str | None:
-    """The refusal of an LM with other weights than in the checkpoint; its folder may change."""
-    output_dir, name = Path(args.output_dir), f"decoder.backbone.{FINGERPRINT}"
-    own = None if model is None else dict(model.named_buffers()).get(name)
-    if own is None or not args.resume:
-        return None
-    # An LM that learns as a whole may begin anywhere, unless a penalty draws it to the LM that it was.
-    if args.decoder_conf.get("adaptation") == "full" and not args.model_conf.get("text_kl_weight"):
+def _refusal_of_model(args: argparse.Namespace, model: torch.nn.Module | None) -> str | None:
+    """The refusal of an LM or speech encoder with other weights than in the checkpoint; its folder may change."""
+    output_dir = Path(args.output_dir)
+    buffers = {} if model is None else dict(model.named_buffers())
+    named = [name for name in buffers if name.endswith(f".{FINGERPRINT}") and not _learns_as_a_whole(args, name)]
+    if not named or not args.resume:
         return None
     for file in (INTERRUPTED, CHECKPOINT, PREVIOUS):
         if (output_dir / file).exists() and is_whole(output_dir / file):
-            saved = read_states(output_dir / file)["model"].get(name)
-            reason = None if saved is None else difference(own, saved)
+            saved = read_states(output_dir / file)["model"]
+            found = [difference(buffers[name], saved[name], words_of(name)) for name in named if name in saved]
+            reason = next(filter(None, found), None)
             return f"--resume true: {output_dir}: {reason}" if reason else None
     return None
+
+
+def _learns_as_a_whole(args: argparse.Namespace, name: str) -> bool:
+    """Whether the model of a fingerprint may begin anywhere."""
+    if name.startswith("frontend."):
+        return args.frontend_conf.get("train") == "all"
+    # Unless a penalty draws an LM to what it was.
+    return args.decoder_conf.get("adaptation") == "full" and not args.model_conf.get("text_kl_weight")
 
 
 def read_options(config: Path) -> dict[str, Any] | None:

@@ -6,7 +6,6 @@ links to the experiment's, which it averages or drops; what it saves is moved on
 Before a save begins, the room on the disk is checked.
 """
 
-import errno
 import logging
 import shutil
 from collections.abc import Iterable, Mapping
@@ -19,6 +18,7 @@ from espnet_larm.files import (
     CHECKPOINT,
     INTERRUPTED,
     PREVIOUS,
+    FullDiskError,
     epoch_of,
     is_whole,
     keep_under,
@@ -195,15 +195,14 @@ def check_room(folder: Path, need: Need) -> None:
     """Refuse to begin a save that does not fit on the disk; warn if only the averages at the end would not.
 
     Raises:
-        OSError: ENOSPC, with the bytes free and needed.
+        FullDiskError: The bytes free and needed.
     """
     free = shutil.disk_usage(folder).free
     if free < need.epoch:
-        raise OSError(
-            errno.ENOSPC,
-            f"The disk has {megabytes(free)} free, and saving this epoch takes {megabytes(need.epoch)}: nothing was "
-            f"written, the last checkpoint is as it was. Free some space; the same command then resumes",
-            str(folder),
+        raise FullDiskError(
+            folder,
+            f"the disk has {megabytes(free)} free, and saving this epoch takes {megabytes(need.epoch)}; nothing was "
+            "written, the last checkpoint is as it was",
         )
     if free < need.epoch + need.averages:
         logger.warning(

@@ -10,22 +10,23 @@ decoding needs lives in the plugin classes.
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch.multiprocessing.spawn import ProcessExitedException
 
 from espnet2.asr.espnet_model import ESPnetASRModel
 from espnet2.tasks.asr import ASRTask
-from espnet2.train.distributed_utils import get_node_rank
 
 from espnet_larm import registry
-from espnet_larm.files import locked
+from espnet_larm.pack.options import check_sections
 from espnet_larm.speech_llm.within_lengths import WithinLengthsModel
-from espnet_larm.train.init_param import check_init_params
+from espnet_larm.train.checks.init_param import check_init_params
+from espnet_larm.train.checks.optimisation import try_optimisation
+from espnet_larm.train.checks.stored_frames import check_stored_frames
 from espnet_larm.train.learning import check_frozen, leave_frozen_out
+from espnet_larm.train.record import check_record, locked_folder, put_config_aside, record_dry_run
 from espnet_larm.train.refusals import (
     check_checkpoint_losses,
     check_gpus,
@@ -33,12 +34,12 @@ from espnet_larm.train.refusals import (
     check_same_ctc_tokens,
     check_same_tokenizer,
     ends_with_a_sentence,
-    take_null_for_nothing,
     traced_to_options,
+    without_nulls,
 )
 from espnet_larm.train.resumption import check_same_training
 from espnet_larm.train.stopping import sigterm_goes_to_workers
-from espnet_larm.train.trainer import LarmTrainer, make_deterministic, put_config_aside, use_deterministic_losses
+from espnet_larm.train.trainer import LarmTrainer, make_deterministic, use_deterministic_losses
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ class LarmASRTask(ASRTask):
         args = cls.get_parser().parse_args(cmd) if args is None else args
         with sigterm_goes_to_workers(), ends_with_a_sentence():
             check_gpus(args.ngpu)
-            with _locked_folder(args):
+            with locked_folder(args):
                 try:
                     super().main(args=args)
                 except ProcessExitedException as error:
@@ -71,7 +72,7 @@ class LarmASRTask(ASRTask):
 
     @classmethod
     def main_worker(cls, args: argparse.Namespace) -> None:
-        """ESPnet's worker, in deterministic mode if the option asks for it.
+        """ESPnet's worker, in deterministic mode if the option asks for it; it leaves a training's record alone.
 
         Raises:
             SystemExit: An option is wrong; spawned processes begin here.
@@ -79,7 +80,12 @@ class LarmASRTask(ASRTask):
         if args.deterministic:
             make_deterministic()
         with ends_with_a_sentence():
+            with traced_to_options(args):
+                args = without_nulls(args)
+                check_record(args)
             super().main_worker(args)
+            if args.dry_run:
+                record_dry_run(args)
 
     @classmethod
     def get_parser(cls) -> argparse.ArgumentParser:
@@ -101,7 +107,6 @@ class LarmASRTask(ASRTask):
             OptionError: A name, or a key or value of a `*_conf`, is wrong, or two of them contradict each other.
         """
         with traced_to_options(args):
-            take_null_for_nothing(args)
             check_plugins(args)
             check_same_ctc_tokens(args)
             if args.init is not None and args.decoder == "speech_llm":
@@ -123,9 +128,9 @@ class LarmASRTask(ASRTask):
 
         Raises:
             OptionError: `interctc_weight` leaves checkpoint loops without a loss, `init_param` or `freeze_param` match
-                nothing, an option of the optimiser is wrong, weights that shall be frozen are not, the LM has another
-                half type than `use_amp` or other tokens than the texts, `text_kl_text` cannot be read, or the training
-                would resume another one.
+                nothing, an option of the optimiser or its schedule is wrong, weights that shall be frozen are not, the
+                LM has another half type than `use_amp` or other tokens than the texts, `text_kl_text` cannot be read,
+                or the training would resume another one.
         """
         with traced_to_options(args):
             check_half_types(args)
@@ -134,10 +139,12 @@ class LarmASRTask(ASRTask):
                 check_same_tokenizer(args, model)
                 if (text_kl := getattr(model, "text_kl", None)) is not None:
                     text_kl.read_text(model.decoder.tokenizer)
+            check_stored_frames(args, model)
             check_init_params(args, model)
             optimizers = super().build_optimizers(args, model=model)
             for optimizer in optimizers:
                 num_frozen = leave_frozen_out(optimizer)
+                try_optimisation(args, optimizer)
                 if num_frozen:
                     logger.info("%s frozen parameters are left out of the optimiser.", f"{num_frozen:,}")
             check_frozen(model, optimizers, args.freeze_param)
@@ -145,22 +152,28 @@ class LarmASRTask(ASRTask):
         put_config_aside(args)
         return optimizers
 
+    @classmethod
+    def build_preprocess_fn(cls, args: argparse.Namespace, train: bool) -> Callable[..., Any] | None:
+        """ESPnet's preprocessing.
 
-def _locked_folder(args: argparse.Namespace) -> AbstractContextManager[None]:
-    """Keep other trainings out of the output folder; of several nodes, the first one does."""
-    if args.print_config or args.output_dir is None or get_node_rank(args.dist_rank, args.dist_launcher):
-        return nullcontext()
-    return locked(Path(args.output_dir))
+        Raises:
+            OptionError: An option of the preprocessor is wrong.
+        """
+        with traced_to_options(args):
+            return super().build_preprocess_fn(args, train)
 
 
 def check_plugins(args: argparse.Namespace) -> None:
     """Refuse unknown class names and unknown keys of their `*_conf`.
 
     Raises:
-        ValueError: One is unknown; it tells the nearest names.
+        ValueError: One is unknown; it tells the nearest names. Or a section holds no options.
     """
-    for kind in registry.checked_kinds():
-        registry.check_name(kind, getattr(args, kind, None))
+    check_sections(vars(args))
+    for kind in (*registry.checked_kinds(), *registry.TABLES):
+        # Options of old experiments lack some.
+        if hasattr(args, kind):
+            registry.check_name(kind, getattr(args, kind))
     for kind in (*registry.checked_kinds(), *registry.TABLES, *registry.SINGLE):
         name = kind if kind in registry.SINGLE else getattr(args, kind, None)
         registry.check_conf(kind, name, getattr(args, f"{kind}_conf", None) or {})

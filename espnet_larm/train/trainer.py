@@ -23,22 +23,25 @@ from espnet2.train.distributed_utils import DistributedOption
 from espnet2.train.reporter import Reporter, SubReporter
 from espnet2.train.trainer import Trainer, TrainerOptions
 from espnet2.utils.types import str2bool
-from espnet2.utils.yaml_no_alias_safe_dump import yaml_no_alias_safe_dump
 
 from espnet_larm.errors import OptionError
 from espnet_larm.train.batches.epoch import Batch, batches_to_validate, check_steps, describe_batches
 from espnet_larm.train.batches.frames import CtcRoom, needed_frames_told, retention_logged
 from espnet_larm.train.batches.short import LongEnough, fewest_samples
 from espnet_larm.train.learning import format_parts, learning_parts
+from espnet_larm.train.record import record_of, take_config_back
 from espnet_larm.train.reported import ReportedValues, check_numbers, checked_criteria, only_numbers
 from espnet_larm.train.session import RecordedOptions, Running, Session
-from espnet_larm.train.staging import CONFIG, STAGING
 
 logger = logging.getLogger(__name__)
 
 
 class LarmTrainer(Trainer):
-    """ESPnet's trainer around which a `Session` is held. Like it, a namespace of class methods."""
+    """ESPnet's trainer around which a `Session` is held. Like it, a namespace of class methods.
+
+    Attributes:
+        session: The training in progress, of the subclass that `run` makes for it; None elsewhere.
+    """
 
     session: ClassVar[Session | None] = None
 
@@ -56,12 +59,8 @@ class LarmTrainer(Trainer):
     @classmethod
     def build_options(cls, args: argparse.Namespace) -> TrainerOptions:
         """ESPnet's options, and what config.yaml will hold; `put_config_aside` has changed the folder until now."""
-        aside = Path(args.output_dir)
-        if aside.name == STAGING:
-            (aside / CONFIG).unlink(missing_ok=True)
-            args.output_dir = str(aside.parent)
-        options = super().build_options(args)
-        return RecordedOptions(**vars(options), config=yaml_no_alias_safe_dump(vars(args), indent=4, sort_keys=False))
+        take_config_back(args)
+        return RecordedOptions(**vars(super().build_options(args)), config=record_of(args))
 
     @classmethod
     def run(
@@ -93,9 +92,10 @@ class LarmTrainer(Trainer):
         session = Session(trainer_options, distributed_option.distributed)
         with session.stop.listen():
             session.open()
-            cls.session = session
+            # ESPnet calls methods of the class, and hands no object of ours on to them.
+            holder: Any = type(cls.__name__, (cls,), {"session": session})
             try:
-                super().run(
+                super(LarmTrainer, holder).run(
                     model=model,
                     schedulers=schedulers,
                     train_iter_factory=train_iter_factory,
@@ -110,7 +110,6 @@ class LarmTrainer(Trainer):
             else:
                 session.close()
             finally:
-                cls.session = None
                 session.break_off()
 
     @classmethod
@@ -213,16 +212,6 @@ class LarmTrainer(Trainer):
     def _running_session(cls) -> Session:
         assert cls.session is not None, "run() opens it"
         return cls.session
-
-
-def put_config_aside(args: argparse.Namespace) -> None:
-    """Have ESPnet write config.yaml in the staging folder: a training that has nothing left to do changes no record.
-
-    ESPnet writes it in place, before it knows; the session writes it whole once the first epoch begins.
-    """
-    # Without a training, ESPnet's file is the result; and wandb's files go where that file goes.
-    if not any(getattr(args, name, True) for name in ("dry_run", "collect_stats", "use_wandb")):
-        args.output_dir = str(Path(args.output_dir) / STAGING)
 
 
 class CTCLossOnCPU(torch.nn.CTCLoss):

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from espnet_larm.adaptation.depth_upscaling import (
-    ALLOWED,
     DEFAULT_KERNELS,
     LAYERS,
     PLACEMENTS,
@@ -27,6 +26,7 @@ from espnet_larm.adaptation.depth_upscaling import (
 from espnet_larm.adaptation.llm_weights import adapt
 from espnet_larm.llm.backbone import ARCHITECTURES, Backbone
 from espnet_larm.llm.packed_linear import pack_linear_layers
+from espnet_larm.options import parameters_of
 
 REAL_LMS = Path(__file__).parents[3] / "shared/data/llm"
 KINDS = {
@@ -423,13 +423,13 @@ def test_a_share_is_rounded(share, num_layers, expected):
         ({"layer": "conformer"}, "layer is conformer; allowed: e_branchformer, standard"),
         ({"placement": "random"}, "placement is random; allowed: interleaved, bottom, middle, top, sandwich"),
         ({"num_layers": 2, "share": 0.5}, "num_layers is 2 and share 0.5; give one of them"),
-        ({"num_layers": "2"}, "num_layers is '2', of type str; allowed: whole numbers from 1 on.$"),
-        ({"num_layers": True}, "num_layers is True, of type bool; allowed: whole numbers"),
-        ({"share": "all"}, "share is 'all', of type str; allowed: numbers above 0, up to 1"),
+        ({"num_layers": "2"}, "num_layers is '2', of type str; allowed: a whole number, 1 or more.$"),
+        ({"num_layers": True}, "num_layers is True, of type bool; allowed: a whole number"),
+        ({"share": "all"}, "share is 'all', of type str; allowed: a number, above 0 to 1"),
         ({"layer": 1}, "layer is 1, of type int; allowed: e_branchformer, standard"),
         ({"number": 2, "size": 1}, "unknown option number, size; allowed: layer, placement, num_layers, share, gate_"),
-        ({"gate_kernel": 4}, "gate_kernel is 4; allowed: odd numbers"),
-        ({"merge_kernel": -1}, "merge_kernel is -1; allowed: odd numbers"),
+        ({"gate_kernel": 4}, "gate_kernel is 4; allowed: odd, 1 or more"),
+        ({"merge_kernel": -1}, "merge_kernel is -1; allowed: odd, 1 or more"),
         ({"layer": "standard", "merge_kernel": 3}, "merge_kernel is given, but layer is standard"),
     ],
 )
@@ -445,10 +445,10 @@ def test_options_that_are_not_allowed_are_refused(conf, message):
             {"num_layers": 4},
             "4 layers cannot be added: placement interleaved of an LM of 3 layers has room for 1 to 3;",
         ),
-        ({"num_layers": 0}, "0 layers cannot be added"),
+        ({"num_layers": 0}, "num_layers is 0; allowed: 1 or more"),
         ({"share": 0.1}, "0 layers cannot be added"),
         ({"num_layers": 3, "placement": "top"}, "placement top of an LM of 3 layers has room for 1 to 2;"),
-        ({"share": 1.5}, "share is 1.5; allowed: above 0, up to 1"),
+        ({"share": 1.5}, "share is 1.5; allowed: above 0 to 1"),
     ],
 )
 def test_a_number_of_layers_that_does_not_fit_is_refused(hf_model, conf, message):
@@ -506,7 +506,8 @@ def test_added_layers_beside_lora_or_others_are_refused(hf_model):
 
 def test_defaults_are_what_the_options_say():
     assert read_options(None).kernels == DEFAULT_KERNELS == {"gate_kernel": 31, "merge_kernel": 3}
-    assert tuple(ALLOWED) == tuple(UpscalingOptions.__init__.__annotations__)[:-1]
-    assert read_options(dict.fromkeys(ALLOWED)).__dict__ == read_options(None).__dict__
+    names = [name for name, *_ in parameters_of(UpscalingOptions.__init__)]
+    assert names == list(UpscalingOptions.__init__.__annotations__)[:-1]
+    assert read_options(dict.fromkeys(names)).__dict__ == read_options(None).__dict__
     assert read_options({}).layer == "e_branchformer" and read_options({}).placement == "interleaved"
     assert read_options({"gate_kernel": 5}).kernels == {"gate_kernel": 5, "merge_kernel": 3}

@@ -398,3 +398,32 @@ def test_mended_audio_alone_is_decoded_when_the_command_is_repeated(decode, num_
     status, _ = decode("--batch_size", 2, data=data)
     assert status == 0 and sum(num_decoded.sizes) <= 2
     assert list(read_table(out / "1best_recog/text")) == keys_of(data / "wav.scp")
+
+
+def test_read_outs_of_an_earlier_decoding_are_gone(decode):
+    _, out = decode("--beam_size", 3, "--nbest", 2)
+    assert (out / "loop4").is_dir() and (out / "2best_recog").is_dir()
+    (out / "notes").mkdir()
+    status, _ = decode("--num_loops", 2)
+    assert status == 0 and sorted(path.name for path in out.glob("*/")) == ["1best_recog", "loop2", "notes"]
+
+
+def test_utterances_without_finite_scores_fail_with_a_reason(decode, tiny_experiment, tmp_path):
+    import torch
+
+    weights = torch.load(tiny_experiment.model)
+    weights["encoder.subsampling_norm.weight"].fill_(3e38)
+    torch.save(weights, tmp_path / "large.pth")
+    status, out = decode("--asr_model_file", tmp_path / "large.pth")
+    failed = json.loads((out / "stats.json").read_text())["failed"]
+    assert status == 1 and len(failed) == 7
+    assert set(failed.values()) == {"the model's scores are no finite numbers; with a half type, take --dtype float32"}
+    assert (out / "1best_recog/text").read_text() == ""
+
+
+def test_pieces_that_are_all_too_short_are_said(decode, caplog):
+    options = ("--long_seconds", 0.5, "--longest_piece", 0.05, "--shortest_piece", 0.01, "--overlap", 0.01)
+    status, out = decode(*options)
+    skipped = json.loads((out / "stats.json").read_text())["skipped"]
+    assert status == 0 and len(skipped) == 6
+    assert all("pieces are left out, the first since" in reason for reason in skipped.values())

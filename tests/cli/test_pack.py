@@ -116,7 +116,7 @@ def test_weights_of_another_configuration_leave_no_pack(pack, exp_dir):
     torch.save(weights, exp_dir / "valid.loss.ave.pth")
     with pytest.raises(ValueError, match=r"1 missing \(ctc.ctc_lo.bias\)"):
         pack("--exp_dir", exp_dir)
-    assert not list(exp_dir.glob("*.zip")) and not list(exp_dir.glob(".pack-*"))
+    assert not list(exp_dir.glob("*.zip")) and not list(exp_dir.glob(".part*"))
 
 
 def test_checkpoints_are_no_weights(pack, exp_dir):

@@ -22,13 +22,19 @@ CONTAINERS = [
     ("AIFF", "PCM_16"),
     ("AU", "FLOAT"),
     ("NIST", "PCM_16"),
+    ("NIST", "ULAW"),
     ("SVX", "PCM_16"),
     ("VOC", "PCM_16"),
     ("CAF", "PCM_16"),
+    ("CAF", "ALAW"),
     ("FLAC", "PCM_16"),
     ("OGG", "VORBIS"),
     ("OGG", "OPUS"),
+    ("MP3", "MPEG_LAYER_III"),
 ]
+
+# libsndfile reads what is behind the samples of others as samples.
+TAGGED = ("WAV", "RF64", "AIFF", "AU", "CAF", "FLAC", "OGG", "MP3")
 
 
 def encode(form: str, subtype: str = "PCM_16", samples: np.ndarray = SAMPLES) -> bytes:
@@ -98,6 +104,63 @@ def test_a_header_that_promises_too_much_takes_no_memory(tmp_path: Path) -> None
     (tmp_path / "a.flac").write_bytes(data)
     with pytest.raises(AudioError, match="is truncated"):
         read_audio(str(tmp_path / "a.flac"))
+
+
+@pytest.mark.parametrize(("form", "place"), [("FLAC", 23), ("WAV", 42), ("AIFF", 43), ("CAF", 4089), ("NIST", 0)])
+def test_a_header_that_promises_too_little_loses_nothing_silently(tmp_path: Path, form: str, place: int) -> None:
+    data = bytearray(encode(form))
+    # In SPHERE a decimal number.
+    place = place or data.index(b"sample_count -i 1") + len("sample_count -i 1") - 1
+    data[place] -= 1
+    (tmp_path / "a").write_bytes(data)
+    with pytest.raises(AudioError, match=r"is damaged: \d+ bytes follow the last sample|is truncated: "):
+        read_audio(str(tmp_path / "a"))
+
+
+def test_mp3_of_estimated_length_loses_nothing_silently(tmp_path: Path) -> None:
+    data = encode("MP3", "MPEG_LAYER_III")
+    (tmp_path / "a.mp3").write_bytes(data.replace(b"Xing", b"Xong"))
+    with pytest.raises(AudioError, match="a.mp3 is damaged: .*; replace it, or convert it to WAV with ffmpeg"):
+        read_audio(str(tmp_path / "a.mp3"))
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_ogg_pages_that_decoders_skip_are_named(tmp_path: Path, subtype: str) -> None:
+    data = bytearray(encode("OGG", subtype))
+    data[len(data) * 2 // 3] ^= 64
+    (tmp_path / "a.ogg").write_bytes(data)
+    with pytest.raises(AudioError, match=r"is damaged: the page at byte \d+ is not what its checksum says"):
+        read_audio(str(tmp_path / "a.ogg"))
+
+
+@pytest.mark.parametrize("appended", [b"TAG" + b"x" * 125, b"APETAGEX" + b"x" * 3000, bytes(4096)])
+@pytest.mark.parametrize(("form", "subtype"), [each for each in CONTAINERS if each[0] in TAGGED])
+def test_tags_and_zeros_behind_the_samples_do_no_harm(tmp_path: Path, form: str, subtype: str, appended: bytes) -> None:
+    (tmp_path / "a").write_bytes(encode(form, subtype) + appended)
+    assert len(read_audio(str(tmp_path / "a")).samples) == len(SAMPLES)
+
+
+def test_chunks_behind_the_samples_do_no_harm(tmp_path: Path) -> None:
+    chunk = b"LIST" + (3000).to_bytes(4, "little") + b"x" * 3000
+    (tmp_path / "a.wav").write_bytes(encode("WAV") + chunk)
+    assert len(read_audio(str(tmp_path / "a.wav")).samples) == len(SAMPLES)
+
+
+def test_numbers_of_a_header_that_contradict_each_other_are_named(tmp_path: Path) -> None:
+    wav, aiff = bytearray(encode("WAV")), encode("AIFF")
+    wav[22] = 2
+    aiff = put(aiff, aiff.index(b"SSND") + 8, 20000, "big")
+    for data, message in ((wav, "2 channels of 16 bits are not 2 bytes"), (aiff, "20000 bytes that hold samples")):
+        (tmp_path / "a").write_bytes(data)
+        with pytest.raises(AudioError, match=f"is damaged: {message}"):
+            read_audio(str(tmp_path / "a"))
+
+
+@pytest.mark.parametrize("form", ["PVF", "IRCAM", "MAT5", "XI"])
+def test_formats_that_may_be_cut_unnoticed_are_refused(tmp_path: Path, form: str) -> None:
+    (tmp_path / "a").write_bytes(encode(form, soundfile.default_subtype(form)))
+    with pytest.raises(AudioError, match="nobody can tell whether it is whole; convert it to WAV or FLAC"):
+        read_audio(str(tmp_path / "a"))
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from espnet_larm.looped.blocks import describe_frames
 from espnet_larm.looped.encoder import LarmEncoder
 
 NUM_FEATURES, SIZE, VOCAB = 20, 16, 11
+LINEAR = {"subsampling": "linear", "subsampling_factor": 2}
 LOOP_PARTS_OFF = {"clock": False, "film": False, "feedback": False, "skip": False}
 
 
@@ -256,6 +257,8 @@ def test_activation_checkpointing_changes_no_gradient(dropout_rate, ctc):
         {"feedback": False},
         {"feedback_top_k": 3},
         {"clock": False, "film": False},
+        {"prelude_blocks": 1, "coda_blocks": 2, "activation_checkpointing": True},
+        {"subsampling": "linear", "subsampling_factor": 1},
     ],
 )
 def test_gradients_reach_every_parameter(options, ctc):
@@ -295,6 +298,7 @@ def test_feedback_without_a_head_is_refused():
         ({"num_loops": 0}, "num_loops is 0; allowed: 1 to 1000"),
         ({"checkpoint_period": 5}, "checkpoint_period is 5; allowed: 1 to num_loops, which is 4"),
         ({"output_size": 18}, "output_size is 18; allowed: a multiple of 2 x attention_heads = 4"),
+        ({"subsampling_factor": 3}, "subsampling_factor is 3; allowed: 1, 2, 4, 8"),
         ({"block": "former"}, "block is former; allowed: transformer, conformer"),
         ({"feedback_shift": -1}, "feedback_shift is -1; allowed: 0 or more"),
         ({"feedback_top_k": 0}, "feedback_top_k is 0; allowed: 1 or more"),
@@ -358,3 +362,35 @@ def test_a_compiled_stack_gives_what_the_plain_one_gives():
         compiled = [read.hs_pad for read in encoder.read_outs(xs, ilens, ctc)]
     # Fused operations round less often.
     torch.testing.assert_close(compiled, plain, rtol=1e-3, atol=1e-4)
+
+
+def test_prelude_and_coda_stand_around_the_loop(ctc):
+    around, loop = new_encoder(prelude_blocks=1, coda_blocks=1).eval(), new_encoder().eval()
+    randomise(around)
+    loop.load_state_dict({name: value for name, value in around.state_dict().items() if name in loop.state_dict()})
+    start, frames = front_end(around)
+    start = around.prelude(start, frames)
+    # The loop's own state goes on, and is what the feedback says: the coda is for the head that reads it out.
+    state = None
+    for number in range(1, 5):
+        state = loop._step(loop.stacks[0], number, state, start, frames, ctc)
+        if number % 2 == 0:
+            wanted = without_padding(around.coda(state, frames), frames)
+            torch.testing.assert_close(outputs(around, ctc)[number], wanted)
+
+
+@pytest.mark.parametrize("options", [{"prelude_blocks": 1, "coda_blocks": 1, "block": "conformer"}, LINEAR])
+def test_further_parts_give_a_batch_what_each_utterance_gives_alone(options, ctc):
+    encoder = new_encoder(**options).eval()
+    randomise(encoder)
+    xs_pad, lens = batch(60, 33)
+    together = list(encoder.read_outs(xs_pad, lens, ctc))
+    for read in encoder.read_outs(xs_pad[1:, :33], lens[1:], ctc):
+        other = next(each for each in together if each.number == read.number)
+        length = int(read.hlens)
+        torch.testing.assert_close(other.hs_pad[1, :length], read.hs_pad[0], atol=1e-5, rtol=1e-4)
+
+
+def test_one_to_one_needs_linear_subsampling():
+    with pytest.raises(ValueError, match="subsampling_factor is 1; allowed: 2, 4, 8 with subsampling: conv, and 1"):
+        new_encoder(subsampling_factor=1)

@@ -9,7 +9,7 @@ from espnet_larm.pack.options import (
     locate,
     make_portable,
     parse_yaml,
-    set_option,
+    with_option,
 )
 
 PLAIN = {
@@ -94,8 +94,9 @@ def test_file_options_are_found_and_set_without_changing_the_original():
     inner = {"stats_file": "a"}
     config = {"normalize_conf": inner, "bpemodel": None, "non_linguistic_symbols": "b"}
     assert dict(file_options(config)) == {("normalize_conf", "stats_file"): "a", ("non_linguistic_symbols",): "b"}
-    set_option(config, ("normalize_conf", "stats_file"), "c")
-    assert config["normalize_conf"]["stats_file"] == "c" and inner == {"stats_file": "a"}
+    changed = with_option(config, ("normalize_conf", "stats_file"), "c")
+    assert changed == {**config, "normalize_conf": {"stats_file": "c"}} and inner == {"stats_file": "a"}
+    assert with_option(config, ("bpemodel",), "d") == {**config, "bpemodel": "d"} and config["bpemodel"] is None
 
 
 def test_yaml_comes_back_as_it_was():

@@ -213,7 +213,7 @@ def test_a_search_may_begin_with_tokens(decoder):
 def test_a_text_that_outgrows_the_context_is_refused(decoder):
     started = decoder.start(*speech(1))
     tokens = torch.full((1, 64 - int(started.next_positions) + 1), 5)
-    with pytest.raises(ValueError, match="a text has grown to 65 positions, prompt included, more than the 64"):
+    with pytest.raises(ValueError, match="a hypothesis has grown to 65 positions, prompt included, more than the 64"):
         started.step(tokens, torch.tensor([tokens.size(1)]))
 
 
@@ -233,3 +233,19 @@ def test_a_folder_with_added_layers_is_not_taken_for_the_lm_alone(llm, tmp_path)
     assert list(load_upscaled(tmp_path).added) == list(backbone.added)
     (tmp_path / "added_layers.json").unlink()
     SpeechLlmDecoder(VOCAB_SIZE, 6, llm=str(tmp_path), tokenizer=llm)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"num_heads": 0}, "num_heads is 0; allowed: 1 to 8"),
+        ({"num_heads": 9}, "num_heads is 9; allowed: 1 to 8"),
+        ({"head_type": "medusa"}, "head_type is medusa; allowed: latent, projection"),
+        ({"projector": "mlp"}, "projector is mlp; allowed: linear, stack, conv, posterior"),
+        ({"projector_frames": 0}, "projector_frames is 0; allowed: 1 or more"),
+        ({"adaptation": "half"}, "adaptation is half; allowed: frozen, full, lora, depth_upscaling"),
+    ],
+)
+def test_values_out_of_range_are_refused_before_the_lm_is_sought(option, message):
+    with pytest.raises(ValueError, match=f"^decoder_conf: {message}"):
+        SpeechLlmDecoder(7, 8, llm="none", **option)

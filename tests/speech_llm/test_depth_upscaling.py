@@ -5,7 +5,6 @@ import torch
 
 from espnet_larm.adaptation.depth_upscaling import LAYERS, drop
 from espnet_larm.llm.packed_linear import pack_linear_layers
-from espnet_larm.options import parameters_of
 from espnet_larm.search.beam import beam
 from espnet_larm.search.drafts import TextDrafts
 from espnet_larm.search.hypotheses import Bounds
@@ -145,13 +144,3 @@ def test_a_checkpoint_of_another_base_is_refused(build, save_lm, tmp_path):
 def test_options_that_mean_nothing_are_refused(build, adaptation, conf, message):
     with pytest.raises(ValueError, match=f"decoder_conf: .*{message}"):
         build(adaptation, **conf)
-
-
-def test_the_documentation_names_all_options():
-    from espnet_larm.adaptation.depth_upscaling import PLACEMENTS, UpscalingOptions
-
-    said = {name: option.sentence for name, option, _ in parameters_of(SpeechLlmDecoder.__init__)}[
-        "depth_upscaling_conf"
-    ]
-    options = [name for name in UpscalingOptions.__init__.__annotations__ if name != "return"]
-    assert len(options) == 6 and all(f"`{name}`" in said for name in (*options, *LAYERS, *PLACEMENTS))

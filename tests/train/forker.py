@@ -47,6 +47,11 @@ def move_lm():
             each.model.model.norm.weight.data.mul_(1.01)
 
 
+def is_of_training(optimizer):
+    """Not one that the options are tried with, on a single number."""
+    return any(parameter.numel() > 1 for group in optimizer.param_groups for parameter in group["params"])
+
+
 def before_nth(function, nth, action, matches=lambda *_: True):
     """`function`, with `action` before its nth call that matches."""
     count = 0
@@ -82,7 +87,7 @@ def inject(fault):
 
         ESPnetASRModel.forward = before_nth(forward, nth, on_forward)
     elif fault["at"] == "step":
-        torch.optim.Adam.step = before_nth(torch.optim.Adam.step, nth, lambda *_: act(do))
+        torch.optim.Adam.step = before_nth(torch.optim.Adam.step, nth, lambda *_: act(do), is_of_training)
     elif fault["at"] == "move":
         pathlib.Path.replace = before_nth(pathlib.Path.replace, nth, lambda *_: act(do))
     elif fault["at"] == "link":

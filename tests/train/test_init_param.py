@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from espnet_larm.speech_llm.heads import DraftHeads
-from espnet_larm.train.init_param import check_init_params
+from espnet_larm.train.checks.init_param import check_init_params
 
 
 @pytest.fixture

@@ -237,6 +237,7 @@ def test_task_builds_optimizers_without_frozen_parameters(larm_task, caplog, tmp
     args = Namespace(
         optim="adamw",
         optim_conf={"lr": 0.1},
+        scheduler=None,
         sharded_ddp=False,
         exclude_weight_decay=exclude_weight_decay,
         exclude_weight_decay_conf={},

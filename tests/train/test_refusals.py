@@ -16,6 +16,7 @@ from espnet_larm.registry import Plugin
 TOKENS = ["<blank>", "<unk>", "A", "B", "C", "<space>", "<sos/eos>"]
 CONFIG = {
     "token_list": TOKENS,
+    "token_type": "char",
     "decoder": None,
     "encoder": "larm",
     "encoder_conf": {
@@ -51,10 +52,14 @@ def options(tmp_path):
 def build(larm_task, options):
     """Builds model and optimiser as a training does."""
 
+    from espnet_larm.train.refusals import without_nulls
+
     def build(*more, **changes):
-        args = larm_task.get_parser().parse_args(options(*more, **changes))
+        args = without_nulls(larm_task.get_parser().parse_args(options(*more, **changes)))
         model = larm_task.build_model(args)
-        return model, larm_task.build_optimizers(args, model)
+        optimizers = larm_task.build_optimizers(args, model)
+        larm_task.build_preprocess_fn(args, train=True)
+        return model, optimizers
 
     return build
 
@@ -123,9 +128,56 @@ def test_null_options_are_no_options(build):
 
 
 def test_null_encoder_conf_takes_the_encoders_own_values(larm_task, options):
-    args = larm_task.get_parser().parse_args(options(encoder_conf=None, encoder="rnn"))
+    from espnet_larm.train.refusals import without_nulls
+
+    given = larm_task.get_parser().parse_args(options(encoder_conf=None, encoder="rnn"))
+    args = without_nulls(given)
     larm_task.build_model(args)
-    assert args.encoder_conf == {}
+    assert args.encoder_conf == {} and given.encoder_conf is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"scheduler": "warmuplrs"}, r"^scheduler: warmuplrs is not known\. Did you mean warmuplr"),
+        ({"scheduler": 3}, r"^scheduler is 3; allowed: the name of a class"),
+        ({"optim": "adamm"}, r"^optim: adamm is not known\. Did you mean adam"),
+        ({"optim": None}, r"^optim is null; allowed: "),
+        ({"model": None}, r"^model is null; allowed: espnet"),
+        ({"scheduler": "steplr"}, r"^scheduler_conf: scheduler: steplr needs step_size; set it\.$"),
+        ({"scheduler": "cycliclr"}, r"needs base_lr, max_lr; set them\.$"),
+        ({"scheduler": "warmuplr", "scheduler_conf": {"warmup_steps": "many"}}, r"warmup_steps is 'many'; allowed: "),
+        ({"scheduler": "steplr", "scheduler_conf": {"step_size": 0}}, r"^scheduler: steplr cannot be made of step_siz"),
+        ({"scheduler": "exponentiallr", "scheduler_conf": {"gamma": "x"}}, r"^scheduler_conf: gamma is 'x'|gamma: 'x'"),
+        (
+            {"scheduler": "exponentiallr", "scheduler_conf": {"gamma": float("nan")}},
+            r"^scheduler_conf: exponentiallr with gamma: nan gives a learning rate of nan after 1 steps; allowed: num",
+        ),
+        ({"scheduler": "onecyclelr", "scheduler_conf": {"max_lr": 1.0}}, r"^scheduler: onecyclelr: You must define"),
+        ({"scheduler": "lambdalr", "scheduler_conf": {"lr_lambda": "x"}}, r"^scheduler: lambdalr cannot be made of"),
+        ({"optim_conf": {"lr": float("inf")}}, r"^optim_conf: a step of adam with lr: inf ends at infinity; choose"),
+        ({"optim_conf": {"betas": 3}}, r"^optim_conf: betas is 3; allowed: tuple"),
+        ({"optim": "lbfgs"}, r"^optim: lbfgs computes the loss several times a step"),
+        ({"init": "xavier"}, r"^init: xavier: Unknown initialization"),
+        ({"encoder_conf": {"input_size": 80}}, r"^encoder_conf: input_size is filled by ESPnet itself; leave it out"),
+        ({"preprocessor_conf": {"noise_scp": "x"}}, r"noise_scp is filled by .* an option of its own, outside"),
+        ({"preprocessor_conf": {"data_aug_effects": "x"}}, r"^preprocessor: default cannot be made of data_aug_eff"),
+        ({"preprocessor_conf": {"delimiter": [1]}}, r"^preprocessor_conf: delimiter is \[1\]; allowed: "),
+        (
+            {"preprocessor_conf": {"use_lang_promt": True, "zz": 1}},
+            r"use_lang_promt \(did you mean use_lang_prompt\?\)",
+        ),
+    ],
+)
+def test_wrong_values_beside_the_model_are_named_before_training(build, changes, message):
+    with pytest.raises(ValueError, match=message):
+        build(**changes)
+
+
+def test_a_trial_leaves_the_optimiser_as_it_is(build):
+    _, (optimizer,) = build(scheduler="onecyclelr", scheduler_conf={"max_lr": 0.1, "total_steps": 10})
+    assert optimizer.state_dict()["state"] == {} and "initial_lr" not in optimizer.param_groups[0]
+    assert optimizer.param_groups[0]["lr"] == 0.001
 
 
 @pytest.mark.parametrize(

@@ -198,6 +198,23 @@ def test_a_training_with_nothing_left_to_do_changes_no_record(trainings, tmp_pat
 
 
 @pytest.mark.slow
+def test_a_run_that_trains_nothing_changes_no_record(trainings, tmp_path):
+    folder = tmp_path / "run"
+    assert trainings.run(folder, "--dry_run", "true", "--seed", "2") == 0, trainings.log(folder)
+    assert [path.name for path in folder.iterdir()] == ["config.yaml"]
+    record = yaml.safe_load((folder / "config.yaml").read_text())
+    assert (record["seed"], record["output_dir"]) == (2, str(folder))
+    assert trainings.run(folder, "--max_epoch", "1", "--seed", "3") == 0, trainings.log(folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    assert trainings.run(folder, "--dry_run", "true", "--seed", "4") == 0, trainings.log(folder)
+    assert trainings.run(folder, "--collect_stats", "true") == 1
+    assert f"would overwrite config.yaml of the training in {folder}; name another" in trainings.log(folder)
+    assert "Traceback" not in trainings.log(folder)
+    assert trainings.run(folder, "--print_config") == 0, trainings.log(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("states", "said"),
     [
@@ -216,6 +233,28 @@ def test_a_checkpoint_of_another_kind_ends_with_a_sentence(trainings, undisturbe
     torch.save(states, folder / CHECKPOINT)
     assert trainings.run(folder) == 1
     assert said in trainings.log(folder) and "Traceback" not in trainings.log(folder)
+
+
+def test_the_files_of_wandb_and_the_record_of_a_training_do_not_meet(larm_task, parse, tmp_path):
+    from espnet_larm.train.record import put_config_aside
+
+    args = parse({}, "--use_wandb", "true")
+    put_config_aside(args)
+    assert args.output_dir == str(tmp_path / "wandb")
+    (tmp_path / "wandb/wandb/run-1").mkdir(parents=True)
+    (tmp_path / "wandb/config.yaml").write_text("half")
+    options = larm_task.trainer.build_options(args)
+    assert options.output_dir == args.output_dir == str(tmp_path)
+    assert (tmp_path / "wandb/wandb/run-1").is_dir() and not (tmp_path / "wandb/config.yaml").exists()
+
+
+def test_wandb_that_is_not_installed_is_refused_with_the_pip_line(parse, monkeypatch):
+    from espnet_larm.train import record
+
+    monkeypatch.setattr(record.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(ImportError, match="wandb is not installed; pip install wandb"):
+        record.check_record(parse({}, "--use_wandb", "true"))
+    record.check_record(parse({}))
 
 
 @pytest.mark.slow

@@ -14,13 +14,12 @@ import argparse
 import itertools
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from espnet_larm.data.text import read_sentences
-from espnet_larm.files import locked, move_synced
+from espnet_larm.files import folder_beside, locked, move_synced
 from espnet_larm.recipe.make_tokens import SOS_EOS, UNKNOWN
 from espnet_larm.recipe.ngram.tokenizing import Spell, check_case, read_tokens, write_tokens
 from espnet_larm.recipe.text_lm.options import HelpWithDefaults
@@ -74,8 +73,7 @@ def _train(args: argparse.Namespace) -> int:
     sentences, dev_sentences = read_sentences(args.text), read_sentences(args.dev_text)
     check_case(sentences, dev_sentences, "--text")
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=args.out.parent, prefix=".part") as name:
-        part = Path(name)
+    with folder_beside(args.out) as part:
         print(f"text: {write_tokens(sentences, spell, part / 'train', '--text')}")
         estimate(part / "train", part / "arpa", tokens, tokens[eos], args.ngram_num)
         ngram = KenlmNgram(part / "arpa", tokens, eos)

@@ -18,13 +18,12 @@ import logging
 import shlex
 import shutil
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from espnet_larm.data.text import fingerprint, read_sentences
-from espnet_larm.files import locked, move_synced, write_text
+from espnet_larm.files import folder_beside, locked, move_synced, write_text
 from espnet_larm.origin import provenance
 from espnet_larm.recipe.text_lm.options import (
     OPTIONS,
@@ -184,10 +183,10 @@ def _prepare(
 
 def _save_tokenizer(folder: Path, tokenizer: Any, config: Any, options: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".part") as part:
+    with folder_beside(folder) as part:
         tokenizer.save_pretrained(part)
         config.save_pretrained(part)
-        _move_in(Path(part), folder)
+        _move_in(part, folder)
     write_text(folder / OPTIONS, as_json(options))
 
 
@@ -225,13 +224,13 @@ def _train(args: argparse.Namespace, schedule: Schedule, config: Any, texts: Tex
         "seconds_since_resumed": round(time.monotonic() - start),
         **provenance(torch.device("cuda" if args.ngpu else "cpu"), *PACKAGES),
     }
-    with tempfile.TemporaryDirectory(dir=args.out_dir, prefix=".part") as part:
+    with folder_beside(args.out_dir / RECORD) as part:
         model.save_pretrained(part)
         for name in ("tokenizer.json", "tokenizer_config.json"):
             shutil.copy(args.out_dir / "tokenizer" / name, part)
-        (Path(part) / "valid.txt").write_text("".join(f"{text}\n" for text in texts.valid_sentences), encoding="utf-8")
-        (Path(part) / RECORD).write_text(as_json(record), encoding="utf-8")
-        _move_in(Path(part), args.out_dir)
+        (part / "valid.txt").write_text("".join(f"{text}\n" for text in texts.valid_sentences), encoding="utf-8")
+        (part / RECORD).write_text(as_json(record), encoding="utf-8")
+        _move_in(part, args.out_dir)
     shutil.rmtree(checkpoints)
     print(f"{args.out_dir}: {record['num_parameters']} parameters; perplexity of the held-out text: {perplexity}")
     return 0

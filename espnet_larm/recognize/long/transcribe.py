@@ -4,6 +4,7 @@ Times of words are needed only where pieces overlap, but are asked of all pieces
 """
 
 import itertools
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -14,9 +15,11 @@ from espnet_larm.recognize.config import DecodeConfig
 from espnet_larm.recognize.long.cutting import Cutting, Piece, cut
 from espnet_larm.recognize.long.joining import join
 from espnet_larm.recognize.machine import keep_memory_flat
-from espnet_larm.recognize.output.results import Cost, Decoded, Hypothesis, Transcript
+from espnet_larm.recognize.output.results import NO_NUMBERS, Cost, Decoded, Hypothesis, Transcript, skipped_transcript
 from espnet_larm.recognize.output.words import SPACE, Word, has_words
 from espnet_larm.recognize.plan import Plan
+
+logger = logging.getLogger(__name__)
 
 # Padded audio of the pieces that are recognised together.
 BATCH_SECONDS = 60.0
@@ -90,8 +93,13 @@ class _Joined:
         self.scores: dict[int, float] = {}
         self.guards: dict[int, tuple[str, ...]] = {}
         self.cost = Cost()
+        self.num_pieces = 0
+        self.skipped: list[str] = []
 
     def add(self, piece: Piece, transcript: Transcript) -> None:
+        self.num_pieces += 1
+        if transcript.skipped:
+            self.skipped.append(transcript.skipped)
         rate = self.heads.sample_rate_hz
         start_s, overlap_s = piece.start / rate, piece.overlap / rate
         for number, hypothesis in transcript.hypotheses.items():
@@ -107,6 +115,13 @@ class _Joined:
     def transcript(self) -> Transcript:
         if self.only is not None:
             return self.only
+        if NO_NUMBERS in self.skipped:
+            return skipped_transcript(self.plan.numbers, NO_NUMBERS)
+        if len(self.skipped) == self.num_pieces:
+            reason = f"all {self.num_pieces} pieces are left out, the first since {self.skipped[0]}"
+            return skipped_transcript(self.plan.numbers, f"{reason} (--longest_piece, --shortest_piece)")
+        if self.skipped:
+            logger.warning("%d of %d pieces are left out: %s", len(self.skipped), self.num_pieces, self.skipped[0])
         return Transcript({number: self._hypothesis(number) for number in self.words})
 
     def _hypothesis(self, number: int) -> Hypothesis:

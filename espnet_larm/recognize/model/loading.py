@@ -17,9 +17,17 @@ from espnet2.asr.espnet_model import ESPnetASRModel
 from espnet_larm.adaptation.added_layout import layout_difference, layout_of
 from espnet_larm.errors import name_some
 from espnet_larm.files import read_tensors
-from espnet_larm.llm.fingerprint import FINGERPRINT, difference
+from espnet_larm.llm.fingerprint import FINGERPRINT, difference, words_of
 from espnet_larm.pack.llm import name_llm, name_tokenizer, places_near
-from espnet_larm.pack.options import check_sections, check_tokens, file_options, leave_training_out, locate, set_option
+from espnet_larm.pack.options import (
+    check_sections,
+    check_tokens,
+    empty_for_null,
+    file_options,
+    leave_training_out,
+    locate,
+    with_option,
+)
 from espnet_larm.recognize.model.features import feature_dtype
 from espnet_larm.train.task import LarmASRTask
 
@@ -74,11 +82,12 @@ def read_config(config_file: Path, llm: str | None = None) -> argparse.Namespace
     if not isinstance(config, dict) or "token_list" not in config:
         raise ValueError(f"{config_file} holds no token_list; --asr_train_config is the experiment's config.yaml.")
     check_sections(config)
+    config = empty_for_null(config)
     if isinstance(config["token_list"], list):
         check_tokens(config["token_list"], config.get("token_type"))
     leave_training_out(config)
     for option, value in list(file_options(config)):
-        set_option(config, option, str(locate(value, config_file.parent)))
+        config = with_option(config, option, str(locate(value, config_file.parent)))
     name_llm(config, llm, places_near(config_file))
     name_tokenizer(config, places_near(config_file))
     return argparse.Namespace(**config)
@@ -132,17 +141,28 @@ def read_weights(model_file: Path) -> dict[str, torch.Tensor]:
         raise ValueError(
             f"{model_file} holds no tensors by name; --asr_model_file is valid.loss.ave.pth or N epoch.pth."
         )
+    if odd := [name for name, value in weights.items() if not _is_plain(value)]:
+        raise ValueError(
+            f"{model_file}: {name_some(odd)}: not plain tensors of finite numbers, so that no hypothesis would be one "
+            "of the model's; take the weights of an earlier epoch, or copy the file again."
+        )
     return weights
 
 
+def _is_plain(value: torch.Tensor) -> bool:
+    if value.layout != torch.strided or value.is_meta or value.is_complex() or value.is_quantized:
+        return False
+    return not value.is_floating_point() or bool(value.isfinite().all())
+
+
 def _check_fingerprint(model: torch.nn.Module, model_file: Path, weights: dict[str, torch.Tensor]) -> None:
-    """Refuse another LM before shapes and names are compared, which would not say why they differ."""
+    """Refuse another LM or speech encoder before shapes and names are compared, which would not say why they differ."""
     buffers = dict(model.named_buffers())
     for name in [name for name in weights if name.rpartition(".")[2] == FINGERPRINT]:
         if name not in buffers:
-            # A model that holds all weights of its LM: where they came from is told, and no part of it.
+            # A model that holds all weights of the named one: where they came from is told, and no part of it.
             del weights[name]
-        elif not _holds_llm(weights, name) and (reason := difference(buffers[name], weights[name])):
+        elif not _holds_model(weights, name) and (reason := difference(buffers[name], weights[name], words_of(name))):
             raise ValueError(f"{model_file}: {reason}")
 
 
@@ -159,8 +179,8 @@ def _check_num_heads(model: torch.nn.Module, model_file: Path, weights: Mapping[
         )
 
 
-def _holds_llm(weights: Mapping[str, torch.Tensor], fingerprint: str) -> bool:
-    """Whether the weights of the LM itself are there, which training has changed."""
+def _holds_model(weights: Mapping[str, torch.Tensor], fingerprint: str) -> bool:
+    """Whether the weights of the pre-trained model itself are there, which training has changed."""
     # transformers takes seconds to import.
     from espnet_larm.adaptation.llm_weights import LORA_PREFIX
 

@@ -29,6 +29,8 @@ class Hypothesis(NamedTuple):
 
 
 EMPTY = Hypothesis("", [], [], 0.0)
+# Why an utterance counts as failed.
+NO_NUMBERS = "the model's scores are no finite numbers; with a half type, take --dtype float32"
 
 
 class Transcript(NamedTuple):

@@ -1,7 +1,7 @@
 """Words of a hypothesis with their times, and CTM, the format that keeps them.
 
-Encoder frame j of an encoder that subsamples by f is centred at feature frame f j + c, where c is f - 1 after unpadded
-convolutions of stride, and a feature frame of a centred STFT at its hop. A frame's interval is half a step to each side.
+Frame j of an encoder that subsamples by f is centred at feature frame f j + c, where c is f - 1 after unpadded
+convolutions of stride, and a feature frame of a centred STFT at its hop: its interval is half a step to both sides.
 CTC marks a token by a peak of a frame or two, so that a word's times are those of its peaks: its true end is later by
 about the length of its last sound.
 Where a front end merges frames, an encoder frame spans what they span: their edges are stretched accordingly.

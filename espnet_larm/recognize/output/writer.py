@@ -4,6 +4,7 @@ Times of words go into `ctm` beside `text`: lines `utterance channel start durat
 """
 
 import json
+import shutil
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +13,7 @@ from typing import Any, TextIO
 from espnet_larm.files import write_beside, write_text
 from espnet_larm.recognize.output.results import Hypothesis, Transcript
 from espnet_larm.recognize.output.words import format_ctm
+from espnet_larm.scoring.experiment import is_of_a_decoding
 
 FILES = ("text", "token", "token_int", "score")
 CTM = "ctm"
@@ -41,16 +43,21 @@ class HypothesisWriter:
         self._stack = ExitStack()
 
     def __enter__(self) -> "HypothesisWriter":  # noqa: PYI034
-        (self.output_dir / "stats.json").unlink(missing_ok=True)
+        self._remove_earlier()
         for folder in (*self.best, *self.folders.values()):
             (self.output_dir / folder).mkdir(parents=True, exist_ok=True)
             for name in (*FILES, CTM) if self._has_times(folder) else FILES:
                 path = self.output_dir / folder / name
-                # A decoding that is killed must not leave an earlier one's hypotheses.
-                path.unlink(missing_ok=True)
                 part = self._stack.enter_context(write_beside(path))
                 self.files[path] = self._stack.enter_context(part.open("w", encoding="utf-8"))
         return self
+
+    def _remove_earlier(self) -> None:
+        """Remove hypotheses of an earlier decoding, which may have had other read-outs: this one may be killed."""
+        (self.output_dir / "stats.json").unlink(missing_ok=True)
+        for folder in self.output_dir.glob("*/"):
+            if is_of_a_decoding(folder.name) and not folder.is_symlink():
+                shutil.rmtree(folder)
 
     def _has_times(self, folder: str) -> bool:
         """Whether words have times there: those of the second best and further hypotheses have not."""

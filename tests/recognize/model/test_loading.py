@@ -171,3 +171,23 @@ def test_a_trained_lm_of_which_a_part_was_frozen_is_decoded(build_speech_llm, tm
     loaded = load_model(tmp_path / "config.yaml", tmp_path / "model.pth", "cpu", torch.float32).model
     weight = f"{frozen}.weight"
     assert torch.equal(loaded.state_dict()[weight], model.state_dict()[weight])
+
+
+@pytest.mark.filterwarnings("ignore:.*sparse:UserWarning")
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda weight: weight.index_fill(0, torch.tensor([0]), float("nan")),
+        lambda weight: weight.index_fill(0, torch.tensor([0]), float("-inf")),
+        lambda weight: weight.to(torch.complex64),
+        lambda weight: weight.to_sparse(),
+        lambda weight: weight.to("meta"),
+    ],
+    ids=["nan", "infinite", "complex", "sparse", "meta"],
+)
+def test_weights_that_are_no_finite_numbers_are_named(load, damage):
+    def change(weights):
+        weights["ctc.ctc_lo.bias"] = damage(weights["ctc.ctc_lo.bias"])
+
+    with pytest.raises(ValueError, match="model.pth: ctc.ctc_lo.bias: not plain tensors of finite numbers"):
+        load(change)

@@ -41,18 +41,19 @@ def test_frames_of_a_convolutional_subsampling_start_a_quarter_after_their_numbe
     assert FrameTimes(0.01, 1).start_s(0) == 0.0
 
 
-@pytest.mark.parametrize("factor", [2, 4, 8])
-def test_middle_of_a_frame_is_the_middle_of_what_it_sees(factor):
-    from espnet_larm.looped.subsampling import ConvSubsampling
+@pytest.mark.parametrize(("kind", "factor"), [("conv", 2), ("conv", 4), ("conv", 8), ("linear", 1), ("linear", 2)])
+def test_middle_of_a_frame_is_the_middle_of_what_it_sees(kind, factor):
+    from espnet_larm.looped.subsampling import ConvSubsampling, LinearSubsampling
 
-    module, xs = ConvSubsampling(80, 4, factor, 2), torch.rand(1, 100, 80, requires_grad=True)
+    module = LinearSubsampling(80, 4, factor) if kind == "linear" else ConvSubsampling(80, 4, factor, 2)
+    xs = torch.rand(1, 100, 80, requires_grad=True)
     for parameter in module.parameters():
         parameter.data.abs_()  # no unit is cut off
     frames, _ = module(xs, torch.tensor([100]))
     frames[0, 3].sum().backward()
     seen = xs.grad[0].abs().sum(dim=1).nonzero().flatten()
     middle = (seen[0] + seen[-1]).item() / 2
-    times = FrameTimes(1.0, factor)
+    times = FrameTimes(1.0, factor, centre=module.centre)
     assert (times.start_s(3) + times.start_s(4)) / 2 == middle
 
 

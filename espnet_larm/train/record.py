@@ -1,0 +1,88 @@
+"""The folder of a training, which is its own, and its record there: whole at every instant, replaced by who trains.
+
+ESPnet writes `config.yaml` in place before it knows whether there is something to train. So it writes in a folder below
+the experiment's; a training records its options once the first epoch begins (`session.py`), a dry run at its end and
+where no training was.
+"""
+
+import argparse
+import contextlib
+import importlib.util
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import torch
+
+from espnet2.train.distributed_utils import get_node_rank
+from espnet2.utils.yaml_no_alias_safe_dump import yaml_no_alias_safe_dump
+
+from espnet_larm.files import CHECKPOINT, locked, write_text
+from espnet_larm.train.staging import CONFIG, STAGING
+
+# wandb's files go where ESPnet writes config.yaml, and must stay.
+WANDB = "wandb"
+
+
+def check_record(args: argparse.Namespace) -> None:
+    """Refuse what would leave an experiment without its record, or a training without its observer.
+
+    Raises:
+        ValueError: Statistics would be collected in the folder of a training.
+        ImportError: wandb is asked for and not installed.
+    """
+    folder = Path(args.output_dir)
+    if args.collect_stats and is_trained(folder):
+        raise ValueError(
+            f"--collect_stats true would overwrite config.yaml of the training in {folder}; name another --output_dir."
+        )
+    if args.use_wandb and importlib.util.find_spec("wandb") is None:
+        raise ImportError("--use_wandb is true, but wandb is not installed; pip install wandb, or leave it out.")
+
+
+def locked_folder(args: argparse.Namespace) -> AbstractContextManager[None]:
+    """Keep other trainings out of the output folder; of several nodes, the first one does.
+
+    Raises:
+        InUseError: Another program writes there.
+    """
+    if args.print_config or args.output_dir is None or get_node_rank(args.dist_rank, args.dist_launcher):
+        return contextlib.nullcontext()
+    return locked(Path(args.output_dir))
+
+
+def is_trained(folder: Path) -> bool:
+    """Whether a folder has weights of a training, published or not."""
+    return any(folder.glob("*.pth")) or (folder / STAGING / CHECKPOINT).exists()
+
+
+def put_config_aside(args: argparse.Namespace) -> None:
+    """Have ESPnet write config.yaml in a folder below the experiment's, but for statistics, which have no record."""
+    if getattr(args, "collect_stats", True):
+        return
+    has_wandb = args.use_wandb and not args.dry_run
+    args.output_dir = str(Path(args.output_dir) / (WANDB if has_wandb else STAGING))
+
+
+def take_config_back(args: argparse.Namespace) -> None:
+    """Remove ESPnet's config.yaml, and name the experiment's folder again; nothing if `put_config_aside` did not."""
+    aside = Path(args.output_dir)
+    if aside.name in (STAGING, WANDB):
+        (aside / CONFIG).unlink(missing_ok=True)
+        args.output_dir = str(aside.parent)
+        with contextlib.suppress(OSError):
+            aside.rmdir()
+
+
+def record_dry_run(args: argparse.Namespace) -> None:
+    """Record the options of a dry run, unless a training has its record in the folder."""
+    take_config_back(args)
+    is_distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    is_first = not is_distributed or torch.distributed.get_rank() == 0
+    if is_first and not is_trained(Path(args.output_dir)):
+        write_text(Path(args.output_dir) / CONFIG, record_of(args))
+
+
+def record_of(args: argparse.Namespace) -> str:
+    """The text of config.yaml."""
+    text: str = yaml_no_alias_safe_dump(vars(args), indent=4, sort_keys=False)
+    return text
