@@ -91,6 +91,8 @@ ngram_exp=  # folder of the n-gram; <expdir>/ngram_<tokens> by default
 asr_config=  # YAML, found from the recipe's folder or from the repository's root
 first_asr_config=  # YAMLs of earlier trainings; each begins with the weights of the last; FILE:PARTS hands on all but PARTS
 first_asr_model=latest.pth  # file of their weights that the next begins with
+frontend_model=  # folder or hub id of the encoder of frontend: pretrained; by default the config's frontend_conf: model
+store_frames=false  # keep that encoder's frames on the disk (stage 10) and train from them; it must be frozen
 asr_args=  # options of asr_train, for all trainings if there are several, such as "--max_epoch 10"
 asr_tag=  # name of the experiment; by default from the config (with its folder if it is another recipe's) and asr_args
 asr_exp=  # folder of the experiment; <expdir>/asr_<asr_tag> by default
@@ -267,6 +269,7 @@ stage_stats() {
     num_valid=$(wc -l < "$data_feats/$valid_set/wav.scp")
     num_jobs=$(split_keys "$data_feats/$train_set/wav.scp" $((nj < num_valid ? nj : num_valid)) "$logdir/train")
     split_keys "$data_feats/$valid_set/wav.scp" "$num_jobs" "$logdir/valid" > /dev/null
+    ! "$store_frames" || store_frames_of "$train_set" "$valid_set"
     model_options
     # shellcheck disable=SC2086 # words
     run_jobs stats "$num_jobs" 0 "$logdir/stats.@JOB@.log" env "OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}" \

@@ -38,6 +38,7 @@ resolve_paths() { # relative paths count from the caller's folder, or else from 
     local name word paths
     # Absolute, so that the model finds it from any working folder.
     hugging_face_model_name_or_path=$(callers_folder "$hugging_face_model_name_or_path")
+    frontend_model=$(callers_folder "$frontend_model")
     for name in lm_train_text lm_dev_text lm_test_text ngram_text bpe_train_text bpe_nlsyms; do
         paths=()
         for word in ${!name}; do paths+=("$(callers_path "$word")"); done
@@ -177,7 +178,7 @@ set_names() { # names folders as ESPnet does
     [ -z "$ctc_token_type" ] || tokens+=_ctc_${ctc_token_dir##*/}
     # Looked for only when a stage needs them: preparing data asks for no configuration.
     [ "$stop_stage" -lt 10 ] || asr_config=${asr_config:+$(find_file asr_config "$asr_config" "$repository")}
-    local named part config
+    local named part config stored=
     first_asr_configs=() first_asr_left_out=()
     read -ra named <<< "$first_asr_config"
     for part in "${named[@]}"; do
@@ -189,7 +190,9 @@ set_names() { # names folders as ESPnet does
         inference_config=${inference_config:+$(find_file inference_config "$inference_config" "$repository")}
     rest_of_tag=_$feats_type${language}_$tokens$(tag_of "$(what_names_a_model "$asr_args")")$suffix
     [ -n "$asr_tag" ] || asr_tag=$(name_of_config "${asr_config:-train}" "$repository")$rest_of_tag
-    asr_stats_dir=${asr_stats_dir:-$expdir/asr_stats_$feats_type${language}_$tokens$suffix}
+    # Lengths are those of what is read: samples, or frames of this encoder.
+    ! "$store_frames" || stored=_$(name_of_config "$asr_config" "$repository")
+    asr_stats_dir=${asr_stats_dir:-$expdir/asr_stats_$feats_type${language}_$tokens$suffix$stored}
     asr_exp=${asr_exp:-$expdir/asr_$asr_tag}
     ngram_text=${ngram_text:-data/$train_set_plain/text}
     ngram_exp=${ngram_exp:-$expdir/ngram_${token_dir##*/}${language}}
@@ -267,15 +270,14 @@ model_options() { # fills `options` with what statistics and training share
     options=(
         --use_preprocessor true --token_type "$token_type" --token_list "$token_list" --bpemodel "$bpemodel"
         --non_linguistic_symbols "$nlsyms_txt" --cleaner "$cleaner" --g2p "$g2p"
-        --train_data_path_and_name_and_type
-        "$data_feats/$train_set/wav.scp,speech,$(data_type "$data_feats/$train_set")"
+        --train_data_path_and_name_and_type "$(speech_of "$data_feats/$train_set")"
         --train_data_path_and_name_and_type "$data_feats/$train_set/text,text,text"
-        --valid_data_path_and_name_and_type
-        "$data_feats/$valid_set/wav.scp,speech,$(data_type "$data_feats/$valid_set")"
+        --valid_data_path_and_name_and_type "$(speech_of "$data_feats/$valid_set")"
         --valid_data_path_and_name_and_type "$data_feats/$valid_set/text,text,text"
         --frontend_conf "fs=$fs"
     )
     [ -z "$asr_config" ] || options+=(--config "$asr_config")
+    [ -z "$frontend_model" ] || options+=(--frontend_conf "model=$frontend_model")
     [ "$token_type" != hugging_face ] || options+=(--decoder_conf "llm=$hugging_face_model_name_or_path")
     # Quoted, because ESPnet reads YAML, where a commit may be a number.
     [ -z "$hugging_face_revision" ] || options+=(--decoder_conf "revision='$hugging_face_revision'")
@@ -286,6 +288,23 @@ model_options() { # fills `options` with what statistics and training share
         --preprocessor_conf "ctc_token_list=$ctc_tokens" --preprocessor_conf "ctc_token_type=$ctc_token_type"
     )
     [ "$ctc_token_type" != bpe ] || options+=(--preprocessor_conf "ctc_bpemodel=$ctc_token_dir/bpe.model")
+}
+
+speech_of() { # SET_FOLDER: prints the speech that training reads of it, as ESPnet names it
+    if "$store_frames"; then
+        echo "$1/frames.scp,speech,frames"
+    else
+        echo "$1/wav.scp,speech,$(data_type "$1")"
+    fi
+}
+
+store_frames_of() { # SET...: keeps frames of the pre-trained encoder
+    local set options=(--config "$asr_config" --ngpu "$((ngpu > 0))")
+    [ -z "$frontend_model" ] || options+=(--model "$frontend_model")
+    for set in "$@"; do
+        run_live "$data_feats/$set/store_frames.log" env "OMP_NUM_THREADS=${OMP_NUM_THREADS:-$train_threads}" \
+            "${py[@]}" store-frames --data_dir "$data_feats/$set" "${options[@]}"
+    done
 }
 
 lm_options() { # fills `options` with what stages 6 and 7 share

@@ -45,6 +45,7 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--data_dir", type=Path, required=True, help="data folder with wav.scp, after stage 4")
     parser.add_argument("--config", type=Path, required=True, help="YAML of the training, with frontend: pretrained")
+    parser.add_argument("--model", help="folder or hub id of the encoder (default: the configuration's)")
     parser.add_argument("--ngpu", type=int, default=0, choices=(0, 1), help="1 computes on a GPU (default: 0)")
     parser.add_argument(
         "--batch_seconds", type=float, default=60.0, help="audio that is encoded together, in seconds (default: 60)"
@@ -57,7 +58,7 @@ def main(cmd: list[str] | None = None) -> int:
     args = get_parser().parse_args(cmd)
     if not 0 < args.batch_seconds < float("inf"):
         raise ValueError(f"--batch_seconds is {args.batch_seconds}; allowed: above 0.")
-    frontend = load_frontend(args.config, "cuda" if args.ngpu else "cpu")
+    frontend = load_frontend(args.config, args.model, "cuda" if args.ngpu else "cpu")
     sources = read_sources(args.data_dir / "wav.scp")
     record = record_of(frontend)
     folder = args.data_dir / "frames" / hashlib.sha256(json.dumps(record).encode()).hexdigest()[:12]
@@ -70,7 +71,7 @@ def main(cmd: list[str] | None = None) -> int:
     return 0
 
 
-def load_frontend(config: Path, device: str) -> Any:
+def load_frontend(config: Path, model: str | None, device: str) -> Any:
     """The front end that a configuration of training names, in eval mode.
 
     Raises:
@@ -84,7 +85,7 @@ def load_frontend(config: Path, device: str) -> Any:
     options = yaml.safe_load(config.read_text(encoding="utf-8"))
     if not isinstance(options, dict) or options.get("frontend") != "pretrained":
         raise ValueError(f"{config}: frontend is not pretrained; only the frames of a pre-trained one are stored.")
-    conf = options.get("frontend_conf") or {}
+    conf = {**(options.get("frontend_conf") or {}), **({} if model is None else {"model": model})}
     check_conf(PretrainedFrontend.__init__, conf, "frontend_conf: ")
     if (train := conf.get("train", "frozen")) != "frozen":
         raise ValueError(f"{config}: frontend_conf: train is {train}; frames change as it learns, and are not stored.")

@@ -1,0 +1,53 @@
+"""Manifests of one's own recordings become data folders."""
+
+import json
+
+import pytest
+
+from espnet_larm.data.kaldi_dir import read_dir
+from espnet_larm.recipe.prepare_data import main
+
+
+@pytest.fixture
+def folder(tmp_path, make_audio):
+    for name in ("one", "two"):
+        make_audio(f"{name}.flac")
+    return tmp_path
+
+
+def prepare(folder, text, name="train.tsv"):
+    (folder / name).write_text(text, encoding="utf-8")
+    assert main(["manifest", "--root", str(folder), "--out", str(folder / "data"), "--sets", f"train={name}"]) == 0
+    return read_dir(folder / "data/train")
+
+
+def test_a_table_with_tabs(folder):
+    found = prepare(folder, 'audio\ttext\tspeaker\none.flac\tHE SAID "NO"\tann\ntwo.flac\tYES  SIR\tbob b\n')
+    assert [(each.id, each.speaker, each.text) for each in found] == [
+        ("ann-one", "ann", 'HE SAID "NO"'),
+        ("bob_b-two", "bob_b", "YES SIR"),
+    ]
+    assert found[0].audio == str(folder / "one.flac")
+
+
+def test_lines_of_json_without_speakers(folder):
+    rows = [{"audio": str(folder / "two.flac"), "text": "YES", "id": "b"}, {"text": "NO", "audio": "one.flac"}]
+    found = prepare(folder, "\n".join(map(json.dumps, rows)), "train.jsonl")
+    assert [(each.id, each.speaker) for each in found] == [("b", "b"), ("one", "one")]
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "message"),
+    [
+        ("path\ttext\na.flac\tA\n", "a.tsv", "a.tsv:1: no column audio; the first line names the columns"),
+        ("audio\ttext\n\tA\n", "a.tsv", "a.tsv:2: no audio; leave the line out"),
+        ("audio\ttext\na.flac\n", "a.tsv", "a.tsv:2: no text"),
+        ("audio\ttext\na.flac\tA\na.wav\tB\n", "a.tsv", "a.tsv:3: the id a is that of .*a.flac, too; give both an id"),
+        ('{"audio": "a.flac"', "a.jsonl", "a.jsonl:1: no JSON"),
+        ("[1]", "a.jsonl", "a.jsonl:1: no JSON object"),
+        ("", "a.csv", "a.csv is neither .tsv nor .jsonl"),
+    ],
+)
+def test_wrong_lines_are_named(folder, text, name, message):
+    with pytest.raises(ValueError, match=message):
+        prepare(folder, text, name)
