@@ -92,7 +92,8 @@ def add(folder: Path, frames: Mapping[str, np.ndarray], audio: Mapping[str, str]
     shard = folder / f"{number:04}.npy"
     rows, stored, first = [], {}, 0
     for key, each in frames.items():
-        rows.append(each.astype(np.float16))
+        with np.errstate(over="ignore"):
+            rows.append(each.astype(np.float16))
         if not np.isfinite(rows[-1]).all():
             raise ValueError(
                 f"{key}: frames of the model are too large for float16, or no numbers; train without a store."

@@ -117,8 +117,7 @@ def make(folder: Path, frontend: Any, sources: Mapping[str, str], batch_seconds:
         All of `sources`.
 
     Raises:
-        OSError: The disk has too little room.
-        ValueError: Audio cannot be read, or has another rate.
+        ValueError: The disk has too little room, audio cannot be read, or has another rate.
     """
     audio = {key: _identity(source) for key, source in sources.items()}
     known = {key: each for key, each in finished(folder, frontend.stored_size) if audio.get(key) == each.audio}
@@ -174,7 +173,7 @@ def _check_room(folder: Path, frontend: Any, seconds: float) -> None:
     free = shutil.disk_usage(folder).free
     logger.info("%.2f GB for %.2f hours, %.2f GB are free", wanted / 1e9, seconds / 3600, free / 1e9)
     if wanted > free:
-        raise OSError(
+        raise ValueError(
             f"{folder}: the frames take {wanted / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free; make room, read fewer "
             "layers (frontend_conf: layers), or perturb fewer speeds."
         )
