@@ -8,8 +8,10 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional
 
-KINDS = ("linear", "stack", "conv", "posterior")
+KINDS = ("linear", "stack", "conv", "posterior", "qformer")
 HIDDEN_FACTOR = 2
+# Of qformer: three queries read a window of three times k frames, in two layers.
+QUERIES, QFORMER_LAYERS, MOST_HEADS = 3, 2, 8
 
 
 class Projected(NamedTuple):
@@ -48,6 +50,10 @@ class Projector(torch.nn.Module):
     "LegoSLM", arXiv:2505.11352. Departures: blanks are left out, k frames have the weight of one token at most, and
     the correction.
 
+    `qformer` cuts the frames into windows of 3 k, which three learned queries read by attention. Source: the windowed
+    Q-former of Granite Speech (Saon et al., arXiv:2505.08699, 15 frames to 3 queries there). Departures: the last
+    window's missing frames are masked, and its queries that would stand for none of its frames are left out.
+
     Args:
         kind: One of KINDS.
         input_size: E.
@@ -71,6 +77,9 @@ class Projector(torch.nn.Module):
         self.hidden: torch.nn.Module
         if kind == "linear":
             self.out = torch.nn.Linear(input_size, output_size)
+        elif kind == "qformer":
+            self.hidden = QFormer(input_size, output_size, frames)
+            self.out = torch.nn.Linear(output_size, output_size)
         elif kind == "conv":
             self.hidden = torch.nn.Conv1d(input_size, hidden_size, 2 * frames - 1, stride=frames, padding=frames - 1)
             self.out = torch.nn.Linear(hidden_size, output_size)
@@ -96,7 +105,10 @@ class Projector(torch.nn.Module):
         mask = torch.arange(hs_pad.size(1), device=hs_pad.device) < hlens.unsqueeze(1)
         frames = hs_pad.masked_fill(~mask.unsqueeze(-1), 0.0)
         lens = self.output_lens(hlens)
-        hidden = frames if self.kind == "linear" else functional.gelu(self._gather(frames))
+        if self.kind == "qformer":
+            hidden = self.hidden(frames, hlens)[:, : int(lens.max())]
+        else:
+            hidden = frames if self.kind == "linear" else functional.gelu(self._gather(frames))
         embeddings = self.out(hidden)  # (B, T', D)
         if self.kind == "posterior":
             assert from_ctc is not None
@@ -123,3 +135,37 @@ class Projector(torch.nn.Module):
         embeddings = self._windows(from_ctc.embeddings.masked_fill(~mask.unsqueeze(-1), 0.0)).sum(2)
         shares = self._windows(from_ctc.shares.masked_fill(~mask, 0.0).unsqueeze(-1)).sum(2)
         return embeddings / shares.clamp(min=1.0).to(embeddings.dtype)
+
+
+class QFormer(torch.nn.Module):
+    """Learned queries that read windows of frames, and each other.
+
+    Args:
+        input_size: E.
+        size: D, of queries and result.
+        frames: k; a window has 3 k frames and 3 queries.
+    """
+
+    def __init__(self, input_size: int, size: int, frames: int) -> None:
+        super().__init__()
+        self.window = QUERIES * frames
+        self.queries = torch.nn.Parameter(torch.randn(QUERIES, size))
+        self.norm = torch.nn.LayerNorm(input_size)
+        self.inputs = torch.nn.Linear(input_size, size)
+        heads = max(number for number in range(1, MOST_HEADS + 1) if size % number == 0)
+        layer = torch.nn.TransformerDecoderLayer(
+            size, heads, HIDDEN_FACTOR * size, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+        )
+        self.layers = torch.nn.TransformerDecoder(layer, QFORMER_LAYERS, torch.nn.LayerNorm(size))
+
+    def forward(self, frames: torch.Tensor, lens: torch.Tensor) -> torch.Tensor:
+        """Frames (B, T, E), of which `lens` (B,) are valid, to (B, 3 * windows, D)."""
+        missing = -frames.size(1) % self.window
+        windows = functional.pad(self.inputs(self.norm(frames)), (0, 0, 0, missing))
+        places = torch.arange(windows.size(1), device=lens.device)
+        behind = (places >= lens.unsqueeze(1)).view(-1, self.window)
+        # A window behind the end has no frame to attend to, and is left out by the caller.
+        behind = behind & ~behind.all(1, keepdim=True)
+        windows = windows.reshape(len(behind), self.window, -1)
+        found = self.layers(self.queries.expand(len(windows), -1, -1), windows, memory_key_padding_mask=behind)
+        return found.reshape(len(frames), -1, found.size(2))

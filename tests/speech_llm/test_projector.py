@@ -5,7 +5,16 @@ import torch
 
 from espnet_larm.speech_llm.projector import CtcEmbeddings, Projector
 
-SHAPES = [("linear", 1), ("stack", 1), ("stack", 4), ("conv", 1), ("conv", 2), ("conv", 5)]
+SHAPES = [
+    ("linear", 1),
+    ("stack", 1),
+    ("stack", 4),
+    ("conv", 1),
+    ("conv", 2),
+    ("conv", 5),
+    ("qformer", 1),
+    ("qformer", 2),
+]
 # A batched product adds in another order than a single one.
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
 
@@ -74,3 +83,12 @@ def test_posterior_of_a_batch_gives_what_each_utterance_gives_alone():
         alone = module(hs_pad[row : row + 1, :length], hlens[row : row + 1], own)
         torch.testing.assert_close(embeddings[row, : lens[row]], alone.embeddings[0], **CLOSE)
         assert not embeddings[row, lens[row] :].any()
+
+
+def test_three_queries_read_a_window_of_three_times_k_frames():
+    module, hs_pad = projector("qformer", 5), torch.randn(1, 30, 6, requires_grad=True)
+    embeddings, lens = module(hs_pad, torch.tensor([30]))
+    assert lens.tolist() == [6]
+    embeddings[0, 3:].square().sum().backward()
+    seen = hs_pad.grad[0].abs().sum(-1)
+    assert not seen[:15].any() and (seen[15:] > 0).all()
