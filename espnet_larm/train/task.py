@@ -24,7 +24,7 @@ from espnet_larm.pack.options import check_sections
 from espnet_larm.speech_llm.within_lengths import WithinLengthsModel
 from espnet_larm.train.checks.init_param import check_init_params
 from espnet_larm.train.checks.optimisation import try_optimisation
-from espnet_larm.train.checks.stored_frames import check_stored_frames
+from espnet_larm.train.checks.pretrained import check_masks, check_stored_frames
 from espnet_larm.train.learning import check_frozen, leave_frozen_out
 from espnet_larm.train.record import check_record, locked_folder, put_config_aside, record_dry_run
 from espnet_larm.train.refusals import (
@@ -139,6 +139,7 @@ class LarmASRTask(ASRTask):
                 check_same_tokenizer(args, model)
                 if (text_kl := getattr(model, "text_kl", None)) is not None:
                     text_kl.read_text(model.decoder.tokenizer)
+            check_masks(args)
             check_stored_frames(args, model)
             check_init_params(args, model)
             optimizers = super().build_optimizers(args, model=model)

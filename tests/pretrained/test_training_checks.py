@@ -1,4 +1,4 @@
-"""A training refuses stored frames that its front end would not make so."""
+"""A training refuses stored frames that its front end would not make so, and masks over learned features."""
 
 import argparse
 import json
@@ -8,7 +8,7 @@ import torch
 
 from espnet_larm.pretrained.frontend import PretrainedFrontend
 from espnet_larm.recipe.store_frames import record_of
-from espnet_larm.train.checks.stored_frames import check_stored_frames
+from espnet_larm.train.checks.pretrained import check_masks, check_stored_frames
 
 
 @pytest.fixture
@@ -59,3 +59,18 @@ def test_a_changed_waveform_is_refused(args, encoders, name):
     setattr(args, name, "1.0")
     with pytest.raises(ValueError, match=f"{name} changes the waveform, and .*frames.scp holds frames"):
         check(args, PretrainedFrontend(encoders("whisper")))
+
+
+@pytest.mark.parametrize("conf", [{}, None, {"apply_freq_mask": True}])
+def test_masks_over_learned_features_are_refused(conf):
+    args = argparse.Namespace(frontend="pretrained", specaug="specaug", specaug_conf=conf)
+    with pytest.raises(ValueError, match="apply_freq_mask is true, but .* set apply_freq_mask: false"):
+        check_masks(args)
+    args.frontend = "default"
+    check_masks(args)
+
+
+def test_masks_over_time_are_taken():
+    conf = {"apply_freq_mask": False}
+    check_masks(argparse.Namespace(frontend="pretrained", specaug="specaug", specaug_conf=conf))
+    check_masks(argparse.Namespace(frontend="pretrained", specaug=None, specaug_conf={}))

@@ -1,4 +1,4 @@
-"""Refuses stored frames of another model, and what would change frames that are not computed again."""
+"""Refuses what does not go with a pre-trained front end: masks over its features, stored frames of another model."""
 
 import argparse
 from pathlib import Path
@@ -12,7 +12,22 @@ from espnet_larm.pretrained.store import DATA_TYPE, read_record
 
 # Options of the preprocessor that change the waveform, of which a store knows nothing.
 WAVEFORM = ("rir_scp", "noise_scp", "speech_volume_normalize")
+NAME = "pretrained"
 REMEDY = "train on wav.scp instead (recipes: --store_frames false)"
+
+
+def check_masks(args: argparse.Namespace) -> None:
+    """Refuse masks over the features of a pre-trained front end, whose neighbours have nothing in common.
+
+    Raises:
+        ValueError: SpecAugment has such masks; they are ESPnet's default.
+    """
+    conf = getattr(args, "specaug_conf", None) or {}
+    if args.frontend == NAME and args.specaug == "specaug" and conf.get("apply_freq_mask", True):
+        raise ValueError(
+            "specaug_conf: apply_freq_mask is true, but features of a pre-trained front end have no order in which "
+            "neighbours could be masked together; set apply_freq_mask: false."
+        )
 
 
 def check_stored_frames(args: argparse.Namespace, model: torch.nn.Module) -> None:
