@@ -143,6 +143,16 @@ class AffinityPoolingFrontend(AbsFrontend):
         """The wrapped front end's; None if it has none."""
         return getattr(self.frontend, "stft", None)
 
+    @property
+    def min_samples(self) -> int | None:
+        """Fewest samples that give a frame; None if the wrapped front end does not tell."""
+        return getattr(self.frontend, "min_samples", None)
+
+    @property
+    def first_sample(self) -> float:
+        """Sample in whose middle the first frame lies."""
+        return getattr(self.frontend, "first_sample", 0.0)
+
     def output_size(self) -> int:
         """F."""
         return self.frontend.output_size()

@@ -111,6 +111,10 @@ class PretrainedFrontend(AbsFrontend):
             samples += 1
         return max(samples, self.min_samples)
 
+    def fewest_stored(self, num_frames: int) -> int:
+        """Fewest frames of a store that give so many frames."""
+        return (num_frames - 1) * self.stack + 1
+
     @property
     def stored_size(self) -> int:
         """Numbers of a frame before layers are mixed and frames stacked: L times D."""
