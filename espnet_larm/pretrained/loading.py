@@ -10,8 +10,9 @@ import torch
 from safetensors import SafetensorError
 
 from espnet_larm.llm.by_name import leave_out, state_names
-from espnet_larm.llm.fingerprint import SPEECH_ENCODER, fingerprint_of
+from espnet_larm.llm.fingerprint import fingerprint_of
 from espnet_larm.llm.hugging_face import AutoConfig, AutoFeatureExtractor, AutoModel
+from espnet_larm.llm.words import SPEECH_ENCODER
 from espnet_larm.pretrained.families import FAMILIES, Family
 
 logger = logging.getLogger(__name__)

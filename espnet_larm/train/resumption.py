@@ -20,7 +20,8 @@ from espnet2.utils.yaml_no_alias_safe_dump import yaml_no_alias_safe_dump
 from espnet_larm import registry
 from espnet_larm.errors import name_some
 from espnet_larm.files import CHECKPOINT, INTERRUPTED, PREVIOUS, epoch_of, is_whole
-from espnet_larm.llm.fingerprint import FINGERPRINT, difference, words_of
+from espnet_larm.llm.fingerprint import FINGERPRINT, difference
+from espnet_larm.llm.words import words_of
 from espnet_larm.train.checkpoints import read_states
 from espnet_larm.train.staging import CONFIG, STAGING
 
