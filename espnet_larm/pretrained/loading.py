@@ -18,6 +18,8 @@ from espnet_larm.pretrained.families import FAMILIES, Family
 logger = logging.getLogger(__name__)
 
 FROZEN, LAST_N, ALL, LORA = TRAIN = ("frozen", "last_n", "all", "lora")
+# transformers' own; any other name may be a kernel of the hub.
+ATTENTION = ("eager", "sdpa")
 DTYPES = ("float32", "bfloat16", "float16")
 WHERE = "frontend_conf"
 LORA_PREFIX = "lora_"
@@ -214,6 +216,12 @@ def _check(config: Any, model: str) -> None:
         )
     if getattr(config, "quantization_config", None) is not None:
         raise ValueError(f"{WHERE}: model {model} is quantised; allowed: weights in {', '.join(DTYPES)}.")
+    asked = {getattr(each, "_attn_implementation", None) for each in (config, getattr(config, "encoder_config", None))}
+    if foreign := asked - {None, *ATTENTION}:
+        raise ValueError(
+            f"{WHERE}: model {model} asks for attention {min(map(str, foreign))}, which would load code; allowed: "
+            f"{', '.join(ATTENTION)}."
+        )
     if getattr(config, "add_adapter", False):
         raise ValueError(
             f"{WHERE}: model {model} has an adapter behind its layers (add_adapter), which is not supported."

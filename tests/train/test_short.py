@@ -9,8 +9,11 @@ from espnet2.asr.frontend.default import DefaultFrontend
 
 from espnet_larm.errors import DataError
 from espnet_larm.looped.encoder import LarmEncoder
+from espnet_larm.pooling.frontend import AffinityPoolingFrontend
+from espnet_larm.pretrained.frontend import PretrainedFrontend
 from espnet_larm.train.batches.short import Fewest, LongEnough, fewest_of
 from espnet_larm.upstream import TooShortUttError
+from tests.pretrained.models import save_encoder
 
 
 def batch(*lens):
@@ -40,6 +43,29 @@ def test_the_bound_is_the_shortest_that_the_model_takes(factor, frontend):
     assert model.encoder(xs, lens)[1].tolist() == [1]
     with pytest.raises(TooShortUttError):
         model.encoder(*model.frontend(torch.zeros(1, fewest - 1), torch.tensor([fewest - 1])))
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("kind", ["whisper", "hubert", "parakeet"])
+def test_the_bound_of_a_pretrained_front_end_is_exact(tmp_path, kind, wrapped):
+    model = Model()
+    model.frontend = PretrainedFrontend(str(save_encoder(kind, tmp_path)), stack=3)
+    if wrapped:
+        model.frontend = AffinityPoolingFrontend(1.1, "pretrained", {"model": str(tmp_path), "stack": 3})
+    samples, frames = fewest_of(model)
+    least = model.encoder.min_input_length
+    for given, is_enough in ((samples, True), (samples - 1, False)):
+        assert (int(model.frontend(torch.zeros(1, given), torch.tensor([given]))[1]) >= least) == is_enough
+    stored = torch.zeros(1, frames, 16)
+    for given, is_enough in ((frames, True), (frames - 1, False)):
+        assert (int(model.frontend(stored, torch.tensor([given]))[1]) >= least) == is_enough
+
+
+def test_stored_frames_are_counted_as_frames():
+    utt_ids, values = batch(5, 7)
+    values["speech"] = values["speech"].unsqueeze(-1)
+    ((kept, _),) = LongEnough([(utt_ids, values)], Fewest(1000, 6))
+    assert kept == ["u7"]
 
 
 def test_the_bound_holds_inside_a_distributed_model_too():
