@@ -216,7 +216,14 @@ class AffinityPoolingFrontend(AbsFrontend):
                 f"{type(self.frontend).__name__} has not; set it to 0."
             )
         rate_hz = humanfriendly.parse_size(fs) if isinstance(fs, str) else fs
-        return min(1.0, min_frames_per_second * hop_length / rate_hz)
+        share = min_frames_per_second * hop_length / rate_hz
+        if share >= 1 and not self.pooling.is_off:
+            raise ValueError(
+                f"{WHERE}: min_frames_per_second is {min_frames_per_second:g}, and {type(self.frontend).__name__} "
+                f"gives {rate_hz / hop_length:g} frames a second, so that none would be merged; allowed: less than it "
+                "gives."
+            )
+        return min(1.0, share)
 
 
 def _centre(xs_pad: torch.Tensor, lens: torch.Tensor) -> torch.Tensor:

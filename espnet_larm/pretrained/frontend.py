@@ -124,6 +124,14 @@ class PretrainedFrontend(AbsFrontend):
         """F."""
         return self.stack * (self.encoder.hidden_size if self.mix is not None else self.stored_size)
 
+    def espnet_initialization_fn(self) -> None:
+        """Refuse ESPnet's option `init`, which calls this behind setting all weights of a model anew.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError("init would overwrite the weights of frontend: pretrained; allowed with it: null.")
+
     def train(self, mode: bool = True) -> "PretrainedFrontend":
         """Set the mode of what learns; frozen parts stay in eval mode."""
         super().train(mode)

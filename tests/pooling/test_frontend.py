@@ -160,6 +160,10 @@ def test_other_front_ends_are_found_in_espnets_table(larm_task):
         ({"tau": -2.0}, "frontend_conf: tau is -2.0; allowed: -1 or more"),
         ({"window": 0}, "frontend_conf: window is 0"),
         ({"window": 5, "max_group": 3}, "frontend_conf: window is 5, but a group has max_group = 3"),
+        (
+            {"min_frames_per_second": 100.0},
+            "min_frames_per_second is 100, and DefaultFrontend gives 100 frames a second, so that none would be merged",
+        ),
         ({"min_frames_per_second": -1.0}, "frontend_conf: min_frames_per_second is -1.0; allowed: 0 or more"),
         ({"frontend": "defualt"}, r"frontend_conf: frontend is defualt. Did you mean default\? Allowed: .*sliding"),
         ({"frontend": "affinity_pooling"}, "frontend_conf: frontend is affinity_pooling"),
