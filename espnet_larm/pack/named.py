@@ -60,7 +60,7 @@ def name_in_pack(words: Words, conf: Mapping[str, Any], fingerprint: str | None)
     """The model that options name, as packs do; None for one without a name.
 
     Args:
-        words: Which model.
+        words: The kind of model, LM or SPEECH_ENCODER.
         conf: The options, after `named_anew`.
         fingerprint: SHA-256 in the weights.
     """
@@ -84,7 +84,7 @@ def named_anew(
     """A model's options with its folder or hub id: the given one, or that of the training.
 
     Args:
-        words: Which model.
+        words: The kind of model, LM or SPEECH_ENCODER.
         conf: Its options; None if there is no such model.
         given: Folder or hub id; None for what the options name.
         places: Folders from which a folder of the options is sought.
@@ -127,7 +127,7 @@ def check_conf(words: Words, conf: Mapping[str, Any], texts: tuple[str, ...], pl
     """Refuse options of a model that would load code or files of elsewhere.
 
     Args:
-        words: Which model.
+        words: The kind of model, LM or SPEECH_ENCODER.
         conf: Its options.
         texts: Options that are a text or null.
         plain: Options that are plain options.

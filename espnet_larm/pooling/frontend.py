@@ -8,6 +8,7 @@ Shapes: B utterances, N samples, T frames, T' merged frames, F features. Masks a
 
 import difflib
 import inspect
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -24,6 +25,8 @@ from espnet_larm.options import Option, check_parameters
 from espnet_larm.pooling.affinity import Kept, Pooled, boundaries, keep_at_least, merge, valid_mask
 from espnet_larm.pooling.baselines import kept_lens
 from espnet_larm.pooling.options import Pooling
+
+logger = logging.getLogger(__name__)
 
 WHERE = "frontend_conf"
 NAME = "affinity_pooling"
@@ -218,11 +221,11 @@ class AffinityPoolingFrontend(AbsFrontend):
         rate_hz = humanfriendly.parse_size(fs) if isinstance(fs, str) else fs
         share = min_frames_per_second * hop_length / rate_hz
         if share >= 1 and not self.pooling.is_off:
-            raise ValueError(
-                f"{WHERE}: min_frames_per_second is {min_frames_per_second:g}, and {type(self.frontend).__name__} "
-                f"gives {rate_hz / hop_length:g} frames a second, so that none would be merged; allowed: less than it "
-                "gives."
-            )
+            # No error: models that were trained so can be decoded.
+            logger.warning(
+                "%s: min_frames_per_second is %g, and %s gives %g frames a second: none are merged.",
+                WHERE, min_frames_per_second, type(self.frontend).__name__, rate_hz / hop_length,
+            )  # fmt: skip
         return min(1.0, share)
 
 

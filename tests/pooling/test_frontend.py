@@ -92,6 +92,14 @@ def test_frames_a_second_are_left_whatever_tau_is(batch):
     assert build(tau=-1.0, min_frames_per_second=0.0)(*batch)[1].tolist() == [1, 1]
 
 
+def test_a_floor_that_leaves_all_frames_is_said(caplog):
+    build(min_frames_per_second=99.0)
+    build(min_frames_per_second=100.0, tau=1.1)
+    assert caplog.text == ""
+    build(min_frames_per_second=100.0)
+    assert "min_frames_per_second is 100, and DefaultFrontend gives 100 frames a second: none are" in caplog.text
+
+
 def test_frames_before_are_the_fewest_that_leave_enough():
     frontend = build(min_frames_per_second=30.0)
     before = frontend.frames_before(7)
@@ -160,10 +168,6 @@ def test_other_front_ends_are_found_in_espnets_table(larm_task):
         ({"tau": -2.0}, "frontend_conf: tau is -2.0; allowed: -1 or more"),
         ({"window": 0}, "frontend_conf: window is 0"),
         ({"window": 5, "max_group": 3}, "frontend_conf: window is 5, but a group has max_group = 3"),
-        (
-            {"min_frames_per_second": 100.0},
-            "min_frames_per_second is 100, and DefaultFrontend gives 100 frames a second, so that none would be merged",
-        ),
         ({"min_frames_per_second": -1.0}, "frontend_conf: min_frames_per_second is -1.0; allowed: 0 or more"),
         ({"frontend": "defualt"}, r"frontend_conf: frontend is defualt. Did you mean default\? Allowed: .*sliding"),
         ({"frontend": "affinity_pooling"}, "frontend_conf: frontend is affinity_pooling"),
