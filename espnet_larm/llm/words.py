@@ -42,6 +42,10 @@ LM = Words("LM", "llm", "decoder_conf", "llm", "adaptation", "full")
 SPEECH_ENCODER = Words("speech encoder", "encoder", "frontend_conf", "model", "train", "all")
 
 
+# What is said of a model whose file transformers does not unpickle.
+NO_TENSORS = "its weights are damaged, or hold more than tensors, which are not unpickled; take a model in safetensors."
+
+
 def words_of(name: str) -> Words:
     """How to speak of the model whose fingerprint, or its place in a whole ASR model, has this name."""
     return SPEECH_ENCODER if name.startswith("frontend.") else LM

@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from safetensors import SafetensorError
 from espnet_larm.llm.by_name import leave_out, state_names
 from espnet_larm.llm.fingerprint import fingerprint_of
 from espnet_larm.llm.hugging_face import AutoConfig, AutoFeatureExtractor, AutoModel
-from espnet_larm.llm.words import SPEECH_ENCODER
+from espnet_larm.llm.words import NO_TENSORS, SPEECH_ENCODER
 from espnet_larm.pretrained.families import FAMILIES, Family
 
 logger = logging.getLogger(__name__)
@@ -54,6 +55,8 @@ def load_encoder(model: str, revision: str | None, dtype: str) -> Family:
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise FileNotFoundError(_cannot_load(model, error)) from error
+    except UnpicklingError as error:
+        raise ValueError(f"{WHERE}: model {model}: {NO_TENSORS}") from error
     lacking = {*report["missing_keys"], *(str(key) for key in report["mismatched_keys"])}
     if lacking := {name for name in lacking if not name.endswith(UNUSED)}:
         raise ValueError(f"{WHERE}: model {model} lacks {len(lacking)} weights ({min(lacking)}, ...); copy it again.")

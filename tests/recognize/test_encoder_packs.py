@@ -301,3 +301,26 @@ def test_frames_of_an_encoder_that_are_pooled_keep_their_times(experiment):
     recognizer = espnet_larm.load(experiment(wrapped={"tau": 0.5, "min_frames_per_second": 25.0}))
     (found,) = recognizer.transcribe(waveforms()[:1], DecodeConfig(num_loops=1, with_words=True))
     assert list(found.hypotheses) == [1] and found.best.words[0].start_s >= 0
+
+
+class Harmful:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def test_nothing_in_a_named_models_files_is_unpickled(experiment, save_lm, tmp_path):
+    from espnet_larm.llm.backbone import Backbone
+
+    folder = experiment()
+    save_lm(tmp_path / "lm")
+    for model in ("models/ears", "lm"):
+        (tmp_path / model / "model.safetensors").unlink()
+        torch.save({"x": Harmful(tmp_path / "harmed")}, tmp_path / model / "pytorch_model.bin")
+    with pytest.raises(ValueError, match="model .*/ears: its weights are damaged, or hold more than tensors"):
+        espnet_larm.load(folder)
+    with pytest.raises(ValueError, match="llm .*/lm: its weights are damaged, or hold more than tensors"):
+        Backbone.from_pretrained(str(tmp_path / "lm"))
+    assert not (tmp_path / "harmed").exists()
