@@ -325,8 +325,9 @@ stage_decode() {
     local set dir num_jobs options=() num_gpus=0 status=0
     need_file "$asr_exp/$inference_asr_model" train
     [ -z "$inference_config" ] || options+=(--config "$inference_config")
-    # The LM may have moved since the training.
+    # They may have moved since the training.
     [ "$token_type" != hugging_face ] || options+=(--llm "$hugging_face_model_name_or_path")
+    [ -z "$frontend_model" ] || options+=(--encoder "$frontend_model")
     if "$use_ngram"; then
         need_file "$ngram_file" ngram
         options+=(--ngram_file "$ngram_file")
@@ -384,6 +385,7 @@ stage_pack() {
     [ "$feats_normalize" != global_mvn ] || options+=(--option "$asr_stats_dir/train/feats_stats.npz")
     [ "$token_type" != bpe ] || options+=(--option "$token_dir/bpe.model")
     [ "$token_type" != hugging_face ] || options+=(--llm "$hugging_face_model_name_or_path")
+    [ -z "$frontend_model" ] || options+=(--encoder "$frontend_model")
     [ ! -f "$asr_exp/RESULTS.md" ] || options+=(--option "$asr_exp/RESULTS.md")
     run_live "$asr_exp/pack.log" "${py[@]}" -m espnet2.bin.pack asr --asr_train_config "$asr_exp/config.yaml" \
         --asr_model_file "$asr_exp/$inference_asr_model" ${options[@]+"${options[@]}"} --outpath "$packed"

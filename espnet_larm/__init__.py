@@ -22,6 +22,7 @@ def load(
     dtype: str = "float32",
     asr_model_file: str | Path | None = None,
     llm: str | None = None,
+    encoder: str | None = None,
 ) -> "Recognizer":
     """Load the recogniser of a pack (`model.zip`) or of an experiment's folder; the first call imports for 10 s.
 
@@ -30,32 +31,34 @@ def load(
         device: `cpu`, `cuda` or `cuda:N`.
         dtype: `bfloat16`, `float16`, `float32` or `float64`.
         asr_model_file: Weights in the folder; its only `*.ave.pth` by default.
-        llm: Folder or hub id of the model's LM, where it is another than in training.
+        llm: Folder or hub id of the model's LM, where it is another place than in training.
+        encoder: Folder or hub id of its pre-trained speech encoder, likewise.
 
     Raises:
-        FileNotFoundError: There is no such pack, the folder lacks a file, or the LM is not there.
+        FileNotFoundError: There is no such pack, the folder lacks a file, or the LM or speech encoder is not there.
         ValueError: The pack is damaged or refused, or its weights are not those of its configuration.
     """
     from espnet_larm.recognize import packs
 
-    return packs.load(source, device, dtype, asr_model_file, llm)
+    return packs.load(source, device, dtype, asr_model_file, llm, encoder)
 
 
-def unpack(pack: str | Path, folder: str | Path, llm: str | None = None) -> dict[str, str]:
+def unpack(pack: str | Path, folder: str | Path, llm: str | None = None, encoder: str | None = None) -> dict[str, str]:
     """Unpack a checked pack for ESPnet: `Speech2Text(**espnet_larm.unpack("model.zip", "model"), ctc_weight=1.0)`.
 
     Args:
         pack: Path of the pack.
         folder: Folder to unpack into, made if missing; files of the same names are replaced.
-        llm: Folder or hub id of the model's LM, where it is another than in training.
+        llm: Folder or hub id of the model's LM, where it is another place than in training.
+        encoder: Folder or hub id of its pre-trained speech encoder, likewise.
 
     Returns:
         Paths under the names `asr_train_config` and `asr_model_file`.
 
     Raises:
-        FileNotFoundError: There is no such pack, or its LM is not there.
+        FileNotFoundError: There is no such pack, or its LM or speech encoder is not there.
         ValueError: The pack is damaged or refused.
     """
     from espnet_larm.recognize import packs
 
-    return packs.unpack(pack, folder, llm)
+    return packs.unpack(pack, folder, llm, encoder)

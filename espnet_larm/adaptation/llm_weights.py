@@ -17,8 +17,9 @@ from espnet_larm.adaptation.added_layout import layout_difference, layout_of
 from espnet_larm.adaptation.depth_upscaling import WHERE, wrap
 from espnet_larm.llm.backbone import SAFE, Backbone
 from espnet_larm.llm.by_name import leave_out, state_names
-from espnet_larm.llm.fingerprint import FINGERPRINT, LM, fingerprint_of
+from espnet_larm.llm.fingerprint import FINGERPRINT, fingerprint_of
 from espnet_larm.llm.hugging_face import AutoModelForCausalLM
+from espnet_larm.llm.words import LM
 
 logger = logging.getLogger(__name__)
 

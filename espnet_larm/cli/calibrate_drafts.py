@@ -18,6 +18,7 @@ import yaml
 from espnet_larm.files import write_text
 from espnet_larm.options import add_option, given_options
 from espnet_larm.origin import footer, origin_of
+from espnet_larm.pack.models import add_places
 from espnet_larm.recognize.config import Batching, DecodeConfig
 
 logger = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ def get_parser() -> argparse.ArgumentParser:
     add_option(parser, DecodeConfig, "draft_tau_of")
     add_option(parser, Batching, "batch_seconds")
     parser.add_argument("--output_dir", type=Path, help="folder of the results (default: the experiment)")
-    parser.add_argument("--llm", help="folder or hub id of the model's LM, where it is another than in training")
+    add_places(parser)
     parser.add_argument("--ngpu", type=int, default=0, choices=[0, 1], help="GPUs (default: 0)")
     return parser
 
@@ -58,7 +59,11 @@ def main(cmd: list[str] | None = None) -> int:
     from espnet_larm.recognize.recognizer import Recognizer
 
     recognizer = Recognizer.from_files(
-        args.asr_train_config, args.asr_model_file, "cuda" if args.ngpu else "cpu", llm=args.llm
+        args.asr_train_config,
+        args.asr_model_file,
+        "cuda" if args.ngpu else "cpu",
+        llm=args.llm,
+        encoder=args.encoder,
     )
     texts = {utterance.id: utterance.text for utterance in read_dir(args.data_dir)}
     table = AudioTable(args.data_dir / "wav.scp", args.audio_type, recognizer.sample_rate_hz, recognizer.preprocess)

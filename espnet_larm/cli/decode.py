@@ -29,6 +29,7 @@ from espnet_larm.cli.espnet_options import espnets_model, espnets_option, forget
 from espnet_larm.files import locked
 from espnet_larm.options import add_option, add_options, given_options, help_of
 from espnet_larm.origin import commit
+from espnet_larm.pack.models import add_places
 from espnet_larm.program import given, hand_over
 from espnet_larm.recognize.config import Batching, DecodeConfig
 
@@ -70,7 +71,7 @@ def get_parser() -> argparse.ArgumentParser:
     )
     group.add_argument("--write_ctm", type=str2bool, default=False, help="write times of words into ctm, beside text")
     add_option(group, Batching, "batch_seconds")
-    group.add_argument("--llm", help="folder or hub id of the model's LM, where it is another than in training")
+    add_places(group)
     return parser
 
 
@@ -167,6 +168,7 @@ def load(args: argparse.Namespace) -> Any:
         args.token_type,
         args.bpemodel,
         args.llm,
+        args.encoder,
     )
 
 
@@ -175,7 +177,7 @@ def depends_on(args: argparse.Namespace, plan: "Plan") -> dict[str, Any]:
     wav_scp, audio_type = speech_of(args.data_path_and_name_and_type)
     options = (args.asr_train_config, args.asr_model_file, args.bpemodel, plan.config.ngram_file, wav_scp)
     files = {str(path): (Path(path).stat().st_size, Path(path).stat().st_mtime_ns) for path in options if path}
-    names = ("ngpu", "dtype", "seed", "token_type", "llm")
+    names = ("ngpu", "dtype", "seed", "token_type", "llm", "encoder")
     return {
         "code": commit(),
         "files": files,

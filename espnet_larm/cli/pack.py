@@ -7,8 +7,8 @@
 It takes ESPnet's arguments for its task `asr`. ESPnet can unpack and use the file, and so can `espnet_larm.load`. The
 pack is loaded before it gets its name. The same input gives the same bytes. Other tasks, a language model beside the
 recogniser, and models that only ESPnet decodes are handed over to ESPnet's own program, with a message.
-If the decoder is an LM, the pack holds its tokenizer and the weights that training changed, and names the rest with
-their SHA-256.
+If the decoder is an LM, the pack holds its tokenizer. Of an LM or a pre-trained speech encoder it holds what training
+changed, and names the rest with its SHA-256: as --llm and --encoder do, if they are given.
 """
 
 import argparse
@@ -19,17 +19,28 @@ from typing import Any
 import yaml
 
 from espnet_larm.files import folder_beside, move_synced
+from espnet_larm.llm.words import words_of
+from espnet_larm.options import given_options
 from espnet_larm.origin import versions
 from espnet_larm.pack.archive import digest, write_archive
 from espnet_larm.pack.card import UNKNOWN, About, format_card
-from espnet_larm.pack.llm import check_llm, has_llm, make_llm_portable, name_llm, name_tokenizer, places_near
+from espnet_larm.pack.llm import has_llm, name_tokenizer
 from espnet_larm.pack.manifest import META, Manifest, plugins_of
+from espnet_larm.pack.models import (
+    ModelPlaces,
+    add_places,
+    check_models,
+    make_models_portable,
+    name_models,
+    needed_places,
+)
+from espnet_larm.pack.named import places_near
 from espnet_larm.pack.options import Config, check_self_contained, dump_yaml, make_portable
 from espnet_larm.program import given, hand_over
 from espnet_larm.scoring.experiment import SetResult, find_results
 
 # Options that ESPnet's program lacks.
-OURS = ("exp_dir", "llm", "name", "language", "license")
+OURS = ("exp_dir", "llm", "encoder", "name", "language", "license")
 CONFIG, CARD = "config.yaml", "README.md"
 # Files of the experiment's folder that are packed if they exist.
 RESULTS = ("RESULTS.md", "images/wer_by_loops.png")
@@ -53,11 +64,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--option", type=Path, action="append", default=[], help="a further file to pack; repeatable")
     parser.add_argument("--lm_train_config", help="configuration of a further LM; ESPnet's program then packs both")
     parser.add_argument("--lm_file", help="weights of that LM")
-    parser.add_argument(
-        "--llm",
-        help="folder or hub id of the model's LM, where it is another than in training; the pack names it so. Its "
-        "unchanged weights are not in the pack",
-    )
+    add_places(parser)
     parser.add_argument("--name", help="name of the model (default: the experiment's)")
     parser.add_argument("--language", default="", help="code for the model card, en for example")
     parser.add_argument("--license", default=UNKNOWN, help="for the model card: what weights and training data allow")
@@ -81,30 +88,26 @@ def main(cmd: list[str] | None = None) -> int:
     exp_dir = config_file.parent
     config = yaml.safe_load(config_file.read_text(encoding="utf-8"))
     check_self_contained(config)
-    check_llm(config)
-    name_llm(config, args.llm, places_near(config_file))
+    check_models(config)
+    places = ModelPlaces(**given_options(ModelPlaces, args))
+    name_models(config, places, places_near(config_file))
     name_tokenizer(config, places_near(config_file))
     portable, files = make_portable(config, exp_dir)
     if files.setdefault(model_file.name, model_file) != model_file:
         raise ValueError(f"{files[model_file.name]} and {model_file} have one name; rename one of them.")
     files |= extra_files(exp_dir, args.option, files)
-    weights = read_weights(model_file)
-    tokenizer: dict[str, bytes] = {}
-    llm = None
-    if has_llm(config):
-        portable, tokenizer, llm = make_llm_portable(portable, fingerprint_in(weights))
+    portable, tokenizer, models = make_models_portable(portable, fingerprints_in(read_weights(model_file)))
     name = args.name or exp_dir.resolve().name
     made_with = {package: found for package, found in versions().items() if package in MADE_WITH}
-    manifest = Manifest(CONFIG, model_file.name, name, plugins_of(config), {}, made_with, llm)
+    manifest = Manifest(CONFIG, model_file.name, name, plugins_of(config), {}, made_with, models)
     about = About("" if args.language == NO_LANGUAGE else args.language, args.license)
-    num_parameters = count_parameters(config_file, model_file, args.llm)
+    num_parameters = count_parameters(config_file, model_file, places)
     card = format_card(manifest, config, datasets_of(config), num_parameters, results_of(exp_dir), about)
     members: Members = {CONFIG: dump_yaml(portable), CARD: card.encode(), **dict(sorted(files.items())), **tokenizer}
     if taken := {CONFIG, CARD, META, *tokenizer} & files.keys():
         raise ValueError(f"{files[min(taken)]} has a name that packs need for themselves; leave it out or rename it.")
     manifest = manifest._replace(digests={name: digest(content) for name, content in members.items()})
-    place = (config["decoder_conf"] or {}).get("llm") if llm is not None and llm.is_needed_folder else None
-    publish(outpath, {META: dump_yaml(manifest.as_mapping()), **members}, place)
+    publish(outpath, {META: dump_yaml(manifest.as_mapping()), **members}, needed_places(config, models))
     print(f"{outpath}: {outpath.stat().st_size / 2**20:.1f} MiB, {', '.join([META, *members])}")
     return 0
 
@@ -173,25 +176,26 @@ def datasets_of(config: Config) -> list[str]:
     return list(dict.fromkeys(path.parent.name for path in paths))
 
 
-def count_parameters(config_file: Path, model_file: Path, llm: str | None) -> int:
-    """Number of parameters of the whole model with its LM, as in train.log.
+def count_parameters(config_file: Path, model_file: Path, places: ModelPlaces) -> int:
+    """Number of parameters of the whole model with its LM and speech encoder, as in train.log.
 
-    A file of weights also holds statistics and filters, and lacks the LM's unchanged weights.
+    A file of weights also holds statistics and filters, and lacks the unchanged weights of those.
     """
     import torch
 
     from espnet_larm.recognize.model.loading import load_model
     from espnet_larm.train.learning import learning_parts, sum_of
 
-    return sum_of(learning_parts(load_model(config_file, model_file, "cpu", torch.float32, llm).model)).total
+    model = load_model(config_file, model_file, "cpu", torch.float32, places.llm, places.encoder).model
+    return sum_of(learning_parts(model)).total
 
 
-def fingerprint_in(weights: Mapping[str, Any]) -> str | None:
-    """SHA-256 of the LM that is left out of the weights or that training began with; None without an LM."""
+def fingerprints_in(weights: Mapping[str, Any]) -> dict[str, str]:
+    """SHA-256 of the models that are left out of the weights or that training began with, by kind."""
     from espnet_larm.llm.fingerprint import FINGERPRINT, hexadecimal
 
-    found = [tensor for name, tensor in weights.items() if name.endswith(FINGERPRINT)]
-    return hexadecimal(found[0]) if found else None
+    found = {name: tensor for name, tensor in weights.items() if name.endswith(f".{FINGERPRINT}")}
+    return {words_of(name).argument: hexadecimal(tensor) for name, tensor in found.items()}
 
 
 def results_of(exp_dir: Path) -> list[SetResult]:
@@ -202,13 +206,13 @@ def results_of(exp_dir: Path) -> list[SetResult]:
         return []
 
 
-def publish(outpath: Path, members: Members, llm: str | None = None) -> None:
+def publish(outpath: Path, members: Members, places: ModelPlaces) -> None:
     """Write the pack, load it, and only then give it its name.
 
     Args:
         outpath: Path of the pack.
         members: Members of the pack.
-        llm: Folder of the LM that the pack needs, if any.
+        places: Folders of the models that the pack needs.
 
     Raises:
         ValueError: The pack cannot be loaded: the weights do not fit the configuration.
@@ -218,5 +222,5 @@ def publish(outpath: Path, members: Members, llm: str | None = None) -> None:
     with folder_beside(outpath) as folder:
         written = folder / outpath.name
         write_archive(written, members)
-        load(written, llm=llm)
+        load(written, llm=places.llm, encoder=places.encoder)
         move_synced(written, outpath)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from espnet_larm.files import write_text
 from espnet_larm.options import check_parameters, help_of
 from espnet_larm.origin import footer
+from espnet_larm.pack.models import add_places
 from espnet_larm.recognize.config import Batching
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def add_options(parser: argparse.ArgumentParser, places: tuple[str, ...] = PLACE
         "--batch_seconds", type=float, default=Batching.batch_seconds, help=help_of(Batching, "batch_seconds")
     )
     parser.add_argument("--output_dir", type=Path, help="folder of the results (default: the experiment)")
-    parser.add_argument("--llm", help="folder or hub id of the model's LM, where it is another than in training")
+    add_places(parser)
     parser.add_argument("--ngpu", type=int, default=0, choices=[0, 1], help="GPUs (default: 0)")
 
 
@@ -84,7 +85,8 @@ def load(args: argparse.Namespace) -> "Recognizer":
     from espnet_larm.recognize.recognizer import Recognizer
 
     device = "cuda" if args.ngpu else "cpu"
-    recognizer = Recognizer.from_files(args.asr_train_config, args.asr_model_file, device, llm=args.llm)
+    files = args.asr_train_config, args.asr_model_file
+    recognizer = Recognizer.from_files(*files, device, llm=args.llm, encoder=args.encoder)
     if recognizer.heads.llm is None:
         raise ValueError(
             f"{args.asr_train_config}: the model is decoded by CTC alone; only the speech that an LM reads (decoder: "

@@ -8,6 +8,7 @@ Shapes: B rows, L positions, D model size, V tokens, H heads, S head size. Masks
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from types import MappingProxyType
 from typing import Any
 
@@ -25,6 +26,7 @@ from espnet_larm.llm.hugging_face import (
     PreTrainedModel,
 )
 from espnet_larm.llm.stream import Ragged, Step, Stream, as_function, freeze_modes, speech_columns
+from espnet_larm.llm.words import NO_TENSORS
 
 DTYPES = ("float32", "bfloat16", "float16")
 # Architectures whose forward is: embeddings, layers with one rotary embedding and full attention (or a window
@@ -89,6 +91,8 @@ class Backbone(KeepsTypes):
             )
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise FileNotFoundError(_cannot_load(llm, error)) from error
+        except UnpicklingError as error:
+            raise ValueError(f"decoder_conf: llm {llm}: {NO_TENSORS}") from error
         # HF fills what is missing with random numbers, others in every process.
         if lacking := sorted({*report["missing_keys"], *(str(key) for key in report["mismatched_keys"])}):
             raise ValueError(

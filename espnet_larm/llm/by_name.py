@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from espnet_larm.llm.fingerprint import FINGERPRINT, Words, difference
+from espnet_larm.llm.fingerprint import FINGERPRINT, difference
+from espnet_larm.llm.words import Words
 
 
 class KeepsTypes(torch.nn.Module):

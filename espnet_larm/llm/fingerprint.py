@@ -1,9 +1,10 @@
 """The name of a pre-trained model's weights: a SHA-256, which checkpoints and packs hold in place of the weights."""
 
 import hashlib
-from typing import NamedTuple
 
 import torch
+
+from espnet_larm.llm.words import LM, Words
 
 FINGERPRINT = "fingerprint"
 # Of the hexadecimal digits, enough to tell two models apart.
@@ -28,31 +29,6 @@ def hexadecimal(fingerprint: torch.Tensor) -> str:
     return "".join(f"{int(value):02x}" for value in fingerprint.tolist())
 
 
-class Words(NamedTuple):
-    """How messages speak of a pre-trained model.
-
-    Attributes:
-        option: The YAML option that names it.
-        kind: What it is.
-        remedy: What to do where another one is there.
-        learning: The option under which all weights go into checkpoints.
-    """
-
-    option: str
-    kind: str
-    remedy: str
-    learning: str
-
-
-LM = Words("decoder_conf: llm", "LM", "Name that LM; --llm (llm= in Python) says where it is now.", "adaptation: full")
-SPEECH_ENCODER = Words("frontend_conf: model", "speech encoder", "Name that one.", "train: all")
-
-
-def words_of(name: str) -> Words:
-    """How to speak of the model whose fingerprint has this name in a whole ASR model."""
-    return SPEECH_ENCODER if name.startswith("frontend.") else LM
-
-
 def difference(own: torch.Tensor, saved: torch.Tensor, words: Words = LM) -> str | None:
     """A sentence if a model is not that of a checkpoint.
 
@@ -66,5 +42,5 @@ def difference(own: torch.Tensor, saved: torch.Tensor, words: Words = LM) -> str
     found, wanted = (hexadecimal(each)[:SHOWN_DIGITS] for each in (own, saved))
     return (
         f"{words.option} is not the {words.kind} that the checkpoint was trained with: their weights differ (SHA-256 "
-        f"{found}, the checkpoint's {wanted}). {words.remedy}"
+        f"{found}, the checkpoint's {wanted}). Name that one; {words.by_argument} says where it is now."
     )

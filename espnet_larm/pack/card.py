@@ -4,8 +4,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from espnet_larm.origin import footer
-from espnet_larm.pack.llm import NamedLlm, has_llm
+from espnet_larm.pack.llm import has_llm
 from espnet_larm.pack.manifest import Manifest
+from espnet_larm.pack.models import KINDS, conf_of
+from espnet_larm.pack.named import NamedModel
 from espnet_larm.pack.options import Config, dump_yaml
 from espnet_larm.scoring.experiment import SetResult
 from espnet_larm.scoring.tables import format_tables
@@ -40,7 +42,7 @@ def format_card(
         manifest: Manifest of the pack.
         config: Configuration of the training.
         datasets: Names of the training sets.
-        num_parameters: Number of the model's parameters, its LM's included.
+        num_parameters: Number of the model's parameters, its LM's and speech encoder's included.
         results: Scored sets; without any, the card has no table.
         about: Facts that the publisher gives.
     """
@@ -97,8 +99,8 @@ def _description(manifest: Manifest, config: Config, datasets: Sequence[str], nu
     yield f"- model: {classes}, {num_parameters:,} parameters"
     if "num_loops" in conf:
         yield f"- loops: {conf['num_loops']} as trained, with a read-out every {conf.get('checkpoint_period', 4)}"
-    if manifest.llm is not None:
-        yield from _describe_llm(manifest.llm, config)
+    for model in manifest.models:
+        yield from _describe_model(model, config)
     yield f"- tokens: {len(config['token_list'])}, `{config.get('token_type')}`"
     yield f"- trained on: {', '.join(datasets) or 'not recorded'}"
     yield f"- seed: {config.get('seed', 'not recorded')}"
@@ -107,21 +109,24 @@ def _description(manifest: Manifest, config: Config, datasets: Sequence[str], nu
     yield from footer({"versions": manifest.versions})
 
 
-def _describe_llm(llm: NamedLlm, config: Config) -> Iterator[str]:
-    method = (config.get("decoder_conf") or {}).get("adaptation", "frozen")
-    name = llm.name.removeprefix("./")
-    if not llm.is_needed:
-        yield f"- LM: began as `{name}` and was trained ({method}): all its weights are in this pack"
+def _describe_model(model: NamedModel, config: Config) -> Iterator[str]:
+    words = KINDS[model.kind]
+    method = conf_of(config, model.kind).get(words.method, "frozen")
+    name = model.name.removeprefix("./")
+    if not model.is_needed:
+        yield f"- {words.kind}: began as `{name}` and was trained ({method}): all its weights are in this pack"
         return
-    where = "which lay in a folder: have its files from where they came from" if llm.is_folder else "of the hub"
-    revision = f", revision `{llm.revision}`" if llm.revision else ""
-    yield f"- LM: `{name}`{revision}, {where}; adaptation `{method}`, its own weights are NOT in this pack"
-    yield f"- LM's SHA-256, of its weights as espnet_larm reads them: `{llm.sha256}`"
+    where = "which lay in a folder: have its files from where they came from" if model.is_folder else "of the hub"
+    revision = f", revision `{model.revision}`" if model.revision else ""
+    learns = f"{words.method} `{method}`"
+    yield f"- {words.kind}: `{name}`{revision}, {where}; {learns}, its own weights are NOT in this pack"
+    yield f"- {words.kind}'s SHA-256, of its weights as espnet_larm reads them: `{model.sha256}`"
 
 
 def _use(manifest: Manifest, ctc_weight: float) -> Iterator[str]:
     where = ", in a script that `python -m espnet_larm script.py` runs" if manifest.plugins else ""
-    more = ', llm="<folder of the LM>"' if manifest.llm is not None and manifest.llm.is_needed_folder else ""
+    folders = (model.kind for model in manifest.models if model.is_needed_folder)
+    more = "".join(f', {kind}="<folder of the {KINDS[kind].kind}>"' for kind in folders)
     packages = sorted({plugin.package.replace("_", "-") for plugin in manifest.plugins} | {"espnet-larm"})
     yield from (
         "## Use", "",

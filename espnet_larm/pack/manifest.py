@@ -5,9 +5,10 @@ Our entry, `espnet_larm`:
     name        name of the experiment
     version     version of espnet_larm
     plugins     kind, name, package and version of every plugin in the configuration
-    external    the LM that the model needs and the pack lacks: kind `llm`, name, revision and SHA-256 of its weights;
-                other kinds are refused
-    started     the LM that training began with, if the pack holds all its weights
+    external    pre-trained models that the model needs and the pack lacks: kind (`llm` or `encoder`), name, revision
+                and SHA-256 of the weights; other kinds are refused
+    started     the LM that training began with, if the pack holds all its weights; a list of all such models if a
+                speech encoder is one
     sha256      SHA-256 of every member by name
 A pack of ESPnet's own `pack` has no such entry and is read too.
 """
@@ -20,7 +21,9 @@ from typing import Any, NamedTuple
 from packaging.version import InvalidVersion, Version
 
 from espnet_larm import registry
-from espnet_larm.pack.llm import NamedLlm
+from espnet_larm.llm.words import LM
+from espnet_larm.pack.models import KINDS
+from espnet_larm.pack.named import NamedModel
 from espnet_larm.pack.options import Config
 from espnet_larm.version import __version__
 
@@ -28,9 +31,8 @@ logger = logging.getLogger(__name__)
 
 META = "meta.yaml"
 FORMAT = 1
-LLM = "llm"
-# Fields of NamedLlm in its order.
-LLM_KEYS = ("name", "revision", "sha256")
+# Fields of NamedModel in its order.
+MODEL_KEYS = ("kind", "name", "revision", "sha256")
 # Names of the arguments of ESPnet's Speech2Text.
 CONFIG, WEIGHTS = "asr_train_config", "asr_model_file"
 
@@ -54,7 +56,7 @@ class Manifest(NamedTuple):
         plugins: Plugins in use.
         digests: SHA-256 by member; empty in packs of ESPnet's own.
         versions: Versions of packages when the pack was made.
-        llm: The LM that the model was trained with; None if it has no name.
+        models: The pre-trained models that the model was trained with and that have names, one of a kind at most.
     """
 
     config: str
@@ -63,11 +65,14 @@ class Manifest(NamedTuple):
     plugins: tuple[PluginUse, ...]
     digests: dict[str, str]
     versions: dict[str, str]
-    llm: NamedLlm | None = None
+    models: tuple[NamedModel, ...] = ()
 
     def as_mapping(self) -> dict[str, Any]:
         """The mapping in `meta.yaml`, without a date: the same input gives the same pack."""
-        llm = None if self.llm is None else {"kind": LLM, **dict(zip(LLM_KEYS, self.llm, strict=False))}
+        external, started = (
+            [dict(zip(MODEL_KEYS, model, strict=False)) for model in self.models if model.is_needed == is_needed]
+            for is_needed in (True, False)
+        )
         return {
             "yaml_files": {CONFIG: self.config},
             "files": {WEIGHTS: self.weights},
@@ -77,8 +82,8 @@ class Manifest(NamedTuple):
                 "name": self.name,
                 "version": __version__,
                 "plugins": [plugin._asdict() for plugin in self.plugins],
-                "external": [llm] if self.llm is not None and self.llm.is_needed else [],
-                **({"started": llm} if self.llm is not None and not self.llm.is_needed else {}),
+                "external": external,
+                **({"started": started[0] if _is_llm_alone(started) else started} if started else {}),
                 "sha256": self.digests,
             },
         }
@@ -120,7 +125,7 @@ def parse_manifest(meta: Mapping[str, Any]) -> Manifest:
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{META}: plugins or sha256 is not what format {FORMAT} has.") from error
     versions = {name: str(meta[name]) for name in ("espnet", "torch", "python") if name in meta}
-    return Manifest(config, weights, str(ours.get("name", "")), plugins, digests, versions, _llm_of(ours))
+    return Manifest(config, weights, str(ours.get("name", "")), plugins, digests, versions, _models_of(ours))
 
 
 def _check_format(ours: Mapping[str, Any]) -> None:
@@ -132,23 +137,33 @@ def _check_format(ours: Mapping[str, Any]) -> None:
         )
 
 
-def _llm_of(ours: Mapping[str, Any]) -> NamedLlm | None:
-    external = ours.get("external") or []
-    started = ours.get("started")
-    if not external and not isinstance(started, dict):
-        return None
-    entry = external[0] if external and isinstance(external, list) else started
-    if (
-        (external and (not isinstance(external, list) or len(external) > 1))
-        or not isinstance(entry, dict)
-        or set(entry) != {"kind", *LLM_KEYS}
-        or entry["kind"] != LLM
-    ):
-        raise ValueError(
-            f"the pack needs what it does not hold: {external or started}; espnet_larm {__version__} cannot fetch it, "
-            "install a later one."
-        )
-    return NamedLlm(**{key: str(entry[key]) for key in LLM_KEYS}, is_needed=bool(external))
+def _is_llm_alone(started: list[dict[str, Any]]) -> bool:
+    """Whether there is no speech encoder, of which earlier versions know nothing."""
+    return [model["kind"] for model in started] == [LM.argument]
+
+
+def _models_of(ours: Mapping[str, Any]) -> tuple[NamedModel, ...]:
+    started = ours.get("started") or []
+    external, started = ours.get("external") or [], [started] if isinstance(started, dict) else started
+    for entries in (external, started):
+        if not isinstance(entries, list) or not all(_is_model(entry) for entry in entries):
+            raise ValueError(
+                f"the pack needs what it does not hold: {entries}; espnet_larm {__version__} cannot fetch it, install "
+                "a later one."
+            )
+    kinds = [entry["kind"] for entry in (*external, *started)]
+    if len(set(kinds)) < len(kinds):
+        raise ValueError(f"{META} names two models of kind {kinds[0]}; a model has one.")
+    found = [_parse_model(entry, True) for entry in external] + [_parse_model(entry, False) for entry in started]
+    return tuple(sorted(found, key=lambda model: list(KINDS).index(model.kind)))
+
+
+def _parse_model(entry: Mapping[str, Any], is_needed: bool) -> NamedModel:
+    return NamedModel(**{key: str(entry[key]) for key in MODEL_KEYS}, is_needed=is_needed)
+
+
+def _is_model(entry: Any) -> bool:
+    return isinstance(entry, dict) and set(entry) == set(MODEL_KEYS) and entry["kind"] in tuple(KINDS)
 
 
 def check_plugins(plugins: tuple[PluginUse, ...]) -> None:

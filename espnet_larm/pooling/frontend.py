@@ -8,6 +8,7 @@ Shapes: B utterances, N samples, T frames, T' merged frames, F features. Masks a
 
 import difflib
 import inspect
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -24,6 +25,8 @@ from espnet_larm.options import Option, check_parameters
 from espnet_larm.pooling.affinity import Kept, Pooled, boundaries, keep_at_least, merge, valid_mask
 from espnet_larm.pooling.baselines import kept_lens
 from espnet_larm.pooling.options import Pooling
+
+logger = logging.getLogger(__name__)
 
 WHERE = "frontend_conf"
 NAME = "affinity_pooling"
@@ -143,6 +146,16 @@ class AffinityPoolingFrontend(AbsFrontend):
         """The wrapped front end's; None if it has none."""
         return getattr(self.frontend, "stft", None)
 
+    @property
+    def min_samples(self) -> int | None:
+        """Fewest samples that give a frame; None if the wrapped front end does not tell."""
+        return getattr(self.frontend, "min_samples", None)
+
+    @property
+    def first_sample(self) -> float:
+        """Sample in whose middle the first frame lies."""
+        return getattr(self.frontend, "first_sample", 0.0)
+
     def output_size(self) -> int:
         """F."""
         return self.frontend.output_size()
@@ -206,7 +219,14 @@ class AffinityPoolingFrontend(AbsFrontend):
                 f"{type(self.frontend).__name__} has not; set it to 0."
             )
         rate_hz = humanfriendly.parse_size(fs) if isinstance(fs, str) else fs
-        return min(1.0, min_frames_per_second * hop_length / rate_hz)
+        share = min_frames_per_second * hop_length / rate_hz
+        if share >= 1 and not self.pooling.is_off:
+            # No error: models that were trained so can be decoded.
+            logger.warning(
+                "%s: min_frames_per_second is %g, and %s gives %g frames a second: none are merged.",
+                WHERE, min_frames_per_second, type(self.frontend).__name__, rate_hz / hop_length,
+            )  # fmt: skip
+        return min(1.0, share)
 
 
 def _centre(xs_pad: torch.Tensor, lens: torch.Tensor) -> torch.Tensor:

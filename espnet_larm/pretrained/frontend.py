@@ -111,6 +111,10 @@ class PretrainedFrontend(AbsFrontend):
             samples += 1
         return max(samples, self.min_samples)
 
+    def fewest_stored(self, num_frames: int) -> int:
+        """Fewest frames of a store that give so many frames."""
+        return (num_frames - 1) * self.stack + 1
+
     @property
     def stored_size(self) -> int:
         """Numbers of a frame before layers are mixed and frames stacked: L times D."""
@@ -119,6 +123,14 @@ class PretrainedFrontend(AbsFrontend):
     def output_size(self) -> int:
         """F."""
         return self.stack * (self.encoder.hidden_size if self.mix is not None else self.stored_size)
+
+    def espnet_initialization_fn(self) -> None:
+        """Refuse ESPnet's option `init`, which calls this behind setting all weights of a model anew.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError("init would overwrite the weights of frontend: pretrained; allowed with it: null.")
 
     def train(self, mode: bool = True) -> "PretrainedFrontend":
         """Set the mode of what learns; frozen parts stay in eval mode."""

@@ -4,19 +4,23 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 
 from espnet_larm.llm.by_name import leave_out, state_names
-from espnet_larm.llm.fingerprint import SPEECH_ENCODER, fingerprint_of
+from espnet_larm.llm.fingerprint import fingerprint_of
 from espnet_larm.llm.hugging_face import AutoConfig, AutoFeatureExtractor, AutoModel
+from espnet_larm.llm.words import NO_TENSORS, SPEECH_ENCODER
 from espnet_larm.pretrained.families import FAMILIES, Family
 
 logger = logging.getLogger(__name__)
 
 FROZEN, LAST_N, ALL, LORA = TRAIN = ("frozen", "last_n", "all", "lora")
+# transformers' own; any other name may be a kernel of the hub.
+ATTENTION = ("eager", "sdpa")
 DTYPES = ("float32", "bfloat16", "float16")
 WHERE = "frontend_conf"
 LORA_PREFIX = "lora_"
@@ -51,6 +55,8 @@ def load_encoder(model: str, revision: str | None, dtype: str) -> Family:
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise FileNotFoundError(_cannot_load(model, error)) from error
+    except UnpicklingError as error:
+        raise ValueError(f"{WHERE}: model {model}: {NO_TENSORS}") from error
     lacking = {*report["missing_keys"], *(str(key) for key in report["mismatched_keys"])}
     if lacking := {name for name in lacking if not name.endswith(UNUSED)}:
         raise ValueError(f"{WHERE}: model {model} lacks {len(lacking)} weights ({min(lacking)}, ...); copy it again.")
@@ -213,6 +219,12 @@ def _check(config: Any, model: str) -> None:
         )
     if getattr(config, "quantization_config", None) is not None:
         raise ValueError(f"{WHERE}: model {model} is quantised; allowed: weights in {', '.join(DTYPES)}.")
+    asked = {getattr(each, "_attn_implementation", None) for each in (config, getattr(config, "encoder_config", None))}
+    if foreign := asked - {None, *ATTENTION}:
+        raise ValueError(
+            f"{WHERE}: model {model} asks for attention {min(map(str, foreign))}, which would load code; allowed: "
+            f"{', '.join(ATTENTION)}."
+        )
     if getattr(config, "add_adapter", False):
         raise ValueError(
             f"{WHERE}: model {model} has an adapter behind its layers (add_adapter), which is not supported."

@@ -15,17 +15,9 @@ import numpy as np
 
 from espnet_larm.pack import manifest as manifests
 from espnet_larm.pack.archive import CHUNK_BYTES, digest, extract, open_archive
-from espnet_larm.pack.llm import (
-    TOKENIZER,
-    TOKENIZER_FILES,
-    check_inside,
-    check_llm,
-    check_tokenizer,
-    has_llm,
-    name_llm,
-    name_tokenizer,
-)
+from espnet_larm.pack.llm import TOKENIZER, TOKENIZER_FILES, check_tokenizer, has_llm, name_tokenizer
 from espnet_larm.pack.manifest import Manifest, check_plugins, parse_manifest
+from espnet_larm.pack.models import ModelPlaces, check_models, check_models_inside, name_models
 from espnet_larm.pack.options import Config, check_self_contained, dump_yaml, file_options, parse_yaml, with_option
 from espnet_larm.recognize.model.loading import read_weights
 from espnet_larm.recognize.recognizer import Recognizer
@@ -42,6 +34,7 @@ def load(
     dtype: str = "float32",
     asr_model_file: str | Path | None = None,
     llm: str | None = None,
+    encoder: str | None = None,
 ) -> Recognizer:
     """The recogniser of a pack or of an experiment's folder.
 
@@ -50,39 +43,41 @@ def load(
         device: `cpu`, `cuda` or `cuda:N`.
         dtype: `bfloat16`, `float16`, `float32` or `float64`.
         asr_model_file: Weights in the folder; its only `*.ave.pth` by default.
-        llm: Folder or hub id of the model's LM, where it is another than in training.
+        llm: Folder or hub id of the model's LM, where it is another place than in training.
+        encoder: Folder or hub id of its pre-trained speech encoder, likewise.
 
     Raises:
-        FileNotFoundError: There is no such pack, the folder lacks a file, or the LM is not there.
+        FileNotFoundError: There is no such pack, the folder lacks a file, or the LM or speech encoder is not there.
         ValueError: The pack is damaged or refused, or its weights are not those of its configuration.
     """
     source = Path(source)
     if source.is_dir():
         config, weights = files_of_folder(source, asr_model_file)
-        return Recognizer.from_files(config, weights, device, dtype, llm=llm)
+        return Recognizer.from_files(config, weights, device, dtype, llm=llm, encoder=encoder)
     if asr_model_file is not None:
         raise ValueError(f"asr_model_file is {asr_model_file}, but {source} is no folder; a pack names its weights.")
     with tempfile.TemporaryDirectory() as folder:
-        files = _unpack(source, Path(folder), llm)
+        files = _unpack(source, Path(folder), ModelPlaces(llm, encoder))
         return Recognizer.from_files(files[manifests.CONFIG], files[manifests.WEIGHTS], device, dtype)
 
 
-def unpack(pack: str | Path, folder: str | Path, llm: str | None = None) -> dict[str, str]:
+def unpack(pack: str | Path, folder: str | Path, llm: str | None = None, encoder: str | None = None) -> dict[str, str]:
     """Unpack a pack that has been checked as `load` checks it, so that ESPnet can be trusted with the files.
 
     Args:
         pack: The file.
         folder: Made if it is not there; files of the same names are replaced.
-        llm: Folder or hub id of the model's LM, where it is another than in training.
+        llm: Folder or hub id of the model's LM, where it is another place than in training.
+        encoder: Folder or hub id of its pre-trained speech encoder, likewise.
 
     Returns:
         Arguments of ESPnet's `Speech2Text`: `asr_train_config` and `asr_model_file`.
 
     Raises:
-        FileNotFoundError: There is no such pack, or its LM is not there.
+        FileNotFoundError: There is no such pack, or its LM or speech encoder is not there.
         ValueError: It is damaged or refused.
     """
-    files = _unpack(Path(pack), Path(folder).resolve(), llm)
+    files = _unpack(Path(pack), Path(folder).resolve(), ModelPlaces(llm, encoder))
     # ESPnet unpickles anything. What the restricted unpickler accepts holds nothing to run.
     read_weights(Path(files[manifests.WEIGHTS]))
     return files
@@ -124,22 +119,21 @@ def _only_average(folder: Path) -> str:
     raise ValueError(f"{folder} has several averages; name one with asr_model_file: {', '.join(names)}.")
 
 
-def _unpack(pack: Path, folder: Path, llm: str | None) -> dict[str, str]:
+def _unpack(pack: Path, folder: Path, places: ModelPlaces) -> dict[str, str]:
     with open_archive(pack) as archive:
         manifest = parse_manifest(parse_yaml(f"{pack}: {manifests.META}", _read_text(archive, pack, manifests.META)))
         check_plugins(manifest.plugins)
         name = f"{pack}: {manifest.config}"
         config = parse_yaml(name, _read_text(archive, pack, manifest.config))
         check_self_contained(config)
-        check_llm(config)
+        check_models(config)
         names = {info.filename for info in archive.infolist() if not info.is_dir()}
         inside = [manifest.weights, *(value for _, value in file_options(config))]
         if lacking := [value for value in inside if value not in names]:
             raise ValueError(f"{name}: {', '.join(lacking)} is not in the pack; a pack holds all files that it names.")
-        if has_llm(config):
-            check_inside(config, names)
-        # Before anything is written: the LM may not be here.
-        name_llm(config, llm, (Path.cwd(),), manifest.llm)
+        check_models_inside(config, names)
+        # Before anything is written: a model may not be here.
+        name_models(config, places, (Path.cwd(),), manifest.models)
         extract(archive, folder, names & _named(manifest, config))
     _check_digests(pack, manifest, folder)
     for option, value in list(file_options(config)):

@@ -84,6 +84,7 @@ class Recognizer:
         token_type: str | None = None,
         bpemodel: str | None = None,
         llm: str | None = None,
+        encoder: str | None = None,
     ) -> "Recognizer":
         """Load the model of an experiment.
 
@@ -94,14 +95,16 @@ class Recognizer:
             dtype: `bfloat16`, `float16`, `float32` or `float64`.
             token_type: How tokens make text; None as in training.
             bpemodel: The sentencepiece model of `token_type: bpe`; None as in training.
-            llm: Folder or hub id of the model's LM, where it is another than in training.
+            llm: Folder or hub id of the model's LM, where it is another place than in training.
+            encoder: Folder or hub id of its pre-trained speech encoder, likewise.
 
         Raises:
-            FileNotFoundError: A file or the LM is missing.
+            FileNotFoundError: A file, or the LM or speech encoder, is missing.
             ValueError: The model has neither an LM nor a CTC head, the weights are not those of the configuration, the
-                LM is another one, or an option has no effect on this model.
+                LM or speech encoder is another one, or an option has no effect on this model.
         """
-        model, args = load_model(Path(asr_train_config), Path(asr_model_file), device, getattr(torch, dtype), llm)
+        files = Path(asr_train_config), Path(asr_model_file)
+        model, args = load_model(*files, device, getattr(torch, dtype), llm, encoder)
         with traced_to_options(args):
             tokens_to_text = ctc_text_maker(model, args, token_type, bpemodel)
             return cls(model, tokens_to_text, sample_rate_of(args), LarmASRTask.build_preprocess_fn(args, False))

@@ -21,7 +21,7 @@ from espnet2.train.trainer import TrainerOptions
 from espnet_larm.errors import OptionError
 from espnet_larm.train.batches.epoch import Batch
 from espnet_larm.train.batches.frames import needed_frames_told
-from espnet_larm.train.batches.short import LongEnough, fewest_samples
+from espnet_larm.train.batches.short import LongEnough, fewest_of
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class ReportedValues:
         model = self._model.eval()
         # The model alone, not what is in it: no statistics of a BatchNorm move.
         model.training = phase == "train"
-        long_enough = LongEnough(self._build_loader(), fewest_samples(model))
+        long_enough = LongEnough(self._build_loader(), fewest_of(model))
         with only_numbers(model), needed_frames_told(model), long_enough.named():
             for utt_ids, batch in long_enough:
                 output = model(**to_device({**batch, "utt_id": utt_ids}, self._device))

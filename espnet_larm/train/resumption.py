@@ -20,7 +20,9 @@ from espnet2.utils.yaml_no_alias_safe_dump import yaml_no_alias_safe_dump
 from espnet_larm import registry
 from espnet_larm.errors import name_some
 from espnet_larm.files import CHECKPOINT, INTERRUPTED, PREVIOUS, epoch_of, is_whole
-from espnet_larm.llm.fingerprint import FINGERPRINT, difference, words_of
+from espnet_larm.llm.fingerprint import FINGERPRINT, difference
+from espnet_larm.llm.words import words_of
+from espnet_larm.pack.encoder import encoder_conf
 from espnet_larm.train.checkpoints import read_states
 from espnet_larm.train.staging import CONFIG, STAGING
 
@@ -102,14 +104,15 @@ def _refusal(args: argparse.Namespace) -> str | None:
 def _refusal_of_model(args: argparse.Namespace, model: torch.nn.Module | None) -> str | None:
     """The refusal of an LM or speech encoder with other weights than in the checkpoint; its folder may change."""
     output_dir = Path(args.output_dir)
-    buffers = {} if model is None else dict(model.named_buffers())
-    named = [name for name in buffers if name.endswith(f".{FINGERPRINT}") and not _learns_as_a_whole(args, name)]
+    # Its names are those of checkpoints; front ends that wrap others leave their own out.
+    own = {} if model is None else model.state_dict()
+    named = [name for name in own if name.endswith(f".{FINGERPRINT}") and not _learns_as_a_whole(args, name)]
     if not named or not args.resume:
         return None
     for file in (INTERRUPTED, CHECKPOINT, PREVIOUS):
         if (output_dir / file).exists() and is_whole(output_dir / file):
             saved = read_states(output_dir / file)["model"]
-            found = [difference(buffers[name], saved[name], words_of(name)) for name in named if name in saved]
+            found = [difference(own[name], saved[name], words_of(name)) for name in named if name in saved]
             reason = next(filter(None, found), None)
             return f"--resume true: {output_dir}: {reason}" if reason else None
     return None
@@ -118,7 +121,7 @@ def _refusal_of_model(args: argparse.Namespace, model: torch.nn.Module | None) -
 def _learns_as_a_whole(args: argparse.Namespace, name: str) -> bool:
     """Whether the model of a fingerprint may begin anywhere."""
     if name.startswith("frontend."):
-        return args.frontend_conf.get("train") == "all"
+        return encoder_conf(vars(args)).get("train") == "all"
     # Unless a penalty draws an LM to what it was.
     return args.decoder_conf.get("adaptation") == "full" and not args.model_conf.get("text_kl_weight")
 

@@ -27,7 +27,7 @@ from espnet2.utils.types import str2bool
 from espnet_larm.errors import OptionError
 from espnet_larm.train.batches.epoch import Batch, batches_to_validate, check_steps, describe_batches
 from espnet_larm.train.batches.frames import CtcRoom, needed_frames_told, retention_logged
-from espnet_larm.train.batches.short import LongEnough, fewest_samples
+from espnet_larm.train.batches.short import LongEnough, fewest_of
 from espnet_larm.train.learning import format_parts, learning_parts
 from espnet_larm.train.record import record_of, take_config_back
 from espnet_larm.train.reported import ReportedValues, check_numbers, checked_criteria, only_numbers
@@ -149,7 +149,7 @@ class LarmTrainer(Trainer):
             OptionError: No step of the epoch was made.
             ValueError: The encoder refused an utterance as too short, and had not told its bound.
         """
-        session, long_enough = cls._running_session(), LongEnough(iterator, fewest_samples(model))
+        session, long_enough = cls._running_session(), LongEnough(iterator, fewest_of(model))
         session.start_epoch(Running(model, optimizers, schedulers, scaler), reporter)
         with (
             long_enough.named(),
@@ -184,7 +184,7 @@ class LarmTrainer(Trainer):
             RuntimeError: The epoch's training has changed a frozen weight.
             ValueError: The encoder refused an utterance as too short, and had not told its bound.
         """
-        session, long_enough = cls._running_session(), LongEnough(iterator, fewest_samples(model))
+        session, long_enough = cls._running_session(), LongEnough(iterator, fewest_of(model))
         session.start_validation()
         with (
             long_enough.named(),
@@ -204,7 +204,7 @@ class LarmTrainer(Trainer):
     @classmethod
     def plot_attention(cls, model: torch.nn.Module, iterator: Iterable[Batch], **others: Any) -> None:
         """Draw the attention weights of utterances that are long enough."""
-        long_enough = LongEnough(iterator, fewest_samples(model))
+        long_enough = LongEnough(iterator, fewest_of(model))
         with long_enough.named():
             super().plot_attention(model=model, iterator=long_enough, **others)
 

@@ -4,8 +4,8 @@ import pytest
 import yaml
 
 from espnet_larm.pack.card import About, format_card
-from espnet_larm.pack.llm import NamedLlm
 from espnet_larm.pack.manifest import Manifest, PluginUse
+from espnet_larm.pack.named import NamedModel
 from espnet_larm.scoring.experiment import ReadOutResult, SetResult
 
 MANIFEST = Manifest(
@@ -46,19 +46,33 @@ def test_header_is_what_hubs_read():
     assert entry["metrics"] == [{"type": "wer", "name": "word error rate, loop 6", "value": 22.0}]
 
 
+FRONTEND = {"frontend": "pretrained", "frontend_conf": {"train": "last_n"}}
+
+
 @pytest.mark.parametrize(
-    ("llm", "lines"),
+    ("model", "lines"),
     [
-        (NamedLlm("./lm", "", "00ff"), ["LM: `lm`, which lay in a folder", "`00ff`", 'llm="<folder of the LM>")']),
-        (NamedLlm("org/lm", "r1", "00ff"), ["LM: `org/lm`, revision `r1`, of the hub", "NOT in this pack", "`00ff`"]),
-        (NamedLlm("org/lm", "", "00ff", is_needed=False), ["began as `org/lm`", "all its weights are in this pack"]),
+        (("llm", "./lm"), ["LM: `lm`, which lay in a folder", 'llm="<folder of the LM>")', "adaptation `frozen`"]),
+        (("llm", "org/lm", "r1"), ["LM: `org/lm`, revision `r1`, of the hub", "NOT in this pack"]),
+        (
+            ("encoder", "./ears"),
+            ["speech encoder: `ears`, which", 'encoder="<folder of the speech encoder>")', "train `last_n`"],
+        ),
     ],
 )
-def test_an_lm_is_named(llm, lines):
-    text = format_card(MANIFEST._replace(llm=llm), CONFIG | {"decoder": "speech_llm"}, [], 1, [], About())
-    for line in (*lines, "ctc_weight=0.0"):
+def test_a_named_model_is_named(model, lines):
+    model = NamedModel(*model, *[""] * (3 - len(model)), sha256="00ff")
+    text = format_card(MANIFEST._replace(models=(model,)), CONFIG | FRONTEND, [], 1, [], About())
+    for line in (*lines, "`00ff`", "ctc_weight=1.0"):
         assert line in text
-    assert llm.is_needed_folder or 'espnet_larm.load("model.zip")' in text
+    assert model.is_needed_folder or 'espnet_larm.load("model.zip")' in text
+
+
+def test_a_model_that_was_trained_as_a_whole_is_told_as_the_start():
+    model = NamedModel("llm", "org/lm", "", "00ff", is_needed=False)
+    text = format_card(MANIFEST._replace(models=(model,)), CONFIG | {"decoder": "speech_llm"}, [], 1, [], About())
+    for line in ("LM: began as `org/lm`", "all its weights are in this pack", "ctc_weight=0.0"):
+        assert line in text
 
 
 def test_licence_is_left_to_the_publisher():

@@ -2,7 +2,8 @@
 
 import pytest
 
-from espnet_larm.pack.llm import NamedLlm, check_inside, check_llm, make_llm_portable, name_llm
+from espnet_larm.pack.llm import check_inside, check_llm, make_llm_portable, name_llm
+from espnet_larm.pack.named import NamedModel
 
 CONFIG = {"decoder": "speech_llm", "decoder_conf": {"llm": "/gone/lm", "revision": None}, "token_type": "char"}
 TOKENIZER = {"tokenizer/tokenizer.json", "tokenizer/config.json"}
@@ -28,7 +29,7 @@ def test_an_lm_that_is_not_there_is_named_with_the_option():
     with pytest.raises(FileNotFoundError, match=r"needs the LM /gone/lm, .* with --llm \(llm= in Python\)"):
         name_llm(dict(CONFIG), None, ())
     with pytest.raises(FileNotFoundError, match="needs the LM lm .SHA-256 of its weights 00ff"):
-        name_llm(dict(CONFIG), None, (), NamedLlm("./lm", "", "00ff"))
+        name_llm(dict(CONFIG), None, (), NamedModel("llm", "./lm", "", "00ff"))
     with pytest.raises(FileNotFoundError, match="--llm ../gone is no folder that is there, and no hub id"):
         name_llm(dict(CONFIG), "../gone", ())
 

@@ -6,8 +6,8 @@ import pytest
 
 from espnet_larm import __version__
 from espnet_larm.pack import manifest as manifests
-from espnet_larm.pack.llm import NamedLlm
 from espnet_larm.pack.manifest import Manifest, PluginUse, check_plugins, parse_manifest, plugins_of
+from espnet_larm.pack.named import NamedModel
 
 LARM = PluginUse("encoder", "larm", "espnet_larm", __version__)
 PLAIN = Manifest("config.yaml", "model.pth", "asr_x", (LARM,), {"config.yaml": "00"}, {"espnet": "202511"})
@@ -16,7 +16,7 @@ PLAIN = Manifest("config.yaml", "model.pth", "asr_x", (LARM,), {"config.yaml": "
 def test_manifest_comes_back_as_it_was():
     assert parse_manifest(PLAIN.as_mapping()) == PLAIN
     for is_needed in (True, False):
-        manifest = PLAIN._replace(llm=NamedLlm("org/lm", "r1", "00ff", is_needed))
+        manifest = PLAIN._replace(models=(NamedModel("llm", "org/lm", "r1", "00ff", is_needed),))
         assert parse_manifest(manifest.as_mapping()) == manifest
         assert bool(manifest.as_mapping()["espnet_larm"]["external"]) == is_needed
 

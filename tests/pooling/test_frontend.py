@@ -92,6 +92,14 @@ def test_frames_a_second_are_left_whatever_tau_is(batch):
     assert build(tau=-1.0, min_frames_per_second=0.0)(*batch)[1].tolist() == [1, 1]
 
 
+def test_a_floor_that_leaves_all_frames_is_said(caplog):
+    build(min_frames_per_second=99.0)
+    build(min_frames_per_second=100.0, tau=1.1)
+    assert caplog.text == ""
+    build(min_frames_per_second=100.0)
+    assert "min_frames_per_second is 100, and DefaultFrontend gives 100 frames a second: none are" in caplog.text
+
+
 def test_frames_before_are_the_fewest_that_leave_enough():
     frontend = build(min_frames_per_second=30.0)
     before = frontend.frames_before(7)
@@ -102,19 +110,19 @@ def test_frames_before_are_the_fewest_that_leave_enough():
 
 @pytest.mark.parametrize("factor", [2, 8])
 def test_shortest_utterances_that_training_keeps_are_long_enough(factor):
-    from espnet_larm.train.batches.short import fewest_samples
+    from espnet_larm.train.batches.short import fewest_of
 
     model = torch.nn.Module()
     model.frontend, model.preencoder = build(tau=-1.0, min_frames_per_second=20.0), None
     small = {"num_blocks": 1, "num_loops": 1, "checkpoint_period": 1, "subsampling_channels": 2}
     model.encoder = LarmEncoder(80, 8, 2, 8, subsampling_factor=factor, **small)
-    fewest = fewest_samples(model)
+    fewest = fewest_of(model).samples
     xs_pad, lens = model.frontend(torch.randn(1, fewest), torch.tensor([fewest]))
     assert lens.tolist() == [model.encoder.min_input_length]
     assert model.encoder(xs_pad, lens)[1].tolist() == [1]
     assert int(model.frontend(torch.randn(1, fewest - 1), torch.tensor([fewest - 1]))[1]) < int(lens)
     model.frontend = build(min_frames_per_second=0.0)
-    assert fewest_samples(model) is None
+    assert fewest_of(model) == (None, None)
 
 
 def test_gradient_reaches_samples_through_means(batch):

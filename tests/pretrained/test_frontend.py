@@ -291,3 +291,11 @@ def test_lacking_weights_are_counted(encoders, tmp_path):
     )
     with pytest.raises(ValueError, match=r"lacks 1 weights \(.*layers\.1"):
         PretrainedFrontend(str(folder))
+
+
+def test_espnets_init_is_refused_before_it_trains_on_random_weights(encoders):
+    from espnet2.torch_utils.initialize import initialize
+
+    model = torch.nn.ModuleDict({"frontend": PretrainedFrontend(encoders("hubert"))})
+    with pytest.raises(ValueError, match="init would overwrite the weights of frontend: pretrained"):
+        initialize(model, "xavier_uniform")

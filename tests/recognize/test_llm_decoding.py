@@ -465,7 +465,7 @@ def test_another_lm_is_refused_in_one_sentence_with_both_hashes(build_speech_llm
     files = save(build_speech_llm())
     other = save_lm(tmp_path / "other", rms_norm_eps=0.1, initializer_range=0.4, **options)
     with pytest.raises(
-        ValueError, match=r"SHA-256 [0-9a-f]{12}, the checkpoint's [0-9a-f]{12}\). Name that LM"
+        ValueError, match=r"SHA-256 [0-9a-f]{12}, the checkpoint's [0-9a-f]{12}\). Name that one"
     ) as error:
         Recognizer.from_files(*files, llm=other)
     assert "\n" not in str(error.value) and "Missing" not in str(error.value)

@@ -9,8 +9,11 @@ from espnet2.asr.frontend.default import DefaultFrontend
 
 from espnet_larm.errors import DataError
 from espnet_larm.looped.encoder import LarmEncoder
-from espnet_larm.train.batches.short import LongEnough, fewest_samples
+from espnet_larm.pooling.frontend import AffinityPoolingFrontend
+from espnet_larm.pretrained.frontend import PretrainedFrontend
+from espnet_larm.train.batches.short import Fewest, LongEnough, fewest_of
 from espnet_larm.upstream import TooShortUttError
+from tests.pretrained.models import save_encoder
 
 
 def batch(*lens):
@@ -35,27 +38,50 @@ class Model(torch.nn.Module):
 )
 def test_the_bound_is_the_shortest_that_the_model_takes(factor, frontend):
     model = Model(factor, **frontend)
-    fewest = fewest_samples(model)
+    fewest = fewest_of(model).samples
     xs, lens = model.frontend(torch.zeros(1, fewest), torch.tensor([fewest]))
     assert model.encoder(xs, lens)[1].tolist() == [1]
     with pytest.raises(TooShortUttError):
         model.encoder(*model.frontend(torch.zeros(1, fewest - 1), torch.tensor([fewest - 1])))
 
 
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("kind", ["whisper", "hubert", "parakeet"])
+def test_the_bound_of_a_pretrained_front_end_is_exact(tmp_path, kind, wrapped):
+    model = Model()
+    model.frontend = PretrainedFrontend(str(save_encoder(kind, tmp_path)), stack=3)
+    if wrapped:
+        model.frontend = AffinityPoolingFrontend(1.1, "pretrained", {"model": str(tmp_path), "stack": 3})
+    samples, frames = fewest_of(model)
+    least = model.encoder.min_input_length
+    for given, is_enough in ((samples, True), (samples - 1, False)):
+        assert (int(model.frontend(torch.zeros(1, given), torch.tensor([given]))[1]) >= least) == is_enough
+    stored = torch.zeros(1, frames, 16)
+    for given, is_enough in ((frames, True), (frames - 1, False)):
+        assert (int(model.frontend(stored, torch.tensor([given]))[1]) >= least) == is_enough
+
+
+def test_stored_frames_are_counted_as_frames():
+    utt_ids, values = batch(5, 7)
+    values["speech"] = values["speech"].unsqueeze(-1)
+    ((kept, _),) = LongEnough([(utt_ids, values)], Fewest(1000, 6))
+    assert kept == ["u7"]
+
+
 def test_the_bound_holds_inside_a_distributed_model_too():
     wrapped = torch.nn.Module()
     wrapped.module = Model()
-    assert fewest_samples(wrapped) == fewest_samples(wrapped.module)
+    assert fewest_of(wrapped) == fewest_of(wrapped.module)
 
 
 def test_encoders_that_do_not_tell_have_no_bound():
     model = Model()
     model.encoder = torch.nn.Linear(1, 1)
-    assert fewest_samples(model) is None
+    assert fewest_of(model) == (None, None)
 
 
 def test_short_utterances_leave_their_batch_and_are_named(caplog):
-    found = LongEnough([batch(900, 50, 700, 99), batch(10), batch(800)], 100)
+    found = LongEnough([batch(900, 50, 700, 99), batch(10), batch(800)], Fewest(100, None))
     (first_ids, first), (second_ids, _) = list(found)
     assert first_ids == ["u900", "u700"] and second_ids == ["u800"]
     assert first["speech_lengths"].tolist() == [900, 700] and first["text"][:, 0].tolist() == [0, 2]
@@ -68,19 +94,19 @@ def test_short_utterances_leave_their_batch_and_are_named(caplog):
 def test_batches_without_short_utterances_are_untouched(caplog):
     given = batch(900, 100)
     with caplog.at_level(logging.INFO):
-        assert next(iter(LongEnough([given], 100))) is given
+        assert next(iter(LongEnough([given], Fewest(100, None)))) is given
     assert caplog.text == ""
 
 
 def test_every_pass_counts_for_itself():
-    found = LongEnough([batch(10), batch(200)], 100)
+    found = LongEnough([batch(10), batch(200)], Fewest(100, None))
     assert len(found) == 2
     for _ in range(2):
         assert len(list(found)) == 1 and found.left_out == ["u10"]
 
 
 def test_a_model_that_does_not_tell_its_bound_names_the_batch_that_it_refuses():
-    found = LongEnough([batch(900, 50, 700)], None)
+    found = LongEnough([batch(900, 50, 700)], Fewest(None, None))
 
     def train():
         with found.named():
@@ -109,4 +135,4 @@ def test_samples_that_are_no_numbers_end_the_pass_with_their_utterance(value):
     speech[1, 5] = value
     batch = (["first", "second", "third"], {"speech": speech, "speech_lengths": torch.tensor([8, 8, 8])})
     with pytest.raises(DataError, match="^second: the audio holds samples that are NaN or infinite"):
-        list(LongEnough([batch], None))
+        list(LongEnough([batch], Fewest(None, None)))

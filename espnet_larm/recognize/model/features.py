@@ -21,6 +21,8 @@ from espnet_larm.pooling.affinity import Pooled
 
 def min_num_samples(model: ESPnetASRModel) -> int:
     """Samples below which the front end cannot make a frame: a centred STFT reflects half a window at both ends."""
+    if (least := getattr(model.frontend, "min_samples", None)) is not None:
+        return int(least)
     stft = getattr(model.frontend, "stft", None)
     if stft is None:
         return 1

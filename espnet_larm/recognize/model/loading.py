@@ -17,8 +17,11 @@ from espnet2.asr.espnet_model import ESPnetASRModel
 from espnet_larm.adaptation.added_layout import layout_difference, layout_of
 from espnet_larm.errors import name_some
 from espnet_larm.files import read_tensors
-from espnet_larm.llm.fingerprint import FINGERPRINT, difference, words_of
-from espnet_larm.pack.llm import name_llm, name_tokenizer, places_near
+from espnet_larm.llm.fingerprint import FINGERPRINT, difference
+from espnet_larm.llm.words import words_of
+from espnet_larm.pack.llm import name_tokenizer
+from espnet_larm.pack.models import ModelPlaces, name_models
+from espnet_larm.pack.named import places_near
 from espnet_larm.pack.options import (
     check_sections,
     check_tokens,
@@ -42,7 +45,12 @@ class LoadedModel(NamedTuple):
 
 
 def load_model(
-    config_file: Path, model_file: Path, device: str, dtype: torch.dtype, llm: str | None = None
+    config_file: Path,
+    model_file: Path,
+    device: str,
+    dtype: torch.dtype,
+    llm: str | None = None,
+    encoder: str | None = None,
 ) -> LoadedModel:
     """Build and load.
 
@@ -51,13 +59,14 @@ def load_model(
         model_file: Weights by name, as ESPnet saves them.
         device: `cpu`, `cuda`, `cuda:N`.
         dtype: Type of weights and activations; the front end's is float32 at least.
-        llm: Folder or hub id of the model's LM, where it is another than in training.
+        llm: Folder or hub id of the model's LM, where it is another place than in training.
+        encoder: Folder or hub id of its pre-trained speech encoder, likewise.
 
     Raises:
-        FileNotFoundError: One of the files, or the LM, is missing.
+        FileNotFoundError: One of the files, or the LM or speech encoder, is missing.
         ValueError: The config is wrong, or the weights are unreadable or not those of the model.
     """
-    args = read_config(config_file, llm)
+    args = read_config(config_file, llm, encoder)
     model = LarmASRTask.build_model(args)
     load_weights(model, model_file)
     for name, child in model.named_children():
@@ -65,16 +74,17 @@ def load_model(
     return LoadedModel(model.to(device).eval(), args)
 
 
-def read_config(config_file: Path, llm: str | None = None) -> argparse.Namespace:
+def read_config(config_file: Path, llm: str | None = None, encoder: str | None = None) -> argparse.Namespace:
     """The options of a training run. Files that it names by relative paths are found from any working folder.
 
     Args:
         config_file: The experiment's `config.yaml`.
-        llm: Folder or hub id of the model's LM, where it is another than in training.
+        llm: Folder or hub id of the model's LM, where it is another place than in training.
+        encoder: Folder or hub id of its pre-trained speech encoder, likewise.
 
     Raises:
         FileNotFoundError: The file, or one that it names, is missing.
-        ValueError: It holds no options, or the model needs no LM.
+        ValueError: It holds no options, or the model needs no such model.
     """
     if not config_file.is_file():
         raise FileNotFoundError(f"{config_file} is missing; --asr_train_config is the experiment's config.yaml.")
@@ -88,7 +98,7 @@ def read_config(config_file: Path, llm: str | None = None) -> argparse.Namespace
     leave_training_out(config)
     for option, value in list(file_options(config)):
         config = with_option(config, option, str(locate(value, config_file.parent)))
-    name_llm(config, llm, places_near(config_file))
+    name_models(config, ModelPlaces(llm, encoder), places_near(config_file))
     name_tokenizer(config, places_near(config_file))
     return argparse.Namespace(**config)
 
@@ -106,7 +116,7 @@ def load_weights(model: torch.nn.Module, model_file: Path) -> None:
     Raises:
         FileNotFoundError: The file is missing.
         ValueError: It is unreadable, or names or shapes differ; the message counts and names them. Or the model's LM
-            is not the one that it was trained with, or has other added layers.
+            or speech encoder is not the one that it was trained with, or has other added layers.
     """
     weights = read_weights(model_file)
     _check_fingerprint(model, model_file, weights)
@@ -157,12 +167,13 @@ def _is_plain(value: torch.Tensor) -> bool:
 
 def _check_fingerprint(model: torch.nn.Module, model_file: Path, weights: dict[str, torch.Tensor]) -> None:
     """Refuse another LM or speech encoder before shapes and names are compared, which would not say why they differ."""
-    buffers = dict(model.named_buffers())
+    # Its names are those of files; front ends that wrap others leave their own out.
+    own = model.state_dict()
     for name in [name for name in weights if name.rpartition(".")[2] == FINGERPRINT]:
-        if name not in buffers:
+        if name not in own:
             # A model that holds all weights of the named one: where they came from is told, and no part of it.
             del weights[name]
-        elif not _holds_model(weights, name) and (reason := difference(buffers[name], weights[name], words_of(name))):
+        elif not _holds_model(weights, name) and (reason := difference(own[name], weights[name], words_of(name))):
             raise ValueError(f"{model_file}: {reason}")
 
 

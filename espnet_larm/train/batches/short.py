@@ -7,6 +7,7 @@ Where the bound is not known (ESPnet's encoders), the batch that the encoder ref
 import contextlib
 import logging
 from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 import torch
 
@@ -14,6 +15,7 @@ from espnet2.asr.frontend.default import DefaultFrontend
 
 from espnet_larm.errors import DataError, name_some
 from espnet_larm.pooling.frontend import AffinityPoolingFrontend
+from espnet_larm.pretrained.frontend import PretrainedFrontend
 from espnet_larm.train.batches.epoch import Batch
 from espnet_larm.upstream import TooShortUttError
 
@@ -23,28 +25,44 @@ NUM_NAMED = 10
 REMEDY = "Drop such utterances for good with asr.sh --min_wav_duration, in seconds."
 
 
-def fewest_samples(model: torch.nn.Module) -> int | None:
-    """Samples that the encoder needs for one output frame; feature frames if there is no front end.
+class Fewest(NamedTuple):
+    """What an utterance needs for one frame of the encoder; None if this is not known.
+
+    Attributes:
+        samples: Samples of its waveform.
+        frames: Frames, where the data holds frames: features, or those of a pre-trained front end.
+    """
+
+    samples: int | None
+    frames: int | None
+
+
+def fewest_of(model: torch.nn.Module) -> Fewest:
+    """What an utterance needs for a model, exactly.
 
     Args:
         model: An ASR model, or what holds it for several processes.
 
     Returns:
-        The number; None if the encoder does not tell it, or the front end is neither a plain STFT nor one that
-        certainly leaves enough pooled frames.
+        The numbers; None if the encoder does not tell, or the front end is neither a plain STFT, nor a pre-trained
+        encoder, nor one around these that certainly leaves enough pooled frames.
     """
     model = getattr(model, "module", model)
     num_frames = getattr(getattr(model, "encoder", None), "min_input_length", None)
     if num_frames is None or model.preencoder is not None:
-        return None
-    if model.frontend is None:
-        return num_frames
+        return Fewest(None, None)
     frontend = model.frontend
     if isinstance(frontend, AffinityPoolingFrontend):
         num_frames, frontend = frontend.frames_before(num_frames), frontend.frontend
-    if num_frames is None or type(frontend) is not DefaultFrontend:
-        return None
-    stft = frontend.stft
+    if num_frames is None or frontend is None:
+        return Fewest(None, num_frames)
+    if isinstance(frontend, PretrainedFrontend):
+        return Fewest(frontend.fewest_samples(num_frames), frontend.fewest_stored(num_frames))
+    return Fewest(_of_stft(frontend.stft, num_frames) if type(frontend) is DefaultFrontend else None, None)
+
+
+def _of_stft(stft: Any, num_frames: int) -> int:
+    """Fewest samples that give so many frames."""
     if not stft.center:
         return (num_frames - 1) * stft.hop_length + stft.n_fft
     # A centred STFT reflects half a window at both ends, which must be there.
@@ -77,10 +95,10 @@ class LongEnough:
 
     Args:
         loader: Gives batches.
-        fewest: Samples that an utterance needs; None if this is not known.
+        fewest: What an utterance needs.
     """
 
-    def __init__(self, loader: Iterable[Batch], fewest: int | None) -> None:
+    def __init__(self, loader: Iterable[Batch], fewest: Fewest) -> None:
         self._loader = loader
         self._fewest = fewest
         self._last: Batch | None = None
@@ -105,12 +123,13 @@ class LongEnough:
         """The batch without short utterances; None if nothing is left."""
         utt_ids, values = batch
         lens = values.get("speech_lengths")
-        if self._fewest is None or lens is None or bool((lens >= self._fewest).all()):
+        fewest = self._fewest.samples if lens is None or values["speech"].dim() == 2 else self._fewest.frames
+        if fewest is None or lens is None or bool((lens >= fewest).all()):
             return batch
-        short = [index for index, length in enumerate(lens.tolist()) if length < self._fewest]
+        short = [index for index, length in enumerate(lens.tolist()) if length < fewest]
         self.left_out += [utt_ids[index] for index in short]
         # An error, because ESPnet silences warnings of all processes but the first.
-        logger.error("Left out, the encoder needs %d: %s. %s", self._fewest, _lengths(batch, short), REMEDY)
+        logger.error("Left out, the encoder needs %d: %s. %s", fewest, _lengths(batch, short), REMEDY)
         keep = [index for index in range(len(utt_ids)) if index not in short]
         kept = {name: value[keep] if isinstance(value, torch.Tensor) else value for name, value in values.items()}
         return ([utt_ids[index] for index in keep], kept) if keep else None
