@@ -28,6 +28,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 logger = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint.pth"
@@ -163,6 +165,31 @@ def write_beside(target: Path) -> Iterator[Path]:
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read options from a YAML file, without tags that make objects.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It cannot be read, or holds something else than options.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing; name a YAML file of options.")
+    try:
+        options = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        why = "a folder" if path.is_dir() else " ".join(str(error).split())
+        raise ValueError(
+            f"{path} is no YAML of options in UTF-8: {why}. Write a line `name: value` each, indented with spaces."
+        ) from error
+    if not isinstance(options, dict) or not all(isinstance(name, str) for name in options):
+        found = "nothing" if options is None else f"a {type(options).__name__}"
+        raise ValueError(
+            f"{path} holds {found} where options should be; write a line `name: value` each, with a space behind the "
+            "colon."
+        )
+    return options
 
 
 def write_text(target: Path, text: str) -> None:

@@ -28,15 +28,19 @@ def check_record(args: argparse.Namespace) -> None:
 
     Raises:
         ValueError: Statistics would be collected in the folder of a training.
-        ImportError: wandb is asked for and not installed.
+        ImportError: wandb, or the package of adapters, is asked for and not installed.
     """
     folder = Path(args.output_dir)
     if args.collect_stats and is_trained(folder):
         raise ValueError(
             f"--collect_stats true would overwrite config.yaml of the training in {folder}; name another --output_dir."
         )
-    if args.use_wandb and importlib.util.find_spec("wandb") is None:
-        raise ImportError("--use_wandb is true, but wandb is not installed; pip install wandb, or leave it out.")
+    asked = {"use_wandb": args.use_wandb, "use_adapter": args.use_adapter and args.adapter == "lora"}
+    for name, package in (("use_wandb", "wandb"), ("use_adapter", "loralib")):
+        if asked[name] and importlib.util.find_spec(package) is None:
+            raise ImportError(
+                f"--{name} is true, but {package} is not installed; pip install {package}, or leave it out."
+            )
 
 
 def locked_folder(args: argparse.Namespace) -> AbstractContextManager[None]:

@@ -1,5 +1,6 @@
 """State of a training beside ESPnet's loop: its folder, a stop request and the epoch in progress."""
 
+import argparse
 import dataclasses
 import logging
 from collections.abc import Iterable, Sequence
@@ -42,9 +43,10 @@ class Running(NamedTuple):
 
 @dataclasses.dataclass
 class RecordedOptions(TrainerOptions):
-    """ESPnet's options of its loop, and all options of the training as config.yaml records them."""
+    """ESPnet's options of its loop, and all options of the training, also as config.yaml records them."""
 
     config: str = ""
+    args: argparse.Namespace = dataclasses.field(default_factory=argparse.Namespace)
 
 
 class Session:

@@ -30,6 +30,7 @@ from espnet_larm.train.batches.frames import CtcRoom, needed_frames_told, retent
 from espnet_larm.train.batches.short import LongEnough, fewest_samples
 from espnet_larm.train.learning import format_parts, learning_parts
 from espnet_larm.train.record import record_of, take_config_back
+from espnet_larm.train.refusals import traced_to_first_batch
 from espnet_larm.train.reported import ReportedValues, check_numbers, checked_criteria, only_numbers
 from espnet_larm.train.session import RecordedOptions, Running, Session
 
@@ -60,7 +61,7 @@ class LarmTrainer(Trainer):
     def build_options(cls, args: argparse.Namespace) -> TrainerOptions:
         """ESPnet's options, and what config.yaml will hold; `put_config_aside` has changed the folder until now."""
         take_config_back(args)
-        return RecordedOptions(**vars(super().build_options(args)), config=record_of(args))
+        return RecordedOptions(**vars(super().build_options(args)), config=record_of(args), args=args)
 
     @classmethod
     def run(
@@ -87,6 +88,9 @@ class LarmTrainer(Trainer):
         logger.info(describe_batches(train_iter_factory, trainer_options.accum_grad, distributed_option))
         logger.info("What learns:\n%s", format_parts(learning_parts(model)))
         values = ReportedValues(model, lambda: valid_iter_factory.build_iter(1), trainer_options.ngpu)
+        if isinstance(trainer_options, RecordedOptions):
+            with traced_to_first_batch(trainer_options.args):
+                values("train")
         criteria = checked_criteria(trainer_options, schedulers, values)
         trainer_options = dataclasses.replace(trainer_options, best_model_criterion=criteria)
         session = Session(trainer_options, distributed_option.distributed)
