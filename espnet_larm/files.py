@@ -192,6 +192,16 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return options
 
 
+def check_no_folder(target: Path) -> None:
+    """Refuse a folder where a file shall be written.
+
+    Raises:
+        IsADirectoryError: The name is a folder's.
+    """
+    if target.is_dir():
+        raise IsADirectoryError(f"{target} is a folder; name a file to write, in it for example.")
+
+
 def write_text(target: Path, text: str) -> None:
     """Write a text in UTF-8 as `write_beside` does."""
     with write_beside(target) as beside:
@@ -277,10 +287,16 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         InUseError: Another process writes there; the message says which, where and since when.
         FullDiskError: There was no room for something.
+        NotADirectoryError: It, or what it is in, is a file.
     """
     is_made = not folder.exists()
     with names_full_disk(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise NotADirectoryError(
+                f"{folder} cannot be a folder, since a file has its name or a part of it."
+            ) from error
         descriptor = _take(folder)
     try:
         remove_what_was_left(folder)

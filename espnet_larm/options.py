@@ -94,6 +94,9 @@ class Option(typing.NamedTuple):
         )
 
 
+SEED = Option("seed of all random numbers", least=0, most=2**32 - 1)
+
+
 def option(default: Any, sentence: str, **said: Any) -> Any:
     """A field of a dataclass of options.
 
@@ -244,6 +247,13 @@ def number(kind: type, said: Option) -> Callable[[str], Any]:
     return read
 
 
+# Types of options that several commands have.
+hertz = number(int, Option("sampling rate in Hz", least=1, most=1_000_000))
+jobs = number(int, Option("number of processes", least=1, most=1024))
+seconds = number(float, Option("seconds", least=0, may_be_infinite=True))
+seed = number(int, SEED)
+
+
 def check_parsed(
     actions: Iterable[argparse.Action], args: argparse.Namespace, ranges: Mapping[str, Option] | None = None
 ) -> None:
@@ -269,7 +279,7 @@ def _check_action(action: argparse.Action, value: Any, said: Option) -> None:
     if value is None and (action.default is None or kind.endswith("_or_none")):
         return
     wanted = PARSED.get(kind.removesuffix("_or_none"), object)
-    is_many = action.nargs is not None or isinstance(action.default, list)
+    is_many = action.nargs is not None or isinstance(action, argparse._AppendAction)
     # One value stands for a list of it.
     values = list(value) if is_many and isinstance(value, list | tuple) else [value]
     if action.choices is not None:

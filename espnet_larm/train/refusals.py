@@ -31,6 +31,11 @@ logger = logging.getLogger(__name__)
 
 # Packages that check options of a YAML, as plugins do.
 CHECKING = ("espnet", "espnet2", "torch.optim")
+# What ends a program with a sentence; errors of the disk keep their traceback.
+STATED = (
+    ValueError, TypeError, ImportError, RuntimeError, FileNotFoundError, NotADirectoryError, IsADirectoryError,
+    PermissionError, InUseError,
+)  # fmt: skip
 SILENT_SAMPLES = 16000
 INITIALIZING = "espnet2.torch_utils.initialize"
 
@@ -43,7 +48,7 @@ def ends_with_a_sentence() -> Iterator[None]:
     """
     try:
         yield
-    except (ValueError, TypeError, ImportError, FileNotFoundError, RuntimeError, InUseError) as error:
+    except STATED as error:
         if not is_stated(error, CHECKING):
             raise
         logger.debug("Where the option was refused:", exc_info=True)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from espnet_larm.data.text import read_sentences
-from espnet_larm.files import folder_beside, locked, move_synced
+from espnet_larm.files import check_no_folder, folder_beside, locked, move_synced
 from espnet_larm.recipe.make_tokens import SOS_EOS, UNKNOWN
 from espnet_larm.recipe.ngram.tokenizing import Spell, check_case, read_tokens, write_tokens
 from espnet_larm.recipe.text_lm.options import HelpWithDefaults
@@ -63,6 +63,7 @@ def main(cmd: list[str] | None = None) -> int:
 def _train(args: argparse.Namespace) -> int:
     if not LEAST_ORDER <= args.ngram_num <= MOST_ORDER:
         raise ValueError(f"--ngram_num {args.ngram_num}; allowed: {LEAST_ORDER} to {MOST_ORDER}.")
+    check_no_folder(args.out)
     estimate = _estimator_of(args.estimator)
     # Imports numpy.
     from espnet_larm.search.kenlm_ngram import KenlmNgram, import_kenlm

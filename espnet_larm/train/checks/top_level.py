@@ -8,10 +8,8 @@ from typing import Any
 
 from espnet_larm import registry
 from espnet_larm.errors import name_some
-from espnet_larm.options import Option, check_parsed, check_range
+from espnet_larm.options import SEED, Option, check_parsed, check_range
 
-MAX_SEED = 2**32 - 1
-SEED = Option("seed of all random numbers", least=0, most=MAX_SEED)
 NUMBER = r"-?\d+(\.\d*)?"
 RANGES = {
     "seed": SEED,
