@@ -94,6 +94,7 @@ class Option(typing.NamedTuple):
         )
 
 
+ANY = Option("without a range")
 SEED = Option("seed of all random numbers", least=0, most=2**32 - 1)
 
 
@@ -269,7 +270,7 @@ def check_parsed(
     """
     for action in actions:
         if (action.type is not None or action.choices) and hasattr(args, action.dest):
-            _check_action(action, getattr(args, action.dest), (ranges or {}).get(action.dest, Option("")))
+            _check_action(action, getattr(args, action.dest), (ranges or {}).get(action.dest, ANY))
         for place in _not_numbers(getattr(args, action.dest, None), action.dest):
             raise ValueError(f"{place} is nan; allowed: a number.")
 

@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import functools
 import importlib
 import logging
 import sys
@@ -53,7 +54,7 @@ def hand_over(name: str, cmd: list[str] | None, reason: str, asked: Sequence[str
         asked: Given options of ours, which ESPnet's program does not know.
 
     Raises:
-        ValueError: Such options were given.
+        ValueError: Such options were given, or ESPnet's program refuses others.
     """
     if asked:
         raise ValueError(
@@ -61,7 +62,12 @@ def hand_over(name: str, cmd: list[str] | None, reason: str, asked: Sequence[str
         )
     logger.info("%s: ESPnet's own %s takes over.", reason, name)
     registry.register()
-    importlib.import_module(f"espnet2.bin.{name}").main(cmd)
+    try:
+        importlib.import_module(f"espnet2.bin.{name}").main(cmd)
+    except (ValueError, TypeError, ImportError, RuntimeError) as error:
+        if not is_stated(error, ("espnet2",)):
+            raise
+        raise ValueError(f"{reason}, and ESPnet's own {name} refuses that: {error}") from error
     return 0
 
 
@@ -73,6 +79,9 @@ def given(args: argparse.Namespace, actions: Sequence[argparse.Action]) -> list[
 def check_config_first(parser: argparse.ArgumentParser) -> None:
     """Have one of ESPnet's parsers end at a wrong file of --config with a sentence, and name all its unknown keys."""
     parse = parser.parse_known_args
+    for action in parser._actions:
+        if "parse_size" in getattr(action.type, "__name__", ""):
+            action.type = _as_argparse_expects(action.type)
 
     def parse_known_args(args: Any = None, namespace: Any = None) -> Any:
         try:
@@ -84,9 +93,22 @@ def check_config_first(parser: argparse.ArgumentParser) -> None:
     parser.parse_known_args = parse_known_args  # type: ignore[method-assign]
 
 
+def _as_argparse_expects(read: Any) -> Callable[[str], Any]:
+    """The same reader of a word, with errors that argparse turns into a sentence; humanfriendly has its own."""
+
+    @functools.wraps(read)
+    def read_or_refuse(word: str) -> Any:
+        try:
+            return read(word)
+        except Exception as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return read_or_refuse
+
+
 def _check_config(parser: argparse.ArgumentParser, cmd: Sequence[str] | None) -> None:
     only_config = argparse.ArgumentParser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
-    only_config.add_argument("--config", nargs="?")
+    only_config.add_argument("--config", nargs="?", help="YAML file of options")
     path = vars(only_config.parse_known_args(cmd)[0]).get("config")
     if path is None:
         return

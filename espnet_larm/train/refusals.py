@@ -12,7 +12,7 @@ import filecmp
 import logging
 import re
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -89,18 +89,19 @@ def traced_to_options(args: argparse.Namespace) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def traced_to_first_batch(args: argparse.Namespace) -> Iterator[None]:
-    """Turn an error of ESPnet's or our parts at a batch before training into an OptionError with their options.
+def traced_to_first_batch(args: argparse.Namespace, is_first: Callable[[], bool] = lambda: True) -> Iterator[None]:
+    """Turn an error of ESPnet's parts at the first batch into an OptionError with their options.
 
     Args:
         args: Options of the training.
+        is_first: Tells whether that batch is in progress.
     """
     try:
         yield
-    except (OptionError, DataError, torch.OutOfMemoryError):
+    except (OptionError, DataError, torch.OutOfMemoryError, torch.AcceleratorError):
         raise
     except Exception as error:
-        if (sentence := _failed_part(args, error, "fails at the first batch with")) is None:
+        if not is_first() or (sentence := _failed_part(args, error, "fails at the first batch with")) is None:
             raise
         raise OptionError(sentence) from error
 

@@ -177,6 +177,10 @@ class Session:
         logger.info("The epoch goes on after %d batches, which are loaded again and skipped.", resumed["num_batches"])
         return self._batches
 
+    def is_at_first_batch(self) -> bool:
+        """Whether the epoch has had no batch before the one in progress."""
+        return self._batches is None or self._batches.num_given <= 1
+
     def report_skipped(self) -> None:
         """Warn of the number of batches that were left out of the epoch."""
         if self._batches is not None and self._batches.skipped:

@@ -88,10 +88,8 @@ class LarmTrainer(Trainer):
         logger.info(describe_batches(train_iter_factory, trainer_options.accum_grad, distributed_option))
         logger.info("What learns:\n%s", format_parts(learning_parts(model)))
         values = ReportedValues(model, lambda: valid_iter_factory.build_iter(1), trainer_options.ngpu)
-        if isinstance(trainer_options, RecordedOptions):
-            with traced_to_first_batch(trainer_options.args):
-                values("train")
-        criteria = checked_criteria(trainer_options, schedulers, values)
+        with traced_to_first_batch(_args_of(trainer_options)):
+            criteria = checked_criteria(trainer_options, schedulers, values)
         trainer_options = dataclasses.replace(trainer_options, best_model_criterion=criteria)
         session = Session(trainer_options, distributed_option.distributed)
         with session.stop.listen():
@@ -150,12 +148,13 @@ class LarmTrainer(Trainer):
             False: ESPnet would end a training without a step as if it had learned.
 
         Raises:
-            OptionError: No step of the epoch was made.
+            OptionError: No step of the epoch was made, or a part fails at the first batch.
             ValueError: The encoder refused an utterance as too short, and had not told its bound.
         """
         session, long_enough = cls._running_session(), LongEnough(iterator, fewest_samples(model))
         session.start_epoch(Running(model, optimizers, schedulers, scaler), reporter)
         with (
+            traced_to_first_batch(_args_of(session.options), session.is_at_first_batch),
             long_enough.named(),
             CtcRoom(long_enough.utt_ids).watched(model),
             needed_frames_told(model),
@@ -216,6 +215,10 @@ class LarmTrainer(Trainer):
     def _running_session(cls) -> Session:
         assert cls.session is not None, "run() opens it"
         return cls.session
+
+
+def _args_of(options: TrainerOptions) -> argparse.Namespace:
+    return options.args if isinstance(options, RecordedOptions) else argparse.Namespace()
 
 
 class CTCLossOnCPU(torch.nn.CTCLoss):

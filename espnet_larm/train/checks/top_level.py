@@ -14,7 +14,8 @@ NUMBER = r"-?\d+(\.\d*)?"
 RANGES = {
     "seed": SEED,
     "num_workers": Option("processes that load batches", least=0, most=1024),
-    "max_epoch": Option("epochs", least=1),
+    "max_epoch": Option("epochs", least=1, most=1_000_000),
+    "num_iters_per_epoch": Option("batches", most=10**9),
     "patience": Option("epochs without improvement", least=0),
     "keep_nbest_models": Option("epochs that are averaged", least=1),
     "nbest_averaging_interval": Option("epochs between averages", least=0),
