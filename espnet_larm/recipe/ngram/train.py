@@ -28,6 +28,9 @@ AUTO, LMPLZ, NUMPY = "auto", "lmplz", "numpy"
 # Orders that kenlm reads, as pip builds it.
 LEAST_ORDER, MOST_ORDER = 2, 6
 
+# ESPnet's, which refuses others at the first sentence.
+CLEANERS = ("none", "tacotron", "jaconv", "vietnamese", "whisper_en", "whisper_basic")
+
 
 def get_parser() -> argparse.ArgumentParser:
     """Options of this program."""
@@ -44,7 +47,7 @@ def get_parser() -> argparse.ArgumentParser:
     revision_help = "hugging_face: revision of the LM on the hub; the newest by default"
     parser.add_argument("--revision", help=revision_help)
     parser.add_argument("--nlsyms", type=Path, help="char and bpe: file of symbols that stay whole, one a line")
-    parser.add_argument("--cleaner", help="ESPnet's text cleaner, the one of the training")
+    parser.add_argument("--cleaner", choices=CLEANERS, help="ESPnet's text cleaner, the one of the training")
     order_help = f"words of the longest n-grams, {LEAST_ORDER} to {MOST_ORDER}"
     parser.add_argument("--ngram_num", type=int, default=4, help=order_help)
     estimator_help = "program that estimates; auto takes lmplz if it is on PATH"

@@ -83,6 +83,12 @@ def test_misuse_is_refused(run, options, message, monkeypatch, tmp_path):
         run("char", *options)
 
 
+def test_an_unknown_cleaner_is_refused(run, capsys):
+    with pytest.raises(SystemExit):
+        run("char", "--cleaner", "tacotro")
+    assert "--cleaner: invalid choice: 'tacotro' (choose from" in capsys.readouterr().err
+
+
 def test_a_token_list_of_another_kind_is_refused(run, tmp_path):
     (tmp_path / "list").write_text("<unk>\nA\n")
     with pytest.raises(ValueError, match="ends with A; expected <sos/eos>, as stage 5 has it"):
