@@ -211,7 +211,7 @@ def test_wrong_loops_are_refused_before_anything_is_written(decode, tmp_path):
             "ESPnet's own asr_inference, but --num_loops is an option of ours",
         ),
         (["--seed", "-12"], "seed is -12; allowed: a whole number, 0 to 4294967295"),
-        (["--minlenratio", "-inf"], "minlenratio is -inf; allowed: a number, 0 or more"),
+        (["--minlenratio=-inf"], "minlenratio is -inf; allowed: a number, 0 or more"),
         (["--lm_weight", "nan"], "lm_weight is nan; allowed: a number"),
         (["--quantize_modules", "Linear", "linear"], "quantize_modules: linear: not in torch.nn; allowed"),
         (["--data_path_and_name_and_type", "text,text,text"], "names speech, text; allowed: speech alone"),

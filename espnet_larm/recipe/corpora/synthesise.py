@@ -85,7 +85,7 @@ READERS = (
 )
 SPLIT_SHARES = {"train-mini": 0.84, "dev-mini": 0.06, "test-mini": 0.10}
 
-MINUTES = Option("minutes of speech", above=0)
+MINUTES = Option("minutes of speech", above=0, most=100_000)
 
 
 def get_parser() -> argparse.ArgumentParser:
