@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from espnet_larm import registry
 from espnet_larm.errors import is_stated
 from espnet_larm.files import OUTPUT, FullDiskError, names_full_disk, read_yaml
@@ -88,7 +90,11 @@ def check_config_first(parser: argparse.ArgumentParser) -> None:
             _check_config(parser, args)
         except (OSError, ValueError) as error:
             parser.exit(2, f"{parser.prog}: error: --config {error}\n")
-        return parse(args, namespace)
+        try:
+            return parse(args, namespace)
+        except yaml.YAMLError as error:
+            said = " ".join(str(error).split())
+            parser.exit(2, f"{parser.prog}: error: a section is no YAML: {said}; write NAME=VALUE.\n")
 
     parser.parse_known_args = parse_known_args  # type: ignore[method-assign]
 

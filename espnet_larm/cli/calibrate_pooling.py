@@ -36,6 +36,7 @@ from espnet_larm.cli.pooling_options import (
 )
 from espnet_larm.files import read_yaml, write_text
 from espnet_larm.origin import origin_of
+from espnet_larm.program import check_config_first
 
 if TYPE_CHECKING:
     from espnet_larm.calibrate.pooling_places import FrontendPlace, SpeechPlace
@@ -72,6 +73,7 @@ def get_parser() -> argparse.ArgumentParser:
         help="pooling of the other site (default: as trained): with --place deep, input.tau=0.9. It replaces all that "
         "training pools in the LM: with --place frontend, what is left out is off",
     )
+    check_config_first(parser)
     return parser
 
 

@@ -172,6 +172,12 @@ def test_a_file_of_options_that_is_none_is_said(larm_task, tmp_path, capsys, con
     assert "a folder" in capsys.readouterr().err
 
 
+def test_a_section_that_is_no_yaml_is_said(larm_task, capsys):
+    with pytest.raises(SystemExit):
+        larm_task.main(cmd=["--encoder_conf", "\x07num_loops"])
+    assert "error: a section is no YAML: unacceptable character" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("changes", "option", "package"),
     [
