@@ -11,7 +11,7 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 KEY = "option"
@@ -256,23 +256,27 @@ seed = number(int, SEED)
 
 
 def check_parsed(
-    actions: Iterable[argparse.Action], args: argparse.Namespace, ranges: Mapping[str, Option] | None = None
+    actions: Iterable[argparse.Action],
+    args: argparse.Namespace,
+    ranges: Mapping[str, Option] | None = None,
+    apart: Collection[str] = (),
 ) -> None:
-    """Refuse what a YAML says and the command line would not take: types, choices and lengths; and ranges, and NaN.
+    """Refuse what a YAML says and the command line would not take: types, choices, lengths; ranges, NaN, null bytes.
 
     Args:
         actions: Options of a parser of ESPnet's, whose defaults no YAML has changed.
         args: What another such parser has read.
         ranges: Ranges of options by name.
+        apart: Options whose type is checked elsewhere.
 
     Raises:
         ValueError: With the option, its value and what is allowed.
     """
     for action in actions:
-        if (action.type is not None or action.choices) and hasattr(args, action.dest):
+        if action.dest not in apart and (action.type or action.choices) and hasattr(args, action.dest):
             _check_action(action, getattr(args, action.dest), (ranges or {}).get(action.dest, ANY))
-        for place in _not_numbers(getattr(args, action.dest, None), action.dest):
-            raise ValueError(f"{place} is nan; allowed: a number.")
+        for problem in _impossible(getattr(args, action.dest, None), action.dest):
+            raise ValueError(problem)
 
 
 def _check_action(action: argparse.Action, value: Any, said: Option) -> None:
@@ -298,14 +302,16 @@ def _is_parsed(value: Any, wanted: type) -> bool:
     return wanted is object or _is_of_type(value, wanted)
 
 
-def _not_numbers(value: Any, place: str) -> Iterator[str]:
-    """Places of NaN below an option's value."""
+def _impossible(value: Any, place: str) -> Iterator[str]:
+    """Sentences about NaN, and about null bytes, which no path holds, below an option's value."""
     if isinstance(value, float) and math.isnan(value):
-        yield place
+        yield f"{place} is nan; allowed: a number."
+    if isinstance(value, str) and "\0" in value:
+        yield f"{place} is {value!r:.200}; allowed: a text without null bytes."
     for name, each in value.items() if isinstance(value, Mapping) else ():
-        yield from _not_numbers(each, f"{place}: {name}")
+        yield from _impossible(each, f"{place}: {name}")
     for each in value if isinstance(value, list | tuple) else ():
-        yield from _not_numbers(each, place)
+        yield from _impossible(each, place)
 
 
 def _plain_type(hint: Any) -> type:

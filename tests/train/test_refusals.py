@@ -139,6 +139,7 @@ def test_unknown_keys_of_any_section_are_named_at_once_with_the_nearest(build, c
             {"specaug": "specaug", "specaug_conf": {"time_mask_width_range": [9, 3]}},
             r"width_range\[1\] > .*width_ra",
         ),
+        ({"token_list": "to\0kens"}, r"^ERROR: token_list is 'to\\x00kens'; allowed: a text without null bytes"),
         ({"use_adapter": True}, r"use_adapter is true, but loralib is not installed; pip install"),
     ],
 )

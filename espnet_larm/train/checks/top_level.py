@@ -70,7 +70,7 @@ def check_top_level(args: argparse.Namespace, parser: argparse.ArgumentParser) -
     """
     # `registry` says what is near to an unknown class; a list of tokens is as good as its file.
     apart = {*registry.checked_kinds(), *registry.TABLES, "init", "token_list"}
-    check_parsed([action for action in parser._actions if action.dest not in apart], args, RANGES)
+    check_parsed(parser._actions, args, RANGES, apart)
     for (section, key), said in SECTION_RANGES.items():
         conf = getattr(args, section, None)
         if isinstance(conf, dict) and conf.get(key) is not None:
