@@ -285,12 +285,13 @@ def _check_action(action: argparse.Action, value: Any, said: Option) -> None:
         return
     wanted = PARSED.get(kind.removesuffix("_or_none"), object)
     is_many = action.nargs is not None or isinstance(action, argparse._AppendAction)
-    # One value stands for a list of it.
     values = list(value) if is_many and isinstance(value, list | tuple) else [value]
+    # ESPnet takes one number for a list of it, keep_nbest_models alone.
+    is_bare = is_many and not isinstance(value, list | tuple) and (action.nargs, wanted) != ("+", int)
     if action.choices is not None:
         said = said._replace(choices=tuple(action.choices))
     fits = all(_is_parsed(each, wanted) and said.allows(each) for each in values)
-    if not fits or (isinstance(action.nargs, int) and len(values) != action.nargs):
+    if is_bare or not fits or (isinstance(action.nargs, int) and len(values) != action.nargs):
         allowed = said.range if said.choices else ", ".join(filter(None, (WORDS.get(wanted, ""), said.allowed)))
         many = f"{action.nargs if isinstance(action.nargs, int) else 'a list'} of: " if is_many else ""
         raise ValueError(f"{action.dest} is {value!r:.200}; allowed: {many}{allowed}.")

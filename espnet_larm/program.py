@@ -56,7 +56,7 @@ def hand_over(name: str, cmd: list[str] | None, reason: str, asked: Sequence[str
         asked: Given options of ours, which ESPnet's program does not know.
 
     Raises:
-        ValueError: Such options were given, or ESPnet's program refuses others.
+        ValueError: Such options were given, or ESPnet's program fails.
     """
     if asked:
         raise ValueError(
@@ -66,10 +66,14 @@ def hand_over(name: str, cmd: list[str] | None, reason: str, asked: Sequence[str
     registry.register()
     try:
         importlib.import_module(f"espnet2.bin.{name}").main(cmd)
-    except (ValueError, TypeError, ImportError, RuntimeError) as error:
-        if not is_stated(error, ("espnet2",)):
-            raise
-        raise ValueError(f"{reason}, and ESPnet's own {name} refuses that: {error}") from error
+    except OSError:
+        raise
+    except Exception as error:
+        logger.debug("Where it failed:", exc_info=True)
+        said = " ".join(str(error).split())
+        raise ValueError(
+            f"{reason}, and ESPnet's own {name} fails: {type(error).__name__}: {said} (--log_level DEBUG tells where)."
+        ) from error
     return 0
 
 

@@ -140,6 +140,7 @@ def test_unknown_keys_of_any_section_are_named_at_once_with_the_nearest(build, c
             r"width_range\[1\] > .*width_ra",
         ),
         ({"token_list": "to\0kens"}, r"^ERROR: token_list is 'to\\x00kens'; allowed: a text without null bytes"),
+        ({"fold_length": 800}, r"fold_length is 800; allowed: a list of: a whole number, 1 or more"),
         ({"use_adapter": True}, r"use_adapter is true, but loralib is not installed; pip install"),
     ],
 )
