@@ -28,6 +28,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 logger = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint.pth"
@@ -165,6 +167,41 @@ def write_beside(target: Path) -> Iterator[Path]:
         raise
 
 
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read options from a YAML file, without tags that make objects.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It cannot be read, or holds something else than options.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing; name a YAML file of options.")
+    try:
+        options = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        why = "a folder" if path.is_dir() else " ".join(str(error).split())
+        raise ValueError(
+            f"{path} is no YAML of options in UTF-8: {why}. Write a line `name: value` each, indented with spaces."
+        ) from error
+    if not isinstance(options, dict) or not all(isinstance(name, str) for name in options):
+        found = "nothing" if options is None else f"a {type(options).__name__}"
+        raise ValueError(
+            f"{path} holds {found} where options should be; write a line `name: value` each, with a space behind the "
+            "colon."
+        )
+    return options
+
+
+def check_no_folder(target: Path) -> None:
+    """Refuse a folder where a file shall be written.
+
+    Raises:
+        IsADirectoryError: The name is a folder's.
+    """
+    if target.is_dir():
+        raise IsADirectoryError(f"{target} is a folder; name a file to write, in it for example.")
+
+
 def write_text(target: Path, text: str) -> None:
     """Write a text in UTF-8 as `write_beside` does."""
     with write_beside(target) as beside:
@@ -250,10 +287,16 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         InUseError: Another process writes there; the message says which, where and since when.
         FullDiskError: There was no room for something.
+        NotADirectoryError: It, or what it is in, is a file.
     """
     is_made = not folder.exists()
     with names_full_disk(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise NotADirectoryError(
+                f"{folder} cannot be a folder, since a file has its name or a part of it."
+            ) from error
         descriptor = _take(folder)
     try:
         remove_what_was_left(folder)

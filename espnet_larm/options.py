@@ -11,11 +11,19 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 KEY = "option"
-WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", Mapping: "a mapping"}
+WORDS = {
+    int: "a whole number", float: "a number", str: "a text", bool: "true or false", Mapping: "a mapping",
+    tuple: "three words",
+}  # fmt: skip
+# Types of what ESPnet's parsers read, by the functions that do.
+PARSED = {
+    "int": int, "float": float, "str": str, "str2bool": bool, "str2triple_str": tuple, "parse_size": float,
+    "humanfriendly_parse_size": float,
+}  # fmt: skip
 
 
 class Option(typing.NamedTuple):
@@ -31,6 +39,7 @@ class Option(typing.NamedTuple):
         note: What the ends of the range mean, for messages.
         unset: What a default of None means, "as trained" for example.
         is_odd: Even numbers are not allowed.
+        may_be_infinite: Infinity is in the range.
         is_apart: The program adds the option by itself: it is ESPnet's own, or of a form of its own.
         metavar: Stands for the value in --help.
     """
@@ -44,6 +53,7 @@ class Option(typing.NamedTuple):
     note: str = ""
     unset: str = ""
     is_odd: bool = False
+    may_be_infinite: bool = False
     is_apart: bool = False
     metavar: str | None = None
 
@@ -56,7 +66,9 @@ class Option(typing.NamedTuple):
             return f"odd, {self.least:g} or more"
         start = f"above {self.above:g}" if self.above is not None else "" if self.least is None else f"{self.least:g}"
         if self.most is not None:
-            return f"{start} to {self.most:g}" if start else f"up to {self.most:g}"
+            # More digits than `g` shows.
+            most = str(self.most) if isinstance(self.most, int) else f"{self.most:g}"
+            return f"{start} to {most}" if start else f"up to {most}"
         if self.below is not None:
             return f"{start} to below {self.below:g}" if start else f"below {self.below:g}"
         return f"{start} or more" if self.least is not None else start
@@ -73,13 +85,17 @@ class Option(typing.NamedTuple):
         if not isinstance(value, int | float) or isinstance(value, bool):
             return True
         return (
-            math.isfinite(value)
+            (math.isfinite(value) or (self.may_be_infinite and value == math.inf))
             and (not self.is_odd or value % 2 == 1)
             and (self.least is None or value >= self.least)
             and (self.above is None or value > self.above)
             and (self.most is None or value <= self.most)
             and (self.below is None or value < self.below)
         )
+
+
+ANY = Option("without a range")
+SEED = Option("seed of all random numbers", least=0, most=2**32 - 1)
 
 
 def option(default: Any, sentence: str, **said: Any) -> Any:
@@ -206,6 +222,97 @@ def check_conf(constructor: Any, conf: Mapping[str, Any], where: str = "") -> No
         if not _is_of_type(value, wanted):
             words = said.range if said.choices else ", ".join(filter(None, (WORDS[wanted], said.range)))
             raise ValueError(f"{where}{name} is {value!r}, of type {type(value).__name__}; allowed: {words}.")
+
+
+def check_range(name: str, value: Any, said: Option) -> None:
+    """Refuse a value that is out of its range, of an option that no class holds.
+
+    Raises:
+        ValueError: With the option, its value and what is allowed.
+    """
+    if not said.allows(value):
+        raise ValueError(f"{name} is {value}; allowed: {said.allowed}.")
+
+
+def number(kind: type, said: Option) -> Callable[[str], Any]:
+    """A `type` of argparse for numbers of a range."""
+
+    def read(word: str) -> Any:
+        value = kind(word)
+        if not said.allows(value):
+            raise argparse.ArgumentTypeError(f"{word}; allowed: {said.allowed}")
+        return value
+
+    # argparse names it where the word is no number.
+    read.__name__ = kind.__name__
+    return read
+
+
+# Types of options that several commands have.
+hertz = number(int, Option("sampling rate in Hz", least=1, most=1_000_000))
+jobs = number(int, Option("number of processes", least=1, most=1024))
+seconds = number(float, Option("seconds", least=0, may_be_infinite=True))
+seed = number(int, SEED)
+
+
+def check_parsed(
+    actions: Iterable[argparse.Action],
+    args: argparse.Namespace,
+    ranges: Mapping[str, Option] | None = None,
+    apart: Collection[str] = (),
+) -> None:
+    """Refuse what a YAML says and the command line would not take: types, choices, lengths; ranges, NaN, null bytes.
+
+    Args:
+        actions: Options of a parser of ESPnet's, whose defaults no YAML has changed.
+        args: What another such parser has read.
+        ranges: Ranges of options by name.
+        apart: Options whose type is checked elsewhere.
+
+    Raises:
+        ValueError: With the option, its value and what is allowed.
+    """
+    for action in actions:
+        if action.dest not in apart and (action.type or action.choices) and hasattr(args, action.dest):
+            _check_action(action, getattr(args, action.dest), (ranges or {}).get(action.dest, ANY))
+        for problem in _impossible(getattr(args, action.dest, None), action.dest):
+            raise ValueError(problem)
+
+
+def _check_action(action: argparse.Action, value: Any, said: Option) -> None:
+    kind = getattr(action.type, "__name__", "")
+    if value is None and (action.default is None or kind.endswith("_or_none")):
+        return
+    wanted = PARSED.get(kind.removesuffix("_or_none"), object)
+    is_many = action.nargs is not None or isinstance(action, argparse._AppendAction)
+    values = list(value) if is_many and isinstance(value, list | tuple) else [value]
+    # ESPnet takes one number for a list of it, keep_nbest_models alone.
+    is_bare = is_many and not isinstance(value, list | tuple) and (action.nargs, wanted) != ("+", int)
+    if action.choices is not None:
+        said = said._replace(choices=tuple(action.choices))
+    fits = all(_is_parsed(each, wanted) and said.allows(each) for each in values)
+    if is_bare or not fits or (isinstance(action.nargs, int) and len(values) != action.nargs):
+        allowed = said.range if said.choices else ", ".join(filter(None, (WORDS.get(wanted, ""), said.allowed)))
+        many = f"{action.nargs if isinstance(action.nargs, int) else 'a list'} of: " if is_many else ""
+        raise ValueError(f"{action.dest} is {value!r:.200}; allowed: {many}{allowed}.")
+
+
+def _is_parsed(value: Any, wanted: type) -> bool:
+    if wanted is tuple:
+        return isinstance(value, list | tuple) and len(value) == 3 and all(isinstance(each, str) for each in value)
+    return wanted is object or _is_of_type(value, wanted)
+
+
+def _impossible(value: Any, place: str) -> Iterator[str]:
+    """Sentences about NaN, and about null bytes, which no path holds, below an option's value."""
+    if isinstance(value, float) and math.isnan(value):
+        yield f"{place} is nan; allowed: a number."
+    if isinstance(value, str) and "\0" in value:
+        yield f"{place} is {value!r:.200}; allowed: a text without null bytes."
+    for name, each in value.items() if isinstance(value, Mapping) else ():
+        yield from _impossible(each, f"{place}: {name}")
+    for each in value if isinstance(value, list | tuple) else ():
+        yield from _impossible(each, place)
 
 
 def _plain_type(hint: Any) -> type:

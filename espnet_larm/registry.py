@@ -45,6 +45,8 @@ DATA_TYPES = {
 }
 # Kinds with tables of classes of their own in ESPnet's task, `<kind>_classes`.
 TABLES = ("optim", "scheduler")
+# Kinds whose classes ESPnet makes of their section alone.
+OF_SECTION = ("frontend", "specaug", "normalize", "preencoder")
 # Kinds with a section `<kind>_conf` whose class no name chooses.
 SINGLE = {"ctc": "espnet2.asr.ctc:CTC"}
 
@@ -213,7 +215,7 @@ def check_conf(kind: str, name: str | None, conf: dict[str, Any]) -> None:
     allowed = [parameter.name for parameter in parameters]
     unknown = [str(key) for key in conf if key not in allowed]
     owner = kind if name == kind else f"{kind}: {name}"
-    if kind in TABLES and not unknown and (missing := _lacking(parameters, conf)):
+    if (kind in TABLES or kind in OF_SECTION) and not unknown and (missing := _lacking(parameters, conf)):
         raise ValueError(f"{kind}_conf: {owner} needs {', '.join(missing)}; set {'them' if missing[1:] else 'it'}.")
     if not unknown or any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return

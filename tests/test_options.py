@@ -1,6 +1,7 @@
 """Options said once: ranges, types, help, and what a command line gives."""
 
 import argparse
+import importlib
 import re
 from dataclasses import dataclass
 from typing import Annotated
@@ -91,3 +92,24 @@ def test_parameters_are_checked_by_their_annotations():
     check_parameters(build, {"width": 1, "other": -1}, "encoder_conf")
     with pytest.raises(ValueError, match="encoder_conf: width is 0; allowed: 1 or more"):
         check_parameters(build, {"width": 0, "other": 0}, "encoder_conf")
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "message"),
+    [
+        ("format_audio", ["--in_dir", "x", "--out_dir", "y", "--fs", "-8000"], "--fs: -8000; allowed: 1 to 1000000"),
+        ("perturb_speed", ["--in_dir", "x", "--out_dir", "y", "--nj", "-1"], "--nj: -1; allowed: 1 to 1024"),
+        ("validation.validate", ["--data_dirs", "x", "--show", "-2"], "--show: -2; allowed: 0 or more"),
+        ("filter_lengths", ["--in_dir", "x", "--min_wav_duration", "nan"], "duration: nan; allowed: 0 or more"),
+        ("corpora.synthesise", ["--out", "x", "--minutes", "1e9"], "--minutes: 1e9; allowed: above 0 to 100000"),
+        (
+            "corpora.synthesise",
+            ["--out", "x", "--seed", "99999999999"],
+            "--seed: 99999999999; allowed: 0 to 42949672",
+        ),
+    ],
+)
+def test_ranges_of_several_commands_are_said_alike(command, words, message, capsys):
+    with pytest.raises(SystemExit):
+        importlib.import_module(f"espnet_larm.recipe.{command}").main(words)
+    assert message in capsys.readouterr().err

@@ -120,3 +120,15 @@ def test_errors_of_libraries_on_a_full_disk_name_the_file(tmp_path, monkeypatch)
 def test_a_full_disk_crosses_processes():
     copy = pickle.loads(pickle.dumps(FullDiskError(Path("a"), "the disk is full")))
     assert (copy.target, str(copy)) == (Path("a"), str(FullDiskError("a", "the disk is full")))
+
+
+def test_a_failure_of_espnets_own_program_is_a_sentence(monkeypatch, capsys):
+    from espnet2.bin import asr_inference
+
+    from espnet_larm.program import hand_over
+
+    monkeypatch.setattr(asr_inference, "main", lambda _: next(iter(())))
+    assert run_program(lambda: hand_over("asr_inference", [], "lm_file is x", [])) == 1
+    said = "ERROR: lm_file is x, and ESPnet's own asr_inference fails: StopIteration"
+    written = capsys.readouterr().err
+    assert said in written and "Traceback" not in written

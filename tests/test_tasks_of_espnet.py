@@ -69,3 +69,9 @@ def test_translation_refuses_checkpoint_loops_and_feedback_before_training() -> 
 def test_translation_names_the_nearest_option_of_an_encoder() -> None:
     with pytest.raises(ValueError, match="num_loop is not an option of encoder: larm. Did you mean num_loops"):
         main(["st_train", "--encoder", "larm", "--encoder_conf", "num_loop=2", "--output_dir", "unused"])
+
+
+@pytest.mark.parametrize("program", ["slu_train", "s2t_train", "st_train"])
+def test_options_of_all_trainings_have_one_table(program: str) -> None:
+    with pytest.raises(ValueError, match=r"^log_interval is -1; allowed: a whole number, 1 or more"):
+        main([program, "--log_interval", "-1", "--output_dir", "unused"])

@@ -13,6 +13,7 @@ import collections
 import contextlib
 import importlib
 import io
+import logging
 import os
 import random
 import signal
@@ -54,6 +55,20 @@ VALUES: tuple[Any, ...] = (
     *([], [1], ["x"], {}, {"x": 1}, {"tau": "x"}, [[1]]),
 )
 SECONDS = 60
+# Options that say where to write, or have a training wait for other machines.
+APART = ("output_dir", "config", "dist_", "local_rank", "multiprocessing", "wandb")
+NO_YAML = (
+    *(
+        b"",
+        b"- a\n",
+        b"encoder:larm\n",
+        b"a: &a [*a]\n",
+        b"\tencoder: larm\n",
+        b"max_epoch: 2020-99-99\n",
+        b"? [1]\n: 2\n",
+    ),
+    *(b"encoder: !!python/object/apply:os.getcwd []\n", b"[" * 5000, b"\xff\xfe\x00", b"1: 2\n", b"%s: {", b"null: 1"),
+)
 DOORS = ("command", "training", "decoding", "config", "manifest")
 COMMANDS_TRIED = [name for name in COMMANDS if name not in ("train", "doctor", "list")]
 
@@ -80,7 +95,8 @@ def answer(case: Case) -> str:
     """How a case is answered: named, taken, hang, or the traceback's last line."""
     said = io.StringIO()
     signal.signal(signal.SIGALRM, _hang)
-    signal.alarm(SECONDS)
+    # Again every second: what a foreign library calls swallows an error.
+    signal.setitimer(signal.ITIMER_REAL, SECONDS, 1)
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
             case.run()
@@ -93,7 +109,7 @@ def answer(case: Case) -> str:
     except BaseException as error:  # noqa: BLE001  # it is what is counted
         return f"{type(error).__name__}: {error}"
     finally:
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
     return "taken"
 
 
@@ -120,6 +136,8 @@ class Doors:
         tokens.write_text("\n".join(["<blank>", "<unk>", "<space>", *"ABCDEFGH", "<sos/eos>"]) + "\n", encoding="utf-8")
         self.words = ["--config", str(CONF), "--token_list", str(tokens), "--token_type", "char"]
         self.words += ["--output_dir", str(folder / "exp")]
+        self.data = folder / "data"
+        _write_data(self.data)
         args = LarmASRTask.get_parser().parse_args(self.words)
         model = LarmASRTask.build_model(args)
         torch.save(model.state_dict(), folder / "valid.loss.ave.pth")
@@ -127,6 +145,7 @@ class Doors:
         self.pack = folder / "model.zip"
         pack(["asr", "--exp_dir", str(folder), "--outpath", str(self.pack)])
         self.recognizer = load(folder)
+        self.given = self._given()
 
     def draw(self, generator: random.Random, names: Sequence[str] = DOORS) -> Case:
         """One case of a random door of these."""
@@ -139,14 +158,75 @@ class Doors:
         parser = module.get_parser()
         wrong = generator.choice([action for action in parser._actions if action.option_strings and action.nargs != 0])
         words = []
+        # Where a wrong value says where to write, nothing right must be there to be written.
+        given = {} if wrong.dest.startswith("out") else self.given.get(name, {})
         for action in parser._actions:
-            if action.required and action.option_strings and action is not wrong:
-                words += [action.option_strings[0], str(self.folder / "given")]
+            if (action.required or action.dest in given) and action.option_strings and action is not wrong:
+                words += [action.option_strings[0], *given.get(action.dest, (str(self.folder / "given"),))]
         value = str(generator.choice(VALUES)).replace("\x00", "NUL")
         words += [wrong.option_strings[0], value]
         return Case("command", f"{name} {wrong.option_strings[0]} {value[:80]!r}", lambda: module.main(words))
 
+    def _given(self) -> dict[str, dict[str, tuple[str, ...]]]:
+        """What commands that work are given, by their options."""
+        data, out, tokens = str(self.data), str(self.folder / "out"), str(self.folder / "tokens.txt")
+        weights = str(self.folder / "valid.loss.ave.pth")
+        model = {"asr_train_config": (str(self.folder / "config.yaml"),), "asr_model_file": (weights,)}
+        table = {"data_path_and_name_and_type": (f"{data}/wav.scp,speech,sound",)}
+        text = {"text": (f"{data}/text",), "token_list": (tokens,), "token_type": ("char",)}
+        return {
+            "decode": {**model, **table, "output_dir": (out,)},
+            "validate-data": {"data_dirs": (data,)},
+            "format-audio": {"in_dir": (data,), "out_dir": (out,)},
+            "filter-lengths": {"in_dir": (data,), "out_dir": (out,)},
+            "perturb-speed": {"in_dir": (data,), "out_dir": (out,), "factors": ("0.9",)},
+            "train-ngram": {**text, "out": (f"{out}/ngram.arpa",)},
+            "pack": {**model, "outpath": (f"{out}.zip",)},
+        }
+
     def _training(self, generator: random.Random) -> Case:
+        return generator.choice((self._part, self._top_level, self._top_level, self._no_yaml))(generator)
+
+    def _top_level(self, generator: random.Random) -> Case:
+        """A whole training with a wrong value of an option of ESPnet's own."""
+        kinds = {*registry.checked_kinds(), *registry.TABLES}
+        parser = self.task.get_parser()
+        names = [action.dest for action in parser._actions if action.dest not in kinds and action.nargs != 0]
+        name = generator.choice([name for name in names if not name.endswith("_conf") and not name.startswith(APART)])
+        value = generator.choice(VALUES)
+        config = {**yaml.safe_load(CONF.read_text(encoding="utf-8")), "max_epoch": 1, name: value}
+        words = [word for each, word in self._files_of_training() if each != name]
+        return Case("training", f"{name} {value!r:.80}", lambda: self._train(yaml.safe_dump(config).encode(), words))
+
+    def _no_yaml(self, generator: random.Random) -> Case:
+        """A training with a --config that is no YAML of options, or a piece or a changed byte of one."""
+        text = CONF.read_bytes()
+        cut, byte = generator.randrange(len(text)), generator.randrange(256).to_bytes()
+        content = generator.choice(
+            (*NO_YAML, text[:cut], text[:cut] + byte + text[cut + 1 :], text.decode().encode("utf-16"))
+        )
+        words = [word for _, word in self._files_of_training()]
+        words.append("--max_epoch=1")
+        return Case("training", f"--config {content[-60:]!r}", lambda: self._train(content, words))
+
+    def _files_of_training(self) -> list[tuple[str, str]]:
+        """Options with files, and the words that set them."""
+        words = [("output_dir", f"--output_dir={self.folder}/trained"), ("token_type", "--token_type=char")]
+        words += [("token_list", f"--token_list={self.folder}/tokens.txt"), ("resume", "--resume=false")]
+        words += [("num_att_plot", "--num_att_plot=0"), ("use_matplotlib", "--use_matplotlib=false")]
+        for phase in ("train", "valid"):
+            for table, name, kind in (("wav.scp", "speech", "sound"), ("text", "text", "text")):
+                option = f"{phase}_data_path_and_name_and_type"
+                words.append((option, f"--{option}={self.data}/{table},{name},{kind}"))
+                words.append((f"{phase}_shape_file", f"--{phase}_shape_file={self.data}/{name}_shape"))
+        return [*words, ("fold_length", "--fold_length=80000"), ("fold_length", "--fold_length=150")]
+
+    def _train(self, config: bytes, words: list[str]) -> None:
+        path = self.folder / "wrong.yaml"
+        path.write_bytes(config)
+        self.task.main(cmd=[*words, "--config", str(path)])
+
+    def _part(self, generator: random.Random) -> Case:
         args = self.task.get_parser().parse_args(self.words)
         changed = vars(args)
         # Their classes are made in no time, and need nothing else.
@@ -212,6 +292,24 @@ class Doors:
         return Case(door, f"{':'.join(map(str, place))} {value!r:.80}", run)
 
 
+def _write_data(folder: Path) -> None:
+    """Make a data folder of three recordings, formatted and with its shapes."""
+    import numpy as np
+    import soundfile
+
+    from espnet_larm.data.kaldi_dir import Utterance, write_dir, write_tables
+
+    folder.mkdir()
+    texts = {"s-a": "A B", "s-b": "CAFE", "s-c": "BAD BED"}
+    for number, key in enumerate(texts):
+        samples = 0.1 * np.random.default_rng(number).standard_normal(16000)
+        soundfile.write(folder / f"{key}.wav", samples, 16000)
+    write_dir(folder, [Utterance(key, "s", str(folder / f"{key}.wav"), text) for key, text in texts.items()])
+    shapes = {key: f"{len(text)},12" for key, text in texts.items()}
+    counts = dict.fromkeys(texts, 16000)
+    write_tables(folder, {"speech_shape": counts, "text_shape": shapes, "utt2num_samples": counts})
+
+
 def _options_of(args: dict[str, Any]) -> list[tuple[Any, ...]]:
     """Places of the options of a training's parts: names of classes, sections and all that these may hold."""
     kinds = [*registry.checked_kinds(), *registry.TABLES, *registry.SINGLE]
@@ -270,6 +368,7 @@ def main() -> int:
     parser.add_argument("--door", choices=DOORS, help="the only door of the cases (all)")
     args = parser.parse_args()
     set_up()
+    logging.disable(logging.CRITICAL)
     counts: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
     with made_doors() as doors:
         generator = random.Random(args.seed)  # no secret

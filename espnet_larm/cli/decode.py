@@ -23,14 +23,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from espnet_larm.cli.espnet_options import espnets_model, espnets_option, forget_defaults
-from espnet_larm.files import locked
+from espnet_larm.cli.espnet_options import check_values, espnets_model, espnets_option, forget_defaults
+from espnet_larm.files import locked, read_yaml
 from espnet_larm.options import add_option, add_options, given_options, help_of
 from espnet_larm.origin import commit
 from espnet_larm.pack.models import add_places
-from espnet_larm.program import given, hand_over
+from espnet_larm.program import check_config_first, given, hand_over
 from espnet_larm.recognize.config import Batching, DecodeConfig
 
 if TYPE_CHECKING:
@@ -64,6 +62,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.formatter_class = _Help
     # A misspelt option must not set another one.
     parser.allow_abbrev = False
+    check_config_first(parser)
     forget_defaults(parser)
     group = add_options(parser, DecodeConfig, OURS)
     group.add_argument(
@@ -80,9 +79,12 @@ def main(cmd: list[str] | None = None) -> int:
     args = get_parser().parse_args(cmd)
     logging.getLogger().setLevel(args.log_level)
     logger.info("%s", shlex.join(sys.argv))
+    parser = get_parser()
+    ours = options_of_ours(parser)
+    check_values(args, [action for action in parser._actions if action not in ours])
     if reason := why_espnet(args):
         # A parser of its own: what --config says has become the other's defaults.
-        return hand_over("asr_inference", cmd, reason, given(args, options_of_ours(get_parser())))
+        return hand_over("asr_inference", cmd, reason, given(args, ours))
     batching, config = batching_of(args), config_of(args)
     from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
 
@@ -123,8 +125,7 @@ def why_espnet(args: argparse.Namespace) -> str:
     if reason := espnets_option(args):
         return reason
     config_file = Path(args.asr_train_config or "")
-    config = yaml.safe_load(config_file.read_text(encoding="utf-8")) if config_file.is_file() else {}
-    return espnets_model(config, args) if isinstance(config, dict) else ""
+    return espnets_model(read_yaml(config_file), args) if config_file.is_file() else ""
 
 
 def batching_of(args: argparse.Namespace) -> Batching:

@@ -5,9 +5,10 @@ ignored, and the search is greedy.
 """
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from espnet_larm.options import SEED, Option, check_parsed
 from espnet_larm.recognize.audio import AUDIO_TYPES
 
 # Name -> the only value that our searches honour.
@@ -28,11 +29,34 @@ CTC_VALUES = {
     "transducer_conf": None,
     "partial_ar": False,
 }
+RANGES = {
+    "seed": SEED,
+    "minlenratio": Option("share of the input's length", least=0),
+    "num_workers": Option("processes that load", least=0),
+}
 
 
 def forget_defaults(parser: argparse.ArgumentParser) -> None:
     """Make ctc_weight, ngram_weight and the options of CTC_VALUES None unless the user sets them; greedy search."""
     parser.set_defaults(**dict.fromkeys(CTC_VALUES), ctc_weight=None, ngram_weight=None, beam_size=1)
+
+
+def check_values(args: argparse.Namespace, actions: Iterable[argparse.Action]) -> None:
+    """Refuse values of ESPnet's options that its program fails at.
+
+    Args:
+        args: Options of decoding.
+        actions: ESPnet's own, whose defaults no YAML has changed.
+
+    Raises:
+        ValueError: With the option, its value and what is allowed.
+    """
+    check_parsed(actions, args, RANGES)
+    # torch takes seconds to import.
+    import torch
+
+    if unknown := [name for name in args.quantize_modules or [] if not hasattr(torch.nn, name)]:
+        raise ValueError(f"quantize_modules: {', '.join(unknown)}: not in torch.nn; allowed: Linear or LSTM, say.")
 
 
 def espnets_option(args: argparse.Namespace) -> str:

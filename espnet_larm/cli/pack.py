@@ -16,9 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from espnet_larm.files import folder_beside, move_synced
+from espnet_larm.files import check_no_folder, folder_beside, move_synced, read_yaml
 from espnet_larm.llm.words import words_of
 from espnet_larm.options import given_options
 from espnet_larm.origin import versions
@@ -86,7 +84,7 @@ def main(cmd: list[str] | None = None) -> int:
     from espnet_larm.recognize.model.loading import read_weights
 
     exp_dir = config_file.parent
-    config = yaml.safe_load(config_file.read_text(encoding="utf-8"))
+    config = read_yaml(config_file)
     check_self_contained(config)
     check_models(config)
     places = ModelPlaces(**given_options(ModelPlaces, args))
@@ -119,8 +117,8 @@ def why_espnet(args: argparse.Namespace) -> str:
     if args.lm_train_config or args.lm_file:
         return f"lm_file is {args.lm_file}, and packs of ours hold no language model"
     path = args.asr_train_config or (args.exp_dir and args.exp_dir / CONFIG)
-    config = yaml.safe_load(path.read_text(encoding="utf-8")) if path and path.is_file() else None
-    if not isinstance(config, dict):
+    config = read_yaml(path) if path and path.is_file() else None
+    if config is None:
         # Packing it will report what is wrong.
         return ""
     if config.get("input_size") is not None:
@@ -135,6 +133,7 @@ def check(args: argparse.Namespace) -> tuple[Path, Path, Path]:
 
     Raises:
         FileNotFoundError: A file is missing.
+        IsADirectoryError: The pack's name is a folder's.
         ValueError: The options do not name the files.
     """
     from espnet_larm.recognize.packs import files_of_folder
@@ -149,7 +148,9 @@ def check(args: argparse.Namespace) -> tuple[Path, Path, Path]:
         if not path.exists():
             raise FileNotFoundError(f"{path} is missing; stage 11 makes weights and config.yaml.")
     folder = config_file.parent
-    return config_file, model_file, args.outpath or folder / f"{folder.resolve().name}_{model_file.stem}.zip"
+    outpath = args.outpath or folder / f"{folder.resolve().name}_{model_file.stem}.zip"
+    check_no_folder(outpath)
+    return config_file, model_file, outpath
 
 
 def extra_files(exp_dir: Path, options: list[Path], named: dict[str, Path]) -> dict[str, Path]:

@@ -18,7 +18,8 @@ from typing import Any
 import espnet_larm.registered  # noqa: F401
 from espnet_larm import registry
 from espnet_larm.process import ends_with_its_reader, set_up
-from espnet_larm.program import run_program
+from espnet_larm.program import check_config_first, run_program
+from espnet_larm.train.checks.top_level import check_top_level
 
 
 def train(program: str, cmd: list[str]) -> None:
@@ -29,16 +30,20 @@ def train(program: str, cmd: list[str]) -> None:
         cmd: Its arguments.
 
     Raises:
-        ValueError: The encoder does not go with a model of speech translation.
+        ValueError: The encoder does not go with a model of speech translation, or an option of the training is wrong.
+        FileNotFoundError: A file that an option names is missing.
         InUseError: Another training writes in its folder.
     """
     module_name, _, class_name = PROGRAMS[program].partition(":")
     task = getattr(importlib.import_module(module_name), class_name)
-    args = task.get_parser().parse_args(cmd)
+    parser = task.get_parser()
     if program == "asr_train":
-        # It locks by itself, and says so as ESPnet's log does.
-        task.main(args=args)
+        # It checks and locks by itself, and says so as ESPnet's log does.
+        task.main(args=parser.parse_args(cmd))
         return
+    check_config_first(parser)
+    args = parser.parse_args(cmd)
+    check_top_level(args, task.get_parser())
     if program == "st_train":
         check_translation_encoder(args)
     # It imports torch, which must find the process set up.

@@ -118,10 +118,19 @@ def read_audio(source: str) -> Audio:
         AudioError: It is empty, truncated, no audio, has samples that are not finite, or the command failed; or the
             part is not in the recording.
     """
-    with open_source(source) as stream, open_audio(source, stream) as file:
+    with _memory_told(source), open_source(source) as stream, open_audio(source, stream) as file:
         form = file.format if file.frames < UNKNOWN_FRAMES else ""
         header = AudioHeader(file.samplerate, file.channels, form)
         return Audio(header, np.concatenate(list(mono_blocks(source, file))))
+
+
+@contextmanager
+def _memory_told(source: str) -> Iterator[None]:
+    try:
+        yield
+    except MemoryError as error:
+        what = f"{source} needs more memory than there is"
+        raise AudioError("unreadable-audio", what, "cut it into pieces, or remove its line") from error
 
 
 @contextmanager
@@ -154,6 +163,9 @@ def mono_blocks(source: str, file: Decoder) -> Iterator[np.ndarray]:
     part = part_of(source)
     start = round(part.start_s * file.samplerate)
     end = UNKNOWN_FRAMES if part.end_s == float("inf") else round(part.end_s * file.samplerate)
+    if start >= end:
+        what = f"{source} is shorter than a sample at {file.samplerate} Hz"
+        raise AudioError("bad-segment", what, "correct its line in segments, or remove it")
     position = _go_to(start, file)
     # Not beyond the promise: libsndfile decodes what follows, and drops it.
     last = min(end, file.frames)
@@ -164,7 +176,7 @@ def mono_blocks(source: str, file: Decoder) -> Iterator[np.ndarray]:
         position += len(block)
     if position < end:
         _check_end(source, file, position)
-        _check_part(source, part, position / file.samplerate)
+        _check_part(source, part, start < position, position / file.samplerate)
 
 
 def check_finite(name: str, samples: np.ndarray, first: int = 0) -> None:
@@ -222,9 +234,9 @@ def _check_end(source: str, file: Decoder, num_samples: int) -> None:
         raise AudioError("truncated-audio", f"{source} {rest}", "replace it, or convert it to WAV with ffmpeg")
 
 
-def _check_part(source: str, part: Part, duration_s: float) -> None:
+def _check_part(source: str, part: Part, begins_inside: bool, duration_s: float) -> None:
     """Refuse a part that begins behind its recording, or ends too far behind it to be a matter of rounding."""
-    if duration_s <= part.start_s:
+    if not begins_inside:
         what = f"{source} begins behind the end of the recording, which lasts {duration_s:.2f} s"
     elif MAX_PAST_END_S < part.end_s - duration_s < float("inf"):
         what = f"{source} ends {part.end_s - duration_s:.2f} s behind the end of the recording"
@@ -241,7 +253,8 @@ def _undecodable(source: str, stream: BinaryIO, error: Exception) -> AudioError:
     content = next((content for pattern, content in FOREIGN_CONTENT if pattern.match(head)), None)
     if not head:
         what = "wrote nothing" if is_command(source) else "is truncated to 0 bytes"
-    elif content == "" or is_archive_entry(source):
+        return AudioError("empty-audio", f"{source} {what}")
+    if content == "" or is_archive_entry(source):
         what = damaged
     elif content is not None:
         what = f"is no audio: it is {content}"

@@ -4,6 +4,7 @@ Kaldi lets whoever writes a data folder choose the commands.
 """
 
 import contextlib
+import io
 import logging
 import os
 import select
@@ -20,7 +21,7 @@ logger = logging.getLogger(__name__)
 LIMIT_NAME = "ESPNET_LARM_COMMAND_SECONDS"
 LIMIT_S = 300.0  # copies over slow networks take minutes
 FIRST_WORD_S = 10.0  # then said at twice the time, and so on
-MAX_BYTES = 1 << 32  # as much as a WAV holds
+MAX_BYTES = 1 << 30  # nine hours at 16 kHz, which memory must hold
 
 
 def run_command(source: str) -> bytes:
@@ -30,7 +31,7 @@ def run_command(source: str) -> bytes:
         source: The command with a `|` behind it.
 
     Raises:
-        AudioError: It failed, did not end in time, or wrote more than 4 GiB.
+        AudioError: It failed, did not end in time, or wrote more than 1 GiB or than memory holds.
     """
     limit_s = _limit_s()
     with (
@@ -41,6 +42,9 @@ def run_command(source: str) -> bytes:
     ):
         try:
             data = _collect(source, process, limit_s)
+        except MemoryError as error:
+            what = f"there is no memory for what `{source}` writes"
+            raise AudioError("unreadable-audio", what, "let it write less") from error
         finally:
             stop(process)
         if process.returncode != 0:
@@ -66,7 +70,7 @@ def stop(process: "subprocess.Popen[bytes]") -> None:
 def _collect(source: str, process: "subprocess.Popen[bytes]", limit_s: float) -> bytes:
     """Read until the command ends."""
     assert process.stdout is not None
-    data, start, next_word_s = bytearray(), time.monotonic(), FIRST_WORD_S
+    data, start, next_word_s = io.BytesIO(), time.monotonic(), FIRST_WORD_S
     while (waited_s := time.monotonic() - start) < limit_s:
         if waited_s >= next_word_s:
             logger.warning("waiting for `%s`: %.0f s, %g s at most", source, waited_s, limit_s)
@@ -75,9 +79,8 @@ def _collect(source: str, process: "subprocess.Popen[bytes]", limit_s: float) ->
             continue
         block = os.read(process.stdout.fileno(), 1 << 20)
         if not block:
-            return _ended(source, process, bytes(data), limit_s, waited_s)
-        data += block
-        if len(data) > MAX_BYTES:
+            return _ended(source, process, data.getvalue(), limit_s, waited_s)
+        if data.tell() + data.write(block) > MAX_BYTES:
             raise AudioError("unreadable-audio", f"`{source}` writes more than {MAX_BYTES >> 30} GiB", "make it end")
     raise _late(source, limit_s)
 

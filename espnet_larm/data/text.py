@@ -25,7 +25,8 @@ def read_sentences(paths: Sequence[Path], max_lines: int | None = None) -> list[
     sentences: list[str] = []
     for path in paths:
         if not path.is_file():
-            raise FileNotFoundError(f"{path} is missing; name a file of one sentence a line, plain or .gz.")
+            what = "is no regular file" if path.exists() else "is missing"
+            raise FileNotFoundError(f"{path} {what}; name a file of one sentence a line, plain or .gz.")
         before = len(sentences)
         try:
             sentences.extend(itertools.islice(_sentences_of(path), max_lines))

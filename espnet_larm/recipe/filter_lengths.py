@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from espnet_larm.data.kaldi_dir import Utterance, read_dir, read_table, write_dir, write_tables
 from espnet_larm.files import locked
+from espnet_larm.options import hertz, seconds
 
 NUM_DROPPED_SHOWN = 10
 
@@ -36,9 +37,9 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--in_dir", type=Path, required=True, help="formatted set, with utt2num_samples")
     parser.add_argument("--out_dir", type=Path, required=True, help="formatted set to write")
-    parser.add_argument("--fs", type=int, default=16000, help="sampling rate in Hz (16000)")
-    parser.add_argument("--min_wav_duration", type=float, default=0.1, help="seconds; shorter ones are dropped (0.1)")
-    parser.add_argument("--max_wav_duration", type=float, default=20.0, help="seconds; longer ones are dropped (20)")
+    parser.add_argument("--fs", type=hertz, default=16000, help="sampling rate in Hz (16000)")
+    parser.add_argument("--min_wav_duration", type=seconds, default=0.1, help="seconds; shorter ones are dropped (0.1)")
+    parser.add_argument("--max_wav_duration", type=seconds, default=20.0, help="seconds; longer ones are dropped (20)")
     return parser
 
 

@@ -21,6 +21,7 @@ from espnet_larm.data.kaldi_dir import Utterance, audio_table, read_dir, write_d
 from espnet_larm.data.parallel import map_chunks
 from espnet_larm.data.source import is_archive_entry, is_command, part_of
 from espnet_larm.files import locked
+from espnet_larm.options import hertz, jobs
 from espnet_larm.recipe.archive import (
     NUM_SHOWN,
     Rendering,
@@ -80,8 +81,8 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--in_dir", type=Path, required=True, help="data folder")
     parser.add_argument("--out_dir", type=Path, required=True, help="folder to write; archives go to data/ in it")
-    parser.add_argument("--fs", type=int, default=16000, help="sampling rate in Hz (16000)")
-    parser.add_argument("--nj", type=int, default=1, help="number of processes (1)")
+    parser.add_argument("--fs", type=hertz, default=16000, help="sampling rate in Hz (16000)")
+    parser.add_argument("--nj", type=jobs, default=1, help="number of processes (1)")
     parser.add_argument("--allow", nargs="*", default=[], metavar="KIND", help=ALLOW_HELP)
     return parser
 

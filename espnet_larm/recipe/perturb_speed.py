@@ -12,6 +12,7 @@ from pathlib import Path
 
 from espnet_larm.data.kaldi_dir import Utterance, audio_table, read_dir, write_dir
 from espnet_larm.files import locked
+from espnet_larm.options import hertz, jobs
 from espnet_larm.recipe.archive import (
     NUM_SHOWN,
     Rendering,
@@ -33,8 +34,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--in_dir", type=Path, required=True, help="data folder")
     parser.add_argument("--out_dir", type=Path, required=True, help="data folder to write; audio goes to data/")
     parser.add_argument("--factors", nargs="+", required=True, help="0.9 is slower; 1.0 keeps ids and paths")
-    parser.add_argument("--fs", type=int, default=16000, help="sampling rate of the copies in Hz (16000)")
-    parser.add_argument("--nj", type=int, default=1, help="number of processes (1)")
+    parser.add_argument("--fs", type=hertz, default=16000, help="sampling rate of the copies in Hz (16000)")
+    parser.add_argument("--nj", type=jobs, default=1, help="number of processes (1)")
     allow_help = "problems that only warn; copies of utterances whose audio cannot be read are left out"
     parser.add_argument("--allow", nargs="*", default=[], metavar="KIND", help=allow_help)
     return parser

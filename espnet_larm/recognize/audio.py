@@ -58,6 +58,7 @@ class AudioTable:
         self.sample_rate_hz = sample_rate_hz
         self.preprocess = preprocess
         counts = wav_scp.with_name("utt2num_samples")
+        self._failed: dict[str, str] = {}
         self.num_samples = {key: int(value) for key, value in read_table(counts).items()} if counts.is_file() else {}
 
     def keys(self, key_file: Path | None) -> list[str]:
@@ -82,9 +83,9 @@ class AudioTable:
         if key not in self.num_samples:
             try:
                 self.num_samples[key] = count_samples(self.sources[key])
-            except (OSError, ValueError):
-                # The batch that it falls into reads it again and names the reason.
-                self.num_samples[key] = 0
+            except (OSError, ValueError) as error:
+                # The batch that it falls into names the reason; nobody waits for a command a second time.
+                self.num_samples[key], self._failed[key] = 0, str(error)
         return self.num_samples[key]
 
     def read(self, key: str) -> np.ndarray:
@@ -94,6 +95,8 @@ class AudioTable:
             FileNotFoundError: The audio is missing.
             ValueError: It is truncated, no audio, or of another sample rate.
         """
+        if key in self._failed:
+            raise ValueError(self._failed[key])
         header, samples = read_audio(self.sources[key])
         if late := past_end(self.sources[key], header, samples):
             logger.warning("%s: %s", key, late)

@@ -13,6 +13,7 @@ from typing import IO
 
 import numpy as np
 
+from espnet_larm.errors import is_stated
 from espnet_larm.pack import manifest as manifests
 from espnet_larm.pack.archive import CHUNK_BYTES, digest, extract, open_archive
 from espnet_larm.pack.llm import TOKENIZER, TOKENIZER_FILES, check_tokenizer, has_llm, name_tokenizer
@@ -58,7 +59,13 @@ def load(
         raise ValueError(f"asr_model_file is {asr_model_file}, but {source} is no folder; a pack names its weights.")
     with tempfile.TemporaryDirectory() as folder:
         files = _unpack(source, Path(folder), ModelPlaces(llm, encoder))
-        return Recognizer.from_files(files[manifests.CONFIG], files[manifests.WEIGHTS], device, dtype)
+        try:
+            return Recognizer.from_files(files[manifests.CONFIG], files[manifests.WEIGHTS], device, dtype)
+        except (ValueError, FileNotFoundError) as error:
+            if f"{folder}/" not in str(error) or not is_stated(error):
+                raise
+            # The user knows the pack, not where it was unpacked.
+            raise ValueError(str(error).replace(f"{folder}/", f"{source}: ")) from error
 
 
 def unpack(pack: str | Path, folder: str | Path, llm: str | None = None, encoder: str | None = None) -> dict[str, str]:

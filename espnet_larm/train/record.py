@@ -28,15 +28,19 @@ def check_record(args: argparse.Namespace) -> None:
 
     Raises:
         ValueError: Statistics would be collected in the folder of a training.
-        ImportError: wandb is asked for and not installed.
+        ImportError: wandb, or the package of adapters, is asked for and not installed.
     """
     folder = Path(args.output_dir)
     if args.collect_stats and is_trained(folder):
         raise ValueError(
             f"--collect_stats true would overwrite config.yaml of the training in {folder}; name another --output_dir."
         )
-    if args.use_wandb and importlib.util.find_spec("wandb") is None:
-        raise ImportError("--use_wandb is true, but wandb is not installed; pip install wandb, or leave it out.")
+    asked = {"use_wandb": args.use_wandb, "use_adapter": args.use_adapter and args.adapter == "lora"}
+    for name, package in (("use_wandb", "wandb"), ("use_adapter", "loralib")):
+        if asked[name] and importlib.util.find_spec(package) is None:
+            raise ImportError(
+                f"--{name} is true, but {package} is not installed; pip install {package}, or leave it out."
+            )
 
 
 def locked_folder(args: argparse.Namespace) -> AbstractContextManager[None]:
@@ -66,9 +70,12 @@ def put_config_aside(args: argparse.Namespace) -> None:
 def take_config_back(args: argparse.Namespace) -> None:
     """Remove ESPnet's config.yaml, and name the experiment's folder again; nothing if `put_config_aside` did not."""
     aside = Path(args.output_dir)
-    if aside.name in (STAGING, WANDB):
+    if aside.name not in (STAGING, WANDB):
+        return
+    args.output_dir = str(aside.parent)
+    if _is_first_process():
+        # It has written there; the others may be here before it does.
         (aside / CONFIG).unlink(missing_ok=True)
-        args.output_dir = str(aside.parent)
         with contextlib.suppress(OSError):
             aside.rmdir()
 
@@ -76,10 +83,13 @@ def take_config_back(args: argparse.Namespace) -> None:
 def record_dry_run(args: argparse.Namespace) -> None:
     """Record the options of a dry run, unless a training has its record in the folder."""
     take_config_back(args)
-    is_distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-    is_first = not is_distributed or torch.distributed.get_rank() == 0
-    if is_first and not is_trained(Path(args.output_dir)):
+    if _is_first_process() and not is_trained(Path(args.output_dir)):
         write_text(Path(args.output_dir) / CONFIG, record_of(args))
+
+
+def _is_first_process() -> bool:
+    is_distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return not is_distributed or torch.distributed.get_rank() == 0
 
 
 def record_of(args: argparse.Namespace) -> str:

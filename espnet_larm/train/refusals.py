@@ -12,7 +12,7 @@ import filecmp
 import logging
 import re
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +31,26 @@ logger = logging.getLogger(__name__)
 
 # Packages that check options of a YAML, as plugins do.
 CHECKING = ("espnet", "espnet2", "torch.optim")
+# What ends a program with a sentence; errors of the disk keep their traceback.
+STATED = (
+    ValueError, TypeError, ImportError, RuntimeError, FileNotFoundError, NotADirectoryError, IsADirectoryError,
+    PermissionError, InUseError,
+)  # fmt: skip
+SILENT_SAMPLES = 16000
 INITIALIZING = "espnet2.torch_utils.initialize"
 
 
 @contextlib.contextmanager
 def ends_with_a_sentence() -> Iterator[None]:
-    """Let wrong options and data, and a folder in use, end the program with status 1 and a sentence."""
+    """Let wrong options and data, and a folder in use, end the program with status 1 and a sentence.
+
+    What ESPnet raises by itself is a sentence, too.
+    """
     try:
         yield
-    except (OptionError, DataError, InUseError) as error:
+    except STATED as error:
+        if not is_stated(error, CHECKING):
+            raise
         logger.debug("Where the option was refused:", exc_info=True)
         raise SystemExit(f"ERROR: {error}") from None
 
@@ -75,6 +86,36 @@ def traced_to_options(args: argparse.Namespace) -> Iterator[None]:
         if (sentence := _failed_part(args, error)) is None:
             raise
         raise OptionError(sentence) from error
+
+
+@contextlib.contextmanager
+def traced_to_first_batch(args: argparse.Namespace, is_first: Callable[[], bool] = lambda: True) -> Iterator[None]:
+    """Turn an error of ESPnet's parts at the first batch into an OptionError with their options.
+
+    Args:
+        args: Options of the training.
+        is_first: Tells whether that batch is in progress.
+    """
+    try:
+        yield
+    except (OptionError, DataError, torch.OutOfMemoryError, torch.AcceleratorError):
+        raise
+    except Exception as error:
+        if not is_first() or (sentence := _failed_part(args, error, "fails at the first batch with")) is None:
+            raise
+        raise OptionError(sentence) from error
+
+
+def try_front_end(model: torch.nn.Module) -> None:
+    """Give a model's front end a second of silence; many of its wrong options fail no earlier."""
+    frontend: Any = getattr(model, "frontend", None)
+    if frontend is None:
+        return
+    was_training = frontend.training
+    frontend.eval()
+    with torch.no_grad():
+        frontend(torch.zeros(1, SILENT_SAMPLES), torch.tensor([SILENT_SAMPLES]))
+    frontend.train(was_training)
 
 
 def without_nulls(args: argparse.Namespace) -> argparse.Namespace:
@@ -224,16 +265,16 @@ def _option_behind(args: argparse.Namespace, error: BaseException) -> str | None
     return _part_of(args, modules) if f"{modules[0]}.".startswith(tuple(f"{each}." for each in CHECKING)) else None
 
 
-def _failed_part(args: argparse.Namespace, error: Exception) -> str | None:
+def _failed_part(args: argparse.Namespace, error: Exception, failed: str = "cannot be made of") -> str | None:
     """A sentence about ESPnet's or our part in which a package failed at the YAML's values; None for our own errors."""
     modules = _modules_inside_out(error)
     if modules[0].partition(".")[0] in _plugin_packages() or (part := _part_of(args, modules)) is None:
         return None
     conf = getattr(args, f"{part.partition(':')[0]}_conf", None) or {}
     values = ", ".join(f"{key}: {value!r:.60}" for key, value in conf.items())
-    return (
-        f"{part} cannot be made of {values or 'its defaults'}; {type(error).__name__}: {' '.join(str(error).split())}."
-    )
+    # Asserts of ESPnet's have no words; what they ask for stands in their line.
+    said = " ".join(str(error).split()) or _condition(traceback.extract_tb(error.__traceback__)[-1].line or "")
+    return f"{part} {failed} {values or 'its defaults'}; {type(error).__name__}: {said.rstrip('.')}."
 
 
 def _plugin_packages() -> set[str]:

@@ -1,5 +1,6 @@
 """State of a training beside ESPnet's loop: its folder, a stop request and the epoch in progress."""
 
+import argparse
 import dataclasses
 import logging
 from collections.abc import Iterable, Sequence
@@ -42,9 +43,10 @@ class Running(NamedTuple):
 
 @dataclasses.dataclass
 class RecordedOptions(TrainerOptions):
-    """ESPnet's options of its loop, and all options of the training as config.yaml records them."""
+    """ESPnet's options of its loop, and all options of the training, also as config.yaml records them."""
 
     config: str = ""
+    args: argparse.Namespace = dataclasses.field(default_factory=argparse.Namespace)
 
 
 class Session:
@@ -174,6 +176,10 @@ class Session:
             return []
         logger.info("The epoch goes on after %d batches, which are loaded again and skipped.", resumed["num_batches"])
         return self._batches
+
+    def is_at_first_batch(self) -> bool:
+        """Whether the epoch has had no batch before the one in progress."""
+        return self._batches is None or self._batches.num_given <= 1
 
     def report_skipped(self) -> None:
         """Warn of the number of batches that were left out of the epoch."""

@@ -21,10 +21,12 @@ from espnet2.tasks.asr import ASRTask
 
 from espnet_larm import registry
 from espnet_larm.pack.options import check_sections
+from espnet_larm.program import check_config_first
 from espnet_larm.speech_llm.within_lengths import WithinLengthsModel
 from espnet_larm.train.checks.init_param import check_init_params
 from espnet_larm.train.checks.optimisation import try_optimisation
 from espnet_larm.train.checks.pretrained import check_masks, check_stored_frames
+from espnet_larm.train.checks.top_level import check_top_level
 from espnet_larm.train.learning import check_frozen, leave_frozen_out
 from espnet_larm.train.record import check_record, locked_folder, put_config_aside, record_dry_run
 from espnet_larm.train.refusals import (
@@ -35,6 +37,7 @@ from espnet_larm.train.refusals import (
     check_same_tokenizer,
     ends_with_a_sentence,
     traced_to_options,
+    try_front_end,
     without_nulls,
 )
 from espnet_larm.train.resumption import check_same_training
@@ -60,6 +63,7 @@ class LarmASRTask(ASRTask):
         """
         args = cls.get_parser().parse_args(cmd) if args is None else args
         with sigterm_goes_to_workers(), ends_with_a_sentence():
+            check_top_level(args, cls.get_parser())
             check_gpus(args.ngpu)
             with locked_folder(args):
                 try:
@@ -93,6 +97,7 @@ class LarmASRTask(ASRTask):
         parser = super().get_parser()
         # A misspelt option must not set another one.
         parser.allow_abbrev = False
+        check_config_first(parser)
         kinds = registry.checked_kinds()
         for action in parser._actions:
             if action.dest in kinds:
@@ -112,6 +117,7 @@ class LarmASRTask(ASRTask):
             if args.init is not None and args.decoder == "speech_llm":
                 raise ValueError(f"init is {args.init}, which would overwrite the LM; allowed with speech_llm: null.")
             model = super().build_model(args)
+            try_front_end(model)
         if type(model) is ESPnetASRModel:
             # A model of another name could not be read by ESPnet's programs, and another class under ESPnet's name
             # would be theirs, too. So this object alone is changed.

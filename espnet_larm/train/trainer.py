@@ -30,6 +30,7 @@ from espnet_larm.train.batches.frames import CtcRoom, needed_frames_told, retent
 from espnet_larm.train.batches.short import LongEnough, fewest_of
 from espnet_larm.train.learning import format_parts, learning_parts
 from espnet_larm.train.record import record_of, take_config_back
+from espnet_larm.train.refusals import traced_to_first_batch
 from espnet_larm.train.reported import ReportedValues, check_numbers, checked_criteria, only_numbers
 from espnet_larm.train.session import RecordedOptions, Running, Session
 
@@ -60,7 +61,7 @@ class LarmTrainer(Trainer):
     def build_options(cls, args: argparse.Namespace) -> TrainerOptions:
         """ESPnet's options, and what config.yaml will hold; `put_config_aside` has changed the folder until now."""
         take_config_back(args)
-        return RecordedOptions(**vars(super().build_options(args)), config=record_of(args))
+        return RecordedOptions(**vars(super().build_options(args)), config=record_of(args), args=args)
 
     @classmethod
     def run(
@@ -87,7 +88,8 @@ class LarmTrainer(Trainer):
         logger.info(describe_batches(train_iter_factory, trainer_options.accum_grad, distributed_option))
         logger.info("What learns:\n%s", format_parts(learning_parts(model)))
         values = ReportedValues(model, lambda: valid_iter_factory.build_iter(1), trainer_options.ngpu)
-        criteria = checked_criteria(trainer_options, schedulers, values)
+        with traced_to_first_batch(_args_of(trainer_options)):
+            criteria = checked_criteria(trainer_options, schedulers, values)
         trainer_options = dataclasses.replace(trainer_options, best_model_criterion=criteria)
         session = Session(trainer_options, distributed_option.distributed)
         with session.stop.listen():
@@ -146,12 +148,13 @@ class LarmTrainer(Trainer):
             False: ESPnet would end a training without a step as if it had learned.
 
         Raises:
-            OptionError: No step of the epoch was made.
+            OptionError: No step of the epoch was made, or a part fails at the first batch.
             ValueError: The encoder refused an utterance as too short, and had not told its bound.
         """
         session, long_enough = cls._running_session(), LongEnough(iterator, fewest_of(model))
         session.start_epoch(Running(model, optimizers, schedulers, scaler), reporter)
         with (
+            traced_to_first_batch(_args_of(session.options), session.is_at_first_batch),
             long_enough.named(),
             CtcRoom(long_enough.utt_ids).watched(model),
             needed_frames_told(model),
@@ -212,6 +215,10 @@ class LarmTrainer(Trainer):
     def _running_session(cls) -> Session:
         assert cls.session is not None, "run() opens it"
         return cls.session
+
+
+def _args_of(options: TrainerOptions) -> argparse.Namespace:
+    return options.args if isinstance(options, RecordedOptions) else argparse.Namespace()
 
 
 class CTCLossOnCPU(torch.nn.CTCLoss):

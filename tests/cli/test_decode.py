@@ -210,6 +210,10 @@ def test_wrong_loops_are_refused_before_anything_is_written(decode, tmp_path):
             ["--lm_file", "lm.pth", "--num_loops", "2"],
             "ESPnet's own asr_inference, but --num_loops is an option of ours",
         ),
+        (["--seed", "-12"], "seed is -12; allowed: a whole number, 0 to 4294967295"),
+        (["--minlenratio=-inf"], "minlenratio is -inf; allowed: a number, 0 or more"),
+        (["--lm_weight", "nan"], "lm_weight is nan; allowed: a number"),
+        (["--quantize_modules", "Linear", "linear"], "quantize_modules: linear: not in torch.nn; allowed"),
         (["--data_path_and_name_and_type", "text,text,text"], "names speech, text; allowed: speech alone"),
     ],
 )
@@ -222,6 +226,23 @@ def test_wishes_in_yaml_are_refused_too(decode, tmp_path):
     (tmp_path / "beam.yaml").write_text("ctc_weight: 1.5\n")
     with pytest.raises(ValueError, match="ctc_weight is 1.5"):
         decode("--config", tmp_path / "beam.yaml")
+
+
+def test_a_file_of_options_that_is_none_is_said(decode, tmp_path, capsys):
+    for content, message in (
+        (b"\xff\xfeb", "no YAML of options in UTF-8"),
+        (b"beam_sise: 3\n", "did you mean beam_size"),
+    ):
+        (tmp_path / "beam.yaml").write_bytes(content)
+        with pytest.raises(SystemExit):
+            decode("--config", tmp_path / "beam.yaml")
+        assert message in capsys.readouterr().err
+
+
+def test_a_file_where_results_shall_go_is_said(decode, tmp_path):
+    (tmp_path / "out").touch()
+    with pytest.raises(NotADirectoryError, match=r"out cannot be a folder: a file has its name|cannot be a folder"):
+        decode()
 
 
 def test_a_weight_of_ctc_changes_nothing_where_nothing_is_beside_it(decode):

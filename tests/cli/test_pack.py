@@ -177,3 +177,8 @@ def test_experiments_with_foreign_models_are_refused(pack, exp_dir):
     (exp_dir / "config.yaml").write_text(yaml.safe_dump(config))
     with pytest.raises(ValueError, match="frontend: s3prl cannot be in a pack"):
         pack("--exp_dir", exp_dir)
+
+
+def test_a_folder_is_no_name_of_a_pack(pack, exp_dir):
+    with pytest.raises(IsADirectoryError, match=r"is a folder; name a file to write"):
+        pack("asr", "--exp_dir", exp_dir, "--outpath", exp_dir)

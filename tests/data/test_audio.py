@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from espnet_larm.data.audio import read_audio
-from espnet_larm.data.audio_error import MissingAudioError
+from espnet_larm.data.audio_error import AudioError, MissingAudioError
 from espnet_larm.data.source import is_archive_entry
 from espnet_larm.recipe.archive import Rendering, write_archive
 
@@ -109,3 +109,30 @@ def test_a_file_whose_name_ends_like_an_archive_entry_is_a_file(make_audio: Make
     path = make_audio("take.flac")
     Path(path).rename(path + ":12")
     assert not is_archive_entry(path + ":12") and is_archive_entry(path + ":13")
+
+
+@pytest.mark.parametrize("part", ["0.50000:0.50002", "0.99999:3.0", "1.00000:1.40000"])
+def test_a_part_without_a_sample_is_a_bad_segment(make_audio: MakeAudio, part: str) -> None:
+    with pytest.raises(AudioError, match=r"shorter than a sample|begins behind|behind the end") as caught:
+        read_audio(f"{make_audio('a.wav')}[{part}]")
+    assert caught.value.kind == "bad-segment"
+
+
+def test_a_file_without_bytes_is_empty(tmp_path: Path) -> None:
+    (tmp_path / "a.flac").touch()
+    for source in (str(tmp_path / "a.flac"), "true |"):
+        with pytest.raises(AudioError, match=r"is truncated to 0 bytes|wrote nothing") as caught:
+            read_audio(source)
+        assert caught.value.kind == "empty-audio"
+
+
+def test_audio_beyond_the_memory_is_the_utterances_fault(
+    make_audio: MakeAudio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    path = str(make_audio("a.wav"))
+    monkeypatch.setattr(np, "concatenate", fail)
+    with pytest.raises(AudioError, match=r"a.wav needs more memory than there is; cut it"):
+        read_audio(path)

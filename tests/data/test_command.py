@@ -40,6 +40,15 @@ def test_a_command_that_writes_without_end_is_stopped(monkeypatch: pytest.Monkey
         run_command("yes |")
 
 
+def test_what_memory_does_not_hold_is_the_commands_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(command, "_collect", fail)
+    with pytest.raises(AudioError, match=r"no memory for what `echo x \|` writes"):
+        run_command("echo x |")
+
+
 @pytest.mark.parametrize("limit", ["0", "nan", "inf", "soon"])
 def test_a_wrong_limit_is_refused(monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
     monkeypatch.setenv(command.LIMIT_NAME, limit)

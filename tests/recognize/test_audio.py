@@ -71,6 +71,14 @@ def test_length_of_what_cannot_be_read_is_zero(folder):
     assert table(folder).length("a") == 0
 
 
+def test_a_command_that_fails_is_not_run_a_second_time(folder):
+    (folder / "wav.scp").write_text(f"d echo run >> {folder}/runs; exit 3 |\n")
+    audio = table(folder)
+    assert audio.length("d") == 0
+    assert "ended with status 3" in audio.load(["d"]).failed["d"]
+    assert (folder / "runs").read_text() == "run\n"
+
+
 def test_the_models_preprocessor_is_applied(folder):
     doubled = table(folder, preprocess=lambda key, data: {"speech": data["speech"] * 2})
     assert np.allclose(doubled.read("a"), 0.5)

@@ -228,14 +228,24 @@ def test_yaml_that_makes_objects_is_refused(changed, tmp_path):
     assert not (tmp_path / "harmed").exists()
 
 
+def test_front_ends_that_cannot_compute_are_refused(changed, global_mvn):
+    config = yaml.safe_load((global_mvn / "config.yaml").read_text())
+    for conf in ({"hop_length": -5}, {"n_fft": 512, "win_length": 513}):
+        with pytest.raises(ValueError, match=rf"^frontend: default cannot be made of .*{list(conf)[-1]}: "):
+            espnet_larm.load(changed(config={"frontend_conf": {**(config["frontend_conf"] or {}), **conf}}))
+
+
 def test_missing_and_unexpected_weights_are_named(changed, pack, tmp_path):
     with zipfile.ZipFile(pack) as archive:
         archive.extract("valid.loss.ave.pth", tmp_path)
     weights = torch.load(tmp_path / "valid.loss.ave.pth", weights_only=True)
     del weights["ctc.ctc_lo.bias"]
     torch.save({**weights, "more": torch.zeros(1)}, tmp_path / "other.pth")
-    with pytest.raises(ValueError, match=r"1 missing \(ctc.ctc_lo.bias\); 1 unexpected \(more\)"):
-        espnet_larm.load(changed(valid__loss__ave__pth=(tmp_path / "other.pth").read_bytes()))
+    pack = changed(valid__loss__ave__pth=(tmp_path / "other.pth").read_bytes())
+    # The pack is named, not the folder that it is unpacked in.
+    said = rf"^{pack}: valid.loss.ave.pth .* 1 missing \(ctc.ctc_lo.bias\); 1 unexpected \(more\)"
+    with pytest.raises(ValueError, match=said):
+        espnet_larm.load(pack)
 
 
 def test_missing_members_are_named(changed):

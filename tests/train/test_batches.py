@@ -142,7 +142,7 @@ def test_a_training_without_a_step_ends_with_the_true_reason(trainings, tmp_path
     assert trainings.run(folder, "--accum_grad", "6") == 1
     assert "ERROR: accum_grad is 6, but an epoch has 5 batches" in trainings.log(folder)
     # The weights overflow in the first epoch.
-    options = ["--optim_conf", "lr=1.0e+38"]
+    options = ["--optim_conf", "lr=1.0e+30"]
     assert trainings.run(folder, *options) == 1
     assert "ERROR: valid loss, by which epochs are compared, is not a number" in trainings.log(folder)
     assert trainings.run(folder, *options, "--best_model_criterion", "train,iter_time,min") == 1

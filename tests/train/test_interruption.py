@@ -124,7 +124,8 @@ def test_only_damaged_checkpoints_are_an_error(trainings, undisturbed, tmp_path)
     (folder / "config.yaml").write_bytes((undisturbed / "config.yaml").read_bytes())
     (folder / "checkpoint.pth").write_bytes(b"half a file")
     assert trainings.run(folder) == 1
-    assert "--resume true: every checkpoint in" in trainings.log(folder)
+    assert "\nERROR: --resume true: every checkpoint in" in trainings.log(folder)
+    assert "Traceback" not in trainings.log(folder)
 
 
 @pytest.mark.parametrize("missing", ["2epoch.pth", "3epoch.pth"])

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -100,6 +101,83 @@ def test_a_wrapped_front_end_without_its_package_is_refused_with_the_pip_line(bu
 def test_unknown_keys_of_any_section_are_named_at_once_with_the_nearest(build, changes, message):
     with pytest.raises(ValueError, match=message):
         build(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"max_epoch": -30}, r"^ERROR: max_epoch is -30; allowed: a whole number, 1 to 1000000\.$"),
+        ({"patience": 2.5}, r"patience is 2\.5; allowed: a whole number, 0 or more"),
+        (
+            {"keep_nbest_models": [3, 0]},
+            r"keep_nbest_models is \[3, 0\]; allowed: a list of: a whole number, 1",
+        ),
+        ({"valid_batch_bins": 0}, r"valid_batch_bins is 0"),
+        ({"seed": 2**40}, r"seed is 1099511627776; allowed: a whole number, 0 to 4294967295"),
+        ({"train_dtype": "half"}, r"train_dtype is 'half'; allowed: float16, float32, float64"),
+        ({"sort_batch": "upwards"}, r"sort_batch is 'upwards'; allowed: descending, ascending"),
+        ({"use_amp": [True]}, r"use_amp is \[True\]; allowed: true or false"),
+        ({"early_stopping_criterion": ["valid", "loss"]}, r"early_stopping_criterion .*; allowed: 3 of: a text"),
+        (
+            {"best_model_criterion": ["valid", "loss", "min"]},
+            r"best_model_.*; allowed: a list of: three words",
+        ),
+        ({"grad_clip": float("nan")}, r"grad_clip is nan; allowed: a number"),
+        ({"encoder_conf": {"dropout_rate": float("nan")}}, r"encoder_conf: dropout_rate is nan; allowed: a number"),
+        ({"ctc_conf": {"dropout_rate": -0.1}}, r"ctc_conf: dropout_rate is -0\.1; allowed: 0 to 1"),
+        ({"chunk_length": "300-"}, r"chunk_length is '300-'; allowed: 500, 300-400 or"),
+        ({"noise_db_range": "13_15_17"}, r"noise_db_range is '13_15_17'; allowed: 13 or 13_15"),
+        ({"speech_volume_normalize": 0.0}, r"speech_volume_normalize is 0\.0; allowed: a number, above 0"),
+        ({"rir_scp": "gone.scp", "valid_shape_file": ["gone"]}, r"rir_scp: gone.scp, valid_shape_file: gone: no such"),
+        ({"train_shape_file": ["/"], "fold_length": [1, 2]}, r"fold_length has 2 numbers .* 1 train_shape_file"),
+        (
+            {"preencoder": "linear", "preencoder_conf": {"input_size": 80}},
+            r"linear needs output_size; set it",
+        ),
+        ({"frontend_conf": {"hop_length": -1}}, r"frontend: default cannot be made of hop_length: -1"),
+        (
+            {"specaug": "specaug", "specaug_conf": {"time_mask_width_range": [9, 3]}},
+            r"width_range\[1\] > .*width_ra",
+        ),
+        ({"token_list": "to\0kens"}, r"^ERROR: token_list is 'to\\x00kens'; allowed: a text without null bytes"),
+        ({"fold_length": 800}, r"fold_length is 800; allowed: a list of: a whole number, 1 or more"),
+        ({"use_adapter": True}, r"use_adapter is true, but loralib is not installed; pip install"),
+    ],
+)
+def test_wrong_values_of_espnets_own_options_end_the_training_before_it_begins(
+    larm_task, options, monkeypatch, changes, message
+):
+    monkeypatch.setitem(sys.modules, "loralib", None)
+    with pytest.raises(SystemExit, match=message):
+        larm_task.main(cmd=options(**changes))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"optim: adam\n\tmax_epoch: 3\n", r"is no YAML of options in UTF-8: .*cannot start any token"),
+        ("optim: adam".encode("utf-16-be"), r"is no YAML of options in UTF-8: "),
+        (b"optim: !!python/name:os.system\n", r"could not determine a constructor"),
+        (b"max_epoch: 2020-13-01\n", r"month must be in 1\.\.12"),
+        (b"optim:adam\n", r"holds a str where options should be; write a line `name: value`"),
+        (b"# nothing\n", r"holds nothing where options"),
+        (b"optm: adam\nencodr: larm\nzzz: 1\n", r"optm \(did you mean optim\?\), encodr .*\), zzz: no option of this"),
+    ],
+)
+def test_a_file_of_options_that_is_none_is_said(larm_task, tmp_path, capsys, content, message):
+    (tmp_path / "odd.yaml").write_bytes(content)
+    with pytest.raises(SystemExit):
+        larm_task.main(cmd=[f"--config={tmp_path}/odd.yaml", "--output_dir", str(tmp_path / "exp")])
+    assert re.search(rf"error: --config .*odd\.yaml.* ?{message}", capsys.readouterr().err)
+    with pytest.raises(SystemExit):
+        larm_task.main(cmd=["--config", str(tmp_path)])
+    assert "a folder" in capsys.readouterr().err
+
+
+def test_a_section_that_is_no_yaml_is_said(larm_task, capsys):
+    with pytest.raises(SystemExit):
+        larm_task.main(cmd=["--encoder_conf", "\x07num_loops"])
+    assert "error: a section is no YAML: unacceptable character" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -305,6 +383,21 @@ def test_one_of_several_processes_that_ended_gives_its_status_without_a_tracebac
     with pytest.raises(SystemExit) as stop:
         larm_task.main(cmd=options())
     assert stop.value.code == 1
+
+
+def test_what_fails_at_the_first_batch_alone_is_said_with_its_part(larm_task, build, options):
+    from espnet_larm.train.refusals import OptionError, traced_to_first_batch
+
+    conf = {"time_warp_window": 7, "apply_freq_mask": False, "apply_time_mask": False}
+    changes = {"specaug": "specaug", "specaug_conf": conf}
+    model, _ = build(**changes)
+    args = larm_task.get_parser().parse_args(options(**changes))
+    sentence = r"^specaug: specaug fails at the first batch with .*time_warp_window: 7"
+    with pytest.raises(OptionError, match=sentence), traced_to_first_batch(args):
+        model.specaug(torch.zeros(3), None)
+    # Later it is the data's fault, or ours.
+    with pytest.raises(IndexError), traced_to_first_batch(args, lambda: False):
+        model.specaug(torch.zeros(3), None)
 
 
 def test_a_process_that_was_killed_is_said(larm_task, monkeypatch, options):

@@ -21,6 +21,7 @@ import numpy as np
 import soundfile
 import soxr
 
+from espnet_larm.options import Option, number, seed
 from espnet_larm.recipe.corpora.espeak import Espeak, Voice
 from espnet_larm.recipe.corpora.sentences import make_sentence
 
@@ -84,6 +85,8 @@ READERS = (
 )
 SPLIT_SHARES = {"train-mini": 0.84, "dev-mini": 0.06, "test-mini": 0.10}
 
+MINUTES = Option("minutes of speech", above=0, most=100_000)
+
 
 def get_parser() -> argparse.ArgumentParser:
     """Options of this program."""
@@ -91,8 +94,10 @@ def get_parser() -> argparse.ArgumentParser:
         description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True, help="root of the corpus; must not be there yet")
-    parser.add_argument("--minutes", type=float, default=20.0, help="speech in all splits, without silences (20)")
-    parser.add_argument("--seed", type=int, default=1, help="seed of sentences, voices, noise and silences (1)")
+    parser.add_argument(
+        "--minutes", type=number(float, MINUTES), default=20.0, help="speech in all splits, without silences (20)"
+    )
+    parser.add_argument("--seed", type=seed, default=1, help="seed of sentences, voices, noise and silences (1)")
     return parser
 
 
@@ -116,11 +121,9 @@ def synthesise_corpus(root: Path, minutes: float, seed: int) -> dict[str, float]
         Minutes of speech by split.
 
     Raises:
-        ValueError: `minutes` is not positive, or `root` is there.
+        ValueError: `root` is there.
         ImportError: eSpeak NG is not installed.
     """
-    if minutes <= 0:
-        raise ValueError(f"--minutes {minutes} must be above 0.")
     if root.exists():
         raise ValueError(f"{root} is there already; move it away to make another corpus.")
     part = root.with_name(root.name + ".part")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from espnet_larm.data.text import read_sentences
-from espnet_larm.files import folder_beside, locked, move_synced
+from espnet_larm.files import check_no_folder, folder_beside, locked, move_synced
 from espnet_larm.recipe.make_tokens import SOS_EOS, UNKNOWN
 from espnet_larm.recipe.ngram.tokenizing import Spell, check_case, read_tokens, write_tokens
 from espnet_larm.recipe.text_lm.options import HelpWithDefaults
@@ -27,6 +27,9 @@ from espnet_larm.recipe.text_lm.options import HelpWithDefaults
 AUTO, LMPLZ, NUMPY = "auto", "lmplz", "numpy"
 # Orders that kenlm reads, as pip builds it.
 LEAST_ORDER, MOST_ORDER = 2, 6
+
+# ESPnet's, which refuses others at the first sentence.
+CLEANERS = ("none", "tacotron", "jaconv", "vietnamese", "whisper_en", "whisper_basic")
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -44,7 +47,7 @@ def get_parser() -> argparse.ArgumentParser:
     revision_help = "hugging_face: revision of the LM on the hub; the newest by default"
     parser.add_argument("--revision", help=revision_help)
     parser.add_argument("--nlsyms", type=Path, help="char and bpe: file of symbols that stay whole, one a line")
-    parser.add_argument("--cleaner", help="ESPnet's text cleaner, the one of the training")
+    parser.add_argument("--cleaner", choices=CLEANERS, help="ESPnet's text cleaner, the one of the training")
     order_help = f"words of the longest n-grams, {LEAST_ORDER} to {MOST_ORDER}"
     parser.add_argument("--ngram_num", type=int, default=4, help=order_help)
     estimator_help = "program that estimates; auto takes lmplz if it is on PATH"
@@ -63,6 +66,7 @@ def main(cmd: list[str] | None = None) -> int:
 def _train(args: argparse.Namespace) -> int:
     if not LEAST_ORDER <= args.ngram_num <= MOST_ORDER:
         raise ValueError(f"--ngram_num {args.ngram_num}; allowed: {LEAST_ORDER} to {MOST_ORDER}.")
+    check_no_folder(args.out)
     estimate = _estimator_of(args.estimator)
     # Imports numpy.
     from espnet_larm.search.kenlm_ngram import KenlmNgram, import_kenlm

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
+from espnet_larm.files import read_yaml
 
 SCHEDULES = ("cosine", "linear", "constant_with_warmup")
 OPTIONS = "options.json"
@@ -135,11 +135,7 @@ def options_of_yaml(path: Path, parser: argparse.ArgumentParser) -> list[str]:
         FileNotFoundError: There is no such file.
         ValueError: It is no table, or has an entry that is no option.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"--config {path} is missing; name a YAML with the program's options.")
-    entries: Any = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    if not isinstance(entries, dict):
-        raise ValueError(f"--config {path} is a {type(entries).__name__}; expected lines `option: value`.")
+    entries = read_yaml(path)
     known = {action.dest for action in parser._actions if action.nargs is None}
     if unknown := sorted(str(name) for name in entries if name not in known):
         raise ValueError(f"--config {path}: {', '.join(unknown)}: no option of one value; --help lists them.")

@@ -166,10 +166,12 @@ class _Reporter(TrainerCallback):
         self.loss = math.nan
 
     def on_step_end(
-        self, _args: TrainingArguments, _state: TrainerState, control: TrainerControl, **_: Any
+        self, _args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
         if self.should_stop():
             control.should_save = control.should_training_stop = True
+        # The loss of the last steps is logged beside their checkpoint, however few they are.
+        control.should_log |= control.should_training_stop or state.global_step >= state.max_steps
         return control
 
     def on_log(

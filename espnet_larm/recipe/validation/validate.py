@@ -18,6 +18,7 @@ import argparse
 from pathlib import Path
 
 from espnet_larm.data.text import read_symbols
+from espnet_larm.options import Option, hertz, jobs, number, seconds
 from espnet_larm.recipe.validation.audio import Bounds
 from espnet_larm.recipe.validation.folder import AudioCheck, Totals, Wanted, validate_folders
 from espnet_larm.recipe.validation.report import KINDS, Report
@@ -34,19 +35,24 @@ def get_parser() -> argparse.ArgumentParser:
     checks = [check.value for check in AudioCheck]
     audio_help = "none, stat (are the files there?) or decode (default)"
     parser.add_argument("--audio", choices=checks, default=AudioCheck.DECODE.value, help=audio_help)
-    parser.add_argument("--fs", type=int, default=16000, help="sampling rate in Hz (16000)")
+    parser.add_argument("--fs", type=hertz, default=16000, help="sampling rate in Hz (16000)")
     least_help = "seconds; shorter audio is reported (0.1)"
-    parser.add_argument("--min_wav_duration", type=float, default=0.1, help=least_help)
+    parser.add_argument("--min_wav_duration", type=seconds, default=0.1, help=least_help)
     most_help = "seconds; longer audio is reported (20)"
-    parser.add_argument("--max_wav_duration", type=float, default=20.0, help=most_help)
+    parser.add_argument("--max_wav_duration", type=seconds, default=20.0, help=most_help)
     parser.add_argument("--token_list", type=Path, help="token list that must be able to spell the text")
     parser.add_argument("--bpemodel", type=Path, help="sentencepiece model of the tokens; characters without it")
     parser.add_argument("--nlsyms", type=Path, help="file of symbols that stay whole")
-    parser.add_argument("--nj", type=int, default=1, help="number of processes that decode (1)")
+    parser.add_argument("--nj", type=jobs, default=1, help="number of processes that decode (1)")
     allow_help = "kinds of problems that are only warnings here"
     parser.add_argument("--allow", nargs="*", default=[], metavar="KIND", help=allow_help)
     parser.add_argument("--strict", action="store_true", help="count warnings as errors")
-    parser.add_argument("--show", type=int, default=20, help="number of problems of a kind to print, 0 for all (20)")
+    parser.add_argument(
+        "--show",
+        type=number(int, Option("problems", least=0)),
+        default=20,
+        help="number of problems of a kind to print, 0 for all (20)",
+    )
     parser.add_argument("--list", action="store_true", help="print all kinds of problems with their remedies, and end")
     return parser
 
@@ -73,9 +79,6 @@ def check_options(args: argparse.Namespace) -> None:
     """Refuse options that make no sense."""
     if not args.data_dirs:
         raise ValueError("--data_dirs is empty; name the folders to validate, or --list.")
-    for name, least in (("nj", 1), ("fs", 1), ("show", 0)):
-        if getattr(args, name) < least:
-            raise ValueError(f"--{name} {getattr(args, name)} must be at least {least}.")
     if args.bpemodel and not args.token_list:
         raise ValueError("--bpemodel needs --token_list; name the tokens.txt beside it.")
 

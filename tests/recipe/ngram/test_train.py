@@ -72,13 +72,21 @@ def test_text_of_the_other_case_is_refused_before_anything_is_written(run, tmp_p
         (["--ngram_num", "7"], "--ngram_num 7; allowed: 2 to 6"),
         (["--token_type", "bpe"], "--token_type bpe needs --bpemodel"),
         (["--token_list", "nowhere/tokens.txt"], "--token_list nowhere/tokens.txt is missing; stage 5 makes it"),
+        (["--text", "/dev/zero"], "/dev/zero is no regular file; name a file of one sentence a line"),
+        (["--out", "/"], "/ is a folder; name a file to write"),
         (["--estimator", "lmplz"], "--estimator lmplz: no program lmplz is on PATH"),
     ],
 )
 def test_misuse_is_refused(run, options, message, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises((ValueError, FileNotFoundError), match=message):
+    with pytest.raises((ValueError, FileNotFoundError, IsADirectoryError), match=message):
         run("char", *options)
+
+
+def test_an_unknown_cleaner_is_refused(run, capsys):
+    with pytest.raises(SystemExit):
+        run("char", "--cleaner", "tacotro")
+    assert "--cleaner: invalid choice: 'tacotro' (choose from" in capsys.readouterr().err
 
 
 def test_a_token_list_of_another_kind_is_refused(run, tmp_path):

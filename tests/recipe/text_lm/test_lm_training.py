@@ -96,6 +96,12 @@ def test_a_stopped_training_has_saved_and_ends_as_an_undisturbed_one(tokenizer, 
     assert len(steps) == 4 and torch.equal(weights(resumed), undisturbed)
 
 
+def test_the_loss_of_a_short_training_is_logged(tokenizer, text, tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        train(tokenizer, text, tmp_path / "a", SCHEDULE._replace(max_steps=2))
+    assert "step 2/2: loss " in caplog.text and "loss nan" not in caplog.text
+
+
 @pytest.mark.slow
 def test_a_seed_decides_the_weights(tokenizer, text, tmp_path):
     once, again = (weights(train(tokenizer, text, tmp_path / name)) for name in "ab")

@@ -136,7 +136,7 @@ def test_training_in_bfloat16_leaves_weights_in_float32(text, tmp_path):
         ("ONE TWO\n" * 30, ["--hidden_size", "30"], r"--hidden_size 30 is no multiple of 2 \* --num_heads 4"),
         ("ONE TWO\n" * 30, ["--valid_text", "nowhere.txt"], "nowhere.txt is missing"),
         ("ONE TWO\n" * 30, ["--save_steps", "0"], "--save_steps 0 must be at least 1"),
-        ("ONE TWO\n" * 30, ["--config", "nowhere.yaml"], "--config nowhere.yaml is missing"),
+        ("ONE TWO\n" * 30, ["--config", "nowhere.yaml"], "nowhere.yaml is missing; name a YAML"),
     ],
 )
 def test_wrong_inputs_are_said_before_anything_is_made(tmp_path, lines, options, message):
@@ -159,7 +159,7 @@ def test_a_held_out_text_that_the_tokenizer_cannot_spell_is_refused(text, tmp_pa
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("hiden_size: 3", "hiden_size: no option of one value"), ("- 1", "is a list; expected lines `option: value`")],
+    [("hiden_size: 3", "hiden_size: no option of one value"), ("- 1", "holds a list where options should be")],
 )
 def test_a_configuration_that_is_none_is_refused(text, tmp_path, content, message):
     (tmp_path / "x.yaml").write_text(content)
