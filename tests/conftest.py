@@ -222,6 +222,19 @@ SHAPES = {
     "mistral": {"num_key_value_heads": 4, "sliding_window": None},
     "qwen2": {"num_key_value_heads": 1},
     "qwen3": {"num_key_value_heads": 2, "head_dim": 12},
+    "gemma3_text": {
+        "num_key_value_heads": 2,
+        "head_dim": 12,
+        "query_pre_attn_scalar": 20,
+        "sliding_window": 6,
+        # Every second layer is global.
+        "sliding_window_pattern": 2,
+        "rope_parameters": {
+            "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+            "full_attention": {"rope_type": "default", "rope_theta": 5000.0},
+        },
+        "pad_token_id": 3,
+    },
 }
 COMMON = {
     "vocab_size": 37,
