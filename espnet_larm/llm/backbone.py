@@ -36,7 +36,8 @@ from espnet_larm.llm.windows import (
 )
 
 DTYPES = ("float32", "bfloat16", "float16")
-# Architectures whose forward is: embeddings (which Gemma's layer scales), layers of the kinds of windows.py, norm, head.
+# Architectures whose forward is: embeddings (their layer scales those of Gemma), layers of the kinds of windows.py,
+# norm, head.
 ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text")
 # Of every call that builds a model from what a configuration says: one that names code of the hub would have it run,
 # in `auto_map`, or in `attn_implementation` as a kernel.

@@ -25,7 +25,7 @@ class Segment:
         keys: (rows, H, capacity, S); None before the first append.
         values: Values of the same shape.
         lens: Valid positions (rows,).
-        positions: Of a prompt, those that its window is counted in (rows, P), on the CPU; None without a window.
+        positions: Positions of a prompt that a window is counted in (rows, P), on the CPU; None without a window.
     """
 
     def __init__(self) -> None:
@@ -139,7 +139,7 @@ class KeyValueCache:
             keys: (B, H, L, S).
             values: Values of the same shape.
             num_new: How many of the L are valid (B,), on the CPU.
-            window: Of a prompt, if later positions of this layer do not see all of it.
+            window: The window of a prompt of which later positions do not see all in this layer.
         """
         segment = (self.text if self.is_sealed else self.prompt)[layer]
         assert self.is_sealed or segment.keys is None, "a prompt is given as a whole"

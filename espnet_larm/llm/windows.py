@@ -1,4 +1,4 @@
-"""Layers of an LM that differ in what they see: all positions before, or a window of them; with rotary angles of a kind.
+"""Layers of an LM that see all positions before, and others that see a window of them, each with its rotary angles.
 
 A window is counted in the positions that the rotary embedding has, so that a layer never meets a distance that it was
 not trained on. Where pooling has merged speech behind a layer, a window still spans as much of what was said as before.

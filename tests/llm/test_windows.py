@@ -56,7 +56,7 @@ def disturbed(model):
 
 @torch.no_grad()
 def assert_is_hugging_faces(model):
-    """As a whole, and in steps of different lengths behind prompts within the window, up to it and longer."""
+    """The whole is, and so are steps of different lengths behind prompts within the window, up to it and longer."""
     backbone, ids = ours(model), random_rows(length=24)
     expected = model(ids).logits
     for length in (5, 6, 7, 24):
@@ -119,7 +119,7 @@ def test_a_mask_is_made_where_a_row_is_longer_than_the_window():
 
 
 def test_a_window_spans_positions_and_not_what_pooling_left_of_them():
-    """Of six positions that stand for twelve, those less than 5 back are seen."""
+    """Six positions stand for twelve, of which those less than 5 back are seen."""
     found = window_mask(torch.tensor([[0, 2, 4, 7, 10, 11]]), 5)
     assert found[0, 0].int().tolist() == [
         [1, 0, 0, 0, 0, 0],
