@@ -34,7 +34,7 @@ from espnet_larm.cli.pooling_options import (
     read_folder,
     write_results,
 )
-from espnet_larm.files import write_text
+from espnet_larm.files import read_yaml, write_text
 from espnet_larm.origin import origin_of
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def main(cmd: list[str] | None = None) -> int:
     recognizer = load(args)
     trained = pooled_places(recognizer.model)
     pooling = None if args.pooling is None else _pooling(args, recognizer)
-    config = yaml.safe_load(args.asr_train_config.read_text(encoding="utf-8"))
+    config = read_yaml(args.asr_train_config)
     folder = read_folder(args.data_dir, args, recognizer)
     place = _place(args, recognizer, config, folder, pooling)
     others = {name: each for name, each in pooled_places(recognizer.model, pooling).items() if name != args.place}

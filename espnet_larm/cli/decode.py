@@ -23,10 +23,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from espnet_larm.cli.espnet_options import espnets_model, espnets_option, forget_defaults
-from espnet_larm.files import locked
+from espnet_larm.files import locked, read_yaml
 from espnet_larm.options import add_option, add_options, given_options, help_of
 from espnet_larm.origin import commit
 from espnet_larm.program import given, hand_over
@@ -122,7 +120,7 @@ def why_espnet(args: argparse.Namespace) -> str:
     if reason := espnets_option(args):
         return reason
     config_file = Path(args.asr_train_config or "")
-    config = yaml.safe_load(config_file.read_text(encoding="utf-8")) if config_file.is_file() else {}
+    config = read_yaml(config_file) if config_file.is_file() else {}
     return espnets_model(config, args) if isinstance(config, dict) else ""
 
 

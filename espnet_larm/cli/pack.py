@@ -16,9 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from espnet_larm.files import folder_beside, move_synced
+from espnet_larm.files import folder_beside, move_synced, read_yaml
 from espnet_larm.origin import versions
 from espnet_larm.pack.archive import digest, write_archive
 from espnet_larm.pack.card import UNKNOWN, About, format_card
@@ -79,7 +77,7 @@ def main(cmd: list[str] | None = None) -> int:
     from espnet_larm.recognize.model.loading import read_weights
 
     exp_dir = config_file.parent
-    config = yaml.safe_load(config_file.read_text(encoding="utf-8"))
+    config = read_yaml(config_file)
     check_self_contained(config)
     check_llm(config)
     name_llm(config, args.llm, places_near(config_file))
@@ -116,7 +114,7 @@ def why_espnet(args: argparse.Namespace) -> str:
     if args.lm_train_config or args.lm_file:
         return f"lm_file is {args.lm_file}, and packs of ours hold no language model"
     path = args.asr_train_config or (args.exp_dir and args.exp_dir / CONFIG)
-    config = yaml.safe_load(path.read_text(encoding="utf-8")) if path and path.is_file() else None
+    config = read_yaml(path) if path and path.is_file() else None
     if not isinstance(config, dict):
         # Packing it will report what is wrong.
         return ""

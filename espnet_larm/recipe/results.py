@@ -12,9 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from espnet_larm.files import write_text
+from espnet_larm.files import read_yaml, write_text
 from espnet_larm.origin import in_words, provenance, without_root
 from espnet_larm.scoring.experiment import SetResult, find_results
 from espnet_larm.scoring.picture import draw_wer
@@ -65,7 +63,7 @@ def main(cmd: list[str] | None = None) -> int:
 
 def read_config(path: Path) -> dict[str, Any]:
     """Read the options of the training; none if the file is not there."""
-    return yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return read_yaml(path) if path.is_file() else {}
 
 
 def describe(exp_dir: Path, config: Mapping[str, Any], results: Sequence[SetResult]) -> Iterator[tuple[str, str]]:

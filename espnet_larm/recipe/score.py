@@ -17,12 +17,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from espnet_larm.data.kaldi_dir import read_table
 from espnet_larm.data.text import read_symbols
 from espnet_larm.errors import name_some
-from espnet_larm.files import write_text
+from espnet_larm.files import read_yaml, write_text
 from espnet_larm.pack.llm import llm_conf
 from espnet_larm.scoring.alignment import split_characters, split_words
 from espnet_larm.scoring.bootstrap import MIN_SPEAKERS, Grouping, group_utterances
@@ -108,7 +106,7 @@ def splitters(args: argparse.Namespace) -> Splitters:
     path = args.asr_train_config or args.hyp_dir.resolve().parents[1] / "config.yaml"
     config: dict[str, Any] = {}
     if path.is_file():
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        config = read_yaml(path)
     elif args.asr_train_config is not None:
         raise FileNotFoundError(f"--asr_train_config {path} is missing; leave it out to go without token error rates.")
     token_type = args.token_type or config.get("token_type")

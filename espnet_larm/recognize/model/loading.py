@@ -10,13 +10,12 @@ from typing import NamedTuple
 
 import humanfriendly  # type: ignore[import-untyped]
 import torch
-import yaml
 
 from espnet2.asr.espnet_model import ESPnetASRModel
 
 from espnet_larm.adaptation.added_layout import layout_difference, layout_of
 from espnet_larm.errors import name_some
-from espnet_larm.files import read_tensors
+from espnet_larm.files import read_tensors, read_yaml
 from espnet_larm.llm.fingerprint import FINGERPRINT, difference, words_of
 from espnet_larm.pack.llm import name_llm, name_tokenizer, places_near
 from espnet_larm.pack.options import (
@@ -78,7 +77,7 @@ def read_config(config_file: Path, llm: str | None = None) -> argparse.Namespace
     """
     if not config_file.is_file():
         raise FileNotFoundError(f"{config_file} is missing; --asr_train_config is the experiment's config.yaml.")
-    config = yaml.safe_load(config_file.read_text(encoding="utf-8"))
+    config = read_yaml(config_file)
     if not isinstance(config, dict) or "token_list" not in config:
         raise ValueError(f"{config_file} holds no token_list; --asr_train_config is the experiment's config.yaml.")
     check_sections(config)
