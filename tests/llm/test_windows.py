@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from espnet_larm.llm.backbone import Backbone
+from espnet_larm.llm.backbone import Backbone, config_of
 from espnet_larm.llm.windows import kinds_of, window_mask
 from tests.llm.test_backbone import CLOSE, all_of, logits_of, ours, positions_of, random_rows
 
@@ -203,6 +203,16 @@ def test_what_is_given_in_embeddings_is_in_the_space_that_embed_gives(hf_model, 
 def test_what_would_be_computed_wrongly_is_refused(tiny_config, options, message):
     with pytest.raises(ValueError, match=message):
         Backbone.from_config(tiny_config("gemma3_text", **options))
+
+
+def test_a_configuration_that_is_read_back_makes_the_same_layers(hf_model, tmp_path):
+    """Packs hold what config_of gives."""
+    model = hf_model("gemma3_text", num_hidden_layers=5)
+    model.save_pretrained(tmp_path)
+    made = Backbone.from_config(config_of(str(tmp_path))).eval()
+    assert made.kinds == ours(model).kinds and len({*made.kinds}) == 2
+    made.model.load_state_dict(model.state_dict())
+    assert torch.equal(logits_of(made, random_rows()), logits_of(ours(model), random_rows()))
 
 
 def test_a_copy_of_gemma_keeps_what_is_no_weight(hf_model, tmp_path):
