@@ -133,12 +133,27 @@ def save_lm() -> Callable[..., str]:
     return _save_lm
 
 
-def _save_lm(folder: Path, words: list[str] = LLM_WORDS, **options: Any) -> str:
+LMS: dict[str, dict[str, Any]] = {
+    "llama": {},
+    # Its window is shorter than prompts and texts. With a head of its own, or it would repeat what it reads.
+    "gemma3_text": {
+        "head_dim": 12,
+        "num_key_value_heads": 1,
+        "sliding_window": 7,
+        "sliding_window_pattern": 2,
+        "query_pre_attn_scalar": 12,
+        "tie_word_embeddings": False,
+    },
+}
+
+
+def _save_lm(folder: Path, words: list[str] = LLM_WORDS, kind: str = "llama", **options: Any) -> str:
     import transformers
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     torch.manual_seed(0)
-    config = transformers.LlamaConfig(
+    config = transformers.AutoConfig.for_model(
+        kind,
         vocab_size=len(words),
         intermediate_size=24,
         num_attention_heads=2,
@@ -147,10 +162,16 @@ def _save_lm(folder: Path, words: list[str] = LLM_WORDS, **options: Any) -> str:
             "num_hidden_layers": 2,
             "max_position_embeddings": 64,
             "initializer_range": 0.5,
+            **LMS[kind],
             **options,
         },
     )
-    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    for name, weight in model.named_parameters():
+        if kind != "llama" and "norm" in name:
+            # At zero, as they begin, another formula of the norms would give the same.
+            weight.data.normal_(mean=0.5, std=0.5)
+    model.save_pretrained(folder)
     made = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>"))
     made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     transformers.PreTrainedTokenizerFast(
@@ -222,6 +243,19 @@ SHAPES = {
     "mistral": {"num_key_value_heads": 4, "sliding_window": None},
     "qwen2": {"num_key_value_heads": 1},
     "qwen3": {"num_key_value_heads": 2, "head_dim": 12},
+    "gemma3_text": {
+        "num_key_value_heads": 2,
+        "head_dim": 12,
+        "query_pre_attn_scalar": 20,
+        "sliding_window": 6,
+        # Every second layer is global.
+        "sliding_window_pattern": 2,
+        "rope_parameters": {
+            "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+            "full_attention": {"rope_type": "default", "rope_theta": 5000.0},
+        },
+        "pad_token_id": 3,
+    },
 }
 COMMON = {
     "vocab_size": 37,

@@ -5,13 +5,16 @@ from random import Random
 
 import pytest
 import torch
+import yaml
 
 from espnet_larm.files import (
     epoch_of,
     is_whole,
     keep_under,
     move_synced,
+    parse_yaml,
     read_tensors,
+    read_yaml,
     replace_link,
     save_synced,
     write_beside,
@@ -150,3 +153,11 @@ def test_a_file_that_would_run_code_is_refused_with_the_reason(tmp_path):
             read_tensors(tmp_path / "model.pth", **options)
     with pytest.raises(FileNotFoundError, match=r"none.pth"):
         read_tensors(tmp_path / "none.pth")
+
+
+def test_yaml_is_read_as_pyyaml_reads_it(tmp_path):
+    content = {"token_list": ["<pad>", "▁", "null", "1e3", "'", "𝄞", "a: b"], "weight": 0.3, "none": None, "t": True}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
+    assert read_yaml(tmp_path / "config.yaml") == content
+    with pytest.raises(yaml.YAMLError):
+        parse_yaml("a: [")

@@ -6,7 +6,9 @@ convolutional branch beside attention for speech positions; text positions go th
 Behind the LM's last layer nothing reads speech positions any more: an added layer there has no branch.
 Source: Yano, Suzuki, Watanabe, "Adapting Text LLMs to Speech via Multimodal Depth Up-Scaling", Interspeech 2026,
 arXiv:2604.00489. Departures: speech is continuous, so no embedding rows are added; biases of copied output projections
-(`attention_bias`, `mlp_bias` of Llama and Qwen3) are left out, as the start would not be exact with them.
+(`attention_bias`, `mlp_bias` of Llama and Qwen3) are left out, as the start would not be exact with them. Layers of
+Gemma 3 normalise their outputs: there the norms' scales are zero at the start and the projections are copies, since a
+norm makes outputs of full size of the smallest numbers.
 Added layers are no part of HF's model: its weights keep their names, and so do checkpoints and fingerprints of it.
 Shapes: B rows, L positions, D model size, S head size. Masks are True where valid.
 """
@@ -25,9 +27,12 @@ from espnet_larm.options import Option, check_conf, check_parameters
 
 LAYERS = ("e_branchformer", "standard")
 PLACEMENTS = ("interleaved", "bottom", "middle", "top", "sandwich")
-# Whose layers are: x + attention(norm(x)), then x + feed-forward(norm(x)), of the parts that AddedLayer copies.
-WRAPPABLE = ("llama", "mistral", "qwen2", "qwen3")
+# Whose layers are: x + attention(norm(x)), then x + feed-forward(norm(x)), of the parts that AddedLayer copies; in
+# those of NORMED, both outputs go through a norm before they are added.
+NORMED = ("gemma3_text",)
+WRAPPABLE = ("llama", "mistral", "qwen2", "qwen3", *NORMED)
 PARTS = ("input_layernorm", "self_attn", "post_attention_layernorm", "mlp")
+NORMED_PARTS = (*PARTS, "pre_feedforward_layernorm", "post_feedforward_layernorm")
 OUTPUTS = ("self_attn.o_proj", "mlp.down_proj")
 DEFAULT_SHARE = 0.25
 DEFAULT_KERNELS = {"gate_kernel": 31, "merge_kernel": 3}
@@ -119,6 +124,7 @@ class UpscalingOptions:
 class AddedLayer(torch.nn.Module):
     """A layer that is called as HF's are, and gives what it is given at the start.
 
+    It is called with the rotary angles and the window of the layer behind which it stands.
     Its weights are float32, whatever the LM's are: in bfloat16 steps of a usual learning rate are rounded away. What
     goes in and out is cast, as peft does for LoRA.
 
@@ -127,20 +133,32 @@ class AddedLayer(torch.nn.Module):
         local: The branch of speech positions; None for none.
     """
 
+    # HF's parts; the last two in layers of NORMED.
+    input_layernorm: Any
+    self_attn: Any
+    post_attention_layernorm: Any
+    mlp: Any
+    pre_feedforward_layernorm: Any
+    post_feedforward_layernorm: Any
+
     def __init__(self, layer: torch.nn.Module, local: LocalBranch | None = None) -> None:
         super().__init__()
         base: Any = layer
         # The configuration is shared: HF's modules look up in it what attention is.
         config = base.self_attn.config
         made = copy.deepcopy(base, {id(config): config})
-        self.input_layernorm = made.input_layernorm
-        self.self_attn = made.self_attn
-        self.post_attention_layernorm = made.post_attention_layernorm
-        self.mlp = made.mlp
-        for projection in (self.self_attn.o_proj, self.mlp.down_proj):
-            torch.nn.init.zeros_(projection.weight)
-            # Which would be added to the hidden states at the start.
-            projection.bias = None
+        self.is_normed = config.model_type in NORMED
+        for name in parts_of(config.model_type):
+            self.add_module(name, getattr(made, name))
+        if self.is_normed:
+            for norm in (self.post_attention_layernorm, self.post_feedforward_layernorm):
+                # They multiply by 1 + weight.
+                torch.nn.init.constant_(norm.weight, -1.0)
+        else:
+            for projection in (self.self_attn.o_proj, self.mlp.down_proj):
+                torch.nn.init.zeros_(projection.weight)
+                # Which would be added to the hidden states at the start.
+                projection.bias = None
         self.local = local
         self.float().requires_grad_()
 
@@ -171,9 +189,18 @@ class AddedLayer(torch.nn.Module):
         mixed, _ = self.self_attn(hidden_states=normed, position_embeddings=(cosines, sines), **options)
         if self.local is not None and speech is not None:
             mixed = self.local(normed, mixed, speech, speech_columns)
-        wide = wide + mixed
-        wide = wide + self.mlp(self.post_attention_layernorm(wide))
+        if self.is_normed:
+            wide = wide + self.post_attention_layernorm(mixed)
+            wide = wide + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(wide)))
+        else:
+            wide = wide + mixed
+            wide = wide + self.mlp(self.post_attention_layernorm(wide))
         return wide.to(hidden.dtype)
+
+
+def parts_of(model_type: str) -> tuple[str, ...]:
+    """Names of what a layer of an architecture consists of."""
+    return NORMED_PARTS if model_type in NORMED else PARTS
 
 
 def slots(placement: str, num_layers: int, num_added: int) -> list[int]:
@@ -277,7 +304,7 @@ def _spread(start: int, num_layers: int, num_added: int) -> list[int]:
 
 def _check(backbone: Backbone, options: UpscalingOptions) -> None:
     kind = backbone.config.model_type
-    reasons = [reason for layer in backbone.layers if (reason := _unlike(layer))]
+    reasons = [reason for layer in backbone.layers if (reason := _unlike(layer, parts_of(kind)))]
     if reasons or kind not in WRAPPABLE:
         raise ValueError(
             f"decoder_conf: adaptation is depth_upscaling, but layers of a {kind} cannot be added"
@@ -295,11 +322,11 @@ def _check(backbone: Backbone, options: UpscalingOptions) -> None:
         )
 
 
-def _unlike(layer: torch.nn.Module) -> str:
+def _unlike(layer: torch.nn.Module, parts: tuple[str, ...]) -> str:
     """What keeps a layer from being copied; nothing if it can be."""
     names = {name for name, _ in layer.named_modules()}
-    if lacking := [name for name in (*PARTS, *OUTPUTS) if name not in names]:
+    if lacking := [name for name in (*parts, *OUTPUTS) if name not in names]:
         return f"they have no {', '.join(lacking)}"
     # Without weights, there is nothing that a copy would lack.
-    more = [name for name, part in layer.named_children() if name not in PARTS and list(part.parameters())]
+    more = [name for name, part in layer.named_children() if name not in parts and list(part.parameters())]
     return f"they also have {', '.join(more)}" if more else ""

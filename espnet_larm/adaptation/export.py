@@ -158,11 +158,11 @@ def _save_added(backbone: Backbone, folder: Path) -> None:
 def _deeper(backbone: Backbone) -> Any:
     """HF's model with the added layers among its own."""
     config = copy.deepcopy(backbone.config)
-    order = [layer for index in range(len(backbone.layers)) for _, layer in backbone.layers_at(index)]
+    places = [(index, layer) for index in range(len(backbone.layers)) for _, layer in backbone.layers_at(index)]
+    order = [layer for _, layer in places]
     config.num_hidden_layers = len(order)
     if getattr(config, "layer_types", None) is not None:
-        # All alike: backbone.py takes no others.
-        config.layer_types = [config.layer_types[0]] * len(order)
+        config.layer_types = [config.layer_types[index] for index, _ in places]
     made = AutoModelForCausalLM.from_config(config, dtype=backbone.dtype, **SAFE)
     state = {name: each for name, each in backbone.model.state_dict().items() if not name.startswith("model.layers.")}
     for index, layer in enumerate(order):

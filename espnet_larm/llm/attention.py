@@ -33,8 +33,9 @@ def attention(
         query: (B, H, L, S).
         key: (B, key-value heads, L, S).
         value: Values of the same shape as the keys.
-        attention_mask: None from us: padding is behind the valid positions, where no valid position looks. HF's own
-            forward of the model, as other programs call it, may have one.
+        attention_mask: From us the mask of a window, if a row is longer, and else None: padding is behind the valid
+            positions, where no valid position looks. HF's own forward of the model, as other programs call it, may
+            have another.
         scaling: Factor of the scores.
         dropout: Dropout rate of the weights in training.
         step: None to remember nothing.
@@ -47,9 +48,9 @@ def attention(
     if ragged is not None:
         query, key, value = (ragged.padded(each.transpose(1, 2)).transpose(1, 2) for each in (query, key, value))
     if step is not None:
-        step.cache.append(step.layer, key, value, step.num_new)
+        step.cache.append(step.layer, key, value, step.num_new, step.window)
     if step is not None and step.cache.is_sealed:
-        mixed = step.cache.attend(step.layer, query, step.num_new, scaling)
+        mixed = step.cache.attend(step.layer, query, step.num_new, scaling, step.window)
     else:
         shares_keys = query.size(1) != key.size(1)
         mixed = functional.scaled_dot_product_attention(

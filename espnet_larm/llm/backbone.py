@@ -26,13 +26,21 @@ from espnet_larm.llm.hugging_face import (
     PreTrainedModel,
 )
 from espnet_larm.llm.stream import Ragged, Step, Stream, as_function, freeze_modes, speech_columns
+from espnet_larm.llm.windows import (
+    FULL_ATTENTION,
+    WINDOW_ATTENTION,
+    LayerKind,
+    View,
+    Window,
+    kinds_of,
+    window_mask,
+)
 from espnet_larm.llm.words import NO_TENSORS
 
 DTYPES = ("float32", "bfloat16", "float16")
-# Architectures whose forward is: embeddings, layers with one rotary embedding and full attention (or a window
-# that `max_positions` keeps any row within), norm, head.
-ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
-FULL_ATTENTION, WINDOW_ATTENTION = "full_attention", "sliding_attention"
+# Architectures whose forward is: embeddings (their layer scales those of Gemma), layers of the kinds of windows.py,
+# norm, head.
+ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text")
 # Of every call that builds a model from what a configuration says: one that names code of the hub would have it run,
 # in `auto_map`, or in `attn_implementation` as a kernel.
 SAFE: dict[str, Any] = {"trust_remote_code": False, "attn_implementation": ATTENTION}
@@ -49,6 +57,7 @@ class Backbone(KeepsTypes):
         activation_checkpointing: Recompute each layer in the backward pass.
 
     Attributes:
+        kinds: What each of the LM's own layers sees; those behind it in `added` see the same.
         added: Layers by the index of the LM's own that they run behind, before `after_layer`, in this order; they are
             called as HF's are, and `depth_upscaling` makes them.
         mode: What `train` was last called with: frozen parts, and so a frozen LM itself, are in eval mode all the same.
@@ -62,6 +71,7 @@ class Backbone(KeepsTypes):
         _check_architecture(model.config)
         model.set_attn_implementation(ATTENTION)
         self.model = model
+        self.kinds = kinds_of(model.config)
         self.activation_checkpointing = activation_checkpointing
         self.added = torch.nn.ModuleDict()
         self.mode = self.training
@@ -141,10 +151,8 @@ class Backbone(KeepsTypes):
 
     @property
     def max_positions(self) -> int:
-        """Longest prompt and text together that the LM was made for, and that any window of its attention spans."""
-        longest = int(self.config.max_position_embeddings)
-        window = _window_of(self.config)
-        return longest if window is None else min(longest, window)
+        """Longest prompt and text together that the LM was made for."""
+        return int(self.config.max_position_embeddings)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -161,8 +169,17 @@ class Backbone(KeepsTypes):
         return KeyValueCache(len(self.layers) + len(self.added))
 
     def embed(self, token_ids: torch.Tensor) -> torch.Tensor:
-        """(B, L) to (B, L, D)."""
+        """(B, L) to (B, L, D), scaled where the LM scales embeddings: what its first layer reads."""
         return self.model.get_input_embeddings()(token_ids)
+
+    def embed_mixture(self, weights: torch.Tensor, first: int = 0) -> torch.Tensor:
+        """Embeddings of all tokens from `first` on, as `embed` gives them, weighted: (..., V - first) to (..., D)."""
+        embeddings = self.model.get_input_embeddings()
+        table = embeddings.weight[first:]
+        mixture = weights.to(table.dtype) @ table
+        # Gemma's layer scales what it looks up; LoRA's wraps it.
+        scale = getattr(getattr(embeddings, "base_layer", embeddings), "embed_scale", None)
+        return mixture if scale is None else mixture * scale.to(mixture.dtype)
 
     def forward(
         self,
@@ -191,12 +208,13 @@ class Backbone(KeepsTypes):
         stream = Stream(embeddings.to(self.dtype), positions, lens, speech)
         if cache is not None and cache.is_sealed and speech is None:
             return self._go_on(stream, cache)
-        rotary, num_new = self._rotary(stream), lens.cpu() if cache is not None else lens
+        views, num_new = self._views(stream, cache), lens.cpu() if cache is not None else lens
         columns = self._speech_columns(stream)
         for index in range(len(self.layers)):
+            view = views[self.kinds[index]]
             for place, layer in self.layers_at(index):
-                step = None if cache is None else Step(cache, place, num_new)
-                call = as_function(layer, stream, rotary, step, columns)
+                step = None if cache is None else Step(cache, place, num_new, view.window)
+                call = as_function(layer, stream, view, step, columns)
                 # Gradients run through frozen layers too, which are in eval mode.
                 if self.activation_checkpointing and step is None and torch.is_grad_enabled():
                     hidden = checkpoint(call, stream.hidden, use_reentrant=False)
@@ -205,7 +223,7 @@ class Backbone(KeepsTypes):
                 stream = stream._replace(hidden=hidden)
             if index in after_layer:
                 stream = after_layer[index](stream)
-                rotary, num_new = self._rotary(stream), stream.lens.cpu() if cache is not None else stream.lens
+                views, num_new = self._views(stream, cache), stream.lens.cpu() if cache is not None else stream.lens
                 columns = self._speech_columns(stream)
         return stream._replace(hidden=self.model.model.norm(stream.hidden))
 
@@ -219,10 +237,11 @@ class Backbone(KeepsTypes):
         if ragged is not None:
             hidden, positions = ragged.flat(hidden), ragged.flat(positions)
         now = stream._replace(hidden=hidden, positions=positions)
-        rotary = self._rotary(now)
+        views = self._step_views(now, stream.positions)
         for index in range(len(self.layers)):
+            view = views[self.kinds[index]]
             for place, layer in self.layers_at(index):
-                call = as_function(layer, now, rotary, Step(cache, place, num_new, ragged))
+                call = as_function(layer, now, view, Step(cache, place, num_new, view.window, ragged))
                 now = now._replace(hidden=call(now.hidden))
         hidden = self.model.model.norm(now.hidden)
         return stream._replace(hidden=hidden if ragged is None else ragged.padded(hidden))
@@ -237,13 +256,47 @@ class Backbone(KeepsTypes):
         """Where speech is, found once for all added layers."""
         return None if stream.speech is None or not len(self.added) else speech_columns(stream.speech)
 
-    def _rotary(self, stream: Stream) -> tuple[torch.Tensor, torch.Tensor]:
-        cosines, sines = self.model.model.rotary_emb(stream.hidden, position_ids=stream.positions)
+    def _views(self, stream: Stream, cache: KeyValueCache | None) -> dict[LayerKind, View]:
+        """What layers of each kind are called with, on rows that are read from their start."""
+        sizes = {kind.window for kind in self.kinds if kind.window is not None}
+        masks = {size: window_mask(stream.positions, size) for size in sizes}
+        # Texts may grow longer than the window that the prompt still fits into.
+        positions = stream.positions.cpu() if sizes and cache is not None else None
+        return {
+            kind: View(
+                self.rotary(kind, stream.hidden, stream.positions),
+                None if kind.window is None else masks[kind.window],
+                None if kind.window is None or positions is None else Window(kind.window, positions),
+            )
+            for kind in dict.fromkeys(self.kinds)
+        }
+
+    def _step_views(self, now: Stream, positions: torch.Tensor) -> dict[LayerKind, View]:
+        """What layers of each kind are called with, on the next positions (B, L) of rows that a cache holds."""
+        sizes = {kind.window for kind in self.kinds if kind.window is not None}
+        there = positions.cpu() if sizes else positions
+        windows = {size: Window(size, there) for size in sizes if int(there.max()) >= size}
+        return {
+            kind: View(self.rotary(kind, now.hidden, now.positions), None, windows.get(kind.window or 0))
+            for kind in dict.fromkeys(self.kinds)
+        }
+
+    def rotary(
+        self, kind: LayerKind, hidden: torch.Tensor, positions: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cosines and sines of positions (B, L) for layers of a kind, in the type of `hidden`."""
+        options = {} if kind.rotary is None else {"layer_type": kind.rotary}
+        cosines, sines = self.model.model.rotary_emb(hidden, position_ids=positions, **options)
         return cosines, sines
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """(..., D) to (..., V), float32."""
-        return self.model.get_output_embeddings()(hidden).float()
+        return self.bounded(self.model.get_output_embeddings()(hidden).float())
+
+    def bounded(self, logits: torch.Tensor) -> torch.Tensor:
+        """Logits as the LM bounds what its head gives, if it does (`final_logit_softcapping`)."""
+        bound = getattr(self.config, "final_logit_softcapping", None)
+        return logits if bound is None else (logits / bound).tanh() * bound
 
     def freeze_modes(self) -> None:
         """Keep modules without a weight that learns in eval mode from here on: frozen means no dropout either."""
@@ -332,8 +385,7 @@ def _check_architecture(config: Any) -> None:
             f"decoder_conf: llm is quantised ({_method_of(quantised)}); allowed: weights in {', '.join(DTYPES)}. Name "
             "the LM from before its quantisation; dtype: bfloat16 halves its memory."
         )
-    rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
-    if rope == "longrope":
+    if "longrope" in _rotary_types(config):
         raise ValueError(
             "decoder_conf: llm has rotary embeddings of the type longrope, whose angles depend on the longest row of a "
             "batch; allowed: all others."
@@ -344,13 +396,20 @@ def _check_architecture(config: Any) -> None:
             f"decoder_conf: llm has {', '.join(sorted(kinds))}; allowed: {FULL_ATTENTION}, {WINDOW_ATTENTION}."
         )
 
+    for name in ("attn_logit_softcapping", "use_bidirectional_attention"):
+        # The first is an option of Gemma 3 that transformers takes and does not compute.
+        if getattr(config, name, None):
+            raise ValueError(
+                f"decoder_conf: llm has {name} {getattr(config, name)} in its config.json, which is not computed; "
+                "allowed: null. Name an LM without."
+            )
 
-def _window_of(config: Any) -> int | None:
-    """Positions that some layer's attention is bounded to; None for full attention. Within it the two are the same."""
-    window = getattr(config, "sliding_window", None)
-    # HF's Mistral has its window in all layers, whatever their types.
-    is_bounded = config.model_type == "mistral" or WINDOW_ATTENTION in (getattr(config, "layer_types", None) or ())
-    return int(window) if window is not None and is_bounded else None
+
+def _rotary_types(config: Any) -> set[str]:
+    """The types of an LM's rotary embeddings, of which those of its kinds of layers may differ."""
+    options = getattr(config, "rope_parameters", None) or {}
+    several = [each for each in options.values() if isinstance(each, Mapping)] or [options]
+    return {str(each.get("rope_type", "default")) for each in several}
 
 
 def _method_of(quantised: Any) -> str:

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional
 
+from espnet_larm.llm.windows import Window
+
 GROWTH = 2
 LEAST_CAPACITY = 16
 
@@ -23,12 +25,14 @@ class Segment:
         keys: (rows, H, capacity, S); None before the first append.
         values: Values of the same shape.
         lens: Valid positions (rows,).
+        positions: Positions of a prompt that a window is counted in (rows, P), on the CPU; None without a window.
     """
 
     def __init__(self) -> None:
         self.keys: torch.Tensor | None = None
         self.values: torch.Tensor | None = None
         self.lens: torch.Tensor = torch.zeros(0, dtype=torch.long)
+        self.positions: torch.Tensor | None = None
 
     @property
     def longest(self) -> int:
@@ -65,6 +69,8 @@ class Segment:
         if self.keys is not None and self.values is not None:
             there = rows.to(self.keys.device)
             self.keys, self.values = self.keys[there], self.values[there]
+        if self.positions is not None:
+            self.positions = self.positions[rows]
         self.lens = self.lens[rows]
 
     def _make_room(self, needed: int) -> None:
@@ -94,7 +100,8 @@ class KeyValueCache:
         self.owners = torch.zeros(0, dtype=torch.long)
         # None while row b belongs to utterance b.
         self._places: _Places | None = None
-        self._seen: _Seen | None = None
+        # By the size of the window.
+        self._seen: dict[int | None, _Seen] = {}
 
     @property
     def num_rows(self) -> int:
@@ -117,7 +124,14 @@ class KeyValueCache:
         buffers = [buffer for segment in (*self.prompt, *self.text) for buffer in (segment.keys, segment.values)]
         return sum(buffer.numel() * buffer.element_size() for buffer in buffers if buffer is not None)
 
-    def append(self, layer: int, keys: torch.Tensor, values: torch.Tensor, num_new: torch.Tensor) -> None:
+    def append(
+        self,
+        layer: int,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        num_new: torch.Tensor,
+        window: Window | None = None,
+    ) -> None:
         """Write behind each row's end.
 
         Args:
@@ -125,6 +139,7 @@ class KeyValueCache:
             keys: (B, H, L, S).
             values: Values of the same shape.
             num_new: How many of the L are valid (B,), on the CPU.
+            window: The window of a prompt of which later positions do not see all in this layer.
         """
         segment = (self.text if self.is_sealed else self.prompt)[layer]
         assert self.is_sealed or segment.keys is None, "a prompt is given as a whole"
@@ -132,6 +147,8 @@ class KeyValueCache:
             # Room for more steps, so that not every step copies.
             room = max(LEAST_CAPACITY - keys.size(2), 0)
             keys, values = (functional.pad(each, (0, 0, 0, room)) for each in (keys, values))
+        elif window is not None and not self.is_sealed:
+            segment.positions = window.positions
         segment.append(keys, values, num_new)
 
     def seal(self) -> None:
@@ -161,7 +178,14 @@ class KeyValueCache:
             buffer = self.prompt[0].keys
             self._places = _Places.of(self.owners, "cpu" if buffer is None else buffer.device)
 
-    def attend(self, layer: int, queries: torch.Tensor, num_new: torch.Tensor, scaling: float) -> torch.Tensor:
+    def attend(
+        self,
+        layer: int,
+        queries: torch.Tensor,
+        num_new: torch.Tensor,
+        scaling: float,
+        window: Window | None = None,
+    ) -> torch.Tensor:
         """Attention of text positions that were just appended.
 
         Args:
@@ -169,6 +193,7 @@ class KeyValueCache:
             queries: (B, H x Q, L, S), of the last positions of each row.
             num_new: How many of the L are valid (B,); outputs behind them mean nothing.
             scaling: Factor of the scores.
+            window: Window of the new positions, which go on from those before without a gap; None to see all.
 
         Returns:
             (B, H x Q, L, S).
@@ -189,25 +214,36 @@ class KeyValueCache:
             ],
             dim=-1,
         )  # (B, H, Q L, P + N)
-        hidden = self._hidden(prompt, before, longest, num_queries)
+        hidden = self._hidden(prompt, before, longest, num_queries, window)
         by_query = scores.view(num_rows, scores.size(1), -1, num_queries, scores.size(-1))
         weights = by_query.float().masked_fill_(hidden, float("-inf")).softmax(-1).to(queries.dtype)
         prompt_weights, text_weights = weights.view_as(scores).split([prompt.keys.size(2), longest], dim=-1)
         mixed = self._per_utterance(prompt_weights, prompt.values) + text_weights @ text.values[:, :, :longest]
         return mixed.view(num_rows, num_heads, num_queries, size)
 
-    def _hidden(self, prompt: Segment, before: torch.Tensor, longest: int, num_queries: int) -> torch.Tensor:
+    def _hidden(
+        self, prompt: Segment, before: torch.Tensor, longest: int, num_queries: int, window: Window | None
+    ) -> torch.Tensor:
         """Mask of the keys that a query may not see (B, 1, 1, L, P + N); layers of equal lengths share it."""
         assert prompt.keys is not None
         lens, width = prompt.lens[self.owners], prompt.keys.size(2)
-        if self._seen is not None and self._seen.holds_for(lens, width, before, num_queries):
-            return self._seen.hidden
-        in_prompt = torch.arange(width) < lens.unsqueeze(1)  # (B, P)
-        own = before.unsqueeze(1) + torch.arange(num_queries)  # (B, L)
-        in_text = torch.arange(longest) <= own.unsqueeze(2)  # (B, L, N)
-        seen = torch.cat([in_prompt.unsqueeze(1).expand(-1, num_queries, -1), in_text], dim=2)
-        self._seen = _Seen(lens, width, before, num_queries, ~seen[:, None, None].to(prompt.keys.device))
-        return self._seen.hidden
+        made_for = [torch.tensor([width, num_queries]), lens, before]
+        if window is not None:
+            assert prompt.positions is not None
+            prompt_positions = prompt.positions[self.owners]
+            made_for += [window.positions, prompt_positions]
+        size = None if window is None else window.size
+        if size in self._seen and self._seen[size].holds_for(made_for):
+            return self._seen[size].hidden
+        own = (before.unsqueeze(1) + torch.arange(num_queries)).unsqueeze(2)  # (B, L, 1)
+        in_prompt = (torch.arange(width) < lens.unsqueeze(1)).unsqueeze(1).expand(-1, num_queries, -1)  # (B, L, P)
+        in_text = torch.arange(longest) <= own  # (B, L, N)
+        if window is not None:
+            in_prompt = in_prompt & (prompt_positions.unsqueeze(1) > window.positions.unsqueeze(2) - window.size)
+            in_text &= torch.arange(longest) > own - window.size
+        hidden = ~torch.cat([in_prompt, in_text], dim=2)[:, None, None]
+        self._seen[size] = _Seen(made_for, hidden.to(prompt.keys.device))
+        return self._seen[size].hidden
 
     def _per_utterance(self, rows: torch.Tensor, stored: torch.Tensor) -> torch.Tensor:
         """Products of each row (B, H, any, i) with what is stored of its utterance (U, H, i, j)."""
@@ -248,15 +284,8 @@ class _Places(NamedTuple):
 class _Seen(NamedTuple):
     """A mask, and what it was made for."""
 
-    prompt_lens: torch.Tensor
-    width: int
-    before: torch.Tensor
-    num_queries: int
+    made_for: list[torch.Tensor]
     hidden: torch.Tensor
 
-    def holds_for(self, prompt_lens: torch.Tensor, width: int, before: torch.Tensor, num_queries: int) -> bool:
-        return (
-            (width, num_queries) == (self.width, self.num_queries)
-            and torch.equal(prompt_lens, self.prompt_lens)
-            and torch.equal(before, self.before)
-        )
+    def holds_for(self, made_for: list[torch.Tensor]) -> bool:
+        return all(torch.equal(own, other) for own, other in zip(self.made_for, made_for, strict=True))

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 
 from espnet_larm.llm.cache import KeyValueCache
+from espnet_larm.llm.windows import View, Window
 
 
 class Stream(NamedTuple):
@@ -65,12 +66,14 @@ class Step(NamedTuple):
         cache: Where keys and values go.
         layer: Index in the cache.
         num_new: Valid positions of each row (B,), on the CPU.
+        window: Positions that the layer sees; None for all before.
         ragged: How the rows lie side by side; None where they are padded.
     """
 
     cache: KeyValueCache
     layer: int
     num_new: torch.Tensor
+    window: Window | None = None
     ragged: Ragged | None = None
 
 
@@ -85,7 +88,7 @@ def speech_columns(speech: torch.Tensor) -> tuple[int, int]:
 def as_function(
     layer: torch.nn.Module,
     stream: Stream,
-    rotary: tuple[torch.Tensor, torch.Tensor],
+    view: View,
     step: Step | None,
     columns: tuple[int, int] | None = None,
 ) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -94,9 +97,9 @@ def as_function(
     def call(hidden: torch.Tensor) -> torch.Tensor:
         output: torch.Tensor = layer(
             hidden,
-            attention_mask=None,
+            attention_mask=view.mask,
             position_ids=stream.positions,
-            position_embeddings=rotary,
+            position_embeddings=view.rotary,
             speech=stream.speech,
             speech_columns=columns,
             lens=stream.lens,

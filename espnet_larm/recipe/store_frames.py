@@ -20,13 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from espnet_larm.data.audio import read_audio
 from espnet_larm.data.kaldi_dir import read_sources
 from espnet_larm.data.source import ARCHIVE_ENTRY, is_command, part_of
 from espnet_larm.data.stream import count_samples
-from espnet_larm.files import locked, write_text
+from espnet_larm.files import locked, read_yaml, write_text
 from espnet_larm.options import check_conf
 from espnet_larm.pretrained.store import RECORD, SCP, Stored, add, finished
 
@@ -82,7 +81,7 @@ def load_frontend(config: Path, model: str | None, device: str) -> Any:
 
     if not config.is_file():
         raise FileNotFoundError(f"--config {config} is missing.")
-    options = yaml.safe_load(config.read_text(encoding="utf-8"))
+    options = read_yaml(config)
     if not isinstance(options, dict) or options.get("frontend") != "pretrained":
         raise ValueError(f"{config}: frontend is not pretrained; only the frames of a pre-trained one are stored.")
     conf = {**(options.get("frontend_conf") or {}), **({} if model is None else {"model": model})}

@@ -7,7 +7,7 @@ from a second one. Unverified, the whole draft is taken, which is what a thresho
 and other words. Without drafts it is greedy search.
 A `Scorer`, such as a CTC head, may score each token too. Nothing else of the model is known here.
 Source: Raj et al., arXiv:2409.08148, verification- and threshold-based decoding.
-Shapes: N rows still running, L tokens a call, D model size, V tokens.
+Shapes: N rows still running, L tokens a call, P of all rows together, D model size, V tokens.
 """
 
 from collections import Counter
@@ -124,7 +124,11 @@ def greedy(
     proposed: list[list[int]] = [[] for _ in hypotheses]
     found = Found(hypotheses, 1, len(hypotheses), len(hypotheses), Counter(), Counter())
     while True:
-        taken = replay(model.logits_of(hidden), running, proposed)
+        # Of padding, nothing is asked.
+        starts = torch.tensor([len(draft) + 1 for draft in proposed]).cumsum(0)
+        is_read = torch.arange(hidden.size(1)) < starts.diff(prepend=starts.new_zeros(1)).unsqueeze(1)
+        logits = model.logits_of(hidden[is_read.to(hidden.device)])
+        taken = replay(logits, [0, *starts.tolist()], running, proposed)
         found.proposed.update(map(len, proposed))
         found.accepted.update(taken)
         if any(proposed):
@@ -164,18 +168,25 @@ class _Replay:
         self.scorer = scorer
 
     def __call__(
-        self, logits: torch.Tensor, hypotheses: Sequence[TokenHypothesis], drafts: Sequence[Sequence[int]]
+        self,
+        logits: torch.Tensor,
+        starts: Sequence[int],
+        hypotheses: Sequence[TokenHypothesis],
+        drafts: Sequence[Sequence[int]],
     ) -> list[int]:
         """Go on with each hypothesis until its draft ends or errs; how many drafted tokens each took.
 
         Args:
-            logits: Logits behind each hypothesis and behind each of its drafted tokens (N, L, V).
+            logits: Logits behind each hypothesis and behind each of its drafted tokens, row by row (P, V).
+            starts: Where those of each row begin.
             hypotheses: The rows.
             drafts: The draft of each.
         """
         taken, rows, place = [0] * len(hypotheses), list(range(len(hypotheses))), 0
         while rows:
-            tokens = self._step(logits[:, place], hypotheses, drafts, rows, place)
+            there = torch.tensor([starts[row] + place for row in rows])
+            own = logits if len(rows) == len(logits) else logits[there.to(logits.device)]
+            tokens = self._step(own, hypotheses, drafts, rows, place)
             going = [row for row in rows if hypotheses[row].ending is None]
             if self.scorer is not None and going:
                 self.scorer.take(torch.tensor([tokens[row] for row in going]), torch.tensor(going))
@@ -193,12 +204,10 @@ class _Replay:
         rows: Sequence[int],
         place: int,
     ) -> dict[int, int]:
-        """Give rows their next tokens, from logits of all rows (N, V)."""
-        there = torch.tensor(rows)
-        own = logits if len(rows) == len(hypotheses) else logits[there.to(logits.device)]
-        scores = own.log_softmax(-1)
+        """Give rows their next tokens, from their logits (N', V)."""
+        scores = logits.log_softmax(-1)
         if self.scorer is not None:
-            scores = self.scorer.combine(scores, there)
+            scores = self.scorer.combine(scores, torch.tensor(rows))
         chosen = self._choose(
             scores, [hypotheses[row] for row in rows], [drafts[row][place : place + 1] for row in rows]
         )

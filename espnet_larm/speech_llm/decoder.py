@@ -195,14 +195,14 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
         if head == 1:
             return self.backbone.logits(hidden)
         if self.heads.kind == "projection":
-            return self.heads.project(head, hidden)
+            return self.backbone.bounded(self.heads.project(head, hidden))
         return self.backbone.logits(self.heads.latent(head, hidden))
 
     def draft_logits(self, hidden: torch.Tensor, num_heads: int) -> torch.Tensor:
         """Logits of heads 2 to `num_heads`, all in one product: (..., D) to (..., num_heads - 1, V)."""
         heads = range(2, num_heads + 1)
         if self.heads.kind == "projection":
-            return torch.stack([self.heads.project(head, hidden) for head in heads], dim=-2)
+            return torch.stack([self.logits_of(head, hidden) for head in heads], dim=-2)
         return self.backbone.logits(torch.stack([self.heads.latent(head, hidden) for head in heads], dim=-2))
 
     def read_text(
@@ -264,8 +264,8 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
     def score(self, y: torch.Tensor, state: Any, x: torch.Tensor) -> tuple[torch.Tensor, Any]:  # noqa: ARG002
         """Log-probabilities (V,) of the next token of y (L,) for frames x (T, E), from the start: slow, for ESPnet."""
         lens = torch.tensor([len(x)], device=x.device), torch.tensor([len(y)], device=x.device)
-        logits, _ = self(x.unsqueeze(0), lens[0], y.unsqueeze(0), lens[1])
-        return logits[0, -1].log_softmax(-1), None
+        hidden = self.read_text(x.unsqueeze(0), lens[0], y.unsqueeze(0), lens[1]).hidden
+        return self.backbone.logits(hidden[0, -1]).log_softmax(-1), None
 
     def batch_score(
         self, ys: torch.Tensor, states: list[Any], xs: torch.Tensor
@@ -293,10 +293,9 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
                 raise ValueError("states of batch_score are used a second time, or are of different utterances.")
             texts.select(torch.tensor([state.row for state in states]))
             new = ys[:, -1:]
-        logits = texts.logits
         if new.size(1):
-            logits = texts.step(new, torch.full((len(ys),), new.size(1)))[:, -1]
-        return logits.log_softmax(-1), [Hypothesis(texts, row) for row in range(len(ys))]
+            texts.read(new, torch.full((len(ys),), new.size(1)))
+        return texts.logits.log_softmax(-1), [Hypothesis(texts, row) for row in range(len(ys))]
 
     def frozen_names(self) -> list[str]:
         """Parameters that `adaptation` leaves as they are; training checks that they are frozen."""
@@ -331,8 +330,7 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
         """The CTC head's posteriors in frames (B, T, E), as embeddings of the LM."""
         (head,) = self._ctc_head
         posteriors = head(hs_pad.to(head.weight.dtype)).float().softmax(-1)[..., 1:]
-        table = self.backbone.model.get_input_embeddings().weight[1:]
-        return CtcEmbeddings(posteriors.to(table.dtype) @ table, posteriors.sum(-1))
+        return CtcEmbeddings(self.backbone.embed_mixture(posteriors, first=1), posteriors.sum(-1))
 
     def _embed_all(self, tokens: Sequence[int], like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, bool]:
         """The same tokens for each row."""

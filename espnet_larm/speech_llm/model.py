@@ -13,7 +13,6 @@ from typing import Annotated, Any, NamedTuple
 
 import torch
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 from typeguard import typechecked
 
 from espnet2.asr.ctc import CTC
@@ -25,6 +24,7 @@ from espnet2.asr.preencoder.abs_preencoder import AbsPreEncoder
 from espnet2.asr.specaug.abs_specaug import AbsSpecAug
 from espnet2.layers.abs_normalize import AbsNormalize
 
+from espnet_larm.llm.chunks import by_chunks
 from espnet_larm.llm.stream import freeze_modes
 from espnet_larm.llm.tokens import CTC_TEXT
 from espnet_larm.options import Option, check_parameters
@@ -375,10 +375,7 @@ class SpeechLlmModel(WithinLengthsModel):
         ys_pad: torch.Tensor,
         ys_pad_lens: torch.Tensor,
     ) -> DecoderLoss:
-        """The loss of all heads.
-
-        ESPnet's own smoothing loss makes three tensors of the logits' size; torch's makes none.
-        """
+        """The loss of all heads."""
         ys_in_pad, ys_out_pad = add_sos_eos(ys_pad, self.sos, self.eos, self.ignore_id)
         hidden, kept = self.decoder.read_text(encoder_out, encoder_out_lens, ys_in_pad, ys_pad_lens + 1)
         loss, accuracy = self._head_loss(1, hidden, ys_out_pad)
@@ -386,8 +383,7 @@ class SpeechLlmModel(WithinLengthsModel):
         if self.decoder.heads.num_heads > 1:
             stats["loss_head1"] = loss
         for head in range(2, self.decoder.heads.num_heads + 1):
-            # Recomputed in the backward pass: one tensor of logits at a time, however many heads there are.
-            more, share = checkpoint(self._head_loss, head, hidden, ys_out_pad, use_reentrant=False)
+            more, share = self._head_loss(head, hidden, ys_out_pad)
             stats |= {f"loss_head{head}": more, f"acc_head{head}": share}
             loss = loss + self.head_weight ** (head - 1) * more
         return DecoderLoss(loss, stats)
@@ -397,20 +393,21 @@ class SpeechLlmModel(WithinLengthsModel):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The loss of tokens `head` places behind each state (B, L, D), and the fraction that is predicted right.
 
-        A head whose tokens would all be behind the end has neither: 0 and 0.
+        A head whose tokens would all be behind the end has neither: 0 and 0. Padding has no logits.
         """
         targets = ys_out_pad[:, head - 1 :]
-        logits = self.decoder.logits_of(head, hidden[:, : targets.size(1)])  # (B, L', V)
-        loss = functional.cross_entropy(
-            logits.flatten(0, 1),
-            targets.flatten(),
-            ignore_index=self.ignore_id,
-            label_smoothing=self.lsm_weight,
-            reduction="sum",
-        )
-        right = (logits.argmax(-1) == targets) & (targets != self.ignore_id)
-        share = right.sum() / (targets != self.ignore_id).sum().clamp(min=1)
-        return loss / len(ys_out_pad), share
+        is_token = targets != self.ignore_id
+
+        def predict(states: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            logits = self.decoder.logits_of(head, states)  # (m, V)
+            # ESPnet's own smoothing loss makes three tensors of the logits' size; torch's makes none.
+            losses = functional.cross_entropy(logits, tokens, label_smoothing=self.lsm_weight, reduction="none")
+            return losses, logits.detach().argmax(-1) == tokens
+
+        given = hidden[:, : targets.size(1)][is_token], targets[is_token]
+        # One tensor of logits at a time, however many heads there are.
+        losses, is_right = by_chunks(predict, self.decoder.backbone.vocab_size, *given, recomputes=head > 1)
+        return losses.sum() / len(ys_out_pad), is_right.sum() / max(len(is_right), 1)
 
     def _take_own_tokens(self, tokens: list[str]) -> None:
         """Make the CTC head, and the layer that feeds it back, of another size."""

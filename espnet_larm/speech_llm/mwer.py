@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.checkpoint import checkpoint
 
 from espnet_larm.llm.backbone import Backbone
+from espnet_larm.llm.chunks import by_chunks
 from espnet_larm.scoring.alignment import align, split_words
 from espnet_larm.search.hypotheses import Bounds, TokenHypothesis
 from espnet_larm.search.lookahead import Lookahead
@@ -169,16 +169,15 @@ def log_probs_of(
     ys_in_pad, ys_out_pad = add_sos_eos(padded, eos, eos, ignore_id)
     hidden = decoder.read_text(hs_pad, hlens, ys_in_pad, lens + 1).hidden  # (R, L + 1, D)
 
-    def score(hidden: torch.Tensor) -> torch.Tensor:
-        logits = decoder.logits_of(1, hidden).float()  # (R, L + 1, V)
-        losses = functional.cross_entropy(
-            logits.flatten(0, 1), ys_out_pad.flatten(), ignore_index=ignore_id, reduction="none"
-        )
-        return -losses.view(ys_out_pad.shape).sum(1)
+    is_token = ys_out_pad != ignore_id
+
+    def score(states: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor]:
+        return (-functional.cross_entropy(decoder.logits_of(1, states).float(), tokens, reduction="none"),)
 
     # The logits are not kept for the backward pass.
-    scores: torch.Tensor = checkpoint(score, hidden, use_reentrant=False)
-    return scores
+    given = hidden[is_token], ys_out_pad[is_token]
+    (scores,) = by_chunks(score, decoder.backbone.vocab_size, *given, recomputes=True)
+    return scores.new_zeros(is_token.shape).masked_scatter(is_token, scores).sum(1)
 
 
 def mwer_loss(log_probs: torch.Tensor, errors: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

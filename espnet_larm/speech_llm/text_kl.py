@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.checkpoint import checkpoint
 
 from espnet_larm.adaptation.depth_upscaling import dropped
 from espnet_larm.data.text import read_sentences
 from espnet_larm.llm.backbone import Backbone
+from espnet_larm.llm.chunks import by_chunks
 from espnet_larm.llm.fingerprint import FINGERPRINT, difference
 from espnet_larm.llm.packing import pack_sentences
 from espnet_larm.speech_llm.mwer import evaluating
@@ -120,15 +120,17 @@ class TextKl(torch.nn.Module):
         # Before the base: autocast of older torch keeps what it casts first, also without gradient (issue 105211).
         hidden = _read(backbone, ids, lens)[:, :-1][predicted]  # (M, D)
         with torch.no_grad(), self._base(backbone) as base:
-            wanted = base.logits(_read(base, ids, lens)[:, :-1][predicted]).log_softmax(-1)  # (M, V)
+            wanted = _read(base, ids, lens)[:, :-1][predicted]  # (M, D)
 
-        def divergence(hidden: torch.Tensor) -> torch.Tensor:
-            scores = backbone.logits(hidden).log_softmax(-1)
-            return functional.kl_div(scores, wanted, reduction="sum", log_target=True) / max(len(wanted), 1)
+        def divergence(hidden: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor]:
+            scores = backbone.logits(hidden).log_softmax(-1)  # (m, V)
+            with torch.no_grad():
+                target = _own_logits(base, wanted).log_softmax(-1)
+            return (functional.kl_div(scores, target, reduction="none", log_target=True).sum(-1),)
 
-        # The model's logits are not kept for the backward pass.
-        penalty: torch.Tensor = checkpoint(divergence, hidden, use_reentrant=False)
-        return penalty
+        # Logits are not kept for the backward pass.
+        (penalties,) = by_chunks(divergence, backbone.vocab_size, hidden, wanted, recomputes=True)
+        return penalties.sum() / max(len(penalties), 1)
 
     def _draw(self) -> list[torch.Tensor]:
         """Lines in tokens; processes that have the same random numbers draw different ones."""
@@ -159,6 +161,12 @@ def _read(backbone: Backbone, ids: torch.Tensor, lens: torch.Tensor) -> torch.Te
     """Hidden states (B, L, D) of texts by themselves."""
     positions = torch.arange(ids.size(1), device=ids.device).expand(ids.shape)
     return backbone(backbone.embed(ids), positions, lens).hidden
+
+
+def _own_logits(base: Backbone, hidden: torch.Tensor) -> torch.Tensor:
+    """Logits of a base by its own head, which LoRA may adapt; outside `_base`, since chunks are computed again."""
+    head = base.model.get_output_embeddings()
+    return base.bounded(getattr(head, "base_layer", head)(hidden).float())
 
 
 def _refuse_another(

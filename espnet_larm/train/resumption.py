@@ -19,7 +19,7 @@ from espnet2.utils.yaml_no_alias_safe_dump import yaml_no_alias_safe_dump
 
 from espnet_larm import registry
 from espnet_larm.errors import name_some
-from espnet_larm.files import CHECKPOINT, INTERRUPTED, PREVIOUS, epoch_of, is_whole
+from espnet_larm.files import CHECKPOINT, INTERRUPTED, PREVIOUS, epoch_of, is_whole, parse_yaml, read_yaml
 from espnet_larm.llm.fingerprint import FINGERPRINT, difference
 from espnet_larm.llm.words import words_of
 from espnet_larm.pack.encoder import encoder_conf
@@ -129,11 +129,11 @@ def _learns_as_a_whole(args: argparse.Namespace, name: str) -> bool:
 def read_options(config: Path) -> dict[str, Any] | None:
     """The options in a config.yaml; None if it is missing or damaged."""
     try:
-        options = yaml.safe_load(config.read_text(encoding="utf-8"))
-    except (FileNotFoundError, yaml.YAMLError, UnicodeDecodeError):
+        options = read_yaml(config)
+    except (FileNotFoundError, ValueError):
         return None
     # ESPnet writes the options of the decoder and model last: half a file may be YAML, too.
-    return options if isinstance(options, dict) and all(name in options for name in KINDS) else None
+    return options if all(name in options for name in KINDS) else None
 
 
 def _nothing_to_resume(output_dir: Path, epochs: list[str]) -> str:
@@ -147,7 +147,7 @@ def _nothing_to_resume(output_dir: Path, epochs: list[str]) -> str:
 def _through_yaml(value: Any) -> Any:
     """A value after a round trip through YAML, which turns tuples into lists for example."""
     try:
-        return yaml.safe_load(yaml_no_alias_safe_dump(value))
+        return parse_yaml(yaml_no_alias_safe_dump(value))
     except yaml.representer.RepresenterError:
         # The default of a class may be anything, a function for example.
         return value

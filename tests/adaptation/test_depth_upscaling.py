@@ -86,13 +86,13 @@ def assert_exact_start(model, layer):
     plain = read(Backbone(copy.deepcopy(model)).eval())
     backbone = upscaled(model, layer=layer, share=1.0)
     assert len(backbone.added) == len(backbone.layers)
-    for added in backbone.added.values():
+    for place, added in backbone.added.items():
         if added.local is not None:
             for part in (added.local.expand, added.local.gate_norm, added.local.gate_conv, added.local.project):
                 for parameter in part.parameters():
                     parameter.normal_()
         hidden = torch.randn(3, 9, backbone.hidden_size, dtype=backbone.dtype)
-        rotary = backbone.model.model.rotary_emb(hidden, position_ids=torch.arange(9).unsqueeze(0))
+        rotary = backbone.rotary(backbone.kinds[int(place)], hidden, torch.arange(9).unsqueeze(0))
         given = added(hidden, position_embeddings=rotary, speech=SPEECH, attention_mask=None, step=None)
         assert given.dtype == hidden.dtype and torch.equal(given, hidden)
     assert torch.equal(read(backbone), plain)
@@ -263,9 +263,17 @@ def test_wrapping_leaves_the_base_and_copies_nothing_twice(hf_model):
     assert all(layer.self_attn.config is backbone.layers[0].self_attn.config for layer in backbone.added.values())
 
 
+# What is zero at the start: projections, or where outputs are normalised the scale 1 + weight of that.
+ZEROS = {
+    "llama": dict.fromkeys(("self_attn.o_proj.weight", "mlp.down_proj.weight"), 0.0),
+    "gemma3_text": dict.fromkeys(("post_attention_layernorm.weight", "post_feedforward_layernorm.weight"), -1.0),
+}
+
+
+@pytest.mark.parametrize("kind", ZEROS)
 @pytest.mark.parametrize("layer", ["e_branchformer", "standard"])
-def test_an_added_layer_is_a_copy_of_the_one_before_but_for_its_outputs(hf_model, layer):
-    backbone = Backbone(hf_model())
+def test_an_added_layer_is_a_copy_of_the_one_before_but_for_its_outputs(hf_model, layer, kind):
+    backbone = Backbone(hf_model(kind))
     for own in backbone.layers.parameters():
         own.data.normal_()
     wrap(backbone, {"layer": layer, "num_layers": 3})
@@ -276,8 +284,8 @@ def test_an_added_layer_is_a_copy_of_the_one_before_but_for_its_outputs(hf_model
         copied = {name: each for name, each in added.state_dict().items() if not name.startswith("local.")}
         assert copied.keys() == before.keys()
         for name, each in copied.items():
-            is_output = name.endswith(("o_proj.weight", "down_proj.weight"))
-            assert torch.equal(each, torch.zeros_like(each) if is_output else before[name])
+            wanted = torch.full_like(each, ZEROS[kind][name]) if name in ZEROS[kind] else before[name]
+            assert torch.equal(each, wanted)
         assert added.local is None or bool((added.local.gate_conv.bias == 1).all())
 
 
@@ -297,13 +305,17 @@ def test_biases_are_copied_but_for_those_of_outputs(hf_model, kind):
         assert all(torch.equal(each, biases[name]) for name, each in copied.items())
 
 
-def test_an_added_layer_computes_what_the_source_says(hf_model):
-    """X + merge([MHSA(LN X), cgMLP(LN X)]) at speech positions, X + MHSA(LN X) elsewhere; then the feed-forward."""
+@pytest.mark.parametrize("kind", ZEROS)
+def test_an_added_layer_computes_what_the_source_says(hf_model, kind):
+    """X + merge([MHSA(LN X), cgMLP(LN X)]) at speech positions, X + MHSA(LN X) elsewhere; then the feed-forward.
+
+    Gemma's layers normalise what they add.
+    """
     conf = {"num_layers": 1, "placement": "bottom", "gate_kernel": 3, "merge_kernel": 1}
-    backbone = disturb(upscaled(hf_model(), **conf)).eval()
+    backbone = disturb(upscaled(hf_model(kind), **conf)).eval()
     (layer,) = backbone.added.values()
     hidden, speech = torch.randn(1, 6, backbone.hidden_size), torch.tensor([[False, True, True, True, False, False]])
-    rotary = tuple(each.float() for each in backbone.model.model.rotary_emb(hidden, torch.arange(6).unsqueeze(0)))
+    rotary = backbone.rotary(backbone.kinds[0], hidden, torch.arange(6).unsqueeze(0))
     seen = []
     layer.self_attn.register_forward_hook(lambda _, __, output: seen.append(output[0]))
     options = {"attention_mask": None, "lens": torch.tensor([6]), "step": None}
@@ -314,8 +326,14 @@ def test_an_added_layer_computes_what_the_source_says(hf_model):
         gate = local.gate_conv(local.gate_norm(gate).transpose(1, 2)).transpose(1, 2)
         both = torch.cat([seen[0][:, 1:4], local.project(kept * gate)], dim=-1)
         merged = local.merge(both + local.merge_conv(both.transpose(1, 2)).transpose(1, 2))
-        mixed = hidden + torch.cat([seen[0][:, :1], merged, seen[0][:, 4:]], dim=1)
-        expected = mixed + layer.mlp(layer.post_attention_layernorm(mixed))
+        mixed = torch.cat([seen[0][:, :1], merged, seen[0][:, 4:]], dim=1)
+        if kind == "gemma3_text":
+            mixed = hidden + layer.post_attention_layernorm(mixed)
+            fed = layer.post_feedforward_layernorm(layer.mlp(layer.pre_feedforward_layernorm(mixed)))
+        else:
+            mixed = hidden + mixed
+            fed = layer.mlp(layer.post_attention_layernorm(mixed))
+        expected = mixed + fed
     torch.testing.assert_close(found, expected)
 
 
@@ -459,7 +477,10 @@ def test_a_number_of_layers_that_does_not_fit_is_refused(hf_model, conf, message
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
-        ("olmo2", "cannot be added: they have no input_layernorm; allowed: llama, mistral, qwen2, qwen3; or take"),
+        (
+            "olmo2",
+            "cannot be added: they have no input_layernorm; allowed: llama, mistral, qwen2, qwen3, gemma3_text; or",
+        ),
         ("granite", "cannot be added; allowed"),
     ],
 )

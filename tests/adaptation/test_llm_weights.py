@@ -41,25 +41,28 @@ def changed(model, backbone):
     return {name for name in before if not torch.equal(before[name], after[name])}
 
 
+@pytest.mark.parametrize("kind", ["llama", "gemma3_text"])
 @pytest.mark.parametrize("method", METHODS)
-def test_only_what_learns_changes(hf_model, method):
-    model = hf_model()
+def test_only_what_learns_changes(hf_model, method, kind):
+    model = hf_model(kind)
     backbone = trained(adapted(model, method))
     assert changed(model, backbone) == (set(dict(model.named_parameters())) if method == "full" else set())
     before, after = logits_of(Backbone(copy.deepcopy(model)).eval(), random_rows()), logits_of(backbone, random_rows())
     assert torch.equal(before, after) == (method == "frozen")
 
 
+@pytest.mark.parametrize("kind", ["llama", "gemma3_text"])
 @pytest.mark.parametrize("method", METHODS)
-def test_nothing_changes_before_training(hf_model, method):
-    model = hf_model()
+def test_nothing_changes_before_training(hf_model, method, kind):
+    model = hf_model(kind)
     plain = logits_of(Backbone(copy.deepcopy(model)).eval(), random_rows())
     torch.testing.assert_close(logits_of(adapted(model, method).eval(), random_rows()), plain, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("kind", ["llama", "gemma3_text"])
 @pytest.mark.parametrize("method", ["frozen", "lora", "depth_upscaling"])
-def test_checkpoints_hold_no_unchanged_weight_and_load_strictly(hf_model, method):
-    model = hf_model()
+def test_checkpoints_hold_no_unchanged_weight_and_load_strictly(hf_model, method, kind):
+    model = hf_model(kind)
     backbone = trained(adapted(model, method))
     state = backbone.state_dict()
     assert all("lora_" in name or name.startswith("added.") or name == "fingerprint" for name in state)

@@ -10,6 +10,8 @@ from espnet_larm.llm.backbone import ARCHITECTURES, Backbone
 
 # Attention in two parts and in another order of additions; float32 of this size rounds to about 1e-6.
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
+# One kind of layer, and two of which one has a window that most rows here are longer than.
+TWO = ("llama", "gemma3_text")
 
 
 def ours(model):
@@ -75,8 +77,9 @@ def test_cached_steps_are_the_uncached_forward(hf_model, kind):
     assert torch.equal(cache.prompt_lens, prompt_lens.expand(3, -1))
 
 
-def test_rows_that_give_tokens_back_go_on_as_if_they_had_never_had_them(hf_model):
-    backbone, ids = ours(hf_model()), random_rows(length=12)
+@pytest.mark.parametrize("kind", TWO)
+def test_rows_that_give_tokens_back_go_on_as_if_they_had_never_had_them(hf_model, kind):
+    backbone, ids = ours(hf_model(kind)), random_rows(length=12)
     cache = backbone.new_cache()
     with torch.no_grad():
         backbone(backbone.embed(ids[:, :4]), positions_of(ids[:, :4]), torch.full((3,), 4), cache=cache)
@@ -94,9 +97,10 @@ def test_rows_that_give_tokens_back_go_on_as_if_they_had_never_had_them(hf_model
             torch.testing.assert_close(backbone.logits(hidden.hidden)[row], wanted, **CLOSE)
 
 
+@pytest.mark.parametrize("kind", TWO)
 @pytest.mark.parametrize("rows", [[0, 0, 1, 2], [2, 2, 2], [1, 0, 2, 0, 1], [2, 0, 1]])
-def test_hypotheses_share_their_utterances_prompt(hf_model, rows):
-    backbone, ids = ours(hf_model()), random_rows(length=12)
+def test_hypotheses_share_their_utterances_prompt(hf_model, rows, kind):
+    backbone, ids = ours(hf_model(kind)), random_rows(length=12)
     prompt_lens = torch.tensor([4, 6, 3])
     cache = backbone.new_cache()
     with torch.no_grad():
@@ -129,8 +133,9 @@ def test_prompts_are_stored_once_an_utterance(hf_model):
     assert cache.num_bytes == before // 2
 
 
-def test_a_cast_of_the_whole_model_leaves_the_type(hf_model):
-    backbone = ours(hf_model().to(torch.bfloat16))
+@pytest.mark.parametrize("kind", TWO)
+def test_a_cast_of_the_whole_model_leaves_the_type(hf_model, kind):
+    backbone = ours(hf_model(kind).to(torch.bfloat16))
     whole = torch.nn.Sequential(torch.nn.Linear(2, 2), backbone).to(torch.float64).float()
     assert whole[0].weight.dtype == torch.float32
     assert {parameter.dtype for parameter in backbone.parameters()} == {torch.bfloat16}
@@ -148,8 +153,9 @@ def test_gradients_reach_every_weight_and_the_embeddings(hf_model):
     assert without == ["model.model.embed_tokens.weight"]
 
 
-def test_activation_checkpointing_gives_the_same_gradients(hf_model):
-    model, ids = hf_model(), random_rows()
+@pytest.mark.parametrize("kind", TWO)
+def test_activation_checkpointing_gives_the_same_gradients(hf_model, kind):
+    model, ids = hf_model(kind), random_rows()
     gradients = []
     for checkpointing in (False, True):
         backbone = Backbone(copy.deepcopy(model), activation_checkpointing=checkpointing).train()
@@ -175,34 +181,10 @@ def test_a_configuration_gives_random_weights_of_its_shape(tiny_config):
 
 
 def test_architectures_that_would_be_computed_wrongly_are_refused(tiny_config):
-    with pytest.raises(ValueError, match="model_type is gpt2; allowed: llama, mistral, qwen2, qwen3"):
+    with pytest.raises(ValueError, match="model_type is gpt2; allowed: llama, mistral, qwen2, qwen3, gemma3_text"):
         Backbone.from_config({"model_type": "gpt2"})
     with pytest.raises(ValueError, match="llm has chunked_attention, full_attention; allowed: full_attention, sliding"):
         Backbone.from_config(tiny_config("qwen2", layer_types=["full_attention"] * 2 + ["chunked_attention"]))
-
-
-WINDOWS = {
-    "all layers": ("mistral", {"sliding_window": 9}),
-    "some layers": ("qwen3", {"sliding_window": 9, "use_sliding_window": True, "max_window_layers": 1}),
-}
-
-
-@pytest.mark.parametrize("where", WINDOWS)
-def test_a_window_bounds_the_positions_and_is_hugging_faces_attention_within_them(hf_model, where):
-    kind, options = WINDOWS[where]
-    model, ids = hf_model(kind, **options), random_rows(length=9)
-    backbone = ours(model)
-    assert backbone.max_positions == ids.size(1)
-    with torch.no_grad():
-        torch.testing.assert_close(logits_of(backbone, ids), model(ids).logits, rtol=0, atol=0)
-        # One position more is another attention.
-        longer = random_rows(length=10)
-        assert not torch.allclose(logits_of(backbone, longer), model(longer).logits, **CLOSE)
-
-
-def test_a_window_that_no_layer_has_bounds_nothing(tiny_config):
-    assert Backbone.from_config(tiny_config("qwen2", sliding_window=8, use_sliding_window=False)).max_positions == 64
-    assert Backbone.from_config(tiny_config("mistral", sliding_window=None)).max_positions == 64
 
 
 def test_quantised_weights_are_refused_with_what_to_name_instead(hf_model, tmp_path):
@@ -230,9 +212,10 @@ def test_casts_leave_every_bit_of_the_lm(hf_model):
         assert torch.equal(tensor, before[name])
 
 
-def test_layers_may_hold_prompts_of_other_lengths(hf_model):
+@pytest.mark.parametrize("kind", TWO)
+def test_layers_may_hold_prompts_of_other_lengths(hf_model, kind):
     """After a layer that shortens prompts, cached steps see what it left: the same as if each row were alone."""
-    backbone, ids = ours(hf_model()), random_rows(num_rows=2, length=14)
+    backbone, ids = ours(hf_model(kind)), random_rows(num_rows=2, length=14)
 
     def halve(stream):
         if stream.hidden.size(1) < 4:

@@ -91,11 +91,16 @@ class ToyLm:
         return Lookahead(lambda hidden: (hidden @ table).view(len(hidden), num_ahead, self.vocab_size))
 
 
+@pytest.fixture(params=["llama", "gemma3_text"])
+def kind(request):
+    """Architectures that differ: layers of one kind, and layers that see a window among others."""
+    return request.param
+
+
 @pytest.fixture
-def toy(save_lm, tmp_path):
-    return ToyLm(
-        save_lm(tmp_path, ["<unk>", "<s>", "</s>", *(f"w{i}" for i in range(10))], max_position_embeddings=512)
-    )
+def toy(save_lm, tmp_path, kind):
+    words = ["<unk>", "<s>", "</s>", *(f"w{i}" for i in range(10))]
+    return ToyLm(save_lm(tmp_path, words, kind, max_position_embeddings=512))
 
 
 @pytest.fixture

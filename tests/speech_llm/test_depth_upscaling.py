@@ -18,10 +18,10 @@ EOS, VOCAB_SIZE, ENCODER_SIZE = ToyLm.eos, ToyLm.vocab_size, ToyLm.encoder_size
 
 
 @pytest.fixture
-def build(save_lm, tmp_path):
+def build(save_lm, tmp_path, kind):
     """Decoders of one LM of 2 layers, their added layers as after training."""
     words = ["<unk>", "<s>", "</s>", *(f"w{index}" for index in range(VOCAB_SIZE - 3))]
-    saved = save_lm(tmp_path, words, max_position_embeddings=512)
+    saved = save_lm(tmp_path, words, kind, max_position_embeddings=512)
 
     def make(adaptation="depth_upscaling", is_disturbed=True, llm=saved, **conf):
         torch.manual_seed(1)

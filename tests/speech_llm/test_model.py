@@ -66,6 +66,41 @@ def test_losses_of_heads_are_of_tokens_further_on_and_add_up_with_their_weights(
     torch.testing.assert_close(stats["loss_att"], total.detach().view(1))
 
 
+@pytest.mark.parametrize("head_type", ["latent", "projection"])
+def test_logits_in_chunks_give_the_same_losses_and_gradients(build_speech_llm, monkeypatch, tmp_path, head_type):
+    """Cross-entropy of all heads, MWER and KL on text, of two positions a chunk, beside what is not chunked."""
+    from espnet_larm.llm import chunks
+
+    (tmp_path / "text.txt").write_text("A B C\nD\nB A\n")
+    model = build_speech_llm(
+        decoder_conf={"num_heads": 3, "head_type": head_type, "adaptation": "lora", "lora_conf": {"r": 2}},
+        model_conf={
+            "lsm_weight": 0.1,
+            "mwer_weight": 1.0,
+            "text_kl_weight": 0.5,
+            "text_kl_text": f"{tmp_path}/text.txt",
+        },
+    ).train()
+    for name, each in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(each, std=0.3)
+    hs_pad, results = torch.randn(2, 12, 16), []
+    for at_once in (chunks.LOGITS_AT_ONCE, 2 * len(model.token_list)):
+        monkeypatch.setattr(chunks, "LOGITS_AT_ONCE", at_once)
+        model.zero_grad()
+        torch.manual_seed(1)
+        loss, stats = model.decoder_loss(hs_pad, torch.tensor([12, 7]), batch()["text"], torch.tensor([3, 2]))
+        loss.backward()
+        found = {name: each.grad for name, each in model.named_parameters() if each.grad is not None}
+        results.append(found | {name: each for name, each in stats.items() if "time" not in name} | {"loss": loss})
+    whole, chunked = results
+    assert {"acc_head3", "loss_mwer", "loss_text_kl", "decoder.heads.layers.1.weight"} <= whole.keys()
+    for name, each in whole.items():
+        torch.testing.assert_close(
+            chunked[name], each, rtol=1e-3, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
+        )
+
+
 def test_one_head_has_no_parts_of_its_own(build_speech_llm):
     model = build_speech_llm()
     assert not any("heads" in name for name in model.state_dict())
@@ -267,8 +302,9 @@ def test_a_blank_that_a_transcript_may_hold_is_refused(build_speech_llm, save_lm
     )
 
 
-def test_posterior_lets_the_lm_hear_the_ctc_head_which_stays_one_module(build_speech_llm):
-    model = build_speech_llm(decoder_conf={"projector": "posterior"})
+def test_posterior_lets_the_lm_hear_the_ctc_head_which_stays_one_module(build_speech_llm, save_lm, tmp_path, kind):
+    llm = save_lm(tmp_path / "lm", kind=kind)
+    model = build_speech_llm(decoder_conf={"llm": llm, "projector": "posterior"})
     assert [name for name in model.state_dict() if "ctc_lo" in name] == ["ctc.ctc_lo.weight", "ctc.ctc_lo.bias"]
     loss, *_ = model._calc_att_loss(torch.randn(2, 9, 16), torch.tensor([9, 4]), batch()["text"], torch.tensor([3, 2]))
     loss.backward()
@@ -276,8 +312,8 @@ def test_posterior_lets_the_lm_hear_the_ctc_head_which_stays_one_module(build_sp
     assert model.ctc.ctc_lo.weight.grad.abs().sum() > 0 and model.decoder.projector.out.weight.grad.any()
     # What is heard: the LM's embeddings weighted by the posteriors, without the blank's.
     frames = torch.randn(1, 3, 16), torch.tensor([3])
-    table = model.decoder.backbone.model.get_input_embeddings().weight
     with torch.no_grad():
+        table = model.decoder.backbone.embed(torch.arange(len(model.token_list)))
         posteriors = model.ctc.softmax(frames[0])[0]
         expected = [(share[1:, None] * table[1:]).sum(0) for share in posteriors]
         first = (expected[0] + expected[1]) / max(1.0, posteriors[:2, 1:].sum())

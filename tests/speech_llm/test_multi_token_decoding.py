@@ -14,10 +14,11 @@ EOS, VOCAB_SIZE, ENCODER_SIZE, NUM_ROWS = 2, 13, 6, 6
 
 
 @pytest.fixture
-def decoder(save_lm, tmp_path):
+def decoder(save_lm, tmp_path, kind):
     llm = save_lm(
         tmp_path,
         ["<unk>", "<s>", "</s>", *(f"w{index}" for index in range(VOCAB_SIZE - 3))],
+        kind,
         max_position_embeddings=512,
     )
     made = SpeechLlmDecoder(VOCAB_SIZE, ENCODER_SIZE, llm=llm, projector_frames=2, num_heads=4).eval()
@@ -68,7 +69,7 @@ def assert_same(found, expected):
 @torch.no_grad()
 @pytest.mark.parametrize("longest", [1, 3, 7])
 @pytest.mark.parametrize("guards_loops", [True, False])
-def test_verified_is_greedy_whatever_is_drafted(decoder, frames, longest, guards_loops):
+def test_verified_is_greedy_whatever_is_drafted(decoder, frames, longest, guards_loops, kind):
     eos = 8
     expected = greedy(decoder.start(*frames), BOUNDS, eos, guards_loops=guards_loops)
     drafts = Mixed([text.token_ids for text in expected.hypotheses], longest)
@@ -76,7 +77,9 @@ def test_verified_is_greedy_whatever_is_drafted(decoder, frames, longest, guards
     assert_same(found.hypotheses, expected.hypotheses)
     assert found.num_calls < expected.num_calls
     endings = {Ending.BY_ITSELF, Ending.LIMIT}
-    assert {text.ending for text in expected.hypotheses} == endings | ({Ending.REPETITION} if guards_loops else set())
+    # The other LM's texts have no loops.
+    endings |= {Ending.REPETITION} if guards_loops and kind == "llama" else set()
+    assert {text.ending for text in expected.hypotheses} == endings
     assert 0 in found.accepted and max(found.accepted) >= min(longest, 3)
 
 
@@ -106,6 +109,7 @@ def test_right_drafts_need_as_few_calls_as_can_be(decoder, frames):
         assert found.num_calls <= 2 + -(-longest // (size + 1))
 
 
+@pytest.mark.parametrize("kind", ["llama"])
 @torch.no_grad()
 def test_four_hundred_tokens_stay_greedys(decoder, frames):
     bounds = [Bounds(400 - 30 * row) for row in range(NUM_ROWS)]

@@ -25,10 +25,10 @@ BOUNDS = [Bounds(40), Bounds(25), Bounds(40, least=9), Bounds(12)]
 
 
 @pytest.fixture
-def build(save_lm, tmp_path):
+def build(save_lm, tmp_path, kind):
     """Decoders of one LM of 4 layers; of two that are added, as after training, one is in front of deep pooling."""
     words = ["<unk>", "<s>", "</s>", *(f"w{index}" for index in range(VOCAB_SIZE - 3))]
-    llm = save_lm(tmp_path / "lm", words, max_position_embeddings=512, num_hidden_layers=4, initializer_range=0.3)
+    llm = save_lm(tmp_path / "lm", words, kind, max_position_embeddings=512, num_hidden_layers=4, initializer_range=0.3)
 
     def make(pooling=None, layer=None, **options):
         torch.manual_seed(1)
@@ -95,7 +95,7 @@ def test_a_batch_gives_what_each_utterance_gives_alone(build, frames, layer):
     decoder, (ys_in, ys_lens) = build(BOTH, layer), texts()
     logits, _ = decoder(*frames, ys_in, ys_lens)
     kept = decoder.read_text(*frames, ys_in, ys_lens).kept
-    assert all(0.3 < each < 0.95 for each in retentions(kept).values())
+    assert all(0.1 < each < 0.95 for each in retentions(kept).values())
     for row in range(4):
         rows, num_frames, num_tokens = slice(row, row + 1), int(frames[1][row]), int(ys_lens[row])
         given = frames[0][rows, :num_frames], frames[1][rows], ys_in[rows, :num_tokens], ys_lens[rows]

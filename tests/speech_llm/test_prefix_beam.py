@@ -81,6 +81,7 @@ def test_heads_that_know_the_text_save_calls(toy, frames, one_by_one, assert_sam
     assert found.num_calls <= 0.5 * alone.num_calls and alone.num_calls > 20
 
 
+@pytest.mark.parametrize("kind", ["llama"])
 def test_nothing_is_read_twice(toy, one_by_one):
     first, bounds = one_by_one[0], [Bounds(40, least=20)]
     (alone,) = prefix_beam(toy.start(first), bounds, EOS, 1).hypotheses[0]
@@ -95,6 +96,7 @@ def test_a_search_ends_when_nothing_better_can_come(toy, frames):
     assert one.num_row_calls < several.num_row_calls
 
 
+@pytest.mark.parametrize("kind", ["llama"])
 def test_ends_that_came_too_early_are_marked_whatever_heads_guess(toy, frames):
     bounds, marks = [Bounds(12, least=6)] * 4, []
     for lookahead in (None, toy.random_heads(3)):
@@ -107,6 +109,7 @@ def test_ends_that_came_too_early_are_marked_whatever_heads_guess(toy, frames):
     assert all(one == other for one, other in both)
 
 
+@pytest.mark.parametrize("kind", ["llama"])
 def test_loops_are_ended(toy, frames, one_by_one, assert_same):
     """With an end that the LM never finds."""
     found = prefix_beam(toy.start(frames), [Bounds(150)] * 4, 8, 2, 2)

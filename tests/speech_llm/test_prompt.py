@@ -33,6 +33,8 @@ def test_parts_follow_each_other_without_gaps():
 
 def test_suffix_is_the_token_that_begins_a_text_unless_it_is_given():
     assert make_prompt(tokenizer(bos_token="<s>"), "", None, None) == ((), (1,))
+    # Another token that pads, even as token 0, changes nothing.
+    assert make_prompt(tokenizer(bos_token="<s>", eos_token="</s>", pad_token="<user>"), "", None, None) == ((), (1,))
     assert make_prompt(tokenizer(bos_token="<s>"), "speech :", "transcribe :", None) == ((6, 7), (5, 7))
 
 
