@@ -8,7 +8,8 @@ from espnet_larm.recognize.config import PREFIX, DecodeConfig
 from espnet_larm.recognize.decoding import Tally
 from espnet_larm.recognize.drafting import LONGER_TAU
 from espnet_larm.recognize.output.effort import Effort, describe_search
-from espnet_larm.recognize.output.results import Hypothesis, Transcript, skipped_transcript
+from espnet_larm.recognize.output.finished import Done
+from espnet_larm.recognize.output.results import Cost, Hypothesis, Transcript, skipped_transcript
 
 
 @pytest.fixture
@@ -200,11 +201,17 @@ def test_a_decoding_of_an_earlier_version_is_described_too(drafter):
 
 
 def test_utterances_with_fewer_hypotheses_than_asked_for_are_noted(drafter):
-    tally = Tally(drafter.plan())
+    tally = Tally(drafter.plan(DecodeConfig(beam_size=3, nbest=3)))
     best = Hypothesis("a", ["a"], [4], -1.0)
-    tally.note("enough", Transcript({1: best}, others=(best, best)), 3)
-    tally.note("few", Transcript({1: best}, others=(best,)), 3)
-    tally.note("too short", skipped_transcript([1], "too short"), 3)
+    transcripts = {
+        "enough": Transcript({1: best}, others=(best, best)),
+        "few": Transcript({1: best}, others=(best,)),
+        "too short": skipped_transcript([1], "too short"),
+    }
+    tally.add(Done(transcripts, 3, Cost()))
+    # Joined from pieces, it has one whatever is asked for.
+    tally.add(Done({"long": Transcript({1: best})}, 1, Cost(), is_cut=True))
+    assert tally.num_utts == 4 and tally.cut == ["long"]
     assert tally.few == ["few"]
 
 
