@@ -28,8 +28,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 logger = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint.pth"
@@ -183,6 +181,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
         FileNotFoundError: There is no such file.
         ValueError: It cannot be read, or holds something else than options.
     """
+    # The doctor imports this file where nothing is installed yet.
+    import yaml
+
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing; name a YAML file of options.")
     try:

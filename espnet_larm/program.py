@@ -11,8 +11,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from espnet_larm import registry
 from espnet_larm.errors import is_stated
 from espnet_larm.files import OUTPUT, FullDiskError, names_full_disk, read_yaml
@@ -84,6 +82,9 @@ def given(args: argparse.Namespace, actions: Sequence[argparse.Action]) -> list[
 
 def check_config_first(parser: argparse.ArgumentParser) -> None:
     """Have one of ESPnet's parsers end at a wrong file of --config with a sentence, and name all its unknown keys."""
+    # The doctor imports this file where nothing is installed yet.
+    import yaml
+
     parse = parser.parse_known_args
     for action in parser._actions:
         if "parse_size" in getattr(action.type, "__name__", ""):
