@@ -171,6 +171,9 @@ def parse_yaml(text: str) -> Any:
     Raises:
         yaml.YAMLError: It is no YAML.
     """
+    # The doctor imports this file where nothing is installed yet.
+    import yaml
+
     return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506  # a safe one
 
 
@@ -181,7 +184,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
         FileNotFoundError: There is no such file.
         ValueError: It cannot be read, or holds something else than options.
     """
-    # The doctor imports this file where nothing is installed yet.
     import yaml
 
     if not path.exists():
