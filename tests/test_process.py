@@ -18,8 +18,10 @@ ROOT = Path(__file__).parents[1]
 PROGRAMS = sorted(COMMANDS)
 # They print ESPnet's options, which its task must be imported for.
 WITH_ESPNETS_PARSER = ("decode", "train")
-# They check audio or count errors: their options name what numpy computes.
-WITH_NUMPY = ("format-audio", "perturb-speed", "score", "score-loops", "synthesise-speech", "validate-data")
+# They read audio or count errors: their options name what numpy computes.
+WITH_NUMPY = (
+    *("format-audio", "perturb-speed", "score", "score-loops", "store-frames", "synthesise-speech", "validate-data"),
+)
 SLOW = {
     "torch",
     "espnet2.asr",

@@ -134,7 +134,7 @@ def test_words_of_a_batch_are_those_of_each_utterance(recognizer, waveforms):
 
 
 def test_times_of_frames_are_measured_on_the_model(recognizer):
-    assert recognizer.heads.frame_times == (160 / RATE, 4, None)
+    assert recognizer.heads.frame_times == (160 / RATE, 4, None, 3.0, 0.0)
 
 
 def test_preprocessor_is_applied_to_files(recognizer, waveforms, tmp_path, monkeypatch):
