@@ -155,7 +155,7 @@ def test_wrong_values_of_espnets_own_options_end_the_training_before_it_begins(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"optim: adam\n\tmax_epoch: 3\n", r"is no YAML of options in UTF-8: .*cannot start any token"),
+        (b"optim: adam\n\tmax_epoch: 3\n", r"is no YAML of options in UTF-8: .*a tab character"),
         ("optim: adam".encode("utf-16-be"), r"is no YAML of options in UTF-8: "),
         (b"optim: !!python/name:os.system\n", r"could not determine a constructor"),
         (b"max_epoch: 2020-13-01\n", r"month must be in 1\.\.12"),

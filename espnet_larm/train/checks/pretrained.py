@@ -23,7 +23,8 @@ def check_masks(args: argparse.Namespace) -> None:
         ValueError: SpecAugment has such masks; they are ESPnet's default.
     """
     conf = getattr(args, "specaug_conf", None) or {}
-    if args.frontend == NAME and args.specaug == "specaug" and conf.get("apply_freq_mask", True):
+    uses_both = getattr(args, "frontend", None) == NAME and getattr(args, "specaug", None) == "specaug"
+    if uses_both and conf.get("apply_freq_mask", True):
         raise ValueError(
             "specaug_conf: apply_freq_mask is true, but features of a pre-trained front end have no order in which "
             "neighbours could be masked together; set apply_freq_mask: false."
