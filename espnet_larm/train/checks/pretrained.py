@@ -38,7 +38,8 @@ def check_stored_frames(args: argparse.Namespace, model: torch.nn.Module) -> Non
         ValueError: The front end is another one, or learns, or the waveform shall be changed.
         FileNotFoundError: The store is not finished.
     """
-    tables = [*(args.train_data_path_and_name_and_type or []), *(args.valid_data_path_and_name_and_type or [])]
+    options = (f"{part}_data_path_and_name_and_type" for part in ("train", "valid"))
+    tables = [table for option in options for table in getattr(args, option, None) or ()]
     scps = [Path(path) for path, name, kind in tables if name == "speech" and kind == DATA_TYPE]
     if not scps:
         return
