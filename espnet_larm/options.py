@@ -113,7 +113,7 @@ def options_of(config: Any) -> Iterator[tuple[str, Option, type, Any]]:
     """Name, `Option`, type and default of each field of a class of options, or of one of its objects."""
     hints = typing.get_type_hints(config if isinstance(config, type) else type(config))
     for field in dataclasses.fields(config):
-        yield field.name, field.metadata[KEY], _plain_type(hints[field.name]), field.default
+        yield field.name, field.metadata[KEY], _types_of(hints[field.name])[0], field.default
 
 
 def check_options(config: Any) -> None:
@@ -178,12 +178,12 @@ def given_options(config: type, args: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def parameters_of(constructor: Any) -> Iterator[tuple[str, Option, type]]:
-    """Name, `Option` and type of each parameter that is annotated `Annotated[T, Option(...)]`."""
+def parameters_of(constructor: Any) -> Iterator[tuple[str, Option, tuple[type, ...]]]:
+    """Name, `Option` and types of each parameter that is annotated `Annotated[T, Option(...)]`; None's is the last."""
     for name, hint in typing.get_type_hints(constructor, include_extras=True).items():
         said = next((each for each in getattr(hint, "__metadata__", ()) if isinstance(each, Option)), None)
         if said is not None:
-            yield name, said, _plain_type(hint.__origin__)
+            yield name, said, _types_of(hint.__origin__)
 
 
 def check_parameters(constructor: Any, values: Mapping[str, Any], where: str) -> None:
@@ -219,8 +219,9 @@ def check_conf(constructor: Any, conf: Mapping[str, Any], where: str = "") -> No
         raise ValueError(f"{where}unknown option {', '.join(unknown)}; allowed: {', '.join(known)}.")
     for name, value in conf.items():
         said, wanted = known[name]
-        if not _is_of_type(value, wanted):
-            words = said.range if said.choices else ", ".join(filter(None, (WORDS[wanted], said.range)))
+        if not any(_is_of_type(value, each) for each in wanted):
+            kinds = " or ".join(WORDS.get(each, each.__name__) for each in wanted if each is not type(None))
+            words = said.range if said.choices else ", ".join(filter(None, (kinds, said.range)))
             raise ValueError(f"{where}{name} is {value!r}, of type {type(value).__name__}; allowed: {words}.")
 
 
@@ -315,11 +316,11 @@ def _impossible(value: Any, place: str) -> Iterator[str]:
         yield from _impossible(each, place)
 
 
-def _plain_type(hint: Any) -> type:
-    """The type beside None of `T | None`, and the class of a generic type."""
-    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
-        hint = next(each for each in typing.get_args(hint) if each is not type(None))
-    return typing.get_origin(hint) or hint
+def _types_of(hint: Any) -> tuple[type, ...]:
+    """The types of a hint, generic ones as their classes, with None's last."""
+    is_union = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
+    each = [typing.get_origin(one) or one for one in (typing.get_args(hint) if is_union else (hint,))]
+    return tuple(sorted(each, key=lambda one: one is type(None)))
 
 
 def _is_of_type(value: Any, wanted: type) -> bool:

@@ -268,7 +268,8 @@ def test_what_is_no_speech_encoder_is_refused(tmp_path, save_lm):
 
 
 def test_a_model_that_is_not_there_is_named(tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    # The variable HF_HUB_OFFLINE is read once, when the library is imported.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(
         FileNotFoundError, match="model nobody/nothing: this hub model cannot be loaded: .* needs a network"
     ):

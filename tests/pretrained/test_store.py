@@ -174,9 +174,18 @@ def test_a_killed_run_goes_on_behind_its_shards(data, monkeypatch):
     assert sorted(done) == ["u0", "u1", "u2", "u3"]
 
 
+@pytest.mark.parametrize("changes", [{"layers": [0, 2]}, {"fs": "16k"}, {"revision": None, "fs": 16000}])
+def test_options_of_every_type_are_understood(data, encoders, changes):
+    conf = {"model": encoders("whisper"), **changes}
+    (data.parent / "other.yaml").write_text(yaml.safe_dump({"frontend": "pretrained", "frontend_conf": conf}))
+    assert run(data, config="other.yaml") == 0
+    assert read_record(data / "frames.scp")["layers"] == changes.get("layers", [3])
+
+
 @pytest.mark.parametrize(
     ("conf", "message"),
     [
+        ({"frontend_conf": {"layers": 2.5}}, "layers is 2.5, of type float; allowed: a text or list"),
         ({"frontend": "default"}, "frontend is not pretrained"),
         ({"frontend_conf": {"train": "all"}}, "train is all; frames change as it learns"),
         ({"frontend_conf": {"layer": "mix"}}, "unknown option layer; allowed: model"),
