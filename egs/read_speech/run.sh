@@ -2,11 +2,14 @@
 # Read speech: a corpus in LibriSpeech's layout, or your own recordings in a table, with a choice of two systems.
 #
 # --system filterbank trains the looped encoder from filter banks, --system whisper on frozen frames of a pre-trained
-# encoder (Whisper tiny.en, of the hub or a folder), which stage 10 keeps on the disk. An hour or two on two cores for
-# 7.6 hours of speech. The first time the repository's .venv is made (minutes, 7 GB).
+# encoder (Whisper tiny.en, of the hub or a folder), which stage 10 keeps on the disk. Neither has been trained to its end
+# yet: RESULTS.md says what has been measured. The first time the repository's .venv is made (minutes, 7 GB).
+#
+# Your own recordings: a table of them for each set, NAME.tsv, whose first line names its columns, audio, text and (if you
+# know it) speaker, with tabs between; or NAME.jsonl with these keys. Paths of audio are relative to the table.
 #
 #   ./run.sh --corpus /data/LibriSpeech --train train-clean-100 --dev dev-clean --tests "clean=test-clean other=test-other"
-#   ./run.sh --manifests my --train train.tsv --dev dev.tsv --tests test=test.jsonl  # audio, text, speaker: README's tutorial
+#   ./run.sh --manifests my --train train.tsv --dev dev.tsv --tests test=test.jsonl
 #   ./run.sh --system whisper --encoder ~/models/whisper-tiny.en --ngpu 0
 #   ./run.sh --stage decode --inference_args "--num_loops 2"
 #   ./run.sh --help                                          # all options
@@ -20,7 +23,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 
 # Options
 corpus=  # folders that hold splits in LibriSpeech's layout, separated by spaces; ../../../shared/data if it is there
-manifests=  # instead: folder of tables, TSV with a line of names (audio, text, speaker) or JSONL
+manifests=  # instead: folder of tables of your own recordings
 train="train-clean-7,train-cv,train-so"  # splits, or manifests, to train on
 dev="dev-cv"  # to develop on
 tests="test_clean=test-clean test_other=test-other test_cv=test-cv"  # to test on, name=split,split each

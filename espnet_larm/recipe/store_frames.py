@@ -26,7 +26,7 @@ from espnet_larm.data.kaldi_dir import read_sources
 from espnet_larm.data.source import ARCHIVE_ENTRY, is_command, part_of
 from espnet_larm.data.stream import count_samples
 from espnet_larm.files import locked, read_yaml, write_text
-from espnet_larm.options import check_conf
+from espnet_larm.options import Option, check_conf, number
 from espnet_larm.pretrained.store import RECORD, SCP, Stored, add, finished
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,10 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", help="folder or hub id of the encoder (default: the configuration's)")
     parser.add_argument("--ngpu", type=int, default=0, choices=(0, 1), help="1 computes on a GPU (default: 0)")
     parser.add_argument(
-        "--batch_seconds", type=float, default=60.0, help="audio that is encoded together, in seconds (default: 60)"
+        "--batch_seconds",
+        type=number(float, Option("seconds", above=0.0)),
+        default=60.0,
+        help="audio that is encoded together, in seconds (default: 60)",
     )
     return parser
 
@@ -55,8 +58,6 @@ def get_parser() -> argparse.ArgumentParser:
 def main(cmd: list[str] | None = None) -> int:
     """Make or complete the store."""
     args = get_parser().parse_args(cmd)
-    if not 0 < args.batch_seconds < float("inf"):
-        raise ValueError(f"--batch_seconds is {args.batch_seconds}; allowed: above 0.")
     frontend = load_frontend(args.config, args.model, "cuda" if args.ngpu else "cpu")
     sources = read_sources(args.data_dir / "wav.scp")
     record = record_of(frontend)
@@ -135,11 +136,12 @@ def make(folder: Path, frontend: Any, sources: Mapping[str, str], batch_seconds:
             frames |= _encode(frontend, {key: sources[key] for key in batch})
             progress.add(sum(seconds[key] for key in batch))
         known |= add(folder, frames, audio)
+    progress.end()
     return known
 
 
 class _Progress:
-    """Logs how long the rest will take."""
+    """Logs how long the rest will take, and at the end how long it took."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds, self.done = seconds, 0.0
@@ -152,6 +154,10 @@ class _Progress:
             self.reported = now
             left = (self.seconds - self.done) * (now - self.start) / self.done
             logger.info("%.2f of %.2f hours; about %.0f min left", self.done / 3600, self.seconds / 3600, left / 60)
+
+    def end(self) -> None:
+        spent = time.perf_counter() - self.start
+        logger.info("%.2f hours in %.1f min, real-time factor %.4f", self.done / 3600, spent / 60, spent / self.done)
 
 
 def _identity(source: str) -> str:
