@@ -263,18 +263,24 @@ def test_an_unknown_scheduler_is_refused_before_anything_runs(recipe: Recipe, tm
     assert not (tmp_path / "data").exists()
 
 
-@pytest.mark.parametrize("name", ["an4", "librispeech", "mini"])
+@pytest.mark.parametrize("name", ["an4", "librispeech", "mini", "read_speech"])
 def test_help_of_a_recipe_begins_with_its_own_header_and_options(name: str) -> None:
     command = [str(ROOT / "egs" / name / "run.sh"), "--help"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0 and done.stdout.startswith("The looped encoder on ")
+    begins = "Read speech: a corpus" if name == "read_speech" else "The looped encoder on "
+    assert done.returncode == 0 and done.stdout.startswith(begins)
     own, shared = done.stdout.split("The recipe passes all other options to asr.sh:")
-    options = {"an4": ["an4_root"], "librispeech": ["librispeech", "subset", "mirror"], "mini": []}[name]
+    options = {
+        "an4": ["an4_root"],
+        "librispeech": ["librispeech", "subset", "mirror"],
+        "mini": [],
+        "read_speech": ["corpus", "manifests", "train", "dev", "tests", "system", "encoder"],
+    }[name]
     assert [line.split()[0] for line in own.splitlines() if line.startswith("  --")] == [f"--{o}" for o in options]
     assert "  --asr_config ()" in shared
 
 
-@pytest.mark.parametrize("name", ["an4", "librispeech", "mini"])
+@pytest.mark.parametrize("name", ["an4", "librispeech", "mini", "read_speech"])
 def test_a_signal_to_a_recipe_reaches_its_pipeline(name: str, tmp_path: Path) -> None:
     # As one process: bash would wait for a pipeline of its own before it looks at a signal, or die and leave it alone.
     (tmp_path / name).mkdir()
@@ -376,6 +382,31 @@ def test_an_lm_that_has_moved_is_named_for_scoring_too(calls: Callable[..., list
     assert call.endswith(f"--bpemodel {tmp_path}/moved")
 
 
+def test_a_frozen_encoder_is_stored_then_read_in_training_and_named_in_decoding(
+    calls: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere/ears").mkdir(parents=True)
+    monkeypatch.setenv("ESPNET_LARM_CALLER", str(tmp_path / "elsewhere"))
+    (tmp_path / "x.yaml").touch()
+    tokens = tmp_path / "data/token_list/char/tokens.txt"
+    tokens.parent.mkdir(parents=True)
+    tokens.write_text("A\n")
+    options = ["--asr_config", "x.yaml", "--store_frames", "true", "--frontend_model", "ears", "--asr_tag", "x"]
+    found = calls("stats", *options)
+    folder = f"{tmp_path}/elsewhere/ears"
+    for part in ("train", "dev"):
+        stored = f"store-frames --data_dir dump/raw/{part} --config x.yaml --ngpu 0 --model {folder}"
+        assert any(call.endswith(stored) for call in found)
+    (stats,) = [call for call in found if "--collect_stats" in call]
+    for part, name in (("train", "train"), ("valid", "dev")):
+        assert f"--{part}_data_path_and_name_and_type dump/raw/{name}/frames.scp,speech,frames" in stats
+    assert f"--frontend_conf model={folder}" in stats and "asr_stats_raw_char_x/" in stats
+    (tmp_path / "exp/asr_x").mkdir(parents=True)
+    (tmp_path / "exp/asr_x/valid.loss.ave.pth").write_text("weights")
+    decode = next(call for call in calls("decode", *options) if "asr_inference" in call)
+    assert f"--encoder {folder}" in decode and "dump/raw/test/wav.scp,speech,sound" in decode
+
+
 def test_paths_of_lms_and_their_texts_are_the_callers(
     calls: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -389,7 +420,7 @@ def test_paths_of_lms_and_their_texts_are_the_callers(
     assert f"--text {caller}/novels.txt.gz dump/raw/train/text " in call
 
 
-@pytest.mark.parametrize("name", ["an4", "librispeech", "mini"])
+@pytest.mark.parametrize("name", ["an4", "librispeech", "mini", "read_speech"])
 def test_a_recipe_says_where_it_was_called(name: str, tmp_path: Path) -> None:
     (tmp_path / name).mkdir()
     shutil.copy(ROOT / "egs" / name / "run.sh", tmp_path / name)
