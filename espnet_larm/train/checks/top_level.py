@@ -11,44 +11,38 @@ from espnet_larm.errors import name_some
 from espnet_larm.options import SEED, Option, check_parsed, check_range
 
 NUMBER = r"-?\d+(\.\d*)?"
+
+
+def _each(*names: str, **bounds: Any) -> dict[str, Option]:
+    """The same bounds for several options, whose sentences are ESPnet's."""
+    return dict.fromkeys(names, Option("", **bounds))
+
+
 RANGES = {
     "seed": SEED,
-    "num_workers": Option("processes that load batches", least=0, most=1024),
-    "max_epoch": Option("epochs", least=1, most=1_000_000),
-    "num_iters_per_epoch": Option("batches", most=10**9),
-    "patience": Option("epochs without improvement", least=0),
-    "keep_nbest_models": Option("epochs that are averaged", least=1),
-    "nbest_averaging_interval": Option("epochs between averages", least=0),
-    "num_att_plot": Option("pictures of attention", least=0),
-    "grad_clip": Option("norm of gradients", above=0, note="inf does not clip", may_be_infinite=True),
-    "grad_clip_type": Option("norm's power", above=0, note="inf is the largest of them", may_be_infinite=True),
-    "log_interval": Option("batches between lines of the log", least=1),
-    **{name: Option("batches", least=1) for name in ("batch_size", "valid_batch_size", "batch_bins")},
-    **{name: Option("batches", least=1) for name in ("valid_batch_bins", "min_batch_size", "max_batch_size")},
-    **{name: Option("batches", least=1) for name in ("fold_length", "category_sample_size")},
-    **{name: Option("sampling", least=0) for name in ("upsampling_factor", "dataset_upsampling_factor")},
-    "category_upsampling_factor": Option("sampling", least=0),
-    "dataset_scaling_factor": Option("sampling", above=0),
-    "chunk_length": Option("samples", least=1),
-    "chunk_shift_ratio": Option("shift of chunks", above=0),
-    "num_cache_chunks": Option("chunks", least=1),
-    "chunk_default_fs": Option("Hz", least=1),
-    "chunk_max_abs_length": Option("samples", least=1),
-    "max_cache_size": Option("bytes", least=0),
-    "valid_max_cache_size": Option("bytes", least=0),
-    "max_cache_fd": Option("open files", least=0),
-    "rir_apply_prob": Option("probability", least=0, most=1),
-    "noise_apply_prob": Option("probability", least=0, most=1),
-    "short_noise_thres": Option("share", least=0),
-    "speech_volume_normalize": Option("largest amplitude", above=0),
-    "input_size": Option("features", least=1),
-    "dist_world_size": Option("processes", least=1),
-    "dist_rank": Option("number of the process", least=0),
-    "local_rank": Option("number of the process", least=0),
-    "dist_master_port": Option("port", least=1, most=65535),
+    **_each("num_workers", least=0, most=1024),
+    **_each("max_epoch", least=1, most=1_000_000),
+    **_each("num_iters_per_epoch", most=10**9),
+    **_each("dist_master_port", least=1, most=65535),
+    **_each("rir_apply_prob", "noise_apply_prob", least=0, most=1),
+    **_each("grad_clip", above=0, note="inf does not clip", may_be_infinite=True),
+    **_each("grad_clip_type", above=0, note="inf is the largest of them", may_be_infinite=True),
+    **_each("dataset_scaling_factor", "chunk_shift_ratio", "speech_volume_normalize", above=0),
+    **_each(
+        *("keep_nbest_models", "log_interval", "input_size", "dist_world_size", "fold_length", "category_sample_size"),
+        *("batch_size", "valid_batch_size", "batch_bins", "valid_batch_bins", "min_batch_size", "max_batch_size"),
+        *("chunk_length", "num_cache_chunks", "chunk_default_fs", "chunk_max_abs_length"),
+        least=1,
+    ),
+    **_each(
+        *("patience", "nbest_averaging_interval", "num_att_plot", "short_noise_thres", "dist_rank", "local_rank"),
+        *("max_cache_size", "valid_max_cache_size", "max_cache_fd"),
+        *("upsampling_factor", "dataset_upsampling_factor", "category_upsampling_factor"),
+        least=0,
+    ),
 }
 # Where no class of ESPnet's checks.
-SECTION_RANGES = {("ctc_conf", "dropout_rate"): Option("share of zeros", least=0, most=1)}
+SECTION_RANGES = {("ctc_conf", "dropout_rate"): Option("", least=0, most=1)}
 FORMS = {
     "chunk_length": (r"[1-9]\d*(-[1-9]\d*|(,[1-9]\d*)*)", "500, 300-400 or 300,400,500 for example"),
     "noise_db_range": (rf"{NUMBER}(_{NUMBER})?", "13 or 13_15 for example"),
