@@ -13,7 +13,8 @@ from typing import Any
 
 from espnet_larm import registry
 from espnet_larm.errors import is_stated
-from espnet_larm.files import OUTPUT, FullDiskError, names_full_disk, read_yaml
+from espnet_larm.files.disk import OUTPUT, FullDiskError, names_full_disk
+from espnet_larm.files.reading import read_yaml
 from espnet_larm.process import drop_output_without_room, ends_with_its_reader, set_up
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,8 @@ import soundfile
 
 from espnet_larm.__main__ import main
 from espnet_larm.data.kaldi_dir import Utterance, read_table, write_dir
-from espnet_larm.files import FullDiskError, write_beside
+from espnet_larm.files.atomic import write_beside
+from espnet_larm.files.disk import FullDiskError
 from espnet_larm.program import run_program
 from espnet_larm.recipe.perturb_speed import perturb_speed
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import yaml
 
-from espnet_larm.files import write_text
+from espnet_larm.files.atomic import write_text
 from espnet_larm.options import add_option, given_options
 from espnet_larm.origin import footer, origin_of
 from espnet_larm.pack.models import add_places

@@ -34,7 +34,8 @@ from espnet_larm.cli.pooling_options import (
     read_folder,
     write_results,
 )
-from espnet_larm.files import read_yaml, write_text
+from espnet_larm.files.atomic import write_text
+from espnet_larm.files.reading import read_yaml
 from espnet_larm.origin import origin_of
 from espnet_larm.program import check_config_first
 

@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from espnet_larm.cli.espnet_options import check_values, espnets_model, espnets_option, forget_defaults
-from espnet_larm.files import locked, read_yaml
+from espnet_larm.files.locks import locked
+from espnet_larm.files.reading import read_yaml
 from espnet_larm.options import add_option, add_options, given_options, help_of
 from espnet_larm.origin import commit
 from espnet_larm.pack.models import add_places

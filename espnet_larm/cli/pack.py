@@ -16,7 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from espnet_larm.files import check_no_folder, folder_beside, move_synced, read_yaml
+from espnet_larm.files.atomic import check_no_folder, folder_beside, move_synced
+from espnet_larm.files.reading import read_yaml
 from espnet_larm.llm.words import words_of
 from espnet_larm.options import given_options
 from espnet_larm.origin import versions

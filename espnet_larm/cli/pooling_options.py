@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from espnet_larm.files import write_text
+from espnet_larm.files.atomic import write_text
 from espnet_larm.options import check_parameters, help_of
 from espnet_larm.origin import footer
 from espnet_larm.pack.models import add_places

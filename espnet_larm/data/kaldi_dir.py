@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from espnet_larm.data.source import Part
 from espnet_larm.errors import name_some
-from espnet_larm.files import write_beside
+from espnet_larm.files.atomic import write_beside
 
 logger = logging.getLogger(__name__)
 

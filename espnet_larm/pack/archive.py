@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from espnet_larm.files import write_beside
+from espnet_larm.files.atomic import write_beside
 
 # The earliest date of the format.
 ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)

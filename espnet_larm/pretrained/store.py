@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from espnet_larm.files import write_beside, write_text
+from espnet_larm.files.atomic import write_beside, write_text
 
 RECORD = "store.json"
 SCP = "frames.scp"

@@ -18,7 +18,9 @@ from espnet_larm.data.audio import Audio, read_audio
 from espnet_larm.data.audio_error import AudioError
 from espnet_larm.data.parallel import map_chunks
 from espnet_larm.data.source import is_command
-from espnet_larm.files import move_synced, names_full_disk, remove_what_was_left
+from espnet_larm.files.atomic import move_synced
+from espnet_larm.files.disk import names_full_disk
+from espnet_larm.files.locks import remove_what_was_left
 from espnet_larm.recipe.validation.audio import check_samples, check_segment
 from espnet_larm.recipe.validation.report import KINDS, Finding, Report
 from espnet_larm.recipe.validation.table import find_lines

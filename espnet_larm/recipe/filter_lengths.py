@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from espnet_larm.data.kaldi_dir import Utterance, read_dir, read_table, write_dir, write_tables
-from espnet_larm.files import locked
+from espnet_larm.files.locks import locked
 from espnet_larm.options import hertz, seconds
 
 NUM_DROPPED_SHOWN = 10

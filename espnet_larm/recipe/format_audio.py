@@ -20,7 +20,7 @@ from espnet_larm.data.audio_error import AudioError
 from espnet_larm.data.kaldi_dir import Utterance, audio_table, read_dir, write_dir, write_tables
 from espnet_larm.data.parallel import map_chunks
 from espnet_larm.data.source import is_archive_entry, is_command, part_of
-from espnet_larm.files import locked
+from espnet_larm.files.locks import locked
 from espnet_larm.options import hertz, jobs
 from espnet_larm.recipe.archive import (
     NUM_SHOWN,

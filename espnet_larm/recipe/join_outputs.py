@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from espnet_larm.data.kaldi_dir import read_table, write_tables
-from espnet_larm.files import locked, write_text
+from espnet_larm.files.atomic import write_text
+from espnet_larm.files.locks import locked
 from espnet_larm.scoring.experiment import is_of_a_decoding
 
 TABLES = ("text", "token", "token_int", "score")

@@ -17,7 +17,8 @@ from typing import Any
 
 from espnet_larm.data.kaldi_dir import read_table
 from espnet_larm.data.text import read_symbols
-from espnet_larm.files import folder_beside, locked, move_synced
+from espnet_larm.files.atomic import folder_beside, move_synced
+from espnet_larm.files.locks import locked
 
 BLANK, UNKNOWN, SOS_EOS, SPACE = "<blank>", "<unk>", "<sos/eos>", "<space>"
 BPE_MODES = ("unigram", "bpe")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from espnet_larm.data.kaldi_dir import Utterance, audio_table, read_dir, write_dir
-from espnet_larm.files import locked
+from espnet_larm.files.locks import locked
 from espnet_larm.options import hertz, jobs
 from espnet_larm.recipe.archive import (
     NUM_SHOWN,

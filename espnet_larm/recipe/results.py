@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from espnet_larm.files import read_yaml, write_text
+from espnet_larm.files.atomic import write_text
+from espnet_larm.files.reading import read_yaml
 from espnet_larm.origin import in_words, provenance, without_root
 from espnet_larm.scoring.experiment import SetResult, find_results
 from espnet_larm.scoring.picture import draw_wer

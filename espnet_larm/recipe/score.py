@@ -20,7 +20,8 @@ from typing import Any
 from espnet_larm.data.kaldi_dir import read_table
 from espnet_larm.data.text import read_symbols
 from espnet_larm.errors import name_some
-from espnet_larm.files import read_yaml, write_text
+from espnet_larm.files.atomic import write_text
+from espnet_larm.files.reading import read_yaml
 from espnet_larm.pack.llm import llm_conf
 from espnet_larm.scoring.alignment import split_characters, split_words
 from espnet_larm.scoring.bootstrap import MIN_SPEAKERS, Grouping, group_utterances

@@ -25,7 +25,9 @@ from espnet_larm.data.audio import read_audio
 from espnet_larm.data.kaldi_dir import read_sources
 from espnet_larm.data.source import ARCHIVE_ENTRY, is_command, part_of
 from espnet_larm.data.stream import count_samples
-from espnet_larm.files import locked, read_yaml, write_text
+from espnet_larm.files.atomic import write_text
+from espnet_larm.files.locks import locked
+from espnet_larm.files.reading import read_yaml
 from espnet_larm.options import Option, check_conf, number
 from espnet_larm.pretrained.store import RECORD, SCP, Stored, add, finished
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from espnet_larm.files import write_beside
+from espnet_larm.files.atomic import write_beside
 from espnet_larm.scoring.experiment import ReadOutResult, SetResult
 from espnet_larm.scoring.tables import real_time_factor
 

@@ -17,7 +17,9 @@ import torch
 from espnet2.train.reporter import Average, ReportedValue, Reporter, SubReporter, WeightedAverage
 
 from espnet_larm.errors import OptionError
-from espnet_larm.files import CHECKPOINT, INTERRUPTED, PREVIOUS, is_whole, read_tensors, replace_link, save_synced
+from espnet_larm.files.atomic import replace_link, save_synced
+from espnet_larm.files.checkpoint import CHECKPOINT, INTERRUPTED, PREVIOUS
+from espnet_larm.files.reading import is_whole, read_tensors
 from espnet_larm.train.staging import Staging
 
 logger = logging.getLogger(__name__)

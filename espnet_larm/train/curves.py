@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from espnet_larm.files import write_beside
+from espnet_larm.files.atomic import write_beside
 
 EARLIER_LOOP = re.compile(r"(loss|cer)_interctc_layer(\d+)")
 # ESPnet's statistics: epoch -> phase -> key -> value.

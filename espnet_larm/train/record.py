@@ -16,7 +16,9 @@ import torch
 from espnet2.train.distributed_utils import get_node_rank
 from espnet2.utils.yaml_no_alias_safe_dump import yaml_no_alias_safe_dump
 
-from espnet_larm.files import CHECKPOINT, locked, write_text
+from espnet_larm.files.atomic import write_text
+from espnet_larm.files.checkpoint import CHECKPOINT
+from espnet_larm.files.locks import locked
 from espnet_larm.train.staging import CONFIG, STAGING
 
 # wandb's files go where ESPnet writes config.yaml, and must stay.

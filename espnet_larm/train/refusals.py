@@ -24,7 +24,7 @@ from espnet2.train.trainer import autocast_args
 
 from espnet_larm import registry
 from espnet_larm.errors import DataError, OptionError, is_stated
-from espnet_larm.files import InUseError
+from espnet_larm.files.locks import InUseError
 from espnet_larm.pack.options import check_sections, empty_for_null
 
 logger = logging.getLogger(__name__)

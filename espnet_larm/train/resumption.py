@@ -19,7 +19,8 @@ from espnet2.utils.yaml_no_alias_safe_dump import yaml_no_alias_safe_dump
 
 from espnet_larm import registry
 from espnet_larm.errors import name_some
-from espnet_larm.files import CHECKPOINT, INTERRUPTED, PREVIOUS, epoch_of, is_whole, parse_yaml, read_yaml
+from espnet_larm.files.checkpoint import CHECKPOINT, INTERRUPTED, PREVIOUS, epoch_of
+from espnet_larm.files.reading import is_whole, parse_yaml, read_yaml
 from espnet_larm.llm.fingerprint import FINGERPRINT, difference
 from espnet_larm.llm.words import words_of
 from espnet_larm.pack.encoder import encoder_conf

@@ -12,7 +12,8 @@ import torch
 from espnet2.train.reporter import Reporter, SubReporter
 from espnet2.train.trainer import TrainerOptions
 
-from espnet_larm.files import CHECKPOINT, INTERRUPTED, save_synced, write_text
+from espnet_larm.files.atomic import save_synced, write_text
+from espnet_larm.files.checkpoint import CHECKPOINT, INTERRUPTED
 from espnet_larm.train.batches.epoch import Batch, TrainingBatches
 from espnet_larm.train.checkpoints import (
     capture_progress,

@@ -14,17 +14,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from espnet_larm.files import (
-    CHECKPOINT,
-    INTERRUPTED,
-    PREVIOUS,
-    FullDiskError,
-    epoch_of,
-    is_whole,
-    keep_under,
-    move_synced,
-    replace_link,
-)
+from espnet_larm.files.atomic import keep_under, move_synced, replace_link
+from espnet_larm.files.checkpoint import CHECKPOINT, INTERRUPTED, PREVIOUS, epoch_of
+from espnet_larm.files.disk import FullDiskError
+from espnet_larm.files.reading import is_whole
 
 logger = logging.getLogger(__name__)
 

@@ -183,7 +183,7 @@ def test_without_lengths_beside_it_audio_is_measured(decode, data):
 
 def test_a_folder_that_another_decoding_writes_is_refused(decode, tmp_path):
     hold = (
-        "import pathlib, sys; from espnet_larm.files import locked\n"
+        "import pathlib, sys; from espnet_larm.files.locks import locked\n"
         "with locked(pathlib.Path(sys.argv[1])): print(flush=True), sys.stdin.read()"
     )
     command = [sys.executable, "-c", hold, tmp_path / "out"]

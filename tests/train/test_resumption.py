@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from espnet_larm.files import CHECKPOINT
+from espnet_larm.files.checkpoint import CHECKPOINT
 
 TOKENS = ["<blank>", "<unk>", "A", "B", "<sos/eos>"]
 CONFIG = {

@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 
-from espnet_larm.files import FullDiskError
+from espnet_larm.files.disk import FullDiskError
 from espnet_larm.train.staging import MARGIN_BYTES, Need, check_room, need_of, num_bytes
 
 

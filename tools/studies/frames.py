@@ -14,7 +14,7 @@ from espnet2.asr.espnet_model import ESPnetASRModel
 from espnet_larm.calibrate.pooling_sweep import waveforms_of
 from espnet_larm.data.kaldi_dir import read_table
 from espnet_larm.data.text import fingerprint
-from espnet_larm.files import save_synced
+from espnet_larm.files.atomic import save_synced
 from espnet_larm.recognize.audio import AudioTable, Preprocess
 from espnet_larm.recognize.model.encoding import encode
 

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from espnet_larm.data.text import read_sentences
-from espnet_larm.files import check_no_folder, folder_beside, locked, move_synced
+from espnet_larm.files.atomic import check_no_folder, folder_beside, move_synced
+from espnet_larm.files.locks import locked
 from espnet_larm.recipe.make_tokens import SOS_EOS, UNKNOWN
 from espnet_larm.recipe.ngram.tokenizing import Spell, check_case, read_tokens, write_tokens
 from espnet_larm.recipe.text_lm.options import HelpWithDefaults

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from espnet_larm.files import read_yaml
+from espnet_larm.files.reading import read_yaml
 
 SCHEDULES = ("cosine", "linear", "constant_with_warmup")
 OPTIONS = "options.json"

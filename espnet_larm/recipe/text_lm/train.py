@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from espnet_larm.data.text import fingerprint, read_sentences
-from espnet_larm.files import folder_beside, locked, move_synced, write_text
+from espnet_larm.files.atomic import folder_beside, move_synced, write_text
+from espnet_larm.files.locks import locked
 from espnet_larm.origin import provenance
 from espnet_larm.recipe.text_lm.options import (
     OPTIONS,

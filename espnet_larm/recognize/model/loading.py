@@ -15,7 +15,7 @@ from espnet2.asr.espnet_model import ESPnetASRModel
 
 from espnet_larm.adaptation.added_layout import layout_difference, layout_of
 from espnet_larm.errors import name_some
-from espnet_larm.files import read_tensors, read_yaml
+from espnet_larm.files.reading import read_tensors, read_yaml
 from espnet_larm.llm.fingerprint import FINGERPRINT, difference
 from espnet_larm.llm.words import words_of
 from espnet_larm.pack.llm import name_tokenizer

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
-from espnet_larm.files import write_beside, write_text
+from espnet_larm.files.atomic import write_beside, write_text
 from espnet_larm.recognize.output.results import Hypothesis, Transcript
 from espnet_larm.recognize.output.words import format_ctm
 from espnet_larm.scoring.experiment import is_of_a_decoding

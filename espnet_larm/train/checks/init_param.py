@@ -9,7 +9,7 @@ import torch
 
 from espnet_larm.adaptation.added_layout import PREFIX, layout_difference, layout_of
 from espnet_larm.errors import name_some
-from espnet_larm.files import read_tensors
+from espnet_larm.files.reading import read_tensors
 from espnet_larm.speech_llm.heads import num_heads_of
 
 NUM_SHOWN = 3

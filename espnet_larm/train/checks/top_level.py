@@ -14,8 +14,8 @@ NUMBER = r"-?\d+(\.\d*)?"
 
 
 def _each(*names: str, **bounds: Any) -> dict[str, Option]:
-    """The same bounds for several options, whose sentences are ESPnet's."""
-    return dict.fromkeys(names, Option("", **bounds))
+    """The same bounds for several options."""
+    return dict.fromkeys(names, Option("an option of ESPnet's training; its --help says what it does", **bounds))
 
 
 RANGES = {
@@ -42,7 +42,7 @@ RANGES = {
     ),
 }
 # Where no class of ESPnet's checks.
-SECTION_RANGES = {("ctc_conf", "dropout_rate"): Option("", least=0, most=1)}
+SECTION_RANGES = {("ctc_conf", "dropout_rate"): Option("share of numbers that are zeros in training", least=0, most=1)}
 FORMS = {
     "chunk_length": (r"[1-9]\d*(-[1-9]\d*|(,[1-9]\d*)*)", "500, 300-400 or 300,400,500 for example"),
     "noise_db_range": (rf"{NUMBER}(_{NUMBER})?", "13 or 13_15 for example"),

@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from espnet2.asr.espnet_model import ESPnetASRModel
 
-from espnet_larm.files import save_synced
+from espnet_larm.files.atomic import save_synced
 from espnet_larm.recognize.model.features import pad_features
 from espnet_larm.train.task import LarmASRTask
 from studies.adaptation.plan import Plan, Run, Schedule

@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Damaged files are recognised, and a stranger's run nothing."""
 
 import os
 from random import Random
@@ -7,19 +7,7 @@ import pytest
 import torch
 import yaml
 
-from espnet_larm.files import (
-    epoch_of,
-    is_whole,
-    keep_under,
-    move_synced,
-    parse_yaml,
-    read_tensors,
-    read_yaml,
-    replace_link,
-    save_synced,
-    write_beside,
-    write_text,
-)
+from espnet_larm.files.reading import is_whole, parse_yaml, read_tensors, read_yaml
 
 
 @pytest.fixture
@@ -49,66 +37,6 @@ def test_file_with_one_wrong_bit_is_not_whole_although_torch_loads_it(saved):
 def test_file_with_zeros_after_a_power_cut_is_not_whole(saved):
     saved.write_bytes(bytes(saved.stat().st_size))
     assert not is_whole(saved)
-
-
-def test_moved_file_replaces_the_old_one(tmp_path, saved):
-    (tmp_path / "old").write_text("old")
-    move_synced(saved, tmp_path / "old")
-    assert is_whole(tmp_path / "old") and not saved.exists()
-
-
-def test_text_is_whole_or_the_old_one(tmp_path):
-    write_text(tmp_path / "made" / "x.txt", "é\n")
-    with pytest.raises(UnicodeEncodeError):
-        write_text(tmp_path / "made" / "x.txt", "half \ud800")
-    assert [path.read_bytes() for path in (tmp_path / "made").iterdir()] == ["é\n".encode()]
-
-
-def test_saving_leaves_no_part(tmp_path):
-    (tmp_path / "beside").mkdir()
-    save_synced({"a": 1}, tmp_path / "x.pth", tmp_path / "beside")
-    assert torch.load(tmp_path / "x.pth") == {"a": 1} and list((tmp_path / "beside").iterdir()) == []
-
-
-def test_second_name_survives_the_first_ones_replacement(tmp_path, saved):
-    (tmp_path / "kept").write_text("older")
-    content = saved.read_bytes()
-    keep_under(saved, "kept")
-    assert saved.read_bytes() == content
-    move_synced(tmp_path / "kept", tmp_path / "moved")
-    saved.unlink()
-    assert (tmp_path / "moved").read_bytes() == content
-
-
-def test_second_name_without_hard_links(tmp_path, saved, monkeypatch):
-    def refuse(*_):
-        raise PermissionError("no hard links here")
-
-    monkeypatch.setattr(os, "link", refuse)
-    content = saved.read_bytes()
-    keep_under(saved, "kept")
-    assert (tmp_path / "kept").read_bytes() == content
-
-
-def test_link_is_pointed_elsewhere(tmp_path):
-    for target in ("a", "b", "b"):
-        replace_link(tmp_path / "link", target)
-    assert (tmp_path / "link").readlink().name == "b" and len(list(tmp_path.iterdir())) == 1
-
-
-@pytest.mark.parametrize(("name", "epoch"), [("12epoch.pth", 12), ("latest.pth", None), ("xepoch.pth", None)])
-def test_epoch_of_a_file(tmp_path, name, epoch):
-    assert epoch_of(tmp_path / name) == epoch
-
-
-def test_a_text_that_breaks_off_leaves_the_old_one_and_follows_no_link(tmp_path):
-    (tmp_path / "old").write_text("old")
-    (tmp_path / ".old.part").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(TypeError), write_beside(tmp_path / "old") as part, part.open("w") as file:
-        file.writelines(["half", None])
-    assert [path.name for path in tmp_path.iterdir()] == ["old"] and (tmp_path / "old").read_text() == "old"
-    write_text(tmp_path / "old", "new")
-    assert (tmp_path / "old").read_text() == "new"
 
 
 def damaged(content, seed):

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from espnet_larm.files import LOCK, locked
+from espnet_larm.files.locks import LOCK, locked
 
 HOLD = """
 import os, pathlib, sys, time
-from espnet_larm.files import locked
+from espnet_larm.files.locks import locked
 with locked(pathlib.Path(sys.argv[1])):
     if os.fork() == 0:
         time.sleep(60)
