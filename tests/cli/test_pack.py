@@ -3,7 +3,6 @@
 import argparse
 import json
 import shutil
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ import torch
 import yaml
 
 from espnet_larm.train.learning import learning_parts, sum_of
+from tests.packs import read
 
 
 @pytest.fixture
@@ -31,11 +31,6 @@ def pack(larm_task):
         return main([str(option) for option in options])
 
     return pack
-
-
-def read(path):
-    with zipfile.ZipFile(path) as archive:
-        return {info.filename: archive.read(info) for info in archive.infolist()}
 
 
 def test_experiment_becomes_one_file_with_a_card(pack, exp_dir, capsys):

@@ -3,7 +3,6 @@
 import io
 import json
 import shutil
-import zipfile
 
 import pytest
 import torch
@@ -12,6 +11,7 @@ import yaml
 import espnet_larm
 from espnet_larm.pack.archive import write_archive
 from espnet_larm.recognize.config import DecodeConfig
+from tests.packs import read
 from tests.pretrained.models import save_encoder
 
 # torch's, of how transformers masks WavLM.
@@ -63,22 +63,6 @@ def experiment(larm_task, tmp_path):
         return folder
 
     return experiment
-
-
-@pytest.fixture
-def pack(tmp_path):
-    def pack(folder, *options):
-        from espnet_larm.cli.pack import main
-
-        assert main(["asr", "--exp_dir", str(folder), "--outpath", str(tmp_path / "model.zip"), *options]) == 0
-        return tmp_path / "model.zip"
-
-    return pack
-
-
-def read(path):
-    with zipfile.ZipFile(path) as archive:
-        return {info.filename: archive.read(info) for info in archive.infolist()}
 
 
 def waveforms():

@@ -12,6 +12,7 @@ import yaml
 import espnet_larm
 from espnet_larm.pack.archive import write_archive
 from espnet_larm.recognize.config import DecodeConfig
+from tests.packs import read
 
 # Not more than the LM has: ESPnet names tokens of intermediate read-outs by the LM's list.
 CTC_TOKENS = ["<blank>", "<unk>", "<space>", *"ABC", "<sos/eos>"]
@@ -54,22 +55,6 @@ def experiment(build_speech_llm, save_lm, tmp_path):
 @pytest.fixture(autouse=True)
 def in_the_recipe(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def pack(tmp_path):
-    def pack(folder, *options):
-        from espnet_larm.cli.pack import main
-
-        assert main(["asr", "--exp_dir", str(folder), "--outpath", str(tmp_path / "model.zip"), *options]) == 0
-        return tmp_path / "model.zip"
-
-    return pack
-
-
-def read(path):
-    with zipfile.ZipFile(path) as archive:
-        return {info.filename: archive.read(info) for info in archive.infolist()}
 
 
 def transcripts(recognizer):
