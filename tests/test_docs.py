@@ -67,3 +67,19 @@ def test_the_rows_of_imports_are_those_of_the_layers():
     rows = re.findall(r"^\| \d+ \| (.+?) \|", DESIGN.read_text(encoding="utf-8"), re.MULTILINE)
     named = [set(re.findall(r"`(\w+)`", row)) for row in rows]
     assert named == [set(row) for row in LAYERS]
+
+
+def test_tests_that_the_code_names_are_there():
+    code, tests = (
+        {path: path.read_text(encoding="utf-8") for path in sorted((ROOT / folder).rglob("*.py"))}
+        for folder in ("espnet_larm", "tests")
+    )
+    named = {name: path for path, text in code.items() for name in re.findall(r"\b(test_\w+)(?!\w*\.py)\b", text)}
+    files = {path: file for path, text in code.items() for file in re.findall(r"\b(tests/[\w/]+\.py)", text)}
+    assert len(named) > 10
+    assert [
+        f"{path.name}: {name}"
+        for name, path in named.items()
+        if not any(f"def {name}(" in text for text in tests.values())
+    ] == []
+    assert [f"{path.name}: {file}" for path, file in files.items() if not (ROOT / file).is_file()] == []

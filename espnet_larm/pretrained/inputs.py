@@ -1,7 +1,7 @@
 """What speech encoders of transformers read, computed in torch on the waveform's device.
 
 The feature extractors of transformers are numpy, and take one utterance after the other on the CPU; these equal them
-(test_inputs_are_those_of_transformers).
+(tests/pretrained/test_inputs.py).
 Shapes: B utterances, N samples, M mel bands, T frames.
 """
 

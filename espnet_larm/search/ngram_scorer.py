@@ -2,7 +2,7 @@
 
 ESPnet adds an n-gram's logarithms to base 10, as kenlm gives them, to the natural ones of the others. So it is here: a
 weight means the same, 0.9 is 0.39 of natural logarithms, and the N-best is ESPnet's
-(test_the_n_best_is_that_of_espnets_beam_search_with_further_opinions).
+(test_the_n_best_is_that_of_espnets_beam_search_with_further_scorers).
 Shapes: N rows, V tokens of the LM, K candidates a row.
 """
 
