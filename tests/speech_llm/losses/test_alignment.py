@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from espnet_larm.speech_llm.alignment import SHARPNESS, Alignment
+from espnet_larm.speech_llm.losses.alignment import SHARPNESS, Alignment
 
 SIZE, VOCAB = 12, 40
 

@@ -24,7 +24,7 @@ from espnet_larm.llm.backbone import Backbone
 from espnet_larm.llm.chunks import by_chunks
 from espnet_larm.llm.fingerprint import FINGERPRINT, difference
 from espnet_larm.llm.packing import pack_sentences
-from espnet_larm.speech_llm.mwer import evaluating
+from espnet_larm.speech_llm.losses.mwer import evaluating
 from espnet_larm.speech_llm.text_ability import check_case, lora_off
 
 
