@@ -25,7 +25,7 @@ from espnet_larm.speech_llm.heads import KINDS as HEADS
 from espnet_larm.speech_llm.heads import MAX_HEADS, DraftHeads
 from espnet_larm.speech_llm.hypotheses import Hypothesis, SpeechHypotheses, positions_of
 from espnet_larm.speech_llm.projector import KINDS as PROJECTORS
-from espnet_larm.speech_llm.projector import CtcEmbeddings, Projector
+from espnet_larm.speech_llm.projector import CtcEmbeddings, Projected, Projector
 from espnet_larm.speech_llm.prompt import ContextError, Packed, Prompt, make_prompt, pack
 from espnet_larm.upstream import BatchScorerInterface
 
@@ -261,6 +261,16 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
         self._check_context(packed)
         return packed, at_input
 
+    def project(self, hs_pad: torch.Tensor, hlens: torch.Tensor) -> Projected:
+        """Embeddings of speech as the LM would read them, before any are pooled.
+
+        Args:
+            hs_pad: Encoder frames (B, T, E).
+            hlens: Valid frames (B,).
+        """
+        from_ctc = self._ctc_embeddings(hs_pad) if self.reads_posteriors else None
+        return self.projector(hs_pad, hlens, from_ctc)
+
     def score(self, y: torch.Tensor, state: Any, x: torch.Tensor) -> tuple[torch.Tensor, Any]:  # noqa: ARG002
         """Log-probabilities (V,) of the next token of y (L,) for frames x (T, E), from the start: slow, for ESPnet."""
         lens = torch.tensor([len(x)], device=x.device), torch.tensor([len(y)], device=x.device)
@@ -321,8 +331,7 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
     def _prompt_parts(
         self, hs_pad: torch.Tensor, hlens: torch.Tensor, prompt: Prompt, pooling: SpeechPooling
     ) -> tuple[list[tuple[torch.Tensor, torch.Tensor, bool]], Kept | None]:
-        from_ctc = self._ctc_embeddings(hs_pad) if self.reads_posteriors else None
-        speech, speech_lens, kept = pooling.pool_input(*self.projector(hs_pad, hlens, from_ctc))
+        speech, speech_lens, kept = pooling.pool_input(*self.project(hs_pad, hlens))
         before, after = (self._embed_all(tokens, hs_pad) for tokens in prompt)
         return [before, (speech.to(before[0].dtype), speech_lens, True), after], kept
 

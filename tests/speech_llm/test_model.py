@@ -384,3 +384,45 @@ def test_every_projectors_embeddings_are_pooled(build_speech_llm, projector):
         pooled = model.decoder.read_prompt(torch.randn(1, 12, 16), torch.tensor([12])).lens
         whole = model.decoder.read_prompt(torch.randn(1, 12, 16), torch.tensor([12]), pooling=SpeechPooling()).lens
     assert int(pooled - 1) == -(-int(whole - 1) // 2)
+
+
+def test_an_alignment_is_added_to_the_lms_loss(build_speech_llm):
+    model = build_speech_llm(model_conf={"alignment_weight": 0.5}).eval()
+    given = batch()
+    with torch.no_grad():
+        _, stats, _ = model(**{name: value.clone() for name, value in given.items()})
+        hs_pad, hlens = model.encode(given["speech"], given["speech_lengths"])
+        speech, lens = model.decoder.project(hs_pad[0], hlens)
+        aligned = model.alignment(speech, lens, given["text"], given["text_lengths"], model.decoder.backbone.embed)
+        lm = model._lm_loss(hs_pad[0], hlens, given["text"], given["text_lengths"])
+    torch.testing.assert_close(stats["loss_align"], aligned.loss.view(1))
+    torch.testing.assert_close(stats["loss_att"], (lm.loss + 0.5 * aligned.loss).view(1))
+    assert stats["align_without_room"] == aligned.without_room and 0 <= stats["acc_align"] <= 1
+
+
+def test_an_alignment_alone_asks_nothing_of_the_lm_and_teaches_the_projector(build_speech_llm, monkeypatch):
+    from espnet_larm.llm.backbone import Backbone
+
+    model = build_speech_llm(model_conf={"alignment_weight": 1.0, "alignment_only": True}).train()
+    monkeypatch.setattr(Backbone, "forward", lambda *given, **options: pytest.fail("the LM was asked"))
+    loss, stats, _ = model(**batch())
+    loss.backward()
+    torch.testing.assert_close(stats["loss_att"], stats["loss_align"])
+    learning = {name: each for name, each in model.named_parameters() if each.requires_grad}
+    assert all(each.grad is not None for each in learning.values())
+    assert any(name.startswith("decoder.projector.") for name in learning)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_conf": {"alignment_only": True}}, "alignment_only is true, and alignment_weight 0"),
+        (
+            {"model_conf": {"alignment_only": True, "alignment_weight": 1.0}, "decoder_conf": {"num_heads": 2}},
+            "alignment_only teaches the projector alone; set decoder_conf: adaptation: frozen and num_heads: 1",
+        ),
+    ],
+)
+def test_an_alignment_alone_is_refused_where_more_learns(build_speech_llm, changes, message):
+    with pytest.raises(ValueError, match=message):
+        build_speech_llm(**changes)

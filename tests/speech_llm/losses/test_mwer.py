@@ -9,7 +9,7 @@ from espnet_larm.search.beam import beam
 from espnet_larm.search.hypotheses import Bounds, Ending, TokenHypothesis
 from espnet_larm.search.lookahead import Lookahead
 from espnet_larm.search.prefix_beam import prefix_beam
-from espnet_larm.speech_llm import mwer
+from espnet_larm.speech_llm.losses import mwer
 from espnet_larm.speech_llm.losses.mwer import (
     Mwer,
     Nbest,
