@@ -24,15 +24,17 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 # Options
 corpus=  # folders that hold splits in LibriSpeech's layout, separated by spaces; ../../../shared/data if it is there
 manifests=  # instead: folder of tables of your own recordings
+train_set=train  # name of the training set; another for another choice of splits, which then has its own folders
 train="train-clean-7,train-cv,train-so"  # splits, or manifests, to train on
 dev="dev-cv"  # to develop on
 tests="test_clean=test-clean test_other=test-other test_cv=test-cv"  # to test on, name=split,split each
 system=filterbank  # filterbank or whisper
+case=lower  # letters of the transcripts: lower, whose words an LM knows as tokens; or keep, for them as they are
 encoder=openai/whisper-tiny.en  # folder or hub id of the pre-trained encoder
 # End of options
 print_recipe_help run.sh "$@"
 rest=("$@")
-for name in corpus manifests train dev tests system encoder; do take_option "$name" ${rest[@]+"${rest[@]}"}; done
+for name in corpus manifests train_set train dev tests case system encoder; do take_option "$name" ${rest[@]+"${rest[@]}"}; done
 
 [ -z "$corpus" ] || [ -z "$manifests" ] || die "--corpus and --manifests: give one of them"
 READ_SPEECH_ROOTS=
@@ -41,7 +43,8 @@ for folder in $corpus $manifests; do
 done
 READ_SPEECH_LAYOUT=${manifests:+manifest}
 export READ_SPEECH_ROOTS READ_SPEECH_LAYOUT=${READ_SPEECH_LAYOUT:-librispeech}
-export READ_SPEECH_SETS="train=$train dev=$dev $tests"
+export READ_SPEECH_CASE=$case
+export READ_SPEECH_SETS="$train_set=$train dev=$dev $tests"
 test_sets=
 for set in $tests; do test_sets+="${set%%=*} "; done
 
@@ -55,7 +58,7 @@ case $system in
 esac
 
 exec ../asr.sh \
-    --train_set train \
+    --train_set "$train_set" \
     --valid_set dev \
     --test_sets "${test_sets% }" \
     --token_type bpe \

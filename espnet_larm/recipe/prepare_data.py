@@ -30,6 +30,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="folder in which each set gets a folder")
     parser.add_argument("--sets", nargs="*", default=[], help="librispeech, manifest: what to read, `name=split,split`")
     parser.add_argument("--partial", action="store_true", help="librispeech: accept a part of the official splits")
+    parser.add_argument(
+        "--case", choices=("keep", "lower"), default="keep", help="letters of the transcripts: as they are, or small"
+    )
     return parser
 
 
@@ -37,6 +40,8 @@ def main(cmd: list[str] | None = None) -> int:
     """Write the sets and print their sizes."""
     args = get_parser().parse_args(cmd)
     for name, utterances in _read_sets(args).items():
+        if args.case == "lower":
+            utterances = [utterance._replace(text=utterance.text.lower()) for utterance in utterances]
         write_dir(args.out / name, utterances)
         speakers = len({utterance.speaker for utterance in utterances})
         print(f"{args.root[0]} -> {args.out / name}: {len(utterances)} utterances of {speakers} speakers")

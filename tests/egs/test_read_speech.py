@@ -46,7 +46,7 @@ def test_tables_of_ones_own_recordings_make_sets(run: Run, tmp_path: Path) -> No
     assert done.returncode == 0, done.stdout + done.stderr
     data = tmp_path / "egs/read_speech/data"
     assert sorted(path.name for path in data.iterdir()) == ["dev", "test", "train"]
-    assert read_table(data / "train/text") == {"ann-one": "YES"} and read_table(data / "test/text") == {"two": "NO"}
+    assert read_table(data / "train/text") == {"ann-one": "yes"} and read_table(data / "test/text") == {"two": "no"}
 
 
 def test_splits_may_lie_in_several_folders(run: Run, tmp_path: Path) -> None:
@@ -55,12 +55,12 @@ def test_splits_may_lie_in_several_folders(run: Run, tmp_path: Path) -> None:
         chapter.mkdir(parents=True)
         shutil.copy(tmp_path / "mine/one.wav", chapter / f"8{number}-1-0000.flac")
         (chapter / f"8{number}-1.trans.txt").write_text(f"8{number}-1-0000 {split.upper()}\n")
-    sets = ["--train", "a,b", "--dev", "b", "--tests", "x=c y=a"]
+    sets = ["--train_set", "some", "--train", "a,b", "--dev", "b", "--tests", "x=c y=a", "--case", "keep"]
     done = run("--corpus", f"../corpus0 {tmp_path}/corpus1", *sets, "--stop_stage", "data")
     assert done.returncode == 0, done.stdout + done.stderr
-    texts = {name: read_table(tmp_path / f"egs/read_speech/data/{name}/text") for name in ("train", "dev", "x", "y")}
+    texts = {name: read_table(tmp_path / f"egs/read_speech/data/{name}/text") for name in ("some", "dev", "x", "y")}
     assert {name: sorted(text.values()) for name, text in texts.items()} == {
-        "train": ["A", "B"], "dev": ["B"], "x": ["C"], "y": ["A"],
+        "some": ["A", "B"], "dev": ["B"], "x": ["C"], "y": ["A"],
     }  # fmt: skip
 
 

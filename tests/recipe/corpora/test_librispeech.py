@@ -67,3 +67,9 @@ def test_a_part_is_said_where_a_part_is_meant(root: Path, capsys: pytest.Capture
 def test_whole_splits_and_splits_of_other_corpora_pass() -> None:
     counts = [Count(split, number, number) for split, number in NUM_UTTERANCES.items()]
     check_counts(Path("x"), [*counts, Count("train-mini", 3, None)])
+
+
+def test_letters_can_be_made_small(root: Path) -> None:
+    arguments = ["librispeech", "--root", str(root), "--out", str(root / "data"), "--sets", "dev=dev-clean"]
+    assert main([*arguments, "--partial", "--case", "lower"]) == 0
+    assert (root / "data/dev/text").read_text() == "84-121123-0000 go\n84-121123-0001 do you hear\n"
