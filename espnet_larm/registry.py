@@ -92,6 +92,7 @@ PLUGINS: tuple[Plugin, ...] = (
     Plugin("frontend", "affinity_pooling", "espnet_larm.pooling.frontend:AffinityPoolingFrontend"),
     Plugin("frontend", "pretrained", "espnet_larm.pretrained.frontend:PretrainedFrontend"),
     Plugin("encoder", "larm", "espnet_larm.looped.encoder:LarmEncoder"),
+    Plugin("encoder", "passthrough", "espnet_larm.pretrained.passthrough:PassthroughEncoder"),
     Plugin("decoder", "speech_llm", "espnet_larm.speech_llm.decoder:SpeechLlmDecoder"),
     Plugin("model", "speech_llm", "espnet_larm.speech_llm.model:SpeechLlmModel"),
     Plugin("preprocessor", "speech_llm", "espnet_larm.speech_llm.preprocessor:SpeechLlmPreprocessor"),
@@ -249,7 +250,9 @@ def find_wrong_type(kind: str, name: str | None, conf: dict[str, Any]) -> str | 
         return None
     for key, value in conf.items():
         wanted = hints.get(key, Any)
-        if not _is_of_type(value, wanted):
+        # YAML has no tuples: torch's classes take lists in their places.
+        given = tuple(value) if isinstance(value, list) and "tuple" in str(wanted).lower() else value
+        if not (_is_of_type(value, wanted) or _is_of_type(given, wanted)):
             allowed = wanted.__name__ if isinstance(wanted, type) else str(wanted).replace("typing.", "")
             return f"{kind}_conf: {key} is {value!r}; allowed: {allowed}."
     return None

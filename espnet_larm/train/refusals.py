@@ -321,10 +321,11 @@ def _wrong_type(args: argparse.Namespace, kinds: list[str]) -> str | None:
 def _quoted_number(args: argparse.Namespace) -> str | None:
     for name, conf in _confs(args):
         for key, value in conf.items():
-            if isinstance(value, str) and _is_number(value):
+            texts = [each for each in (value if isinstance(value, list) else [value]) if isinstance(each, str)]
+            if numbers := [text for text in texts if _is_number(text)]:
                 return (
-                    f"{name}: {key} is {value!r}, which YAML reads as text; write the number without quotes, and "
-                    "1e-3 as 1.0e-3."
+                    f"{name}: {key} {'has' if isinstance(value, list) else 'is'} {numbers[0]!r}, which YAML reads as "
+                    "text; write the number without quotes, and 1e-3 as 1.0e-3."
                 )
     return None
 

@@ -271,6 +271,14 @@ def test_a_trial_leaves_the_optimiser_as_it_is(build):
         ),
         ({"encoder_conf": [1]}, "encoder_conf is \\[1\\]; allowed: options, a line `name: value` each"),
         ({"optim_conf": {"lr": "1e-3"}}, "optim_conf: lr is '1e-3', which YAML reads as text; .* 1.0e-3"),
+        (
+            {
+                "optim_conf": {"betas": [0.9, 0.98]},
+                "scheduler": "piecewiselinearwarmuplr",
+                "scheduler_conf": {"warmup_steps_list": [0, 10], "warmup_lr_list": [0.0, "1e-3"]},
+            },
+            "scheduler_conf: warmup_lr_list has '1e-3', which YAML reads as text",
+        ),
     ],
 )
 def test_values_of_the_wrong_kind_are_named(build, changes, message):
@@ -282,6 +290,15 @@ def test_parameters_that_the_model_does_not_have_are_refused(build, tmp_path):
     torch.save({"module.weight": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(ValueError, match="--init_param .*/other.pth would change no parameter"):
         build("--init_param", str(tmp_path / "other.pth"), "--ignore_init_mismatch", "true")
+
+
+def test_weights_of_a_part_that_the_model_lacks_are_refused_with_what_to_leave_out(build, tmp_path):
+    model, _ = build()
+    states = {**model.state_dict(), "encoder.more.a.weight": torch.zeros(1), "encoder.more.a.bias": torch.zeros(1)}
+    torch.save(states, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match="the model has no encoder.more.a.weight.*leave them out: .*other.pth:::encod"):
+        build("--init_param", str(tmp_path / "other.pth"))
+    build("--init_param", f"{tmp_path / 'other.pth'}:::encoder.more.a")
 
 
 def test_a_wrong_option_ends_the_program_with_one_sentence(larm_task, options, tmp_path):

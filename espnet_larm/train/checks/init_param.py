@@ -1,4 +1,4 @@
-"""Refuses `--init_param` that matches no parameter, which ESPnet silently accepts."""
+"""Refuses `--init_param` that matches no parameter, which ESPnet silently accepts, or that ESPnet breaks off at."""
 
 import argparse
 from collections.abc import Iterable
@@ -13,6 +13,8 @@ from espnet_larm.files.reading import read_tensors
 from espnet_larm.speech_llm.heads import num_heads_of
 
 NUM_SHOWN = 3
+# Of these parts the file may hold what the model takes from elsewhere, and says so itself.
+BY_NAME = ("decoder.backbone.", "frontend.")
 
 
 def check_init_params(args: argparse.Namespace, model: torch.nn.Module) -> None:
@@ -49,15 +51,26 @@ def check_init_params(args: argparse.Namespace, model: torch.nn.Module) -> None:
 def _check_shapes(entry: str, found: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]) -> None:
     """Refuse what ESPnet's loading would break off at, with what to leave out."""
     reshaped = [name for name in found if name in wanted and found[name] != wanted[name]]
-    if not reshaped:
-        return
+    if reshaped:
+        name = reshaped[0]
+        raise ValueError(
+            f"--init_param {entry}: other shapes than the model's: {_some(reshaped)} ({name} is {found[name]} in the "
+            f"file and {wanted[name]} in the model). Leave them out, so that they begin anew: {_without(entry, reshaped)}"
+        )
+    unknown = [name for name in found if name not in wanted and not name.startswith(BY_NAME)]
+    if unknown:
+        raise ValueError(
+            f"--init_param {entry}: the model has no {_some(unknown)}. If its own parts shall begin anew, leave them "
+            f"out: {_without(entry, unknown)}"
+        )
+
+
+def _without(entry: str, names: Iterable[str]) -> str:
+    """An entry that leaves out the modules of some weights, beside what it leaves out already."""
     path, *keys = entry.split(":", 3)
-    parts = [part for part in (*keys[2:], *dict.fromkeys(name.rpartition(".")[0] for name in reshaped)) if part]
-    name = reshaped[0]
-    raise ValueError(
-        f"--init_param {entry}: other shapes than the model's: {_some(reshaped)} ({name} is {found[name]} in the file "
-        f"and {wanted[name]} in the model). Leave them out, so that they begin anew: {path}:::{','.join(parts)}"
-    )
+    modules = dict.fromkeys(name.rpartition(".")[0] for name in names)
+    least = [each for each in modules if not any(each.startswith(f"{other}.") for other in modules)]
+    return f"{path}:::{','.join(part for part in (*keys[2:], *least) if part)}"
 
 
 def _why_nothing_matches(
