@@ -40,9 +40,8 @@ def main(cmd: list[str] | None = None) -> int:
     """Write the sets and print their sizes."""
     args = get_parser().parse_args(cmd)
     for name, utterances in _read_sets(args).items():
-        if args.case == "lower":
-            utterances = [utterance._replace(text=utterance.text.lower()) for utterance in utterances]
-        write_dir(args.out / name, utterances)
+        spelled = [each._replace(text=each.text.lower()) if args.case == "lower" else each for each in utterances]
+        write_dir(args.out / name, spelled)
         speakers = len({utterance.speaker for utterance in utterances})
         print(f"{args.root[0]} -> {args.out / name}: {len(utterances)} utterances of {speakers} speakers")
     return 0

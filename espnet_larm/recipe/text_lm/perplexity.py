@@ -11,18 +11,18 @@ Shapes: B blocks, L positions of a block, V tokens.
 import argparse
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from espnet_larm.data.text import read_sentences
 from espnet_larm.recipe.text_lm.options import HelpWithDefaults, add_ngpu, check_gpu, trained_options
 
 if TYPE_CHECKING:
-    import torch
-
     from espnet_larm.llm.packing import PackedText
 
 # Block size of an LM whose training is not recorded.
 BLOCK_SIZE = 256
+# Of a batch: a block of 512 tokens of Gemma 3, in float32 512 MiB.
+MOST_LOGITS = 2**27
 
 
 class Perplexity(NamedTuple):
@@ -90,7 +90,7 @@ def _block_size(llm: str, wanted: int, max_positions: int) -> int:
 
 
 def measure_perplexity(
-    model: "torch.nn.Module", text: "PackedText", block_size: int, num_blocks: int = 0, batch_size: int = 32
+    model: Any, text: "PackedText", block_size: int, num_blocks: int = 0, batch_size: int = 32
 ) -> Perplexity:
     """Measure the perplexity of a text in the type of the weights, with sums in float64.
 
@@ -99,7 +99,7 @@ def measure_perplexity(
         text: Text in the LM's tokens; two of them at least.
         block_size: Tokens of a block, L.
         num_blocks: Number of blocks from the start of the text; 0 for all, the shorter last one included.
-        batch_size: Number of blocks at a time.
+        batch_size: Most blocks at a time; fewer where their logits would take more than a block's, or 512 MiB.
 
     Returns:
         The perplexities; words are those of all the text, as if the rest were predicted as well as these blocks.
@@ -110,7 +110,8 @@ def measure_perplexity(
     chosen = text.tokens[: num_blocks * block_size] if num_blocks else text.tokens
     num_whole = len(chosen) // block_size
     whole = chosen[: num_whole * block_size].reshape(num_whole, block_size)
-    batches = list(whole.split(batch_size)) if num_whole else []
+    rows = min(batch_size, max(1, MOST_LOGITS // (block_size * model.config.vocab_size)))
+    batches = list(whole.split(rows)) if num_whole else []
     if len(rest := chosen[num_whole * block_size :]) > 1:
         batches.append(rest.unsqueeze(0))
     was_training, total, num_tokens = model.training, 0.0, 0

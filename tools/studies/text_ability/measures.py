@@ -2,9 +2,10 @@
 
 Each line is read by itself, as `<s> line </s>`; each token but the first is predicted from those before it. A line
 longer than the context is cut into rows that see nothing before them.
-Shapes: N lines, B rows of a batch, L positions, V tokens.
+Shapes: N lines, B rows of a batch, L positions, M of them predict a token, m of those at once, D size, V tokens.
 """
 
+import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 
 from espnet_larm.llm.backbone import Backbone
+from espnet_larm.llm.chunks import by_chunks
 from espnet_larm.llm.packing import PackedText
 from espnet_larm.scoring.bootstrap import Floats, Interval, interval, resample_ratios
 
@@ -64,20 +66,13 @@ def measure_lines(
     sums = np.zeros((4, len(lines)))
     with texts_alone(backbone):
         for owners, ids, lens in _batches(lines, backbone.max_positions, batch_size):
-            logits = _logits(backbone, ids, lens)  # (B, L - 1, V)
-            targets = ids[:, 1:].to(logits.device)
-            scores = logits.log_softmax(-1)
             valid = torch.arange(1, ids.size(1)) < lens.unsqueeze(1)  # (B, L - 1)
-            values = [
-                torch.ones_like(targets),
-                -scores.gather(-1, targets.unsqueeze(-1)).squeeze(-1),
-                logits.argmax(-1) == targets,
-            ]
-            if base is not None:
-                wanted = _logits(base, ids, lens).log_softmax(-1)
-                values.append((wanted.exp() * (wanted - scores)).sum(-1))
+            read = [_states(each, ids, lens)[valid] for each in (backbone, base) if each is not None]  # (M, D) each
+            targets = ids[:, 1:][valid].to(read[0].device)
+            values = by_chunks(functools.partial(_measure, backbone, base), backbone.vocab_size, targets, *read)
+            rows = np.repeat(owners, valid.sum(1).numpy())
             for row, value in zip(sums, values, strict=False):
-                np.add.at(row, owners, value.cpu().double().masked_fill(~valid, 0).sum(1).numpy())
+                np.add.at(row, rows, value.cpu().double().numpy())
     return LineSums(sums[0], sums[1], sums[2], None if base is None else sums[3])
 
 
@@ -176,12 +171,25 @@ def _batches(
         yield list(owners), ids, torch.tensor([len(part) for part in parts])
 
 
-def _logits(backbone: Backbone, ids: torch.Tensor, lens: torch.Tensor) -> torch.Tensor:
-    """(B, L) to (B, L - 1, V), of all positions but the last."""
+def _states(backbone: Backbone, ids: torch.Tensor, lens: torch.Tensor) -> torch.Tensor:
+    """Hidden states (B, L - 1, D) that predict tokens (B, L) behind the first."""
     device = next(backbone.parameters()).device
     positions = torch.arange(ids.size(1), device=device).expand(ids.shape)
-    hidden = backbone(backbone.embed(ids.to(device)), positions, lens.to(device)).hidden
-    return backbone.logits(hidden[:, :-1])
+    return backbone(backbone.embed(ids.to(device)), positions, lens.to(device)).hidden[:, :-1]
+
+
+def _measure(
+    backbone: Backbone, base: Backbone | None, targets: torch.Tensor, states: torch.Tensor, *wanted: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
+    """Number, nats and hits of tokens (m,) behind states (m, D); with the base's states, the divergence too."""
+    logits = backbone.logits(states)  # (m, V)
+    scores = logits.log_softmax(-1)
+    nats = -scores.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+    measures = torch.ones_like(targets), nats, logits.argmax(-1) == targets
+    if base is None:
+        return measures
+    target = base.logits(*wanted).log_softmax(-1)
+    return (*measures, (target.exp() * (target - scores)).sum(-1))
 
 
 def _draw(backbone: Backbone, start: int, end: int, chances: torch.Tensor) -> torch.Tensor:
