@@ -55,7 +55,8 @@ def _check_shapes(entry: str, found: dict[str, tuple[int, ...]], wanted: dict[st
         name = reshaped[0]
         raise ValueError(
             f"--init_param {entry}: other shapes than the model's: {_some(reshaped)} ({name} is {found[name]} in the "
-            f"file and {wanted[name]} in the model). Leave them out, so that they begin anew: {_without(entry, reshaped)}"
+            f"file and {wanted[name]} in the model). Leave them out, so that they begin anew: "
+            f"{_without(entry, reshaped)}"
         )
     unknown = [name for name in found if name not in wanted and not name.startswith(BY_NAME)]
     if unknown:
