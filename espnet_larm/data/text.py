@@ -3,12 +3,32 @@
 import gzip
 import hashlib
 import itertools
+import unicodedata
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 # Name of Kaldi's file, whose lines begin with the id of an utterance.
 KALDI_NAME = "text"
+# Overrides, embeddings and isolates of the direction of writing (U+202A to U+202E, U+2066 to U+2069).
+DIRECTIONS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+
+
+def is_control(letter: str) -> bool:
+    """Whether a terminal would obey a letter: control characters and directions; joiners are ordinary text."""
+    return unicodedata.category(letter) == "Cc" or unicodedata.bidirectional(letter) in DIRECTIONS
+
+
+def on_one_line(text: str) -> str:
+    """A text with one space between words and without controls, which an LM's tokens may hold."""
+    return " ".join("".join(letter for letter in text if letter.isspace() or not is_control(letter)).split())
+
+
+def visible(token: str) -> str:
+    """A token with its controls written out, so that it stands on a line."""
+    if token.isprintable():
+        return token
+    return "".join(repr(letter)[1:-1] if is_control(letter) else letter for letter in token)
 
 
 def read_sentences(paths: Sequence[Path], max_lines: int | None = None) -> list[str]:

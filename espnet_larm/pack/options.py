@@ -5,7 +5,6 @@ the configuration names, and unpickling can run any code. A pack may name only c
 plugins.
 """
 
-import unicodedata
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import yaml
 
 from espnet_larm import registry
+from espnet_larm.data.text import is_control
 
 Config = dict[str, Any]
 
@@ -54,7 +54,6 @@ SELF_CONTAINED: dict[str, frozenset[str]] = {
 TOKEN_TYPES = ("bpe", "char", "word", "phn")
 # token_type of the decoder whose tokenizer is in the pack too (pack/llm.py).
 LLM_TOKENS = ("hugging_face", "speech_llm")
-DIRECTIONS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 
 
 class _NoAliases(yaml.SafeLoader):
@@ -143,20 +142,16 @@ def check_tokens(token_list: list[str], token_type: str | None) -> None:
 
     Args:
         token_list: The tokens.
-        token_type: Their type; an LM's may be line ends and tabs.
+        token_type: Their type; an LM's own are not looked at: its tokenizer spells any bytes, and hypotheses lose them.
 
     Raises:
         ValueError: There is one.
     """
-    spared = "\t\n\r" if token_type == LLM_TOKENS[0] else ""
+    if token_type == LLM_TOKENS[0]:
+        return
     for token in token_list:
-        if any(_is_control(letter) and letter not in spared for letter in token):
+        if any(map(is_control, token)):
             raise ValueError(f"token_list holds {token!r}, which has a control character; make the token list again.")
-
-
-def _is_control(letter: str) -> bool:
-    # Overrides, embeddings and isolates (U+202A to U+202E, U+2066 to U+2069); joiners are ordinary text.
-    return unicodedata.category(letter) == "Cc" or unicodedata.bidirectional(letter) in DIRECTIONS
 
 
 def make_portable(config: Config, near: Path) -> tuple[Config, dict[str, Path]]:

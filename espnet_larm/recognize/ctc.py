@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from espnet2.asr.espnet_model import ESPnetASRModel
 from espnet2.text.build_tokenizer import build_tokenizer
 
+from espnet_larm.data.text import on_one_line
 from espnet_larm.recognize.model.features import feature_dtype
 from espnet_larm.recognize.output.results import Hypothesis
 from espnet_larm.recognize.output.words import FrameTimes, Word, has_words, make_words
@@ -148,7 +149,7 @@ def ctc_text_maker(
     tokenizer = model.decoder.tokenizer
 
     def decode(tokens: list[str]) -> str:
-        return " ".join(tokenizer.decode([ids[token] for token in tokens], skip_special_tokens=True).split())
+        return on_one_line(tokenizer.decode([ids[token] for token in tokens], skip_special_tokens=True))
 
     return decode
 

@@ -13,6 +13,7 @@ import torch
 
 from espnet2.asr.espnet_model import ESPnetASRModel
 
+from espnet_larm.data.text import on_one_line
 from espnet_larm.pooling.affinity import Kept
 from espnet_larm.recognize.config import PREFIX, DecodeConfig
 from espnet_larm.recognize.ctc import CtcSearcher
@@ -190,7 +191,7 @@ class LlmSearcher:
         return [[token for token in each.token_ids if token not in special] if each else [] for each in ctc_best]
 
     def _decode(self, token_ids: list[int]) -> str:
-        return " ".join(self.model.decoder.tokenizer.decode(token_ids, skip_special_tokens=True).split())
+        return on_one_line(self.model.decoder.tokenizer.decode(token_ids, skip_special_tokens=True))
 
     def _hypothesis(self, found: TokenHypothesis, ctc_best: Hypothesis | None) -> Hypothesis:
         text = self._decode(found.token_ids)

@@ -4,7 +4,7 @@ import gzip
 
 import pytest
 
-from espnet_larm.data.text import fingerprint, read_sentences
+from espnet_larm.data.text import fingerprint, on_one_line, read_sentences, visible
 
 
 def test_plain_packed_and_kaldi_files_give_their_sentences(tmp_path):
@@ -38,3 +38,9 @@ def test_a_file_is_known_by_its_bytes(tmp_path):
     (tmp_path / "a").write_bytes(b"A\n")
     digest = "06f961b802bc46ee168555f066d28f4f0e9afdf3f88174c1ee6f9de004fc30a0"
     assert fingerprint(tmp_path / "a") == {"name": "a", "bytes": 2, "sha256": digest}
+
+
+def test_a_hypothesis_stands_on_a_line_and_moves_no_terminal():
+    assert on_one_line(" go\n\x1b[2J  left\u202e\t") == "go [2J left"
+    assert on_one_line("na\u200dme\x00s") == "na\u200dmes"
+    assert visible("\x1b[2J") == "\\x1b[2J" and visible("\n") == "\\n" and visible("▁é\u200d") == "▁é\u200d"

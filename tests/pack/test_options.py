@@ -4,6 +4,7 @@ import pytest
 
 from espnet_larm.pack.options import (
     check_self_contained,
+    check_tokens,
     dump_yaml,
     file_options,
     locate,
@@ -124,3 +125,9 @@ def test_yaml_that_makes_objects_or_grows_is_refused(text):
 def test_yaml_without_options_is_refused(text):
     with pytest.raises(ValueError, match=r"x.yaml holds no options"):
         parse_yaml("x.yaml", text)
+
+
+def test_an_lms_tokens_may_hold_anything_its_tokenizer_spells():
+    check_tokens(["<bos>", "\x1b[", "\u202e"], "hugging_face")
+    with pytest.raises(ValueError, match="control character"):
+        check_tokens(["<blank>", "\u202e"], "bpe")

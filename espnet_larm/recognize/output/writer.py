@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
+from espnet_larm.data.text import visible
 from espnet_larm.files.atomic import write_beside, write_text
 from espnet_larm.recognize.output.results import Hypothesis, Transcript
 from espnet_larm.recognize.output.words import format_ctm
@@ -72,7 +73,7 @@ class HypothesisWriter:
 
     def _write(self, folder: str, key: str, hypothesis: Hypothesis) -> None:
         token_ids = " ".join(map(str, hypothesis.token_ids))
-        values = (hypothesis.text, " ".join(hypothesis.tokens), token_ids, str(hypothesis.score))
+        values = (hypothesis.text, " ".join(map(visible, hypothesis.tokens)), token_ids, str(hypothesis.score))
         for name, value in zip(FILES, values, strict=True):
             self.files[self.output_dir / folder / name].write(f"{key} {value}\n")
         if self._has_times(folder):
