@@ -13,7 +13,12 @@ class PassthroughEncoder(AbsEncoder):
 
     Args:
         input_size: Features a frame, E; ESPnet sets it.
+
+    Attributes:
+        ignores_padding: An utterance has the same frames alone and in a batch.
     """
+
+    ignores_padding = True
 
     @typechecked
     def __init__(self, input_size: int) -> None:

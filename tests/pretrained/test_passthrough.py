@@ -34,3 +34,24 @@ def test_an_lm_reads_the_front_ends_frames(build_speech_llm, encoders, monkeypat
     learning = {name for name, each in model.named_parameters() if each.grad is not None}
     assert learning == {name for name, each in model.named_parameters() if each.requires_grad}
     assert {name.split(".")[1] for name in learning if name.startswith("decoder.")} == {"projector"}
+
+
+def test_such_a_model_decodes_a_batch_as_each_alone(build_speech_llm, encoders) -> None:
+    from espnet_larm.recognize.ctc import ctc_text_maker
+    from espnet_larm.recognize.recognizer import Recognizer
+
+    model = build_speech_llm(
+        frontend="pretrained",
+        frontend_conf={"model": encoders("hubert group")},
+        encoder="passthrough",
+        encoder_conf=None,
+        normalize=None,
+        model_conf={"ctc_weight": 0.0, "interctc_weight": 0.0},
+    ).eval()
+    recognizer = Recognizer(model, ctc_text_maker(model, model.args))
+    waveforms = [torch.randn(samples).numpy() / 10 for samples in (9600, 6400)]
+    together = recognizer.transcribe(waveforms)
+    alone = [recognizer.transcribe([one])[0] for one in waveforms]
+    assert [each.best.token_ids for each in together] == [each.best.token_ids for each in alone]
+    assert [each.best.score for each in together] == pytest.approx([each.best.score for each in alone], abs=1e-4)
+    assert any(each.best.token_ids for each in together)

@@ -11,7 +11,13 @@ import torch
 
 from espnet2.asr.espnet_model import ESPnetASRModel
 
-from espnet_larm.recognize.model.features import extract_features, min_num_samples, pad_features, same_length
+from espnet_larm.recognize.model.features import (
+    extract_features,
+    min_num_samples,
+    pad_features,
+    same_length,
+    weight_behind_features,
+)
 from espnet_larm.recognize.model.read_outs import ignores_padding, read_outs
 from espnet_larm.upstream import TooShortUttError
 
@@ -27,7 +33,7 @@ def encode(model: ESPnetASRModel, waveforms: Mapping[str, Any], augments: bool =
         waveforms: Samples (N,) by utterance.
         augments: Whether features go through the model's SpecAugment, which it must have.
     """
-    device = next(model.encoder.parameters()).device
+    device = weight_behind_features(model).device
     features = {}
     for key, waveform in waveforms.items():
         if len(waveform) < min_num_samples(model):

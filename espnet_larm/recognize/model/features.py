@@ -34,6 +34,12 @@ def feature_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
+def weight_behind_features(model: ESPnetASRModel) -> torch.Tensor:
+    """A weight of what reads the features, which gives their type and device; an encoder may have none."""
+    readers = (model.encoder, model.ctc, getattr(model.decoder, "projector", None))
+    return next(weight for reader in readers if reader is not None for weight in reader.parameters())
+
+
 class Features(NamedTuple):
     """Features of one utterance.
 
@@ -66,7 +72,7 @@ def extract(model: ESPnetASRModel, waveform: torch.Tensor) -> Features:
         model: The model, in eval mode.
         waveform: Samples (N,), at least `min_num_samples`, on the model's device.
     """
-    dtype = next(model.encoder.parameters()).dtype
+    dtype = weight_behind_features(model).dtype
     xs = waveform.unsqueeze(0).to(feature_dtype(dtype))
     lens = torch.tensor([xs.size(1)], device=xs.device)
     edges = None

@@ -27,7 +27,8 @@ def has_loops(encoder: AbsEncoder) -> bool:
 def ignores_padding(model: ESPnetASRModel) -> bool:
     """Whether a padded batch gives what each utterance gives alone. ESPnet's own encoders do not promise it."""
     alone = model.preencoder is None or isinstance(model.preencoder, LinearProjection)
-    return has_loops(model.encoder) and alone and model.postencoder is None
+    keeps = has_loops(model.encoder) or getattr(model.encoder, "ignores_padding", False)
+    return keeps and alone and model.postencoder is None
 
 
 def read_out_numbers(encoder: AbsEncoder, num_loops: int | None = None) -> list[int]:
