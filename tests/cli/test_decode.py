@@ -429,6 +429,12 @@ def test_read_outs_of_an_earlier_decoding_are_gone(decode):
     assert status == 0 and sorted(path.name for path in out.glob("*/")) == ["1best_recog", "loop2", "notes"]
 
 
+def test_a_model_decodes_in_bfloat16(decode):
+    status, out = decode("--dtype", "bfloat16")
+    assert status == 0 and (out / "1best_recog/score").is_file()
+    assert not json.loads((out / "stats.json").read_text())["failed"]
+
+
 def test_utterances_without_finite_scores_fail_with_a_reason(decode, tiny_experiment, tmp_path):
     import torch
 
