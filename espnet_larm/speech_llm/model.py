@@ -29,7 +29,7 @@ from espnet_larm.llm.stream import freeze_modes
 from espnet_larm.llm.tokens import CTC_TEXT
 from espnet_larm.options import Option, check_parameters
 from espnet_larm.speech_llm.clock import Clock
-from espnet_larm.speech_llm.losses.alignment import Alignment
+from espnet_larm.speech_llm.losses.alignment import Alignment, token_of_none
 from espnet_larm.speech_llm.losses.mwer import Mwer, figures, find_nbest, mwer_loss, score_nbest
 from espnet_larm.speech_llm.losses.text_kl import TextKl, TextKlOptions
 from espnet_larm.speech_llm.within_lengths import WithinLengthsModel
@@ -167,8 +167,8 @@ class SpeechLlmModel(WithinLengthsModel):
         alignment_weight: Annotated[
             float,
             Option(
-                "weight of CTC between the projector's embeddings and those of the transcript's tokens (alignment.py), "
-                "which is added to the LM's loss",
+                "weight of a loss that draws the projector's embeddings to those of the transcript's tokens "
+                "(alignment.py), which is added to the LM's",
                 least=0.0,
                 note="0 is off",
             ),
@@ -240,7 +240,7 @@ class SpeechLlmModel(WithinLengthsModel):
         if alignment_only:
             self._check_alignment_only(alignment_weight, mwer_weight)
         self.alignment_weight, self.alignment_only = alignment_weight, alignment_only
-        self.alignment = Alignment(self.decoder.backbone.hidden_size) if alignment_weight > 0 else None
+        self.alignment = Alignment(token_of_none(self.decoder.tokenizer)) if alignment_weight > 0 else None
         text_kl = TextKlOptions(text_kl_weight, text_kl_text, text_kl_lines, text_kl_max_lines)
         self.text_kl = TextKl(self.decoder, text_kl) if text_kl_weight > 0 else None
         self.sos = self.eos = special.eos
@@ -358,7 +358,10 @@ class SpeechLlmModel(WithinLengthsModel):
         if self.alignment is None:
             return self._lm_loss(*given)
         aligned = self.alignment(*self.decoder.project(*given[:2]), *given[2:], self.decoder.backbone.embed)
-        stats = {"loss_align": aligned.loss, "acc": aligned.accuracy, "align_without_room": aligned.without_room}
+        stats = {
+            **{"loss_align": aligned.loss, "acc": aligned.accuracy},
+            **{"align_distance": aligned.distance, "align_without_room": aligned.without_room},
+        }
         loss = self.alignment_weight * aligned.loss
         if not self.alignment_only:
             more, lm_stats = self._lm_loss(*given)

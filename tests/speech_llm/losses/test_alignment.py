@@ -1,11 +1,13 @@
 """The projector's start: CTC whose classes are the LM's embeddings."""
 
+import itertools
+
 import pytest
 import torch
 
 from espnet_larm.speech_llm.losses.alignment import SHARPNESS, Alignment
 
-SIZE, VOCAB = 12, 40
+SIZE, VOCAB, NONE = 12, 40, 39
 
 
 @pytest.fixture
@@ -16,7 +18,7 @@ def embed():
 
 def spoken(embed, *texts):
     """Speech that is the tokens' own embeddings, each twice, with silence around."""
-    rows = [torch.cat([torch.zeros(1, SIZE)] + [embed(torch.tensor([t, t])) for t in text]) for text in texts]
+    rows = [torch.cat([embed(torch.tensor([NONE]))] + [embed(torch.tensor([t, t])) for t in text]) for text in texts]
     lens = torch.tensor([len(row) for row in rows])
     tokens = torch.nn.utils.rnn.pad_sequence([torch.tensor(text) for text in texts], batch_first=True, padding_value=-1)
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), lens, tokens, torch.tensor(list(map(len, texts)))
@@ -24,29 +26,36 @@ def spoken(embed, *texts):
 
 def test_speech_that_is_the_text_has_almost_no_loss(embed):
     speech, lens, tokens, token_lens = spoken(embed, [3, 4, 5], [7, 8])
-    found = Alignment(SIZE)(speech, lens, tokens, token_lens, embed)
-    wrong = Alignment(SIZE)(speech.flip(1), lens, tokens, token_lens, embed)
+    found = Alignment(NONE)(speech, lens, tokens, token_lens, embed)
+    wrong = Alignment(NONE)(speech.flip(1), lens, tokens, token_lens, embed)
     assert found.accuracy == 1.0 and found.without_room == 0.0
-    assert found.loss < 1.0 < wrong.loss and wrong.accuracy < 1.0
+    assert found.loss < 1.0 < wrong.loss and wrong.accuracy < 1.0 and found.distance < 0.01
 
 
-def test_it_is_ctc_over_distances_to_the_embeddings(embed):
+def test_it_is_ctc_over_distances_to_the_embeddings_and_the_distances_along_its_paths(embed):
     speech, lens, tokens, token_lens = spoken(embed, [3, 4])
     speech = speech + 0.3 * torch.randn_like(speech)
-    module = Alignment(SIZE)
-    module.blank.data = torch.randn(SIZE)
-    table = torch.stack([module.blank, embed.weight[3], embed.weight[4]])
+    module = Alignment(NONE)
+    table = torch.stack([embed.weight[NONE], embed.weight[3], embed.weight[4]])
     unit = embed.weight[3:5].square().sum(-1).mean()
-    logits = -SHARPNESS * torch.cdist(speech[0], table).square() / (2 * unit)
-    wanted = torch.nn.functional.ctc_loss(
-        logits.log_softmax(-1), torch.tensor([[1, 2]]), lens, token_lens, reduction="sum"
-    )
-    torch.testing.assert_close(module(speech, lens, tokens, token_lens, embed).loss, wanted)
+    distances = torch.cdist(speech[0], table).square() / unit
+    log_probs = (-SHARPNESS * distances / 2).log_softmax(-1).detach()
+    # The probability of each path: of the frames' classes, those that collapse to the text.
+    paths = [path for path in itertools.product(range(3), repeat=5) if collapsed(path) == [1, 2]]
+    scores = torch.stack([log_probs[range(5), list(path)].sum() for path in paths])
+    wanted = torch.stack([distances[range(5), list(path)].sum() for path in paths])
+    found = module(speech, lens, tokens, token_lens, embed)
+    torch.testing.assert_close(found.loss, (scores.softmax(0) * wanted).sum() - scores.logsumexp(0))
+    torch.testing.assert_close(found.distance, (scores.softmax(0) * wanted).sum() / 5)
+
+
+def collapsed(path):
+    return [each for each, _ in itertools.groupby(path) if each]
 
 
 def test_what_is_behind_an_utterance_has_no_effect(embed):
     speech, lens, tokens, token_lens = spoken(embed, [3, 4, 5], [7])
-    module = Alignment(SIZE)
+    module = Alignment(NONE)
     found = module(speech, lens, tokens, token_lens, embed)
     speech[1, int(lens[1]) :] = 9.0
     tokens[1, 1:] = 5
@@ -55,7 +64,7 @@ def test_what_is_behind_an_utterance_has_no_effect(embed):
 
 def test_it_draws_speech_to_the_embeddings_and_leaves_those_alone(embed):
     _, lens, tokens, token_lens = spoken(embed, [3, 4, 5], [7, 8])
-    module, speech = Alignment(SIZE), torch.nn.Parameter(0.1 * torch.randn(2, 7, SIZE))
+    module, speech = Alignment(NONE), torch.nn.Parameter(0.1 * torch.randn(2, 7, SIZE))
     optimiser = torch.optim.Adam([speech, *module.parameters()], lr=0.05)
     for _ in range(300):
         optimiser.zero_grad()
@@ -63,12 +72,13 @@ def test_it_draws_speech_to_the_embeddings_and_leaves_those_alone(embed):
         found.loss.backward()
         optimiser.step()
     assert found.accuracy == 1.0 and embed.weight.grad is None
-    # Somewhere in the first utterance each token's own embedding is the nearest of all.
-    nearest = torch.cdist(speech[0].detach(), embed.weight).argmin(-1).tolist()
-    assert {3, 4, 5} <= set(nearest)
+    # Each embedding is that of a token of its utterance or none's, length and all.
+    least, nearest = torch.cdist(speech[0].detach(), embed.weight).min(-1)
+    assert found.distance < 0.01 and least.max() < 0.3
+    assert collapsed([0 if each == NONE else each for each in nearest.tolist()]) == [3, 4, 5]
 
 
 def test_utterances_without_room_are_counted_and_teach_nothing(embed):
     speech, _, tokens, token_lens = spoken(embed, [3, 3, 3])
-    found = Alignment(SIZE)(speech[:, :4], torch.tensor([4]), tokens, token_lens, embed)
+    found = Alignment(NONE)(speech[:, :4], torch.tensor([4]), tokens, token_lens, embed)
     assert found.without_room == 1.0 and found.loss == 0.0
