@@ -274,7 +274,7 @@ def test_help_of_a_recipe_begins_with_its_own_header_and_options(name: str) -> N
         "an4": ["an4_root"],
         "librispeech": ["librispeech", "subset", "mirror"],
         "mini": [],
-        "read_speech": ["corpus", "manifests", "train", "dev", "tests", "system", "encoder"],
+        "read_speech": ["corpus", "manifests", "train_set", "train", "dev", "tests", "system", "case", "encoder"],
     }[name]
     assert [line.split()[0] for line in own.splitlines() if line.startswith("  --")] == [f"--{o}" for o in options]
     assert "  --asr_config ()" in shared
