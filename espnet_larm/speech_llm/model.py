@@ -358,12 +358,7 @@ class SpeechLlmModel(WithinLengthsModel):
         if self.alignment is None:
             return self._lm_loss(*given)
         aligned = self.alignment(*self.decoder.project(*given[:2]), *given[2:], self.decoder.backbone.embed)
-        stats = {
-            "loss_align": aligned.loss,
-            "acc": aligned.accuracy,
-            "align_distance": aligned.distance,
-            "align_without_room": aligned.without_room,
-        }
+        stats = {"loss_align": aligned.loss, "acc": aligned.accuracy, "align_without_room": aligned.without_room}
         loss = self.alignment_weight * aligned.loss
         if not self.alignment_only:
             more, lm_stats = self._lm_loss(*given)

@@ -1,12 +1,12 @@
 """A start for the projector: its embeddings become those of the transcript's tokens, before the LM is asked.
 
 CTC whose classes are the LM's own embeddings: the nearer an embedding of speech is to a token's, the more likely is the
-token there; that of a space stands for none. CTC alone would only part the classes: what all embeddings have in common,
-nearly half of their length in Gemma 3, and the length itself would stay open, and a frozen LM reads nothing in what
-lacks them. So each embedding is also drawn to those that CTC takes it for. A step costs no pass through the LM, so that
+token there; that of a space stands for none. CTC finds which are whose. A step costs no pass through the LM, so that
 hours of speech go by in minutes.
 Ours; related are embeddings by posteriors (Ma et al., "LegoSLM", arXiv:2505.11352) and optimal transport between frames
-and text. Classes are the tokens of the batch, so that a vocabulary of 262,144 costs nothing.
+and text. Classes are the tokens of the batch, so that a vocabulary of 262,144 costs nothing. CTC parts the classes: it
+leaves the length of an embedding open, and what all have in common, nearly half of their length in Gemma 3. A frozen LM
+reads nothing in what lacks them, hence `projector_norm`.
 Shapes: B utterances, T embeddings of speech, D size of the LM, L tokens, C classes.
 """
 
@@ -25,14 +25,12 @@ class Aligned(NamedTuple):
     """Loss and figures of a batch.
 
     Attributes:
-        loss: Mean over utterances of CTC's loss and the sum of distances, with gradient.
-        distance: Mean squared distance to what CTC takes an embedding for, in units of the embeddings' mean square.
+        loss: Mean over utterances, with gradient.
         accuracy: 1 less the token error rate of the likeliest classes, among the tokens of the batch; 0 at least.
         without_room: Share of utterances with fewer embeddings than CTC needs; they teach nothing.
     """
 
     loss: torch.Tensor
-    distance: torch.Tensor
     accuracy: torch.Tensor
     without_room: torch.Tensor
 
@@ -81,43 +79,17 @@ class Alignment(torch.nn.Module):
         table = embed(torch.cat([ids.new_tensor([self.none]), ids])).detach().float()  # (C, D)
         # Class 0 is none.
         targets = torch.zeros_like(tokens).masked_scatter(valid, classes + 1)
-        distances = _squared_distances(speech.float(), table) / table[1:].square().sum(-1).mean().clamp(min=1e-10)
-        log_probs = (-0.5 * self.log_sharpness.exp() * distances).log_softmax(-1)
-        losses = _ctc(log_probs, targets, lens, token_lens)
-        repeats = (targets[:, 1:] == targets[:, :-1]) & valid[:, 1:]
-        has_room = token_lens + repeats.sum(1) <= lens
-        is_frame = torch.arange(speech.size(1), device=speech.device) < lens.unsqueeze(1)
-        counts = (is_frame & has_room.unsqueeze(1)).unsqueeze(-1)
-        found = (_occupancies(log_probs, targets, lens, token_lens) * distances).masked_fill(~counts, 0.0)
-        return Aligned(
-            losses.mean() + found.sum() / len(speech),
-            found.detach().sum() / counts.sum().clamp(min=1),
-            _accuracy(log_probs.argmax(-1), lens, targets, token_lens).to(speech.device),
-            (~has_room).float().mean(),
+        unit = table[1:].square().sum(-1).mean().clamp(min=1e-10)
+        # Half the squared distance, less what is the same for all classes.
+        likeness = speech.float() @ table.T - table.square().sum(-1) / 2
+        log_probs = (self.log_sharpness.exp() / unit * likeness).log_softmax(-1)
+        losses = functional.ctc_loss(
+            log_probs.transpose(0, 1), targets, lens, token_lens, reduction="none", zero_infinity=True
         )
-
-
-def _squared_distances(speech: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
-    """(B, T, D) and (C, D) to (B, T, C)."""
-    squares = speech.square().sum(-1, keepdim=True) + table.square().sum(-1)
-    return squares - 2 * speech @ table.T
-
-
-def _ctc(log_probs: torch.Tensor, targets: torch.Tensor, lens: torch.Tensor, target_lens: torch.Tensor) -> torch.Tensor:
-    """CTC losses (B,) of log-probabilities (B, T, C); 0 for utterances without room."""
-    given = log_probs.transpose(0, 1), targets, lens, target_lens
-    return functional.ctc_loss(*given, reduction="none", zero_infinity=True)
-
-
-def _occupancies(
-    log_probs: torch.Tensor, targets: torch.Tensor, lens: torch.Tensor, target_lens: torch.Tensor
-) -> torch.Tensor:
-    """What CTC takes each embedding for: shares of the classes (B, T, C) over all alignments, without gradient."""
-    leaf = log_probs.detach().requires_grad_()
-    with torch.enable_grad():
-        (gradient,) = torch.autograd.grad(_ctc(leaf, targets, lens, target_lens).sum(), leaf)
-    # torch's CTC gives the gradient of the logits below a softmax: probability less occupancy.
-    return (leaf.detach().exp() - gradient).clamp(min=0.0)
+        repeats = (targets[:, 1:] == targets[:, :-1]) & valid[:, 1:]
+        has_no_room = token_lens + repeats.sum(1) > lens
+        accuracy = _accuracy(log_probs.argmax(-1), lens, targets, token_lens)
+        return Aligned(losses.mean(), accuracy.to(speech.device), has_no_room.float().mean())
 
 
 def _accuracy(best: torch.Tensor, lens: torch.Tensor, targets: torch.Tensor, target_lens: torch.Tensor) -> torch.Tensor:

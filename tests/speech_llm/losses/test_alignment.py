@@ -1,7 +1,5 @@
 """The projector's start: CTC whose classes are the LM's embeddings."""
 
-import itertools
-
 import pytest
 import torch
 
@@ -29,28 +27,20 @@ def test_speech_that_is_the_text_has_almost_no_loss(embed):
     found = Alignment(NONE)(speech, lens, tokens, token_lens, embed)
     wrong = Alignment(NONE)(speech.flip(1), lens, tokens, token_lens, embed)
     assert found.accuracy == 1.0 and found.without_room == 0.0
-    assert found.loss < 1.0 < wrong.loss and wrong.accuracy < 1.0 and found.distance < 0.01
+    assert found.loss < 1.0 < wrong.loss and wrong.accuracy < 1.0
 
 
-def test_it_is_ctc_over_distances_to_the_embeddings_and_the_distances_along_its_paths(embed):
+def test_it_is_ctc_over_distances_to_the_embeddings(embed):
     speech, lens, tokens, token_lens = spoken(embed, [3, 4])
     speech = speech + 0.3 * torch.randn_like(speech)
     module = Alignment(NONE)
     table = torch.stack([embed.weight[NONE], embed.weight[3], embed.weight[4]])
     unit = embed.weight[3:5].square().sum(-1).mean()
-    distances = torch.cdist(speech[0], table).square() / unit
-    log_probs = (-SHARPNESS * distances / 2).log_softmax(-1).detach()
-    # The probability of each path: of the frames' classes, those that collapse to the text.
-    paths = [path for path in itertools.product(range(3), repeat=5) if collapsed(path) == [1, 2]]
-    scores = torch.stack([log_probs[range(5), list(path)].sum() for path in paths])
-    wanted = torch.stack([distances[range(5), list(path)].sum() for path in paths])
-    found = module(speech, lens, tokens, token_lens, embed)
-    torch.testing.assert_close(found.loss, (scores.softmax(0) * wanted).sum() - scores.logsumexp(0))
-    torch.testing.assert_close(found.distance, (scores.softmax(0) * wanted).sum() / 5)
-
-
-def collapsed(path):
-    return [each for each, _ in itertools.groupby(path) if each]
+    logits = -SHARPNESS * torch.cdist(speech[0], table).square() / (2 * unit)
+    wanted = torch.nn.functional.ctc_loss(
+        logits.log_softmax(-1), torch.tensor([[1, 2]]), lens, token_lens, reduction="sum"
+    )
+    torch.testing.assert_close(module(speech, lens, tokens, token_lens, embed).loss, wanted)
 
 
 def test_what_is_behind_an_utterance_has_no_effect(embed):
@@ -62,20 +52,20 @@ def test_what_is_behind_an_utterance_has_no_effect(embed):
     torch.testing.assert_close(module(speech, lens, tokens, token_lens, embed).loss, found.loss)
 
 
-def test_it_draws_speech_to_the_embeddings_and_leaves_those_alone(embed):
+def test_of_one_length_speech_becomes_the_embeddings_and_those_are_left_alone(embed):
+    embed.weight.data = torch.nn.functional.normalize(embed.weight.data, dim=-1)
     _, lens, tokens, token_lens = spoken(embed, [3, 4, 5], [7, 8])
-    module, speech = Alignment(NONE), torch.nn.Parameter(0.1 * torch.randn(2, 7, SIZE))
-    optimiser = torch.optim.Adam([speech, *module.parameters()], lr=0.05)
+    module, any_length = Alignment(NONE), torch.nn.Parameter(0.1 * torch.randn(2, 7, SIZE))
+    optimiser = torch.optim.Adam([any_length, *module.parameters()], lr=0.05)
     for _ in range(300):
+        speech = torch.nn.functional.normalize(any_length, dim=-1)
         optimiser.zero_grad()
         found = module(speech, lens, tokens, token_lens, embed)
         found.loss.backward()
         optimiser.step()
     assert found.accuracy == 1.0 and embed.weight.grad is None
-    # Each embedding is that of a token of its utterance or none's, length and all.
-    least, nearest = torch.cdist(speech[0].detach(), embed.weight).min(-1)
-    assert found.distance < 0.01 and least.max() < 0.3
-    assert collapsed([0 if each == NONE else each for each in nearest.tolist()]) == [3, 4, 5]
+    # Somewhere in the first utterance each token's own embedding is the nearest of all.
+    assert {3, 4, 5} <= set((speech[0].detach() @ embed.weight.T).argmax(-1).tolist())
 
 
 def test_utterances_without_room_are_counted_and_teach_nothing(embed):
