@@ -15,6 +15,8 @@ REQUIREMENTS = [
     "accelerate>=1.1",
     "tokenizers>=0.22",
     "safetensors>=0.4",
+    # transformers asks for it, too.
+    "huggingface_hub>=1",
     "peft>=0.17",
     "soxr>=0.5",
     # Hooks that register plugins in ESPnet's tasks as these are imported.

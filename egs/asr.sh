@@ -35,7 +35,7 @@ skip_data_prep=false  # skip stages 1-5
 skip_train=false  # skip stages 6-11
 skip_eval=false  # skip stages 12-13
 skip_packing=true  # skip stage 14, unless --stage names it
-skip_upload_hf=true  # skip stage 15, unless --stage names it
+skip_upload_hf=true  # skip stage 15, unless --stage names it; it needs --hf_repo
 eval_valid_set=false  # decode and score the development set, too (as org/<set>)
 ngpu=1  # number of GPUs per node for training; 0 trains on the CPU
 num_nodes=1  # number of machines for training; more than 1 needs cmd_backend=slurm in cmd.sh
@@ -111,9 +111,11 @@ score_opts=  # options of espnet-larm score
 local_score_opts=  # options of local/score.sh, which stage 13 runs if it exists, with the experiment's folder last
 results_note=  # sentence at the top of RESULTS.md
 inference_asr_model=valid.loss.ave.pth  # file of weights in the experiment's folder
+# --- Publication
+pack_opts=  # options of espnet-larm pack, such as "--license cc-by-4.0 --language en --datasets librispeech_asr"
+hf_repo=  # repository on the Hugging Face hub, user/name, that stage 15 puts the pack into; public if it is new
 # --- Later
 download_model=  # not supported yet
-hf_repo=  # not supported yet
 # End of options
 
 stage_names=(none data speed format filter tokens lm_stats lm_train lm_perplexity ngram stats train decode score pack upload)
@@ -379,7 +381,7 @@ stage_score() {
 }
 
 stage_pack() {
-    local packed=$asr_exp/${asr_exp##*/}_${inference_asr_model%.*}.zip options=()
+    local options=()
     need_file "$asr_exp/$inference_asr_model" train
     log "$asr_exp -> $packed"
     [ "$feats_normalize" != global_mvn ] || options+=(--option "$asr_stats_dir/train/feats_stats.npz")
@@ -387,12 +389,20 @@ stage_pack() {
     [ "$token_type" != hugging_face ] || options+=(--llm "$hugging_face_model_name_or_path")
     [ -z "$frontend_model" ] || options+=(--encoder "$frontend_model")
     [ ! -f "$asr_exp/RESULTS.md" ] || options+=(--option "$asr_exp/RESULTS.md")
+    # shellcheck disable=SC2086 # words
     run_live "$asr_exp/pack.log" "${py[@]}" -m espnet2.bin.pack asr --asr_train_config "$asr_exp/config.yaml" \
-        --asr_model_file "$asr_exp/$inference_asr_model" ${options[@]+"${options[@]}"} --outpath "$packed"
+        --asr_model_file "$asr_exp/$inference_asr_model" ${options[@]+"${options[@]}"} --outpath "$packed" $pack_opts
 }
 
 stage_upload() {
-    die "nothing is uploaded from here; stage 14 writes a zip that you can publish as you see fit"
+    local options=()
+    need_file "$packed" pack
+    # The models that the pack names may have moved since the training.
+    [ "$token_type" != hugging_face ] || options+=(--llm "$hugging_face_model_name_or_path")
+    [ -z "$frontend_model" ] || options+=(--encoder "$frontend_model")
+    log "$packed -> $hf_repo on the Hugging Face hub"
+    run_live "$asr_exp/upload.log" "${py[@]}" upload --pack "$packed" --hf_repo "$hf_repo" \
+        ${options[@]+"${options[@]}"}
 }
 
 # On one line: bash reads a script as it goes, and somebody may edit this one during a long run.

@@ -19,6 +19,9 @@ from espnet_larm.process import drop_output_without_room, ends_with_its_reader, 
 
 logger = logging.getLogger(__name__)
 
+# Clients of huggingface_hub, whose loggers say at INFO what each request was.
+LINE_A_REQUEST = ("httpx", "httpx2")
+
 
 def run_program(main: Callable[[], int]) -> int:
     """Run a program's main.
@@ -33,6 +36,8 @@ def run_program(main: Callable[[], int]) -> int:
     set_up()
     # ESPnet's format, which its recipes read times from.
     logging.basicConfig(level="INFO", format="%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s")
+    for name in LINE_A_REQUEST:
+        logging.getLogger(name).setLevel("WARNING")
     try:
         with names_full_disk(OUTPUT), ends_with_its_reader():
             return main()

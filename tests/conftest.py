@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from espnet_larm.data.kaldi_dir import Utterance, write_dir
+from tests.hub import TOKEN, Hub, running_hub
 
 if TYPE_CHECKING:
     from espnet_larm.train.task import LarmASRTask
@@ -112,6 +113,33 @@ def tiny_experiment(larm_task: "type[LarmASRTask]", tmp_path_factory: pytest.Tem
     for name, lines in tables.items():
         (data / name).write_text("".join(sorted(lines)))
     return TinyExperiment(folder / "config.yaml", folder / "model.pth", data)
+
+
+@pytest.fixture(scope="session")
+def tiny_pack(tiny_experiment, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pack of the looped encoder with random weights, and a licence."""
+    from espnet_larm.cli.pack import main
+
+    path = tmp_path_factory.mktemp("packs") / "model.zip"
+    files = ["--asr_train_config", str(tiny_experiment.config), "--asr_model_file", str(tiny_experiment.model)]
+    assert main(["asr", *files, "--outpath", str(path), "--license", "cc-by-4.0", "--language", "en"]) == 0
+    return path
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    """A hub of our own, which huggingface_hub takes for the only one; the cache is empty, and the token may write."""
+    from huggingface_hub import constants
+
+    with running_hub() as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+        template = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        yield hub
 
 
 LLM_WORDS = ["<unk>", "<s>", "</s>", "A", "B", "C", "D"]

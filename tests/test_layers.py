@@ -29,6 +29,7 @@ MOST_FILES = 13
 RESERVED = {
     "transformers": ("llm/hugging_face.py", "recipe/text_lm/training.py"),
     "kenlm": ("search/kenlm_ngram.py",),
+    "huggingface_hub": ("pack/hub.py",),
     "espnet2.legacy": ("upstream.py",),
 }
 

@@ -93,9 +93,10 @@ check_options() {
     ! "$use_ngram" || ! will_run 12 || [ "$token_type" = hugging_face ] ||
         die "--use_ngram true: stage 12 scores with n-grams in the search of an LM (--token_type hugging_face), and" \
             "--token_type $token_type is decoded by CTC; leave it out, or end with --stop_stage ngram"
-    for name in download_model hf_repo; do
-        [ -z "${!name}" ] || die "--$name is not supported yet; leave it out"
-    done
+    [ -z "$download_model" ] || die "--download_model is not supported yet; leave it out"
+    [ -z "$hf_repo" ] || [[ $hf_repo =~ ^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$ ]] ||
+        die "--hf_repo $hf_repo is no repository on the Hugging Face hub; allowed: user/name"
+    ! will_run 15 || [ -n "$hf_repo" ] || die "stage 15 needs --hf_repo user/name, the repository to upload to"
     # Numbers are checked below.
     lm_ngpu=1
     [ "$ngpu" != 0 ] || lm_ngpu=0
@@ -194,6 +195,7 @@ set_names() { # names folders as ESPnet does
     ! "$store_frames" || stored=_$(name_of_config "$asr_config" "$repository")
     asr_stats_dir=${asr_stats_dir:-$expdir/asr_stats_$feats_type${language}_$tokens$suffix$stored}
     asr_exp=${asr_exp:-$expdir/asr_$asr_tag}
+    packed=$asr_exp/${asr_exp##*/}_${inference_asr_model%.*}.zip
     ngram_text=${ngram_text:-data/$train_set_plain/text}
     ngram_exp=${ngram_exp:-$expdir/ngram_${token_dir##*/}${language}}
     ngram_file=$ngram_exp/${ngram_num}gram.arpa

@@ -39,6 +39,7 @@ COMMANDS: dict[str, Command] = {
     "score-loops": Command(f"{_RECIPE}.score_loops", "score a stock recipe's experiment by loops (after stage 12)"),
     "results": Command(f"{_RECIPE}.results", "write RESULTS.md of an experiment (stage 13)"),
     "pack": Command("espnet_larm.cli.pack", "put a trained model into one file (stage 14)"),
+    "upload": Command(f"{_RECIPE}.upload", "put a pack on the Hugging Face hub (stage 15)"),
     "calibrate-drafts": Command("espnet_larm.cli.calibrate_drafts", "find the threshold of draft heads"),
     "calibrate-pooling": Command("espnet_larm.cli.calibrate_pooling", "find tau of affinity pooling"),
 }

@@ -22,7 +22,7 @@ from espnet_larm.llm.words import words_of
 from espnet_larm.options import given_options
 from espnet_larm.origin import versions
 from espnet_larm.pack.archive import digest, write_archive
-from espnet_larm.pack.card import UNKNOWN, About, format_card
+from espnet_larm.pack.card import CARD, UNKNOWN, About, format_card
 from espnet_larm.pack.llm import has_llm, name_tokenizer
 from espnet_larm.pack.manifest import META, Manifest, plugins_of
 from espnet_larm.pack.models import (
@@ -39,8 +39,8 @@ from espnet_larm.program import given, hand_over
 from espnet_larm.scoring.experiment import SetResult, find_results
 
 # Options that ESPnet's program lacks.
-OURS = ("exp_dir", "llm", "encoder", "name", "language", "license")
-CONFIG, CARD = "config.yaml", "README.md"
+OURS = ("exp_dir", "llm", "encoder", "name", "language", "license", "datasets")
+CONFIG = "config.yaml"
 # Files of the experiment's folder that are packed if they exist.
 RESULTS = ("RESULTS.md", "images/wer_by_loops.png")
 NO_LANGUAGE = "noinfo"
@@ -67,6 +67,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--name", help="name of the model (default: the experiment's)")
     parser.add_argument("--language", default="", help="code for the model card, en for example")
     parser.add_argument("--license", default=UNKNOWN, help="for the model card: what weights and training data allow")
+    parser.add_argument(
+        "--datasets", nargs="+", default=[], help="for the model card: names of the training data on the hub"
+    )
     return parser
 
 
@@ -99,7 +102,7 @@ def main(cmd: list[str] | None = None) -> int:
     name = args.name or exp_dir.resolve().name
     made_with = {package: found for package, found in versions().items() if package in MADE_WITH}
     manifest = Manifest(CONFIG, model_file.name, name, plugins_of(config), {}, made_with, models)
-    about = About("" if args.language == NO_LANGUAGE else args.language, args.license)
+    about = About("" if args.language == NO_LANGUAGE else args.language, args.license, tuple(args.datasets))
     num_parameters = count_parameters(config_file, model_file, places)
     card = format_card(manifest, config, datasets_of(config), num_parameters, results_of(exp_dir), about)
     members: Members = {CONFIG: dump_yaml(portable), CARD: card.encode(), **dict(sorted(files.items())), **tokenizer}

@@ -14,6 +14,8 @@ DAMAGES = (
     TypeError, ValueError, lzma.LZMAError, pickle.PickleError, struct.error, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 
+SAFETENSORS = ".safetensors"
+
 
 def parse_yaml(text: str) -> Any:
     """What YAML says, by libyaml where PyYAML has it: 262,144 tokens in 4 s instead of 17.
@@ -78,7 +80,7 @@ def read_tensors(path: Path, mmap: bool = False) -> Any:
     """What torch.save wrote, tensors and plain values; nothing else is unpickled, so that a file cannot run code.
 
     Args:
-        path: Path of the file.
+        path: Path of the file, or of one of safetensors, which holds tensors alone.
         mmap: Leave the tensors on the disk, and their checksums unread: for files that `is_whole` was asked of.
 
     Raises:
@@ -88,6 +90,8 @@ def read_tensors(path: Path, mmap: bool = False) -> Any:
     # Programs that write texts alone do without torch.
     import torch
 
+    if path.suffix == SAFETENSORS:
+        return _read_safetensors(path)
     if is_compressed(path):
         raise ValueError(
             f"{path} is compressed, which torch's files are not: it may grow beyond any memory, and is refused."
@@ -105,3 +109,15 @@ def read_tensors(path: Path, mmap: bool = False) -> Any:
                 f"({str(error).partition(chr(10))[0]})."
             ) from error
         raise ValueError(f"{path} is truncated or damaged, or no file of torch.save; copy or make it again.") from error
+
+
+def _read_safetensors(path: Path) -> Any:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} is truncated or damaged, or no file of safetensors ({error}); copy or make it again."
+        ) from error

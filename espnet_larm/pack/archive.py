@@ -115,15 +115,22 @@ def _plain(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
+def refusal_of_name(name: str) -> str:
+    """Why no member of a pack may have a name; empty if one may."""
+    path = PurePosixPath(name)
+    leaves = path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or not path.parts
+    if leaves:
+        return "has a name that leaves the folder"
+    is_plain = path.as_posix() == name.rstrip("/") and name.isprintable()
+    return "" if is_plain else "has a name that is not its plain one"
+
+
 def _refusal(info: zipfile.ZipInfo, seen: set[str]) -> str:
     """Why a member may not be unpacked; empty if it may."""
-    name = PurePosixPath(info.filename)
+    if reason := refusal_of_name(info.filename):
+        return reason
     kind = stat.S_IFMT(info.external_attr >> 16)
-    leaves = name.is_absolute() or ".." in name.parts or "\\" in info.filename or ":" in info.filename or not name.parts
-    is_plain = name.as_posix() == info.filename.rstrip("/") and info.filename.isprintable()
     reasons = {
-        "has a name that leaves the folder": leaves,
-        "has a name that is not its plain one": not is_plain,
         "is there twice": _plain(info.filename) in seen,
         "is a link or a device": kind not in (0, stat.S_IFREG, stat.S_IFDIR),
         "is encrypted": bool(info.flag_bits & ENCRYPTED),

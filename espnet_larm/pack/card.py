@@ -8,12 +8,16 @@ from espnet_larm.pack.llm import has_llm
 from espnet_larm.pack.manifest import Manifest
 from espnet_larm.pack.models import KINDS, conf_of
 from espnet_larm.pack.named import NamedModel
-from espnet_larm.pack.options import Config, dump_yaml
+from espnet_larm.pack.options import Config, dump_yaml, parse_yaml
 from espnet_larm.scoring.experiment import SetResult
-from espnet_larm.scoring.tables import format_tables
+from espnet_larm.scoring.tables import format_curve, format_tables
 
+CARD = "README.md"
+# The pack in the card's examples.
+FILE = "model.zip"
 UNKNOWN = "unknown"
 MEASURES = {"wer": "word error rate", "cer": "character error rate"}
+_AS_FILE = f" and this pack as `{FILE}`"
 
 
 class About(NamedTuple):
@@ -22,10 +26,12 @@ class About(NamedTuple):
     Attributes:
         language: Code such as `en`; empty if not given.
         license: Licence of weights and training data; UNKNOWN if not given.
+        datasets: Names of the training data on the hub; empty if not given.
     """
 
     language: str = ""
     license: str = UNKNOWN
+    datasets: tuple[str, ...] = ()
 
 
 def format_card(
@@ -53,23 +59,42 @@ def format_card(
         *_description(manifest, config, datasets, num_parameters), "",
         *_use(manifest, 0.0 if has_llm(config) else 1.0),
         "## Results", "",
-        *(format_tables(results) if results else ["Nothing was scored.", ""]),
+        *(format_curve(results) if results else ["Nothing was scored.", ""]),
+        *format_tables(results),
         "## Licence", "",
         _licence(about),
     ]  # fmt: skip
     return "\n".join(lines).rstrip() + "\n"
 
 
+def card_on_hub(card: str, name: str) -> str:
+    """The card of a pack whose examples name its repository on the hub, as espnet_larm's functions take it."""
+    return card.replace(_AS_FILE, "").replace(f'"{FILE}"', f'"{name}"')
+
+
+def header_of(card: str) -> Config:
+    """The header of a card; empty if it has none.
+
+    Raises:
+        ValueError: It is no plain YAML.
+    """
+    begin, header, *_ = [*card.split("---\n", 2), ""]
+    return parse_yaml(CARD, header.encode()) if not begin and header else {}
+
+
 def _header(name: str, results: Sequence[SetResult], about: About) -> dict[str, Any]:
     header: dict[str, Any] = {
         "license": about.license,
-        "library_name": "espnet",
+        # ESPnet's own `from_pretrained`, which hubs show for `espnet`, knows no plugins.
+        "library_name": "espnet-larm",
         "pipeline_tag": "automatic-speech-recognition",
         "tags": ["espnet", "espnet-larm", "audio", "automatic-speech-recognition"],
-        "metrics": ["wer", "cer"],
+        "metrics": list(MEASURES),
     }
     if about.language:
         header["language"] = [about.language]
+    if about.datasets:
+        header["datasets"] = list(about.datasets)
     entries = [_model_index_entry(result) for result in results]
     if entries:
         header["model-index"] = [{"name": name, "results": entries}]
@@ -130,17 +155,17 @@ def _use(manifest: Manifest, ctc_weight: float) -> Iterator[str]:
     packages = sorted({plugin.package.replace("_", "-") for plugin in manifest.plugins} | {"espnet-larm"})
     yield from (
         "## Use", "",
-        f"With {', '.join(packages)} installed and this pack as `model.zip`:", "",
+        f"With {', '.join(packages)} installed{_AS_FILE}:", "",
         "```python",
         "import espnet_larm",
-        f'recognizer = espnet_larm.load("model.zip"{more})',
+        f'recognizer = espnet_larm.load("{FILE}"{more})',
         'print(recognizer.transcribe_file("speech.flac").text)',
         "```", "",
         f"By ESPnet itself{where}:", "",
         "```python",
         "from espnet2.bin.asr_inference import Speech2Text", "",
         "import espnet_larm", "",
-        f'files = espnet_larm.unpack("model.zip", "model"{more})',
+        f'files = espnet_larm.unpack("{FILE}", "model"{more})',
         f"speech2text = Speech2Text(**files, ctc_weight={ctc_weight}, beam_size=1)",
         "```", "",
         "`espnet_larm` unpickles tensors only. ESPnet's own unpacking and loading trusts a pack fully:",

@@ -24,6 +24,24 @@ def format_tables(results: Sequence[SetResult]) -> Iterator[str]:
         yield from ("### From loop to loop, on the same resamples", "", *_table(CHANGES, changes), "")
 
 
+def format_curve(results: Sequence[SetResult], measure: str = "wer") -> Iterator[str]:
+    """Yield lines: one table of error rates, a row for each set and a column for each read-out."""
+    numbers = {(result.unit, read_out.number) for result in results for read_out in result.read_outs}
+    named = sorted(numbers, key=lambda each: (each[0], each[1] is None, each[1]))
+    rows = []
+    for result in results:
+        found = {
+            (result.unit, read_out.number): _percent(read_out.scores[measure]["error_percent"])
+            for read_out in result.read_outs
+            if measure in read_out.scores
+        }
+        if found:
+            rows.append([f"{result.tag}/{result.name}", *(found.get(each, "-") for each in named)])
+    if rows:
+        columns = ("dataset", *(read_out_name(*each) for each in named))
+        yield from (f"### {measure.upper()} % by loops", "", *_table(columns, rows), "")
+
+
 def real_time_factor(result: SetResult, read_out: ReadOutResult) -> float | None:
     """Real-time factor: seconds of compute a second of audio; None where it was not measured."""
     if read_out.seconds is None or not result.audio_seconds:

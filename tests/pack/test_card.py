@@ -38,12 +38,30 @@ def header(text):
 
 
 def test_header_is_what_hubs_read():
-    found = header(card([result()], About("en", "cc-by-4.0")))
+    found = header(card([result()], About("en", "cc-by-4.0", ("librispeech_asr",))))
+    assert found["datasets"] == ["librispeech_asr"] and found["metrics"] == ["wer", "cer"]
     assert found["license"] == "cc-by-4.0" and found["language"] == ["en"]
     assert found["pipeline_tag"] == "automatic-speech-recognition" and "espnet-larm" in found["tags"]
     (entry,) = found["model-index"][0]["results"]
     assert entry["dataset"]["name"] == "test"
     assert entry["metrics"] == [{"type": "wer", "name": "word error rate, loop 6", "value": 22.0}]
+
+
+def test_error_rates_by_loops_stand_in_one_table():
+    faster = result()._replace(tag="beam", read_outs=result().read_outs[:1])
+    text = card([result(), faster])
+    table = text.partition("### WER % by loops\n\n")[2].partition("\n\n")[0]
+    assert table.splitlines() == [
+        "|dataset|2|6|", "|---|---|---|", "|greedy/test|22.00|22.00|", "|beam/test|22.00|-|",
+    ]  # fmt: skip
+
+
+def test_the_hubs_client_finds_the_error_rates():
+    from huggingface_hub import ModelCard
+
+    (found,) = ModelCard(card([result()])).data.eval_results
+    assert (found.task_type, found.dataset_name, found.metric_type) == ("automatic-speech-recognition", "test", "wer")
+    assert found.metric_value == 22.0
 
 
 FRONTEND = {"frontend": "pretrained", "frontend_conf": {"train": "last_n"}}
