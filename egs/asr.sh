@@ -17,6 +17,8 @@ set -euo pipefail
 
 egs_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 repository=$(dirname "$egs_dir")
+# A recipe that `espnet-larm init-recipe` made has everything in one folder, and a path.sh that says where the package is.
+[ -d "$repository/espnet_larm" ] || repository=$egs_dir
 # Threads that wait long sleep instead of spinning: beside another busy process, spinning ones would hold the cores that
 # others need (tools/bench/RESULTS.md). This is for ESPnet's programs; espnet_larm/process.py does it for ours. A policy
 # that the user has set is kept.

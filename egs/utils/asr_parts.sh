@@ -147,7 +147,8 @@ set_up() { # finds Python and reads the recipe's own path.sh
     fi
     read -ra py <<< "$python"
     # LC_ALL sorts by code point, as data/kaldi_dir.py does. Programs write to pipes, hence unbuffered.
-    export PATH python LC_ALL=C.UTF-8 PYTHONUNBUFFERED=1 PYTHONPATH="$repository${PYTHONPATH:+:$PYTHONPATH}"
+    [ ! -d "$repository/espnet_larm" ] || export PYTHONPATH="$repository${PYTHONPATH:+:$PYTHONPATH}"
+    export PATH python LC_ALL=C.UTF-8 PYTHONUNBUFFERED=1
 }
 
 set_names() { # names folders as ESPnet does

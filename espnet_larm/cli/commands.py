@@ -21,6 +21,7 @@ _RECIPE = "espnet_larm.recipe"
 COMMANDS: dict[str, Command] = {
     "list": Command("espnet_larm.cli.list_plugins", "list every plugin with its options, their ranges and defaults"),
     "doctor": Command("espnet_larm.cli.doctor", "say what is installed, what is missing, and how to mend it"),
+    "init-recipe": Command(f"{_RECIPE}.init_recipe", "make a recipe folder for a corpus or your own recordings"),
     "validate-data": Command(f"{_RECIPE}.validation.validate", "find faults of data folders"),
     "prepare-data": Command(f"{_RECIPE}.prepare_data", "make data folders of a corpus (stage 1)"),
     "synthesise-speech": Command(f"{_RECIPE}.corpora.synthesise", "make the synthetic corpus of egs/mini (stage 1)"),

@@ -4,7 +4,7 @@
 
 The pack is loaded first, as `espnet_larm.load` does, and what will be uploaded is printed before it is. `hf auth
 login`, or a token in HF_TOKEN, says who uploads. The repository is made if it is not there. Weights of an LM or a
-speech encoder that the pack names are not uploaded: packs do not hold them. Then `espnet_larm.load("user/name")` loads it.
+speech encoder that the pack names are not uploaded: packs do not hold them. `espnet_larm.load("user/name")` loads it.
 """
 
 import argparse

@@ -5,7 +5,7 @@ import pytest
 
 @pytest.fixture
 def run(larm_task):
-    from espnet_larm.cli.upload import main
+    from espnet_larm.recipe.upload import main
 
     return lambda *options: main([str(option) for option in options])
 
