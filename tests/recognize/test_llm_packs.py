@@ -105,6 +105,25 @@ def test_pack_holds_the_tokenizer_and_no_unchanged_weight(experiment, pack, tmp_
     assert by_ctc.plan(DecodeConfig(ctc_weight=1.0)).numbers == (1, 2)
 
 
+def test_a_hub_holds_the_tokenizer_and_no_unchanged_weight(experiment, pack, tmp_path, hub):
+    from safetensors.torch import load
+
+    from espnet_larm.pack.hub import upload, write_hub_folder
+
+    folder = experiment()
+    expected = transcripts(espnet_larm.load(folder))
+    (tmp_path / "files").mkdir()
+    write_hub_folder(pack(folder), "ann/llm", tmp_path / "files")
+    upload(tmp_path / "files", "ann/llm", "Upload")
+    content = hub.files("ann/llm")
+    assert not [name for name in load(content["model.safetensors"]) if name.startswith("decoder.backbone.model.")]
+    assert 'espnet_larm.load("ann/llm", llm="<folder of the LM>")' in content["README.md"].decode()
+    moved = move_away(tmp_path)
+    with pytest.raises(FileNotFoundError, match=rf"needs the LM big \({SHA}\)"):
+        espnet_larm.load("ann/llm")
+    assert transcripts(espnet_larm.load("ann/llm", llm=moved)) == expected
+
+
 def test_other_added_layers_are_named_in_one_sentence(experiment):
     folder = experiment(adaptation="depth_upscaling", depth_upscaling_conf={"num_layers": 1})
     config = yaml.safe_load((folder / "config.yaml").read_text())
