@@ -4,15 +4,20 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from espnet_larm.cli.commands import COMMANDS
 from espnet_larm.options import options_of
 from espnet_larm.recognize.config import DecodeConfig
+from espnet_larm.version import __version__
 from tests.test_layers import LAYERS
 
 ROOT = Path(__file__).parents[1]
 DESIGN = ROOT / "docs/design.md"
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]+))?\)")
 # Files of the examples, which a user makes.
 EXAMPLES = {"conf/train_larm.yaml", "conf/tiny/train_average.yaml", "tests/averaging/test_encoder.py"}
@@ -55,6 +60,14 @@ def test_python_is_written_as_python_takes_it(page):
         compile(block, page.name, "exec")
         for option in re.findall(r"DecodeConfig\((\w+)=", block):
             assert option in {name for name, *_ in options_of(DecodeConfig)}, option
+
+
+def test_citation_and_changes_name_the_version_of_the_package():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == __version__ and {"cff-version", "message", "title", "authors"} <= citation.keys()
+    assert __version__ in re.findall(
+        r"^## .*?([\d.]+)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
 
 
 def test_the_example_of_a_plugin_is_the_tested_one():
