@@ -18,7 +18,7 @@ REQUIREMENTS = [
     "tokenizers>=0.22",
     "safetensors>=0.4",
     # transformers asks for it, too.
-    "huggingface_hub>=1",
+    "huggingface_hub>=1.2",
     "peft>=0.17",
     "soxr>=0.5",
     # Hooks that register plugins in ESPnet's tasks as these are imported.

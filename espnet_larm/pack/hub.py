@@ -7,7 +7,6 @@ the hub is (HF_ENDPOINT), who the user is (`hf auth login`, HF_TOKEN), and where
 
 import contextlib
 import logging
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,17 +23,17 @@ from espnet_larm.pack.members import (
     read_config,
     read_manifest,
 )
+from espnet_larm.pack.named import HUB_ID
 from espnet_larm.pack.options import dump_yaml
 
 logger = logging.getLogger(__name__)
 
-HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 WEIGHTS = f"model{SAFETENSORS}"
 
 
 def is_hub_name(name: str) -> bool:
     """Whether a text can be the name of a repository on the hub, `user/name`."""
-    return HUB_NAME.fullmatch(name) is not None
+    return "/" in name and HUB_ID.fullmatch(name) is not None
 
 
 def fetch(name: str, revision: str | None = None) -> Path:
@@ -199,7 +198,7 @@ def _told(name: str, revision: str | None, member: str = "") -> Iterator[None]:
 
 
 def _whom(hub: str) -> str:
-    return f"{hub} does not let you write there: `hf auth login`, or a token in HF_TOKEN that may, says who you are"
+    return f"{hub} does not let you do that: `hf auth login`, or a token in HF_TOKEN that may, says who you are"
 
 
 def _said(error: BaseException) -> str:

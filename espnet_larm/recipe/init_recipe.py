@@ -203,9 +203,12 @@ def format_readme(name: str, recipe: Recipe) -> str:
 A recipe of espnet-larm {__version__} for {recipe.sentence}.
 
 ```sh
-{command}              # everything: data, tokens, training, decoding, scores; --ngpu 0 without a GPU
-{command} --stop_stage tokens   # data and tokens alone: what is wrong with them is said within minutes
-./run.sh --help              # all options
+# Data and tokens alone: what is wrong with them is said within minutes.
+{command} --stop_stage tokens
+# Everything: data, tokens, training, decoding, scores. Without a GPU, add --ngpu 0.
+{command}
+# All options.
+./run.sh --help
 ```
 
 The same command goes on where it was interrupted. Error rates by loops stand in `exp/*/RESULTS.md`, and

@@ -207,8 +207,8 @@ def test_espnets_own_program_loads_what_was_unpacked_of_the_hub(published, tmp_p
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"HF_TOKEN": ""}, "does not let you write there: `hf auth login`"),
-        ({"HF_TOKEN": "hf_of_bob"}, "does not let you write there: `hf auth login`"),
+        ({"HF_TOKEN": ""}, "does not let you do that: `hf auth login`"),
+        ({"HF_TOKEN": "hf_of_bob"}, "does not let you do that: `hf auth login`"),
     ],
 )
 def test_who_may_not_write_is_told(hub, tiny_pack, tmp_path, monkeypatch, change, message):
