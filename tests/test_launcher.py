@@ -136,7 +136,7 @@ def test_script_imports_from_its_own_folder(larm_task, tmp_path, monkeypatch, ca
     ("word", "message"),
     [
         ("lst", "lst is no command, and no script of that name is here. Did you mean list? Allowed: list, doctor, "),
-        ("Doctor", "Did you mean doctor? Allowed: list, doctor, validate-data, "),
+        ("Doctor", "Did you mean doctor? Allowed: list, doctor, init-recipe, "),
         ("local/nowhere.py", "local/nowhere.py is no command, and no script of that name is here. Allowed: list, "),
     ],
 )
