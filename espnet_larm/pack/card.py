@@ -95,21 +95,23 @@ def _header(name: str, results: Sequence[SetResult], about: About) -> dict[str, 
         header["language"] = [about.language]
     if about.datasets:
         header["datasets"] = list(about.datasets)
-    entries = [_model_index_entry(result) for result in results]
+    has_tags = len({result.tag for result in results}) > 1
+    entries = [_model_index_entry(result, f", {result.tag}" if has_tags else "") for result in results]
     if entries:
         header["model-index"] = [{"name": name, "results": entries}]
     return header
 
 
-def _model_index_entry(result: SetResult) -> dict[str, Any]:
+def _model_index_entry(result: SetResult, tag: str) -> dict[str, Any]:
     last = result.read_outs[-1]
+    read_out = "" if last.number is None else f", {result.unit} {last.number}"
     return {
         "task": {"type": "automatic-speech-recognition"},
         "dataset": {"name": result.name, "type": result.name},
         "metrics": [
             {
                 "type": measure,
-                "name": f"{text}, {result.unit} {last.number}",
+                "name": f"{text}{read_out}{tag}",
                 "value": last.scores[measure]["error_percent"],
             }
             for measure, text in MEASURES.items()

@@ -6,6 +6,7 @@ from random import Random
 import pytest
 import torch
 import yaml
+from safetensors.torch import save_file
 
 from espnet_larm.files.reading import is_whole, parse_yaml, read_tensors, read_yaml
 
@@ -52,11 +53,14 @@ def damaged(content, seed):
 
 # A flipped bit may be one in the version of the format.
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-@pytest.mark.parametrize("is_zip", [True, False])
-def test_a_damaged_file_of_tensors_is_whole_or_a_sentence(tmp_path, is_zip):
+@pytest.mark.parametrize("kind", ["zip", "pickle", "safetensors"])
+def test_a_damaged_file_of_tensors_is_whole_or_a_sentence(tmp_path, kind):
     weights = {f"layer{index}.weight": torch.arange(12.0).reshape(3, 4) for index in range(3)}
-    path = tmp_path / "model.pth"
-    torch.save({**weights, "step": 3}, path, _use_new_zipfile_serialization=is_zip)
+    path = tmp_path / ("model.safetensors" if kind == "safetensors" else "model.pth")
+    if kind == "safetensors":
+        save_file(weights, path)
+    else:
+        torch.save(weights, path, _use_new_zipfile_serialization=kind == "zip")
     content = path.read_bytes()
     num_refused = num_taken = 0
     for seed in range(150):
@@ -67,11 +71,11 @@ def test_a_damaged_file_of_tensors_is_whole_or_a_sentence(tmp_path, is_zip):
             num_refused += str(path) in str(error)
         else:
             num_taken += 1
-            # The older format has no checksums.
-            assert not is_zip or all(torch.equal(found[name], weights[name]) for name in weights)
+            # The other formats have no checksums; packs have.
+            assert kind != "zip" or all(torch.equal(found[name], weights[name]) for name in weights)
     assert num_refused > 75 and num_refused + num_taken == 150
     path.write_bytes(content)
-    assert read_tensors(path)["step"] == 3
+    assert torch.equal(read_tensors(path)["layer2.weight"], weights["layer2.weight"])
 
 
 def test_a_file_that_would_run_code_is_refused_with_the_reason(tmp_path):

@@ -56,6 +56,13 @@ def test_error_rates_by_loops_stand_in_one_table():
     ]  # fmt: skip
 
 
+def test_decodings_of_one_set_are_told_apart():
+    results = [result(), result()._replace(tag="beam", read_outs=[result().read_outs[0]._replace(number=None)])]
+    entries = header(card(results))["model-index"][0]["results"]
+    names = [entry["metrics"][0]["name"] for entry in entries]
+    assert names == ["word error rate, loop 6, greedy", "word error rate, beam"]
+
+
 def test_the_hubs_client_finds_the_error_rates():
     from huggingface_hub import ModelCard
 

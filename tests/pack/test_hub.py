@@ -204,6 +204,20 @@ def test_espnets_own_program_loads_what_was_unpacked_of_the_hub(published, tmp_p
     assert text == espnet_larm.load(NAME).transcribe([speech])[0].text
 
 
+def test_a_repository_in_espnets_layout_is_read(hub, tiny_pack):
+    with zipfile.ZipFile(tiny_pack) as archive:
+        weights, config = archive.read("model.pth"), archive.read("config.yaml")
+    names = {
+        "yaml_files": {"asr_train_config": "exp/asr/config.yaml"},
+        "files": {"asr_model_file": "exp/asr/model.pth"},
+    }
+    meta = yaml.safe_dump({**names, "espnet": "202511", "timestamp": 1.0}).encode()
+    files = {"meta.yaml": meta, "exp/asr/config.yaml": config, "exp/asr/model.pth": weights, "exp/asr/RESULTS.md": b""}
+    hub.commit("ann/espnet", files)
+    assert load_from_hub("ann/espnet").has_loops
+    assert not (fetch("ann/espnet") / "exp/asr/RESULTS.md").exists()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
