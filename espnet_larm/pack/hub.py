@@ -66,6 +66,31 @@ def fetch(name: str, revision: str | None = None) -> Path:
     return folder
 
 
+def holds_pack(name: str) -> bool:
+    """Whether a repository on the hub holds a pack, and not a model of transformers for example.
+
+    Without a network the answer is whether a pack was fetched of it.
+
+    Args:
+        name: Name of the repository, `user/name`.
+
+    Raises:
+        FileNotFoundError: The repository is not there or not to be read.
+        ValueError: The name is none.
+        OSError: The hub reports another error.
+    """
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        _fetch_member(name, META, None, is_text=True)
+    except (FileNotFoundError, ValueError) as error:
+        # One that is not in the cache, and that nobody could be asked for, is of this class, too.
+        if isinstance(error.__cause__, EntryNotFoundError):
+            return False
+        raise
+    return True
+
+
 def write_hub_folder(pack: Path, name: str, folder: Path) -> Manifest:
     """Write the files that a repository on the hub holds of a pack.
 

@@ -10,8 +10,8 @@ import yaml
 
 import espnet_larm
 from espnet_larm.pack.archive import digest
-from espnet_larm.pack.hub import fetch, is_hub_name, upload, write_hub_folder
-from espnet_larm.recognize.packs import load_from_hub
+from espnet_larm.pack.hub import fetch, holds_pack, is_hub_name, upload, write_hub_folder
+from espnet_larm.recognize.packs import load, load_from_hub
 
 NAME = "ann/tiny"
 
@@ -43,19 +43,19 @@ def go_offline(hub, monkeypatch):
 
 
 def test_a_published_pack_transcribes_as_the_file_does(published, tiny_pack, tiny_experiment):
-    samples = soundfile.read(tiny_experiment.data / "u1.wav", dtype="float32")[0]
-    found, expected = (espnet_larm.load(source).transcribe([samples])[0] for source in (NAME, tiny_pack))
+    speech = tiny_experiment.data / "u1.wav"
+    found, expected = (load(source).transcribe_file(speech) for source in (NAME, tiny_pack))
     assert len(found.text) > 2 and found == expected
 
 
 def test_a_repository_holds_the_members_with_weights_in_safetensors(published, tiny_pack):
-    from safetensors.torch import load
+    from safetensors.torch import load as read
 
     files = published.files(NAME)
     assert sorted(files) == ["README.md", "config.yaml", "meta.yaml", "model.safetensors"]
     with zipfile.ZipFile(tiny_pack) as archive, archive.open("model.pth") as weights:
         expected = torch.load(weights, weights_only=True)
-    found = load(files["model.safetensors"])
+    found = read(files["model.safetensors"])
     assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in expected)
     digests = yaml.safe_load(files["meta.yaml"])["espnet_larm"]["sha256"]
     assert digests == {name: digest(files[name]) for name in ("config.yaml", "model.safetensors")}
@@ -95,9 +95,9 @@ def test_tied_weights_are_kept_under_both_names(tiny_pack, tmp_path):
 
 
 def test_what_was_fetched_loads_without_a_network(published, monkeypatch):
-    espnet_larm.load(NAME)
+    load(NAME)
     go_offline(published, monkeypatch)
-    espnet_larm.load(NAME)
+    load(NAME)
     assert published.requests == []
 
 
@@ -108,7 +108,17 @@ def test_what_was_never_fetched_says_what_to_do_without_a_network(published, mon
     ):
         load_from_hub(NAME)
     with pytest.raises(FileNotFoundError, match="ann/tiny is no file or folder here, and on the hub: http"):
-        espnet_larm.load(NAME)
+        load(NAME)
+
+
+def test_packs_are_told_from_models_of_transformers_with_and_without_a_network(published, monkeypatch):
+    published.commit("ann/whisper", {"config.json": b"{}"})
+    published.commit("ann/other", {"meta.yaml": b"a: 1"})
+    assert holds_pack(NAME) and not holds_pack("ann/whisper")
+    with pytest.raises(FileNotFoundError, match="ann/none is not there, or is private"):
+        holds_pack("ann/none")
+    go_offline(published, monkeypatch)
+    assert holds_pack(NAME) and not holds_pack("ann/whisper") and not holds_pack("ann/other")
 
 
 def test_only_what_a_recogniser_needs_is_fetched(published):
@@ -199,9 +209,10 @@ def test_espnets_own_program_loads_what_was_unpacked_of_the_hub(published, tmp_p
 
     files = espnet_larm.unpack(NAME, tmp_path / "model")
     assert files["asr_model_file"].endswith(".pth")
-    speech = soundfile.read(tiny_experiment.data / "u1.wav", dtype="float32")[0]
-    text = Speech2Text(**files, ctc_weight=1.0, beam_size=1)(speech)[0][0][0]
-    assert text == espnet_larm.load(NAME).transcribe([speech])[0].text
+    speech = tiny_experiment.data / "u1.wav"
+    samples = soundfile.read(speech, dtype="float32")[0]
+    text = Speech2Text(**files, ctc_weight=1.0, beam_size=1)(samples)[0][0][0]
+    assert text == load(NAME).transcribe_file(speech).text
 
 
 def test_a_repository_in_espnets_layout_is_read(hub, tiny_pack):

@@ -109,9 +109,10 @@ def test_a_hub_holds_the_tokenizer_and_no_unchanged_weight(experiment, pack, tmp
     from safetensors.torch import load
 
     from espnet_larm.pack.hub import upload, write_hub_folder
+    from espnet_larm.recognize import packs
 
     folder = experiment()
-    expected = transcripts(espnet_larm.load(folder))
+    expected = transcripts(packs.load(folder))
     (tmp_path / "files").mkdir()
     write_hub_folder(pack(folder), "ann/llm", tmp_path / "files")
     upload(tmp_path / "files", "ann/llm", "Upload")
@@ -120,8 +121,8 @@ def test_a_hub_holds_the_tokenizer_and_no_unchanged_weight(experiment, pack, tmp
     assert 'espnet_larm.load("ann/llm", llm="<folder of the LM>")' in content["README.md"].decode()
     moved = move_away(tmp_path)
     with pytest.raises(FileNotFoundError, match=rf"needs the LM big \({SHA}\)"):
-        espnet_larm.load("ann/llm")
-    assert transcripts(espnet_larm.load("ann/llm", llm=moved)) == expected
+        packs.load("ann/llm")
+    assert transcripts(packs.load("ann/llm", llm=moved)) == expected
 
 
 def test_other_added_layers_are_named_in_one_sentence(experiment):
