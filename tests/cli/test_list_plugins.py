@@ -11,6 +11,7 @@ import yaml
 
 from espnet_larm import registry
 from espnet_larm.cli import list_plugins
+from espnet_larm.recognize.model.read_outs import has_loops
 from espnet_larm.registry import Plugin
 
 
@@ -54,7 +55,7 @@ def documented(monkeypatch):
 @pytest.mark.parametrize("plugin", registry.PLUGINS, ids=lambda plugin: f"{plugin.kind}.{plugin.name}")
 def test_every_option_of_our_plugins_has_a_type_a_default_and_a_meaning(plugin):
     options = list_plugins.options(registry.load(plugin), plugin.kind)
-    assert options
+    assert options or plugin.name == "passthrough"
     assert [option.name for option in options if not (option.type_name and option.meaning)] == []
     assert [option.name for option in options if option.is_required] == []
 
@@ -118,9 +119,8 @@ def test_template_of_our_encoders_trains_as_it_stands(plugin, larm_task, tiny_ex
     loss.backward()
     assert torch.isfinite(loss)
     assert all(parameter.grad is not None for parameter in model.parameters())
-    assert [name for name in stats if name.startswith("loss_interctc")] == [
-        f"loss_interctc_layer{loop}" for loop in model.encoder.allowed_loops(model.encoder.num_loops)[:-1]
-    ]
+    loops = model.encoder.allowed_loops(model.encoder.num_loops)[:-1] if has_loops(model.encoder) else []
+    assert [name for name in stats if name.startswith("loss_interctc")] == [f"loss_interctc_layer{n}" for n in loops]
 
 
 def test_unknown_name_is_refused_with_the_known_ones(documented, capsys):
