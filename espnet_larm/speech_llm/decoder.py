@@ -29,9 +29,6 @@ from espnet_larm.speech_llm.projector import CtcEmbeddings, Projected, Projector
 from espnet_larm.speech_llm.prompt import ContextError, Packed, Prompt, make_prompt, pack
 from espnet_larm.upstream import BatchScorerInterface
 
-# Evenly drawn, they give the mean and the length of an LM's embeddings.
-SAMPLED_TOKENS = 4096
-
 
 class TextRead(NamedTuple):
     """What the LM makes of prompts and texts.
@@ -105,13 +102,6 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
         projector_frames: Annotated[
             int, Option("frames an embedding; 4 for frames of 40 ms makes 6 embeddings a second", least=1)
         ] = 4,
-        projector_norm: Annotated[
-            bool,
-            Option(
-                "give embeddings of speech the length of the LM's own, and let them begin at the mean of those: what "
-                "comes out is never far from what the LM knows"
-            ),
-        ] = False,
         prefix: Annotated[str, Option("text before the speech")] = "",
         suffix: Annotated[str | None, Option("text after the speech; by default the token that begins a text")] = None,
         instruction: Annotated[
@@ -167,14 +157,7 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
         self.special_tokens = special_tokens(self.tokenizer)
         self.prompt = make_prompt(self.tokenizer, prefix, suffix, instruction)
         self.pooling = speech_pooling_of(pooling, self.backbone, "decoder_conf: pooling")
-        like = self.backbone.embed(torch.arange(0, vocab_size, -(-vocab_size // SAMPLED_TOKENS)))
-        self.projector = Projector(
-            projector,
-            encoder_output_size,
-            self.backbone.hidden_size,
-            projector_frames,
-            like.detach() if projector_norm else None,
-        )
+        self.projector = Projector(projector, encoder_output_size, self.backbone.hidden_size, projector_frames)
         self.heads = DraftHeads(head_type, num_heads, self.backbone.model.get_output_embeddings())
         # Of the model's CTC head, in a tuple: it is not this module's own. See `read_from`.
         self._ctc_head: tuple[torch.nn.Linear, ...] = ()

@@ -240,7 +240,9 @@ class SpeechLlmModel(WithinLengthsModel):
         if alignment_only:
             self._check_alignment_only(alignment_weight, mwer_weight)
         self.alignment_weight, self.alignment_only = alignment_weight, alignment_only
-        self.alignment = Alignment(token_of_none(self.decoder.tokenizer)) if alignment_weight > 0 else None
+        self.alignment = None
+        if alignment_weight > 0:
+            self.alignment = Alignment(self.decoder.backbone.hidden_size, token_of_none(self.decoder.tokenizer))
         text_kl = TextKlOptions(text_kl_weight, text_kl_text, text_kl_lines, text_kl_max_lines)
         self.text_kl = TextKl(self.decoder, text_kl) if text_kl_weight > 0 else None
         self.sos = self.eos = special.eos
@@ -358,7 +360,12 @@ class SpeechLlmModel(WithinLengthsModel):
         if self.alignment is None:
             return self._lm_loss(*given)
         aligned = self.alignment(*self.decoder.project(*given[:2]), *given[2:], self.decoder.backbone.embed)
-        stats = {"loss_align": aligned.loss, "acc": aligned.accuracy, "align_without_room": aligned.without_room}
+        stats = {
+            "loss_align": aligned.loss,
+            "acc": aligned.accuracy,
+            "align_distance": aligned.distance,
+            "align_without_room": aligned.without_room,
+        }
         loss = self.alignment_weight * aligned.loss
         if not self.alignment_only:
             more, lm_stats = self._lm_loss(*given)

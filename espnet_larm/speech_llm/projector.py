@@ -59,15 +59,12 @@ class Projector(torch.nn.Module):
         input_size: E.
         output_size: D.
         frames: k, 1 or more; 1 for `linear`.
-        like: Embeddings (n, D) whose mean length all that come out have, and at whose mean they begin; None for any.
 
     Raises:
         ValueError: `linear` is given several frames.
     """
 
-    def __init__(
-        self, kind: str, input_size: int, output_size: int, frames: int = 1, like: torch.Tensor | None = None
-    ) -> None:
+    def __init__(self, kind: str, input_size: int, output_size: int, frames: int = 1) -> None:
         super().__init__()
         if kind == "linear" and frames != 1:
             raise ValueError(
@@ -92,10 +89,6 @@ class Projector(torch.nn.Module):
         if kind == "posterior":
             torch.nn.init.zeros_(self.out.weight)
             torch.nn.init.zeros_(self.out.bias)
-        self.length: torch.Tensor | None
-        self.register_buffer("length", None if like is None else like.float().norm(dim=-1).mean())
-        if like is not None and kind != "posterior":  # which begins with the LM's embeddings themselves
-            self.out.bias.data.copy_(like.float().mean(0))
 
     def output_lens(self, lens: torch.Tensor) -> torch.Tensor:
         """Embeddings (B,) of so many frames (B,): every frame is covered."""
@@ -120,8 +113,6 @@ class Projector(torch.nn.Module):
         if self.kind == "posterior":
             assert from_ctc is not None
             embeddings = embeddings + self._words(from_ctc, mask).to(embeddings.dtype)
-        if self.length is not None:
-            embeddings = functional.normalize(embeddings, dim=-1) * self.length.to(embeddings.dtype)
         valid = torch.arange(embeddings.size(1), device=hs_pad.device) < lens.unsqueeze(1)
         return Projected(embeddings.masked_fill(~valid.unsqueeze(-1), 0.0), lens)
 

@@ -1,12 +1,14 @@
 """A start for the projector: its embeddings become those of the transcript's tokens, before the LM is asked.
 
-CTC whose classes are the LM's own embeddings: the nearer an embedding of speech is to a token's, the more likely is the
-token there; that of a space stands for none. CTC finds which are whose. A step costs no pass through the LM, so that
-hours of speech go by in minutes.
+CTC whose classes are the LM's own embeddings finds which embeddings of speech are whose: the nearer to a token's, after
+a linear map of its own, the more likely is the token. Each is then drawn to the embeddings of what CTC takes it for,
+that of a space where nothing is said. Both are needed: CTC alone parts the classes, and leaves open how long an
+embedding is and what all have in common, nearly half of their length in Gemma 3, without which a frozen LM reads
+nothing; and the map, since without it each pulls at what the other wants, and learning takes several times as long.
+A step costs no pass through the LM, so that hours of speech go by in minutes. Classes are the tokens of the batch, so
+that a vocabulary of 262,144 costs nothing.
 Ours; related are embeddings by posteriors (Ma et al., "LegoSLM", arXiv:2505.11352) and optimal transport between frames
-and text. Classes are the tokens of the batch, so that a vocabulary of 262,144 costs nothing. CTC parts the classes: it
-leaves the length of an embedding open, and what all have in common, nearly half of their length in Gemma 3. A frozen LM
-reads nothing in what lacks them, hence `projector_norm`.
+and text.
 Shapes: B utterances, T embeddings of speech, D size of the LM, L tokens, C classes.
 """
 
@@ -25,12 +27,14 @@ class Aligned(NamedTuple):
     """Loss and figures of a batch.
 
     Attributes:
-        loss: Mean over utterances, with gradient.
+        loss: Mean over utterances of CTC's loss and the sum of distances, with gradient.
+        distance: Mean squared distance to what CTC takes an embedding for, in units of the tokens' mean square.
         accuracy: 1 less the token error rate of the likeliest classes, among the tokens of the batch; 0 at least.
         without_room: Share of utterances with fewer embeddings than CTC needs; they teach nothing.
     """
 
     loss: torch.Tensor
+    distance: torch.Tensor
     accuracy: torch.Tensor
     without_room: torch.Tensor
 
@@ -49,12 +53,18 @@ class Alignment(torch.nn.Module):
     """The loss, with what it learns.
 
     Args:
+        size: D.
         none: Token that stands where nothing is said.
     """
 
-    def __init__(self, none: int) -> None:
+    def __init__(self, size: int, none: int) -> None:
         super().__init__()
         self.none = none
+        self.map = torch.nn.Linear(size, size)
+        torch.nn.init.eye_(self.map.weight)
+        torch.nn.init.zeros_(self.map.bias)
+        # CTC's own class for none.
+        self.blank = torch.nn.Parameter(torch.zeros(size))
         self.log_sharpness = torch.nn.Parameter(torch.tensor(math.log(SHARPNESS)))
 
     def forward(
@@ -80,16 +90,40 @@ class Alignment(torch.nn.Module):
         # Class 0 is none.
         targets = torch.zeros_like(tokens).masked_scatter(valid, classes + 1)
         unit = table[1:].square().sum(-1).mean().clamp(min=1e-10)
+        own = torch.cat([self.blank.unsqueeze(0), table[1:]])
         # Half the squared distance, less what is the same for all classes.
-        likeness = speech.float() @ table.T - table.square().sum(-1) / 2
+        likeness = self.map(speech.float()) @ own.T - own.square().sum(-1) / 2
         log_probs = (self.log_sharpness.exp() / unit * likeness).log_softmax(-1)
-        losses = functional.ctc_loss(
-            log_probs.transpose(0, 1), targets, lens, token_lens, reduction="none", zero_infinity=True
-        )
+        losses = _ctc(log_probs, targets, lens, token_lens)
+
         repeats = (targets[:, 1:] == targets[:, :-1]) & valid[:, 1:]
-        has_no_room = token_lens + repeats.sum(1) > lens
-        accuracy = _accuracy(log_probs.argmax(-1), lens, targets, token_lens)
-        return Aligned(losses.mean(), accuracy.to(speech.device), has_no_room.float().mean())
+        has_room = token_lens + repeats.sum(1) <= lens
+        counts = (torch.arange(speech.size(1), device=lens.device) < lens.unsqueeze(1)) & has_room.unsqueeze(1)
+        wanted = _occupancies(log_probs, targets, lens, token_lens) @ table  # (B, T, D)
+        distances = (speech.float() - wanted).square().sum(-1).masked_fill(~counts, 0.0) / unit
+        return Aligned(
+            losses.mean() + distances.sum() / len(speech),
+            distances.detach().sum() / counts.sum().clamp(min=1),
+            _accuracy(log_probs.argmax(-1), lens, targets, token_lens).to(speech.device),
+            (~has_room).float().mean(),
+        )
+
+
+def _ctc(log_probs: torch.Tensor, targets: torch.Tensor, lens: torch.Tensor, target_lens: torch.Tensor) -> torch.Tensor:
+    """CTC losses (B,) of log-probabilities (B, T, C); 0 for utterances without room."""
+    given = log_probs.transpose(0, 1), targets, lens, target_lens
+    return functional.ctc_loss(*given, reduction="none", zero_infinity=True)
+
+
+def _occupancies(
+    log_probs: torch.Tensor, targets: torch.Tensor, lens: torch.Tensor, target_lens: torch.Tensor
+) -> torch.Tensor:
+    """What CTC takes each embedding for: shares of the classes (B, T, C) over all alignments, without gradient."""
+    leaf = log_probs.detach().requires_grad_()
+    with torch.enable_grad():
+        (gradient,) = torch.autograd.grad(_ctc(leaf, targets, lens, target_lens).sum(), leaf)
+    # torch's CTC gives the gradient of the logits below a softmax: probability less occupancy.
+    return (leaf.detach().exp() - gradient).clamp(min=0.0)
 
 
 def _accuracy(best: torch.Tensor, lens: torch.Tensor, targets: torch.Tensor, target_lens: torch.Tensor) -> torch.Tensor:
