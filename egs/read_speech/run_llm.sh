@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A causal LM (Gemma 3 270M) on the frames of run.sh --system whisper, which must have been trained: first the projector
 # learns the LM's embeddings of what is said, then encoder and projector learn what the frozen LM reads, then the LM
-# learns too (LoRA). The CTC head has pieces of its own.
+# learns too (LoRA). The CTC head has pieces of its own. Not run to its end yet; RESULTS.md has no figure of it.
 #
 # The LM is a folder or hub id with its tokenizer; on the hub Gemma's licence must be accepted first.
 #

@@ -29,7 +29,7 @@ from espnet_larm.llm.stream import freeze_modes
 from espnet_larm.llm.tokens import CTC_TEXT
 from espnet_larm.options import Option, check_parameters
 from espnet_larm.speech_llm.clock import Clock
-from espnet_larm.speech_llm.losses.alignment import Alignment, token_of_none
+from espnet_larm.speech_llm.losses.alignment import Alignment, check_alone, token_of_none
 from espnet_larm.speech_llm.losses.mwer import Mwer, figures, find_nbest, mwer_loss, score_nbest
 from espnet_larm.speech_llm.losses.text_kl import TextKl, TextKlOptions
 from espnet_larm.speech_llm.within_lengths import WithinLengthsModel
@@ -238,7 +238,7 @@ class SpeechLlmModel(WithinLengthsModel):
         self.head_weight = head_weight
         self.mwer = Mwer(mwer_weight, mwer_ce_weight, mwer_nbest, mwer_beam_size, mwer_in_validation)
         if alignment_only:
-            self._check_alignment_only(alignment_weight, mwer_weight)
+            check_alone(self.decoder, alignment_weight, mwer_weight)
         self.alignment_weight, self.alignment_only = alignment_weight, alignment_only
         self.alignment = None
         if alignment_weight > 0:
@@ -357,31 +357,20 @@ class SpeechLlmModel(WithinLengthsModel):
             ys_pad_lens: Valid tokens (B,).
         """
         given = encoder_out, encoder_out_lens, ys_pad, ys_pad_lens
-        if self.alignment is None:
-            return self._lm_loss(*given)
-        aligned = self.alignment(*self.decoder.project(*given[:2]), *given[2:], self.decoder.backbone.embed)
-        stats = {
-            "loss_align": aligned.loss,
-            "acc": aligned.accuracy,
-            "align_distance": aligned.distance,
-            "align_without_room": aligned.without_room,
-        }
-        loss = self.alignment_weight * aligned.loss
-        if not self.alignment_only:
-            more, lm_stats = self._lm_loss(*given)
-            stats |= {"acc_align": stats.pop("acc"), **lm_stats}
-            loss = loss + more
+        loss, stats = (encoder_out.new_zeros(()), {}) if self.alignment_only else self._lm_loss(*given)
+        if self.alignment is not None:
+            aligned = self.alignment(*self.decoder.project(*given[:2]), *given[2:], self.decoder.backbone.embed)
+            loss = loss + self.alignment_weight * aligned.loss
+            stats |= {
+                "loss_align": aligned.loss,
+                "acc" if self.alignment_only else "acc_align": aligned.accuracy,
+                "align_distance": aligned.distance,
+                "align_without_room": aligned.without_room,
+            }
         return DecoderLoss(loss, {name: value.detach() for name, value in stats.items()})
 
-    def _lm_loss(
-        self,
-        encoder_out: torch.Tensor,
-        encoder_out_lens: torch.Tensor,
-        ys_pad: torch.Tensor,
-        ys_pad_lens: torch.Tensor,
-    ) -> DecoderLoss:
-        """The losses of what the LM says."""
-        given = encoder_out, encoder_out_lens, ys_pad, ys_pad_lens
+    def _lm_loss(self, *given: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The losses of what the LM says, from the arguments of `decoder_loss`."""
         if self.mwer.weight == 0 and not self.mwer.in_validation:
             loss, stats = self._cross_entropy(*given)
         else:
@@ -390,7 +379,7 @@ class SpeechLlmModel(WithinLengthsModel):
             penalty = self.text_kl(self.decoder)
             loss = loss + self.text_kl.options.weight * penalty
             stats["loss_text_kl"] = penalty
-        return DecoderLoss(loss, {name: value.detach() for name, value in stats.items()})
+        return loss, stats
 
     def _cross_entropy_and_mwer(
         self,
@@ -456,17 +445,6 @@ class SpeechLlmModel(WithinLengthsModel):
         # One tensor of logits at a time, however many heads there are.
         losses, is_right = by_chunks(predict, self.decoder.backbone.vocab_size, *given, recomputes=head > 1)
         return losses.sum() / len(ys_out_pad), is_right.sum() / max(len(is_right), 1)
-
-    def _check_alignment_only(self, alignment_weight: float, mwer_weight: float) -> None:
-        """Refuse what a pass through the LM alone would teach."""
-        if alignment_weight == 0:
-            raise ValueError("model_conf: alignment_only is true, and alignment_weight 0; set it above 0, 1.0 say.")
-        learning = [name for name, each in self.decoder.named_parameters() if each.requires_grad]
-        if mwer_weight > 0 or any(not name.startswith("projector.") for name in learning):
-            raise ValueError(
-                "model_conf: alignment_only teaches the projector alone; set decoder_conf: adaptation: frozen and "
-                "num_heads: 1, and mwer_weight: 0."
-            )
 
     def _take_own_tokens(self, tokens: list[str]) -> None:
         """Make the CTC head, and the layer that feeds it back, of another size."""

@@ -139,7 +139,7 @@ def test_a_revision_is_fetched(published):
 
 def test_texts_for_people_may_be_edited_on_the_hub(published):
     published.commit(NAME, {"README.md": b"# edited"})
-    load_from_hub(NAME)
+    assert load_from_hub(NAME).has_loops
 
 
 def test_a_private_repository_is_read_with_a_token_alone(published, monkeypatch):

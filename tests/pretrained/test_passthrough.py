@@ -6,6 +6,17 @@ import torch
 from espnet_larm.pretrained.passthrough import PassthroughEncoder
 
 
+def build(build_speech_llm, folder, **model_conf):
+    return build_speech_llm(
+        frontend="pretrained",
+        frontend_conf={"model": folder},
+        encoder="passthrough",
+        encoder_conf=None,
+        normalize=None,
+        model_conf={"ctc_weight": 0.0, "interctc_weight": 0.0, **model_conf},
+    )
+
+
 def test_frames_are_handed_on_without_the_padding_that_nobody_has() -> None:
     frames = torch.randn(2, 7, 3)
     encoder = PassthroughEncoder(3)
@@ -17,14 +28,7 @@ def test_frames_are_handed_on_without_the_padding_that_nobody_has() -> None:
 def test_an_lm_reads_the_front_ends_frames(build_speech_llm, encoders, monkeypatch) -> None:
     from espnet_larm.llm.backbone import Backbone
 
-    model = build_speech_llm(
-        frontend="pretrained",
-        frontend_conf={"model": encoders("whisper")},
-        encoder="passthrough",
-        encoder_conf=None,
-        normalize=None,
-        model_conf={"ctc_weight": 0.0, "interctc_weight": 0.0, "alignment_weight": 1.0, "alignment_only": True},
-    ).train()
+    model = build(build_speech_llm, encoders("whisper"), alignment_weight=1.0, alignment_only=True).train()
     monkeypatch.setattr(Backbone, "forward", lambda *given, **options: pytest.fail("the LM was asked"))
     speech, lens = torch.randn(2, 9600) / 10, torch.tensor([9600, 6400])
     frames, frame_lens = model.encode(speech, lens)
@@ -40,14 +44,7 @@ def test_such_a_model_decodes_a_batch_as_each_alone(build_speech_llm, encoders) 
     from espnet_larm.recognize.ctc import ctc_text_maker
     from espnet_larm.recognize.recognizer import Recognizer
 
-    model = build_speech_llm(
-        frontend="pretrained",
-        frontend_conf={"model": encoders("hubert group")},
-        encoder="passthrough",
-        encoder_conf=None,
-        normalize=None,
-        model_conf={"ctc_weight": 0.0, "interctc_weight": 0.0},
-    ).eval()
+    model = build(build_speech_llm, encoders("hubert group")).eval()
     recognizer = Recognizer(model, ctc_text_maker(model, model.args))
     waveforms = [torch.randn(samples).numpy() / 10 for samples in (9600, 6400)]
     together = recognizer.transcribe(waveforms)

@@ -1,12 +1,11 @@
 """A start for the projector: its embeddings become those of the transcript's tokens, before the LM is asked.
 
-CTC whose classes are the LM's own embeddings finds which embeddings of speech are whose: the nearer to a token's, after
-a linear map of its own, the more likely is the token. Each is then drawn to the embeddings of what CTC takes it for,
-that of a space where nothing is said. Both are needed: CTC alone parts the classes, and leaves open how long an
-embedding is and what all have in common, nearly half of their length in Gemma 3, without which a frozen LM reads
-nothing; and the map, since without it each pulls at what the other wants, and learning takes several times as long.
-A step costs no pass through the LM, so that hours of speech go by in minutes. Classes are the tokens of the batch, so
-that a vocabulary of 262,144 costs nothing.
+CTC whose classes are the LM's own embeddings finds which embeddings of speech are whose: the nearer to a token's,
+behind a linear map, the more likely is the token. Each is then drawn to the embeddings of what CTC takes it for, and
+to that of a space where nothing is said. CTC alone would part the classes, and leave open how long an embedding is
+and what all have in common, while a frozen LM has read no embeddings but its own. The map leaves each of the two
+losses its way. A step costs no pass through the LM. Classes are the tokens of the batch, so that a vocabulary of
+262,144 costs nothing.
 Ours; related are embeddings by posteriors (Ma et al., "LegoSLM", arXiv:2505.11352) and optimal transport between frames
 and text.
 Shapes: B utterances, T embeddings of speech, D size of the LM, L tokens, C classes.
@@ -40,13 +39,25 @@ class Aligned(NamedTuple):
 
 
 def token_of_none(tokenizer: Any) -> int:
-    """The token that stands where nothing is said: a space if it is one token, else the end of a text.
-
-    Of the tokens tried between the words of a text, Gemma 3 copies the text best from between spaces: 2.9 nats a word,
-    4.0 with line ends, 8.6 with padding, 1.3 with nothing.
-    """
+    """The token that stands where nothing is said: a space if it is one token, else the end of a text."""
     ids = tokenizer.encode(" ", add_special_tokens=False)
     return int(ids[0] if len(ids) == 1 else tokenizer.eos_token_id)
+
+
+def check_alone(decoder: torch.nn.Module, alignment_weight: float, mwer_weight: float) -> None:
+    """Refuse an alignment without the LM where a pass through the LM would teach more.
+
+    Raises:
+        ValueError: The alignment has no weight, or more than the projector learns.
+    """
+    if alignment_weight == 0:
+        raise ValueError("model_conf: alignment_only is true, and alignment_weight 0; set it above 0, 1.0 say.")
+    learning = [name for name, each in decoder.named_parameters() if each.requires_grad]
+    if mwer_weight > 0 or any(not name.startswith("projector.") for name in learning):
+        raise ValueError(
+            "model_conf: alignment_only teaches the projector alone; set decoder_conf: adaptation: frozen and "
+            "num_heads: 1, and mwer_weight: 0."
+        )
 
 
 class Alignment(torch.nn.Module):
