@@ -2,8 +2,8 @@
 # Read speech: a corpus in LibriSpeech's layout, or your own recordings in a table, with a choice of two systems.
 #
 # --system filterbank trains the looped encoder from filter banks, --system whisper on frozen frames of a pre-trained
-# encoder (Whisper tiny.en, of the hub or a folder), which stage 10 keeps on the disk. RESULTS.md says what they reach. The
-# first time the repository's .venv is made (minutes, 7 GB).
+# encoder (Whisper tiny.en, of the hub or a folder), which stage 10 keeps on the disk. RESULTS.md says what they reach.
+# The first time the repository's .venv is made (minutes, 7 GB).
 #
 # Your own recordings: a table of them for each set, NAME.tsv, whose first line names its columns, audio, text and (if you
 # know it) speaker, with tabs between; or NAME.jsonl with these keys. Paths of audio are relative to the table.
