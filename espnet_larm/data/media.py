@@ -21,10 +21,10 @@ from espnet_larm.data.audio_error import AudioError
 from espnet_larm.data.stream import resampled, stream_file
 
 # What a folder is searched for.
-SUFFIXES = frozenset(
-    (".wav", ".flac", ".mp3", ".m4a", ".m4b", ".mp4", ".mov", ".mkv", ".webm", ".ogg", ".oga", ".opus", ".aac", ".wma")
-    + (".amr", ".3gp", ".aiff", ".aif", ".au", ".caf", ".sph", ".w64", ".avi", ".mka", ".mpg", ".ts")
-)
+SUFFIXES = frozenset((
+    ".wav", ".flac", ".mp3", ".m4a", ".m4b", ".mp4", ".mov", ".mkv", ".webm", ".ogg", ".oga", ".opus", ".aac", ".wma",
+    ".amr", ".3gp", ".aiff", ".aif", ".au", ".caf", ".sph", ".w64", ".avi", ".mka", ".mpg", ".ts",
+))  # fmt: skip
 # What libsndfile's reader says of content that FFmpeg cannot decode either.
 NO_AUDIO = (
     "is no audio: it is a web page",
