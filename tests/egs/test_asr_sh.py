@@ -549,7 +549,6 @@ def test_an_lm_is_trained_in_two_stages_with_the_second_beginning_where_the_firs
 def test_stage_14_packs_a_model_with_an_lm_that_has_moved_and_pieces_for_its_ctc_head(
     recipe: Recipe, tmp_path: Path, build_speech_llm: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import espnet_larm
     from espnet_larm.recipe.make_tokens import train_bpe
 
     pieces = tmp_path / "data/token_list/bpe_unigram9"
@@ -577,8 +576,10 @@ def test_stage_14_packs_a_model_with_an_lm_that_has_moved_and_pieces_for_its_ctc
     done = recipe("--stage", "pack", "--stop_stage", "pack", *options)
     assert done.returncode == 0, done.stderr
     packed = tmp_path / "exp/asr_tiny/asr_tiny_valid.loss.ave.zip"
-    recognizer = espnet_larm.load(packed, llm=str(tmp_path / "moved"))
-    best = recognizer.transcribe(
+    from espnet_larm.recognize.packs import load
+
+    recognizer = load(packed, llm=str(tmp_path / "moved"))
+    best = recognizer.recognize(
         [np.random.default_rng(0).standard_normal(16000).astype(np.float32)], DecodeConfig(ctc_weight=1.0)
     )[0].best
     assert set(best.tokens) <= set(tokens) and best.text.replace(" ", "") == "".join(best.tokens).replace("\u2581", "")

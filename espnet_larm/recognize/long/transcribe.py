@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 def transcribe_blocks(heads: Heads, preprocess: Preprocess | None, blocks: Iterable[np.ndarray], plan: Plan) -> Decoded:
     """Recognise a stream of audio.
 
-    Audio of one piece gives what `transcribe` gives (test_short_file_gives_what_its_samples_give).
+    Audio of one piece gives what `recognize` gives (test_short_file_gives_what_its_samples_give).
 
     Args:
         heads: The model.

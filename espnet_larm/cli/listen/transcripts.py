@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from espnet_larm.cli.recordings import Recording
+from espnet_larm.cli.listen.recordings import Recording
 from espnet_larm.files.atomic import write_beside
 from espnet_larm.listen.formats import FORMATS, Written
 

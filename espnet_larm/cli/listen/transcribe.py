@@ -20,9 +20,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from espnet_larm.cli.device import add_device, device_of
-from espnet_larm.cli.recordings import Recording, find_recordings
-from espnet_larm.cli.transcripts import AUTO, Printer, Progress, Writer, parse_formats, parse_loops
+from espnet_larm.cli.listen.device import add_device, device_of
+from espnet_larm.cli.listen.recordings import Recording, find_recordings
+from espnet_larm.cli.listen.transcripts import AUTO, Printer, Progress, Writer, parse_formats, parse_loops
 from espnet_larm.errors import is_stated
 from espnet_larm.options import add_option, given_options
 from espnet_larm.recognize.config import DecodeConfig
