@@ -207,12 +207,14 @@ class CtcEngine(Engine):
         self.model, self.processor = model, processor
         self.sample_rate_hz = processor.feature_extractor.sampling_rate
         tokenizer = processor.tokenizer
-        self.blank = model.config.pad_token_id
-        self.special = set(tokenizer.all_special_ids) | {self.blank}
         names = tokenizer.convert_ids_to_tokens(range(model.config.vocab_size))
         delimiter = getattr(tokenizer, "word_delimiter_token", None)
         # By the house's name of a space, words are found as in our own models.
         self.tokens = [SPACE if name is not None and name == delimiter else name or "" for name in names]
+        # The space of wav2vec2's tokenizers is a special token, too.
+        self.special = {each for each in tokenizer.all_special_ids if self.tokens[each] != SPACE} | {
+            model.config.pad_token_id
+        }
 
     def prepare(self, request: Request) -> Job:
         """Check a request.

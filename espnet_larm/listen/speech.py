@@ -18,8 +18,9 @@ import torch
 DETECTOR_HZ = 16000
 CHUNK_SAMPLES = 512
 SPEECH_PROBABILITY = 0.5
-# Speech is widened by this, for what is soft at its ends; a recogniser is used to some silence.
-MARGIN_S = 0.5
+# Speech is widened by this, for what is soft at its ends. More is worse for models of short utterances: with 1 s of
+# silence around AN4's, a small model got 27 % of the words wrong with 0.2, 35 % with 0.5, and 69 % with all of it.
+MARGIN_S = 0.2
 # Pauses up to this stay inside a stretch: the recogniser sees sentences whole.
 PAUSE_S = 2.0
 # A voice that says one letter lasts longer.
@@ -70,10 +71,10 @@ _in_use = threading.Lock()
 @torch.no_grad()
 def _probabilities(samples: np.ndarray) -> np.ndarray:
     """The probability of speech of each chunk (T,); the last chunk is filled with zeros."""
-    if len(samples) == 0:
-        return np.zeros(0)
+    # Less than a chunk is refused.
+    padded = np.pad(samples, (0, max(0, CHUNK_SAMPLES - len(samples))))
     with _in_use:
-        chunks: torch.Tensor = _detector().audio_forward(torch.from_numpy(np.array(samples))[None].float(), DETECTOR_HZ)
+        chunks: torch.Tensor = _detector().audio_forward(torch.from_numpy(padded)[None].float(), DETECTOR_HZ)
     return chunks[0].numpy()
 
 

@@ -294,7 +294,7 @@ def test_a_recogniser_holds_nothing_of_a_call_and_threads_may_share_it(recognize
     expected = [recognizer.recognize(waveforms, config) for config in configs]
     before = [dict(vars(part)) for part in (recognizer, recognizer.heads, recognizer.model, recognizer.model.encoder)]
     with ThreadPoolExecutor(4) as pool:
-        calls = [pool.submit(recognizer.transcribe, waveforms, config) for config in configs * 3]
+        calls = [pool.submit(recognizer.recognize, waveforms, config) for config in configs * 3]
         assert [call.result() for call in calls] == expected * 3
     after = [vars(part) for part in (recognizer, recognizer.heads, recognizer.model, recognizer.model.encoder)]
     assert before == after

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from espnet_larm.data.audio_error import AudioError
+
 STDIN = "-"
 
 
@@ -35,10 +37,9 @@ class Recording(NamedTuple):
             file.flush()
             try:
                 yield Path(file.name)
-            except (OSError, ValueError) as error:
+            except AudioError as error:
                 # Its user does not know the copy.
-                error.args = tuple(str(each).replace(file.name, self.name) for each in error.args)
-                raise
+                raise AudioError(error.kind, error.what.replace(file.name, self.name), error.remedy) from error
 
 
 def find_recordings(names: Sequence[str]) -> tuple[list[Recording], list[str]]:

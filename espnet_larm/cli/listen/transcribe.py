@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from espnet_larm.cli.listen.device import add_device, device_of
 from espnet_larm.cli.listen.recordings import Recording, find_recordings
 from espnet_larm.cli.listen.transcripts import AUTO, Printer, Progress, Writer, parse_formats, parse_loops
+from espnet_larm.data.audio_error import AudioError
 from espnet_larm.errors import is_stated
 from espnet_larm.options import add_option, given_options
 from espnet_larm.recognize.config import DecodeConfig
@@ -181,7 +182,9 @@ def _transcribe(
         progress.clear()
         if not is_stated(error):
             raise
-        print(f"ERROR: {error}", file=sys.stderr)
+        # The remedies of audio errors are for data folders.
+        what = f"{error.what}." if isinstance(error, AudioError) else str(error)
+        print(f"ERROR: {what}", file=sys.stderr)
         return False
     progress.clear()
     written = writer.write(recording, found)

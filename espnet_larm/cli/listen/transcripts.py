@@ -13,6 +13,7 @@ from espnet_larm.listen.formats import FORMATS, Written
 
 if TYPE_CHECKING:
     from espnet_larm.listen import transcriber
+    from espnet_larm.listen.segments import Segment
 
 AUTO = "auto"
 # Back to the line's start, and clear it.
@@ -73,7 +74,9 @@ class Writer:
         Raises:
             OSError: A file cannot be written.
         """
-        texts = {loop: (each.text, each.segments) for loop, each in found.loops.items()}
+        texts: dict[int | None, tuple[str, tuple[Segment, ...]]] = {
+            loop: (each.text, each.segments) for loop, each in found.loops.items()
+        }
         written = [
             Written(recording.name, self.model, loop, found.duration_s, self.language, text, segments, self.words)
             for loop, (text, segments) in (texts or {None: (found.text, found.segments)}).items()
@@ -104,8 +107,8 @@ class Printer:
         """Print a recording: one line of text, or one a loop."""
         if self.compares:
             print(f"{name}: {found.duration_s:.1f} s")
-            for loop, each in found.loops.items():
-                print(f"  loop {loop:>3}  {found.seconds[loop]:8.2f} s  {each.text}")
+            for loop, said in found.loops.items():
+                print(f"  loop {loop:>3}  {found.seconds[loop]:8.2f} s  {said.text}")
         else:
             for each in written:
                 loop = f"loop {each.loop}: " if len(written) > 1 and self.form == "txt" else ""
