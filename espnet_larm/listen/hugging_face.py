@@ -87,7 +87,9 @@ def _keep_generation_options(model: Any, source: str, is_local: bool) -> None:
     path = cached_file(source, name, local_files_only=is_local, _raise_exceptions_for_missing_entries=False)
     if path is not None:
         options = json.loads(Path(path).read_bytes())
-        options.pop("_from_model_config", None)
+        # The last would force what language and task say, which it is replaced by.
+        passed = ("_from_model_config", "forced_decoder_ids")
+        options = {name: value for name, value in options.items() if name not in passed}
         model.generation_config = GenerationConfig.from_dict(options)
 
 

@@ -32,8 +32,9 @@ def save_ctc(folder, kind):
     config = getattr(transformers, f"{kind}Config")(vocab_size=len(LETTERS), pad_token_id=0, **SMALL, **CONVOLUTIONS)
     model = getattr(transformers, f"{kind}ForCTC")(config)
     torch.nn.init.normal_(model.lm_head.weight, std=3.0)
-    # Spaces and blanks as often as letters.
+    # Spaces and blanks as often as letters, and no other special token.
     model.lm_head.bias.data[[0, 4]] += 8.0
+    model.lm_head.bias.data[1:4] -= 100.0
     model.save_pretrained(folder)
     return folder
 
@@ -150,10 +151,10 @@ def whisper():
 
 @pytest.mark.slow
 def test_whispers_words_have_times_within_the_speech(whisper, utterances):
-    samples = max(utterances, key=len)
+    samples = np.concatenate([*utterances[:3]])
     found = whisper.transcribe(np.concatenate([np.zeros(3 * RATE, np.float32), samples]), RATE)
     words = [word for segment in found.segments for word in segment.words]
-    assert len(words) > 3 and words[0].start_s > 2.5 and words[-1].end_s <= found.duration_s
+    assert len(words) > 2 and words[0].start_s > 2.5 and words[-1].end_s <= found.duration_s
     assert all(word.start_s <= word.end_s for word in words)
 
 

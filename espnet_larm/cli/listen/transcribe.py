@@ -123,15 +123,14 @@ def load(args: argparse.Namespace) -> "Transcriber":
     from espnet_larm.listen import models
 
     device = device_of(args.device)
-    # What packages print while they are imported is no message of ours.
-    with contextlib.redirect_stderr(io.StringIO()):
-        return models.load(
-            models.default_model() if args.model is None else args.model,
-            device,
-            args.dtype,
-            llm=args.llm,
-            encoder=args.encoder_folder,
-        )
+    # What packages say while they are imported, and ESPnet while it builds a model, is no message of ours.
+    logging.disable(logging.WARNING if args.log_level == "WARNING" else logging.NOTSET)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            source = models.default_model() if args.model is None else args.model
+            return models.load(source, device, args.dtype, llm=args.llm, encoder=args.encoder_folder)
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def prepare(args: argparse.Namespace, transcriber: "Transcriber") -> "Job":
