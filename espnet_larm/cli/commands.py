@@ -59,7 +59,7 @@ COMMANDS: dict[str, Command] = {
         f"{_RECIPE}.ngram.train",
         "train an n-gram over a model's tokens (stage 9)",
         TRAIN,
-        "--text lines.txt --token_list data/token_list/char/tokens.txt --token_type char --out 4gram.arpa",
+        "--text lines.txt --token_list data/token_list/char/tokens.txt --token_type char --outpath 4gram.arpa",
     ),
     "list": Command(
         "espnet_larm.cli.list_plugins",

@@ -365,7 +365,7 @@ def test_a_revision_of_an_lm_is_given_to_its_tokens_and_to_the_decoder(
     revision = ["--hugging_face_revision", "refs/pr/1"]
     (call,) = calls("tokens", *LM_OF_THE_HUB, *revision)
     folder = "data/token_list/hugging_face_lm_refs_pr_1"
-    assert "--llm org/lm " in call and "--revision refs/pr/1" in call and f"--out_dir {folder} " in call
+    assert "--llm org/lm " in call and "--revision refs/pr/1" in call and f"--output_dir {folder} " in call
     (tmp_path / folder).mkdir(parents=True, exist_ok=True)
     (tmp_path / folder / "tokens.txt").write_text("A\n")
     (call,) = [call for call in calls("stats", *LM_OF_THE_HUB, *revision) if "asr_train" in call]

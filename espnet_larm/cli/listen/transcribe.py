@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from espnet_larm.cli.listen.device import add_device, device_of
+from espnet_larm.cli.device import add_device, device_of
 from espnet_larm.cli.listen.recordings import Recording, find_recordings
 from espnet_larm.cli.listen.transcripts import AUTO, Printer, Progress, Writer, parse_formats, parse_loops
 from espnet_larm.data.audio_error import AudioError
