@@ -15,6 +15,7 @@ REQUIREMENTS = [
     "accelerate>=1.1",
     "tokenizers>=0.22",
     "safetensors>=0.4",
+    "huggingface_hub>=1.2",
     "peft>=0.17",
     "soxr>=0.5",
     # FFmpeg for `transcribe`: M4A, WebM, videos. omniio, which comes with ESPnet, needs it too.

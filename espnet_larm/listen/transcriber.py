@@ -131,16 +131,16 @@ class Transcriber:
         """Recognise a recording, and yield its segments while it is read.
 
         Args:
-            audio: As for `transcribe`.
+            audio: The recording, as `transcribe` takes it.
             sample_rate: The rate of samples that come without one, in Hz.
             loops: The depth to give the text of; the model's own by default.
-            language: As for `transcribe`.
-            vad: As for `transcribe`.
+            language: Code of the spoken language, for a multilingual Whisper; None lets it decide.
+            vad: Leave out what is no speech.
             config: Options of decoding.
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: As of `transcribe`; for a damaged file after the segments before the damage.
+            ValueError: What `transcribe` refuses; damage of a file comes after the segments before it.
             TypeError: It is no audio.
         """
         job = self.prepare(Request(() if loops is None else (loops,), language, False, config))
@@ -163,13 +163,13 @@ class Transcriber:
 
         Args:
             job: What `prepare` gave.
-            audio: As for `transcribe`.
+            audio: The recording, as `transcribe` takes it.
             sample_rate: The rate of samples that come without one, in Hz.
             vad: Leave out what is no speech.
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: As of `transcribe`.
+            ValueError: What `transcribe` refuses.
             TypeError: It is no audio.
         """
         return _follow(job, open_blocks(audio, sample_rate, self.sample_rate_hz), self.sample_rate_hz, vad)

@@ -111,9 +111,9 @@ class Printer:
                 print(f"  loop {loop:>3}  {found.seconds[loop]:8.2f} s  {said.text}")
         else:
             for each in written:
-                loop = f"loop {each.loop}: " if len(written) > 1 and self.form == "txt" else ""
+                mark = f"loop {each.loop}: " if len(written) > 1 and self.form == "txt" else ""
                 start = f"{name}: " if self.names else ""
-                print(f"{start}{loop}{FORMATS[self.form](each)}", end="")
+                print(f"{start}{mark}{FORMATS[self.form](each)}", end="")
         # A reader of a pipe sees each recording as soon as it is there.
         sys.stdout.flush()
 
