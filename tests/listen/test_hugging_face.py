@@ -66,6 +66,38 @@ def test_a_ctc_model_says_what_its_own_tokenizer_says(tmp_path, noise, kind):
     assert all(0 < word.confidence <= 1 for word in words)
 
 
+def save_parakeet(folder):
+    """A random Parakeet, whose tokens are pieces of sentencepiece's kind."""
+    import tokenizers
+    import transformers
+
+    pieces = ["<unk>", *"abcdef", *(f"\u2581{letter}" for letter in "abcdef"), "<pad>"]
+    ids = {piece: index for index, piece in enumerate(pieces)}
+    core = tokenizers.Tokenizer(tokenizers.models.BPE(ids, [], unk_token="<unk>"))
+    core.decoder = tokenizers.decoders.Metaspace()
+    tokenizer = transformers.ParakeetTokenizer(tokenizer_object=core, pad_token="<pad>", unk_token="<unk>")
+    transformers.ParakeetProcessor(transformers.ParakeetFeatureExtractor(), tokenizer).save_pretrained(folder)
+    encoder = {**SMALL, "num_mel_bins": 80, "subsampling_conv_channels": 8}
+    config = transformers.ParakeetCTCConfig(vocab_size=len(ids), pad_token_id=ids["<pad>"], encoder_config=encoder)
+    model = transformers.ParakeetForCTC(config)
+    torch.nn.init.normal_(model.ctc_head.weight, std=3.0)
+    model.ctc_head.bias.data[ids["<unk>"]] -= 100.0
+    model.save_pretrained(folder)
+    return folder
+
+
+def test_parakeet_says_what_its_own_processor_says(tmp_path, noise):
+    import transformers
+
+    folder = save_parakeet(tmp_path / "model")
+    processor = transformers.AutoProcessor.from_pretrained(folder)
+    model = transformers.AutoModelForCTC.from_pretrained(folder).eval()
+    with torch.no_grad():
+        logits = model(**processor(noise, sampling_rate=RATE, return_tensors="pt")).logits
+    found = espnet_larm.load(folder).transcribe(noise, RATE, vad=False)
+    assert found.text == processor.decode(logits[0].argmax(-1)) != ""
+
+
 def test_options_of_ours_are_refused(tmp_path, noise):
     model = espnet_larm.load(save_ctc(tmp_path / "model", "Wav2Vec2"))
     assert model.loops == ()
