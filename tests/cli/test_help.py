@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_has_examples_that_name_the_command(name):
-    """That it waits for no slow import, tests/test_process.py shows."""
+    # tests/test_process.py shows that it waits for no slow import.
     command = [sys.executable, "-m", "espnet_larm", name, "--help"]
     done = subprocess.run(command, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT)}, check=True)
     assert re.search(r"^Examples:\n    \S", done.stdout, re.MULTILINE), done.stdout
