@@ -21,6 +21,10 @@ REQUIREMENTS = [
     "huggingface_hub>=1.2",
     "peft>=0.17",
     "soxr>=0.5",
+    # FFmpeg for `transcribe`: M4A, WebM, videos. omniio, which comes with ESPnet, needs it too.
+    "av>=14",
+    # Finds speech for `transcribe`; its weights are in its wheel.
+    "silero-vad>=6",
     # Hooks that register plugins in ESPnet's tasks as these are imported.
     "wrapt>=1.16",
     "jiwer>=3.1",
@@ -101,6 +105,8 @@ setup(
     ],
     cmdclass={"build_py": BuildWithRecipes},
     packages=find_namespace_packages(include=["espnet_larm", "espnet_larm.*"]),
+    # models/ holds packs. With py.typed, type checkers read our annotations.
+    package_data={"espnet_larm": ["py.typed", "models/*.zip"]},
     python_requires=">=3.12,<3.14",
     install_requires=REQUIREMENTS,
     extras_require=EXTRAS,

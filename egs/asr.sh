@@ -163,7 +163,7 @@ stage_speed() {
     log "data/$train_set_plain -> data/$train_set at speeds $speed_perturb_factors"
     # shellcheck disable=SC2086 # factors and kinds are words
     run_live "data/$train_set/perturb_speed.log" "${py[@]}" perturb-speed --fs "$fs" --nj "$nj" \
-        --in_dir "data/$train_set_plain" --out_dir "data/$train_set" --factors $speed_perturb_factors \
+        --in_dir "data/$train_set_plain" --output_dir "data/$train_set" --factors $speed_perturb_factors \
         --allow $allow_problems
 }
 
@@ -175,7 +175,7 @@ stage_format() {
         log "data/$set -> $(formatted_dir "$set")"
         # shellcheck disable=SC2086 # allow_problems holds words
         run_live "$(formatted_dir "$set")/format_audio.log" "${py[@]}" format-audio --fs "$fs" \
-            --nj "$nj" --in_dir "data/$set" --out_dir "$(formatted_dir "$set")" --allow $allow_problems
+            --nj "$nj" --in_dir "data/$set" --output_dir "$(formatted_dir "$set")" --allow $allow_problems
     done
 }
 
@@ -185,7 +185,7 @@ stage_filter() {
         need_file "$data_feats/org/$set/wav.scp" format
         log "$data_feats/org/$set -> $data_feats/$set, $min_wav_duration to $max_wav_duration s"
         run_live "$data_feats/$set/filter_lengths.log" "${py[@]}" filter-lengths --fs "$fs" \
-            --in_dir "$data_feats/org/$set" --out_dir "$data_feats/$set" \
+            --in_dir "$data_feats/org/$set" --output_dir "$data_feats/$set" \
             --min_wav_duration "$min_wav_duration" --max_wav_duration "$max_wav_duration"
     done
     [ -n "$post_process_local_data_opts" ] || return 0
@@ -214,7 +214,7 @@ make_tokens() { # TYPE DIR
     fi
     # shellcheck disable=SC2086 # files are words
     run_live "$2/make_tokens.log" "${py[@]}" make-tokens --token_type "$1" \
-        --text $texts --out_dir "$2" --nbpe "$nbpe" --bpemode "$bpemode" --bpe_char_cover "$bpe_char_cover" \
+        --text $texts --output_dir "$2" --nbpe "$nbpe" --bpemode "$bpemode" --bpe_char_cover "$bpe_char_cover" \
         --bpe_input_sentence_size "$bpe_input_sentence_size" ${options[@]+"${options[@]}"}
 }
 
@@ -258,7 +258,7 @@ stage_ngram() {
     # shellcheck disable=SC2086 # files are words
     run_live "$ngram_exp/ngram.log" "${py[@]}" train-ngram --text $ngram_text \
         --dev_text "$data_feats/$valid_set/text" --token_list "$token_list" --token_type "$token_type" \
-        --cleaner "$cleaner" --ngram_num "$ngram_num" --out "$ngram_file" ${options[@]+"${options[@]}"}
+        --cleaner "$cleaner" --ngram_num "$ngram_num" --outpath "$ngram_file" ${options[@]+"${options[@]}"}
 }
 
 stage_stats() {

@@ -2,7 +2,7 @@
 
 import espnet_larm
 recognizer = espnet_larm.load("model.zip")
-print(recognizer.transcribe_file("speech.flac").text)
+print(recognizer.transcribe("speech.m4a").text)
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from espnet_larm.version import __version__
 
 if TYPE_CHECKING:
-    from espnet_larm.recognize.recognizer import Recognizer
+    from espnet_larm.listen.transcriber import Transcriber
 
 __all__ = ["__version__", "load", "unpack"]
 
@@ -23,11 +23,13 @@ def load(
     asr_model_file: str | Path | None = None,
     llm: str | None = None,
     encoder: str | None = None,
-) -> "Recognizer":
-    """Load the recogniser of a pack (`model.zip`) or of an experiment's folder; the first call imports for 10 s.
+) -> "Transcriber":
+    """Load a recogniser; the first call imports for 10 s.
 
     Args:
-        source: A pack, which is checked and cannot run code, or a folder with `config.yaml`.
+        source: A pack (`model.zip`), which is checked and cannot run code; an experiment's folder, with `config.yaml`;
+            the name of a model that comes with the package; or a recogniser of transformers, Whisper or one with a CTC
+            head, by its folder or by its id on the hub (`openai/whisper-tiny.en`).
         device: `cpu`, `cuda` or `cuda:N`.
         dtype: `bfloat16`, `float16`, `float32` or `float64`.
         asr_model_file: Weights in the folder; its only `*.ave.pth` by default.
@@ -35,12 +37,12 @@ def load(
         encoder: Folder or hub id of its pre-trained speech encoder, likewise.
 
     Raises:
-        FileNotFoundError: There is no such pack, the folder lacks a file, or the LM or speech encoder is not there.
+        FileNotFoundError: There is no such model, the folder lacks a file, or the LM or speech encoder is not there.
         ValueError: The pack is damaged or refused, or its weights are not those of its configuration.
     """
-    from espnet_larm.recognize import packs
+    from espnet_larm.listen import models
 
-    return packs.load(source, device, dtype, asr_model_file, llm, encoder)
+    return models.load(source, device, dtype, asr_model_file, llm, encoder)
 
 
 def unpack(pack: str | Path, folder: str | Path, llm: str | None = None, encoder: str | None = None) -> dict[str, str]:

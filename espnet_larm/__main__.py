@@ -1,7 +1,8 @@
 """`espnet-larm COMMAND`, or `python -m espnet_larm COMMAND`: one command for everything here.
 
-    python -m espnet_larm list                                     every plugin with its options
-    python -m espnet_larm COMMAND --help                           what a command does, and its options
+    espnet-larm transcribe talk.m4a                                what a recording says
+    espnet-larm COMMAND --help                                     what a command does, its options, examples
+    espnet-larm --version                                          versions of this package, ESPnet and torch
     python -m espnet_larm -m espnet2.bin.asr_train ...             ESPnet's program, or ours in its place
     python -m espnet_larm --upstream -m espnet2.bin.asr_inference  ESPnet's own, with the plugins registered
     python -m espnet_larm script.py ...                            a script, with the plugins registered
@@ -9,16 +10,20 @@
 A stock recipe takes it as `asr.sh --python "python3 -m espnet_larm"`.
 """
 
+import contextlib
 import difflib
 import importlib
+import importlib.metadata
 import importlib.util
 import os
+import platform
 import runpy
 import sys
 from pathlib import Path
 
 from espnet_larm import process
-from espnet_larm.cli.commands import COMMANDS, IN_PLACE_OF
+from espnet_larm.cli.commands import COMMANDS, IN_PLACE_OF, describe_commands
+from espnet_larm.version import __version__
 
 REGISTERED = "espnet_larm.registered"
 ASR_TRANSDUCER = (
@@ -42,9 +47,9 @@ def main(argv: list[str] | None = None) -> int:
     upstream = arguments[:1] == ["--upstream"]
     if upstream:
         del arguments[0]
-    if not arguments or arguments[0] in ("-h", "--help"):
+    if not arguments or arguments[0] in ("-h", "--help", "--version"):
         with process.ends_with_its_reader():
-            print(f"{__doc__}\n{describe_commands()}")
+            print(_versions() if arguments[:1] == ["--version"] else f"{__doc__}{describe_commands()}")
         return 0 if arguments else 2
     if arguments[0] in COMMANDS:
         return _run_command(arguments[0], arguments[1:])
@@ -64,10 +69,13 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def describe_commands() -> str:
-    """A line for each command, in the order in which a recipe needs them."""
-    width = max(map(len, COMMANDS))
-    return "\n".join(f"{name:<{width}}  {command.sentence}" for name, command in COMMANDS.items())
+def _versions() -> str:
+    """One line; metadata is read, so that nothing slow is imported."""
+    others = []
+    for name in ("espnet", "torch", "transformers"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            others.append(f"{name} {importlib.metadata.version(name)}")
+    return f"espnet-larm {__version__} ({', '.join([*others, f'Python {platform.python_version()}'])})"
 
 
 def _run_command(name: str, arguments: list[str]) -> int:

@@ -135,9 +135,15 @@ def test_script_imports_from_its_own_folder(larm_task, tmp_path, monkeypatch, ca
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("lst", "lst is no command, and no script of that name is here. Did you mean list? Allowed: list, doctor, "),
-        ("Doctor", "Did you mean doctor? Allowed: list, doctor, init-recipe, "),
-        ("local/nowhere.py", "local/nowhere.py is no command, and no script of that name is here. Allowed: list, "),
+        (
+            "lst",
+            "lst is no command, and no script of that name is here. Did you mean list? Allowed: transcribe, pack, ",
+        ),
+        ("Doctor", "Did you mean doctor? Allowed: transcribe, pack, "),
+        (
+            "local/nowhere.py",
+            "local/nowhere.py is no command, and no script of that name is here. Allowed: transcribe, ",
+        ),
     ],
 )
 def test_neither_command_nor_script_exits_with_2_and_the_nearest_command(word, message, tmp_path, monkeypatch, capsys):

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "espnet_larm"
 LAYERS = (
     ("__main__", "espnet3"),
     ("cli",),
-    ("calibrate", "recipe"),
+    ("calibrate", "listen", "recipe"),
     ("recognize", "registered"),
     ("train",),
     ("speech_llm", "pack", "program"),
@@ -27,7 +27,7 @@ MOST_FLOORS = 8
 MOST_FILES = 13
 # What only these files may import, with everything below it.
 RESERVED = {
-    "transformers": ("llm/hugging_face.py", "recipe/text_lm/training.py"),
+    "transformers": ("llm/hugging_face.py", "listen/hugging_face.py", "recipe/text_lm/training.py"),
     "kenlm": ("search/kenlm_ngram.py",),
     "huggingface_hub": ("pack/hub.py",),
     "espnet2.legacy": ("upstream.py",),

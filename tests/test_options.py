@@ -97,14 +97,14 @@ def test_parameters_are_checked_by_their_annotations():
 @pytest.mark.parametrize(
     ("command", "words", "message"),
     [
-        ("format_audio", ["--in_dir", "x", "--out_dir", "y", "--fs", "-8000"], "--fs: -8000; allowed: 1 to 1000000"),
-        ("perturb_speed", ["--in_dir", "x", "--out_dir", "y", "--nj", "-1"], "--nj: -1; allowed: 1 to 1024"),
+        ("format_audio", ["--in_dir", "x", "--output_dir", "y", "--fs", "-8000"], "--fs: -8000; allowed: 1 to 1000000"),
+        ("perturb_speed", ["--in_dir", "x", "--output_dir", "y", "--nj", "-1"], "--nj: -1; allowed: 1 to 1024"),
         ("validation.validate", ["--data_dirs", "x", "--show", "-2"], "--show: -2; allowed: 0 or more"),
         ("filter_lengths", ["--in_dir", "x", "--min_wav_duration", "nan"], "duration: nan; allowed: 0 or more"),
-        ("corpora.synthesise", ["--out", "x", "--minutes", "1e9"], "--minutes: 1e9; allowed: above 0 to 100000"),
+        ("corpora.synthesise", ["--output_dir", "x", "--minutes", "1e9"], "--minutes: 1e9; allowed: above 0 to 100000"),
         (
             "corpora.synthesise",
-            ["--out", "x", "--seed", "99999999999"],
+            ["--output_dir", "x", "--seed", "99999999999"],
             "--seed: 99999999999; allowed: 0 to 42949672",
         ),
     ],

@@ -73,10 +73,10 @@ def files_in(folder):
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        ("format-audio --in_dir {data} --out_dir {out}", "{out}/data/*.flac.ark"),
-        ("format-audio --in_dir {data} --out_dir {out} --nj 2", "{out}/data/*.flac.ark"),
-        ("perturb-speed --in_dir {data} --out_dir {out} --factors 0.9", "{out}/data/*.flac.ark"),
-        ("make-tokens --text {data}/text --token_type bpe --nbpe 6 --out_dir {out}", "{out}/tokens.txt"),
+        ("format-audio --in_dir {data} --output_dir {out}", "{out}/data/*.flac.ark"),
+        ("format-audio --in_dir {data} --output_dir {out} --nj 2", "{out}/data/*.flac.ark"),
+        ("perturb-speed --in_dir {data} --output_dir {out} --factors 0.9", "{out}/data/*.flac.ark"),
+        ("make-tokens --text {data}/text --token_type bpe --nbpe 6 --output_dir {out}", "{out}/tokens.txt"),
     ],
 )
 def test_a_full_disk_is_named_leaves_nothing_and_the_same_command_succeeds(data_dir, tmp_path, words, named):
@@ -95,7 +95,7 @@ def test_a_full_disk_is_named_leaves_nothing_and_the_same_command_succeeds(data_
 def test_a_full_disk_of_the_output_is_a_sentence(data_dir, tmp_path, monkeypatch):
     # Or nothing waits to be written.
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
-    arguments = f"make-tokens --text {data_dir}/text --token_type char --out_dir {tmp_path}".split()
+    arguments = f"make-tokens --text {data_dir}/text --token_type char --output_dir {tmp_path}".split()
     with Path("/dev/full").open("w") as full:
         command = [sys.executable, "-m", "espnet_larm", *arguments]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)

@@ -177,10 +177,10 @@ class Doors:
         return {
             "decode": {**model, **table, "output_dir": (out,)},
             "validate-data": {"data_dirs": (data,)},
-            "format-audio": {"in_dir": (data,), "out_dir": (out,)},
-            "filter-lengths": {"in_dir": (data,), "out_dir": (out,)},
-            "perturb-speed": {"in_dir": (data,), "out_dir": (out,), "factors": ("0.9",)},
-            "train-ngram": {**text, "out": (f"{out}/ngram.arpa",)},
+            "format-audio": {"in_dir": (data,), "output_dir": (out,)},
+            "filter-lengths": {"in_dir": (data,), "output_dir": (out,)},
+            "perturb-speed": {"in_dir": (data,), "output_dir": (out,), "factors": ("0.9",)},
+            "train-ngram": {**text, "outpath": (f"{out}/ngram.arpa",)},
             "pack": {**model, "outpath": (f"{out}.zip",)},
         }
 

@@ -312,7 +312,7 @@ store_frames_of() { # SET...: keeps frames of the pre-trained encoder
 
 lm_options() { # fills `options` with what stages 6 and 7 share
     # shellcheck disable=SC2206 # files are words
-    options=(--out_dir "$lm_exp" --ngpu "$lm_ngpu" --text $lm_train_text)
+    options=(--output_dir "$lm_exp" --ngpu "$lm_ngpu" --text $lm_train_text)
     # shellcheck disable=SC2206 # files are words
     [ -z "$lm_dev_text" ] || options+=(--valid_text $lm_dev_text)
     [ -z "$lm_config" ] || options+=(--config "$lm_config")

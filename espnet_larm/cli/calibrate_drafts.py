@@ -4,6 +4,7 @@ Decodes the set a token a call, with all drafts verified (the same words), and w
 words). Of those that lose at most `--target_wer_loss` points of WER the one with the fewest calls is chosen.
 Writes `drafts_calibration.md` and `.json` beside the model, and `decode_drafts.yaml` for `--inference_config`.
 
+Examples:
     python -m espnet_larm calibrate-drafts --asr_train_config exp/asr_x/config.yaml
         --asr_model_file exp/asr_x/latest.pth --data_dir dump/raw/dev --target_wer_loss 0.2
 """
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import yaml
 
+from espnet_larm.cli.device import add_device, device_of
 from espnet_larm.files.atomic import write_text
 from espnet_larm.options import add_option, given_options
 from espnet_larm.origin import footer, origin_of
@@ -43,7 +45,7 @@ def get_parser() -> argparse.ArgumentParser:
     add_option(parser, Batching, "batch_seconds")
     parser.add_argument("--output_dir", type=Path, help="folder of the results (default: the experiment)")
     add_places(parser)
-    parser.add_argument("--ngpu", type=int, default=0, choices=[0, 1], help="GPUs (default: 0)")
+    add_device(parser)
     return parser
 
 
@@ -61,7 +63,7 @@ def main(cmd: list[str] | None = None) -> int:
     recognizer = Recognizer.from_files(
         args.asr_train_config,
         args.asr_model_file,
-        "cuda" if args.ngpu else "cpu",
+        device_of(args.device),
         llm=args.llm,
         encoder=args.encoder,
     )

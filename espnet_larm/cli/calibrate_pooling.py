@@ -9,6 +9,7 @@ place calibrated last. Decoding cannot change a front end: of that place there i
 `--asr_train_config`, which also says what to train with.
 Utterances too short for the encoder are left out of all rows, and named.
 
+Examples:
     python -m espnet_larm calibrate-pooling --asr_train_config exp/asr_x/config.yaml
         --asr_model_file exp/asr_x/latest.pth --data_dir dump/raw/dev --retention 0.8
 """

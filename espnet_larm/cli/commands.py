@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+USE, TRAIN, LOOK, STAGE = "use a model", "train a model of your own", "look", "stages of a recipe, in their order"
+
 
 class Command(NamedTuple):
     """A command.
@@ -9,41 +11,125 @@ class Command(NamedTuple):
     Attributes:
         module: Its module, which has a `main`.
         sentence: What it does, for `espnet-larm --help`.
+        group: Title that it stands under there.
+        example: Arguments of a call that can be pasted; empty for a stage, which a recipe calls.
         is_run_as_program: It starts processes that must find it as their `__main__`.
     """
 
     module: str
     sentence: str
+    group: str = STAGE
+    example: str = ""
     is_run_as_program: bool = False
 
 
 _RECIPE = "espnet_larm.recipe"
+_EXPERIMENT = "--asr_train_config exp/asr/config.yaml --asr_model_file exp/asr/valid.loss.ave.pth"
 COMMANDS: dict[str, Command] = {
-    "list": Command("espnet_larm.cli.list_plugins", "list every plugin with its options, their ranges and defaults"),
-    "doctor": Command("espnet_larm.cli.doctor", "say what is installed, what is missing, and how to mend it"),
-    "init-recipe": Command(f"{_RECIPE}.init_recipe", "make a recipe folder for a corpus or your own recordings"),
-    "validate-data": Command(f"{_RECIPE}.validation.validate", "find faults of data folders"),
+    "transcribe": Command("espnet_larm.cli.listen.transcribe", "write down what recordings say", USE, "talk.m4a"),
+    "pack": Command(
+        "espnet_larm.cli.pack", "put a trained model into one file (stage 14)", USE, "--exp_dir exp/asr_larm"
+    ),
+    "upload": Command(
+        f"{_RECIPE}.upload",
+        "put a pack on the Hugging Face hub (stage 15)",
+        USE,
+        "--pack model.zip --hf_repo user/name",
+    ),
+    "calibrate-drafts": Command(
+        "espnet_larm.cli.calibrate_drafts",
+        "find the threshold of draft heads",
+        USE,
+        f"{_EXPERIMENT} --data_dir dump/raw/dev",
+    ),
+    "calibrate-pooling": Command(
+        "espnet_larm.cli.calibrate_pooling",
+        "find tau of affinity pooling",
+        USE,
+        f"{_EXPERIMENT} --data_dir dump/raw/dev",
+    ),
+    "init-recipe": Command(
+        f"{_RECIPE}.init_recipe",
+        "make a recipe folder for a corpus or your own recordings",
+        TRAIN,
+        "my_recipe --manifests my_recordings",
+    ),
+    "train": Command(
+        "espnet_larm.cli.train",
+        "train with a program of ESPnet's, asr_train say (stage 11)",
+        TRAIN,
+        "asr_train --config conf/tiny/train_larm.yaml --output_dir exp/asr ...",
+        is_run_as_program=True,
+    ),
+    "train-lm": Command(
+        f"{_RECIPE}.text_lm.train",
+        "train a small language model from text (stages 6 and 7)",
+        TRAIN,
+        "--text lines.txt --output_dir exp/lm --ngpu 0",
+    ),
+    "train-ngram": Command(
+        f"{_RECIPE}.ngram.train",
+        "train an n-gram over a model's tokens (stage 9)",
+        TRAIN,
+        "--text lines.txt --token_list data/token_list/char/tokens.txt --token_type char --outpath 4gram.arpa",
+    ),
+    "list": Command(
+        "espnet_larm.cli.list_plugins",
+        "list every plugin with its options, their ranges and defaults",
+        LOOK,
+        "--name larm --yaml",
+    ),
+    "doctor": Command("espnet_larm.cli.doctor", "say what is installed, what is missing, and how to mend it", LOOK),
+    "validate-data": Command(
+        f"{_RECIPE}.validation.validate", "find faults of data folders", LOOK, "--data_dirs data/train data/dev"
+    ),
+    "lm-perplexity": Command(
+        f"{_RECIPE}.text_lm.perplexity",
+        "measure the perplexity of a text (stage 8)",
+        LOOK,
+        "--llm exp/lm --text lines.txt --ngpu 0",
+    ),
+    "score": Command(
+        f"{_RECIPE}.score",
+        "count errors of decoded hypotheses (stage 13)",
+        LOOK,
+        "--ref_dir dump/raw/test --hyp_dir exp/asr/decode/test",
+    ),
+    "score-loops": Command(
+        f"{_RECIPE}.score_loops",
+        "score a stock recipe's experiment by loops (after stage 12)",
+        LOOK,
+        "--exp_dir exp/asr_larm --data_dir dump/raw",
+    ),
+    "results": Command(
+        f"{_RECIPE}.results", "write RESULTS.md of an experiment (stage 13)", LOOK, "--exp_dir exp/asr_larm"
+    ),
     "prepare-data": Command(f"{_RECIPE}.prepare_data", "make data folders of a corpus (stage 1)"),
     "synthesise-speech": Command(f"{_RECIPE}.corpora.synthesise", "make the synthetic corpus of egs/mini (stage 1)"),
     "perturb-speed": Command(f"{_RECIPE}.perturb_speed", "add copies at other speeds to a data folder (stage 2)"),
     "format-audio": Command(f"{_RECIPE}.format_audio", "bring audio to one rate, mono (stage 3)"),
     "filter-lengths": Command(f"{_RECIPE}.filter_lengths", "leave out utterances that are too short or long (stage 4)"),
     "make-tokens": Command(f"{_RECIPE}.make_tokens", "make the token list (stage 5)"),
-    "train-lm": Command(f"{_RECIPE}.text_lm.train", "train a small language model from text (stages 6 and 7)"),
-    "lm-perplexity": Command(f"{_RECIPE}.text_lm.perplexity", "measure the perplexity of a text (stage 8)"),
-    "train-ngram": Command(f"{_RECIPE}.ngram.train", "train an n-gram over a model's tokens (stage 9)"),
     "store-frames": Command(f"{_RECIPE}.store_frames", "keep frames of a frozen front end on the disk (stage 10)"),
-    "train": Command("espnet_larm.cli.train", "train with a program of ESPnet's, asr_train say (stage 11)", True),
     "decode": Command("espnet_larm.cli.decode", "recognise a data folder with a trained model (stage 12)"),
     "join-outputs": Command(f"{_RECIPE}.join_outputs", "join the outputs of parallel decoding jobs (stage 12)"),
-    "score": Command(f"{_RECIPE}.score", "count errors of decoded hypotheses (stage 13)"),
-    "score-loops": Command(f"{_RECIPE}.score_loops", "score a stock recipe's experiment by loops (after stage 12)"),
-    "results": Command(f"{_RECIPE}.results", "write RESULTS.md of an experiment (stage 13)"),
-    "pack": Command("espnet_larm.cli.pack", "put a trained model into one file (stage 14)"),
-    "upload": Command(f"{_RECIPE}.upload", "put a pack on the Hugging Face hub (stage 15)"),
-    "calibrate-drafts": Command("espnet_larm.cli.calibrate_drafts", "find the threshold of draft heads"),
-    "calibrate-pooling": Command("espnet_larm.cli.calibrate_pooling", "find tau of affinity pooling"),
 }
+
+
+def describe_commands() -> str:
+    """Titles, and under each a line a command, with an example below it."""
+    width = max(map(len, COMMANDS))
+    lines = []
+    for title in (USE, TRAIN, LOOK, STAGE):
+        lines.append(f"\nTo {title}:" if title != STAGE else f"\nThe {title}:")
+        for name, command in COMMANDS.items():
+            if command.group == title:
+                lines.append(f"  {name:<{width}}  {command.sentence}")
+                if command.example:
+                    lines.append(f"  {'':<{width}}    espnet-larm {name} {command.example}")
+    return "\n".join(lines)
+
+
 # ESPnet's programs that ours take the place of: a command's name, or a module and its first arguments.
 IN_PLACE_OF: dict[str, list[str]] = {
     "espnet2.bin.asr_inference": ["decode"],

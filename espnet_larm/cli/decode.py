@@ -1,5 +1,6 @@
 """Stage 12: recognises a data folder in batches: by CTC, all checkpoint loops in one pass, or by the model's LM.
 
+Examples:
     python -m espnet_larm -m espnet2.bin.asr_inference --data_path_and_name_and_type dump/raw/test/wav.scp,speech,sound
         --asr_train_config exp/asr_x/config.yaml --asr_model_file exp/asr_x/valid.loss.ave.pth --output_dir out
 
@@ -42,6 +43,23 @@ NUM_NAMED = 10
 OURS = "espnet_larm"
 # ESPnet's and bfloat16, in which many LMs are trained, and which newer CPUs multiply several times faster than float32.
 DTYPES = ("float16", "float32", "float64", "bfloat16")
+HELP_ALL = "--help_all"
+# What --help says of ESPnet's options.
+ESPNETS = {
+    "data_path_and_name_and_type": "PATH/wav.scp,speech,sound: what to recognise",
+    "asr_train_config": "the experiment's config.yaml",
+    "asr_model_file": "the experiment's weights",
+    "output_dir": "folder of the hypotheses",
+    "key_file": "table whose first column names the utterances to recognise (default: all)",
+    "config": "YAML file with options",
+    "ngpu": "1 computes on a GPU (default: 0)",
+    "dtype": "type of the weights (default: float32)",
+    "beam_size": "hypotheses in the beam (default: 1, which is greedy)",
+    "nbest": "hypotheses to keep (default: 1)",
+    "ctc_weight": "weight of CTC beside the LM",
+    "ngram_file": "n-gram over the LM's tokens",
+    "ngram_weight": "its weight (default: 0.9)",
+}
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -57,8 +75,6 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 def get_parser() -> argparse.ArgumentParser:
     """A parser of ESPnet's options and ours. It takes 10 s of imports."""
     from espnet2.bin.asr_inference import get_parser as get_espnet_parser
-    from espnet2.utils.nested_dict_action import NestedDictAction
-    from espnet2.utils.types import str2bool
 
     parser = get_espnet_parser()
     parser.description = __doc__
@@ -67,8 +83,15 @@ def get_parser() -> argparse.ArgumentParser:
     parser.allow_abbrev = False
     check_config_first(parser)
     forget_defaults(parser)
-    dtype = next(action for action in parser._actions if action.dest == "dtype")
-    dtype.choices = DTYPES
+    next(action for action in parser._actions if action.dest == "dtype").choices = DTYPES
+    _add_ours(parser)
+    return parser
+
+
+def _add_ours(parser: argparse.ArgumentParser) -> None:
+    from espnet2.utils.nested_dict_action import NestedDictAction
+    from espnet2.utils.types import str2bool
+
     group = add_options(parser, DecodeConfig, OURS)
     group.add_argument(
         "--pooling", action=NestedDictAction, metavar="SITE.OPTION=VALUE", help=help_of(DecodeConfig, "pooling")
@@ -76,11 +99,30 @@ def get_parser() -> argparse.ArgumentParser:
     group.add_argument("--write_ctm", type=str2bool, default=False, help="write times of words into ctm, beside text")
     add_option(group, Batching, "batch_seconds")
     add_places(group)
+
+
+def get_help_parser() -> argparse.ArgumentParser:
+    """A parser for --help alone, without the imports that ESPnet's options take."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    group = parser.add_argument_group("espnet, the most usual; --help_all has the others")
+    group.add_argument("--help_all", action="store_true", help="show all options, which takes some seconds")
+    for name, words in ESPNETS.items():
+        group.add_argument(f"--{name}", help=words)
+    _add_ours(parser)
     return parser
 
 
 def main(cmd: list[str] | None = None) -> int:
     """Decode; print the real-time factor of each loop."""
+    words = sys.argv[1:] if cmd is None else cmd
+    if {"-h", "--help"}.intersection(words):
+        get_help_parser().print_help()
+        return 0
+    if HELP_ALL in words:
+        get_parser().print_help()
+        return 0
     args = get_parser().parse_args(cmd)
     logging.getLogger().setLevel(args.log_level)
     logger.info("%s", shlex.join(sys.argv))

@@ -1,4 +1,8 @@
-"""`python -m espnet_larm doctor`: versions, processor, GPU, broken plugins, what is missing and how to install it."""
+"""`python -m espnet_larm doctor`: versions, processor, GPU, broken plugins, what is missing and how to install it.
+
+Examples:
+    espnet-larm doctor
+"""
 
 import argparse
 import importlib
@@ -31,9 +35,7 @@ def main(argv: list[str] | None = None) -> int:
         The exit status: 0 if everything needed is there and every plugin is sound, else 1.
     """
     argparse.ArgumentParser(
-        prog="python -m espnet_larm doctor",
-        allow_abbrev=False,
-        description="Print versions, processor and GPU, what is missing and the line that installs it.",
+        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
     ).parse_args(argv)
     for line in describe_machine():
         print(line)

@@ -1,5 +1,10 @@
 """`espnet-larm list`: every plugin with its options, their ranges and defaults, and the options of decoding.
 
+Examples:
+    espnet-larm list --name larm
+    espnet-larm list --name larm --yaml    a template that trains as it stands
+    espnet-larm list --markdown            docs/options.md
+
 A plugin's options are the parameters of its constructor, described by their annotation (`options.Option`) or by the
 `Args:` section of the docstring. ESPnet's tasks, which take 10 s to import, are imported only if other packages bring
 plugins: those are checked as programs will check them.
@@ -175,8 +180,7 @@ def described_arguments(docstring: str | None) -> dict[str, str]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description="List the plugins with their options, ranges and defaults, and the options of decoding.",
-        allow_abbrev=False,
+        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--name", help=f"only the plugin of this YAML name, or {DECODING}")
     parser.add_argument("--markdown", action="store_true", help="print docs/options.md, the reference page")

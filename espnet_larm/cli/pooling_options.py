@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from espnet_larm.cli.device import add_device, device_of
 from espnet_larm.files.atomic import write_text
 from espnet_larm.options import check_parameters, help_of
 from espnet_larm.origin import footer
@@ -46,7 +47,7 @@ def add_options(parser: argparse.ArgumentParser, places: tuple[str, ...] = PLACE
     )
     parser.add_argument("--output_dir", type=Path, help="folder of the results (default: the experiment)")
     add_places(parser)
-    parser.add_argument("--ngpu", type=int, default=0, choices=[0, 1], help="GPUs (default: 0)")
+    add_device(parser)
 
 
 def check(args: argparse.Namespace) -> None:
@@ -84,9 +85,8 @@ def load(args: argparse.Namespace) -> "Recognizer":
     """
     from espnet_larm.recognize.recognizer import Recognizer
 
-    device = "cuda" if args.ngpu else "cpu"
     files = args.asr_train_config, args.asr_model_file
-    recognizer = Recognizer.from_files(*files, device, llm=args.llm, encoder=args.encoder)
+    recognizer = Recognizer.from_files(*files, device_of(args.device), llm=args.llm, encoder=args.encoder)
     if recognizer.heads.llm is None:
         raise ValueError(
             f"{args.asr_train_config}: the model is decoded by CTC alone; only the speech that an LM reads (decoder: "

@@ -1,8 +1,10 @@
 """ESPnet's training programs with our plugins, in the processes that they spawn, too.
 
-    python -m espnet_larm train asr_train --config conf/train.yaml ...
+Examples:
+    espnet-larm train asr_train --config conf/tiny/train_larm.yaml --token_list tokens.txt --output_dir exp/asr ...
+    espnet-larm train asr_train --help
 
-takes the arguments of `python -m espnet2.bin.asr_train`, which the launcher sends here; likewise `slu_train`,
+It takes the arguments of `python -m espnet2.bin.asr_train`, which the launcher sends here; likewise `slu_train`,
 `st_train`, `s2t_train` and `enh_s2t_train`, which run ESPnet's own tasks: their folder is locked, what happens in it is
 ESPnet's. A spawned process imports this module again, and nothing else of ours: that is why the plugins are registered
 at its top.

@@ -3,7 +3,7 @@
 Shapes: N samples. Samples are float32 in [-1, 1], the mean over the channels.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -62,10 +62,11 @@ def _read(source: str, stream: BinaryIO, sample_rate_hz: int, *, resample: bool)
                 "convert it (stage 3 of the recipes does)."
             )
         blocks = mono_blocks(source, file)
-        yield from blocks if file.samplerate == sample_rate_hz else _resampled(blocks, file.samplerate, sample_rate_hz)
+        yield from blocks if file.samplerate == sample_rate_hz else resampled(blocks, file.samplerate, sample_rate_hz)
 
 
-def _resampled(blocks: Iterator[np.ndarray], from_hz: int, to_hz: int) -> Iterator[np.ndarray]:
+def resampled(blocks: Iterable[np.ndarray], from_hz: int, to_hz: int) -> Iterator[np.ndarray]:
+    """Yield blocks (N,) at another rate, as one signal, whatever the lengths of the blocks."""
     resampler = soxr.ResampleStream(from_hz, to_hz, 1, dtype="float32", quality=QUALITY)
     for block in blocks:
         yield resampler.resample_chunk(block)

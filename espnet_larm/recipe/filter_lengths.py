@@ -1,7 +1,7 @@
 """Stage 4: a formatted set without utterances that are too short, too long or have no transcript.
 
-Example:
-    python -m espnet_larm filter-lengths --in_dir dump/raw/org/train --out_dir dump/raw/train
+Examples:
+    python -m espnet_larm filter-lengths --in_dir dump/raw/org/train --output_dir dump/raw/train
 
 Dropped utterances are counted and printed; `dropped` in the output folder lists all of them with their reasons.
 """
@@ -36,7 +36,7 @@ def get_parser() -> argparse.ArgumentParser:
         description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--in_dir", type=Path, required=True, help="formatted set, with utt2num_samples")
-    parser.add_argument("--out_dir", type=Path, required=True, help="formatted set to write")
+    parser.add_argument("--output_dir", type=Path, required=True, help="formatted set to write")
     parser.add_argument("--fs", type=hertz, default=16000, help="sampling rate in Hz (16000)")
     parser.add_argument("--min_wav_duration", type=seconds, default=0.1, help="seconds; shorter ones are dropped (0.1)")
     parser.add_argument("--max_wav_duration", type=seconds, default=20.0, help="seconds; longer ones are dropped (20)")
@@ -46,7 +46,7 @@ def get_parser() -> argparse.ArgumentParser:
 def main(cmd: list[str] | None = None) -> int:
     """Filter a set and print what was dropped."""
     args = get_parser().parse_args(cmd)
-    with locked(args.out_dir):
+    with locked(args.output_dir):
         return _filter(args)
 
 
@@ -54,20 +54,20 @@ def _filter(args: argparse.Namespace) -> int:
     num_samples = {key: int(value) for key, value in read_table(args.in_dir / "utt2num_samples").items()}
     utterances = read_dir(args.in_dir)
     kept, dropped = filter_utterances(utterances, num_samples, args.fs, args.min_wav_duration, args.max_wav_duration)
-    write_dir(args.out_dir, kept)
+    write_dir(args.output_dir, kept)
     write_tables(
-        args.out_dir,
+        args.output_dir,
         {
             "utt2num_samples": {utterance.id: num_samples[utterance.id] for utterance in kept},
             "audio_format": read_table(args.in_dir / "audio_format"),
             "dropped": dropped,
         },
     )
-    print(f"{args.in_dir} -> {args.out_dir}: {len(kept)} of {len(utterances)} utterances kept")
+    print(f"{args.in_dir} -> {args.output_dir}: {len(kept)} of {len(utterances)} utterances kept")
     for utterance_id, reason in list(dropped.items())[:NUM_DROPPED_SHOWN]:
         print(f"  dropped {utterance_id}: {reason}")
     if len(dropped) > NUM_DROPPED_SHOWN:
-        print(f"  ... and {len(dropped) - NUM_DROPPED_SHOWN} more, listed in {args.out_dir / 'dropped'}")
+        print(f"  ... and {len(dropped) - NUM_DROPPED_SHOWN} more, listed in {args.output_dir / 'dropped'}")
     return 0
 
 

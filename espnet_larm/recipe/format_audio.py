@@ -3,8 +3,8 @@
 A set is either all plain files (data type `sound`) or all archive entries (`kaldi_ark`): ESPnet reads a plain file
 under `kaldi_ark`, too, but as integers, 32768 times louder than an entry.
 
-Example:
-    python -m espnet_larm format-audio --in_dir data/test --out_dir dump/raw/test --nj 4
+Examples:
+    python -m espnet_larm format-audio --in_dir data/test --output_dir dump/raw/test --nj 4
 
 All audio is decoded to see whether it fits, so this stage reports what is wrong with it, as validate-data does.
 """
@@ -80,7 +80,7 @@ def get_parser() -> argparse.ArgumentParser:
         description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--in_dir", type=Path, required=True, help="data folder")
-    parser.add_argument("--out_dir", type=Path, required=True, help="folder to write; archives go to data/ in it")
+    parser.add_argument("--output_dir", type=Path, required=True, help="folder to write; archives go to data/ in it")
     parser.add_argument("--fs", type=hertz, default=16000, help="sampling rate in Hz (16000)")
     parser.add_argument("--nj", type=jobs, default=1, help="number of processes (1)")
     parser.add_argument("--allow", nargs="*", default=[], metavar="KIND", help=ALLOW_HELP)
@@ -90,7 +90,7 @@ def get_parser() -> argparse.ArgumentParser:
 def main(cmd: list[str] | None = None) -> int:
     """Format a set and print what was kept and what was converted."""
     args = get_parser().parse_args(cmd)
-    with locked(args.out_dir):
+    with locked(args.output_dir):
         return _format(args)
 
 
@@ -98,11 +98,11 @@ def _format(args: argparse.Namespace) -> int:
     report = Report(NUM_SHOWN, args.allow)
     utterances = read_dir(args.in_dir, report.allowed)
     try:
-        formatted = format_audio(utterances, args.out_dir / "data", args.fs, args.nj, report.is_error)
+        formatted = format_audio(utterances, args.output_dir / "data", args.fs, args.nj, report.is_error)
     except UnusableAudioError as error:
         raise error.explained(report, audio_table(args.in_dir)) from error
-    write_formatted(args.out_dir, utterances, formatted)
-    remove_unused_archives(args.out_dir / "data", list(formatted.sources.values()))
+    write_formatted(args.output_dir, utterances, formatted)
+    remove_unused_archives(args.output_dir / "data", list(formatted.sources.values()))
     add_findings(report, audio_table(args.in_dir), formatted.findings)
     for line in report.lines():
         print(line)
@@ -111,7 +111,7 @@ def _format(args: argparse.Namespace) -> int:
     num_kept = len(formatted.sources) - formatted.num_converted
     hours = sum(formatted.num_samples.values()) / args.fs / 3600
     print(
-        f"{args.in_dir} -> {args.out_dir}: {len(formatted.sources)} utterances, {hours:.2f} h; "
+        f"{args.in_dir} -> {args.output_dir}: {len(formatted.sources)} utterances, {hours:.2f} h; "
         f"{num_kept} kept their audio, {formatted.num_converted} were converted"
     )
     return 0

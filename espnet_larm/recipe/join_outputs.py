@@ -1,6 +1,6 @@
 """End of stage 12: joins the outputs of parallel decoding jobs in one folder.
 
-Example:
+Examples:
     python -m espnet_larm join-outputs --input_dirs logdir/output.1 logdir/output.2 --output_dir exp/.../test
 
 `1best_recog/` becomes the folder's own files; `loop<k>/` and `<n>best_recog/` keep their folders; `stats.json` is

@@ -1,9 +1,9 @@
 """Stage 5: the token list, and for BPE its sentencepiece model, from the training text; or the tokens of an LM.
 
 Examples:
-    python -m espnet_larm make-tokens --text dump/raw/train/text --token_type char --out_dir data/token_list/char
+    python -m espnet_larm make-tokens --text dump/raw/train/text --token_type char --output_dir data/token_list/char
     python -m espnet_larm make-tokens --text dump/raw/train/text --token_type hugging_face --llm models/SmolLM2 \
-        --out_dir data/token_list/smollm2
+        --output_dir data/token_list/smollm2
 
 Lists are in ESPnet's order: `<blank>` first (CTC hard-wires it to 0), `<unk>`, the tokens, `<sos/eos>` last.
 """
@@ -33,7 +33,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--text", type=Path, nargs="+", required=True, help="`text` files of Kaldi folders")
     type_help = "characters, sentencepiece's pieces, or the tokens of an LM"
     parser.add_argument("--token_type", choices=("char", "bpe", "hugging_face"), required=True, help=type_help)
-    parser.add_argument("--out_dir", type=Path, required=True, help="gets tokens.txt, and bpe.model for bpe")
+    parser.add_argument("--output_dir", type=Path, required=True, help="gets tokens.txt, and bpe.model for bpe")
     parser.add_argument("--nbpe", type=int, default=30, help="bpe: number of pieces of the model (30)")
     parser.add_argument("--bpemode", choices=BPE_MODES, default="unigram", help="bpe: kind of model (unigram)")
     cover_help = "bpe: fraction of the characters that get a piece (1)"
@@ -54,18 +54,18 @@ def get_parser() -> argparse.ArgumentParser:
 def main(cmd: list[str] | None = None) -> int:
     """Write the token list and print its size."""
     args = get_parser().parse_args(cmd)
-    with locked(args.out_dir):
+    with locked(args.output_dir):
         return _make_list(args)
 
 
 def _make_list(args: argparse.Namespace) -> int:
-    args.out_dir.mkdir(parents=True, exist_ok=True)
-    with folder_beside(args.out_dir / "tokens.txt") as part:
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    with folder_beside(args.output_dir / "tokens.txt") as part:
         tokens = _make(args, part)
         (part / "tokens.txt").write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")
         for path in sorted(part.iterdir()):
-            move_synced(path, args.out_dir / path.name)
-    print(f"{' '.join(map(str, args.text))} -> {args.out_dir}/tokens.txt: {len(tokens)} tokens ({args.token_type})")
+            move_synced(path, args.output_dir / path.name)
+    print(f"{' '.join(map(str, args.text))} -> {args.output_dir}/tokens.txt: {len(tokens)} tokens ({args.token_type})")
     return 0
 
 

@@ -2,8 +2,8 @@
 
 Source: Ko et al., "Audio Augmentation for Speech Recognition", Interspeech 2015: factors 0.9, 1.0 and 1.1.
 
-Example:
-    python -m espnet_larm perturb-speed --in_dir data/train --out_dir data/train_sp --factors 0.9 1.0 1.1
+Examples:
+    python -m espnet_larm perturb-speed --in_dir data/train --output_dir data/train_sp --factors 0.9 1.0 1.1
 """
 
 import argparse
@@ -32,7 +32,7 @@ def get_parser() -> argparse.ArgumentParser:
         description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--in_dir", type=Path, required=True, help="data folder")
-    parser.add_argument("--out_dir", type=Path, required=True, help="data folder to write; audio goes to data/")
+    parser.add_argument("--output_dir", type=Path, required=True, help="data folder to write; audio goes to data/")
     parser.add_argument("--factors", nargs="+", required=True, help="0.9 is slower; 1.0 keeps ids and paths")
     parser.add_argument("--fs", type=hertz, default=16000, help="sampling rate of the copies in Hz (16000)")
     parser.add_argument("--nj", type=jobs, default=1, help="number of processes (1)")
@@ -44,12 +44,12 @@ def get_parser() -> argparse.ArgumentParser:
 def main(cmd: list[str] | None = None) -> int:
     """Write the perturbed set and print its size."""
     args = get_parser().parse_args(cmd)
-    with locked(args.out_dir):
+    with locked(args.output_dir):
         return _perturb(args)
 
 
 def _perturb(args: argparse.Namespace) -> int:
-    archive_dir = args.out_dir / "data"
+    archive_dir = args.output_dir / "data"
     report = Report(NUM_SHOWN, args.allow)
     utterances = read_dir(args.in_dir, report.allowed)
     try:
@@ -57,11 +57,11 @@ def _perturb(args: argparse.Namespace) -> int:
     except UnusableAudioError as error:
         error.findings = of_originals(error.findings, args.factors)
         raise error.explained(report, audio_table(args.in_dir)) from error
-    write_dir(args.out_dir, copies)
+    write_dir(args.output_dir, copies)
     remove_unused_archives(archive_dir, [copy.audio for copy in copies])
     if left_out := len(utterances) * len(args.factors) - len(copies):
         print(f"{left_out} copies are left out, since their audio cannot be read")
-    print(f"{args.in_dir} -> {args.out_dir}: {len(copies)} utterances at speeds {' '.join(args.factors)}")
+    print(f"{args.in_dir} -> {args.output_dir}: {len(copies)} utterances at speeds {' '.join(args.factors)}")
     return 0
 
 

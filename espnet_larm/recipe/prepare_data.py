@@ -1,8 +1,8 @@
 """Stage 1: makes Kaldi data folders of a corpus.
 
 Examples:
-    python -m espnet_larm prepare-data an4 --root downloads/an4 --out data
-    python -m espnet_larm prepare-data manifest --root my_corpus --out data --sets train=train.tsv dev=dev.tsv
+    python -m espnet_larm prepare-data an4 --root downloads/an4 --output_dir data
+    python -m espnet_larm prepare-data manifest --root my_corpus --output_dir data --sets train=train.tsv dev=dev.tsv
 
 A manifest is a table of recordings: TSV whose first line names the columns audio, text and speaker, or JSONL with
 these keys. Paths of audio are relative to it; speaker may be left out.
@@ -27,7 +27,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--root", type=Path, nargs="+", required=True, help="folder of the corpus; librispeech: or several, by splits"
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder in which each set gets a folder")
+    parser.add_argument("--output_dir", type=Path, required=True, help="folder in which each set gets a folder")
     parser.add_argument("--sets", nargs="*", default=[], help="librispeech, manifest: what to read, `name=split,split`")
     parser.add_argument("--partial", action="store_true", help="librispeech: accept a part of the official splits")
     parser.add_argument(
@@ -41,9 +41,9 @@ def main(cmd: list[str] | None = None) -> int:
     args = get_parser().parse_args(cmd)
     for name, utterances in _read_sets(args).items():
         spelled = [each._replace(text=each.text.lower()) if args.case == "lower" else each for each in utterances]
-        write_dir(args.out / name, spelled)
+        write_dir(args.output_dir / name, spelled)
         speakers = len({utterance.speaker for utterance in utterances})
-        print(f"{args.root[0]} -> {args.out / name}: {len(utterances)} utterances of {speakers} speakers")
+        print(f"{args.root[0]} -> {args.output_dir / name}: {len(utterances)} utterances of {speakers} speakers")
     return 0
 
 

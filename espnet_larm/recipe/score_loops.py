@@ -1,5 +1,6 @@
 """Word error rates by loops of a stock recipe of ESPnet's, after its stage 12 with `--python "python3 -m espnet_larm"`.
 
+Examples:
     python -m espnet_larm score-loops --exp_dir exp/asr_x --data_dir dump/raw
 
 ESPnet's stages join and score the last loop alone. This program joins what all decoding jobs wrote at every checkpoint

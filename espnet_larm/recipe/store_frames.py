@@ -1,5 +1,6 @@
 """Stage 10: keeps the frames of a frozen, pre-trained front end on the disk; training then reads them.
 
+Examples:
     python -m espnet_larm store-frames --data_dir dump/raw/train_sp --config conf/train_x.yaml
 
 Reads `frontend_conf` of the configuration, of which model, revision and layers count. Writes

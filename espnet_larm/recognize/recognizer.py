@@ -122,7 +122,7 @@ class Recognizer:
         """
         return make_plan(self.model, self.heads.llm, config)
 
-    def transcribe(
+    def recognize(
         self,
         waveforms: Sequence[Waveform],
         config: DecodeConfig | Plan = DecodeConfig(),  # noqa: B008  # immutable
@@ -143,7 +143,7 @@ class Recognizer:
         waveforms: Sequence[Waveform],
         config: DecodeConfig | Plan = DecodeConfig(),  # noqa: B008  # immutable
     ) -> Decoded:
-        """Recognise utterances together; also what it cost. Arguments and errors are those of `transcribe`."""
+        """Recognise utterances together; also what it cost. Arguments and errors are those of `recognize`."""
         return decode_batch(self.heads, waveforms, self._planned(config))
 
     def transcribe_file(

@@ -367,7 +367,7 @@ def test_a_revision_of_an_lm_is_given_to_its_tokens_and_to_the_decoder(
     revision = ["--hugging_face_revision", "refs/pr/1"]
     (call,) = calls("tokens", *LM_OF_THE_HUB, *revision)
     folder = "data/token_list/hugging_face_lm_refs_pr_1"
-    assert "--llm org/lm " in call and "--revision refs/pr/1" in call and f"--out_dir {folder} " in call
+    assert "--llm org/lm " in call and "--revision refs/pr/1" in call and f"--output_dir {folder} " in call
     (tmp_path / folder).mkdir(parents=True, exist_ok=True)
     (tmp_path / folder / "tokens.txt").write_text("A\n")
     (call,) = [call for call in calls("stats", *LM_OF_THE_HUB, *revision) if "asr_train" in call]
@@ -551,7 +551,6 @@ def test_an_lm_is_trained_in_two_stages_with_the_second_beginning_where_the_firs
 def test_stage_14_packs_a_model_with_an_lm_that_has_moved_and_pieces_for_its_ctc_head(
     recipe: Recipe, tmp_path: Path, build_speech_llm: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import espnet_larm
     from espnet_larm.recipe.make_tokens import train_bpe
 
     pieces = tmp_path / "data/token_list/bpe_unigram9"
@@ -579,8 +578,10 @@ def test_stage_14_packs_a_model_with_an_lm_that_has_moved_and_pieces_for_its_ctc
     done = recipe("--stage", "pack", "--stop_stage", "pack", *options)
     assert done.returncode == 0, done.stderr
     packed = tmp_path / "exp/asr_tiny/asr_tiny_valid.loss.ave.zip"
-    recognizer = espnet_larm.load(packed, llm=str(tmp_path / "moved"))
-    best = recognizer.transcribe(
+    from espnet_larm.recognize.packs import load
+
+    recognizer = load(packed, llm=str(tmp_path / "moved"))
+    best = recognizer.recognize(
         [np.random.default_rng(0).standard_normal(16000).astype(np.float32)], DecodeConfig(ctc_weight=1.0)
     )[0].best
     assert set(best.tokens) <= set(tokens) and best.text.replace(" ", "") == "".join(best.tokens).replace("\u2581", "")

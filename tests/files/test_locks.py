@@ -73,12 +73,12 @@ def test_what_killed_programs_left_is_removed(tmp_path):
 
 
 PROGRAMS = {
-    "recipe.format_audio": ["--in_dir", "in", "--out_dir"],
-    "recipe.perturb_speed": ["--in_dir", "in", "--factors", "0.9", "--out_dir"],
-    "recipe.filter_lengths": ["--in_dir", "in", "--out_dir"],
-    "recipe.make_tokens": ["--text", "in", "--token_type", "char", "--out_dir"],
+    "recipe.format_audio": ["--in_dir", "in", "--output_dir"],
+    "recipe.perturb_speed": ["--in_dir", "in", "--factors", "0.9", "--output_dir"],
+    "recipe.filter_lengths": ["--in_dir", "in", "--output_dir"],
+    "recipe.make_tokens": ["--text", "in", "--token_type", "char", "--output_dir"],
     "recipe.join_outputs": ["--input_dirs", "in", "--output_dir"],
-    "recipe.text_lm.train": ["--text", "in", "--ngpu", "0", "--out_dir"],
+    "recipe.text_lm.train": ["--text", "in", "--ngpu", "0", "--output_dir"],
 }
 
 

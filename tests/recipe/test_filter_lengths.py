@@ -35,8 +35,8 @@ def test_an_empty_transcript_is_dropped_and_printed_and_the_input_stays(
 ) -> None:
     (data_dir / "text").write_text("ann-1 WORD 1\nann-2\nbob-1 WORD 1\n")
     org, out = data_dir.parent / "org", data_dir.parent / "out"
-    format_main(["--in_dir", str(data_dir), "--out_dir", str(org)])
-    assert main(["--in_dir", str(org), "--out_dir", str(out)]) == 0
+    format_main(["--in_dir", str(data_dir), "--output_dir", str(org)])
+    assert main(["--in_dir", str(org), "--output_dir", str(out)]) == 0
     assert [kept.id for kept in read_dir(out)] == ["ann-1", "bob-1"]
     assert read_table(out / "dropped") == {"ann-2": "its transcript is empty"}
     assert "2 of 3 utterances kept\n  dropped ann-2: its transcript is empty" in capsys.readouterr().out
@@ -47,10 +47,10 @@ def test_an_utterance_that_is_too_short_is_dropped_and_printed(
     data_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     org, out = data_dir.parent / "org", data_dir.parent / "out"
-    format_main(["--in_dir", str(data_dir), "--out_dir", str(org)])
+    format_main(["--in_dir", str(data_dir), "--output_dir", str(org)])
     lengths = (org / "utt2num_samples").read_text().replace("ann-2 16000", "ann-2 400")
     (org / "utt2num_samples").write_text(lengths)
-    assert main(["--in_dir", str(org), "--out_dir", str(out)]) == 0
+    assert main(["--in_dir", str(org), "--output_dir", str(out)]) == 0
     assert "dropped ann-2: it lasts 0.03 s" in capsys.readouterr().out
 
 

@@ -59,13 +59,13 @@ def test_another_number_of_processes_leaves_what_an_earlier_table_names(tmp_path
 
 def test_a_missing_and_a_truncated_file_are_both_named_and_the_earlier_result_stays(data_dir: Path) -> None:
     out = data_dir.parent / "out"
-    assert format_main(["--in_dir", str(data_dir), "--out_dir", str(out)]) == 0
+    assert format_main(["--in_dir", str(data_dir), "--output_dir", str(out)]) == 0
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     audio = [Path(utterance.audio) for utterance in read_dir(data_dir)]
     audio[0].unlink()
     audio[2].write_bytes(audio[2].read_bytes()[:3000])
     with pytest.raises(ValueError, match=r"(?s)set/wav.scp:1: ann-1: .* is missing.*:3: bob-1: .* is truncated"):
-        format_main(["--in_dir", str(data_dir), "--out_dir", str(out)])
+        format_main(["--in_dir", str(data_dir), "--output_dir", str(out)])
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
@@ -78,7 +78,7 @@ def test_a_bad_file_among_those_to_convert_leaves_no_archive(tmp_path: Path, mak
 
 def test_the_folder_gets_lengths_and_format(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = data_dir.parent / "out"
-    format_main(["--in_dir", str(data_dir), "--out_dir", str(out)])
+    format_main(["--in_dir", str(data_dir), "--output_dir", str(out)])
     assert read_table(out / "utt2num_samples") == {"ann-1": "16000", "ann-2": "16000", "bob-1": "16000"}
     assert (out / "audio_format").read_text() == "flac\n"
     assert "3 kept their audio, 0 were converted" in capsys.readouterr().out

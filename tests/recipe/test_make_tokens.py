@@ -27,7 +27,7 @@ def llm(tmp_path):
 
 def run(tmp_path, text, *options):
     (tmp_path / "text").write_text(text)
-    paths = ["--text", str(tmp_path / "text"), "--out_dir", str(tmp_path / "out")]
+    paths = ["--text", str(tmp_path / "text"), "--output_dir", str(tmp_path / "out")]
     return make_tokens.main([*paths, "--token_type", "hugging_face", *options])
 
 
@@ -77,7 +77,7 @@ def test_non_linguistic_symbols_are_a_piece_each(tmp_path: Path, mode: str) -> N
     (tmp_path / "text").write_text("".join(f"u{i} {lines[i % 3]}\n" for i in range(30)))
     (tmp_path / "symbols").write_text("[laugh]\n[cough]\n")
     options = ["--bpemode", mode, "--nbpe", "22", "--nlsyms", str(tmp_path / "symbols"), "--bpe_nlsyms", "[cough],[x]"]
-    paths = ["--text", str(tmp_path / "text"), "--out_dir", str(tmp_path / "out")]
+    paths = ["--text", str(tmp_path / "text"), "--output_dir", str(tmp_path / "out")]
     make_tokens.main([*paths, "--token_type", "bpe", *options])
     assert {"[laugh]", "[cough]", "[x]"} <= set((tmp_path / "out/tokens.txt").read_text().split("\n"))
     model = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "out/bpe.model"))
@@ -106,7 +106,9 @@ def test_bpe_gives_a_list_as_long_as_its_vocabulary_without_sentence_marks(tmp_p
     words = ["ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT", "NINE", "TEN"]
     (tmp_path / "text").write_text("".join(f"u{i} {' '.join(words[i % 5 :: 2])}\n" for i in range(50)))
     out = tmp_path / "bpe"
-    make_tokens.main(["--text", str(tmp_path / "text"), "--token_type", "bpe", "--nbpe", "20", "--out_dir", str(out)])
+    make_tokens.main(
+        ["--text", str(tmp_path / "text"), "--token_type", "bpe", "--nbpe", "20", "--output_dir", str(out)]
+    )
     tokens = (out / "tokens.txt").read_text().split()
     # 20 pieces hold <unk>, <s> and </s>; the list adds <blank> and <sos/eos> and leaves <s> and </s> out.
     assert len(tokens) == 20 and tokens[:2] == ["<blank>", "<unk>"] and tokens[-1] == "<sos/eos>"

@@ -11,7 +11,7 @@ from espnet_larm.recipe.perturb_speed import main, perturb_speed
 
 def test_copies_have_ids_speakers_and_audio_of_their_own(data_dir: Path) -> None:
     out = data_dir.parent / "sp"
-    main(["--in_dir", str(data_dir), "--out_dir", str(out), "--factors", "0.9", "1.0"])
+    main(["--in_dir", str(data_dir), "--output_dir", str(out), "--factors", "0.9", "1.0"])
     before, after = read_dir(data_dir), read_dir(out)
     assert [utterance for utterance in after if not utterance.id.startswith("sp")] == before
     slow = [utterance for utterance in after if utterance.id.startswith("sp0.9-")]
@@ -22,7 +22,7 @@ def test_copies_have_ids_speakers_and_audio_of_their_own(data_dir: Path) -> None
 
 def test_repeating_it_gives_the_same_bytes(data_dir: Path) -> None:
     out = data_dir.parent / "sp"
-    options = ["--in_dir", str(data_dir), "--out_dir", str(out), "--factors", "1.1"]
+    options = ["--in_dir", str(data_dir), "--output_dir", str(out), "--factors", "1.1"]
     main(options)
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     main(options)

@@ -165,8 +165,8 @@ def test_a_prefix_beam_gives_the_same_in_any_batch(drafter, waveforms, ctc_weigh
         for parameter in drafter.model.decoder.heads.parameters():
             parameter.normal_(std=0.3)
     config = DecodeConfig(beam_size=3, nbest=3, beam_type=PREFIX, ctc_weight=ctc_weight)
-    for waveform, found in zip(waveforms, drafter.transcribe(waveforms, config), strict=True):
-        (alone,) = drafter.transcribe([waveform], config)
+    for waveform, found in zip(waveforms, drafter.recognize(waveforms, config), strict=True):
+        (alone,) = drafter.recognize([waveform], config)
         ranked = [found.best, *found.others]
         assert [one.token_ids for one in ranked] == [one.token_ids for one in (alone.best, *alone.others)]
         scores = [one.score for one in ranked]

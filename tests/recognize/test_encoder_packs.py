@@ -11,6 +11,7 @@ import yaml
 import espnet_larm
 from espnet_larm.pack.archive import write_archive
 from espnet_larm.recognize.config import DecodeConfig
+from espnet_larm.recognize.packs import load
 from tests.packs import read
 from tests.pretrained.models import save_encoder
 
@@ -71,7 +72,7 @@ def waveforms():
 
 
 def transcripts(recognizer):
-    return [one.hypotheses for one in recognizer.transcribe(waveforms())]
+    return [one.hypotheses for one in recognizer.recognize(waveforms())]
 
 
 def tokens(recognizer):
@@ -98,10 +99,10 @@ KEPT = {
 def test_pack_names_the_encoder_and_holds_no_unchanged_weight(experiment, pack, tmp_path, name):
     kind, conf = KEPT[name]
     folder = experiment(kind, **conf)
-    recognizer = espnet_larm.load(folder)
+    recognizer = load(folder)
     expected = transcripts(recognizer)
     assert expected[0] != expected[1] and all(one[2].token_ids for one in expected)
-    alone = [recognizer.transcribe([samples])[0].hypotheses for samples in waveforms()]
+    alone = [recognizer.recognize([samples])[0].hypotheses for samples in waveforms()]
     assert [one[2].token_ids for one in alone] == [one[2].token_ids for one in expected]
     path = pack(folder)
     content = read(path)
@@ -120,27 +121,27 @@ def test_pack_names_the_encoder_and_holds_no_unchanged_weight(experiment, pack, 
     with pytest.raises(
         FileNotFoundError, match=rf"needs the speech encoder ears \({SHA}\), .* with --encoder \(encoder= in Python\)"
     ):
-        espnet_larm.load(path)
-    assert transcripts(espnet_larm.load(path, encoder=moved)) == expected
+        load(path)
+    assert transcripts(load(path, encoder=moved)) == expected
 
 
 @pytest.mark.parametrize("kind", ["whisper", "wavlm", "wav2vec2 group", "parakeet"])
 def test_pack_of_a_trained_encoder_needs_no_other_file(experiment, pack, tmp_path, kind):
     folder = experiment(kind, train="all")
-    expected = transcripts(espnet_larm.load(folder))
+    expected = transcripts(load(folder))
     path = pack(folder)
     content = read(path)
     meta, conf = yaml.safe_load(content["meta.yaml"])["espnet_larm"], yaml.safe_load(content["config.yaml"])
     assert meta["external"] == [] and [each["name"] for each in meta["started"]] == ["./ears"]
     assert conf["frontend_conf"]["model"] is None and "speech encoder: began as `ears`" in content["README.md"].decode()
     moved = move_away(tmp_path)
-    assert transcripts(espnet_larm.load(path)) == expected
+    assert transcripts(load(path)) == expected
     with pytest.raises(ValueError, match="encoder is .*, but the model holds all weights of its speech encoder; leave"):
-        espnet_larm.load(path, encoder=moved)
+        load(path, encoder=moved)
     unpacked = tmp_path / "unpacked"
     espnet_larm.unpack(path, unpacked)
     again = pack(unpacked)
-    assert transcripts(espnet_larm.load(again)) == expected
+    assert transcripts(load(again)) == expected
 
 
 @pytest.mark.parametrize("wrapped", [None, {"tau": 1.1}])
@@ -152,17 +153,17 @@ def test_another_encoder_is_refused(experiment, tmp_path, wrapped):
     with pytest.raises(
         ValueError, match=r"frontend_conf: model is not the speech encoder .* Name that one; --encoder \(encoder= in P"
     ):
-        espnet_larm.load(folder, encoder="other")
+        load(folder, encoder="other")
 
 
 def test_an_experiments_encoder_is_found_from_any_folder_and_by_option(experiment, pack, tmp_path, monkeypatch):
     folder = experiment()
-    expected = transcripts(espnet_larm.load(folder))
+    expected = transcripts(load(folder))
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert transcripts(espnet_larm.load(folder)) == expected
+    assert transcripts(load(folder)) == expected
     (tmp_path / "models/ears").rename(tmp_path / "moved")
-    assert transcripts(espnet_larm.load(folder, encoder=str(tmp_path / "moved"))) == expected
+    assert transcripts(load(folder, encoder=str(tmp_path / "moved"))) == expected
     content = read(pack(folder, "--encoder", "../moved"))
     assert yaml.safe_load(content["config.yaml"])["frontend_conf"]["model"] == "./moved"
 
@@ -192,10 +193,10 @@ def test_same_experiment_gives_the_same_bytes(experiment, pack):
 
 
 def test_too_short_an_utterance_has_an_empty_hypothesis_with_its_reason(experiment):
-    recognizer = espnet_larm.load(experiment(wrapped={"tau": 1.1}))
+    recognizer = load(experiment(wrapped={"tau": 1.1}))
     least = recognizer.model.frontend.min_samples
     assert least == 400
-    short, fits = recognizer.transcribe([torch.randn(least - 1).numpy(), torch.randn(least).numpy()])
+    short, fits = recognizer.recognize([torch.randn(least - 1).numpy(), torch.randn(least).numpy()])
     assert short.text == "" and short.skipped == "399 samples are too few for a frame"
     assert fits.skipped != short.skipped
 
@@ -211,7 +212,7 @@ def test_a_pack_may_need_an_lm_and_an_encoder(build_speech_llm, save_lm, pack, t
     folder.mkdir()
     (folder / "config.yaml").write_text(yaml.safe_dump(vars(model.args)))
     torch.save(model.state_dict(), folder / "valid.loss.ave.pth")
-    expected = tokens(espnet_larm.load(folder))
+    expected = tokens(load(folder))
     path = pack(folder)
     meta = yaml.safe_load(read(path)["meta.yaml"])["espnet_larm"]
     assert [(each["kind"], each["name"]) for each in meta["external"]] == [("llm", "./lm"), ("encoder", "./ears")]
@@ -219,8 +220,8 @@ def test_a_pack_may_need_an_lm_and_an_encoder(build_speech_llm, save_lm, pack, t
     for name in ("lm", "ears"):
         (tmp_path / name).rename(tmp_path / f"moved_{name}")
     with pytest.raises(FileNotFoundError, match="needs the speech encoder ears"):
-        espnet_larm.load(path, llm="moved_lm")
-    assert tokens(espnet_larm.load(path, llm="moved_lm", encoder="moved_ears")) == expected
+        load(path, llm="moved_lm")
+    assert tokens(load(path, llm="moved_lm", encoder="moved_ears")) == expected
 
 
 @pytest.fixture
@@ -268,7 +269,7 @@ def changed(experiment, pack, tmp_path):
 @pytest.mark.parametrize("is_wrapped", [False, True])
 def test_packs_that_reach_out_are_refused(changed, conf, train, message, is_wrapped):
     with pytest.raises(ValueError, match=message):
-        espnet_larm.load(changed(conf, train, is_wrapped=is_wrapped))
+        load(changed(conf, train, is_wrapped=is_wrapped))
 
 
 def test_a_hub_model_that_names_a_kernel_is_refused(tmp_path):
@@ -282,8 +283,8 @@ def test_a_hub_model_that_names_a_kernel_is_refused(tmp_path):
 
 
 def test_frames_of_an_encoder_that_are_pooled_keep_their_times(experiment):
-    recognizer = espnet_larm.load(experiment(wrapped={"tau": 0.5, "min_frames_per_second": 25.0}))
-    (found,) = recognizer.transcribe(waveforms()[:1], DecodeConfig(num_loops=1, with_words=True))
+    recognizer = load(experiment(wrapped={"tau": 0.5, "min_frames_per_second": 25.0}))
+    (found,) = recognizer.recognize(waveforms()[:1], DecodeConfig(num_loops=1, with_words=True))
     assert list(found.hypotheses) == [1] and found.best.words[0].start_s >= 0
 
 
@@ -304,7 +305,7 @@ def test_nothing_in_a_named_models_files_is_unpickled(experiment, save_lm, tmp_p
         (tmp_path / model / "model.safetensors").unlink()
         torch.save({"x": Harmful(tmp_path / "harmed")}, tmp_path / model / "pytorch_model.bin")
     with pytest.raises(ValueError, match="model .*/ears: its weights are damaged, or hold more than tensors"):
-        espnet_larm.load(folder)
+        load(folder)
     with pytest.raises(ValueError, match="llm .*/lm: its weights are damaged, or hold more than tensors"):
         Backbone.from_pretrained(str(tmp_path / "lm"))
     assert not (tmp_path / "harmed").exists()

@@ -39,8 +39,8 @@ def waveforms():
 
 
 def test_batch_gives_what_each_utterance_gives_alone(recognizer, waveforms):
-    together = recognizer.transcribe(waveforms)
-    alone = [recognizer.transcribe([waveform])[0] for waveform in waveforms]
+    together = recognizer.recognize(waveforms)
+    alone = [recognizer.recognize([waveform])[0] for waveform in waveforms]
     assert [one.best.token_ids for one in together] == [one.best.token_ids for one in alone]
     assert len({one.text for one in together}) > 1
     for found, expected in zip(together, alone, strict=True):
@@ -51,8 +51,8 @@ def test_words_of_the_lms_text_have_times_from_the_ctc_head(own_tokens, build_sp
     from espnet_larm.recognize.recognizer import Recognizer
 
     recognizer = Recognizer.from_files(*own_tokens[0])
-    plain = recognizer.transcribe(waveforms)
-    timed = recognizer.transcribe(waveforms, WORDS)
+    plain = recognizer.recognize(waveforms)
+    timed = recognizer.recognize(waveforms, WORDS)
     assert [one.text for one in timed] == [one.text for one in plain] and any(one.text for one in plain)
     for one, waveform in zip(timed, waveforms, strict=True):
         assert [word.text for word in one.best.words] == one.text.split()
@@ -60,7 +60,7 @@ def test_words_of_the_lms_text_have_times_from_the_ctc_head(own_tokens, build_sp
         assert times == sorted(times) and all(0 <= time <= len(waveform) / 16000 for time in times)
     without = type(recognizer)(build_speech_llm(model_conf={"ctc_weight": 0.0}, encoder_conf={"feedback": False}), str)
     with pytest.raises(ValueError, match="times of words, which long audio is joined by, come from a CTC head"):
-        without.transcribe(waveforms, WORDS)
+        without.recognize(waveforms, WORDS)
 
 
 def test_long_audio_is_joined_from_pieces_that_the_lm_reads(own_tokens, tmp_path):
@@ -79,7 +79,7 @@ def test_long_audio_is_joined_from_pieces_that_the_lm_reads(own_tokens, tmp_path
 def test_text_is_that_of_greedy_search_on_the_last_loop(recognizer, waveforms):
     model = recognizer.model
     for num_loops in (1, 2):
-        (found,) = recognizer.transcribe(waveforms[:1], DecodeConfig(num_loops=num_loops))
+        (found,) = recognizer.recognize(waveforms[:1], DecodeConfig(num_loops=num_loops))
         assert list(found.hypotheses) == [num_loops]
         with model.encoder.looped(num_loops):
             output, lens = model.encode(torch.from_numpy(waveforms[0]).unsqueeze(0), torch.tensor([16000]))
@@ -102,44 +102,44 @@ def babbler(recognizer):
 
 
 def test_texts_have_bounds_and_say_when_they_met_them(babbler, waveforms):
-    found = babbler.transcribe(waveforms[:2], WITH_LOOPS)
+    found = babbler.recognize(waveforms[:2], WITH_LOOPS)
     assert all(LIMIT in one.best.guards for one in found)
     # 24 tokens a second and 8.
     assert [len(one.best.token_ids) for one in found] == [32, 21]
     slow = DecodeConfig(max_tokens_per_second=5.0, stops_loops=False)
-    assert [len(one.best.token_ids) for one in babbler.transcribe(waveforms[:2], slow)] == [13, 10]
+    assert [len(one.best.token_ids) for one in babbler.recognize(waveforms[:2], slow)] == [13, 10]
 
 
 def test_a_loop_is_cut_back_and_said(babbler, waveforms):
-    (found,) = babbler.transcribe(waveforms[:1])
+    (found,) = babbler.recognize(waveforms[:1])
     assert found.best.guards == (LOOP,)
     assert found.best.token_ids.count(3) == 1 and found.best.token_ids[-1] == 3
 
 
 def test_an_end_before_half_of_what_ctc_hears_is_not_believed(recognizer, waveforms, monkeypatch):
     # A token that the random LM says anyway.
-    recognizer.model.eos = recognizer.transcribe(waveforms[:1], UNGUARDED)[0].best.token_ids[3]
-    free = recognizer.transcribe(waveforms, UNGUARDED)
+    recognizer.model.eos = recognizer.recognize(waveforms[:1], UNGUARDED)[0].best.token_ids[3]
+    free = recognizer.recognize(waveforms, UNGUARDED)
     longest = max(len(one.best.token_ids) for one in free)
     heard = Hypothesis("A B " * (longest + 1), [], [], 0.0)
     monkeypatch.setattr(recognizer.heads.ctc, "find", lambda hs_pad, *_: [[heard] for _ in hs_pad])
-    held = recognizer.transcribe(waveforms, WITH_LOOPS)
+    held = recognizer.recognize(waveforms, WITH_LOOPS)
     assert all(len(one.best.token_ids) > longest or LIMIT in one.best.guards for one in held)
     assert any(EARLY_END in one.best.guards for one in held)
-    again = recognizer.transcribe(waveforms, UNGUARDED)
+    again = recognizer.recognize(waveforms, UNGUARDED)
     assert [one.best.token_ids for one in again] == [one.best.token_ids for one in free]
 
 
 def test_a_text_far_longer_than_what_ctc_hears_is_said_and_kept(babbler, waveforms, monkeypatch):
-    (heard,) = babbler.transcribe(waveforms[:1], WITH_LOOPS)
+    (heard,) = babbler.recognize(waveforms[:1], WITH_LOOPS)
     nothing = Hypothesis("", [], [], 0.0)
     monkeypatch.setattr(babbler.heads.ctc, "find", lambda *_: [[nothing]])
-    (found,) = babbler.transcribe(waveforms[:1], WITH_LOOPS)
+    (found,) = babbler.recognize(waveforms[:1], WITH_LOOPS)
     assert FAR_FROM_CTC in found.best.guards and found.best.token_ids == heard.best.token_ids
 
 
 def test_a_batch_that_does_not_fit_into_memory_is_decoded_in_halves(recognizer, waveforms, monkeypatch, caplog):
-    expected = recognizer.transcribe(waveforms)
+    expected = recognizer.recognize(waveforms)
     real, tried = recognizer.heads.llm.find, []
 
     def find(hs_pad, *others):
@@ -155,20 +155,20 @@ def test_a_batch_that_does_not_fit_into_memory_is_decoded_in_halves(recognizer, 
     assert "3 utterances do not fit into memory together: in halves" in caplog.text
     monkeypatch.setattr(recognizer.heads.llm, "find", lambda *_: torch.empty(2**60))
     with pytest.raises(MemoryError, match=r"one utterance of \d+ frames does not fit into memory \(cpu\)"):
-        recognizer.transcribe(waveforms[:1])
+        recognizer.recognize(waveforms[:1])
 
 
 def test_an_utterance_longer_than_the_context_is_left_out_and_the_others_are_not(recognizer, waveforms):
-    expected = recognizer.transcribe(waveforms)
-    found = recognizer.transcribe([waveforms[0], torch.randn(16000 * 12).numpy(), *waveforms[1:]])
+    expected = recognizer.recognize(waveforms)
+    found = recognizer.recognize([waveforms[0], torch.randn(16000 * 12).numpy(), *waveforms[1:]])
     assert "of the LM's context; take shorter audio" in found[1].skipped and not found[1].text
     assert [one.best.token_ids for one in (found[0], *found[2:])] == [one.best.token_ids for one in expected]
 
 
 def test_bounds_need_no_hop_length_of_the_frontend(recognizer, waveforms):
-    expected = recognizer.transcribe(waveforms)
+    expected = recognizer.recognize(waveforms)
     del recognizer.model.frontend.hop_length
-    assert recognizer.transcribe(waveforms) == expected
+    assert recognizer.recognize(waveforms) == expected
 
 
 def test_drafts_of_a_ctc_head_with_its_own_tokens_are_spelled_as_the_lm_spells(own_tokens, waveforms, monkeypatch):
@@ -191,7 +191,7 @@ def test_other_errors_do_not_halve_a_batch(recognizer, waveforms, monkeypatch):
 
     monkeypatch.setattr(recognizer.heads.llm, "find", find)
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        recognizer.transcribe(waveforms)
+        recognizer.recognize(waveforms)
 
 
 @pytest.mark.parametrize("ctc_weight", [0.0, 0.3])
@@ -199,11 +199,11 @@ def test_a_beam_gives_as_many_hypotheses_as_asked_for_and_no_worse_ones_than_gre
     recognizer, waveforms, ctc_weight
 ):
     weighted = DecodeConfig(ctc_weight=ctc_weight)
-    greedy_scores = [one.best.score for one in recognizer.transcribe(waveforms, weighted)]
+    greedy_scores = [one.best.score for one in recognizer.recognize(waveforms, weighted)]
     wide = replace(weighted, beam_size=4, nbest=3)
-    together = recognizer.transcribe(waveforms, wide)
+    together = recognizer.recognize(waveforms, wide)
     for waveform, found, score in zip(waveforms, together, greedy_scores, strict=True):
-        (alone,) = recognizer.transcribe([waveform], wide)
+        (alone,) = recognizer.recognize([waveform], wide)
         ranked = [found.best, *found.others]
         assert [one.token_ids for one in ranked] == [one.token_ids for one in (alone.best, *alone.others)]
         scores = [one.score for one in ranked]
@@ -315,10 +315,10 @@ def test_program_decodes_by_the_ctc_head_at_all_loops_on_demand(command, tiny_ex
 def test_a_prompt_at_decoding_is_that_prompt_of_training(build_speech_llm, recognizer, waveforms):
     trained = type(recognizer)(build_speech_llm(decoder_conf={"prefix": "A D", "suffix": "B"}).eval(), " ".join)
     trained.model.load_state_dict(recognizer.model.state_dict())
-    before = recognizer.transcribe(waveforms)
-    found = recognizer.transcribe(waveforms, DecodeConfig(prefix="A D", suffix="B"))
-    assert found == trained.transcribe(waveforms) and found != before
-    assert recognizer.transcribe(waveforms) == before
+    before = recognizer.recognize(waveforms)
+    found = recognizer.recognize(waveforms, DecodeConfig(prefix="A D", suffix="B"))
+    assert found == trained.recognize(waveforms) and found != before
+    assert recognizer.recognize(waveforms) == before
 
 
 def greedy_ids(recognizer, waveform, loop, no_text):
@@ -334,7 +334,7 @@ def greedy_ids(recognizer, waveform, loop, no_text):
 @torch.no_grad()
 def test_ctc_alone_has_the_lms_tokens_where_the_head_has_none_of_its_own(recognizer, waveforms):
     torch.nn.init.normal_(recognizer.model.ctc.ctc_lo.weight, std=3.0)
-    (found,) = recognizer.transcribe(waveforms[:1], BY_CTC)
+    (found,) = recognizer.recognize(waveforms[:1], BY_CTC)
     assert list(found.hypotheses) == [1, 2]
     for loop in (1, 2):
         expected = greedy_ids(recognizer, waveforms[0], loop, [recognizer.model.eos])
@@ -362,16 +362,16 @@ def test_ctc_alone_has_its_own_tokens_and_times_of_its_words(own_tokens, wavefor
 
     files, tokens = own_tokens
     recognizer = Recognizer.from_files(*files)
-    (found,) = recognizer.transcribe(waveforms[:1], replace(BY_CTC, with_words=True))
+    (found,) = recognizer.recognize(waveforms[:1], replace(BY_CTC, with_words=True))
     for loop in (1, 2):
         expected = greedy_ids(recognizer, waveforms[0], loop, [len(tokens) - 1])
         names = [tokens[index] for index in expected]
         assert found.hypotheses[loop].tokens == names and len(names) > 2
         assert found.hypotheses[loop].text == "".join(" " if name == "<space>" else name for name in names)
     assert [word.text for word in found.best.words] == found.text.split()
-    (best,) = recognizer.transcribe(waveforms[:1], replace(BY_CTC, beam_size=3, nbest=2))
+    (best,) = recognizer.recognize(waveforms[:1], replace(BY_CTC, beam_size=3, nbest=2))
     assert len(best.others) == 1 and best.best.tokens and "<sos/eos>" not in best.best.tokens
-    (by_lm,) = recognizer.transcribe(waveforms[:1], DecodeConfig(ctc_weight=0.0))
+    (by_lm,) = recognizer.recognize(waveforms[:1], DecodeConfig(ctc_weight=0.0))
     assert set(by_lm.best.tokens) <= set(recognizer.model.token_list)
 
 
@@ -384,15 +384,15 @@ def test_an_lm_hears_ctc_in_a_batch_as_alone(recognizer, own_tokens, waveforms, 
         recognizer = Recognizer.from_files(*own_tokens[0])
         assert isinstance(recognizer.heads.llm.spell, Spelling)
     torch.nn.init.normal_(recognizer.model.ctc.ctc_lo.weight, std=3.0)
-    by_lm = recognizer.transcribe(waveforms)
+    by_lm = recognizer.recognize(waveforms)
     weighted = DecodeConfig(ctc_weight=0.7)
-    found = recognizer.transcribe(waveforms, weighted)
+    found = recognizer.recognize(waveforms, weighted)
     for waveform, one in zip(waveforms, found, strict=True):
-        (alone,) = recognizer.transcribe([waveform], weighted)
+        (alone,) = recognizer.recognize([waveform], weighted)
         assert alone.best.token_ids == one.best.token_ids
         assert alone.best.score == pytest.approx(one.best.score, abs=1e-3)
     assert [one.text for one in found] != [one.text for one in by_lm]
-    assert recognizer.transcribe(waveforms) == by_lm
+    assert recognizer.recognize(waveforms) == by_lm
 
 
 @torch.no_grad()
@@ -447,15 +447,15 @@ def test_an_lm_that_was_moved_is_named(build_speech_llm, save, waveforms, tmp_pa
     from espnet_larm.recognize.recognizer import Recognizer
 
     files = save(build_speech_llm(token_type="hugging_face", bpemodel=str(tmp_path / "llm")))
-    expected = Recognizer.from_files(*files).transcribe(waveforms)
+    expected = Recognizer.from_files(*files).recognize(waveforms)
     (tmp_path / "llm").rename(tmp_path / "moved")
     with pytest.raises(FileNotFoundError, match=r"needs the LM .*/llm, .* name its folder or hub id with --llm"):
         Recognizer.from_files(*files)
     with pytest.raises(FileNotFoundError, match=r"--llm /none is no folder that is there, and no hub id"):
         Recognizer.from_files(*files, llm="/none")
-    assert Recognizer.from_files(*files, llm=str(tmp_path / "moved")).transcribe(waveforms) == expected
+    assert Recognizer.from_files(*files, llm=str(tmp_path / "moved")).recognize(waveforms) == expected
     monkeypatch.chdir(tmp_path)
-    assert Recognizer.from_files(*files, llm="moved").transcribe(waveforms) == expected
+    assert Recognizer.from_files(*files, llm="moved").recognize(waveforms) == expected
 
 
 @pytest.mark.parametrize("options", [{}, {"hidden_size": 24}], ids=["same shapes", "other shapes"])

@@ -12,6 +12,7 @@ import yaml
 import espnet_larm
 from espnet_larm.pack.archive import write_archive
 from espnet_larm.recognize.config import DecodeConfig
+from espnet_larm.recognize.packs import load
 from tests.packs import read
 
 # Not more than the LM has: ESPnet names tokens of intermediate read-outs by the LM's list.
@@ -60,7 +61,7 @@ def in_the_recipe(tmp_path, monkeypatch):
 def transcripts(recognizer):
     torch.manual_seed(0)
     waveforms = [torch.randn(length).numpy() for length in (9000, 16000)]
-    return [(one.text, one.best.token_ids, one.best.score) for one in recognizer.transcribe(waveforms)]
+    return [(one.text, one.best.token_ids, one.best.score) for one in recognizer.recognize(waveforms)]
 
 
 def move_away(tmp_path):
@@ -82,7 +83,7 @@ def move_away(tmp_path):
 )
 def test_pack_holds_the_tokenizer_and_no_unchanged_weight(experiment, pack, tmp_path, conf):
     folder = experiment(**conf)
-    expected = transcripts(espnet_larm.load(folder))
+    expected = transcripts(load(folder))
     assert expected[0] != expected[1] and any(ids for _, ids, _ in expected)
     path = pack(folder)
     content = read(path)
@@ -99,9 +100,9 @@ def test_pack_holds_the_tokenizer_and_no_unchanged_weight(experiment, pack, tmp_
         assert str(tmp_path) not in content[name].decode()
     moved = move_away(tmp_path)
     with pytest.raises(FileNotFoundError, match=rf"needs the LM big \({SHA}\), .* with --llm \(llm= in Python\)"):
-        espnet_larm.load(path)
-    assert transcripts(espnet_larm.load(path, llm=moved)) == expected
-    by_ctc = espnet_larm.load(path, llm=moved)
+        load(path)
+    assert transcripts(load(path, llm=moved)) == expected
+    by_ctc = load(path, llm=moved)
     assert by_ctc.plan(DecodeConfig(ctc_weight=1.0)).numbers == (1, 2)
 
 
@@ -133,40 +134,40 @@ def test_other_added_layers_are_named_in_one_sentence(experiment):
     with pytest.raises(
         ValueError, match=r"depth_upscaling_conf differs: .* behind layers 1 .* behind layers 0 "
     ) as told:
-        espnet_larm.load(folder)
+        load(folder)
     assert "missing" not in str(told.value)
 
 
 def test_an_lm_of_that_name_in_the_working_folder_is_taken_if_it_is_the_same(experiment, pack, tmp_path, save_lm):
     path = pack(experiment())
-    espnet_larm.load(path)
+    load(path)
     move_away(tmp_path)
     save_lm(tmp_path / "big", hidden_size=192, initializer_range=0.4)
     with pytest.raises(ValueError, match="their weights differ"):
-        espnet_larm.load(path)
+        load(path)
 
 
 def test_pack_of_a_trained_lm_needs_no_other_file(experiment, pack, tmp_path):
     folder = experiment(adaptation="full")
-    expected = transcripts(espnet_larm.load(folder))
+    expected = transcripts(load(folder))
     path = pack(folder)
     meta = yaml.safe_load(read(path)["meta.yaml"])["espnet_larm"]
     assert meta["external"] == [] and meta["started"]["name"] == "./big" and len(meta["started"]["sha256"]) == 64
     assert "all its weights are in this pack" in read(path)["README.md"].decode()
     moved = move_away(tmp_path)
-    assert transcripts(espnet_larm.load(path)) == expected
+    assert transcripts(load(path)) == expected
     with pytest.raises(ValueError, match="llm is .*, but the model holds all weights of its LM; leave --llm"):
-        espnet_larm.load(path, llm=moved)
+        load(path, llm=moved)
 
 
 def test_pack_of_an_lm_without_name_needs_no_other_file(experiment, pack, tmp_path):
     options = {"vocab_size": 7, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1}
     config = {"model_type": "llama", "num_attention_heads": 2, "max_position_embeddings": 64, **options}
     folder = experiment(llm=None, llm_config=config, tokenizer="llm")
-    expected = transcripts(espnet_larm.load(folder))
+    expected = transcripts(load(folder))
     path = pack(folder)
     move_away(tmp_path)
-    assert transcripts(espnet_larm.load(path)) == expected
+    assert transcripts(load(path)) == expected
 
 
 def test_pack_names_the_lm_as_the_option_does(experiment, pack, tmp_path):
@@ -187,7 +188,7 @@ def test_an_unpacked_or_unzipped_pack_is_loaded_with_its_lm(experiment, pack, tm
     from espnet_larm.recognize.recognizer import Recognizer
 
     path = pack(experiment())
-    expected = transcripts(espnet_larm.load(path))
+    expected = transcripts(load(path))
     moved = move_away(tmp_path)
     files = espnet_larm.unpack(path, tmp_path / "unpacked", llm=moved)
     assert transcripts(Recognizer.from_files(**files)) == expected
@@ -195,7 +196,7 @@ def test_an_unpacked_or_unzipped_pack_is_loaded_with_its_lm(experiment, pack, tm
         archive.extractall(tmp_path / "unzipped")
     # Its own tokenizer counts, not one that happens to lie in the working folder.
     (tmp_path / "tokenizer").mkdir()
-    assert transcripts(espnet_larm.load(tmp_path / "unzipped", llm=moved)) == expected
+    assert transcripts(load(tmp_path / "unzipped", llm=moved)) == expected
 
 
 @pytest.fixture
@@ -244,14 +245,14 @@ def changed(experiment, pack, tmp_path):
 )  # fmt: skip
 def test_packs_that_reach_out_are_refused(changed, change, message):
     with pytest.raises(ValueError, match=message):
-        espnet_larm.load(changed(**change))
+        load(changed(**change))
 
 
 def test_espnets_own_program_decodes_what_was_unpacked(experiment, pack, tmp_path):
     from espnet2.bin.asr_inference import Speech2Text
 
     path = pack(experiment())
-    ours = espnet_larm.load(path)
+    ours = load(path)
     moved = move_away(tmp_path)
     files = espnet_larm.unpack(path, tmp_path / "model", llm=moved)
     speech2text = Speech2Text(**files, ctc_weight=0.0, beam_size=1, maxlenratio=-20)
@@ -259,7 +260,7 @@ def test_espnets_own_program_decodes_what_was_unpacked(experiment, pack, tmp_pat
     results = speech2text(samples)
     (text, _, token_ids, _), *_ = results[0] if isinstance(results, tuple) else results
     # ESPnet leaves token 0 out of results.
-    expected = [token for token in ours.transcribe([samples])[0].best.token_ids if token != 0]
+    expected = [token for token in ours.recognize([samples])[0].best.token_ids if token != 0]
     shared = min(len(expected), len(token_ids))
     assert shared and token_ids[:shared] == expected[:shared] and isinstance(text, str)
 
@@ -267,6 +268,6 @@ def test_espnets_own_program_decodes_what_was_unpacked(experiment, pack, tmp_pat
 def test_pooling_travels_with_a_pack(experiment, pack, tmp_path):
     pooling = {"input": {"method": "stride", "retention": 0.5}, "deep": {"layer": 1, "tau": 0.5, "window": 2}}
     folder = experiment(pooling=pooling)
-    expected = transcripts(espnet_larm.load(folder))
-    packed = espnet_larm.load(pack(folder), llm=move_away(tmp_path))
+    expected = transcripts(load(folder))
+    packed = load(pack(folder), llm=move_away(tmp_path))
     assert packed.model.decoder.pooling.options == pooling and transcripts(packed) == expected

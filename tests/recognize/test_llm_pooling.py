@@ -74,16 +74,16 @@ def ids_of(transcripts):
 
 
 def test_a_batch_gives_what_each_utterance_gives_alone_and_pooling_can_be_taken_back(recognizer, waveforms):
-    plain = ids_of(recognizer.transcribe(waveforms))
-    together = ids_of(recognizer.transcribe(waveforms, POOLED))
-    assert together == [ids_of(recognizer.transcribe([waveform], POOLED))[0] for waveform in waveforms] != plain
-    assert ids_of(recognizer.transcribe(waveforms)) == plain
+    plain = ids_of(recognizer.recognize(waveforms))
+    together = ids_of(recognizer.recognize(waveforms, POOLED))
+    assert together == [ids_of(recognizer.recognize([waveform], POOLED))[0] for waveform in waveforms] != plain
+    assert ids_of(recognizer.recognize(waveforms)) == plain
 
 
 def test_threads_share_a_recogniser_with_other_prompts_pooling_and_drafts_each(recognizer, waveforms):
     options = ({}, {"prefix": "A B"}, {"pooling": BOTH}, {"drafts": "ctc"}, {"ctc_weight": 0.4, "num_loops": 1})
     configs = [DecodeConfig(**each) for each in options]
-    expected = [recognizer.transcribe(waveforms, config) for config in configs]
+    expected = [recognizer.recognize(waveforms, config) for config in configs]
     assert len({tuple(one.text for one in each) for each in expected}) == 4
     decoder = recognizer.model.decoder
     before = [(dict(vars(part)), list(part.buffers())) for part in (decoder, decoder.backbone, recognizer.model)]
@@ -95,19 +95,19 @@ def test_threads_share_a_recogniser_with_other_prompts_pooling_and_drafts_each(r
 
 
 def test_drafts_of_ctc_are_verified(recognizer, waveforms):
-    expected = ids_of(recognizer.transcribe(waveforms, POOLED))
-    assert ids_of(recognizer.transcribe(waveforms, replace(POOLED, drafts="ctc", tokens_per_call=5))) == expected
+    expected = ids_of(recognizer.recognize(waveforms, POOLED))
+    assert ids_of(recognizer.recognize(waveforms, replace(POOLED, drafts="ctc", tokens_per_call=5))) == expected
 
 
 def test_times_of_words_are_those_of_the_text_in_ctcs_frames(recognizer, waveforms, monkeypatch):
     """The same text gets the same times without pooling."""
-    found = recognizer.transcribe(waveforms, replace(POOLED, with_words=True))
+    found = recognizer.recognize(waveforms, replace(POOLED, with_words=True))
     times = [[(word.text, word.start_s, word.end_s) for word in one.best.words] for one in found]
     assert [[text for text, *_ in row] for row in times] == [one.text.split() for one in found] and any(times)
     assert max(end for *_, end in times[2]) > 0.75
     nbest = [[one.best._replace(words=())] for one in found]
     monkeypatch.setattr(recognizer.heads.llm, "find", lambda *_: LlmFound(nbest, Effort(), {}))
-    again = recognizer.transcribe(waveforms, DecodeConfig(with_words=True))
+    again = recognizer.recognize(waveforms, DecodeConfig(with_words=True))
     assert [[(word.text, word.start_s, word.end_s) for word in one.best.words] for one in again] == times
 
 

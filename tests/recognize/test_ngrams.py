@@ -47,28 +47,28 @@ def waveforms():
 @pytest.mark.parametrize("beam_size", [1, 3])
 def test_an_ngram_is_heard_in_a_batch_as_alone_and_not_at_weight_0(recognizer, arpa, waveforms, ctc_weight, beam_size):
     options = {"ctc_weight": ctc_weight, "beam_size": beam_size}
-    without = recognizer.transcribe(waveforms, DecodeConfig(**options))
+    without = recognizer.recognize(waveforms, DecodeConfig(**options))
     plan = recognizer.plan(DecodeConfig(ngram_file=str(arpa), **options))
     assert plan.llm.ngram.weight == 0.9
-    found = recognizer.transcribe(waveforms, plan)
+    found = recognizer.recognize(waveforms, plan)
     assert all(one.best.score != other.best.score for one, other in zip(found, without, strict=True))
     for waveform, one in zip(waveforms, found, strict=True):
-        (alone,) = recognizer.transcribe([waveform], plan)
+        (alone,) = recognizer.recognize([waveform], plan)
         assert alone.best.token_ids == one.best.token_ids
         assert alone.best.score == pytest.approx(one.best.score, abs=1e-3)
     weightless = DecodeConfig(ngram_file=str(arpa), ngram_weight=0.0, **options)
-    assert recognizer.transcribe(waveforms, weightless) == without
+    assert recognizer.recognize(waveforms, weightless) == without
 
 
 def test_a_heavy_ngram_has_its_texts_said(recognizer, arpa, waveforms):
     heavy = DecodeConfig(least_ctc_share=0.0, ngram_file=str(arpa), ngram_weight=50.0, beam_size=8)
-    for one in recognizer.transcribe(waveforms, heavy):
+    for one in recognizer.recognize(waveforms, heavy):
         assert one.best.tokens in TEXT
 
 
 def test_drafts_are_verified_by_what_the_ngram_says_too(recognizer, arpa, waveforms):
     config = DecodeConfig(ngram_file=str(arpa))
-    expected = recognizer.transcribe(waveforms, config)
+    expected = recognizer.recognize(waveforms, config)
     found, cost = recognizer.decode(waveforms, replace(config, drafts="ctc", tokens_per_call=5))
     assert [one.best.token_ids for one in found] == [one.best.token_ids for one in expected]
     assert cost.effort.acceptance()

@@ -16,6 +16,7 @@ import yaml
 
 import espnet_larm
 from espnet_larm.pack.archive import write_archive
+from espnet_larm.recognize.packs import load
 
 ROOT = Path(__file__).parents[2]
 
@@ -82,34 +83,32 @@ def pickled_harm(path):
 
 def test_pack_gives_what_the_folder_gives(pack, global_mvn, speech):
     samples = soundfile.read(speech, dtype="float32")[0]
-    found, expected = (espnet_larm.load(source).transcribe([samples])[0] for source in (pack, global_mvn))
+    found, expected = (load(source).recognize([samples])[0] for source in (pack, global_mvn))
     assert len(found.text) > 2 and found == expected
 
 
 def test_folder_is_found_from_anywhere(global_mvn, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    assert espnet_larm.load(str(global_mvn)).model.normalize is not None
+    assert load(str(global_mvn)).model.normalize is not None
 
 
 def test_unzipped_pack_is_a_folder_to_load(pack, tmp_path, speech):
     with zipfile.ZipFile(pack) as archive:
         archive.extractall(tmp_path / "model")
-    assert espnet_larm.load(tmp_path / "model").transcribe_file(speech) == espnet_larm.load(pack).transcribe_file(
-        speech
-    )
+    assert load(tmp_path / "model").transcribe_file(speech) == load(pack).transcribe_file(speech)
 
 
 @pytest.mark.slow
 def test_three_lines_transcribe_in_a_fresh_process(pack, speech, tmp_path):
     script = f"import espnet_larm\nrecognizer = espnet_larm.load({str(pack)!r})\n"
-    script += f"print(recognizer.transcribe_file({str(speech)!r}).text)\n"
+    script += f"print(recognizer.transcribe({str(speech)!r}, vad=False).text)\n"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, env=environment, check=False
     )
     assert done.returncode == 0, done.stderr
     # ESPnet prints when it is imported.
-    assert done.stdout.splitlines()[-1] == espnet_larm.load(pack).transcribe_file(speech).text
+    assert done.stdout.splitlines()[-1] == load(pack).transcribe_file(speech).text
 
 
 @pytest.mark.parametrize("by", ["espnet", "us"])
@@ -119,7 +118,7 @@ def test_espnets_own_program_loads_what_was_unpacked(pack, speech, tmp_path, by)
 
     files = (unpack if by == "espnet" else espnet_larm.unpack)(pack, tmp_path / "model")
     speech2text = Speech2Text(**files, ctc_weight=1.0, beam_size=1, maxlenratio=-1)
-    ours = espnet_larm.load(pack)
+    ours = load(pack)
     state = speech2text.asr_model.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in ours.model.state_dict().items())
     results, greedy_by_loop = speech2text(soundfile.read(speech, dtype="float32")[0])
@@ -138,7 +137,7 @@ def test_unpacking_again_replaces_the_files(pack, tmp_path):
 def test_pickled_code_in_weights_does_not_run(changed, tmp_path):
     torch.save({"weight": pickled_harm(tmp_path / "harmed")}, tmp_path / "evil.pth")
     path = changed(valid__loss__ave__pth=(tmp_path / "evil.pth").read_bytes())
-    for use in (espnet_larm.load, lambda pack: espnet_larm.unpack(pack, tmp_path / "out")):
+    for use in (load, lambda pack: espnet_larm.unpack(pack, tmp_path / "out")):
         with pytest.raises(ValueError, match="holds more than tensors"):
             use(path)
     assert not (tmp_path / "harmed").exists()
@@ -156,7 +155,7 @@ def test_pickled_code_in_statistics_does_not_run(changed, tmp_path, form):
         else:
             pickle.dump(harm, file)
     with pytest.raises(ValueError, match="stats.npz holds more than numbers of features, or is damaged; it is refused"):
-        espnet_larm.load(changed(stats__npz=(tmp_path / "evil").read_bytes()))
+        load(changed(stats__npz=(tmp_path / "evil").read_bytes()))
     assert not (tmp_path / "harmed").exists()
 
 
@@ -181,7 +180,7 @@ def header_of_an_exabyte():
 def test_statistics_are_bounded_before_they_are_read(changed, make, monkeypatch):
     monkeypatch.setattr(np, "load", None)
     with pytest.raises(ValueError, match="stats.npz holds more than numbers of features"):
-        espnet_larm.load(changed(stats__npz=make()))
+        load(changed(stats__npz=make()))
 
 
 def test_compressed_weights_are_refused(changed, tmp_path, global_mvn):
@@ -192,7 +191,7 @@ def test_compressed_weights_are_refused(changed, tmp_path, global_mvn):
         for info in weights.infolist():
             deflated.writestr(info.filename, weights.read(info))
     with pytest.raises(ValueError, match="valid.loss.ave.pth is compressed, which torch's files are not"):
-        espnet_larm.load(changed(valid__loss__ave__pth=(tmp_path / "deflated.pth").read_bytes()))
+        load(changed(valid__loss__ave__pth=(tmp_path / "deflated.pth").read_bytes()))
 
 
 def test_what_nothing_names_is_not_unpacked(changed, tmp_path):
@@ -217,14 +216,14 @@ def test_what_nothing_names_is_not_unpacked(changed, tmp_path):
 )
 def test_configurations_that_reach_out_or_do_not_fit_are_refused(changed, config, message):
     with pytest.raises(ValueError, match=message):
-        espnet_larm.load(changed(config))
+        load(changed(config))
 
 
 def test_yaml_that_makes_objects_is_refused(changed, tmp_path):
     harmful = f"a: !!python/object/apply:os.system ['touch {tmp_path}/harmed']\n".encode()
     for name in ("config__yaml", "meta__yaml"):
         with pytest.raises(ValueError, match="could not determine a constructor"):
-            espnet_larm.load(changed(**{name: harmful}))
+            load(changed(**{name: harmful}))
     assert not (tmp_path / "harmed").exists()
 
 
@@ -232,7 +231,7 @@ def test_front_ends_that_cannot_compute_are_refused(changed, global_mvn):
     config = yaml.safe_load((global_mvn / "config.yaml").read_text())
     for conf in ({"hop_length": -5}, {"n_fft": 512, "win_length": 513}):
         with pytest.raises(ValueError, match=rf"^frontend: default cannot be made of .*{list(conf)[-1]}: "):
-            espnet_larm.load(changed(config={"frontend_conf": {**(config["frontend_conf"] or {}), **conf}}))
+            load(changed(config={"frontend_conf": {**(config["frontend_conf"] or {}), **conf}}))
 
 
 def test_missing_and_unexpected_weights_are_named(changed, pack, tmp_path):
@@ -245,7 +244,7 @@ def test_missing_and_unexpected_weights_are_named(changed, pack, tmp_path):
     # The pack is named, not the folder that it is unpacked in.
     said = rf"^{pack}: valid.loss.ave.pth .* 1 missing \(ctc.ctc_lo.bias\); 1 unexpected \(more\)"
     with pytest.raises(ValueError, match=said):
-        espnet_larm.load(pack)
+        load(pack)
 
 
 def test_missing_members_are_named(changed):
@@ -256,18 +255,18 @@ def test_missing_members_are_named(changed):
         ("stats__npz", "stats.npz is not in the pack"),
     ):
         with pytest.raises(ValueError, match=message):
-            espnet_larm.load(changed(**{name: None}))
+            load(changed(**{name: None}))
 
 
 def test_member_that_is_not_what_the_manifest_says_is_named(changed):
     with pytest.raises(ValueError, match=r"README.md is not what meta.yaml says; copy or download the pack again"):
-        espnet_larm.load(changed(meta={"sha256": {"README.md": "00"}}))
+        load(changed(meta={"sha256": {"README.md": "00"}}))
 
 
 def test_plugin_that_is_not_installed_is_named(changed):
     plugin = {"kind": "encoder", "name": "average", "package": "average", "version": "2.0"}
     with pytest.raises(ValueError, match='needs encoder: average of package average 2.0.*pip install "average==2.0"'):
-        espnet_larm.load(changed(meta={"plugins": [plugin]}))
+        load(changed(meta={"plugins": [plugin]}))
 
 
 def test_weights_of_a_folder_are_its_only_average(global_mvn, tmp_path):
@@ -287,12 +286,12 @@ def test_weights_of_a_folder_are_its_only_average(global_mvn, tmp_path):
 
 def test_weights_cannot_be_named_for_a_pack(pack):
     with pytest.raises(ValueError, match="is no folder; a pack names its weights"):
-        espnet_larm.load(pack, asr_model_file="other.pth")
+        load(pack, asr_model_file="other.pth")
 
 
 def test_what_is_no_pack_is_named(tmp_path):
     (tmp_path / "a.zip").write_text("no zip file")
     with pytest.raises(ValueError, match=r"a.zip is damaged or no zip file"):
-        espnet_larm.load(tmp_path / "a.zip")
+        load(tmp_path / "a.zip")
     with pytest.raises(FileNotFoundError, match=r"none.zip is missing"):
-        espnet_larm.load(tmp_path / "none.zip")
+        load(tmp_path / "none.zip")

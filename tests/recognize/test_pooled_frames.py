@@ -55,14 +55,14 @@ def words_of(transcripts):
 
 def test_pooling_that_is_off_changes_nothing(build, plain, waveforms):
     off = build({"frontend_conf": PLAIN, "tau": 1.1})
-    assert off.transcribe(waveforms, WORDS) == plain.transcribe(waveforms, WORDS)
+    assert off.recognize(waveforms, WORDS) == plain.recognize(waveforms, WORDS)
 
 
 def test_words_of_frames_that_were_merged_keep_their_times(build, plain, waveforms):
     pooled = build({"frontend_conf": PLAIN, "tau": 1.0, "max_group": 2, "min_frames_per_second": 0.0})
     pooled.model.frontend.frontend = Twice(pooled.model.frontend.frontend)
-    found = pooled.transcribe(waveforms, WORDS)
-    wanted = plain.transcribe(waveforms, WORDS)
+    found = pooled.recognize(waveforms, WORDS)
+    wanted = plain.recognize(waveforms, WORDS)
     assert [one.text for one in found] == [one.text for one in wanted]
     pairs = list(zip(sum(words_of(found), ()), sum(words_of(wanted), ()), strict=True))
     assert len(pairs) == 14
@@ -77,7 +77,7 @@ def test_batch_of_pooled_utterances_gives_what_each_gives_alone(build, waveforms
     together, cost = recognizer.decode(waveforms, WORDS)
     assert cost.num_frames_left / cost.num_frames < 0.95
     for waveform, one in zip(waveforms, together, strict=True):
-        alone = recognizer.transcribe([waveform], WORDS)[0]
+        alone = recognizer.recognize([waveform], WORDS)[0]
         assert alone.text == one.text
         assert [word[:3] for word in alone.best.words] == [word[:3] for word in one.best.words]
         assert all(0 <= word.start_s < word.end_s <= len(waveform) / 16000 for word in one.best.words)
@@ -86,7 +86,7 @@ def test_batch_of_pooled_utterances_gives_what_each_gives_alone(build, waveforms
 def test_utterance_that_pooling_leaves_too_short_is_skipped(build):
     recognizer = build({"frontend_conf": PLAIN, "tau": -1.0, "max_group": None, "min_frames_per_second": 10.0})
     noise = np.random.default_rng(0).standard_normal(8000).astype(np.float32)
-    assert "an utterance has 6 frames, fewer than the 7" in recognizer.transcribe([noise])[0].skipped
+    assert "an utterance has 6 frames, fewer than the 7" in recognizer.recognize([noise])[0].skipped
 
 
 def test_rate_of_the_wrapped_front_end_is_the_models(build):

@@ -60,7 +60,7 @@ def test_samples_that_are_no_numbers_are_refused(recognizer, waveforms, bad):
     broken[7] = bad
     for given in (broken, torch.as_tensor(broken)):
         with pytest.raises(ValueError, match="waveform 1 holds samples that are not finite numbers"):
-            recognizer.transcribe([waveforms[0], given])
+            recognizer.recognize([waveforms[0], given])
 
 
 def assert_same_transcripts(found, expected):
@@ -73,14 +73,14 @@ def assert_same_transcripts(found, expected):
 
 
 def test_random_weights_give_text_that_differs_between_utterances_and_loops(recognizer, waveforms):
-    texts = [hypothesis.text for one in recognizer.transcribe(waveforms) for hypothesis in one.hypotheses.values()]
+    texts = [hypothesis.text for one in recognizer.recognize(waveforms) for hypothesis in one.hypotheses.values()]
     assert len(set(texts)) == 14
     assert all(len(text) > 2 for text in texts)
 
 
 def test_batch_gives_what_each_utterance_gives_alone(recognizer, waveforms):
-    alone = [recognizer.transcribe([waveform])[0] for waveform in waveforms]
-    assert_same_transcripts(recognizer.transcribe(waveforms), alone)
+    alone = [recognizer.recognize([waveform])[0] for waveform in waveforms]
+    assert_same_transcripts(recognizer.recognize(waveforms), alone)
 
 
 def test_features_and_read_outs_of_a_batch_are_those_of_each_utterance(recognizer, waveforms):
@@ -107,7 +107,7 @@ def test_features_are_those_of_espnets_model(recognizer, waveforms):
 
 def test_waveform_is_not_written_to(recognizer, waveforms):
     before = waveforms[0].copy()
-    recognizer.transcribe([waveforms[0]])
+    recognizer.recognize([waveforms[0]])
     assert np.array_equal(before, waveforms[0])
 
 
@@ -117,7 +117,7 @@ def test_beam_gives_the_search_on_the_models_posteriors(recognizer, waveforms):
     from espnet_larm.search.ctc.beam import prefix_beam
 
     model = recognizer.model
-    (found,) = recognizer.transcribe(waveforms[:1], DecodeConfig(beam_size=8, nbest=3))
+    (found,) = recognizer.recognize(waveforms[:1], DecodeConfig(beam_size=8, nbest=3))
     with torch.no_grad():
         features = extract_features(model, torch.from_numpy(waveforms[0]))
         *_, (_, hs_pad, hlens) = read_outs(model, *pad_features([features]))
@@ -130,8 +130,8 @@ def test_beam_gives_the_search_on_the_models_posteriors(recognizer, waveforms):
 
 def test_a_beam_over_a_batch_gives_what_each_utterance_gives_alone(recognizer, waveforms):
     config = DecodeConfig(beam_size=5, nbest=5)
-    alone = [recognizer.transcribe([waveform], config)[0] for waveform in waveforms]
-    together = recognizer.transcribe(waveforms, config)
+    alone = [recognizer.recognize([waveform], config)[0] for waveform in waveforms]
+    together = recognizer.recognize(waveforms, config)
     assert_same_transcripts(together, alone)
     assert [[other.text for other in one.others] for one in together] == [
         [other.text for other in one.others] for one in alone
@@ -139,24 +139,24 @@ def test_a_beam_over_a_batch_gives_what_each_utterance_gives_alone(recognizer, w
 
 
 def test_greedy_search_has_no_other_hypotheses(recognizer, waveforms):
-    assert recognizer.transcribe(waveforms[:1])[0].others == ()
+    assert recognizer.recognize(waveforms[:1])[0].others == ()
 
 
 def test_loops_are_read_out_up_to_the_wanted_one(recognizer, waveforms):
     for num_loops, expected in ((None, [2, 4]), (2, [2]), (6, [2, 4, 6])):
-        transcript = recognizer.transcribe(waveforms[:1], DecodeConfig(num_loops=num_loops))[0]
+        transcript = recognizer.recognize(waveforms[:1], DecodeConfig(num_loops=num_loops))[0]
         assert list(transcript.hypotheses) == expected
         assert transcript.text == transcript.hypotheses[expected[-1]].text
 
 
 def test_a_loop_is_the_same_whatever_the_last_one_is(recognizer, waveforms):
-    few, many = (recognizer.transcribe(waveforms, DecodeConfig(num_loops=loops)) for loops in (2, 6))
+    few, many = (recognizer.recognize(waveforms, DecodeConfig(num_loops=loops)) for loops in (2, 6))
     assert [one.hypotheses[2] for one in few] == [one.hypotheses[2] for one in many]
 
 
 def test_loops_that_cannot_be_read_out_are_refused_with_the_allowed(recognizer, waveforms):
     with pytest.raises(ValueError, match="num_loops is 3; allowed: 2, 4, 6, 8"):
-        recognizer.transcribe(waveforms, DecodeConfig(num_loops=3))
+        recognizer.recognize(waveforms, DecodeConfig(num_loops=3))
 
 
 def test_cost_of_a_loop_holds_features_and_grows(recognizer, waveforms, monkeypatch):
@@ -184,20 +184,20 @@ def test_cost_of_a_loop_leaves_out_the_searches_before_it(recognizer, waveforms,
 @pytest.mark.parametrize("num_samples", [0, 1, 256, 257, 959])
 def test_too_short_utterance_is_empty_and_the_others_are_decoded(recognizer, waveforms, num_samples):
     short = np.ones(num_samples, dtype=np.float32)
-    found = recognizer.transcribe([waveforms[0], short, waveforms[1]])
+    found = recognizer.recognize([waveforms[0], short, waveforms[1]])
     assert found[1].skipped and found[1].text == "" and list(found[1].hypotheses) == [2, 4]
-    assert_same_transcripts([found[0], found[2]], recognizer.transcribe(waveforms[:2]))
+    assert_same_transcripts([found[0], found[2]], recognizer.recognize(waveforms[:2]))
 
 
 def test_stereo_is_refused(recognizer):
     with pytest.raises(ValueError, match=r"a waveform has the shape \(5, 2\); allowed: one dimension"):
-        recognizer.transcribe([np.zeros((5, 2))])
+        recognizer.recognize([np.zeros((5, 2))])
 
 
 def test_espnets_encoder_gives_what_its_model_gives_one_by_one(build, waveforms):
     recognizer = build("transformer", SMALL, ctc_weight=1.0)
     assert recognizer.plan().numbers == (3,)
-    for waveform, found in zip(waveforms, recognizer.transcribe(waveforms), strict=True):
+    for waveform, found in zip(waveforms, recognizer.recognize(waveforms), strict=True):
         with torch.no_grad():
             encoded, _ = recognizer.model.encode(torch.from_numpy(waveform)[None], torch.tensor([len(waveform)]))
         path = torch.unique_consecutive(recognizer.model.ctc.argmax(encoded)[0]).tolist()
@@ -207,13 +207,13 @@ def test_espnets_encoder_gives_what_its_model_gives_one_by_one(build, waveforms)
 def test_espnets_intermediate_layers_are_read_out(build, waveforms):
     conf = {**SMALL, "interctc_layer_idx": [1, 2], "interctc_use_conditioning": True}
     recognizer = build("conformer", conf, ctc_weight=1.0, interctc_weight=0.5)
-    found = recognizer.transcribe(waveforms)
+    found = recognizer.recognize(waveforms)
     assert {tuple(one.hypotheses) for one in found} == {(1, 2, 3)}
-    assert_same_transcripts(found, [recognizer.transcribe([waveform])[0] for waveform in waveforms])
+    assert_same_transcripts(found, [recognizer.recognize([waveform])[0] for waveform in waveforms])
 
 
 def test_espnets_encoder_with_a_short_utterance(build, waveforms):
-    found = build("transformer", SMALL, ctc_weight=1.0).transcribe([waveforms[0], np.ones(400, np.float32)])
+    found = build("transformer", SMALL, ctc_weight=1.0).recognize([waveforms[0], np.ones(400, np.float32)])
     assert found[0].text and "too short" in found[1].skipped
 
 
@@ -235,7 +235,7 @@ def test_equal_lengths_are_said(build, caplog):
 
 def test_double_precision_agrees(tiny_experiment, recognizer, waveforms):
     double = type(recognizer).from_files(tiny_experiment.config, tiny_experiment.model, dtype="float64")
-    assert_same_transcripts(double.transcribe(waveforms), recognizer.transcribe(waveforms))
+    assert_same_transcripts(double.recognize(waveforms), recognizer.recognize(waveforms))
 
 
 @pytest.mark.parametrize(("fs", "expected"), [("8k", 8000), (22050, 22050), (None, 16000)])
@@ -255,7 +255,7 @@ def test_silence_in_half_precision_gives_numbers(tiny_experiment, waveforms, dty
     silence = np.zeros(16000, dtype=np.float32)
     for size in (1, 3):
         config = DecodeConfig(beam_size=size, nbest=size, with_words=True)
-        for found in half.transcribe([silence, waveforms[0]], config):
+        for found in half.recognize([silence, waveforms[0]], config):
             scores = [one.score for one in (*found.hypotheses.values(), *found.others)]
             assert np.isfinite(scores).all()
 
@@ -273,8 +273,8 @@ def test_features_are_computed_in_single_precision(tiny_experiment, recognizer, 
 
 
 def test_half_precision_recognises_what_single_precision_does(tiny_experiment, recognizer, waveforms):
-    found = build_half(tiny_experiment, "float16").transcribe(waveforms)
-    for one, other in zip(found, recognizer.transcribe(waveforms), strict=True):
+    found = build_half(tiny_experiment, "float16").recognize(waveforms)
+    for one, other in zip(found, recognizer.recognize(waveforms), strict=True):
         # Close calls between random tokens go either way.
         assert abs(one.best.score - other.best.score) < 0.05 * abs(other.best.score) + 0.5
 
@@ -291,10 +291,10 @@ def test_a_recogniser_holds_nothing_of_a_call_and_threads_may_share_it(recognize
         DecodeConfig(num_loops=6, beam_size=3, nbest=2),
         DecodeConfig(with_words=True),
     ]
-    expected = [recognizer.transcribe(waveforms, config) for config in configs]
+    expected = [recognizer.recognize(waveforms, config) for config in configs]
     before = [dict(vars(part)) for part in (recognizer, recognizer.heads, recognizer.model, recognizer.model.encoder)]
     with ThreadPoolExecutor(4) as pool:
-        calls = [pool.submit(recognizer.transcribe, waveforms, config) for config in configs * 3]
+        calls = [pool.submit(recognizer.recognize, waveforms, config) for config in configs * 3]
         assert [call.result() for call in calls] == expected * 3
     after = [vars(part) for part in (recognizer, recognizer.heads, recognizer.model, recognizer.model.encoder)]
     assert before == after
@@ -302,6 +302,6 @@ def test_a_recogniser_holds_nothing_of_a_call_and_threads_may_share_it(recognize
 
 def test_a_plan_of_one_model_is_made_once_and_used_often(recognizer, waveforms):
     plan = recognizer.plan(DecodeConfig(num_loops=2))
-    assert plan.numbers == (2,) and recognizer.transcribe(waveforms, plan) == recognizer.transcribe(waveforms, plan)
+    assert plan.numbers == (2,) and recognizer.recognize(waveforms, plan) == recognizer.recognize(waveforms, plan)
     with pytest.raises(dataclasses.FrozenInstanceError):
         plan.config.num_loops = 4

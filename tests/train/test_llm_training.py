@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 WORDS = ["<unk>", "<s>", "</s>", *("".join(letters) for letters in itertools.product("ABC", repeat=3))]
 SCRIPT = """
 import json, sys, espnet_larm
-recognizer = espnet_larm.load(sys.argv[1], llm=sys.argv[2])
+recognizer = espnet_larm.load(sys.argv[1], llm=sys.argv[2]).recognizer
 found = recognizer.transcribe_file(sys.argv[3])
 print(json.dumps([found.text, found.best.score]))
 """
@@ -28,7 +28,6 @@ print(json.dumps([found.text, found.best.score]))
 def test_training_resumes_with_its_lm_moved_and_a_fresh_process_reads_its_pack(
     trainings, save_lm, tmp_path, adaptation
 ):
-    import espnet_larm
     from espnet_larm.cli.pack import main as pack
 
     save_lm(tmp_path / "llm", WORDS)
@@ -54,7 +53,9 @@ def test_training_resumes_with_its_lm_moved_and_a_fresh_process_reads_its_pack(
     llm = str(tmp_path / "moved")
     train(llm, 2)
     speech = str(trainings.folder / "train/u9.wav")
-    found = espnet_larm.load(folder).transcribe_file(speech)
+    from espnet_larm.recognize.packs import load
+
+    found = load(folder).transcribe_file(speech)
     assert pack(["--exp_dir", str(folder), "--outpath", str(tmp_path / "model.zip")]) == 0
     (tmp_path / "moved").rename(tmp_path / "elsewhere")
     done = subprocess.run(

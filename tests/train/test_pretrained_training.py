@@ -53,6 +53,7 @@ def test_training_decoding_and_packs_are_those_of_espnets_programs(trainings, la
     import espnet_larm
     from espnet_larm.cli.decode import main as decode
     from espnet_larm.cli.pack import main as pack
+    from espnet_larm.recognize.packs import load
 
     save_encoder(kind, tmp_path / "ears")
     conf = {"model": str(tmp_path / "ears"), **CONF[kind]}
@@ -80,7 +81,7 @@ def test_training_decoding_and_packs_are_those_of_espnets_programs(trainings, la
     is_held = conf.get("train") == "all"
     (tmp_path / "ears").rename(tmp_path / "moved")
     encoder = None if is_held else str(tmp_path / "moved")
-    recognizer = espnet_larm.load(tmp_path / "ours/ours_model.zip", encoder=encoder)
+    recognizer = load(tmp_path / "ours/ours_model.zip", encoder=encoder)
     for key, path in read_table(trainings.folder / "valid/wav.scp").items():
         found = recognizer.transcribe_file(path).best
         # read_table takes a space at the end off.

@@ -129,7 +129,7 @@ def main() -> None:
             ),
         ]
         rows += [("validate: all audio", nj, "validate_data", [*common, "--nj", str(nj)]) for nj in args.nj]
-        formatted = ["--in_dir", name, "--out_dir", str(folder / "out")]
+        formatted = ["--in_dir", name, "--output_dir", str(folder / "out")]
         if not args.no_format:
             rows.append(("stage 3", args.nj[-1], "format_audio", [*formatted, "--nj", str(args.nj[-1])]))
         for title, nj, program, options in rows:

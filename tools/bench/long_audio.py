@@ -24,7 +24,6 @@ import numpy as np
 import soundfile
 from benching import SAMPLE_RATE_HZ, new_parser
 
-import espnet_larm
 from espnet_larm.data.audio import read_audio
 from espnet_larm.data.kaldi_dir import Utterance
 from espnet_larm.origin import describe_machine
@@ -32,6 +31,7 @@ from espnet_larm.recipe.corpora.an4 import read_an4
 from espnet_larm.recipe.corpora.librispeech import read_librispeech
 from espnet_larm.recognize.config import DecodeConfig
 from espnet_larm.recognize.machine import peak_memory_bytes
+from espnet_larm.recognize.packs import load
 from espnet_larm.scoring.alignment import Counts, add_counts, align, split_words
 
 SPLITS = ("dev-clean-2", "test-clean", "test-other", "train-clean-5")
@@ -128,9 +128,9 @@ def run_fresh(args: argparse.Namespace, path: Path, options: Sequence[str]) -> d
 
 def transcribe(args: argparse.Namespace, path: Path) -> dict[str, Any]:
     """Transcribe a file; figures that the worker prints."""
-    recognizer = espnet_larm.load(args.model, asr_model_file=args.asr_model_file)
+    recognizer = load(args.model, asr_model_file=args.asr_model_file)
     # The first utterance makes what later ones use again: threads, kernels, buffers.
-    recognizer.transcribe([np.zeros(SAMPLE_RATE_HZ, dtype=np.float32)])
+    recognizer.recognize([np.zeros(SAMPLE_RATE_HZ, dtype=np.float32)])
     loaded_bytes, start = peak_memory_bytes(recognizer.device), time.perf_counter()
     pieces = {"longest_piece": args.longest_piece, "shortest_piece": args.shortest_piece, "overlap": args.overlap}
     found = recognizer.transcribe_file(path, DecodeConfig(with_words=True, long_seconds=0.0, **pieces))
@@ -146,8 +146,8 @@ def transcribe(args: argparse.Namespace, path: Path) -> dict[str, Any]:
 
 def recognise_alone(args: argparse.Namespace, parts: Sequence[Part]) -> list[str]:
     """Hypotheses of the utterances, each recognised by itself."""
-    recognizer = espnet_larm.load(args.model, asr_model_file=args.asr_model_file)
-    return [recognizer.transcribe([read_audio(part.utterance.audio).samples])[0].text for part in parts]
+    recognizer = load(args.model, asr_model_file=args.asr_model_file)
+    return [recognizer.recognize([read_audio(part.utterance.audio).samples])[0].text for part in parts]
 
 
 def print_cost(name: str, result: dict[str, Any]) -> None:

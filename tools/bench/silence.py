@@ -89,7 +89,7 @@ class Bench:
         ]
         transcripts = []
         for start in range(0, len(waveforms), BATCH_SIZE):
-            transcripts += self.recognizer.transcribe(waveforms[start : start + BATCH_SIZE])
+            transcripts += self.recognizer.recognize(waveforms[start : start + BATCH_SIZE])
         return Row(kind, seconds, count_errors(list(self.texts.values()), transcripts))
 
 

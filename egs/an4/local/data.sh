@@ -34,4 +34,4 @@ download() { # fills downloads/an4
 
 find_corpus
 read -ra py <<< "${python:-python3 -m espnet_larm}"
-"${py[@]}" prepare-data an4 --root "$root" --out data
+"${py[@]}" prepare-data an4 --root "$root" --output_dir data

@@ -32,5 +32,5 @@ fi
 options=()
 [ "${LIBRISPEECH_SUBSET:-}" != mini ] || options+=(--partial)
 read -ra py <<< "${python:-python3 -m espnet_larm}"
-"${py[@]}" prepare-data librispeech --root "$root" --out data --sets "${sets[@]}" \
+"${py[@]}" prepare-data librispeech --root "$root" --output_dir data --sets "${sets[@]}" \
     ${options[@]+"${options[@]}"}

@@ -12,7 +12,7 @@ read -ra py <<< "${python:-python3 -m espnet_larm}"
 if [ ! -d "$corpus" ]; then
     log "eSpeak NG -> $corpus ($minutes minutes of synthetic speech)"
     mkdir -p "$(dirname "$corpus")"
-    "${py[@]}" synthesise-speech --out "$corpus" --minutes "$minutes" --seed "$seed"
+    "${py[@]}" synthesise-speech --output_dir "$corpus" --minutes "$minutes" --seed "$seed"
 fi
-"${py[@]}" prepare-data librispeech --root "$corpus" --out data \
+"${py[@]}" prepare-data librispeech --root "$corpus" --output_dir data \
     --sets train=train-mini dev=dev-mini test=test-mini

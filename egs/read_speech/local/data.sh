@@ -15,5 +15,5 @@ if [ "${#roots[@]}" -eq 0 ]; then
     mkdir -p downloads/read_speech
     "${py[@]}" "$shared/read_speech/unpack.py" downloads/read_speech
 fi
-"${py[@]}" prepare-data "$READ_SPEECH_LAYOUT" --root "${roots[@]}" --out data --sets "${sets[@]}" --partial \
+"${py[@]}" prepare-data "$READ_SPEECH_LAYOUT" --root "${roots[@]}" --output_dir data --sets "${sets[@]}" --partial \
     --case "${READ_SPEECH_CASE:?is set by run.sh}"

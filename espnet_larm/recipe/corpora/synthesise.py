@@ -1,7 +1,7 @@
 """Makes the synthetic corpus of egs/mini, in LibriSpeech's layout. Needs the extra `mini` (eSpeak NG, GPL).
 
-Example:
-    python -m espnet_larm synthesise-speech --out downloads/synthetic --minutes 20 --seed 1
+Examples:
+    python -m espnet_larm synthesise-speech --output_dir downloads/synthetic --minutes 20 --seed 1
 
 eSpeak NG speaks the sentences of recipe/corpora/sentences.py. Each reader is a voice with a rate and pitch of its own;
 dev and test readers speak with variants that no training reader has. Noise and gain vary from utterance to utterance.
@@ -93,7 +93,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, required=True, help="root of the corpus; must not be there yet")
+    parser.add_argument("--output_dir", type=Path, required=True, help="root of the corpus; must not be there yet")
     parser.add_argument(
         "--minutes", type=number(float, MINUTES), default=20.0, help="speech in all splits, without silences (20)"
     )
@@ -104,8 +104,10 @@ def get_parser() -> argparse.ArgumentParser:
 def main(cmd: list[str] | None = None) -> int:
     """Make the corpus and print its size."""
     args = get_parser().parse_args(cmd)
-    made = synthesise_corpus(args.out, args.minutes, args.seed)
-    print(f"eSpeak NG -> {args.out} (synthetic): " + ", ".join(f"{split} {m:.1f} min" for split, m in made.items()))
+    made = synthesise_corpus(args.output_dir, args.minutes, args.seed)
+    print(
+        f"eSpeak NG -> {args.output_dir} (synthetic): " + ", ".join(f"{split} {m:.1f} min" for split, m in made.items())
+    )
     return 0
 
 

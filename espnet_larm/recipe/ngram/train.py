@@ -6,8 +6,9 @@ Each token of the list gets a probability. Nothing is pruned. kenlm's Python pac
 binaries of it; KenLM's `build_binary` can, and decoding takes those too. Prints how many n-grams there are, and the
 perplexity per token of the development text, where ends of sentences are tokens.
 
+Examples:
     python -m espnet_larm train-ngram --text novels.txt.gz data/train/text --dev_text data/dev/text
-        --token_type char --token_list data/token_list/char/tokens.txt --ngram_num 4 --out exp/ngram_char/4gram.arpa
+        --token_type char --token_list data/token_list/char/tokens.txt --ngram_num 4 --outpath exp/ngram_char/4gram.arpa
 """
 
 import argparse
@@ -53,21 +54,21 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--ngram_num", type=int, default=4, help=order_help)
     estimator_help = "program that estimates; auto takes lmplz if it is on PATH"
     parser.add_argument("--estimator", choices=(AUTO, LMPLZ, NUMPY), default=AUTO, help=estimator_help)
-    parser.add_argument("--out", type=Path, required=True, help="ARPA file to write")
+    parser.add_argument("--outpath", type=Path, required=True, help="ARPA file to write")
     return parser
 
 
 def main(cmd: list[str] | None = None) -> int:
     """Train the n-gram and measure it."""
     args = get_parser().parse_args(cmd)
-    with locked(args.out.parent):
+    with locked(args.outpath.parent):
         return _train(args)
 
 
 def _train(args: argparse.Namespace) -> int:
     if not LEAST_ORDER <= args.ngram_num <= MOST_ORDER:
         raise ValueError(f"--ngram_num {args.ngram_num}; allowed: {LEAST_ORDER} to {MOST_ORDER}.")
-    check_no_folder(args.out)
+    check_no_folder(args.outpath)
     estimate = _estimator_of(args.estimator)
     # Imports numpy.
     from espnet_larm.search.kenlm_ngram import KenlmNgram, import_kenlm
@@ -77,17 +78,17 @@ def _train(args: argparse.Namespace) -> int:
     tokens, eos, spell = _tokens_of(args)
     sentences, dev_sentences = read_sentences(args.text), read_sentences(args.dev_text)
     check_case(sentences, dev_sentences, "--text")
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    with folder_beside(args.out) as part:
+    args.outpath.parent.mkdir(parents=True, exist_ok=True)
+    with folder_beside(args.outpath) as part:
         print(f"text: {write_tokens(sentences, spell, part / 'train', '--text')}")
         estimate(part / "train", part / "arpa", tokens, tokens[eos], args.ngram_num)
         ngram = KenlmNgram(part / "arpa", tokens, eos)
-        print(f"{args.out}: {_counts_of(part / 'arpa')}")
+        print(f"{args.outpath}: {_counts_of(part / 'arpa')}")
         if args.dev_text:
             written = write_tokens(dev_sentences, spell, part / "dev", "--dev_text")
             perplexity, number = ngram.perplexity(read_tokens(part / "dev"))
             print(f"development text: {written}\nperplexity: {perplexity:.3f} per token, of {number} with ends")
-        move_synced(part / "arpa", args.out)
+        move_synced(part / "arpa", args.outpath)
     return 0
 
 

@@ -154,7 +154,7 @@ def begun_options(folder: Path, products: str) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() and any(folder.glob(products)) else None
 
 
-def check_same(out_dir: Path, kept: Mapping[str, Any] | None, options: Mapping[str, Any]) -> None:
+def check_same(output_dir: Path, kept: Mapping[str, Any] | None, options: Mapping[str, Any]) -> None:
     """Compare options with those that something was made with.
 
     Raises:
@@ -168,7 +168,8 @@ def check_same(out_dir: Path, kept: Mapping[str, Any] | None, options: Mapping[s
     if names:
         changes = ", ".join(f"{name} {_brief(kept.get(name))} (now {_brief(wanted.get(name))})" for name in names)
         raise ValueError(
-            f"--out_dir {out_dir} was begun with other options: {changes}; take the same ones, or another --out_dir."
+            f"--output_dir {output_dir} was begun with other options: {changes}; take the same ones, or another "
+            "--output_dir."
         )
 
 

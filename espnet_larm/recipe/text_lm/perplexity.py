@@ -5,6 +5,7 @@ the LM's was: in capitals, or not. It is read in blocks: within a block, each to
 those before it.
 Shapes: B blocks, L positions of a block, V tokens.
 
+Examples:
     python -m espnet_larm lm-perplexity --llm exp/lm --text data/test/text
 """
 

@@ -1,15 +1,15 @@
 """Stages 6 and 7: trains a small Llama from text, tokenizer included, that can stand wherever an LM is named.
 
 It is trained on blocks of `<s> sentence </s>` and measured on text that it never sees. The same command resumes it; a
-SIGTERM lets it save and end with status 75. --out_dir gets config.json, weights and tokenizer as Hugging Face's
+SIGTERM lets it save and end with status 75. --output_dir gets config.json, weights and tokenizer as Hugging Face's
 programs load them, training.json (how it was made, and its perplexity) and valid.txt (what that was measured on).
 What was begun in a folder is continued with the same options only. The folder has `tokenizer/` (with the LM's
 config.json, so that its tokens are known before its weights) and, while it is trained, `checkpoints/`.
 
 Examples:
-    python -m espnet_larm train-lm --text novels.txt.gz --num_valid_lines 6000 --out_dir exp/lm
+    python -m espnet_larm train-lm --text novels.txt.gz --num_valid_lines 6000 --output_dir exp/lm
     python -m espnet_larm train-lm --config conf/librispeech/train_lm_3m.yaml --text data/train/text more.txt \
-        --valid_text data/dev/text --out_dir exp/lm --ngpu 0
+        --valid_text data/dev/text --output_dir exp/lm --ngpu 0
 """
 
 import argparse
@@ -83,8 +83,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--num_valid_lines", type=int, default=1000, help=lines_help)
     blocks_help = "number of their blocks that are measured; 0 for all"
     parser.add_argument("--num_valid_blocks", type=int, default=256, help=blocks_help)
-    parser.add_argument("--out_dir", type=Path, required=True, help="folder of the LM, made here")
-    parser.add_argument("--tokenizer_only", type=read_bool, default=False, help="true ends with OUT_DIR/tokenizer")
+    parser.add_argument("--output_dir", type=Path, required=True, help="folder of the LM, made here")
+    parser.add_argument("--tokenizer_only", type=read_bool, default=False, help="true ends with OUTPUT_DIR/tokenizer")
     vocab_help = "tokens of the BPE tokenizer, special ones included"
     parser.add_argument("--vocab_size", type=int, default=1000, help=vocab_help)
     add_fields(parser.add_argument_group("size of the Llama"), ModelSize, {})
@@ -102,7 +102,7 @@ def main(cmd: list[str] | None = None) -> int:
     """
     words = sys.argv[1:] if cmd is None else cmd
     args = _parse(words)
-    with locked(args.out_dir):
+    with locked(args.output_dir):
         return _train_rest(args, words)
 
 
@@ -119,16 +119,16 @@ def _train_rest(args: argparse.Namespace, words: list[str]) -> int:
     }
     valid_files = [fingerprint(path) for path in args.valid_text]
     options = {**tokenizer_options, "valid_text": valid_files, **size._asdict(), **schedule._asdict()}
-    done = trained_options(args.out_dir)
-    check_same(args.out_dir, done, options)
+    done = trained_options(args.output_dir)
+    check_same(args.output_dir, done, options)
     if done is not None:
-        print(f"{args.out_dir} is trained already ({args.out_dir / RECORD}); nothing is left to do")
+        print(f"{args.output_dir} is trained already ({args.output_dir / RECORD}); nothing is left to do")
         return 0
     config, texts = _prepare(args, size, tokenizer_options, sentences, valid_sentences)
     if args.tokenizer_only:
         return 0
-    check_same(args.out_dir, begun_options(args.out_dir / "checkpoints", "checkpoint-*"), options)
-    write_text(args.out_dir / "checkpoints" / OPTIONS, as_json(options))
+    check_same(args.output_dir, begun_options(args.output_dir / "checkpoints", "checkpoint-*"), options)
+    write_text(args.output_dir / "checkpoints" / OPTIONS, as_json(options))
     return _train(args, schedule, config, texts, {"options": options, "command": f"{PROGRAM} {shlex.join(words)}"})
 
 
@@ -166,9 +166,9 @@ def _prepare(
     from espnet_larm.llm.packing import pack_sentences
     from espnet_larm.recipe.text_lm.training import make_config, train_tokenizer
 
-    folder = args.out_dir / "tokenizer"
+    folder = args.output_dir / "tokenizer"
     begun = begun_options(folder, "tokenizer.json")
-    check_same(args.out_dir, begun, options)
+    check_same(args.output_dir, begun, options)
     if begun is None:
         tokenizer = train_tokenizer(sentences, args.vocab_size, args.max_positions)
     else:
@@ -201,7 +201,7 @@ def _train(args: argparse.Namespace, schedule: Schedule, config: Any, texts: Tex
     def measure(model: Any) -> Perplexity:
         return measure_perplexity(model, texts.valid, schedule.block_size, args.num_valid_blocks, schedule.batch_size)
 
-    stop, start, checkpoints = StopRequest(), time.monotonic(), args.out_dir / "checkpoints"
+    stop, start, checkpoints = StopRequest(), time.monotonic(), args.output_dir / "checkpoints"
     with stop.listen():
         model = train_llama(
             config,
@@ -225,15 +225,15 @@ def _train(args: argparse.Namespace, schedule: Schedule, config: Any, texts: Tex
         "seconds_since_resumed": round(time.monotonic() - start),
         **provenance(torch.device("cuda" if args.ngpu else "cpu"), *PACKAGES),
     }
-    with folder_beside(args.out_dir / RECORD) as part:
+    with folder_beside(args.output_dir / RECORD) as part:
         model.save_pretrained(part)
         for name in ("tokenizer.json", "tokenizer_config.json"):
-            shutil.copy(args.out_dir / "tokenizer" / name, part)
+            shutil.copy(args.output_dir / "tokenizer" / name, part)
         (part / "valid.txt").write_text("".join(f"{text}\n" for text in texts.valid_sentences), encoding="utf-8")
         (part / RECORD).write_text(as_json(record), encoding="utf-8")
-        _move_in(part, args.out_dir)
+        _move_in(part, args.output_dir)
     shutil.rmtree(checkpoints)
-    print(f"{args.out_dir}: {record['num_parameters']} parameters; perplexity of the held-out text: {perplexity}")
+    print(f"{args.output_dir}: {record['num_parameters']} parameters; perplexity of the held-out text: {perplexity}")
     return 0
 
 

@@ -22,6 +22,8 @@ SILENT_PART = 0.5
 LEAST_RANGE_DB = 10.0
 FLOOR_DB = -100.0
 CHUNK_SECONDS = 1.0
+# Padded audio of the pieces that are recognised together.
+BATCH_SECONDS = 60.0
 
 
 class Cutting(NamedTuple):
@@ -94,6 +96,20 @@ def cut(blocks: Iterable[np.ndarray], sample_rate_hz: int, cutting: Cutting) -> 
         start += position
         # A copy, or the whole buffer would live as long as its rest.
         rest, ended = _fill(rest[position:].copy(), chunks, max(whole, longest + context))
+
+
+def batches(pieces: Iterable[Piece], max_padded: float) -> Iterator[list[Piece]]:
+    """Yield pieces in order, as many at once as their padded samples allow; one at least."""
+    batch: list[Piece] = []
+    longest = 0
+    for piece in pieces:
+        longest = max(longest, len(piece.samples))
+        if batch and longest * (len(batch) + 1) > max_padded:
+            yield batch
+            batch, longest = [], len(piece.samples)
+        batch.append(piece)
+    if batch:
+        yield batch
 
 
 def find_silences(samples: np.ndarray, sample_rate_hz: int, *, ended: bool) -> list[int]:

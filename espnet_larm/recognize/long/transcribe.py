@@ -12,7 +12,7 @@ import numpy as np
 from espnet_larm.recognize.audio import Preprocess
 from espnet_larm.recognize.batch import Heads, decode_batch
 from espnet_larm.recognize.config import DecodeConfig
-from espnet_larm.recognize.long.cutting import Cutting, Piece, cut
+from espnet_larm.recognize.long.cutting import BATCH_SECONDS, Cutting, Piece, batches, cut
 from espnet_larm.recognize.long.joining import join
 from espnet_larm.recognize.machine import keep_memory_flat
 from espnet_larm.recognize.output.results import NO_NUMBERS, Cost, Decoded, Hypothesis, Transcript, skipped_transcript
@@ -21,14 +21,11 @@ from espnet_larm.recognize.plan import Plan
 
 logger = logging.getLogger(__name__)
 
-# Padded audio of the pieces that are recognised together.
-BATCH_SECONDS = 60.0
-
 
 def transcribe_blocks(heads: Heads, preprocess: Preprocess | None, blocks: Iterable[np.ndarray], plan: Plan) -> Decoded:
     """Recognise a stream of audio.
 
-    Audio of one piece gives what `transcribe` gives (test_short_file_gives_what_its_samples_give).
+    Audio of one piece gives what `recognize` gives (test_short_file_gives_what_its_samples_give).
 
     Args:
         heads: The model.
@@ -44,7 +41,7 @@ def transcribe_blocks(heads: Heads, preprocess: Preprocess | None, blocks: Itera
     """
     joined = _Joined(heads, plan)
     pieces = cut(blocks, heads.sample_rate_hz, cutting_of(plan.config))
-    for batch in _batches(pieces, BATCH_SECONDS * heads.sample_rate_hz):
+    for batch in batches(pieces, BATCH_SECONDS * heads.sample_rate_hz):
         is_whole = batch[0].is_whole
         waveforms = [_preprocessed(preprocess, piece) for piece in batch]
         transcripts, cost = decode_batch(heads, waveforms, plan if is_whole else plan.with_words())
@@ -61,20 +58,6 @@ def transcribe_blocks(heads: Heads, preprocess: Preprocess | None, blocks: Itera
 def cutting_of(config: DecodeConfig) -> Cutting:
     """The lengths of pieces that the options ask for."""
     return Cutting(config.long_seconds, config.longest_piece, config.shortest_piece, config.overlap)
-
-
-def _batches(pieces: Iterator[Piece], max_padded: float) -> Iterator[list[Piece]]:
-    """Pieces in order, as many at once as their padded samples allow; one at least."""
-    batch: list[Piece] = []
-    longest = 0
-    for piece in pieces:
-        longest = max(longest, len(piece.samples))
-        if batch and longest * (len(batch) + 1) > max_padded:
-            yield batch
-            batch, longest = [], len(piece.samples)
-        batch.append(piece)
-    if batch:
-        yield batch
 
 
 def _preprocessed(preprocess: Preprocess | None, piece: Piece) -> np.ndarray:
@@ -126,15 +109,25 @@ class _Joined:
 
     def _hypothesis(self, number: int) -> Hypothesis:
         token_list, words = self.heads.ctc.token_list, self.words[number]
-        space = token_list.index(SPACE) if SPACE in token_list else None
-        token_ids = list(_with_spaces([word.token_ids for word in words], space))
+        token_ids = _ids_of(token_list, words)
         tokens = [token_list[token_id] for token_id in token_ids]
-        text = self.heads.ctc.tokens_to_text(tokens)
-        if self.plan.llm is not None and has_words(token_list):
-            # The CTC head may lack characters of an LM's hypothesis.
-            text = " ".join(word.text for word in words)
         timed = tuple(words) if self.plan.config.with_words else ()
+        text = text_of_words(self.heads, self.plan, words)
         return Hypothesis(text, tokens, token_ids, self.scores[number], timed, self.guards[number])
+
+
+def text_of_words(heads: Heads, plan: Plan, words: Sequence[Word]) -> str:
+    """The text of words that the CTC head has aligned."""
+    token_list = heads.ctc.token_list
+    if plan.llm is not None and has_words(token_list):
+        # The CTC head may lack characters of an LM's hypothesis.
+        return " ".join(word.text for word in words)
+    return heads.ctc.tokens_to_text([token_list[token_id] for token_id in _ids_of(token_list, words)])
+
+
+def _ids_of(token_list: Sequence[str], words: Sequence[Word]) -> list[int]:
+    space = token_list.index(SPACE) if SPACE in token_list else None
+    return list(_with_spaces([word.token_ids for word in words], space))
 
 
 def _with_spaces(words: Sequence[Sequence[int]], space: int | None) -> Iterator[int]:

@@ -52,14 +52,14 @@ def test_utterances_are_counted_beside_the_official_number(root: Path) -> None:
 
 
 def test_a_split_that_is_not_whole_is_refused_with_both_numbers(root: Path) -> None:
-    arguments = ["librispeech", "--root", str(root), "--out", str(root / "data"), "--sets", "dev=dev-clean"]
+    arguments = ["librispeech", "--root", str(root), "--output_dir", str(root / "data"), "--sets", "dev=dev-clean"]
     with pytest.raises(ValueError, match="dev-clean: 2 of LibriSpeech's 2703 utterances"):
         main(arguments)
     assert not (root / "data").exists()
 
 
 def test_a_part_is_said_where_a_part_is_meant(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["librispeech", "--root", str(root), "--out", str(root / "data"), "--sets", "dev=dev-clean"]
+    arguments = ["librispeech", "--root", str(root), "--output_dir", str(root / "data"), "--sets", "dev=dev-clean"]
     assert main([*arguments, "--partial"]) == 0
     assert "dev-clean: 2 of LibriSpeech's 2703 utterances: a part" in capsys.readouterr().out
 
@@ -70,6 +70,6 @@ def test_whole_splits_and_splits_of_other_corpora_pass() -> None:
 
 
 def test_letters_can_be_made_small(root: Path) -> None:
-    arguments = ["librispeech", "--root", str(root), "--out", str(root / "data"), "--sets", "dev=dev-clean"]
+    arguments = ["librispeech", "--root", str(root), "--output_dir", str(root / "data"), "--sets", "dev=dev-clean"]
     assert main([*arguments, "--partial", "--case", "lower"]) == 0
     assert (root / "data/dev/text").read_text() == "84-121123-0000 go\n84-121123-0001 do you hear\n"

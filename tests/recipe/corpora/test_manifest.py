@@ -17,7 +17,9 @@ def folder(tmp_path, make_audio):
 
 def prepare(folder, text, name="train.tsv"):
     (folder / name).write_text(text, encoding="utf-8")
-    assert main(["manifest", "--root", str(folder), "--out", str(folder / "data"), "--sets", f"train={name}"]) == 0
+    assert (
+        main(["manifest", "--root", str(folder), "--output_dir", str(folder / "data"), "--sets", f"train={name}"]) == 0
+    )
     return read_dir(folder / "data/train")
 
 

@@ -25,7 +25,16 @@ def corpora(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     roots = [tmp_path_factory.mktemp("synthetic") / "corpus" for _ in range(2)]
     for root in roots:
         # A process each: the library keeps state from one utterance to the next.
-        program = [sys.executable, "-m", "espnet_larm", "synthesise-speech", "--minutes", "1", "--out", str(root)]
+        program = [
+            sys.executable,
+            "-m",
+            "espnet_larm",
+            "synthesise-speech",
+            "--minutes",
+            "1",
+            "--output_dir",
+            str(root),
+        ]
         subprocess.run(program, check=True, capture_output=True)
     return roots
 

@@ -17,13 +17,13 @@ def run(larm_task, tmp_path, save_lm):
     (tmp_path / "dev/text").write_text("v1 CALL ANNA\n")
 
     def run(token_type, *options):
-        made = {"text": tmp_path / "text", "token_type": token_type, "out_dir": tmp_path / "tokens", "nbpe": 12}
+        made = {"text": tmp_path / "text", "token_type": token_type, "output_dir": tmp_path / "tokens", "nbpe": 12}
         model = tmp_path / "tokens/bpe.model"
         if token_type == "hugging_face":
             made["llm"] = model = save_lm(tmp_path / "llm", ["<unk>", "<s>", "</s>", "CALL", "ANNA", "HANNAH", "ALL"])
         assert make_tokens.main([word for item in made.items() for word in (f"--{item[0]}", str(item[1]))]) == 0
         files = ["--text", str(tmp_path / "text"), "--dev_text", str(tmp_path / "dev/text")]
-        files += ["--token_list", str(tmp_path / "tokens/tokens.txt"), "--out", str(tmp_path / "out/3gram.arpa")]
+        files += ["--token_list", str(tmp_path / "tokens/tokens.txt"), "--outpath", str(tmp_path / "out/3gram.arpa")]
         files += [] if token_type == "char" else ["--bpemodel", str(model)]
         return train_ngram.main([*files, "--token_type", token_type, "--ngram_num", "3", *options])
 
@@ -73,7 +73,7 @@ def test_text_of_the_other_case_is_refused_before_anything_is_written(run, tmp_p
         (["--token_type", "bpe"], "--token_type bpe needs --bpemodel"),
         (["--token_list", "nowhere/tokens.txt"], "--token_list nowhere/tokens.txt is missing; stage 5 makes it"),
         (["--text", "/dev/zero"], "/dev/zero is no regular file; name a file of one sentence a line"),
-        (["--out", "/"], "/ is a folder; name a file to write"),
+        (["--outpath", "/"], "/ is a folder; name a file to write"),
         (["--estimator", "lmplz"], "--estimator lmplz: no program lmplz is on PATH"),
     ],
 )

@@ -33,12 +33,12 @@ def text(tmp_path_factory):
 def trained(text):
     """The folder of an LM that was trained for a few steps."""
     folder = text.parent / "lm"
-    assert llm_train.main([*TINY, "--text", str(text), "--out_dir", str(folder), "--max_steps", "30"]) == 0
+    assert llm_train.main([*TINY, "--text", str(text), "--output_dir", str(folder), "--max_steps", "30"]) == 0
     return folder
 
 
 def run(text, folder, *options):
-    return llm_train.main([*TINY, "--text", str(text), "--out_dir", str(folder), *options])
+    return llm_train.main([*TINY, "--text", str(text), "--output_dir", str(folder), *options])
 
 
 @pytest.mark.slow
@@ -53,7 +53,7 @@ def test_the_folder_is_a_backbone_with_tokens_of_its_own(trained, text, tmp_path
     sentences = text.read_text().splitlines()
     check_spelling(tokenizer, sentences)
     (tmp_path / "text").write_text("".join(f"u{index} {sentence}\n" for index, sentence in enumerate(sentences)))
-    options = ["--text", str(tmp_path / "text"), "--out_dir", str(tmp_path), "--token_type", "hugging_face"]
+    options = ["--text", str(tmp_path / "text"), "--output_dir", str(tmp_path), "--token_type", "hugging_face"]
     lists = []
     for folder in (trained, trained / "tokenizer"):
         assert make_tokens.main([*options, "--llm", str(folder)]) == 0
@@ -106,7 +106,7 @@ def test_a_tokenizer_comes_first_and_training_may_be_changed_until_it_has_saved(
 
 @pytest.mark.slow
 def test_a_sigterm_saves_and_ends_with_status_75_and_the_same_command_goes_on(text, tmp_path):
-    options = [*TINY, "--text", str(text), "--out_dir", str(tmp_path), "--max_steps", "100", "--save_steps", "5"]
+    options = [*TINY, "--text", str(text), "--output_dir", str(tmp_path), "--max_steps", "100", "--save_steps", "5"]
     command = [sys.executable, "-m", "espnet_larm", "train-lm", *options]
     with (tmp_path / "log").open("w") as log, subprocess.Popen(command, cwd=ROOT, stderr=log) as process:
         while not list(tmp_path.glob("checkpoints/checkpoint-*/whole.json")) and process.poll() is None:
@@ -168,13 +168,13 @@ def test_a_configuration_that_is_none_is_refused(text, tmp_path, content, messag
 
 
 def test_the_command_line_overrides_the_configuration():
-    args = llm_train._parse([*TINY, "--text", "x", "--out_dir", "y", "--lr", "0.5", "--bf16", "True"])
+    args = llm_train._parse([*TINY, "--text", "x", "--output_dir", "y", "--lr", "0.5", "--bf16", "True"])
     assert (args.lr, args.hidden_size, args.bf16, args.weight_decay) == (0.5, 32, True, 0.1)
 
 
 @pytest.mark.parametrize("path", ["conf/tiny/train_lm.yaml", "conf/librispeech/train_lm_3m.yaml"])
 def test_configurations_hold_options_only(path):
-    args = llm_train._parse(["--config", str(ROOT / path), "--text", "x", "--out_dir", "y", "--ngpu", "0"])
+    args = llm_train._parse(["--config", str(ROOT / path), "--text", "x", "--output_dir", "y", "--ngpu", "0"])
     for name, value in yaml.safe_load((ROOT / path).read_text()).items():
         assert vars(args)[name] == value
 

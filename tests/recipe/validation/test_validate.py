@@ -102,14 +102,14 @@ def test_misuse_is_refused(options: list[str], message: str) -> None:
 def test_stage_3_says_what_is_wrong_with_usable_audio(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     clipped = np.sign(np.random.default_rng(0).uniform(-1, 1, 16000))
     soundfile.write(data_dir.parent / "1.flac", clipped, 16000)
-    assert format_audio(["--in_dir", str(data_dir), "--out_dir", str(data_dir.parent / "out")]) == 0
+    assert format_audio(["--in_dir", str(data_dir), "--output_dir", str(data_dir.parent / "out")]) == 0
     output = capsys.readouterr().out
     assert "warning clipped (1)" in output and f"{data_dir}/wav.scp:2: a-1: " in output
 
 
 def test_stage_3_stops_at_silence_unless_it_is_allowed(data_dir: Path) -> None:
     soundfile.write(data_dir.parent / "1.flac", np.zeros(16000), 16000)
-    arguments = ["--in_dir", str(data_dir), "--out_dir", str(data_dir.parent / "out")]
+    arguments = ["--in_dir", str(data_dir), "--output_dir", str(data_dir.parent / "out")]
     with pytest.raises(
         ValueError, match=r"(?s)nothing was written:\nerror silence .*wav.scp:2: a-1: all 16000 samples"
     ):
@@ -123,7 +123,7 @@ def test_stage_3_looks_at_what_a_command_writes(data_dir: Path, capsys: pytest.C
     soundfile.write(clipped, np.sign(np.random.default_rng(0).uniform(-1, 1, 16000)), 16000)
     scp = (data_dir / "wav.scp").read_text()
     (data_dir / "wav.scp").write_text(scp.replace(clipped, f"cat {clipped} |"))
-    assert format_audio(["--in_dir", str(data_dir), "--out_dir", str(data_dir.parent / "out")]) == 0
+    assert format_audio(["--in_dir", str(data_dir), "--output_dir", str(data_dir.parent / "out")]) == 0
     assert f"{data_dir}/wav.scp:2: a-1: 100 % of the samples are at full scale" in capsys.readouterr().out
 
 
@@ -136,7 +136,7 @@ def test_stage_3_leaves_out_what_cannot_be_read_if_that_is_allowed(
     (root / "1.flac").write_bytes(whole[: len(whole) // 2])
     scp = (data_dir / "wav.scp").read_text()
     (data_dir / "wav.scp").write_text(scp.replace(f"{root}/1.flac", source.format(root)))
-    arguments = ["--in_dir", str(data_dir), "--out_dir", str(out)]
+    arguments = ["--in_dir", str(data_dir), "--output_dir", str(out)]
     with pytest.raises(ValueError, match="--allow unreadable-audio goes on, without what cannot be read"):
         format_audio(arguments)
     with pytest.raises(ValueError, match="error unreadable-audio"):
@@ -149,7 +149,7 @@ def test_stage_3_leaves_out_what_cannot_be_read_if_that_is_allowed(
 
 
 def test_stage_3_repairs_tables_if_that_is_allowed(data_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
-    arguments = ["--in_dir", str(data_dir), "--out_dir", str(data_dir.parent / "out")]
+    arguments = ["--in_dir", str(data_dir), "--output_dir", str(data_dir.parent / "out")]
     text = (data_dir / "text").read_text().splitlines(keepends=True)
     (data_dir / "text").write_text("\ufeff" + "".join([*text[1:], "\n", text[1]]))
     kinds = ["windows-text", "odd-spacing", "repeated-id", "missing-line"]
@@ -163,6 +163,6 @@ def test_stage_3_repairs_tables_if_that_is_allowed(data_dir: Path, caplog: pytes
 
 def test_stage_2_names_the_original_line_once(data_dir: Path) -> None:
     (data_dir.parent / "1.flac").write_bytes(b"no audio")
-    arguments = ["--in_dir", str(data_dir), "--out_dir", str(data_dir.parent / "out")]
+    arguments = ["--in_dir", str(data_dir), "--output_dir", str(data_dir.parent / "out")]
     with pytest.raises(ValueError, match=r"unreadable-audio \(1\).*\n  .*set/wav.scp:2: a-1: .*1.flac is no audio"):
         perturb_speed([*arguments, "--factors", "0.9", "1.0", "1.1"])

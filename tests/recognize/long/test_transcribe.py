@@ -65,7 +65,7 @@ def perfect(monkeypatch):
 
 def test_short_file_gives_what_its_samples_give(recognizer, waveforms, tmp_path):
     soundfile.write(tmp_path / "a.wav", waveforms[1], RATE, subtype="FLOAT")
-    assert recognizer.transcribe_file(tmp_path / "a.wav") == recognizer.transcribe([waveforms[1]])[0]
+    assert recognizer.transcribe_file(tmp_path / "a.wav") == recognizer.recognize([waveforms[1]])[0]
 
 
 def test_pieces_cut_at_silences_give_their_texts_one_after_the_other(recognizer, transcribe, waveforms):
@@ -74,7 +74,7 @@ def test_pieces_cut_at_silences_give_their_texts_one_after_the_other(recognizer,
     found, cost = transcribe(samples)
     pieces = list(cut([samples], RATE, SHORT))
     assert len(pieces) > 3 and all(piece.overlap == 0 for piece in pieces)
-    each = recognizer.transcribe([piece.samples for piece in pieces])
+    each = recognizer.recognize([piece.samples for piece in pieces])
     for number in (2, 4):
         # Words are put together by one space: what a model says at a piece's edges beyond that is left out.
         words = " ".join(transcript.hypotheses[number].text for transcript in each).split()
@@ -122,8 +122,8 @@ def test_words_are_in_order_and_within_the_audio(transcribe, waveforms):
 
 
 def test_words_of_a_batch_are_those_of_each_utterance(recognizer, waveforms):
-    alone = [recognizer.transcribe([waveform], WORDS)[0] for waveform in waveforms]
-    together = recognizer.transcribe(waveforms, WORDS)
+    alone = [recognizer.recognize([waveform], WORDS)[0] for waveform in waveforms]
+    together = recognizer.recognize(waveforms, WORDS)
     for one, other in zip(together, alone, strict=True):
         for number, hypothesis in one.hypotheses.items():
             expected = other.hypotheses[number].words
@@ -140,7 +140,7 @@ def test_times_of_frames_are_measured_on_the_model(recognizer):
 def test_preprocessor_is_applied_to_files(recognizer, waveforms, tmp_path, monkeypatch):
     soundfile.write(tmp_path / "a.wav", waveforms[1], RATE, subtype="FLOAT")
     monkeypatch.setattr(recognizer, "preprocess", lambda key, data: {"speech": data["speech"][::-1].copy()})
-    expected = recognizer.transcribe([waveforms[1][::-1].copy()])[0]
+    expected = recognizer.recognize([waveforms[1][::-1].copy()])[0]
     assert recognizer.transcribe_file(tmp_path / "a.wav") == expected
 
 

@@ -1,0 +1,192 @@
+"""Writes down what is said in recordings, of any format and length.
+
+Examples:
+    espnet-larm transcribe talk.m4a                                    text on stdout
+    espnet-larm transcribe --model model.zip --loops 4 talk.m4a        with fewer loops
+    espnet-larm transcribe --model model.zip --compare_loops talk.m4a  what each loop says, and its seconds
+    espnet-larm transcribe --format srt,json --output_dir out talks/   subtitles and JSON of all recordings of a folder
+    espnet-larm transcribe --model openai/whisper-tiny.en talk.m4a     a recogniser of transformers
+    ffmpeg -i rtsp://camera -t 60 -f matroska - | espnet-larm transcribe -
+
+Silence, noise and music are left out (--no_vad recognises them, too). A recording that cannot be read is named, the
+others are written, and the exit status is 1.
+"""
+
+import argparse
+import contextlib
+import io
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from espnet_larm.cli.device import add_device, device_of
+from espnet_larm.cli.listen.recordings import Recording, find_recordings
+from espnet_larm.cli.listen.transcripts import AUTO, Printer, Progress, Writer, parse_formats, parse_loops
+from espnet_larm.data.audio_error import AudioError
+from espnet_larm.errors import is_stated
+from espnet_larm.options import add_option, given_options
+from espnet_larm.recognize.config import DecodeConfig
+
+if TYPE_CHECKING:
+    from espnet_larm.listen.engine import Job
+    from espnet_larm.listen.transcriber import Transcriber
+
+DECODING = (
+    *("beam_size", "ctc_weight", "ngram_file", "ngram_weight", "drafts", "prefix", "suffix", "instruction"),
+    *("long_seconds", "longest_piece", "shortest_piece", "overlap"),
+)
+DTYPES = ("float32", "float64", "bfloat16", "float16")
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The parser of this program's options."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "recordings", nargs="+", metavar="RECORDING", help="a file, a folder that is searched, or - for stdin"
+    )
+    model_help = (
+        "a pack (.zip), an experiment's folder, the name of a packaged model, or Whisper or a CTC model of "
+        "transformers by folder or hub id (default: the packaged model)"
+    )
+    parser.add_argument("--model", help=model_help)
+    loops_help = "loops to give a text of, 2,4,6 for example, of models of ours (default: as trained)"
+    parser.add_argument("--loops", type=parse_loops, default=(), metavar="N[,N...]", help=loops_help)
+    compare_help = (
+        "print the texts of all loops, or of --loops, under each other, with the seconds that each takes: a CTC "
+        "model's of one pass up to each loop, an LM's of a run a loop"
+    )
+    parser.add_argument("--compare_loops", action="store_true", help=compare_help)
+    format_help = "txt, srt, vtt, tsv, json; several with commas (default: txt)"
+    parser.add_argument(
+        "--format", type=parse_formats, default=("txt",), metavar="FORMAT[,FORMAT...]", help=format_help
+    )
+    parser.add_argument("--words", action="store_true", help="give times of words, in txt, tsv and json")
+    parser.add_argument("--output_dir", type=Path, help="folder of the files (default: stdout, for one format)")
+    parser.add_argument(
+        "--language", help="code of the spoken language, for a multilingual Whisper (default: detected)"
+    )
+    parser.add_argument("--no_vad", action="store_true", help="recognise silence, noise and music, too")
+    parser.add_argument("--encoder_folder", help="folder or hub id of the model's speech encoder, if it has moved")
+    parser.add_argument("--llm", help="folder or hub id of the model's LM, if it has moved")
+    add_device(parser)
+    parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="type of the weights (default: float32)")
+    levels = ("DEBUG", "INFO", "WARNING", "ERROR")
+    parser.add_argument("--log_level", choices=levels, default="WARNING", help="what is logged (default: WARNING)")
+    group = parser.add_argument_group("decoding, for models of ours")
+    for name in DECODING:
+        add_option(group, DecodeConfig, name)
+    return parser
+
+
+def main(cmd: list[str] | None = None) -> int:
+    """Transcribe.
+
+    Returns:
+        The exit status; 1 if a recording could not be read.
+
+    Raises:
+        ValueError: An option is wrong, or does not go with the model.
+        FileNotFoundError: There is no such model.
+    """
+    args = get_parser().parse_args(cmd)
+    logging.getLogger().setLevel(args.log_level)
+    # It warns of what its own code passes to itself.
+    logging.getLogger("transformers").setLevel(max(logging.getLogger().level, logging.ERROR))
+    recordings, missing = find_recordings(args.recordings)
+    _check(args, len(recordings) + len(missing))
+    for sentence in missing:
+        print(f"ERROR: {sentence}", file=sys.stderr)
+    if not recordings:
+        return 1
+    transcriber = load(args)
+    job = prepare(args, transcriber)
+    printer = Printer(args.format[0], len(recordings) + len(missing) > 1, args.compare_loops)
+    writer = Writer(args.output_dir, args.format, args.words, str(args.model or "default"), args.language)
+    num_failed = len(missing)
+    progress = Progress()
+    for recording in recordings:
+        num_failed += not _transcribe(recording, transcriber, job, args, printer, writer, progress)
+    progress.sum_up()
+    return 1 if num_failed else 0
+
+
+def load(args: argparse.Namespace) -> "Transcriber":
+    """The model that the options name.
+
+    Raises:
+        ValueError: The model is refused, or an option does not go with it.
+        FileNotFoundError: It is not there.
+    """
+    from espnet_larm.listen import models
+
+    device = device_of(args.device)
+    # What packages say while they are imported, and ESPnet while it builds a model, is no message of ours.
+    logging.disable(logging.WARNING if args.log_level == "WARNING" else logging.NOTSET)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            source = models.default_model() if args.model is None else args.model
+            return models.load(source, device, args.dtype, llm=args.llm, encoder=args.encoder_folder)
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def prepare(args: argparse.Namespace, transcriber: "Transcriber") -> "Job":
+    """The options of recognition, checked against the model.
+
+    Raises:
+        ValueError: The model cannot do what is asked.
+    """
+    from espnet_larm.listen.engine import Request
+
+    if args.loops == AUTO:
+        raise ValueError("loops is auto, but no model here chooses its loops by itself yet; allowed: numbers.")
+    if args.compare_loops and not transcriber.loops:
+        raise ValueError("compare_loops is true, but the model has no loops; leave the option out.")
+    loops = args.loops or (transcriber.loops if args.compare_loops else ())
+    config = DecodeConfig(**given_options(DecodeConfig, args))
+    return transcriber.prepare(Request(loops, args.language, args.words, config))
+
+
+def _check(args: argparse.Namespace, num_recordings: int) -> None:
+    if args.output_dir is not None:
+        if args.output_dir.exists() and not args.output_dir.is_dir():
+            raise NotADirectoryError(f"output_dir is {args.output_dir}, which is a file; name a folder.")
+    elif len(args.format) > 1 or (num_recordings > 1 and args.format != ("txt",)):
+        raise ValueError(
+            f"format is {','.join(args.format)}, of {num_recordings} recordings; stdout takes txt, or one format of "
+            "one recording: name a folder for the files with --output_dir."
+        )
+
+
+def _transcribe(
+    recording: Recording,
+    transcriber: "Transcriber",
+    job: "Job",
+    args: argparse.Namespace,
+    printer: Printer,
+    writer: Writer,
+    progress: Progress,
+) -> bool:
+    """Whether a recording could be read."""
+    from espnet_larm.listen.transcriber import collect
+
+    try:
+        with recording.opened() as path:
+            following = transcriber.follow(job, path, vad=not args.no_vad)
+            found = collect(job, progress.shown(recording.name, following))
+    except (OSError, ValueError, ImportError) as error:
+        progress.clear()
+        if not is_stated(error):
+            raise
+        # The remedies of audio errors are for data folders.
+        what = f"{error.what}." if isinstance(error, AudioError) else str(error)
+        print(f"ERROR: {what}", file=sys.stderr)
+        return False
+    progress.clear()
+    written = writer.write(recording, found)
+    if args.compare_loops or args.output_dir is None:
+        printer.show(recording.name, found, written)
+    return True

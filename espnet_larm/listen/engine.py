@@ -1,0 +1,121 @@
+"""What a recogniser must be able to do to be listened with: ours, and those of transformers.
+
+Shapes: N samples.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from espnet_larm.errors import OptionError
+from espnet_larm.recognize.config import DecodeConfig
+from espnet_larm.recognize.long.cutting import Cutting
+from espnet_larm.recognize.output.words import Word
+
+# Stands for the depth of a model without loops.
+WHOLE = 0
+
+
+class Request(NamedTuple):
+    """What is asked of a recogniser.
+
+    Attributes:
+        loops: Depths to give a text of, ascending; empty for the model's own.
+        language: Code of the spoken language; None lets the model decide.
+        needs_words: Whether times of words must be measured, not guessed.
+        config: Options of decoding.
+    """
+
+    loops: tuple[int, ...] = ()
+    language: str | None = None
+    needs_words: bool = False
+    config: DecodeConfig = DecodeConfig()
+
+
+class Heard(NamedTuple):
+    """What was recognised in audio that was given together.
+
+    Attributes:
+        words: For each waveform, by loop, its words with times from its first sample on.
+        seconds: By loop, seconds of computing.
+    """
+
+    words: list[Mapping[int, tuple[Word, ...]]]
+    seconds: Mapping[int, float]
+
+
+class Job(NamedTuple):
+    """A request that has been checked against the model.
+
+    Attributes:
+        loops: Depths that it gives texts of, ascending; the last is the result. `WHOLE` for a model without loops.
+        cutting: How long audio is cut.
+        hear: Recognises waveforms (N,) together.
+        text_of: Joins words to a text.
+    """
+
+    loops: tuple[int, ...]
+    cutting: Cutting
+    hear: Callable[[Sequence[np.ndarray]], Heard]
+    text_of: Callable[[Sequence[Word]], str]
+
+
+class Engine(ABC):
+    """A model that recognises pieces of speech. It holds nothing of a call.
+
+    Attributes:
+        sample_rate_hz: The rate of the audio that it takes.
+        loops: Depths that can be asked for; empty for a model without loops.
+    """
+
+    sample_rate_hz: int
+    loops: tuple[int, ...] = ()
+
+    @abstractmethod
+    def prepare(self, request: Request) -> Job:
+        """Check a request.
+
+        Args:
+            request: What is asked for.
+
+        Raises:
+            ValueError: The model cannot do it; with what it can do.
+        """
+
+
+def refuse_loops(request: Request, what: str) -> None:
+    """Refuse a choice of loops for a model that has none.
+
+    Raises:
+        OptionError: Loops were asked for.
+    """
+    if request.loops:
+        asked = ",".join(map(str, request.loops))
+        raise OptionError(f"loops is {asked}, but {what} has no loops; leave the option out.")
+
+
+def refuse_language(request: Request, what: str) -> None:
+    """Refuse a choice of language for a model that has none.
+
+    Raises:
+        OptionError: A language was asked for.
+    """
+    if request.language is not None:
+        raise OptionError(
+            f"language is {request.language}, but {what} has no choice of languages; allowed: none, that is to leave "
+            "the option out. A multilingual Whisper has one, openai/whisper-tiny for example."
+        )
+
+
+def refuse_options(request: Request, what: str, *allowed: str) -> None:
+    """Refuse options of decoding that a model of transformers has no use for.
+
+    Raises:
+        OptionError: Such an option was given.
+    """
+    names = [name for name in DecodeConfig.__dataclass_fields__ if name not in allowed]
+    for name, value in request.config.set_options(*names).items():
+        words = f"allowed: {', '.join(allowed)}" if allowed else "leave it out"
+        raise OptionError(f"{name} is {value}, an option of our own models, which {what} is not; {words}.")

@@ -1,0 +1,241 @@
+"""Recordings to text with times: cut, without what is no speech, recognised piece by piece, joined.
+
+Memory does not grow with the length of a recording, but for the text.
+Shapes: N samples.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from espnet_larm.listen.engine import WHOLE, Engine, Job, Request
+from espnet_larm.listen.inputs import Audio, open_blocks
+from espnet_larm.listen.segments import Phrases, Segment
+from espnet_larm.listen.speech import Stretch, find_speech
+from espnet_larm.recognize.config import DecodeConfig
+from espnet_larm.recognize.long.cutting import BATCH_SECONDS, Piece, batches, cut
+from espnet_larm.recognize.machine import keep_memory_flat
+from espnet_larm.recognize.output.words import Word
+
+if TYPE_CHECKING:
+    from espnet_larm.recognize.recognizer import Recognizer
+
+
+class Transcription(NamedTuple):
+    """What is said in a recording.
+
+    Attributes:
+        text: The whole text, at the deepest loop.
+        segments: It in phrases with their times.
+        duration_s: Length of the recording in seconds.
+        loops: Text and segments by loop, ascending; empty for a model without loops.
+        seconds: Seconds of computing by loop, those of finding speech and of reading left out.
+    """
+
+    text: str
+    segments: tuple[Segment, ...]
+    duration_s: float
+    loops: Mapping[int, "AtLoop"]
+    seconds: Mapping[int, float]
+
+
+class AtLoop(NamedTuple):
+    """What a recording says at one loop: text and segments."""
+
+    text: str
+    segments: tuple[Segment, ...]
+
+
+class Progress(NamedTuple):
+    """What is known after some pieces of a recording.
+
+    Attributes:
+        end_s: Where in the recording they end, in seconds.
+        segments: By loop, segments that are complete.
+        seconds: By loop, seconds of computing that the last pieces took.
+    """
+
+    end_s: float
+    segments: Mapping[int, Sequence[Segment]]
+    seconds: Mapping[int, float]
+
+
+class Transcriber:
+    """A speech recogniser for recordings of any length, format and rate. It holds nothing of a call.
+
+    Args:
+        engine: The model.
+
+    Attributes:
+        loops: Depths that a text can be had of; empty for a model without loops.
+        sample_rate_hz: The rate that the model takes; other audio is resampled.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.loops = engine.loops
+        self.sample_rate_hz = engine.sample_rate_hz
+
+    @property
+    def recognizer(self) -> "Recognizer":
+        """The recogniser below, for waveforms at the model's own rate, costs and plans; our models have one.
+
+        Raises:
+            TypeError: The model is one of transformers.
+        """
+        recognizer: Recognizer | None = getattr(self._engine, "recognizer", None)
+        if recognizer is None:
+            raise TypeError("recognizer belongs to our own models; this one is run by transformers.")
+        return recognizer
+
+    def transcribe(
+        self,
+        audio: Audio,
+        sample_rate: int | None = None,
+        *,
+        loops: int | Sequence[int] = (),
+        language: str | None = None,
+        vad: bool = True,
+        config: DecodeConfig = DecodeConfig(),  # noqa: B008  # immutable
+    ) -> Transcription:
+        """Recognise a recording.
+
+        Args:
+            audio: A path, a pair (samples, sample rate), or samples (N,): floats in [-1, 1], int16 or int32.
+            sample_rate: The rate of samples that come without one, in Hz.
+            loops: Depths to give a text of; the model's own by default.
+            language: Code of the spoken language, for a multilingual Whisper; None lets it decide.
+            vad: Leave out what is no speech. False gives all audio to the model.
+            config: Options of decoding.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: The file is damaged, samples have a wrong shape or are not finite, their rate is missing, or the
+                model cannot do what is asked.
+            TypeError: It is no audio.
+        """
+        job = self.prepare(Request(_as_tuple(loops), language, False, config))
+        return collect(job, self.follow(job, audio, sample_rate, vad))
+
+    def segments(
+        self,
+        audio: Audio,
+        sample_rate: int | None = None,
+        *,
+        loops: int | None = None,
+        language: str | None = None,
+        vad: bool = True,
+        config: DecodeConfig = DecodeConfig(),  # noqa: B008  # immutable
+    ) -> Iterator[Segment]:
+        """Recognise a recording, and yield its segments while it is read.
+
+        Args:
+            audio: The recording, as `transcribe` takes it.
+            sample_rate: The rate of samples that come without one, in Hz.
+            loops: The depth to give the text of; the model's own by default.
+            language: Code of the spoken language, for a multilingual Whisper; None lets it decide.
+            vad: Leave out what is no speech.
+            config: Options of decoding.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: What `transcribe` refuses; damage of a file comes after the segments before it.
+            TypeError: It is no audio.
+        """
+        job = self.prepare(Request(() if loops is None else (loops,), language, False, config))
+        following = self.follow(job, audio, sample_rate, vad)
+        return (segment for progress in following for segment in progress.segments[job.loops[-1]])
+
+    def prepare(self, request: Request) -> Job:
+        """Check a request against the model, once for any number of recordings.
+
+        Args:
+            request: What is asked for.
+
+        Raises:
+            ValueError: The model cannot do it; with what it can do.
+        """
+        return self._engine.prepare(request)
+
+    def follow(self, job: Job, audio: Audio, sample_rate: int | None = None, vad: bool = True) -> Iterator[Progress]:
+        """Recognise a recording, and say how far it is.
+
+        Args:
+            job: What `prepare` gave.
+            audio: The recording, as `transcribe` takes it.
+            sample_rate: The rate of samples that come without one, in Hz.
+            vad: Leave out what is no speech.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: What `transcribe` refuses.
+            TypeError: It is no audio.
+        """
+        return _follow(job, open_blocks(audio, sample_rate, self.sample_rate_hz), self.sample_rate_hz, vad)
+
+
+def collect(job: Job, following: Iterable[Progress]) -> Transcription:
+    """All that is said in a recording.
+
+    Args:
+        job: What `prepare` gave.
+        following: What `follow` yields.
+
+    Raises:
+        ValueError: What `following` raises.
+    """
+    segments: dict[int, list[Segment]] = {loop: [] for loop in job.loops}
+    seconds = dict.fromkeys(job.loops, 0.0)
+    end_s = 0.0
+    for progress in following:
+        end_s = progress.end_s
+        for loop in job.loops:
+            segments[loop] += progress.segments[loop]
+            seconds[loop] += progress.seconds.get(loop, 0.0)
+    loops = {loop: AtLoop(_text_of(job, found), tuple(found)) for loop, found in segments.items()}
+    last = loops[job.loops[-1]]
+    return Transcription(last.text, last.segments, end_s, {} if job.loops == (WHOLE,) else loops, seconds)
+
+
+def _text_of(job: Job, segments: Iterable[Segment]) -> str:
+    return job.text_of([word for segment in segments for word in segment.words])
+
+
+def _follow(job: Job, blocks: Iterable[np.ndarray], rate: int, vad: bool) -> Iterator[Progress]:
+    phrases = {loop: Phrases(job.text_of, job.cutting.overlap_s) for loop in job.loops}
+    end_s = 0.0
+    for batch in batches(cut(blocks, rate, job.cutting), BATCH_SECONDS * rate):
+        words, seconds = _hear(job, batch, rate, vad)
+        complete: dict[int, list[Segment]] = {loop: [] for loop in job.loops}
+        for piece, found in zip(batch, words, strict=True):
+            start_s, end_s = piece.start / rate, (piece.start + len(piece.samples)) / rate
+            for loop in job.loops:
+                complete[loop] += phrases[loop].add(found[loop], start_s, piece.overlap / rate, end_s)
+        keep_memory_flat()
+        yield Progress(end_s, complete, seconds)
+    yield Progress(end_s, {loop: phrases[loop].finish() for loop in job.loops}, {})
+
+
+def _hear(
+    job: Job, batch: Sequence[Piece], rate: int, vad: bool
+) -> tuple[list[dict[int, list[Word]]], Mapping[int, float]]:
+    """Words of each piece by loop, with times in the recording, and seconds of computing."""
+    stretches = [
+        (index, stretch)
+        for index, piece in enumerate(batch)
+        for stretch in (find_speech(piece.samples, rate) if vad else [Stretch(0, len(piece.samples))])
+    ]
+    words: list[dict[int, list[Word]]] = [{loop: [] for loop in job.loops} for _ in batch]
+    if not stretches:
+        return words, {}
+    heard = job.hear([batch[index].samples[stretch.start : stretch.end] for index, stretch in stretches])
+    for (index, stretch), found in zip(stretches, heard.words, strict=True):
+        start_s = (batch[index].start + stretch.start) / rate
+        for loop in job.loops:
+            words[index][loop] += [word.later(start_s) for word in found[loop]]
+    return words, heard.seconds
+
+
+def _as_tuple(loops: int | Sequence[int]) -> tuple[int, ...]:
+    return (loops,) if isinstance(loops, int) else tuple(sorted(set(loops)))

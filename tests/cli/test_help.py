@@ -1,0 +1,60 @@
+"""The one command: its version, and the help of each command, which is fast and has examples."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from espnet_larm.__main__ import main
+from espnet_larm.cli.commands import COMMANDS, STAGE, describe_commands
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_has_examples_that_name_the_command(name):
+    # tests/test_process.py shows that it waits for no slow import.
+    command = [sys.executable, "-m", "espnet_larm", name, "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT)}, check=True)
+    assert re.search(r"^Examples:\n    \S", done.stdout, re.MULTILINE), done.stdout
+    assert f"espnet_larm {name} " in done.stdout or f"espnet-larm {name}" in done.stdout
+    for option in re.findall(r"--\w+", COMMANDS[name].example) if name != "train" else []:
+        assert option in done.stdout, option
+
+
+def test_commands_stand_in_groups_with_an_example_each_that_a_user_types(capsys):
+    assert main(["--help"]) == 0
+    assert describe_commands() in capsys.readouterr().out
+    lines = describe_commands().splitlines()
+    assert [line for line in lines if line.endswith(":")] == [
+        "To use a model:",
+        "To train a model of your own:",
+        "To look:",
+        "The stages of a recipe, in their order:",
+    ]
+    for name, command in COMMANDS.items():
+        (line,) = [index for index, line in enumerate(lines) if line.split()[:1] == [name]]
+        if command.group != STAGE and name != "doctor":
+            assert lines[line + 1].strip() == f"espnet-larm {name} {command.example}"
+
+
+def test_the_version_names_what_results_depend_on(capsys):
+    assert main(["--version"]) == 0
+    assert re.fullmatch(
+        r"espnet-larm \S+ \(espnet \S+, torch \S+, transformers \S+, Python \S+\)\n", capsys.readouterr().out
+    )
+
+
+def test_names_of_options_are_alike_in_all_commands():
+    """One name for the folder that a command writes, one for where it computes, and no other case or dashes."""
+    import importlib
+
+    for name in COMMANDS:
+        module = importlib.import_module(COMMANDS[name].module)
+        if not hasattr(module, "get_parser") or name == "decode":
+            continue
+        options = {option for action in module.get_parser()._actions for option in action.option_strings}
+        assert not options & {"--out_dir", "--out", "--outdir", "--output-dir", "--gpu"}, name
+        assert not [option for option in options if re.search(r"[A-Z]|\w-\w", option)], name
