@@ -7,6 +7,7 @@ from pathlib import Path
 
 from espnet_larm.errors import PACKAGE, OptionError
 from espnet_larm.listen.transcriber import Transcriber
+from espnet_larm.pack.hub import holds_pack
 
 # Models that come with the package, as packs; one is taken where none is named.
 PACKAGED = PACKAGE / "models"
@@ -88,17 +89,4 @@ def _is_folder_of_transformers(folder: Path) -> bool:
 
 def _is_of_transformers(name: str) -> bool:
     """Whether a folder, or what the hub has under a name, is a model of transformers; a pack of ours otherwise."""
-    if Path(name).is_dir():
-        return True
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
-
-    try:
-        hf_hub_download(name, TRANSFORMERS_CONFIG)
-    except EntryNotFoundError as error:
-        # Not cached, and no network to ask: transformers says so itself.
-        return isinstance(error, FileNotFoundError)
-    except (OSError, ValueError):
-        # No such repository, or none that may be read; likewise.
-        return True
-    return True
+    return Path(name).is_dir() or not holds_pack(name)

@@ -1,7 +1,8 @@
 """Make a recipe folder that runs as it stands, for a known corpus or for your own recordings.
 
-    python -m espnet_larm init-recipe my_asr --manifests my_recordings
-    python -m espnet_larm init-recipe my_asr --corpus librispeech
+Examples:
+    espnet-larm init-recipe my_asr --manifests my_recordings
+    espnet-larm init-recipe my_asr --corpus librispeech
 
 --manifests names a folder with a table of recordings for each set: train, dev, and one or more that begin with test. It
 is NAME.tsv, whose first line names the columns audio, text and (if you know it) speaker, or NAME.jsonl with these keys.

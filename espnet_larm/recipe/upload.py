@@ -1,6 +1,7 @@
 """Stage 15: put a pack on the Hugging Face hub: its members unpacked, the weights in safetensors, a model card.
 
-    python -m espnet_larm upload --pack exp/asr_x/asr_x_valid.loss.ave.zip --hf_repo user/name
+Examples:
+    espnet-larm upload --pack exp/asr_x/asr_x_valid.loss.ave.zip --hf_repo user/name
 
 The pack is loaded first, as `espnet_larm.load` does, and what will be uploaded is printed before it is. `hf auth
 login`, or a token in HF_TOKEN, says who uploads. The repository is made if it is not there. Weights of an LM or a
