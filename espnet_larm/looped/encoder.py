@@ -11,7 +11,7 @@ Shapes: B utterances, T frames, F features, D model size. Masks are True where v
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Annotated, Any, NamedTuple
@@ -32,10 +32,13 @@ from espnet_larm.looped.blocks import (
     describe_frames,
 )
 from espnet_larm.looped.loop import Clock, Depth, DepthFilm, LoopState
+from espnet_larm.looped.sampling import POISSON, SAMPLINGS, UNIFORM, LoopSampling
 from espnet_larm.looped.subsampling import CONV, FACTORS, KINDS, LINEAR, ConvSubsampling, LinearSubsampling
 from espnet_larm.options import Option, check_parameters
 
 logger = logging.getLogger(__name__)
+
+NO_SAMPLING = "none"
 
 # ESPnet hands no number of loops from its programs to the encoder.
 _NUM_LOOPS: ContextVar[int | None] = ContextVar("number of loops outside training", default=None)
@@ -48,11 +51,17 @@ class ReadOut(NamedTuple):
         number: Number of the checkpoint loop (of the layer, in an encoder without loops), 1 for the first.
         hs_pad: (B, T, D); of a looped encoder zero behind the lengths.
         hlens: Valid frames (B,).
+        rows: Places of these utterances in the batch that was given (B,); None for all of them, in order.
     """
 
     number: int
     hs_pad: torch.Tensor
     hlens: torch.Tensor
+    rows: torch.Tensor | None = None
+
+
+# What a reader may send back at each read-out: which of its utterances stay (B,), True where one does.
+ReadOuts = Generator[ReadOut, torch.Tensor | None, None]
 
 
 class LarmEncoder(AbsEncoder):
@@ -61,6 +70,9 @@ class LarmEncoder(AbsEncoder):
     The stock `espnet` model trains it: checkpoint loops before the last go through its intermediate-CTC slots, so
     `model_conf: interctc_weight` must be (n - 1) / n with n checkpoint loops. A batch gives what each utterance
     gives alone (test_batch_gives_what_each_utterance_gives_alone).
+    With `loop_sampling` each training step runs another number of loops, and the checkpoints among them have a loss.
+    ESPnet weighs the last one that was run by 1 - interctc_weight, and divides interctc_weight among those before it;
+    a step of one checkpoint has no intermediate loss, and the last one's weight is 1. Validation runs all loops.
 
     Args:
         input_size: Features F a frame; ESPnet sets it.
@@ -159,6 +171,24 @@ model_conf:
         activation_checkpointing: Annotated[
             bool, Option("recompute each loop in the backward pass: memory of one loop, a third more time")
         ] = False,
+        loop_sampling: Annotated[
+            str,
+            Option(
+                "draw the number of loops of each training step: none trains num_loops alone, uniform any of the "
+                "checkpoint loops, poisson around a mean and beyond num_loops, so that more loops than trained do less "
+                "harm",
+                choices=(NO_SAMPLING, *SAMPLINGS),
+            ),
+        ] = NO_SAMPLING,
+        loop_mean: Annotated[
+            float | None,
+            Option(
+                "mean number of loops with loop_sampling: poisson, rounded to checkpoint loops up to 2 x num_loops",
+                above=1.0,
+                most=1000.0,
+                unset="num_loops",
+            ),
+        ] = None,
     ) -> None:
         _check_options(dict(locals()))
         super().__init__()
@@ -192,9 +222,14 @@ model_conf:
         self.clock = Clock(checkpoint_period, output_size) if clock and loops else None
         self.film = DepthFilm(output_size) if film and loops else None
         self.state = LoopState(skip, feedback, feedback_shift, feedback_top_k) if loops else None
+        self.sampling: LoopSampling | None = None
+        if loop_sampling != NO_SAMPLING:
+            loops_drawn = self.allowed_loops(num_loops if loop_sampling == UNIFORM else 2 * num_loops)
+            self.sampling = LoopSampling(loop_sampling, loops_drawn, loop_mean or num_loops)
         # ESPnet's model reads the flag, makes the layer (V to D) and then passes its CTC head to forward.
         self.interctc_use_conditioning = feedback and loops
         self.conditioning_layer: torch.nn.Linear | None = None
+        self.register_load_state_dict_pre_hook(_forget_draws)
 
     def output_size(self) -> int:
         """D."""
@@ -276,15 +311,24 @@ model_conf:
             ValueError: Feedback needs `ctc`.
             TooShortUttError: An utterance is shorter than the subsampling needs.
         """
-        *others, last = self.read_outs(xs_pad, ilens, ctc, self.num_loops if self.training else None)
+        num_loops = None
+        if self.training:
+            num_loops = self.num_loops if self.sampling is None else self.sampling.draw()
+        *others, last = self.read_outs(xs_pad, ilens, ctc, num_loops)
+        if num_loops == 1 and self.state is not None:
+            last = last._replace(hs_pad=last.hs_pad + self._nothing_of_what_loops_share())
         if not others:
             return last.hs_pad, last.hlens, None
         return (last.hs_pad, [(other.number, other.hs_pad) for other in others]), last.hlens, None
 
     def read_outs(
         self, xs_pad: torch.Tensor, ilens: torch.Tensor, ctc: CTC | None, num_loops: int | None = None
-    ) -> Iterator[ReadOut]:
+    ) -> ReadOuts:
         """Yield each checkpoint loop as soon as it is computed: a reader that stops has paid for no further loop.
+
+        A reader that sends a mask (B,) back keeps those utterances alone: the others leave the batch, which is cut to
+        the longest that is left, and no further loop is run once all have left. Who stays gets what a batch without
+        leaving gives, to rounding (test_who_stays_gets_what_a_whole_batch_gives).
 
         Args:
             xs_pad: Features (B, T, F).
@@ -305,7 +349,7 @@ model_conf:
         start, hlens = self.subsampling(xs_pad, ilens)
         start = self.dropout(self.subsampling_norm(start))
         frames = describe_frames(hlens, start.size(1), self.head_size, start)
-        behind = ~frames.mask.unsqueeze(-1)  # (B, T, 1)
+        rows = None
         if self.prelude is not None:
             start = self._checkpointed(self.prelude, start, frames)
         output = None
@@ -314,7 +358,23 @@ model_conf:
             output = self._checkpointed(self._step, stack, loop, output, start, frames, ctc)
             if self._is_checkpoint(loop):
                 hidden = output if self.coda is None else self._checkpointed(self.coda, output, frames)
-                yield ReadOut(loop, hidden.masked_fill(behind, 0.0), hlens)
+                hidden = hidden.masked_fill(~frames.mask.unsqueeze(-1), 0.0)
+                stays = yield ReadOut(loop, hidden, hlens, rows)
+                if stays is None or stays.all():
+                    continue
+                if not stays.any():
+                    return
+                rows = stays.nonzero().squeeze(1) if rows is None else rows[stays]
+                hlens = hlens[stays]
+                longest = int(hlens.max())
+                start, output = start[stays, :longest], output[stays, :longest]
+                frames = describe_frames(hlens, longest, self.head_size, start)
+
+    def _nothing_of_what_loops_share(self) -> torch.Tensor:
+        """Zero, with a gradient of zero for weights that one loop does not use: DDP waits for one of every weight."""
+        layers = (self.state, self.conditioning_layer)
+        weights = [weight for layer in layers if layer is not None for weight in layer.parameters()]
+        return sum((0.0 * weight.sum() for weight in weights), torch.zeros((), device=weights[0].device))
 
     def _checkpointed(self, function: Callable[..., torch.Tensor], *arguments: Any) -> torch.Tensor:
         if self.activation_checkpointing and self.training:
@@ -352,6 +412,12 @@ model_conf:
         return self.share_blocks and self.num_loops > 1
 
 
+def _forget_draws(module: torch.nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Let weights of a training with loop_sampling begin one without."""
+    if module.sampling is None:
+        state.pop(f"{prefix}sampling.draws", None)
+
+
 def _check_options(options: dict[str, Any]) -> None:
     """Refuse options that are out of range, or that do not go with another one, by their YAML names."""
     check_parameters(LarmEncoder.__init__, options, "encoder_conf")
@@ -370,7 +436,20 @@ def _check_options(options: dict[str, Any]) -> None:
             f"{', '.join(map(str, FACTORS))} with subsampling: conv, and 1 with linear",
         ),
         "cnn_module_kernel": (options["cnn_module_kernel"] % 2 == 1, "odd, 1 or more"),
+        "loop_mean": (
+            options["loop_mean"] is None or options["loop_sampling"] == POISSON,
+            f"none, since loop_sampling is {options['loop_sampling']}; it is the mean of poisson",
+        ),
+        "loop_sampling": (
+            options["loop_sampling"] == NO_SAMPLING or (options["share_blocks"] and options["num_loops"] > 1),
+            "none without a stack that is run several times (num_loops above 1, share_blocks: true)",
+        ),
     }
+    if options["loop_sampling"] == UNIFORM and options["checkpoint_period"] == options["num_loops"]:
+        raise ValueError(
+            f"encoder_conf: loop_sampling is uniform, but checkpoint_period {options['checkpoint_period']} leaves one "
+            "checkpoint loop to draw; set a smaller one, or loop_sampling: poisson."
+        )
     for name, (is_allowed, allowed) in together.items():
         if not is_allowed:
             raise ValueError(f"encoder_conf: {name} is {options[name]}; allowed: {allowed}.")

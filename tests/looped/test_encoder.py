@@ -165,6 +165,46 @@ def test_a_reader_that_stops_pays_for_no_further_loop(ctc):
     assert len(calls) == 2
 
 
+def with_leaving(encoder: LarmEncoder, ctc: CTC, lens, masks: dict[int, list[bool]]) -> list:
+    """Read-outs of a reader that sends masks back."""
+    loops, read_outs, stays = encoder.read_outs(*batch(*lens), ctc), [], None
+    while True:
+        try:
+            read_outs.append(loops.send(stays))
+        except StopIteration:
+            return read_outs
+        mask = masks.get(read_outs[-1].number)
+        stays = None if mask is None else torch.tensor(mask)
+
+
+def test_who_stays_gets_what_a_whole_batch_gives(ctc):
+    encoder = new_encoder(checkpoint_period=1, coda_blocks=1).eval()
+    randomise(encoder)
+    whole = outputs(encoder, ctc, (60, 33, 21, 47))
+    masks = {1: [False, True, True, True], 2: [True, True, True], 3: [True, False, True]}
+    found = with_leaving(encoder, ctc, (60, 33, 21, 47), masks)
+    rows = [None if read.rows is None else read.rows.tolist() for read in found]
+    assert rows == [None, [1, 2, 3], [1, 2, 3], [1, 3]]
+    # Padding of those that left is cut.
+    assert [read.hs_pad.size(1) for read in found] == [int(read.hlens.max()) for read in found] == [14, 11, 11, 11]
+    for read in found[1:]:
+        for row, hs, length in zip(read.rows.tolist(), read.hs_pad, read.hlens.tolist(), strict=True):
+            torch.testing.assert_close(hs[:length], whole[read.number][row, :length], rtol=1e-4, atol=1e-5)
+            assert not hs[length:].any()
+
+
+def test_no_loop_is_run_once_all_have_left(ctc):
+    encoder, calls = new_encoder().eval(), []
+    encoder.stacks[0].register_forward_hook(lambda *_: calls.append(1))
+    assert len(with_leaving(encoder, ctc, (40, 33), {2: [False, False]})) == 1 and len(calls) == 2
+
+
+def test_a_reader_that_lets_all_stay_changes_no_bit(ctc):
+    encoder = new_encoder().eval()
+    found = with_leaving(encoder, ctc, (60, 33), {2: [True, True]})
+    assert all(torch.equal(read.hs_pad, outputs(encoder, ctc)[read.number]) for read in found)
+
+
 def test_gains_are_formed_in_float32(ctc):
     encoder = new_encoder().to(torch.bfloat16)
     torch.nn.init.constant_(encoder.film.out.bias, 0.003)

@@ -89,7 +89,7 @@ def test_features_and_read_outs_of_a_batch_are_those_of_each_utterance(recognize
 
     with torch.no_grad():
         features = [extract_features(recognizer.model, torch.from_numpy(waveform)) for waveform in waveforms]
-        for loop, hs_pad, hlens in read_outs(recognizer.model, *pad_features(features)):
+        for loop, hs_pad, hlens, _ in read_outs(recognizer.model, *pad_features(features)):
             for index, one in enumerate(features):
                 alone = {read.number: read for read in read_outs(recognizer.model, *pad_features([one]))}[loop]
                 assert hlens[index] == alone.hlens[0]
@@ -120,7 +120,7 @@ def test_beam_gives_the_search_on_the_models_posteriors(recognizer, waveforms):
     (found,) = recognizer.recognize(waveforms[:1], DecodeConfig(beam_size=8, nbest=3))
     with torch.no_grad():
         features = extract_features(model, torch.from_numpy(waveforms[0]))
-        *_, (_, hs_pad, hlens) = read_outs(model, *pad_features([features]))
+        *_, (_, hs_pad, hlens, _) = read_outs(model, *pad_features([features]))
         log_probs = model.ctc.log_softmax(hs_pad)
     log_probs[:, :, model.eos] = -torch.inf
     expected = prefix_beam(log_probs, hlens, 8)

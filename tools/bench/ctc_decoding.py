@@ -82,7 +82,7 @@ class Bench:
                 extract_features(self.model, torch.from_numpy(self.waveforms[index]).to(self.device))
                 for index in indices
             ]
-            *_, (_, hs_pad, lens) = read_outs(self.model, *pad_features(features))
+            *_, (_, hs_pad, lens, _) = read_outs(self.model, *pad_features(features))
             seconds += now(self.device) - start
             found.append(Encoded(indices, hs_pad, lens))
         return seconds, found

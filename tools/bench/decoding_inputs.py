@@ -118,7 +118,7 @@ def of_recognizer(recognizer: Recognizer, args: argparse.Namespace) -> Inputs:
         features = [
             extract_features(model, torch.from_numpy(waveforms[index]).to(recognizer.device)) for index in indices
         ]
-        *_, (_, hs_pad, hlens) = read_outs(model, *pad_features(features))
+        *_, (_, hs_pad, hlens, _) = read_outs(model, *pad_features(features))
         most = [LEAST_TOKENS + int(DecodeConfig().max_tokens_per_second * seconds[index]) for index in indices]
         batches.append(Frames(list(indices), hs_pad, hlens, most))
     spent = time.perf_counter() - start

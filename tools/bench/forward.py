@@ -73,7 +73,7 @@ class Bench:
             xs_pad, lens = pad_features([extract_features(self.model, self.waveforms[index]) for index in indices])
             featured = now(self.device)
             with casting, self.timed_front_end(seconds):
-                *_, (_, hs_pad, hlens) = read_outs(self.model, xs_pad, lens)
+                *_, (_, hs_pad, hlens, _) = read_outs(self.model, xs_pad, lens)
             encoded = now(self.device)
             seconds["features"] += featured - start
             seconds["encoder"] += encoded - featured

@@ -60,6 +60,6 @@ def encode(model: ESPnetASRModel, waveforms: Mapping[str, Any], augments: bool =
 
 
 def _encode_batch(model: ESPnetASRModel, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    *_, (_, hs_pad, hlens) = read_outs(model, *pad_features(list(features.values())))
+    *_, (_, hs_pad, hlens, _) = read_outs(model, *pad_features(list(features.values())))
     rows = zip(features, hs_pad.float().cpu(), hlens.tolist(), strict=True)
     return {name: row[:length].clone() for name, row, length in rows}

@@ -4,7 +4,7 @@ An encoder with a method `read_outs` has loops, and promises that a batch gives 
 Shapes: B utterances, T frames, F features, D model size.
 """
 
-from collections.abc import Iterator
+import contextlib
 
 import torch
 
@@ -12,7 +12,7 @@ from espnet2.asr.encoder.abs_encoder import AbsEncoder
 from espnet2.asr.espnet_model import ESPnetASRModel
 from espnet2.asr.preencoder.linear import LinearProjection
 
-from espnet_larm.looped.encoder import ReadOut
+from espnet_larm.looped.encoder import ReadOut, ReadOuts
 from espnet_larm.recognize.output.words import FrameTimes
 
 # Divisible by 2, 3, 4, 6 and 8.
@@ -46,11 +46,12 @@ def read_out_numbers(encoder: AbsEncoder, num_loops: int | None = None) -> list[
 
 def read_outs(
     model: ESPnetASRModel, xs_pad: torch.Tensor, ilens: torch.Tensor, num_loops: int | None = None
-) -> Iterator[ReadOut]:
+) -> ReadOuts:
     """Encode a batch as `ESPnetASRModel.encode` does after its features.
 
     A loop is yielded as soon as it is computed; layers of ESPnet's encoders only after the whole encoder.
-    A postencoder sees the last trained loop or layer (and loops beyond it), as in training.
+    A postencoder sees the last trained loop or layer (and loops beyond it), as in training. A reader of loops may send
+    back which utterances stay, as to `LarmEncoder.read_outs`.
 
     Args:
         model: The model, in eval mode.
@@ -65,11 +66,15 @@ def read_outs(
         xs_pad, ilens = model.preencoder(xs_pad, ilens)
     if has_loops(model.encoder):
         # Said in each call: what `looped` gives to ESPnet's own programs does not count here.
-        for loop, hs_pad, hlens in model.encoder.read_outs(
-            xs_pad, ilens, model.ctc, num_loops or model.encoder.num_loops
-        ):
-            is_last = loop >= model.encoder.num_loops
-            yield ReadOut(loop, *_post_encode(model, hs_pad, hlens)) if is_last else ReadOut(loop, hs_pad, hlens)
+        loops = model.encoder.read_outs(xs_pad, ilens, model.ctc, num_loops or model.encoder.num_loops)
+        stays = None
+        with contextlib.suppress(StopIteration):
+            while True:
+                read = loops.send(stays)
+                if read.number >= model.encoder.num_loops:
+                    hs_pad, hlens = _post_encode(model, read.hs_pad, read.hlens)
+                    read = read._replace(hs_pad=hs_pad, hlens=hlens)
+                stays = yield read
         return
     *layers, last = read_out_numbers(model.encoder)
     needs_ctc = any(getattr(model.encoder, name, False) for name in ("interctc_use_conditioning", "ctc_trim"))
