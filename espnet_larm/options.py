@@ -42,6 +42,7 @@ class Option(typing.NamedTuple):
         may_be_infinite: Infinity is in the range.
         is_apart: The program adds the option by itself: it is ESPnet's own, or of a form of its own.
         metavar: Stands for the value in --help.
+        words: Words that may stand in place of a number, `auto` for example.
     """
 
     sentence: str
@@ -56,10 +57,15 @@ class Option(typing.NamedTuple):
     may_be_infinite: bool = False
     is_apart: bool = False
     metavar: str | None = None
+    words: tuple[str, ...] = ()
 
     @property
     def range(self) -> str:
         """The range in words, without the note; empty if every value is allowed."""
+        return " or ".join(filter(None, (self._range_of_numbers, *self.words)))
+
+    @property
+    def _range_of_numbers(self) -> str:
         if self.choices:
             return ", ".join(map(str, self.choices))
         if self.is_odd:
@@ -125,10 +131,11 @@ def check_options(config: Any) -> None:
     """
     for name, said, wanted, default in options_of(config):
         value = getattr(config, name)
-        if value is None and default is None:
+        if (value is None and default is None) or (isinstance(value, str) and value in said.words):
             continue
         if not _is_of_type(value, wanted):
-            raise TypeError(f"{name} is {value!r}; allowed: {WORDS.get(wanted, wanted.__name__)}.")
+            kinds = " or ".join((WORDS.get(wanted, wanted.__name__), *said.words))
+            raise TypeError(f"{name} is {value!r}; allowed: {kinds}.")
         if not said.allows(value):
             raise ValueError(f"{name} is {value}; allowed: {said.allowed}.")
 
@@ -155,6 +162,8 @@ def add_option(parser: Any, config: type, name: str) -> None:
     """Add one field of a class of options to a parser or group, None unless it is given."""
     said, wanted = next((said, wanted) for each, said, wanted, _ in options_of(config) if each == name)
     kind: Any = _boolean if wanted is bool else wanted
+    if said.words:
+        kind = _or_words(kind, said.words)
     parser.add_argument(f"--{name}", type=kind, metavar=said.metavar, help=help_of(config, name))
 
 
@@ -327,6 +336,16 @@ def _is_of_type(value: Any, wanted: type) -> bool:
     if wanted in (int, float) and isinstance(value, bool):
         return False
     return isinstance(value, (int, float) if wanted is float else wanted)
+
+
+def _or_words(kind: Callable[[str], Any], words: Collection[str]) -> Callable[[str], Any]:
+    """A `type` of argparse that leaves some words as they are."""
+
+    def read(word: str) -> Any:
+        return word if word in words else kind(word)
+
+    read.__name__ = " or ".join((kind.__name__, *words))
+    return read
 
 
 def _boolean(word: str) -> bool:

@@ -10,6 +10,8 @@ ORDINARY, PREFIX = BEAM_TYPES = ("ordinary", "prefix")
 HEADS, CTC, LONGER, NONE = SOURCES = ("heads", "ctc", "longer", "none")
 VERIFIED, THRESHOLD = ACCEPTS = ("verified", "threshold")
 HEAD, PRODUCT = TAUS_OF = ("head", "product")
+AUTO = "auto"
+UNCHANGED, DIVERGENCE, CONFIDENCE, STATE = LOOP_RULES = ("unchanged", "divergence", "confidence", "state")
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,14 @@ class DecodeConfig:
         TypeError: An option is of another type.
     """
 
-    num_loops: int | None = option(None, "last loop of the looped encoder", least=1, most=1000, unset="as trained")
+    num_loops: int | str | None = option(
+        None,
+        "last loop of the looped encoder; auto lets each utterance leave at the checkpoint loop that a rule chooses",
+        least=1,
+        most=1000,
+        unset="as trained",
+        words=(AUTO,),
+    )
     beam_size: int = option(1, "hypotheses in the beam", least=1, most=10_000, note="1 is greedy", is_apart=True)
     nbest: int = option(
         1, "hypotheses to keep of each utterance", least=1, most=10_000, note="beam_size at most", is_apart=True
@@ -89,6 +98,19 @@ class DecodeConfig:
         unset="as trained",
         is_apart=True,
     )
+    loop_rule: str | None = option(
+        None,
+        "with num_loops auto, when an utterance leaves: its CTC hypothesis did not change, its CTC posteriors changed "
+        "little, the CTC head is confident, or the encoder's state moves on evenly",
+        choices=LOOP_RULES,
+        unset="what espnet-larm calibrate-loops chose",
+    )
+    loop_threshold: float | None = option(
+        None,
+        "threshold of loop_rule: mean divergence in nats, mean log-probability of the best tokens, or relative second "
+        "difference; unchanged has none",
+        unset="what espnet-larm calibrate-loops found",
+    )
     long_seconds: float = option(40.0, "longer audio is cut at silences and joined, in seconds", least=0.0)
     longest_piece: float = option(30.0, "longest piece of cut audio, in seconds", above=0.0)
     shortest_piece: float = option(1.0, "shortest piece of cut audio, in seconds", above=0.0)
@@ -103,6 +125,14 @@ class DecodeConfig:
                 f"longest_piece is {self.longest_piece:g}; allowed: at least shortest_piece and twice overlap, which "
                 f"are {self.shortest_piece:g} and {self.overlap:g}."
             )
+        if self.num_loops != AUTO:
+            for name, value in self.set_options("loop_rule", "loop_threshold").items():
+                raise ValueError(f"{name} is {value}, an option of num_loops auto; leave it out, or set num_loops: auto.")
+
+    @property
+    def fixed_loops(self) -> int | None:
+        """The last loop of all utterances; None for the trained number, or where each has its own."""
+        return self.num_loops if isinstance(self.num_loops, int) else None
 
     @property
     def is_beam(self) -> bool:

@@ -22,7 +22,7 @@ VARIANTS = {
     "blocks of its own a loop": {"share_blocks": False},
     "conformer": {"block": "conformer"},
     "activations computed again": {"activation_checkpointing": True},
-    "loops drawn": {"loop_sampling": "poisson", "num_loops": 4, "checkpoint_period": 1},
+    "loops drawn": {"loop_sampling": "uniform", "num_loops": 4, "checkpoint_period": 1},
 }
 
 
