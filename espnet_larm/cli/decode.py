@@ -10,7 +10,8 @@ over to ESPnet's own program, which is logged.
 A model with an LM is decoded by the LM, or with `--ctc_weight 1.0` by its CTC head alone, at all loops. With a lower
 weight CTC scores the LM's tokens too, and so does an n-gram over them with `--ngram_file` (`--ngram_weight`, 0.9).
 `--pooling` merges speech tokens that the LM reads.
-Writes `1best_recog/` (up to `--nbest`), `loop<k>/` and `stats.json`.
+`--num_loops auto` runs as many loops as each utterance needs, by a rule that `calibrate-loops` has set for the model.
+Writes `1best_recog/` (up to `--nbest`), `loop<k>/` (or `auto/`) and `stats.json`.
 Audio longer than `--long_seconds` is read in blocks, cut at silences, recognised in pieces and joined: memory does not
 grow with it. Exit status 1 after a wrong option (nothing decoded) or if audio could not be read (the rest decoded).
 Killed, or stopped by bad audio, the same command goes on behind the batches that it has finished.
@@ -232,6 +233,8 @@ def depends_on(args: argparse.Namespace, plan: "Plan") -> dict[str, Any]:
         "audio_type": audio_type,
         "options": {name: getattr(args, name) for name in names},
         "config": asdict(plan.config),
+        # A calibration beside the model may have changed.
+        "leaving": plan.leaving and (plan.leaving.name, plan.leaving.threshold),
     }
 
 
@@ -252,7 +255,7 @@ def speech_of(triples: list[tuple[str, str, str]]) -> tuple[Path, str]:
 
 def print_costs(stats: dict[str, Any]) -> None:
     """Print seconds and real-time factor by read-out, and the memory."""
-    from espnet_larm.recognize.output.effort import describe_frames, describe_search
+    from espnet_larm.recognize.output.effort import describe_frames, describe_leaving, describe_search
 
     audio = stats["audio_seconds"]
     print(f"{stats['num_utts']} utterances, {audio:.1f} s of audio, {len(stats['skipped'])} not decoded")
@@ -261,6 +264,8 @@ def print_costs(stats: dict[str, Any]) -> None:
         factor = f"{cost['seconds'] / audio:.5f}" if audio else "-"
         print(f"{number:>8}  {cost['seconds']:9.2f}  {factor:>16}")
     wall = f"{stats['wall_seconds']:.2f} s with reading and writing"
+    if "leaving" in stats:
+        print(describe_leaving(stats))
     print(f"features: {stats['feature_seconds']:.2f} s; everything: {wall}")
     if "frames" in stats:
         print(describe_frames(stats["frames"]))

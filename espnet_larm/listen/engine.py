@@ -14,7 +14,7 @@ from espnet_larm.recognize.config import DecodeConfig
 from espnet_larm.recognize.long.cutting import Cutting
 from espnet_larm.recognize.output.words import Word
 
-# Stands for the depth of a model without loops.
+# Stands for the depth of a model without loops, and of utterances that each choose theirs.
 WHOLE = 0
 
 
@@ -40,17 +40,21 @@ class Heard(NamedTuple):
     Attributes:
         words: For each waveform, by loop, its words with times from its first sample on.
         seconds: By loop, seconds of computing.
+        used: For each waveform, the loops that it used where it chose them by itself (`num_loops: auto`), else None;
+            empty of a model that cannot.
     """
 
     words: list[Mapping[int, tuple[Word, ...]]]
     seconds: Mapping[int, float]
+    used: Sequence[float | None] = ()
 
 
 class Job(NamedTuple):
     """A request that has been checked against the model.
 
     Attributes:
-        loops: Depths that it gives texts of, ascending; the last is the result. `WHOLE` for a model without loops.
+        loops: Depths that it gives texts of, ascending; the last is the result. `WHOLE` for a model without loops, or
+            with `num_loops: auto`.
         cutting: How long audio is cut.
         hear: Recognises waveforms (N,) together.
         text_of: Joins words to a text.

@@ -21,6 +21,7 @@ class Written(NamedTuple):
         text: The whole text.
         segments: It in phrases.
         words: Whether to write times of words, where the format has a place for them; subtitles have none.
+        mean_loops: Mean number of loops where the model chose them by itself; None otherwise.
     """
 
     audio: str
@@ -31,6 +32,7 @@ class Written(NamedTuple):
     text: str
     segments: tuple[Segment, ...]
     words: bool
+    mean_loops: float | None = None
 
 
 def as_txt(written: Written) -> str:
@@ -72,6 +74,7 @@ def as_json(written: Written) -> str:
         "audio": written.audio,
         "model": written.model,
         "loop": written.loop,
+        "mean_loops": None if written.mean_loops is None else round(written.mean_loops, 3),
         "duration": round(written.duration_s, 3),
         "language": written.language,
         "text": written.text,

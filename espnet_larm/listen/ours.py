@@ -9,6 +9,7 @@ from espnet_larm.errors import OptionError
 from espnet_larm.listen.engine import WHOLE, Engine, Heard, Job, Request, refuse_language, refuse_loops
 from espnet_larm.listen.segments import spread
 from espnet_larm.recognize.batch import decode_batch
+from espnet_larm.recognize.config import AUTO
 from espnet_larm.recognize.long.transcribe import cutting_of, text_of_words
 from espnet_larm.recognize.output.results import NO_NUMBERS, Hypothesis, Transcript
 from espnet_larm.recognize.output.words import Word
@@ -40,15 +41,21 @@ class LarmEngine(Engine):
         refuse_language(request, "this model")
         if not self.loops:
             refuse_loops(request, "this model")
-        wanted = request.loops or ((request.config.num_loops or self.loops[-1],) if self.loops else (WHOLE,))
+        wanted = request.loops or (self._own_depth(request),)
         plans = self._plans(request, wanted)
         if request.needs_words and not self._times_words(plans[0]):
             raise OptionError("words is true, but this model cannot tell when a word is said; leave the option out.")
         job = _LarmJob(self.recognizer, plans, wanted, self._times_words(plans[0]))
         return Job(wanted, cutting_of(request.config), job.hear, job.text_of)
 
+    def _own_depth(self, request: Request) -> int:
+        """The depth where none is asked for; WHOLE, too, where each utterance chooses its own."""
+        if not self.loops or request.config.num_loops == AUTO:
+            return WHOLE
+        return request.config.fixed_loops or self.loops[-1]
+
     def _plans(self, request: Request, wanted: Sequence[int]) -> list[Plan]:
-        if not self.loops:
+        if tuple(wanted) == (WHOLE,):
             return [self.recognizer.plan(request.config)]
         # Each is checked, also where one pass serves all.
         plans = [self.recognizer.plan(replace(request.config, num_loops=loop)) for loop in wanted]
@@ -74,6 +81,7 @@ class _LarmJob:
         if preprocess is not None:
             waveforms = [preprocess("piece", {"speech": samples})["speech"] for samples in waveforms]
         words: list[dict[int, tuple[Word, ...]]] = [{} for _ in waveforms]
+        used: list[float | None] = [None] * len(waveforms)
         seconds: dict[int, float] = {}
         for plan in self.plans:
             transcripts, cost = decode_batch(self.recognizer.heads, waveforms, plan)
@@ -81,7 +89,8 @@ class _LarmJob:
             seconds.update({loop: cost.read_outs[number] for loop, number in read.items()})
             for found, samples, transcript in zip(words, waveforms, transcripts, strict=True):
                 found.update(self._words(transcript, read, len(samples)))
-        return Heard(list(words), seconds)
+            used = [transcript.loops for transcript in transcripts]
+        return Heard(list(words), seconds, used)
 
     def text_of(self, words: Sequence[Word]) -> str:
         if not self.times_words:

@@ -31,6 +31,8 @@ class Transcription(NamedTuple):
         duration_s: Length of the recording in seconds.
         loops: Text and segments by loop, ascending; empty for a model without loops.
         seconds: Seconds of computing by loop, those of finding speech and of reading left out.
+        mean_loops: Mean number of loops of its speech, where the model chose them by itself (`num_loops: auto`); None
+            otherwise.
     """
 
     text: str
@@ -38,6 +40,7 @@ class Transcription(NamedTuple):
     duration_s: float
     loops: Mapping[int, "AtLoop"]
     seconds: Mapping[int, float]
+    mean_loops: float | None = None
 
 
 class AtLoop(NamedTuple):
@@ -54,11 +57,13 @@ class Progress(NamedTuple):
         end_s: Where in the recording they end, in seconds.
         segments: By loop, segments that are complete.
         seconds: By loop, seconds of computing that the last pieces took.
+        used: Seconds of speech that the model chose loops for in the last pieces, and the same times the loops.
     """
 
     end_s: float
     segments: Mapping[int, Sequence[Segment]]
     seconds: Mapping[int, float]
+    used: tuple[float, float] = (0.0, 0.0)
 
 
 class Transcriber:
@@ -187,15 +192,17 @@ def collect(job: Job, following: Iterable[Progress]) -> Transcription:
     """
     segments: dict[int, list[Segment]] = {loop: [] for loop in job.loops}
     seconds = dict.fromkeys(job.loops, 0.0)
-    end_s = 0.0
+    end_s, speech_s, loop_s = 0.0, 0.0, 0.0
     for progress in following:
         end_s = progress.end_s
+        speech_s, loop_s = speech_s + progress.used[0], loop_s + progress.used[1]
         for loop in job.loops:
             segments[loop] += progress.segments[loop]
             seconds[loop] += progress.seconds.get(loop, 0.0)
     loops = {loop: AtLoop(_text_of(job, found), tuple(found)) for loop, found in segments.items()}
     last = loops[job.loops[-1]]
-    return Transcription(last.text, last.segments, end_s, {} if job.loops == (WHOLE,) else loops, seconds)
+    by_loop = {} if job.loops == (WHOLE,) else loops
+    return Transcription(last.text, last.segments, end_s, by_loop, seconds, loop_s / speech_s if speech_s else None)
 
 
 def _text_of(job: Job, segments: Iterable[Segment]) -> str:
@@ -206,21 +213,21 @@ def _follow(job: Job, blocks: Iterable[np.ndarray], rate: int, vad: bool) -> Ite
     phrases = {loop: Phrases(job.text_of, job.cutting.overlap_s) for loop in job.loops}
     end_s = 0.0
     for batch in batches(cut(blocks, rate, job.cutting), BATCH_SECONDS * rate):
-        words, seconds = _hear(job, batch, rate, vad)
+        words, seconds, used = _hear(job, batch, rate, vad)
         complete: dict[int, list[Segment]] = {loop: [] for loop in job.loops}
         for piece, found in zip(batch, words, strict=True):
             start_s, end_s = piece.start / rate, (piece.start + len(piece.samples)) / rate
             for loop in job.loops:
                 complete[loop] += phrases[loop].add(found[loop], start_s, piece.overlap / rate, end_s)
         keep_memory_flat()
-        yield Progress(end_s, complete, seconds)
+        yield Progress(end_s, complete, seconds, used)
     yield Progress(end_s, {loop: phrases[loop].finish() for loop in job.loops}, {})
 
 
 def _hear(
     job: Job, batch: Sequence[Piece], rate: int, vad: bool
-) -> tuple[list[dict[int, list[Word]]], Mapping[int, float]]:
-    """Words of each piece by loop, with times in the recording, and seconds of computing."""
+) -> tuple[list[dict[int, list[Word]]], Mapping[int, float], tuple[float, float]]:
+    """Words of each piece by loop, with times in the recording; seconds of computing; what `Progress.used` is."""
     stretches = [
         (index, stretch)
         for index, piece in enumerate(batch)
@@ -228,13 +235,16 @@ def _hear(
     ]
     words: list[dict[int, list[Word]]] = [{loop: [] for loop in job.loops} for _ in batch]
     if not stretches:
-        return words, {}
+        return words, {}, (0.0, 0.0)
     heard = job.hear([batch[index].samples[stretch.start : stretch.end] for index, stretch in stretches])
     for (index, stretch), found in zip(stretches, heard.words, strict=True):
         start_s = (batch[index].start + stretch.start) / rate
         for loop in job.loops:
             words[index][loop] += [word.later(start_s) for word in found[loop]]
-    return words, heard.seconds
+    lengths = ((stretch.end - stretch.start) / rate for _, stretch in stretches)
+    chosen = [(each, loops) for each, loops in zip(lengths, heard.used, strict=False) if loops is not None]
+    used = (sum(each for each, _ in chosen), sum(each * loops for each, loops in chosen))
+    return words, heard.seconds, used
 
 
 def _as_tuple(loops: int | Sequence[int]) -> tuple[int, ...]:

@@ -414,7 +414,7 @@ model_conf:
 
 def _forget_draws(module: torch.nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
     """Let weights of a training with loop_sampling begin one without."""
-    if module.sampling is None:
+    if getattr(module, "sampling", None) is None:
         state.pop(f"{prefix}sampling.draws", None)
 
 

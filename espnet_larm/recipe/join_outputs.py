@@ -17,14 +17,17 @@ from typing import Any
 from espnet_larm.data.kaldi_dir import read_table, write_tables
 from espnet_larm.files.atomic import write_text
 from espnet_larm.files.locks import locked
-from espnet_larm.scoring.experiment import is_of_a_decoding
+from espnet_larm.scoring.experiment import is_of_a_decoding, mean_loops
 
-TABLES = ("text", "token", "token_int", "score")
+TABLES = ("text", "token", "token_int", "score", "loops")
 CTM = "ctm"
 BEST = "1best_recog"
 NOT_ADDED = ("peak_", "wall_", "ctc_weight", "ngram_weight")
 # Settings, which all jobs share, and ratios, which are made anew.
-FROM_FIRST = ("search", "drafting", "pooling", "acceptance", "retention", "tokens_per_row_call", "row_calls_per_word")
+FROM_FIRST = (
+    *("search", "drafting", "pooling", "leaving", "mean_loops"),
+    *("acceptance", "retention", "tokens_per_row_call", "row_calls_per_word"),
+)
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -105,6 +108,8 @@ def join_statistics(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     for part in parts:
         for key, value in part.items():
             joined[key] = _join_values(key, joined[key], value) if key in joined else value
+    if "loops_used" in joined:
+        joined["mean_loops"] = mean_loops(joined["loops_used"])
     if "drafted" not in joined:
         return joined
     # Imports torch.

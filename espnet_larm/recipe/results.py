@@ -171,7 +171,7 @@ def describe_decoding(stats: Mapping[str, Any]) -> str:
     """Say what was decoded, on which machine and with how much memory."""
     if not stats:
         return "not recorded"
-    from espnet_larm.recognize.output.effort import describe_frames, describe_search
+    from espnet_larm.recognize.output.effort import describe_frames, describe_leaving, describe_search
 
     text = (
         f"{stats['num_utts']} utterances, {stats['audio_seconds'] / 60:.1f} min; {in_words(stats.get('machine', {}))}; "
@@ -180,6 +180,8 @@ def describe_decoding(stats: Mapping[str, Any]) -> str:
     for name, what in (("skipped", "not decoded"), ("failed", "unreadable")):
         if stats.get(name):
             text += f"; {len(stats[name])} {what}"
+    if "leaving" in stats:
+        text += f"; {describe_leaving(stats)}"
     if "frames" in stats:
         text += f"; {describe_frames(stats['frames'])}"
     if "decoder_calls" in stats:

@@ -17,6 +17,7 @@ import torch
 from espnet2.asr.espnet_model import ESPnetASRModel
 
 from espnet_larm.recognize.ctc import CtcSearcher
+from espnet_larm.recognize.leaving.leave import run_until_left
 from espnet_larm.recognize.llm_search import LlmSearcher, with_words_of
 from espnet_larm.recognize.machine import is_out_of_memory
 from espnet_larm.recognize.model.features import Features, extract, min_num_samples, pad_features, same_length
@@ -25,6 +26,7 @@ from espnet_larm.recognize.output.effort import Effort
 from espnet_larm.recognize.output.results import NO_NUMBERS, Cost, Decoded, Hypothesis, Transcript, skipped_transcript
 from espnet_larm.recognize.output.words import FrameTimes
 from espnet_larm.recognize.plan import Plan
+from espnet_larm.scoring.experiment import AUTO_NUMBER
 from espnet_larm.speech_llm.prompt import ContextError
 from espnet_larm.upstream import TooShortUttError
 
@@ -89,6 +91,7 @@ class _Batch:
         self.heads, self.model, self.waveforms, self.plan = heads, heads.model, waveforms, plan
         self.features: dict[int, Features] = {}
         self.transcripts: dict[int, Transcript] = {}
+        self.loops: dict[int, int] = {}
         self.seconds = dict.fromkeys(plan.numbers, 0.0)
         self.word_seconds = 0.0
         self.effort = Effort()
@@ -169,18 +172,26 @@ class _Batch:
                 return [skipped_transcript(self.plan.numbers, str(error.args[0]))]
             # One short or long utterance stops the batch at its start: each goes alone, and the others are decoded.
             return [transcript for index in group for transcript in self._decode_group([index])]
-        return [self._transcript(row, found[1:]) for row, found in zip(hypotheses, nbest, strict=True)]
+        found = zip(group, hypotheses, nbest, strict=True)
+        return [self._transcript(row, others[1:], self.loops.get(index)) for index, row, others in found]
 
-    def _transcript(self, hypotheses: dict[int, Hypothesis], others: list[Hypothesis]) -> Transcript:
+    def _transcript(self, hypotheses: dict[int, Hypothesis], others: list[Hypothesis], loops: int | None) -> Transcript:
         if not all(math.isfinite(hypothesis.score) for hypothesis in hypotheses.values()):
             return skipped_transcript(self.plan.numbers, NO_NUMBERS)
-        return Transcript(hypotheses, others=tuple(others))
+        return Transcript(hypotheses, others=tuple(others), loops=loops)
 
     def _read_outs(self, group: list[int]) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
         """The read-outs that are asked for; adds what the encoder took up to each to its seconds."""
         xs_pad, ilens = pad_features([self.features[index].xs for index in group])
         spent, mark = 0.0, self.heads.now()
-        for number, hs_pad, hlens in read_outs(self.model, xs_pad, ilens, self.plan.config.num_loops):
+        outputs = read_outs(self.model, xs_pad, ilens, self.plan.last_loop)
+        if self.plan.leaving is not None:
+            left = run_until_left(outputs, self.heads.ctc.log_probs, self.model.blank_id, self.plan.leaving)
+            self.loops.update(zip(group, left.loops, strict=True))
+            self.seconds[AUTO_NUMBER] += self.heads.now() - mark
+            yield AUTO_NUMBER, left.hs_pad, left.hlens
+            return
+        for number, hs_pad, hlens, _ in outputs:
             spent += self.heads.now() - mark
             if number in self.seconds:
                 self.seconds[number] += spent

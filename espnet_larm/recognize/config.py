@@ -126,8 +126,9 @@ class DecodeConfig:
                 f"are {self.shortest_piece:g} and {self.overlap:g}."
             )
         if self.num_loops != AUTO:
-            for name, value in self.set_options("loop_rule", "loop_threshold").items():
-                raise ValueError(f"{name} is {value}, an option of num_loops auto; leave it out, or set num_loops: auto.")
+            given = {"loop_rule": self.loop_rule, "loop_threshold": self.loop_threshold}
+            for name, value in ((name, value) for name, value in given.items() if value is not None):
+                raise ValueError(f"{name} is {value}, which needs num_loops: auto; set it, or leave {name} out.")
 
     @property
     def fixed_loops(self) -> int | None:

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
@@ -15,6 +16,7 @@ from espnet_larm.recognize.output.finished import NOTHING_FINISHED, Done, Finish
 from espnet_larm.recognize.output.results import NO_NUMBERS, Cost, Transcript, skipped_transcript
 from espnet_larm.recognize.plan import Plan
 from espnet_larm.recognize.recognizer import Recognizer
+from espnet_larm.scoring.experiment import mean_loops, name_of
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +45,7 @@ class Tally:
         self.cut: list[str] = []
         self.guarded: dict[str, list[str]] = {}
         self.few: list[str] = []
+        self.loops_used: Counter[str] = Counter()
         self.start = self.reported = time.perf_counter()
 
     def add(self, done: Done) -> None:
@@ -65,6 +68,8 @@ class Tally:
         # Joined from pieces, an utterance has one hypothesis whatever is asked for.
         elif not is_cut and 1 + len(transcript.others) < self.plan.config.nbest:
             self.few.append(key)
+        if transcript.loops is not None:
+            self.loops_used[f"{transcript.loops:g}"] += 1
         for guard in transcript.best.guards:
             logger.warning("%s: the LM's hypothesis met a guard: %s", key, guard)
             self.guarded.setdefault(guard, []).append(key)
@@ -84,7 +89,8 @@ class Tally:
             "num_utts": self.num_utts,
             "audio_seconds": self.num_samples / recognizer.sample_rate_hz,
             "unit": unit_of(recognizer),
-            "loops": {str(number): {"seconds": seconds} for number, seconds in cost.read_outs.items()},
+            "loops": {name_of(number): {"seconds": seconds} for number, seconds in cost.read_outs.items()},
+            **self._stats_of_leaving(),
             "feature_seconds": cost.features,
             "word_seconds": cost.words,
             "wall_seconds": time.perf_counter() - self.start,
@@ -98,6 +104,18 @@ class Tally:
             **self._stats_of_pooling(recognizer),
             **self._stats_of_llm(recognizer),
             "machine": describe_machine(recognizer.device),
+        }
+
+    def _stats_of_leaving(self) -> dict[str, Any]:
+        """The rule, and how many utterances used how many loops; nothing where all run the same."""
+        leaving = self.plan.leaving
+        if leaving is None:
+            return {}
+        used = dict(sorted(self.loops_used.items(), key=lambda each: float(each[0])))
+        return {
+            "leaving": {"rule": leaving.name, "threshold": leaving.threshold, "floor": leaving.floor},
+            "loops_used": used,
+            "mean_loops": mean_loops(used),
         }
 
     def _stats_of_pooling(self, recognizer: Recognizer) -> dict[str, Any]:

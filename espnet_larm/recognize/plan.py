@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from espnet_larm.pooling.in_llm import speech_pooling_of
-from espnet_larm.recognize.config import LLM_OPTIONS, DecodeConfig
+from espnet_larm.recognize.config import AUTO, LLM_OPTIONS, DecodeConfig
 from espnet_larm.recognize.drafting import Drafting, resolve
+from espnet_larm.recognize.leaving.calibration import Calibration
+from espnet_larm.recognize.leaving.choosing import choose_leaving
+from espnet_larm.recognize.leaving.leave import Leaving
 from espnet_larm.recognize.llm_search import LlmPlan, LlmSearcher
 from espnet_larm.recognize.model.read_outs import has_loops, read_out_numbers
 from espnet_larm.recognize.ngrams import load_ngram
+from espnet_larm.scoring.experiment import AUTO_NUMBER
 from espnet_larm.speech_llm.prompt import make_prompt
 
 logger = logging.getLogger(__name__)
@@ -23,40 +27,56 @@ class Plan(NamedTuple):
 
     Attributes:
         config: All options.
-        numbers: Loops (layers of an encoder without loops) that a transcript has hypotheses of, ascending.
+        numbers: Loops (layers of an encoder without loops) that a transcript has hypotheses of, ascending. AUTO_NUMBER
+            alone with `num_loops: auto`.
         llm: What the LM's search does; None where CTC alone decodes.
+        leaving: When utterances leave, with `num_loops: auto`; None where all run the same loops.
     """
 
     config: DecodeConfig
     numbers: tuple[int, ...]
     llm: LlmPlan | None
+    leaving: Leaving | None = None
+
+    @property
+    def last_loop(self) -> int | None:
+        """The last loop that the encoder may run; None for the trained number, or an encoder without loops."""
+        return self.config.fixed_loops if self.leaving is None else self.leaving.num_loops
 
     def with_words(self) -> "Plan":
         """The same with times of words."""
         return self if self.config.with_words else self._replace(config=replace(self.config, with_words=True))
 
 
-def make_plan(model: Any, searcher: LlmSearcher | None, config: DecodeConfig) -> Plan:
+def make_plan(
+    model: Any, searcher: LlmSearcher | None, config: DecodeConfig, calibration: Calibration | None = None
+) -> Plan:
     """Check options against a model.
 
     Args:
         model: An ESPnet model.
         searcher: Its LM's searcher; None for a model without an LM.
         config: The options.
+        calibration: What is calibrated beside the model, for `num_loops: auto`.
 
     Raises:
         ValueError: An option does not go with the model or with another option.
         FileNotFoundError: The n-gram is not there.
         ImportError: kenlm, which reads n-grams, is not installed.
     """
-    check_loops(model.encoder, config.num_loops)
-    numbers = read_out_numbers(model.encoder, config.num_loops)
-    if not uses_llm(model, searcher, config.ctc_weight):
+    check_loops(model.encoder, config.fixed_loops)
+    is_by_llm = uses_llm(model, searcher, config.ctc_weight)
+    leaving = None
+    numbers = read_out_numbers(model.encoder, config.fixed_loops)
+    if config.num_loops == AUTO:
+        leaving = choose_leaving(model, config, calibration or {}, is_by_llm)
+        numbers = [AUTO_NUMBER]
+    if not is_by_llm:
         _refuse_llm_options(config)
-        return Plan(config, tuple(numbers), None)
+        return Plan(config, tuple(numbers), None, leaving)
     assert searcher is not None
     # An LM reads one encoder output, the last: reading others would cost as much again.
-    return Plan(config, tuple(numbers[-1:]), _llm_plan(model, searcher, config))
+    return Plan(config, tuple(numbers[-1:]), _llm_plan(model, searcher, config), leaving)
 
 
 def check_loops(encoder: Any, num_loops: int | None) -> None:

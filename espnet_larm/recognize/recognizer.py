@@ -14,6 +14,7 @@ from espnet_larm.recognize.audio import Preprocess
 from espnet_larm.recognize.batch import Heads, Waveform, decode_batch, logger
 from espnet_larm.recognize.config import DecodeConfig
 from espnet_larm.recognize.ctc import CtcSearcher, ctc_text_maker, spelling_of
+from espnet_larm.recognize.leaving.calibration import Calibration, read_calibration
 from espnet_larm.recognize.llm_search import LlmSearcher
 from espnet_larm.recognize.long.transcribe import transcribe_blocks
 from espnet_larm.recognize.model.loading import DEFAULT_SAMPLE_RATE_HZ, load_model, sample_rate_of
@@ -35,6 +36,7 @@ class Recognizer:
         sample_rate_hz: The rate of the audio that it was trained on.
         preprocess: The model's preprocessor, called as ESPnet does in decoding, on audio that is read from files; None
             for none.
+        calibration: What is calibrated for `num_loops: auto`; None for nothing.
 
     Attributes:
         heads: What decodes: encoder, CTC head and LM.
@@ -50,6 +52,7 @@ class Recognizer:
         tokens_to_text: Callable[[list[str]], str],
         sample_rate_hz: int = DEFAULT_SAMPLE_RATE_HZ,
         preprocess: Preprocess | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
         has_llm = hasattr(model.decoder, "special_tokens")
         if model.ctc is None and not has_llm:
@@ -68,6 +71,7 @@ class Recognizer:
         self.tokens_to_text = tokens_to_text
         self.sample_rate_hz = sample_rate_hz
         self.preprocess = preprocess
+        self.calibration = calibration
         self.heads = Heads(model, ctc, llm, sample_rate_hz)
         self.device = self.heads.device
         self.has_loops = has_loops(model.encoder)
@@ -107,7 +111,13 @@ class Recognizer:
         model, args = load_model(*files, device, getattr(torch, dtype), llm, encoder)
         with traced_to_options(args):
             tokens_to_text = ctc_text_maker(model, args, token_type, bpemodel)
-            return cls(model, tokens_to_text, sample_rate_of(args), LarmASRTask.build_preprocess_fn(args, False))
+            return cls(
+                model,
+                tokens_to_text,
+                sample_rate_of(args),
+                LarmASRTask.build_preprocess_fn(args, False),
+                read_calibration(files[0].parent),
+            )
 
     def plan(self, config: DecodeConfig = DecodeConfig()) -> Plan:  # noqa: B008  # immutable
         """Check options against the model. A plan serves any number of calls, and reads its n-gram once.
@@ -120,7 +130,7 @@ class Recognizer:
             FileNotFoundError: The n-gram is not there.
             ImportError: kenlm, which reads n-grams, is not installed.
         """
-        return make_plan(self.model, self.heads.llm, config)
+        return make_plan(self.model, self.heads.llm, config, self.calibration)
 
     def recognize(
         self,

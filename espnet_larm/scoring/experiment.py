@@ -2,10 +2,13 @@
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 READ_OUT = re.compile(r"(loop|layer)(\d+)")
+# Folder and number of the read-out of utterances that each left at a loop of its own.
+AUTO, AUTO_NUMBER = "auto", 0
 NBEST = re.compile(r"\d+best_recog")
 MEASURES = ("wer", "cer", "ter")
 
@@ -14,7 +17,8 @@ class ReadOutResult(NamedTuple):
     """Scores and cost of one read-out of one set.
 
     Attributes:
-        number: Number of the loop or layer; None if decoding gave the hypotheses of its last one alone.
+        number: Number of the loop or layer; None if decoding gave the hypotheses of its last one alone, AUTO_NUMBER
+            where each utterance has left at a loop of its own.
         scores: Content of `scores.json` by measure.
         seconds: Time of compute; None if it was not measured.
     """
@@ -44,6 +48,11 @@ class SetResult(NamedTuple):
     differences: dict[str, list[dict[str, Any]]]
 
     @property
+    def mean_loops(self) -> float | None:
+        """Mean number of loops of an utterance, where each has its own."""
+        return self.stats.get("mean_loops")
+
+    @property
     def audio_seconds(self) -> float | None:
         """Duration of the audio that was decoded."""
         return self.stats.get("audio_seconds")
@@ -56,9 +65,22 @@ def read_out_folders(folder: Path) -> dict[str, Path]:
 
 
 def read_out_number(name: str) -> int | None:
-    """Find the k of `loop<k>` or `layer<k>`; None for any other folder."""
+    """Find the k of `loop<k>` or `layer<k>`, AUTO_NUMBER of `auto`; None for any other folder."""
+    if name == AUTO:
+        return AUTO_NUMBER
     match = READ_OUT.fullmatch(name)
     return int(match[2]) if match else None
+
+
+def name_of(number: int | None) -> str:
+    """What `stats.json` calls a read-out."""
+    return AUTO if number == AUTO_NUMBER else str(number)
+
+
+def mean_loops(used: Mapping[str, int]) -> float | None:
+    """Mean number of loops, from numbers of utterances by the loops they used; None without any."""
+    num_utts = sum(used.values())
+    return sum(float(loops) * number for loops, number in used.items()) / num_utts if num_utts else None
 
 
 def is_of_a_decoding(name: str) -> bool:
@@ -91,7 +113,7 @@ def _read_set(folder: Path, tag: str, *names: str) -> SetResult:
         number = read_out_number(name)
         read_outs.append(ReadOutResult(number, _read_scores(path), _seconds(costs, number)))
     if not read_outs:
-        only = max(map(int, costs), default=None)
+        only = max((AUTO_NUMBER if name == AUTO else int(name) for name in costs), default=None)
         read_outs = [ReadOutResult(only, last, _seconds(costs, only))]
     differences = {measure: scores.get("differences", []) for measure, scores in last.items()}
     return SetResult(tag, "/".join(names), stats.get("unit", "loop"), read_outs, stats, differences)
@@ -107,4 +129,4 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _seconds(costs: dict[str, Any], number: int | None) -> float | None:
-    return costs.get(str(number), {}).get("seconds")
+    return costs.get(name_of(number), {}).get("seconds")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from espnet_larm.files.atomic import write_beside
-from espnet_larm.scoring.experiment import ReadOutResult, SetResult
+from espnet_larm.scoring.experiment import AUTO_NUMBER, ReadOutResult, SetResult
 from espnet_larm.scoring.tables import real_time_factor
 
 SECONDS_A_MINUTE = 60
@@ -16,14 +16,14 @@ class Point(NamedTuple):
     """A scored read-out.
 
     Attributes:
-        number: Number of the loop or layer; None if it is not known.
+        number: Number of the loop or layer, the mean where each utterance has its own; None if it is not known.
         cost: Seconds of compute a minute of speech; None if it was not measured.
         rate: Word error rate in percent.
         below: From the rate down to the interval's end.
         above: From the rate up to the interval's end.
     """
 
-    number: int | None
+    number: float | None
     cost: float | None
     rate: float
     below: float
@@ -84,7 +84,8 @@ def _point(result: SetResult, read_out: ReadOutResult) -> Point | None:
     low, high = scores["interval_percent"]
     factor = real_time_factor(result, read_out)
     cost = None if factor is None else factor * SECONDS_A_MINUTE
-    return Point(read_out.number, cost, rate, max(0.0, rate - low), max(0.0, high - rate))
+    number = result.mean_loops if read_out.number == AUTO_NUMBER else read_out.number
+    return Point(number, cost, rate, max(0.0, rate - low), max(0.0, high - rate))
 
 
 def _draw_by_loop(axes: Any, points: Sequence[Point], aside: float, label: str, color: str) -> None:
@@ -105,7 +106,7 @@ def _draw_by_cost(axes: Any, points: Sequence[Point], color: str) -> None:
     xs, known = zip(*timed, strict=True)
     _draw_bars(axes, xs, known, color)
     for x, point in timed:
-        name = "last" if point.number is None else str(point.number)
+        name = "last" if point.number is None else f"{point.number:.3g}"
         axes.annotate(name, (x, point.rate), (5, 5), textcoords="offset points", color="0.3")
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from espnet_larm.scoring.experiment import MEASURES, ReadOutResult, SetResult
+from espnet_larm.scoring.experiment import AUTO, AUTO_NUMBER, MEASURES, ReadOutResult, SetResult
 
 COLUMNS = ("dataset", "loops", "Snt", "Wrd", "Corr", "Sub", "Del", "Ins", "Err", "S.Err", "95 % interval", "RTF")
 CHANGES = ("dataset", "measure", "loops", "points", "95 % interval", "")
@@ -50,9 +50,11 @@ def real_time_factor(result: SetResult, read_out: ReadOutResult) -> float | None
 
 
 def read_out_name(unit: str, number: int | None) -> str:
-    """Name of a read-out: `2`, `layer 2`, or `last` where the number is not known."""
+    """Name of a read-out: `2`, `layer 2`, `auto`, or `last` where the number is not known."""
     if number is None:
         return "last"
+    if number == AUTO_NUMBER:
+        return AUTO
     return str(number) if unit == "loop" else f"{unit} {number}"
 
 
@@ -62,9 +64,12 @@ def _row(result: SetResult, read_out: ReadOutResult, measure: str) -> list[str]:
     parts = [scores[name] for name in ("correct", "substitutions", "deletions", "insertions")]
     rates = [f"{100 * part / units:.1f}" if units else "-" for part in parts]
     factor = real_time_factor(result, read_out)
+    loops = read_out_name(result.unit, read_out.number)
+    if read_out.number == AUTO_NUMBER and result.mean_loops is not None:
+        loops += f", mean {result.mean_loops:.2f}"
     return [
         f"{result.tag}/{result.name}",
-        read_out_name(result.unit, read_out.number),
+        loops,
         str(scores["sentences"]),
         str(units),
         *rates,

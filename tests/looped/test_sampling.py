@@ -122,7 +122,10 @@ def test_without_sampling_nothing_is_added_to_a_checkpoint_and_one_with_draws_ca
     ("options", "message"),
     [
         ({"loop_sampling": "often"}, "loop_sampling is often; allowed: none, uniform, poisson"),
-        ({"loop_sampling": "uniform", "share_blocks": False}, "loop_sampling is uniform; allowed: none without a stack"),
+        (
+            {"loop_sampling": "uniform", "share_blocks": False},
+            "is uniform; allowed: none without a stack",
+        ),
         ({"loop_sampling": "poisson", "num_loops": 1, "checkpoint_period": 1}, "allowed: none without a stack"),
         ({"loop_sampling": "uniform", "checkpoint_period": 4}, "checkpoint_period 4 leaves one checkpoint loop"),
         ({"loop_sampling": "uniform", "loop_mean": 3.0}, "loop_mean is 3.0; allowed: none, since loop_sampling is uni"),

@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING
 
 from espnet_larm.cli.device import add_device, device_of
 from espnet_larm.cli.listen.recordings import Recording, find_recordings
-from espnet_larm.cli.listen.transcripts import AUTO, Printer, Progress, Writer, parse_formats, parse_loops
+from espnet_larm.cli.listen.transcripts import Printer, Progress, Writer, parse_formats, parse_loops
 from espnet_larm.data.audio_error import AudioError
 from espnet_larm.errors import is_stated
 from espnet_larm.options import add_option, given_options
-from espnet_larm.recognize.config import DecodeConfig
+from espnet_larm.recognize.config import AUTO, DecodeConfig
 
 if TYPE_CHECKING:
     from espnet_larm.listen.engine import Job
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 DECODING = (
     *("beam_size", "ctc_weight", "ngram_file", "ngram_weight", "drafts", "prefix", "suffix", "instruction"),
-    *("long_seconds", "longest_piece", "shortest_piece", "overlap"),
+    *("loop_rule", "loop_threshold", "long_seconds", "longest_piece", "shortest_piece", "overlap"),
 )
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 
@@ -52,7 +52,10 @@ def get_parser() -> argparse.ArgumentParser:
         "transformers by folder or hub id (default: the packaged model)"
     )
     parser.add_argument("--model", help=model_help)
-    loops_help = "loops to give a text of, 2,4,6 for example, of models of ours (default: as trained)"
+    loops_help = (
+        "loops to give a text of, 2,4,6 for example, or auto for as many as each piece needs, of models of ours "
+        "(default: as trained)"
+    )
     parser.add_argument("--loops", type=parse_loops, default=(), metavar="N[,N...]", help=loops_help)
     compare_help = (
         "print the texts of all loops, or of --loops, under each other, with the seconds that each takes: a CTC "
@@ -141,12 +144,18 @@ def prepare(args: argparse.Namespace, transcriber: "Transcriber") -> "Job":
     """
     from espnet_larm.listen.engine import Request
 
+    given = given_options(DecodeConfig, args)
     if args.loops == AUTO:
-        raise ValueError("loops is auto, but no model here chooses its loops by itself yet; allowed: numbers.")
+        if args.compare_loops:
+            raise ValueError("loops is auto, and compare_loops compares fixed numbers; leave one of both out.")
+        if not transcriber.loops:
+            raise ValueError("loops is auto, but the model has no loops; leave the option out.")
+        config = DecodeConfig(**given, num_loops=AUTO)
+        return transcriber.prepare(Request((), args.language, args.words, config))
     if args.compare_loops and not transcriber.loops:
         raise ValueError("compare_loops is true, but the model has no loops; leave the option out.")
     loops = args.loops or (transcriber.loops if args.compare_loops else ())
-    config = DecodeConfig(**given_options(DecodeConfig, args))
+    config = DecodeConfig(**given)
     return transcriber.prepare(Request(loops, args.language, args.words, config))
 
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from espnet_larm.cli.listen.recordings import Recording
 from espnet_larm.files.atomic import write_beside
 from espnet_larm.listen.formats import FORMATS, Written
+from espnet_larm.recognize.config import AUTO
 
 if TYPE_CHECKING:
     from espnet_larm.listen import transcriber
     from espnet_larm.listen.segments import Segment
 
-AUTO = "auto"
 # Back to the line's start, and clear it.
 CLEAR = "\r\x1b[K"
 
@@ -78,7 +78,10 @@ class Writer:
             loop: (each.text, each.segments) for loop, each in found.loops.items()
         }
         written = [
-            Written(recording.name, self.model, loop, found.duration_s, self.language, text, segments, self.words)
+            Written(
+                *(recording.name, self.model, loop, found.duration_s, self.language, text, segments, self.words),
+                found.mean_loops,
+            )
             for loop, (text, segments) in (texts or {None: (found.text, found.segments)}).items()
         ]
         for each in written if self.folder is not None else []:

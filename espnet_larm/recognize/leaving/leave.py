@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from espnet_larm.looped.encoder import ReadOuts
+from espnet_larm.looped.encoder import ReadOut, ReadOuts
 from espnet_larm.recognize.leaving.rules import Rule, Seen
 
 
@@ -56,21 +56,16 @@ def run_until_left(
         blank: Id of its blank.
         leaving: When an utterance leaves.
     """
+    rule = leaving.rule
     frames: dict[int, torch.Tensor] = {}
     loops: dict[int, int] = {}
-    rule, seen, stays = leaving.rule, (), None
-    while True:
-        try:
-            read = read_outs.send(stays)
-        except StopIteration:
-            break
+    seen: tuple[Seen, ...] = ()
+    stays = None
+    while (read := _next(read_outs, stays)) is not None:
         rows = list(range(len(read.hlens))) if read.rows is None else read.rows.tolist()
-        if read.number >= leaving.num_loops:
-            leaves = torch.ones_like(read.hlens, dtype=torch.bool)
-        else:
-            now = Seen(log_probs(read.hs_pad), read.hs_pad, read.hlens, blank)
-            seen = (*seen, now)[-rule.num_compared :]
-            leaves = torch.zeros_like(read.hlens, dtype=torch.bool)
+        leaves = torch.full_like(read.hlens, read.number >= leaving.num_loops, dtype=torch.bool)
+        if read.number < leaving.num_loops:
+            seen = (*seen, Seen(log_probs(read.hs_pad), read.hs_pad, read.hlens, blank))[-rule.num_compared :]
             if len(seen) == rule.num_compared:
                 leaves = rule.says_leave(rule.measure(seen), leaving.threshold)
         for row, hs, length, is_left in zip(rows, read.hs_pad, read.hlens.tolist(), leaves.tolist(), strict=True):
@@ -80,9 +75,17 @@ def run_until_left(
         if leaves.any() and stays.any():
             longest = int(read.hlens[stays].max())
             seen = tuple(each.of(stays, longest) for each in seen)
-    order = sorted(frames)
-    hlens = torch.tensor([len(frames[row]) for row in order], device=read.hlens.device)
-    return Left(pad_sequence([frames[row] for row in order], batch_first=True), hlens, tuple(loops[row] for row in order))
+    left = [frames[row] for row in range(len(frames))]
+    hlens = torch.tensor([len(each) for each in left], device=left[0].device)
+    return Left(pad_sequence(left, batch_first=True), hlens, tuple(loops[row] for row in range(len(left))))
+
+
+def _next(read_outs: ReadOuts, stays: torch.Tensor | None) -> ReadOut | None:
+    """The next read-out of those that stay; None at the end."""
+    try:
+        return read_outs.send(stays)
+    except StopIteration:
+        return None
 
 
 def numbers_at(

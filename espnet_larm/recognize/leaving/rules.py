@@ -2,9 +2,9 @@
 
 None is learned: rules on the stability of outputs do as well as trained gates where all depths were supervised (Popescu
 et al., arXiv:2607.20519). Sources: an output that stays the same, Logan, arXiv:2607.14427; divergence of successive
-outputs, Geiping et al., arXiv:2502.05171; confidence, Schuster et al., arXiv:2207.07061; second difference of the state,
-arXiv:2509.23314. Departures: outputs are CTC posteriors, over frames where they say more than blank; numbers are those
-of a whole utterance; states are compared at checkpoint loops, not at each loop.
+outputs, Geiping et al., arXiv:2502.05171; confidence, Schuster et al., arXiv:2207.07061; second difference of the
+state, arXiv:2509.23314. Departures: outputs are CTC posteriors, over frames where they say more than blank; numbers are
+those of a whole utterance; states are compared at checkpoint loops, not at each loop.
 An utterance's number does not depend on its batch but for rounding (test_numbers_of_a_batch_are_those_of_each_alone).
 Shapes: B utterances, T frames, V tokens, D model size. Masks are True where valid.
 """

@@ -77,12 +77,16 @@ class _Joined:
         self.guards: dict[int, tuple[str, ...]] = {}
         self.cost = Cost()
         self.num_pieces = 0
+        self.num_samples, self.sample_loops = 0, 0.0
         self.skipped: list[str] = []
 
     def add(self, piece: Piece, transcript: Transcript) -> None:
         self.num_pieces += 1
         if transcript.skipped:
             self.skipped.append(transcript.skipped)
+        if transcript.loops is not None:
+            self.num_samples += len(piece.samples)
+            self.sample_loops += len(piece.samples) * transcript.loops
         rate = self.heads.sample_rate_hz
         start_s, overlap_s = piece.start / rate, piece.overlap / rate
         for number, hypothesis in transcript.hypotheses.items():
@@ -105,7 +109,8 @@ class _Joined:
             return skipped_transcript(self.plan.numbers, f"{reason} (--longest_piece, --shortest_piece)")
         if self.skipped:
             logger.warning("%d of %d pieces are left out: %s", len(self.skipped), self.num_pieces, self.skipped[0])
-        return Transcript({number: self._hypothesis(number) for number in self.words})
+        loops = self.sample_loops / self.num_samples if self.num_samples else None
+        return Transcript({number: self._hypothesis(number) for number in self.words}, loops=loops)
 
     def _hypothesis(self, number: int) -> Hypothesis:
         token_list, words = self.heads.ctc.token_list, self.words[number]

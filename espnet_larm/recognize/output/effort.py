@@ -8,6 +8,7 @@ import torch
 
 from espnet_larm.pooling.affinity import Kept
 from espnet_larm.pooling.deep import INPUT
+from espnet_larm.recognize.config import UNCHANGED
 from espnet_larm.search.bookkeeping import FoundBeams
 from espnet_larm.search.hypotheses import TokenHypothesis
 from espnet_larm.search.multi_token import Found
@@ -164,6 +165,15 @@ def describe_frames(frames: Mapping[str, int]) -> str:
     """The fraction of the frames that a front end has left, from counts as `stats.json` has them."""
     fraction = frames["left"] / max(1, frames["before"])
     return f"frames left by pooling: {frames['left']} of {frames['before']}, {fraction:.1%}"
+
+
+def describe_leaving(stats: Mapping[str, Any]) -> str:
+    """By which rule utterances left the encoder, and how many loops they used, from `stats.json`."""
+    rule, mean = stats["leaving"], stats["mean_loops"]
+    used = ", ".join(f"{loops}: {number}" for loops, number in stats["loops_used"].items())
+    threshold = "" if rule["rule"] == UNCHANGED else f" {rule['threshold']:.4g}"
+    words = f"rule {rule['rule']}{threshold}, from loop {rule['floor']} on"
+    return f"mean loops {'-' if mean is None else f'{mean:.2f}'} ({words}; utterances by loops {used})"
 
 
 def describe_search(stats: Mapping[str, Any]) -> str:

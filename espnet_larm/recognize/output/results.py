@@ -37,14 +37,18 @@ class Transcript(NamedTuple):
     """The hypotheses of one utterance.
 
     Attributes:
-        hypotheses: The best hypothesis by loop or layer, ascending; the last is the result.
+        hypotheses: The best hypothesis by loop or layer, ascending; the last is the result. With `num_loops: auto` the
+            only one, by AUTO_NUMBER, which is 0.
         skipped: Why the utterance could not be encoded, its hypotheses being empty; "" if it was.
         others: The second best and further hypotheses of the last read-out.
+        loops: With `num_loops: auto` the loop at which the utterance left, the mean of its pieces if it was cut; None
+            otherwise, and for one that could not be encoded.
     """
 
     hypotheses: dict[int, Hypothesis]
     skipped: str = ""
     others: tuple[Hypothesis, ...] = ()
+    loops: float | None = None
 
     @property
     def best(self) -> Hypothesis:

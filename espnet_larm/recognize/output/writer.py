@@ -1,5 +1,6 @@
 """Writes hypotheses in ESPnet's layout: `1best_recog/`, ... for the last read-out, and `loop<k>/` for each.
 
+With `num_loops: auto` there is `auto/` instead, and `loops` beside `text` has the loops that each utterance used.
 Times of words go into `ctm` beside `text`: lines `utterance channel start duration word confidence`, in seconds.
 """
 
@@ -14,10 +15,10 @@ from espnet_larm.data.text import visible
 from espnet_larm.files.atomic import write_beside, write_text
 from espnet_larm.recognize.output.results import Hypothesis, Transcript
 from espnet_larm.recognize.output.words import format_ctm
-from espnet_larm.scoring.experiment import is_of_a_decoding
+from espnet_larm.scoring.experiment import AUTO, AUTO_NUMBER, is_of_a_decoding
 
 FILES = ("text", "token", "token_int", "score")
-CTM = "ctm"
+CTM, LOOPS = "ctm", "loops"
 
 
 class HypothesisWriter:
@@ -38,8 +39,9 @@ class HypothesisWriter:
         self.output_dir = output_dir
         self.best = [f"{rank}best_recog" for rank in range(1, nbest + 1)]
         shown = numbers if unit == "loop" or len(numbers) > 1 else []
-        self.folders = {number: f"{unit}{number}" for number in shown}
+        self.folders = {number: AUTO if number == AUTO_NUMBER else f"{unit}{number}" for number in shown}
         self.write_ctm = write_ctm
+        self.write_loops = AUTO_NUMBER in numbers
         self.files: dict[Path, TextIO] = {}
         self._stack = ExitStack()
 
@@ -47,7 +49,7 @@ class HypothesisWriter:
         self._remove_earlier()
         for folder in (*self.best, *self.folders.values()):
             (self.output_dir / folder).mkdir(parents=True, exist_ok=True)
-            for name in (*FILES, CTM) if self._has_times(folder) else FILES:
+            for name in self._names(folder):
                 path = self.output_dir / folder / name
                 part = self._stack.enter_context(write_beside(path))
                 self.files[path] = self._stack.enter_context(part.open("w", encoding="utf-8"))
@@ -60,24 +62,28 @@ class HypothesisWriter:
             if is_of_a_decoding(folder.name) and not folder.is_symlink():
                 shutil.rmtree(folder)
 
-    def _has_times(self, folder: str) -> bool:
-        """Whether words have times there: those of the second best and further hypotheses have not."""
-        return self.write_ctm and folder not in self.best[1:]
+    def _names(self, folder: str) -> list[str]:
+        """Files of a folder; those of the second best and further hypotheses have no times of words."""
+        is_best = folder not in self.best[1:]
+        more = ((CTM, self.write_ctm), (LOOPS, self.write_loops))
+        return [*FILES, *(name for name, is_written in more if is_written and is_best)]
 
     def write(self, key: str, transcript: Transcript) -> None:
         """Add an utterance to all files."""
         for folder, hypothesis in zip(self.best, (transcript.best, *transcript.others), strict=False):
-            self._write(folder, key, hypothesis)
+            self._write(folder, key, hypothesis, transcript)
         for number, folder in self.folders.items():
-            self._write(folder, key, transcript.hypotheses[number])
+            self._write(folder, key, transcript.hypotheses[number], transcript)
 
-    def _write(self, folder: str, key: str, hypothesis: Hypothesis) -> None:
+    def _write(self, folder: str, key: str, hypothesis: Hypothesis, transcript: Transcript) -> None:
         token_ids = " ".join(map(str, hypothesis.token_ids))
         values = (hypothesis.text, " ".join(map(visible, hypothesis.tokens)), token_ids, str(hypothesis.score))
-        for name, value in zip(FILES, values, strict=True):
-            self.files[self.output_dir / folder / name].write(f"{key} {value}\n")
-        if self._has_times(folder):
-            self.files[self.output_dir / folder / CTM].write(format_ctm(key, hypothesis.words))
+        lines = {name: f"{key} {value}\n" for name, value in zip(FILES, values, strict=True)}
+        lines[CTM] = format_ctm(key, hypothesis.words)
+        # One that could not be encoded has used none.
+        lines[LOOPS] = f"{key} {transcript.loops or 0:g}\n"
+        for name in self._names(folder):
+            self.files[self.output_dir / folder / name].write(lines[name])
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
