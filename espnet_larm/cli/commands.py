@@ -48,6 +48,12 @@ COMMANDS: dict[str, Command] = {
         USE,
         f"{_EXPERIMENT} --data_dir dump/raw/dev",
     ),
+    "calibrate-loops": Command(
+        "espnet_larm.cli.calibrate_loops",
+        "find when utterances may leave the looped encoder",
+        USE,
+        f"{_EXPERIMENT} --data_dir dump/raw/dev",
+    ),
     "init-recipe": Command(
         f"{_RECIPE}.init_recipe",
         "make a recipe folder for a corpus or your own recordings",

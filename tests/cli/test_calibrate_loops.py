@@ -1,0 +1,64 @@
+"""calibrate-loops: the table, the file that decoding reads, and what is refused."""
+
+import json
+
+import pytest
+import soundfile
+import torch
+
+from espnet_larm.cli import calibrate_loops
+
+
+@pytest.fixture(scope="module")
+def command(tiny_experiment, tmp_path_factory):
+    """A command line for 4 loops that can all be read out."""
+    folder = tmp_path_factory.mktemp("calibrated")
+    config = tiny_experiment.with_config(folder / "config.yaml", encoder_conf={"checkpoint_period": 1, "clock": False})
+    weights = torch.load(tiny_experiment.model, weights_only=True)
+    del weights["encoder.clock.table"]
+    torch.save(weights, folder / "model.pth")
+    files = ["--asr_train_config", str(config), "--asr_model_file", str(folder / "model.pth")]
+    return [*files, "--data_dir", str(tiny_experiment.data)]
+
+
+def test_what_is_found_stands_beside_the_model_and_decodes(command, tiny_experiment, tmp_path, capsys):
+    from espnet_larm.recognize.config import DecodeConfig
+    from espnet_larm.recognize.recognizer import Recognizer
+
+    folder = tmp_path / "config.yaml"
+    assert calibrate_loops.main([*command, "--mean_loops", "2.5"]) == 0
+    shown = capsys.readouterr().out
+    from pathlib import Path
+
+    folder = Path(command[1]).parent
+    entry = json.loads((folder / "loops_calibration.json").read_text())["ctc"]
+    assert {row["rule"]: row["floor"] for row in entry["rows"]}.items() <= {
+        "unchanged": 2, "divergence": 2, "confidence": 1, "state": 3,
+    }.items()  # fmt: skip
+    assert all(row["mean_loops"] <= 2.5 for row in entry["rows"])
+    table = (folder / "loops_calibration_ctc.md").read_text()
+    assert table.count("| fixed |") == 4 and table.count("| chosen |") == 1 and "at most 2.5 loops" in table
+    assert f"{entry['rule']} from loop" in shown
+    # What was counted is what decoding gives.
+    recognizer = Recognizer.from_files(folder / "config.yaml", folder / "model.pth")
+    waveforms = [soundfile.read(path, dtype="float32")[0] for path in sorted(tiny_experiment.data.glob("*.wav"))]
+    for row in entry["rows"]:
+        config = DecodeConfig(num_loops="auto", loop_rule=row["rule"])
+        loops = [each.loops for each in recognizer.recognize(waveforms, config)]
+        assert sum(loops) / len(loops) == pytest.approx(row["mean_loops"])
+    assert recognizer.plan(DecodeConfig(num_loops="auto")).leaving.name == entry["rule"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "the set has 14 words, too few to show a loss of at most 0.3 points of WER; about 1000 would do"),
+        (["--mean_loops", "0.5"], "allowed: 1 or more"),
+        (["--max_wer_loss", "0"], "allowed: above 0 to 100"),
+        (["--mean_loops", "1.0", "--rules", "unchanged"], "mean_loops is 1; allowed: "),
+    ],
+)
+def test_what_cannot_be_calibrated_is_refused(command, options, message, capsys):
+    with pytest.raises((ValueError, SystemExit)) as error:
+        calibrate_loops.main([*command, *options])
+    assert message in f"{error.value} {capsys.readouterr().err}"
