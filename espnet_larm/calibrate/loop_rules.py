@@ -13,7 +13,7 @@ import torch
 
 from espnet_larm.calibrate.loop_traces import Integers, Traces
 from espnet_larm.recognize.leaving.rules import RULES
-from espnet_larm.scoring.bootstrap import Grouping, Interval, interval, resample_ratios
+from espnet_larm.scoring.bootstrap import NUM_RESAMPLES, Grouping, Interval, draw_groups, interval
 
 MOST_THRESHOLDS = 60
 # No error among n words leaves up to 3 / n of them possible, at 95 %.
@@ -57,23 +57,38 @@ def rows_of(traces: Traces, rule: str, grouping: Grouping) -> list[Row]:
         rule: Name of the rule.
         grouping: Groups of the utterances, for intervals.
     """
-    rows: dict[float, Row] = {}
-    for threshold in _thresholds(traces, rule):
-        row = row_of(traces, rule, threshold, grouping)
-        rows.setdefault(row.mean_loops, row)
-    return sorted(rows.values(), key=lambda row: row.mean_loops)
+    found: dict[float, Row] = {}
+    for row in rows_at(traces, rule, _thresholds(traces, rule), grouping):
+        found.setdefault(row.mean_loops, row)
+    return sorted(found.values(), key=lambda row: row.mean_loops)
 
 
-def row_of(traces: Traces, rule: str, threshold: float, grouping: Grouping) -> Row:
-    """What a rule does with a threshold."""
-    places = places_left(traces, rule, threshold)
+def rows_at(traces: Traces, rule: str, thresholds: Sequence[float], grouping: Grouping) -> list[Row]:
+    """What a rule does with each of some thresholds."""
     loops, utterances = np.array(traces.loops), np.arange(len(traces.keys))
-    errors = traces.errors[utterances, places]
-    lost = np.bincount(grouping.group_of, 100.0 * (errors - traces.errors[:, -1]))
-    bounds = interval(resample_ratios(lost, np.bincount(grouping.group_of, traces.words)))
-    rate, last = traces.wer_percent(errors), traces.wer_percent(traces.errors[:, -1])
+    places = [places_left(traces, rule, threshold) for threshold in thresholds]
+    errors = [traces.errors[utterances, each] for each in places]
+    bounds = _intervals_of_loss(traces, errors, grouping)
+    last = traces.wer_percent(traces.errors[:, -1])
+    rates = [traces.wer_percent(each) for each in errors]
     floor = traces.loops[RULES[rule].num_compared - 1]
-    return Row(rule, floor, threshold, float(loops[places].mean()), rate, rate - last, bounds)
+    return [
+        Row(rule, floor, threshold, float(loops[left].mean()), rate, rate - last, bound)
+        for threshold, left, rate, bound in zip(thresholds, places, rates, bounds, strict=True)
+    ]
+
+
+def _intervals_of_loss(traces: Traces, errors: Sequence[Integers], grouping: Grouping) -> list[Interval]:
+    """Of each number of errors (U,) the interval of its points above the deepest loop, on the same resamples."""
+    if not errors:
+        return []
+    lost = [np.bincount(grouping.group_of, 100.0 * (each - traces.errors[:, -1])) for each in errors]
+    words = np.bincount(grouping.group_of, traces.words.astype(float))
+    # Drawn once for all: drawing takes longer than all else.
+    drawn = [draws.astype(float) for draws in draw_groups(grouping.num_groups, NUM_RESAMPLES)]
+    with np.errstate(invalid="ignore"):
+        points = np.concatenate([draws @ np.stack(lost, axis=1) / (draws @ words)[:, None] for draws in drawn])
+    return [interval(each) for each in points.T]
 
 
 def _thresholds(traces: Traces, rule: str) -> list[float]:

@@ -8,11 +8,11 @@ from espnet_larm.calibrate.loop_rules import (
     check_size,
     choose,
     places_left,
-    row_of,
+    rows_at,
     rows_of,
 )
 from espnet_larm.calibrate.loop_traces import Traces
-from espnet_larm.scoring.bootstrap import Grouping
+from espnet_larm.scoring.bootstrap import Grouping, interval, resample_ratios
 
 NAN = float("nan")
 
@@ -37,12 +37,16 @@ FOUR = traces(
 
 def test_an_utterance_leaves_at_the_first_loop_that_reaches_the_threshold():
     assert places_left(FOUR, "confidence", -0.16).tolist() == [0, 1, 2, 2]
-    row = row_of(FOUR, "confidence", -0.16, alone(FOUR))
+    row, easy = rows_at(FOUR, "confidence", [-0.16, -10.0], alone(FOUR))
     assert row.mean_loops == (2 + 4 + 6 + 6) / 4 and row.floor == 2
     # 0 + 1 + 0 + 0 errors in 40 words, as at the deepest loop.
     assert row.wer_percent == 2.5 and row.points == 0.0
-    row = row_of(FOUR, "confidence", -10.0, alone(FOUR))
-    assert row.wer_percent == pytest.approx(12.5) and row.points == pytest.approx(10.0)
+    assert easy.wer_percent == pytest.approx(12.5) and easy.points == pytest.approx(10.0)
+
+
+def test_intervals_are_those_of_the_paired_bootstrap():
+    (row,) = rows_at(FOUR, "confidence", [-10.0], alone(FOUR))
+    assert row.interval == pytest.approx(interval(resample_ratios(np.array([0, 100, 300, 0]), np.full(4, 10))))
 
 
 def test_rows_go_from_the_fewest_loops_to_the_most_without_repetition():

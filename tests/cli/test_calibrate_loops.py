@@ -1,6 +1,7 @@
 """calibrate-loops: the table, the file that decoding reads, and what is refused."""
 
 import json
+from pathlib import Path
 
 import pytest
 import soundfile
@@ -21,16 +22,13 @@ def command(tiny_experiment, tmp_path_factory):
     return [*files, "--data_dir", str(tiny_experiment.data)]
 
 
-def test_what_is_found_stands_beside_the_model_and_decodes(command, tiny_experiment, tmp_path, capsys):
+def test_what_is_found_stands_beside_the_model_and_decodes(command, tiny_experiment, capsys):
     from espnet_larm.recognize.config import DecodeConfig
     from espnet_larm.recognize.recognizer import Recognizer
 
-    folder = tmp_path / "config.yaml"
+    folder = Path(command[1]).parent
     assert calibrate_loops.main([*command, "--mean_loops", "2.5"]) == 0
     shown = capsys.readouterr().out
-    from pathlib import Path
-
-    folder = Path(command[1]).parent
     entry = json.loads((folder / "loops_calibration.json").read_text())["ctc"]
     assert {row["rule"]: row["floor"] for row in entry["rows"]}.items() <= {
         "unchanged": 2, "divergence": 2, "confidence": 1, "state": 3,
