@@ -4,7 +4,7 @@ Shapes: U utterances, C checkpoint loops.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,14 +12,14 @@ import numpy.typing as npt
 import torch
 
 from espnet_larm.recognize.audio import AudioTable
+from espnet_larm.recognize.batch import Waveform
 from espnet_larm.recognize.config import Batching, DecodeConfig
-from espnet_larm.recognize.decoding import decode_table
 from espnet_larm.recognize.leaving.choosing import check_can_leave, rules_of
 from espnet_larm.recognize.leaving.leave import numbers_at
 from espnet_larm.recognize.leaving.rules import RULES
-from espnet_larm.recognize.model.features import batches_by_length, extract_features, pad_features
+from espnet_larm.recognize.model.features import batches_by_length, extract_features, min_num_samples, pad_features
 from espnet_larm.recognize.model.read_outs import ignores_padding, read_outs
-from espnet_larm.recognize.output.results import Transcript
+from espnet_larm.recognize.plan import Plan
 from espnet_larm.recognize.recognizer import Recognizer
 from espnet_larm.scoring.alignment import align, split_words
 
@@ -35,7 +35,7 @@ class Traces(NamedTuple):
     Attributes:
         keys: Utterances, U.
         loops: Checkpoint loops, C, ascending.
-        texts: Hypotheses of each utterance by loop.
+        texts: Hypotheses of each utterance at each loop.
         errors: Word errors (U, C).
         words: Words of the references (U,).
         numbers: What each rule measures (U, C), NaN where it cannot yet.
@@ -44,7 +44,7 @@ class Traces(NamedTuple):
 
     keys: list[str]
     loops: tuple[int, ...]
-    texts: list[dict[int, str]]
+    texts: list[list[str]]
     errors: Integers
     words: Integers
     numbers: Mapping[str, Floats]
@@ -53,20 +53,6 @@ class Traces(NamedTuple):
     def wer_percent(self, errors: Integers) -> float:
         """Word error rate of one number of errors an utterance (U,)."""
         return 100.0 * float(errors.sum()) / max(1, int(self.words.sum()))
-
-
-class _Texts:
-    """Takes transcripts as `HypothesisWriter` does."""
-
-    def __init__(self) -> None:
-        self.found: dict[str, dict[int, str]] = {}
-        self.measurable: set[str] = set()
-
-    def write(self, key: str, transcript: Transcript) -> None:
-        texts = {number: hypothesis.text for number, hypothesis in transcript.hypotheses.items()}
-        self.found.setdefault(key, {}).update(texts)
-        if not transcript.skipped:
-            self.measurable.add(key)
 
 
 def trace(
@@ -98,45 +84,73 @@ def trace(
     if long := [key for key in keys if table.length(key) > most_samples]:
         logger.warning("%d utterances are longer than long_seconds and left out, %s first", len(long), long[0])
         keys = [key for key in keys if table.length(key) <= most_samples]
-    plans = [recognizer.plan(config)]
-    if plans[0].llm is not None:
-        options = {name: getattr(config, name) for name in config.__dataclass_fields__}
-        plans = [recognizer.plan(DecodeConfig(**{**options, "num_loops": loop})) for loop in loops]
-    writer = _Texts()
-    for plan in plans:
-        if failed := decode_table(recognizer, table, keys, plan, batching, writer)["failed"]:
-            raise ValueError(f"{len(failed)} utterances cannot be read; see above.")
-    texts = [writer.found[key] for key in keys]
-    aligned = {
-        loop: align([references[key] for key in keys], [each[loop] for each in texts], split_words) for loop in loops
-    }
-    counts = np.array([[one.counts.errors for one in aligned[loop]] for loop in loops], dtype=np.int64).T
-    words = np.array([one.counts.units for one in aligned[loops[-1]]], dtype=np.int64)
-    measured = _measure(recognizer, table, [key for key in keys if key in writer.measurable], batching)
-    numbers = {name: np.full((len(keys), len(loops)), np.nan) for name in rules_of(model)}
+    plan = recognizer.plan(config)
+    names = rules_of(model)
+    found = {key: _Trace([], {name: [] for name in names}) for key in keys}
+    for waveforms in _loaded(recognizer, table, keys, batching):
+        _follow(recognizer, plan, waveforms, found)
+    # What is too short for a frame says nothing at any loop.
+    texts = [found[key].texts or [""] * len(loops) for key in keys]
+    aligned = [
+        align([references[key] for key in keys], [each[place] for each in texts], split_words)
+        for place in range(len(loops))
+    ]
+    errors = np.array([[one.counts.errors for one in each] for each in aligned], dtype=np.int64).T
+    words = np.array([one.counts.units for one in aligned[-1]], dtype=np.int64)
+    numbers = {name: np.full((len(keys), len(loops)), np.nan) for name in names}
     for index, key in enumerate(keys):
-        for name, values in measured.get(key, {}).items():
-            numbers[name][index, -len(values) :] = values
-    return Traces(keys, loops, texts, counts, words, numbers, plans[0].llm is not None)
+        for name, values in found[key].numbers.items():
+            if values:
+                numbers[name][index, -len(values) :] = values
+    return Traces(keys, loops, texts, errors, words, numbers, plan.llm is not None)
+
+
+class _Trace(NamedTuple):
+    """Of one utterance the hypotheses at each loop, and by rule what it measures from the first at which it can."""
+
+    texts: list[str]
+    numbers: dict[str, list[float]]
+
+
+def _loaded(
+    recognizer: Recognizer, table: AudioTable, keys: Sequence[str], batching: Batching
+) -> Iterator[dict[str, Waveform]]:
+    """Batches of audio."""
+    most = batching.batch_seconds * recognizer.sample_rate_hz
+    most_utterances = batching.most_utterances if ignores_padding(recognizer.model) else 1
+    groups = batches_by_length([table.length(key) for key in keys], most, most_utterances)
+    batches = [[keys[index] for index in group] for group in groups]
+    for number, loaded in enumerate(table.load_ahead(batches, batching.num_workers), 1):
+        if loaded.failed:
+            key, reason = next(iter(loaded.failed.items()))
+            raise ValueError(f"{len(loaded.failed)} utterances cannot be read, the first of them {key}: {reason}")
+        yield dict(loaded.waveforms)
+        logger.info("%d of %d batches", number, len(batches))
 
 
 @torch.no_grad()
-def _measure(
-    recognizer: Recognizer, table: AudioTable, keys: Sequence[str], batching: Batching
-) -> dict[str, dict[str, list[float]]]:
-    """By utterance and rule what it measures at each loop, from the first at which it can."""
-    model, names = recognizer.model, rules_of(recognizer.model)
-    most = batching.batch_seconds * recognizer.sample_rate_hz
-    most_utterances = batching.most_utterances if ignores_padding(model) else 1
-    groups = batches_by_length([table.length(key) for key in keys], most, most_utterances)
-    found: dict[str, dict[str, list[float]]] = {key: {name: [] for name in names} for key in keys}
-    for loaded in table.load_ahead([[keys[index] for index in group] for group in groups], batching.num_workers):
-        waveforms = loaded.waveforms
-        features = [extract_features(model, torch.as_tensor(each).to(recognizer.device)) for each in waveforms.values()]
-        outputs = read_outs(model, *pad_features(features))
-        log_probs = recognizer.heads.ctc.log_probs
-        for _, by_rule in numbers_at(outputs, log_probs, model.blank_id, [RULES[name] for name in names]):
-            for name, numbers in zip(names, by_rule, strict=True):
-                for key, number in zip(waveforms, numbers or (), strict=numbers is not None):
-                    found[key][name].append(number)
-    return found
+def _follow(recognizer: Recognizer, plan: Plan, waveforms: dict[str, Waveform], found: Mapping[str, _Trace]) -> None:
+    """Add what a batch says and measures at each loop to `found`."""
+    model, heads = recognizer.model, recognizer.heads
+    long_enough = {key: each for key, each in waveforms.items() if len(each) >= min_num_samples(model)}
+    extracted = {
+        key: extract_features(model, torch.as_tensor(each).to(heads.device)) for key, each in long_enough.items()
+    }
+    features = {key: each for key, each in extracted.items() if len(each) >= model.encoder.min_input_length}
+    if not features:
+        return
+    seconds = [len(waveforms[key]) / recognizer.sample_rate_hz for key in features]
+    names = rules_of(model)
+    outputs = read_outs(model, *pad_features(list(features.values())))
+    followed = numbers_at(outputs, heads.ctc.log_probs, model.blank_id, [RULES[name] for name in names])
+    for read, by_rule in followed:
+        if plan.llm is None:
+            nbest = heads.ctc.find(read.hs_pad, read.hlens, plan.config.beam_size)
+        else:
+            assert heads.llm is not None
+            nbest = heads.llm.find(read.hs_pad, read.hlens, plan.llm, seconds).nbest
+        for key, hypotheses in zip(features, nbest, strict=True):
+            found[key].texts.append(hypotheses[0].text)
+        for name, numbers in zip(names, by_rule, strict=True):
+            for key, number in zip(features, numbers or (), strict=numbers is not None):
+                found[key].numbers[name].append(number)

@@ -19,7 +19,8 @@ from espnet_larm.files.atomic import write_text
 from espnet_larm.files.locks import locked
 from espnet_larm.scoring.experiment import is_of_a_decoding, mean_loops
 
-TABLES = ("text", "token", "token_int", "score", "loops")
+LOOPS = "loops"
+TABLES = ("text", "token", "token_int", "score", LOOPS)
 CTM = "ctm"
 BEST = "1best_recog"
 NOT_ADDED = ("peak_", "wall_", "ctc_weight", "ngram_weight")
@@ -53,7 +54,11 @@ def _join(args: argparse.Namespace) -> int:
         raise FileNotFoundError(f"{args.input_dirs[0]}/{BEST}/text is missing; the decoding jobs wrote no result.")
     for name in folders:
         target = args.output_dir if name == BEST else args.output_dir / name
-        write_tables(target, join_tables([job / name for job in args.input_dirs]))
+        tables = join_tables([job / name for job in args.input_dirs])
+        write_tables(target, tables)
+        if LOOPS not in tables and (target / LOOPS).is_file():
+            # Of an earlier decoding, in which each utterance had loops of its own.
+            (target / LOOPS).unlink()
         join_ctm([job / name for job in args.input_dirs], target)
     for path in args.output_dir.glob("*/"):
         if is_of_a_decoding(path.name) and path.name not in folders:

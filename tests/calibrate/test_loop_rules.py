@@ -22,7 +22,7 @@ def traces(errors, confidence, words=10, loops=(2, 4, 6)) -> Traces:
     keys = [f"u{index}" for index in range(len(errors))]
     numbers = {"confidence": np.array(confidence, dtype=float)}
     counts = np.full(len(keys), words)
-    return Traces(keys, loops, [{} for _ in keys], np.array(errors), counts, numbers, False)
+    return Traces(keys, loops, [[] for _ in keys], np.array(errors), counts, numbers, False)
 
 
 def alone(found: Traces) -> Grouping:

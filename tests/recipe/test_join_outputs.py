@@ -112,3 +112,27 @@ def test_times_of_words_are_joined_by_utterance(tmp_path):
         (job / "ctm").unlink()
     join_ctm(jobs, tmp_path)
     assert not (tmp_path / "ctm").exists()
+
+
+def test_loops_of_utterances_are_joined_and_their_mean_is_that_of_all(tmp_path: Path) -> None:
+    for job, (keys, used) in enumerate(((["a"], {"2": 1}), (["b", "c", "d"], {"2": 1, "6": 2})), 1):
+        folder = tmp_path / f"output.{job}"
+        for name in ("1best_recog", "auto"):
+            (folder / name).mkdir(parents=True)
+            for table in ("text", "loops"):
+                (folder / name / table).write_text("".join(f"{key} {table}\n" for key in keys))
+        leaving = {"rule": "confidence", "threshold": -0.1, "floor": 2}
+        stats = {"leaving": leaving, "loops_used": used, "mean_loops": 9.0, "loops": {"auto": {"seconds": 1.0}}}
+        (folder / "stats.json").write_text(json.dumps(stats))
+    out = join(tmp_path, 2)
+    assert (out / "loops").read_text() == (out / "auto/loops").read_text() == "a loops\nb loops\nc loops\nd loops\n"
+    assert json.loads((out / "stats.json").read_text()) == {
+        "leaving": {"rule": "confidence", "threshold": -0.1, "floor": 2},
+        "loops_used": {"2": 2, "6": 2},
+        "mean_loops": 4.0,
+        "loops": {"auto": {"seconds": 2.0}},
+    }
+    for job in (1, 2):
+        (tmp_path / f"output.{job}/1best_recog/loops").unlink()
+    join(tmp_path, 2)
+    assert not (out / "loops").exists()

@@ -1,6 +1,7 @@
 """RESULTS.md and its picture."""
 
 import json
+import shutil
 
 import matplotlib as mpl
 import pytest
@@ -128,3 +129,16 @@ def test_results_without_decoding_statistics_have_no_factor(exp_dir):
     assert (
         "|decode_x/test|4|2|8|75.0|25.0|0.0|0.0|25.00|100.00|25.00 to 25.00|-|" in (exp_dir / "RESULTS.md").read_text()
     )
+
+
+def test_loops_of_their_own_have_a_row_with_their_mean(exp_dir):
+    decoded = exp_dir / "decode_x" / "test"
+    (decoded / "loop2").rename(decoded / "auto")
+    shutil.rmtree(decoded / "loop4")
+    leaving = {"rule": "confidence", "threshold": -0.1, "floor": 2}
+    own = {"loops": {"auto": {"seconds": 0.6}}, "leaving": leaving, "loops_used": {"2": 1, "4": 1}, "mean_loops": 3.0}
+    (decoded / "stats.json").write_text(json.dumps({**STATS, **own}))
+    main(["--exp_dir", str(exp_dir)])
+    text = (exp_dir / "RESULTS.md").read_text()
+    assert "|decode_x/test|auto, mean 3.00|2|8|50.0|50.0|0.0|0.0|50.00|100.00|50.00 to 50.00|0.0100|" in text
+    assert "mean loops 3.00 (rule confidence -0.1, from loop 2 on; utterances by loops 2: 1, 4: 1)" in text

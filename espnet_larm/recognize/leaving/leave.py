@@ -90,7 +90,7 @@ def _next(read_outs: ReadOuts, stays: torch.Tensor | None) -> ReadOut | None:
 
 def numbers_at(
     read_outs: ReadOuts, log_probs: Callable[[torch.Tensor], torch.Tensor], blank: int, rules: Sequence[Rule]
-) -> Iterator[tuple[int, list[list[float] | None]]]:
+) -> Iterator[tuple[ReadOut, list[list[float] | None]]]:
     """What each rule measures at each checkpoint loop, where nobody leaves: what thresholds are chosen by.
 
     Args:
@@ -100,14 +100,14 @@ def numbers_at(
         rules: The rules.
 
     Yields:
-        The loop, and numbers of all utterances for each rule; None for a rule that compares more loops.
+        The read-out, and numbers of all utterances for each rule; None for a rule that compares more loops.
     """
     most = max(rule.num_compared for rule in rules)
     seen: tuple[Seen, ...] = ()
     for read in read_outs:
         seen = (*seen, Seen(log_probs(read.hs_pad), read.hs_pad, read.hlens, blank))[-most:]
         yield (
-            read.number,
+            read,
             [
                 rule.measure(seen[-rule.num_compared :]).tolist() if len(seen) >= rule.num_compared else None
                 for rule in rules

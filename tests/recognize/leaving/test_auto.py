@@ -59,7 +59,7 @@ def numbers_of(recognizer, waveforms, rule):
             features = extract_features(recognizer.model, torch.from_numpy(waveform))
             outputs = read_outs(recognizer.model, *pad_features([features]))
             measured = numbers_at(outputs, recognizer.heads.ctc.log_probs, 0, [RULES[rule]])
-            found.append({loop: None if number is None else number[0] for loop, (number,) in measured})
+            found.append({read.number: None if number is None else number[0] for read, (number,) in measured})
     return found
 
 
