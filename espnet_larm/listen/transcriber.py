@@ -5,6 +5,7 @@ Shapes: N samples.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -99,7 +100,7 @@ class Transcriber:
         audio: Audio,
         sample_rate: int | None = None,
         *,
-        loops: int | Sequence[int] = (),
+        loops: int | str | Sequence[int] = (),
         language: str | None = None,
         vad: bool = True,
         config: DecodeConfig = DecodeConfig(),  # noqa: B008  # immutable
@@ -109,7 +110,7 @@ class Transcriber:
         Args:
             audio: A path, a pair (samples, sample rate), or samples (N,): floats in [-1, 1], int16 or int32.
             sample_rate: The rate of samples that come without one, in Hz.
-            loops: Depths to give a text of; the model's own by default.
+            loops: Depths to give a text of; the model's own by default. "auto" gives each piece as many as it needs.
             language: Code of the spoken language, for a multilingual Whisper; None lets it decide.
             vad: Leave out what is no speech. False gives all audio to the model.
             config: Options of decoding.
@@ -120,7 +121,7 @@ class Transcriber:
                 model cannot do what is asked.
             TypeError: It is no audio.
         """
-        job = self.prepare(Request(_as_tuple(loops), language, False, config))
+        job = self.prepare(_request(loops, language, config))
         return collect(job, self.follow(job, audio, sample_rate, vad))
 
     def segments(
@@ -128,7 +129,7 @@ class Transcriber:
         audio: Audio,
         sample_rate: int | None = None,
         *,
-        loops: int | None = None,
+        loops: int | str | None = None,
         language: str | None = None,
         vad: bool = True,
         config: DecodeConfig = DecodeConfig(),  # noqa: B008  # immutable
@@ -138,7 +139,7 @@ class Transcriber:
         Args:
             audio: The recording, as `transcribe` takes it.
             sample_rate: The rate of samples that come without one, in Hz.
-            loops: The depth to give the text of; the model's own by default.
+            loops: The depth to give the text of, or "auto"; the model's own by default.
             language: Code of the spoken language, for a multilingual Whisper; None lets it decide.
             vad: Leave out what is no speech.
             config: Options of decoding.
@@ -148,7 +149,7 @@ class Transcriber:
             ValueError: What `transcribe` refuses; damage of a file comes after the segments before it.
             TypeError: It is no audio.
         """
-        job = self.prepare(Request(() if loops is None else (loops,), language, False, config))
+        job = self.prepare(_request(() if loops is None else loops, language, config))
         following = self.follow(job, audio, sample_rate, vad)
         return (segment for progress in following for segment in progress.segments[job.loops[-1]])
 
@@ -247,5 +248,9 @@ def _hear(
     return words, heard.seconds, used
 
 
-def _as_tuple(loops: int | Sequence[int]) -> tuple[int, ...]:
-    return (loops,) if isinstance(loops, int) else tuple(sorted(set(loops)))
+def _request(loops: int | str | Sequence[int], language: str | None, config: DecodeConfig) -> Request:
+    if isinstance(loops, str):
+        # DecodeConfig refuses any other word.
+        return Request((), language, False, replace(config, num_loops=loops))
+    depths = (loops,) if isinstance(loops, int) else tuple(sorted(set(loops)))
+    return Request(depths, language, False, config)
