@@ -43,7 +43,7 @@ class Row(NamedTuple):
 
 
 def places_left(traces: Traces, rule: str, threshold: float) -> Integers:
-    """Of each utterance the index of the loop at which it leaves (U,)."""
+    """Index of the loop at which each utterance leaves (U,)."""
     leaves = RULES[rule].says_leave(torch.from_numpy(traces.numbers[rule]), threshold).numpy()
     leaves[:, -1] = True
     return leaves.argmax(axis=1)
@@ -79,7 +79,7 @@ def rows_at(traces: Traces, rule: str, thresholds: Sequence[float], grouping: Gr
 
 
 def _intervals_of_loss(traces: Traces, errors: Sequence[Integers], grouping: Grouping) -> list[Interval]:
-    """Of each number of errors (U,) the interval of its points above the deepest loop, on the same resamples."""
+    """Intervals of the points that errors (U,) lie above the deepest loop's, all on the same resamples."""
     if not errors:
         return []
     lost = [np.bincount(grouping.group_of, 100.0 * (each - traces.errors[:, -1])) for each in errors]

@@ -106,7 +106,7 @@ def trace(
 
 
 class _Trace(NamedTuple):
-    """Of one utterance the hypotheses at each loop, and by rule what it measures from the first at which it can."""
+    """Hypotheses of one utterance at each loop, and by rule what it measures from the first loop at which it can."""
 
     texts: list[str]
     numbers: dict[str, list[float]]

@@ -37,19 +37,19 @@ COMMANDS: dict[str, Command] = {
         "--pack model.zip --hf_repo user/name",
     ),
     "calibrate-drafts": Command(
-        "espnet_larm.cli.calibrate_drafts",
+        "espnet_larm.cli.calibrate.drafts",
         "find the threshold of draft heads",
         USE,
         f"{_EXPERIMENT} --data_dir dump/raw/dev",
     ),
     "calibrate-pooling": Command(
-        "espnet_larm.cli.calibrate_pooling",
+        "espnet_larm.cli.calibrate.pooling",
         "find tau of affinity pooling",
         USE,
         f"{_EXPERIMENT} --data_dir dump/raw/dev",
     ),
     "calibrate-loops": Command(
-        "espnet_larm.cli.calibrate_loops",
+        "espnet_larm.cli.calibrate.loops",
         "find when utterances may leave the looped encoder",
         USE,
         f"{_EXPERIMENT} --data_dir dump/raw/dev",

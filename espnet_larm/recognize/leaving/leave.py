@@ -35,7 +35,7 @@ class Left(NamedTuple):
     """What a batch has when all have left.
 
     Attributes:
-        hs_pad: Of each utterance the encoder output at which it left (B, T, D), zero behind the lengths.
+        hs_pad: Encoder output of each utterance at the loop at which it left (B, T, D), zero behind the lengths.
         hlens: Valid frames (B,).
         loops: The loop at which each left.
     """

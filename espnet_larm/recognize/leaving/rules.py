@@ -66,7 +66,7 @@ class Rule(NamedTuple):
     threshold: float | None = None
 
     def says_leave(self, numbers: torch.Tensor, threshold: float) -> torch.Tensor:
-        """Which utterances leave (B,); a number that is none never decides."""
+        """Mask of the utterances that leave (B,); a number that is none never decides."""
         return numbers >= threshold if self.leaves_above else numbers <= threshold
 
 

@@ -58,7 +58,7 @@ def curves_of(traces: Traces, grouping: Grouping) -> Curves:
 
 
 def equal_places(traces: Traces) -> Integers:
-    """Of each utterance the index of the shallowest loop whose hypothesis is the deepest one's (U,)."""
+    """Index of the shallowest loop at which each utterance has the hypothesis of the deepest one (U,)."""
     return np.array([texts.index(texts[-1]) for texts in traces.texts], dtype=np.int64)
 
 

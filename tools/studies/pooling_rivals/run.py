@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from espnet_larm.cli.pooling_options import (
+from espnet_larm.cli.calibrate.pooling_options import (
     DEEP,
     INPUT,
     add_options,

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from espnet_larm.cli.pooling_options import (
+from espnet_larm.cli.calibrate.pooling_options import (
     FRONTEND,
     Folder,
     add_options,

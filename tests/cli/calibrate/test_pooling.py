@@ -9,8 +9,8 @@ import soundfile
 import torch
 import yaml
 
-from espnet_larm.cli import calibrate_pooling
 from espnet_larm.cli import decode as asr_inference
+from espnet_larm.cli.calibrate import pooling as calibrate_pooling
 from studies.pooling_rivals import run as compare_pooling
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 import yaml
 
-from espnet_larm.cli import calibrate_drafts
 from espnet_larm.cli import decode as asr_inference
+from espnet_larm.cli.calibrate import drafts as calibrate_drafts
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 import torch
 
-from espnet_larm.cli import calibrate_loops
+from espnet_larm.cli.calibrate import loops as calibrate_loops
 
 
 @pytest.fixture(scope="module")
