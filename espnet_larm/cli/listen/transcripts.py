@@ -33,7 +33,7 @@ def parse_loops(word: str) -> tuple[int, ...] | str:
     except ValueError:
         loops = (0,)
     if loops[0] < 1:
-        raise argparse.ArgumentTypeError(f"{word}; allowed: whole numbers from 1 on, 2,4,6 for example")
+        raise argparse.ArgumentTypeError(f"{word}; allowed: whole numbers from 1 on, 2,4,6 for example, or auto")
     return loops
 
 

@@ -111,6 +111,15 @@ def test_loops_have_a_line_or_a_file_each(run, model, recordings):
     assert Path("out/one.loop4.txt").read_text() == f"{four}\n"
 
 
+def test_auto_runs_as_many_loops_as_a_recording_needs(run, model, recordings):
+    (two,), (four,) = (texts(model, "talks/one.wav", loops=loop) for loop in (2, 4))
+    by_confidence = ("--loops", "auto", "--loop_rule", "confidence", "talks/one.wav", "--loop_threshold")
+    assert run(*by_confidence, "-100") == (0, f"{two}\n", "")
+    assert run(*by_confidence, "1") == (0, f"{four}\n", "")
+    known = json.loads(run(*by_confidence, "-100", "--format", "json")[1])
+    assert known["mean_loops"] == 2.0 and "loop" not in known and known["text"] == two
+
+
 def test_compare_loops_prints_each_loops_seconds_and_text(run, model, recordings):
     head, *lines = run("--compare_loops", "talks/one.wav")[1].splitlines()
     assert head == "talks/one.wav: 1.6 s"
@@ -124,7 +133,8 @@ def test_compare_loops_prints_each_loops_seconds_and_text(run, model, recordings
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--loops", "auto", "talks/one.wav"], "loops is auto, but no model here chooses its loops by itself yet"),
+        (["--loops", "auto", "talks/one.wav"], "num_loops is auto, but there is no loops_calibration.json beside the"),
+        (["--loops", "auto", "--compare_loops", "talks/one.wav"], "loops is auto, and compare_loops compares fixed"),
         (["--loops", "3", "talks/one.wav"], "num_loops is 3; allowed: 2, 4"),
         (["--language", "en", "talks/one.wav"], "language is en, but this model has no choice of languages"),
         (["--format", "srt", "talks"], "format is srt, of 2 recordings; stdout takes txt"),
