@@ -343,7 +343,7 @@ stage_decode() {
         log "$data_feats/$set -> $dir"
         take_folder "$dir"
         # What an earlier decoding has left would be scored if this one is killed. What a killed one has finished stays.
-        rm -rf "$dir"/{text,token,token_int,score,ctm,stats.json} "$dir"/{*best_recog,loop*,layer*,score_*}
+        rm -rf "$dir"/{text,token,token_int,score,ctm,stats.json} "$dir"/{*best_recog,loop*,auto,layer*,score_*}
         [ ! -d "$dir/logdir" ] || find "$dir/logdir" -type f ! -name finished.jsonl -delete
         num_jobs=$(split_keys "$data_feats/$set/wav.scp" "$inference_nj" "$dir/logdir/keys")
         # shellcheck disable=SC2086 # words

@@ -1,7 +1,7 @@
 """A number of loops drawn anew at each training step, so that a looped encoder learns to stop, and to go on, anywhere.
 
 Sources: uniform over depths, as in stochastic depth of supervised loops; the log-normal Poisson of Geiping et al.,
-"Scaling up Test-Time Compute with Latent Reasoning", arXiv:2502.05171, section 3.3: tau ~ N(log r - s^2 / 2, s) with
+"Scaling up Test-Time Compute with Latent Reasoning", arXiv:2502.05171: tau ~ N(log r - s^2 / 2, s) with
 s = 1/2, loops ~ Poisson(exp(tau)) + 1, whose mean is r + 1. Departures: the draw is rounded to a checkpoint loop, since
 others have no loss, and is at most twice the trained number; the gradient goes through all loops; the state starts from
 the front end's output, not at random.

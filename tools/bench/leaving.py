@@ -13,10 +13,22 @@ import argparse
 import logging
 import statistics
 import sys
+import time
 from collections.abc import Sequence
 
 import torch
-from benching import add_data, add_llm, add_machine, add_model, add_repeats, new_parser, print_header, ratios, spread
+from benching import (
+    add_cpu_time,
+    add_data,
+    add_llm,
+    add_machine,
+    add_model,
+    add_repeats,
+    new_parser,
+    print_header,
+    ratios,
+    spread,
+)
 
 from espnet_larm.data.kaldi_dir import read_table
 from espnet_larm.recognize.audio import AudioTable
@@ -36,6 +48,7 @@ def get_parser() -> argparse.ArgumentParser:
     add_data(parser, 60.0)
     add_repeats(parser, 5)
     add_machine(parser, threads=1)
+    add_cpu_time(parser)
     parser.add_argument("--ways", nargs="+", required=True, help="numbers of loops, auto, or rules with thresholds")
     parser.add_argument("--utterances", type=int, help="utterances to decode, spread over the set (all)")
     return parser
@@ -69,6 +82,8 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     logging.disable(logging.WARNING)
     recognizer = Recognizer.from_files(args.asr_train_config, args.asr_model_file, args.device, llm=args.llm)
+    if args.cpu_time:
+        recognizer.heads.now = time.process_time  # type: ignore[method-assign]
     plans = {way: recognizer.plan(config_of(way)) for way in args.ways}
     references = read_table(args.data_dir / "text")
     table = AudioTable(args.data_dir / "wav.scp", "sound", recognizer.sample_rate_hz, recognizer.preprocess)
