@@ -160,10 +160,12 @@ def draw(curves: "Curves", path: Path) -> None:
     axes = figure.subplots()
     _plot(axes, curves.fixed, "fixed", color="black", marker="o")
     for name, rows in curves.rules.items():
-        _plot(axes, [(row.mean_loops, row.wer_percent) for row in rows], name, marker=".", linewidth=1)
+        # A rule without a choice of thresholds is one point, which the curves would hide.
+        style = {"marker": "s", "linestyle": "", "zorder": 3} if len(rows) == 1 else {"marker": ".", "linewidth": 1}
+        _plot(axes, [(row.mean_loops, row.wer_percent) for row in rows], name, **style)
     for marker, (name, point) in zip("*D", curves.oracles.items(), strict=True):
         _plot(axes, [point], f"oracle, {name}", marker=marker, markersize=9, linestyle="")
-    axes.set(xlabel="mean loops", ylabel="word error rate, %", ylim=(0, None))
+    axes.set(xlabel="mean loops", ylabel="word error rate, %")
     axes.grid(color="0.9")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8)
