@@ -40,10 +40,13 @@ class Heard(NamedTuple):
     Attributes:
         words: For each waveform, by loop, its words with times from its first sample on.
         seconds: By loop, seconds of computing.
+        edges_s: For each waveform, where each frame that the encoder read begins and where the last ends, in seconds;
+            empty where none were merged.
     """
 
     words: list[Mapping[int, tuple[Word, ...]]]
     seconds: Mapping[int, float]
+    edges_s: Sequence[tuple[float, ...]] = ()
 
 
 class Job(NamedTuple):

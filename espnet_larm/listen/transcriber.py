@@ -54,11 +54,14 @@ class Progress(NamedTuple):
         end_s: Where in the recording they end, in seconds.
         segments: By loop, segments that are complete.
         seconds: By loop, seconds of computing that the last pieces took.
+        edges_s: For each stretch of speech in them, where each frame that the encoder read begins and where the last
+            ends, in seconds of the recording; empty where none were merged.
     """
 
     end_s: float
     segments: Mapping[int, Sequence[Segment]]
     seconds: Mapping[int, float]
+    edges_s: Sequence[tuple[float, ...]] = ()
 
 
 class Transcriber:
@@ -206,21 +209,21 @@ def _follow(job: Job, blocks: Iterable[np.ndarray], rate: int, vad: bool) -> Ite
     phrases = {loop: Phrases(job.text_of, job.cutting.overlap_s) for loop in job.loops}
     end_s = 0.0
     for batch in batches(cut(blocks, rate, job.cutting), BATCH_SECONDS * rate):
-        words, seconds = _hear(job, batch, rate, vad)
+        words, seconds, edges_s = _hear(job, batch, rate, vad)
         complete: dict[int, list[Segment]] = {loop: [] for loop in job.loops}
         for piece, found in zip(batch, words, strict=True):
             start_s, end_s = piece.start / rate, (piece.start + len(piece.samples)) / rate
             for loop in job.loops:
                 complete[loop] += phrases[loop].add(found[loop], start_s, piece.overlap / rate, end_s)
         keep_memory_flat()
-        yield Progress(end_s, complete, seconds)
+        yield Progress(end_s, complete, seconds, edges_s)
     yield Progress(end_s, {loop: phrases[loop].finish() for loop in job.loops}, {})
 
 
 def _hear(
     job: Job, batch: Sequence[Piece], rate: int, vad: bool
-) -> tuple[list[dict[int, list[Word]]], Mapping[int, float]]:
-    """Words of each piece by loop, with times in the recording, and seconds of computing."""
+) -> tuple[list[dict[int, list[Word]]], Mapping[int, float], list[tuple[float, ...]]]:
+    """Words of each piece by loop, seconds of computing, and edges of merged frames; times are in the recording."""
     stretches = [
         (index, stretch)
         for index, piece in enumerate(batch)
@@ -228,13 +231,17 @@ def _hear(
     ]
     words: list[dict[int, list[Word]]] = [{loop: [] for loop in job.loops} for _ in batch]
     if not stretches:
-        return words, {}
+        return words, {}, []
     heard = job.hear([batch[index].samples[stretch.start : stretch.end] for index, stretch in stretches])
-    for (index, stretch), found in zip(stretches, heard.words, strict=True):
-        start_s = (batch[index].start + stretch.start) / rate
+    starts_s = [(batch[index].start + stretch.start) / rate for index, stretch in stretches]
+    for (index, _), start_s, found in zip(stretches, starts_s, heard.words, strict=True):
         for loop in job.loops:
             words[index][loop] += [word.later(start_s) for word in found[loop]]
-    return words, heard.seconds
+    # Models of transformers merge none, and say nothing.
+    edges_s = [
+        tuple(start_s + edge_s for edge_s in edges) for start_s, edges in zip(starts_s, heard.edges_s, strict=False)
+    ]
+    return words, heard.seconds, edges_s
 
 
 def _as_tuple(loops: int | Sequence[int]) -> tuple[int, ...]:
