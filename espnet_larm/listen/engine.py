@@ -34,19 +34,34 @@ class Request(NamedTuple):
     config: DecodeConfig = DecodeConfig()
 
 
+class Merged(NamedTuple):
+    """Frames that a front end has merged, of one stretch of audio.
+
+    Attributes:
+        edges_s: Where each frame that the encoder read begins, and where the last ends, in seconds.
+        num_frames: Frames before they were merged.
+    """
+
+    edges_s: tuple[float, ...]
+    num_frames: int
+
+    def later(self, seconds: float) -> "Merged":
+        """The same where time began earlier."""
+        return self._replace(edges_s=tuple(seconds + edge_s for edge_s in self.edges_s))
+
+
 class Heard(NamedTuple):
     """What was recognised in audio that was given together.
 
     Attributes:
         words: For each waveform, by loop, its words with times from its first sample on.
         seconds: By loop, seconds of computing.
-        edges_s: For each waveform, where each frame that the encoder read begins and where the last ends, in seconds;
-            empty where none were merged.
+        merged: For each waveform, its merged frames; None where there are none. Empty for models that merge none.
     """
 
     words: list[Mapping[int, tuple[Word, ...]]]
     seconds: Mapping[int, float]
-    edges_s: Sequence[tuple[float, ...]] = ()
+    merged: Sequence[Merged | None] = ()
 
 
 class Job(NamedTuple):

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from espnet_larm.errors import OptionError
-from espnet_larm.listen.engine import WHOLE, Engine, Heard, Job, Request, refuse_language, refuse_loops
+from espnet_larm.listen.engine import WHOLE, Engine, Heard, Job, Merged, Request, refuse_language, refuse_loops
 from espnet_larm.listen.segments import spread
 from espnet_larm.recognize.batch import decode_batch
 from espnet_larm.recognize.long.transcribe import cutting_of, text_of_words
@@ -81,7 +81,7 @@ class _LarmJob:
             seconds.update({loop: cost.read_outs[number] for loop, number in read.items()})
             for found, samples, transcript in zip(words, waveforms, transcripts, strict=True):
                 found.update(self._words(transcript, read, len(samples)))
-        return Heard(list(words), seconds, [self._edges_s(transcript) for transcript in transcripts])
+        return Heard(list(words), seconds, [self._merged(transcript) for transcript in transcripts])
 
     def text_of(self, words: Sequence[Word]) -> str:
         if not self.times_words:
@@ -94,10 +94,11 @@ class _LarmJob:
             return {WHOLE: plan.numbers[-1]}
         return {loop: loop for loop in self.loops if loop in plan.numbers}
 
-    def _edges_s(self, transcript: Transcript) -> tuple[float, ...]:
-        if transcript.edges is None or not _tells_times(self.recognizer):
-            return ()
-        return tuple(map(self.recognizer.heads.frame_times.edge_s, transcript.edges))
+    def _merged(self, transcript: Transcript) -> Merged | None:
+        edges = transcript.edges
+        if edges is None or not _tells_times(self.recognizer):
+            return None
+        return Merged(tuple(map(self.recognizer.heads.frame_times.edge_s, edges)), edges[-1])
 
     def _words(self, transcript: Transcript, read: Mapping[int, int], num_samples: int) -> dict[int, tuple[Word, ...]]:
         if transcript.skipped == NO_NUMBERS:

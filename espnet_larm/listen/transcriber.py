@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from espnet_larm.listen.engine import WHOLE, Engine, Job, Request
+from espnet_larm.listen.engine import WHOLE, Engine, Job, Merged, Request
 from espnet_larm.listen.inputs import Audio, open_blocks
 from espnet_larm.listen.segments import Phrases, Segment
 from espnet_larm.listen.speech import Stretch, find_speech
@@ -54,14 +54,13 @@ class Progress(NamedTuple):
         end_s: Where in the recording they end, in seconds.
         segments: By loop, segments that are complete.
         seconds: By loop, seconds of computing that the last pieces took.
-        edges_s: For each stretch of speech in them, where each frame that the encoder read begins and where the last
-            ends, in seconds of the recording; empty where none were merged.
+        merged: Merged frames of the stretches of speech in them, with times in the recording.
     """
 
     end_s: float
     segments: Mapping[int, Sequence[Segment]]
     seconds: Mapping[int, float]
-    edges_s: Sequence[tuple[float, ...]] = ()
+    merged: Sequence[Merged] = ()
 
 
 class Transcriber:
@@ -209,21 +208,21 @@ def _follow(job: Job, blocks: Iterable[np.ndarray], rate: int, vad: bool) -> Ite
     phrases = {loop: Phrases(job.text_of, job.cutting.overlap_s) for loop in job.loops}
     end_s = 0.0
     for batch in batches(cut(blocks, rate, job.cutting), BATCH_SECONDS * rate):
-        words, seconds, edges_s = _hear(job, batch, rate, vad)
+        words, seconds, merged = _hear(job, batch, rate, vad)
         complete: dict[int, list[Segment]] = {loop: [] for loop in job.loops}
         for piece, found in zip(batch, words, strict=True):
             start_s, end_s = piece.start / rate, (piece.start + len(piece.samples)) / rate
             for loop in job.loops:
                 complete[loop] += phrases[loop].add(found[loop], start_s, piece.overlap / rate, end_s)
         keep_memory_flat()
-        yield Progress(end_s, complete, seconds, edges_s)
+        yield Progress(end_s, complete, seconds, merged)
     yield Progress(end_s, {loop: phrases[loop].finish() for loop in job.loops}, {})
 
 
 def _hear(
     job: Job, batch: Sequence[Piece], rate: int, vad: bool
-) -> tuple[list[dict[int, list[Word]]], Mapping[int, float], list[tuple[float, ...]]]:
-    """Words of each piece by loop, seconds of computing, and edges of merged frames; times are in the recording."""
+) -> tuple[list[dict[int, list[Word]]], Mapping[int, float], list[Merged]]:
+    """Words of each piece by loop, seconds of computing, and merged frames; times are in the recording."""
     stretches = [
         (index, stretch)
         for index, piece in enumerate(batch)
@@ -238,10 +237,8 @@ def _hear(
         for loop in job.loops:
             words[index][loop] += [word.later(start_s) for word in found[loop]]
     # Models of transformers merge none, and say nothing.
-    edges_s = [
-        tuple(start_s + edge_s for edge_s in edges) for start_s, edges in zip(starts_s, heard.edges_s, strict=False)
-    ]
-    return words, heard.seconds, edges_s
+    merged = [each.later(start_s) for start_s, each in zip(starts_s, heard.merged, strict=False) if each is not None]
+    return words, heard.seconds, merged
 
 
 def _as_tuple(loops: int | Sequence[int]) -> tuple[int, ...]:
