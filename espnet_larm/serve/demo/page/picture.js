@@ -2,7 +2,10 @@
 
 const SOUND_HEIGHT = 160;
 const MERGED_HEIGHT = 16;
-const WORD_HEIGHT = 26;
+// Words stand in two rows in turn, so that short ones have room.
+const WORD_HEIGHT = 18;
+const NUM_ROWS = 2;
+const MARK_HEIGHT = 5;
 const AXIS_HEIGHT = 20;
 const GAP = 4;
 const MOST_PIXELS_PER_SECOND = 600;
@@ -124,7 +127,7 @@ export class Picture {
     }
     const width = this.#scroll.clientWidth;
     const lanes = this.#merged.length ? MERGED_HEIGHT + GAP : 0;
-    const height = SOUND_HEIGHT + GAP + lanes + WORD_HEIGHT + AXIS_HEIGHT;
+    const height = SOUND_HEIGHT + GAP + lanes + MARK_HEIGHT + NUM_ROWS * WORD_HEIGHT + AXIS_HEIGHT;
     const dense = window.devicePixelRatio || 1;
     this.#canvas.width = width * dense;
     this.#canvas.height = height * dense;
@@ -193,12 +196,12 @@ export class Picture {
         pen.fillRect(from, 0, Math.max(2, to - from), SOUND_HEIGHT);
         pen.globalAlpha = 1;
       }
-      // Its text reaches to where the next word starts, and is left out where there is no room.
-      const next = this.#words[index + 1];
+      // Its text reaches to where the next word of its row starts, and is left out where there is no room.
+      const next = this.#words[index + NUM_ROWS];
       const room = (next === undefined ? Infinity : x(next.start_s)) - from - 3;
       if (isChosen || pen.measureText(word.text).width <= room) {
         pen.fillStyle = isChosen ? colours.chosen : colours.fore;
-        pen.fillText(word.text, from, top + 3 + (WORD_HEIGHT - 3) / 2);
+        pen.fillText(word.text, from, top + MARK_HEIGHT + ((index % NUM_ROWS) + 0.5) * WORD_HEIGHT);
       }
     }
   }
