@@ -4,13 +4,14 @@ Memory does not grow with the length of a recording, but for the text.
 Shapes: N samples.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from espnet_larm.listen.engine import WHOLE, Engine, Job, Merged, Request
-from espnet_larm.listen.inputs import Audio, open_blocks
+from espnet_larm.listen.inputs import Audio, open_blocks, refuse_longer
 from espnet_larm.listen.segments import Phrases, Segment
 from espnet_larm.listen.speech import Stretch, find_speech
 from espnet_larm.recognize.config import DecodeConfig
@@ -72,12 +73,14 @@ class Transcriber:
     Attributes:
         loops: Depths that a text can be had of; empty for a model without loops.
         sample_rate_hz: The rate that the model takes; other audio is resampled.
+        has_languages: Whether a request may name the spoken language.
     """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.loops = engine.loops
         self.sample_rate_hz = engine.sample_rate_hz
+        self.has_languages = engine.has_languages
 
     @property
     def recognizer(self) -> "Recognizer":
@@ -160,7 +163,14 @@ class Transcriber:
         """
         return self._engine.prepare(request)
 
-    def follow(self, job: Job, audio: Audio, sample_rate: int | None = None, vad: bool = True) -> Iterator[Progress]:
+    def follow(
+        self,
+        job: Job,
+        audio: Audio,
+        sample_rate: int | None = None,
+        vad: bool = True,
+        most_s: float = math.inf,
+    ) -> Iterator[Progress]:
         """Recognise a recording, and say how far it is.
 
         Args:
@@ -168,13 +178,17 @@ class Transcriber:
             audio: The recording, as `transcribe` takes it.
             sample_rate: The rate of samples that come without one, in Hz.
             vad: Leave out what is no speech.
+            most_s: The longest recording that is allowed, in seconds.
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: What `transcribe` refuses.
+            ValueError: What `transcribe` refuses, or the recording is longer than allowed.
             TypeError: It is no audio.
         """
-        return _follow(job, open_blocks(audio, sample_rate, self.sample_rate_hz), self.sample_rate_hz, vad)
+        blocks = open_blocks(audio, sample_rate, self.sample_rate_hz)
+        if most_s < math.inf:
+            blocks = refuse_longer(audio, blocks, self.sample_rate_hz, most_s)
+        return _follow(job, blocks, self.sample_rate_hz, vad)
 
 
 def collect(job: Job, following: Iterable[Progress]) -> Transcription:
