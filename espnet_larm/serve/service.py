@@ -33,6 +33,7 @@ class Service:
 
     Attributes:
         loops: Depths that callers can ask for; empty for a model without loops.
+        sample_rate_hz: The rate of the audio that the model takes.
         started: Seconds since the epoch when it was made.
 
     Raises:
@@ -49,6 +50,7 @@ class Service:
         vad: bool = True,
     ) -> None:
         self.name, self.limits, self.language, self.loops = name, limits, language, transcriber.loops
+        self.sample_rate_hz = transcriber.sample_rate_hz
         self.started = int(time.time())
         self.num_requests = 0
         self._transcriber, self._config, self._vad = transcriber, config, vad

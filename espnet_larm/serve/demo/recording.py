@@ -1,19 +1,12 @@
-"""One recording of the page: read, recognised, and told in lines as the text comes.
+"""What the page is told of a recording, in lines: its picture, the text as it comes, and at last all that is known."""
 
-Shapes: N samples.
-"""
-
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from espnet_larm.data.audio_error import AudioError
-from espnet_larm.errors import DataError
 from espnet_larm.listen.engine import WHOLE, Job, Merged
-from espnet_larm.listen.inputs import open_blocks
-from espnet_larm.listen.transcriber import Progress, Transcriber, Transcription, collect
+from espnet_larm.listen.inputs import open_blocks, refuse_longer
+from espnet_larm.listen.transcriber import AtLoop, Progress, Transcription, collect
 from espnet_larm.recognize.output.words import Word
 from espnet_larm.scoring.alignment import align
 from espnet_larm.serve.demo.spectrogram import spectrogram_of
@@ -21,94 +14,66 @@ from espnet_larm.serve.demo.spectrogram import spectrogram_of
 Line = dict[str, Any]
 
 
-def read_recording(path: Path, name: str, sample_rate_hz: int, most_s: float) -> np.ndarray:
-    """Read a file of any format.
+def picture_line(path: Path, sample_rate_hz: int, most_s: float) -> Line:
+    """The line `sound`: length and spectrogram of a file.
 
     Args:
-        path: The file.
-        name: Its name for whoever sent it.
+        path: The file, of any format.
         sample_rate_hz: The rate to read it at.
-        most_s: Most seconds.
-
-    Returns:
-        Samples (N,).
+        most_s: The longest recording that is allowed, in seconds.
 
     Raises:
-        DataError: It is no audio, damaged, or too long.
+        ValueError: It is no audio, damaged, or too long.
         ImportError: FFmpeg is needed, and not here.
     """
-    blocks, num_samples = [], 0
-    try:
-        for block in open_blocks(path, None, sample_rate_hz):
-            blocks.append(block)
-            num_samples += len(block)
-            if num_samples > most_s * sample_rate_hz:
-                raise DataError(f"{name} is longer than {most_s:g} s; allowed: up to {most_s:g} s. Send a part of it.")
-    except AudioError as error:
-        raise DataError(f"{error.what.replace(str(path), name)}.") from error
-    return np.concatenate(blocks)
+    blocks = refuse_longer(path, open_blocks(path, None, sample_rate_hz), sample_rate_hz, most_s)
+    return {"kind": "sound", **spectrogram_of(blocks, sample_rate_hz).as_json()}
 
 
-def tell(transcriber: Transcriber, job: Job, samples: np.ndarray) -> Iterator[Line]:
-    """Recognise a recording.
+def text_lines(job: Job, following: Iterable[Progress]) -> Iterator[Line]:
+    """A line `progress` after each part of a recording, and the line `result`.
 
     Args:
-        transcriber: The model.
-        job: What its `prepare` gave.
-        samples: (N,) at its rate.
-
-    Yields:
-        Lines of these kinds: `audio` with the spectrogram; `progress` with what has been added to the text of each
-        loop; `result` with all texts and times of words.
+        job: What was asked for.
+        following: What the recogniser says of the recording.
 
     Raises:
-        ValueError: The model cannot recognise it.
+        ValueError: What `following` raises.
     """
-    rate = transcriber.sample_rate_hz
-    yield {"kind": "audio", "seconds": len(samples) / rate, **spectrogram_of(samples, rate).as_json()}
     seen: list[Progress] = []
-    for progress in transcriber.follow(job, (samples, rate)):
+    for progress in following:
         seen.append(progress)
-        yield {
-            "kind": "progress",
-            "end_s": progress.end_s,
-            "added": {loop: " ".join(segment.text for segment in progress.segments[loop]) for loop in job.loops},
-        }
-    yield _result(collect(job, seen), [merged for progress in seen for merged in progress.merged])
+        added = {loop: " ".join(segment.text for segment in progress.segments[loop]) for loop in job.loops}
+        yield {"kind": "progress", "end_s": progress.end_s, "added": added}
+    merged = [each for progress in seen for each in progress.merged]
+    yield {"kind": "result", "loops": _loops(collect(job, seen)), "merged": _described(merged)}
 
 
-def _result(found: Transcription, merged: Sequence[Merged]) -> Line:
-    texts = {loop: (at.text, _words(at.segments)) for loop, at in found.loops.items()}
-    texts = texts or {WHOLE: (found.text, _words(found.segments))}
+def _loops(found: Transcription) -> list[Line]:
+    """The text of each loop, ascending, and which of its words are others than those of the loop before."""
+    at_loops = found.loops or {WHOLE: AtLoop(found.text, found.segments)}
     loops: list[Line] = []
     before: list[Word] | None = None
-    for loop, (text, words) in texts.items():
+    for loop, at_loop in at_loops.items():
+        words = [word for segment in at_loop.segments for word in segment.words]
         pairs = [(each.text, each.text) for each in words] if before is None else _aligned(before, words)
         changed = [old != new for old, new in pairs if new is not None]
         loops.append(
             {
                 "loop": loop,
                 "seconds": found.seconds[loop],
-                "text": text,
+                "text": at_loop.text,
                 "words": [_word(*pair) for pair in zip(words, changed, strict=True)],
                 "num_gone": sum(new is None for _, new in pairs),
             }
         )
         before = words
-    return {"kind": "result", "loops": loops, "merged": [each._asdict() for each in merged]}
+    return loops
 
 
-def _words(segments: Sequence[Any]) -> list[Word]:
-    return [word for segment in segments for word in segment.words]
-
-
-def _word(word: Word, is_changed: bool) -> Mapping[str, Any]:
-    return {
-        "text": word.text,
-        "start_s": round(word.start_s, 3),
-        "end_s": round(word.end_s, 3),
-        "is_changed": is_changed,
-    }
+def _word(word: Word, is_changed: bool) -> Line:
+    start_s, end_s = round(word.start_s, 3), round(word.end_s, 3)
+    return {"text": word.text, "start_s": start_s, "end_s": end_s, "is_changed": is_changed}
 
 
 def _aligned(before: Sequence[Word], words: Sequence[Word]) -> Sequence[tuple[str | None, str | None]]:
@@ -117,3 +82,7 @@ def _aligned(before: Sequence[Word], words: Sequence[Word]) -> Sequence[tuple[st
     old, new = ("\n".join(each.text for each in row) for row in (before, words))
     (aligned,) = align([old], [new], str.splitlines)
     return aligned.pairs
+
+
+def _described(merged: Sequence[Merged]) -> list[Line]:
+    return [{"edges_s": [round(edge, 4) for edge in each.edges_s], "num_frames": each.num_frames} for each in merged]

@@ -1,28 +1,33 @@
 """The demo page, and what it asks the server for: what the model offers, and the text of a recording at each loop.
 
-The reply to a recording is a line of JSON for each thing that is known, as soon as it is: see `recording.tell`.
+    app = build_app(service, key, demo_routes(service), OPEN_PATHS)
+
+A recording is answered with a line of JSON for each thing that is known of it, as soon as it is (`recording.py`).
 """
 
+import contextlib
 import json
-import logging
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
-from espnet_larm.errors import is_stated
-from espnet_larm.listen import engine
-from espnet_larm.listen.transcriber import Transcriber
-from espnet_larm.serve.demo.recording import Line, read_recording, tell
+from espnet_larm.serve.app import refusals
+from espnet_larm.serve.batching import Caller, CallerGoneError
+from espnet_larm.serve.demo.recording import Line, picture_line, text_lines
+from espnet_larm.serve.errors import RequestError
+from espnet_larm.serve.service import Service
+from espnet_larm.serve.uploads import Upload, received
 
-logger = logging.getLogger(__name__)
-
-PAGE = Path(__file__).parent / "page"
+FOLDER = Path(__file__).parent / "page"
+PAGE = "index.html"
+PATHS = {"/": FOLDER / PAGE, **{f"/demo/{path.name}": path for path in FOLDER.iterdir() if path.name != PAGE}}
+# The page itself holds no secret: it asks for the key, and sends it with what it asks for.
+OPEN_PATHS = frozenset(PATHS)
 # Nothing comes from elsewhere, and nothing goes there. The page plays what it has decoded, which has a blob's address.
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -32,116 +37,97 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
-NAME_CHARACTERS = 100
+NO_AUTO = "No model here chooses its number of loops by itself yet."
 
 
-class Limits(NamedTuple):
-    """What one recording may take.
-
-    Attributes:
-        most_bytes: Bytes of its file.
-        most_s: Seconds of its sound.
-    """
-
-    most_bytes: int = 100 << 20
-    most_s: float = 600.0
-
-
-class _TooLargeError(Exception):
-    """More was sent than is allowed."""
-
-
-def demo_routes(transcriber: Transcriber, name: str, limits: Limits) -> list[Route]:
+def demo_routes(service: Service) -> list[Route]:
     """The routes of the page.
 
     Args:
-        transcriber: The model.
-        name: Its name for people.
-        limits: What one recording may take.
+        service: The model.
     """
-    demo = _Demo(transcriber, name, limits)
+    demo = _Demo(service)
     return [
-        Route("/", demo.page),
+        *(Route(path, demo.file) for path in PATHS),
         Route("/demo/model", demo.model),
         Route("/demo/transcribe", demo.transcribe, methods=["POST"]),
-        Route("/demo/{file}", demo.file),
     ]
 
 
 class _Demo:
     """The page of one model."""
 
-    def __init__(self, transcriber: Transcriber, name: str, limits: Limits) -> None:
-        self.transcriber, self.name, self.limits = transcriber, name, limits
-        most = limits.most_bytes >> 20
-        self.too_large = f"is larger than {most} MiB; allowed: up to {most} MiB. Send a part of it."
-        self.files = {path.name: path for path in PAGE.iterdir()}
-        wanted = engine.Request(loops=transcriber.loops)
+    def __init__(self, service: Service) -> None:
+        self.service, self.has_word_times = service, True
         try:
-            self.job, self.has_word_times = transcriber.prepare(wanted._replace(needs_words=True)), True
+            self.job = service.prepare(service.loops, words=True)
         except ValueError:
             # Its words are spread over its text.
-            self.job, self.has_word_times = transcriber.prepare(wanted), False
-
-    async def page(self, request: Request) -> Response:  # noqa: ARG002
-        return FileResponse(self.files["index.html"], headers=HEADERS)
+            self.job, self.has_word_times = service.prepare(service.loops), False
 
     async def file(self, request: Request) -> Response:
-        path = self.files.get(request.path_params["file"])
-        return _refusal(404, "There is no such file.") if path is None else FileResponse(path, headers=HEADERS)
+        return FileResponse(PATHS[request.url.path], headers=HEADERS)
 
     async def model(self, request: Request) -> Response:  # noqa: ARG002
         """What the page may offer."""
-        auto = {"is_allowed": False, "why": "No model here chooses its number of loops by itself yet."}
-        known = {
-            "name": self.name,
-            "loops": self.transcriber.loops,
-            "auto": auto,
-            "has_word_times": self.has_word_times,
-            **self.limits._asdict(),
-            "too_large": self.too_large,
-        }
-        return JSONResponse(known, headers=HEADERS)
+        limits = self.service.limits
+        return JSONResponse(
+            {
+                "name": self.service.name,
+                "loops": self.service.loops,
+                "auto": {"is_allowed": False, "why": NO_AUTO},
+                "has_word_times": self.has_word_times,
+                "most_bytes": limits.max_upload_bytes,
+                "too_large": f"has more than {limits.max_upload_mb:g} MB; send a compressed format, or a part of it.",
+                "most_s": limits.max_seconds,
+            }
+        )
 
     async def transcribe(self, request: Request) -> Response:
-        """Recognise the file that is the request's body."""
-        name = request.query_params.get("name", "recording")[-NAME_CHARACTERS:]
-        with tempfile.NamedTemporaryFile(prefix="recording") as file:
-            try:
-                await self._receive(request, file)
-                samples = await run_in_threadpool(
-                    read_recording, Path(file.name), name, self.transcriber.sample_rate_hz, self.limits.most_s
+        """Recognise the file of a form."""
+        service = self.service
+        async with contextlib.AsyncExitStack() as held:
+            held.enter_context(service.place())
+            upload = await held.enter_async_context(received(request, service.limits))
+            with refusals(upload):
+                picture = await run_in_threadpool(
+                    picture_line, upload.path, service.sample_rate_hz, service.limits.max_seconds
                 )
-            except _TooLargeError:
-                return _refusal(413, f"{name} {self.too_large}")
-            except (ValueError, ImportError) as error:
-                if not is_stated(error):
-                    raise
-                return _refusal(400, str(error))
-        lines = tell(self.transcriber, self.job, samples)
-        return StreamingResponse(_as_json(lines), media_type="application/x-ndjson", headers=HEADERS)
-
-    async def _receive(self, request: Request, file: Any) -> None:
-        num_bytes = 0
-        async for chunk in request.stream():
-            num_bytes += len(chunk)
-            if num_bytes > self.limits.most_bytes:
-                raise _TooLargeError
-            file.write(chunk)
-        file.flush()
+            caller = Caller()
+            texts = text_lines(self.job, service.follow(self.job, upload.path, caller))
+            # The place is held, and the file kept, until all is said.
+            return _Lines(held.pop_all(), caller, _as_json(upload, [picture], texts))
 
 
-def _refusal(status: int, sentence: str) -> Response:
-    return JSONResponse({"error": {"message": sentence}}, status, headers=HEADERS)
+class _Lines(StreamingResponse):
+    """Lines of JSON as they come, while something is held for them."""
+
+    media_type = "application/x-ndjson"
+
+    def __init__(self, held: contextlib.AsyncExitStack, caller: Caller, lines: Iterator[str]) -> None:
+        super().__init__(lines)
+        self._held, self._caller = held, caller
+
+    async def listen_for_disconnect(self, receive: Receive) -> None:
+        """Wait until the client has gone, for whom nothing more is recognised."""
+        await super().listen_for_disconnect(receive)
+        self._caller.leave()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._held:
+            try:
+                await super().__call__(scope, receive, send)
+            finally:
+                self._caller.leave()
 
 
-def _as_json(lines: Iterator[Line]) -> Iterator[str]:
-    """Lines of JSON; an error that stops them is the last, since the status has been sent."""
+def _as_json(upload: Upload, *parts: Iterable[Line]) -> Iterator[str]:
+    """Lines of JSON; a refusal is told in the last of them, since the status has been sent."""
     try:
-        for line in lines:
-            yield json.dumps(line) + "\n"
-    except (ValueError, MemoryError) as error:
-        if not is_stated(error):
-            logger.exception("A recording could not be recognised.")
-        sentence = str(error) if is_stated(error) else "The server failed while it recognised this; its log says why."
-        yield json.dumps({"kind": "error", "message": sentence}) + "\n"
+        with refusals(upload):
+            for lines in parts:
+                yield from (json.dumps(line) + "\n" for line in lines)
+    except CallerGoneError:
+        return
+    except RequestError as error:
+        yield json.dumps({"kind": "error", "message": error.message}) + "\n"

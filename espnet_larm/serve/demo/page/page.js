@@ -3,10 +3,8 @@
 import { Picture } from "./picture.js";
 import { Player } from "./player.js";
 import { Recorder, whyNoRecording } from "./recorder.js";
+import { ask, keepKey, linesOf, takeKeyFromAddress, WrongKey } from "./server.js";
 import { Texts } from "./texts.js";
-
-const GONE = "The server does not answer. Is espnet-larm demo still running?";
-const CUT = "The server's answer ended too early. Is espnet-larm demo still running?";
 
 const part = Object.fromEntries([...document.querySelectorAll("[id]")].map((element) => [element.id, element]));
 const player = new Player(part.audio, part["no-audio"]);
@@ -33,40 +31,6 @@ function playWord(word) {
   player.playFrom(word.start_s);
 }
 
-async function ask(path, options) {
-  let response;
-  try {
-    response = await fetch(path, options);
-  } catch (error) {
-    throw error.name === "AbortError" ? error : new Error(GONE);
-  }
-  if (!response.ok) {
-    const said = await response.json().catch(() => null);
-    throw new Error(said?.error?.message ?? `The server answers with the status ${response.status}.`);
-  }
-  return response;
-}
-
-// The server's lines, as they come.
-async function* linesOf(response) {
-  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "";
-  for (;;) {
-    let read;
-    try {
-      read = await reader.read();
-    } catch (error) {
-      throw error.name === "AbortError" ? error : new Error(CUT);
-    }
-    if (read.done) {
-      return;
-    }
-    const lines = (rest + read.value).split("\n");
-    rest = lines.pop();
-    yield* lines.map((line) => JSON.parse(line));
-  }
-}
-
 // Recognise a file; a later one takes the place of an earlier one.
 async function send(file) {
   sending?.abort();
@@ -82,9 +46,9 @@ async function send(file) {
       throw new Error(`${file.name} ${model.too_large}`);
     }
     player.load(file);
-    const path = `demo/transcribe?${new URLSearchParams({ name: file.name })}`;
-    const response = await ask(path, { method: "POST", body: file, signal: control.signal });
-    await showLines(file, response);
+    const form = new FormData();
+    form.append("file", file);
+    await showLines(file, await ask("demo/transcribe", { method: "POST", body: form, signal: control.signal }));
   } catch (error) {
     if (sending === control) {
       error.name === "AbortError" ? say("Cancelled.") : fail(error.message);
@@ -100,9 +64,8 @@ async function send(file) {
 async function showLines(file, response) {
   const start = performance.now();
   let seconds = 0;
-  let isComplete = false;
   for await (const line of linesOf(response)) {
-    if (line.kind === "audio") {
+    if (line.kind === "sound") {
       seconds = line.seconds;
       showSound(line);
       say(`Recognising ${file.name}, ${seconds.toFixed(1)} s …`);
@@ -110,16 +73,10 @@ async function showLines(file, response) {
       part.progress.max = seconds;
       part.progress.value = line.end_s;
       texts.add(line.added);
-    } else if (line.kind === "result") {
-      isComplete = true;
+    } else {
       showResult(line);
       say(`${file.name}: ${seconds.toFixed(1)} s, recognised in ${((performance.now() - start) / 1000).toFixed(1)} s.`);
-    } else {
-      throw new Error(line.message);
     }
-  }
-  if (!isComplete) {
-    throw new Error(CUT);
   }
 }
 
@@ -226,9 +183,11 @@ async function begin() {
     model = await (await ask("demo/model")).json();
   } catch (error) {
     part.model.textContent = "";
+    part["ask-key"].hidden = !(error instanceof WrongKey);
     fail(error.message);
     return;
   }
+  part["ask-key"].hidden = part.error.hidden = true;
   part.model.textContent = `Model: ${model.name}`;
   part.auto.disabled = !model.auto.is_allowed;
   part["auto-why"].textContent = model.auto.why;
@@ -238,4 +197,10 @@ async function begin() {
   setUpFiles();
 }
 
+part["ask-key"].addEventListener("submit", (event) => {
+  event.preventDefault();
+  keepKey(part.key.value);
+  begin();
+});
+takeKeyFromAddress();
 begin();
