@@ -105,8 +105,8 @@ setup(
     ],
     cmdclass={"build_py": BuildWithRecipes},
     packages=find_namespace_packages(include=["espnet_larm", "espnet_larm.*"]),
-    # models/ holds packs. With py.typed, type checkers read our annotations.
-    package_data={"espnet_larm": ["py.typed", "models/*.zip"]},
+    # models/ holds packs, page/ what a browser runs. With py.typed, type checkers read our annotations.
+    package_data={"espnet_larm": ["py.typed", "models/*.zip", "serve/demo/page/*"]},
     python_requires=">=3.12,<3.14",
     install_requires=REQUIREMENTS,
     extras_require=EXTRAS,

@@ -33,6 +33,12 @@ COMMANDS: dict[str, Command] = {
         USE,
         "--model model.zip --port 8000",
     ),
+    "demo": Command(
+        "espnet_larm.cli.listen.demo",
+        "open a page to record, drop files, and see the text at each loop",
+        USE,
+        "--model model.zip",
+    ),
     "pack": Command(
         "espnet_larm.cli.pack", "put a trained model into one file (stage 14)", USE, "--exp_dir exp/asr_larm"
     ),
