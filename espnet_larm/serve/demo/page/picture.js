@@ -191,18 +191,26 @@ export class Picture {
       const isChosen = word === this.#chosen;
       pen.fillStyle = isChosen ? colours.chosen : colours.accent;
       pen.fillRect(from, top, Math.max(2, to - from), 3);
-      if (isChosen) {
-        pen.globalAlpha = 0.25;
-        pen.fillRect(from, 0, Math.max(2, to - from), SOUND_HEIGHT);
-        pen.globalAlpha = 1;
+      // A text reaches to where the next word of its row starts, and is left out where there is no room.
+      const end = this.#words[index + NUM_ROWS]?.start_s ?? this.#sound.seconds;
+      const room = x(end) - from - 3;
+      if (!isChosen && pen.measureText(word.text).width <= room) {
+        pen.fillStyle = colours.fore;
+        pen.fillText(word.text, from, heightOf(index, top));
       }
-      // Its text reaches to where the next word of its row starts, and is left out where there is no room.
-      const next = this.#words[index + NUM_ROWS];
-      const room = (next === undefined ? Infinity : x(next.start_s)) - from - 3;
-      if (isChosen || pen.measureText(word.text).width <= room) {
-        pen.fillStyle = isChosen ? colours.chosen : colours.fore;
-        pen.fillText(word.text, from, top + MARK_HEIGHT + ((index % NUM_ROWS) + 0.5) * WORD_HEIGHT);
-      }
+    }
+    if (this.#chosen !== null) {
+      const [from, to] = [x(this.#chosen.start_s), x(this.#chosen.end_s)];
+      const height = heightOf(this.#words.indexOf(this.#chosen), top);
+      const breadth = pen.measureText(this.#chosen.text).width + 6;
+      const left = Math.max(0, Math.min(from, width - breadth));
+      pen.fillStyle = colours.chosen;
+      pen.fillRect(left, height - WORD_HEIGHT / 2, breadth, WORD_HEIGHT);
+      pen.globalAlpha = 0.25;
+      pen.fillRect(from, 0, Math.max(2, to - from), SOUND_HEIGHT);
+      pen.globalAlpha = 1;
+      pen.fillStyle = colours.quiet;
+      pen.fillText(this.#chosen.text, left + 3, height);
     }
   }
 
@@ -215,6 +223,11 @@ export class Picture {
       pen.fillText(`${Number((number * step).toFixed(1))} s`, x(number * step) + 3, top + 11);
     }
   }
+}
+
+// Where the middle of a word's text is, below the top of the words.
+function heightOf(index, top) {
+  return top + MARK_HEIGHT + ((index % NUM_ROWS) + 0.5) * WORD_HEIGHT;
 }
 
 function palette() {

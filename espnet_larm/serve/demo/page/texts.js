@@ -1,5 +1,7 @@
 // The texts of all loops: the slider, the words of the chosen loop, what changed, and a table of all.
 
+const ROLES = ["row", "rowheader", "cell", "cell"];
+
 export class Texts {
   #parts;
   #onShow;
@@ -95,14 +97,14 @@ export class Texts {
 
   #fillTable() {
     const rows = this.#loops.map(({ loop, seconds, text, words }) => {
-      const row = document.createElement("tr");
-      const head = document.createElement("th");
-      head.scope = "row";
-      head.textContent = loop;
-      row.append(head);
-      row.insertCell().textContent = seconds === undefined ? "…" : seconds.toFixed(2);
-      const cell = row.insertCell();
-      cell.append(...(words.length ? words.flatMap((word) => [markOf(word), " "]) : [text]));
+      const [row, number, time, said] = ["tr", "th", "td", "td"].map((name) => document.createElement(name));
+      // Narrow screens show rows as blocks, which takes their roles from them.
+      [row, number, time, said].forEach((part, index) => part.setAttribute("role", ROLES[index]));
+      number.scope = "row";
+      number.textContent = loop;
+      time.textContent = seconds === undefined ? "…" : `${seconds.toFixed(2)} s`;
+      said.append(...(words.length ? words.flatMap((word) => [markOf(word), " "]) : [text]));
+      row.append(number, time, said);
       return row;
     });
     this.#parts.loops.tBodies[0].replaceChildren(...rows);
