@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import hmac
 from collections.abc import Collection, Coroutine, Iterator, Sequence
+from http import HTTPStatus
 from typing import Any
 
 from starlette.applications import Starlette
@@ -164,7 +165,8 @@ def _http_error(request: Request, error: HTTPException) -> Response:
     """What no route answers."""
     allowed = f"allowed: POST {TRANSCRIPTIONS}, GET {MODELS}, GET {HEALTH}"
     message = f"{request.method} {request.url.path} is not here; {allowed}."
-    return error_response(Problem(error.status_code, INVALID, "not_found"), message, headers=dict(error.headers or {}))
+    problem = Problem(error.status_code, INVALID, HTTPStatus(error.status_code).name.lower())
+    return error_response(problem, message, headers=dict(error.headers or {}))
 
 
 def _fault(*_: Any) -> Response:

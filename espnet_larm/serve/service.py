@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+from espnet_larm.errors import OptionError
 from espnet_larm.listen.engine import Job, Request
 from espnet_larm.listen.inputs import Audio
 from espnet_larm.listen.transcriber import Progress, Transcriber, Transcription, collect
@@ -87,6 +88,9 @@ class Service:
         Raises:
             ValueError: The model cannot do it; with what it can do.
         """
+        # Some models go deeper than they were trained to, at any cost: that is not for callers to choose.
+        if self.loops and (other := [str(loop) for loop in loops if loop not in self.loops]):
+            raise OptionError(f"loops is {', '.join(other)}; allowed: {', '.join(map(str, self.loops))}.")
         if self._has_languages:
             language = language or self.language
         elif language == self.language:

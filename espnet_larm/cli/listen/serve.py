@@ -13,6 +13,7 @@ begun.
 
 import argparse
 import importlib.util
+import logging
 import os
 import sys
 from pathlib import Path
@@ -74,6 +75,8 @@ def main(cmd: list[str] | None = None) -> int:
     args = get_parser().parse_args(cmd)
     check_packages()
     set_log_level(args)
+    # It warns of each form that a client got wrong.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
     key = read_key()
 
     from espnet_larm.serve import server
