@@ -100,8 +100,7 @@ async def model(request: Request) -> Response:
 async def health(request: Request) -> Response:
     """Whether the server answers, and how much it has to do."""
     service: Service = request.app.state.service
-    batches, parts = service.counts
-    known = {"model": service.name, "requests": service.num_requests, "batches": batches, "parts": parts}
+    known = {"model": service.name, "requests": service.num_requests, **service.counts._asdict()}
     return JSONResponse({"status": "ok", **known})
 
 

@@ -16,6 +16,7 @@ import importlib.util
 import logging
 import os
 import sys
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,8 @@ from espnet_larm.recognize.config import DecodeConfig
 from espnet_larm.serve.limits import Limits
 
 if TYPE_CHECKING:
+    from starlette.routing import BaseRoute
+
     from espnet_larm.serve.service import Service
 
 KEY = "ESPNET_LARM_API_KEY"
@@ -38,6 +41,12 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    add_server(parser)
+    return parser
+
+
+def add_server(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a server."""
     add_model(parser)
     parser.add_argument("--model_name", help="what clients know the model by (default: the name of its file)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1)")
@@ -45,7 +54,6 @@ def get_parser() -> argparse.ArgumentParser:
     add_serving(parser)
     add_machine(parser)
     add_decoding(parser)
-    return parser
 
 
 def add_serving(parser: argparse.ArgumentParser) -> None:
@@ -72,7 +80,37 @@ def main(cmd: list[str] | None = None) -> int:
         OSError: The address is taken, or there is no such model.
         ImportError: The extra `serve` is not installed.
     """
-    args = get_parser().parse_args(cmd)
+
+    def announce(service: "Service", address: str) -> None:
+        from espnet_larm.serve.app import TRANSCRIPTIONS
+
+        print(f"{service.name} is served at {address}{TRANSCRIPTIONS}; Ctrl-C ends it.", file=sys.stderr, flush=True)
+
+    return run(get_parser().parse_args(cmd), announce)
+
+
+def run(
+    args: argparse.Namespace,
+    announce: Callable[["Service", str], None],
+    routes_of: Callable[["Service"], Sequence["BaseRoute"]] = lambda _: (),
+    open_paths: Collection[str] = (),
+) -> int:
+    """Serve what the options of `add_server` say.
+
+    Args:
+        args: They.
+        announce: Called when the server listens, with its address.
+        routes_of: Makes further routes, a page for example.
+        open_paths: Paths of these that need no key.
+
+    Returns:
+        The exit status; 130 if Ctrl-C came twice and requests were dropped.
+
+    Raises:
+        ValueError: An option is wrong, or does not go with the model.
+        OSError: The address is taken, or there is no such model.
+        ImportError: The extra `serve` is not installed.
+    """
     check_packages()
     set_log_level(args)
     # It warns of each form that a client got wrong.
@@ -80,7 +118,7 @@ def main(cmd: list[str] | None = None) -> int:
     key = read_key()
 
     from espnet_larm.serve import server
-    from espnet_larm.serve.app import TRANSCRIPTIONS, build_app
+    from espnet_larm.serve.app import build_app
 
     with server.open_socket(args.host, args.port) as opened:
         address = server.address_of(opened)
@@ -88,13 +126,9 @@ def main(cmd: list[str] | None = None) -> int:
             print(f"WARNING: whoever reaches {address} can use the model; set {KEY} to ask for a key.", file=sys.stderr)
         service = make_service(args)
 
-        def announce() -> None:
-            print(
-                f"{service.name} is served at {address}{TRANSCRIPTIONS}; Ctrl-C ends it.", file=sys.stderr, flush=True
-            )
-
         try:
-            return server.serve(build_app(service, key), opened, announce)
+            app = build_app(service, key, routes_of(service), open_paths)
+            return server.serve(app, opened, lambda: announce(service, address))
         finally:
             service.close()
 
