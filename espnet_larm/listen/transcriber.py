@@ -13,7 +13,7 @@ import numpy as np
 from espnet_larm.listen.engine import WHOLE, Engine, Job, Merged, Request
 from espnet_larm.listen.inputs import Audio, open_blocks, refuse_longer
 from espnet_larm.listen.segments import Phrases, Segment
-from espnet_larm.listen.speech import Stretch, find_speech
+from espnet_larm.listen.speech import Finder, Stretch, find_speech_in
 from espnet_larm.recognize.config import DecodeConfig
 from espnet_larm.recognize.long.cutting import BATCH_SECONDS, Piece, batches, cut
 from espnet_larm.recognize.machine import keep_memory_flat
@@ -170,6 +170,7 @@ class Transcriber:
         sample_rate: int | None = None,
         vad: bool = True,
         most_s: float = math.inf,
+        find: Finder = find_speech_in,
     ) -> Iterator[Progress]:
         """Recognise a recording, and say how far it is.
 
@@ -179,6 +180,7 @@ class Transcriber:
             sample_rate: The rate of samples that come without one, in Hz.
             vad: Leave out what is no speech.
             most_s: The longest recording that is allowed, in seconds.
+            find: Finds speech.
 
         Raises:
             FileNotFoundError: There is no such file.
@@ -188,7 +190,7 @@ class Transcriber:
         blocks = open_blocks(audio, sample_rate, self.sample_rate_hz)
         if most_s < math.inf:
             blocks = refuse_longer(audio, blocks, self.sample_rate_hz, most_s)
-        return _follow(job, blocks, self.sample_rate_hz, vad)
+        return _follow(job, blocks, self.sample_rate_hz, find if vad else _everything)
 
 
 def collect(job: Job, following: Iterable[Progress]) -> Transcription:
@@ -218,11 +220,11 @@ def _text_of(job: Job, segments: Iterable[Segment]) -> str:
     return job.text_of([word for segment in segments for word in segment.words])
 
 
-def _follow(job: Job, blocks: Iterable[np.ndarray], rate: int, vad: bool) -> Iterator[Progress]:
+def _follow(job: Job, blocks: Iterable[np.ndarray], rate: int, find: Finder) -> Iterator[Progress]:
     phrases = {loop: Phrases(job.text_of, job.cutting.overlap_s) for loop in job.loops}
     end_s = 0.0
     for batch in batches(cut(blocks, rate, job.cutting), BATCH_SECONDS * rate):
-        words, seconds, merged = _hear(job, batch, rate, vad)
+        words, seconds, merged = _hear(job, batch, rate, find)
         complete: dict[int, list[Segment]] = {loop: [] for loop in job.loops}
         for piece, found in zip(batch, words, strict=True):
             start_s, end_s = piece.start / rate, (piece.start + len(piece.samples)) / rate
@@ -234,14 +236,11 @@ def _follow(job: Job, blocks: Iterable[np.ndarray], rate: int, vad: bool) -> Ite
 
 
 def _hear(
-    job: Job, batch: Sequence[Piece], rate: int, vad: bool
+    job: Job, batch: Sequence[Piece], rate: int, find: Finder
 ) -> tuple[list[dict[int, list[Word]]], Mapping[int, float], list[Merged]]:
     """Words of each piece by loop, seconds of computing, and merged frames; times are in the recording."""
-    stretches = [
-        (index, stretch)
-        for index, piece in enumerate(batch)
-        for stretch in (find_speech(piece.samples, rate) if vad else [Stretch(0, len(piece.samples))])
-    ]
+    found_in = find([piece.samples for piece in batch], rate)
+    stretches = [(index, stretch) for index, found in enumerate(found_in) for stretch in found]
     words: list[dict[int, list[Word]]] = [{loop: [] for loop in job.loops} for _ in batch]
     if not stretches:
         return words, {}, []
@@ -253,6 +252,11 @@ def _hear(
     # Models of transformers merge none, and say nothing.
     merged = [each.later(start_s) for start_s, each in zip(starts_s, heard.merged, strict=False) if each is not None]
     return words, heard.seconds, merged
+
+
+def _everything(waveforms: Sequence[np.ndarray], _: int) -> list[list[Stretch]]:
+    """Find everything, whether it is speech or not."""
+    return [[Stretch(0, len(samples))] for samples in waveforms]
 
 
 def _as_tuple(loops: int | Sequence[int]) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import hmac
 from collections.abc import Collection, Coroutine, Iterator, Sequence
+from http import HTTPStatus
 from typing import Any
 
 from starlette.applications import Starlette
@@ -99,8 +100,7 @@ async def model(request: Request) -> Response:
 async def health(request: Request) -> Response:
     """Whether the server answers, and how much it has to do."""
     service: Service = request.app.state.service
-    batches, parts = service.counts
-    known = {"model": service.name, "requests": service.num_requests, "batches": batches, "parts": parts}
+    known = {"model": service.name, "requests": service.num_requests, **service.counts._asdict()}
     return JSONResponse({"status": "ok", **known})
 
 
@@ -164,7 +164,8 @@ def _http_error(request: Request, error: HTTPException) -> Response:
     """What no route answers."""
     allowed = f"allowed: POST {TRANSCRIPTIONS}, GET {MODELS}, GET {HEALTH}"
     message = f"{request.method} {request.url.path} is not here; {allowed}."
-    return error_response(Problem(error.status_code, INVALID, "not_found"), message, headers=dict(error.headers or {}))
+    problem = Problem(error.status_code, INVALID, HTTPStatus(error.status_code).name.lower())
+    return error_response(problem, message, headers=dict(error.headers or {}))
 
 
 def _fault(*_: Any) -> Response:

@@ -6,13 +6,14 @@ Shapes: N samples.
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from espnet_larm.listen.engine import Heard, Job
+# Padded samples of a batch by those that it was made of. Padding costs a CPU what speech costs.
+MOST_PADDING = 1.5
 
 
 class CallerGoneError(Exception):
@@ -44,65 +45,77 @@ class Caller:
             raise CallerGoneError
 
 
-class Counts(NamedTuple):
-    """How much was recognised so far.
+class Work[R](NamedTuple):
+    """What is done to the waveforms of several callers together.
 
     Attributes:
-        batches: Calls of the model.
-        parts: Parts of recordings that callers had recognised in them.
+        key: Callers share batches whose works have the same object here.
+        run: Does it to waveforms (N,).
+        part: Takes from a result what belongs to the waveforms from one number to another, with their share of all
+            samples.
+        wait_s: How long a batch waits for other callers, in seconds, from its first one on.
     """
 
-    batches: int = 0
-    parts: int = 0
+    key: object
+    run: Callable[[Sequence[np.ndarray]], R]
+    part: Callable[[R, int, int, float], R]
+    wait_s: float
 
 
 class _Part(NamedTuple):
-    """What one caller wants to be recognised, at once."""
+    """What one caller wants to be done at once."""
 
-    job: Job
+    work: Work[Any]
     waveforms: Sequence[np.ndarray]
     caller: Caller
     arrived_s: float
-    found: "Future[Heard]"
+    found: "Future[Any]"
+
+    @property
+    def longest(self) -> int:
+        return max(map(len, self.waveforms))
+
+    @property
+    def num_samples(self) -> int:
+        return sum(map(len, self.waveforms))
 
 
 class Batcher:
-    """Collects what callers want to be recognised, and recognises it in batches.
+    """Collects what callers want to be done, and does it in batches, one at a time.
 
     Args:
-        wait_s: How long a batch waits for other callers, in seconds.
         max_padded: Most padded samples in a batch; what one caller brings is never divided.
         max_waveforms: Most waveforms in a batch, likewise.
     """
 
-    def __init__(self, wait_s: float, max_padded: float, max_waveforms: int) -> None:
-        self._wait_s, self._max_padded, self._max_waveforms = wait_s, max_padded, max_waveforms
+    def __init__(self, max_padded: float, max_waveforms: int) -> None:
+        self._max_padded, self._max_waveforms = max_padded, max_waveforms
         self._waiting: list[_Part] = []
         self._changed = threading.Condition()
         self._closed = False
-        self.counts = Counts()
-        self._thread = threading.Thread(target=self._work, name="batcher")
+        self._thread = threading.Thread(target=self._serve, name="batcher")
         self._thread.start()
 
-    def hear(self, job: Job, waveforms: Sequence[np.ndarray], caller: Caller) -> Heard:
-        """Recognise waveforms (N,) together with those of other callers, and wait for it.
+    def run[R](self, work: Work[R], waveforms: Sequence[np.ndarray], caller: Caller) -> R:
+        """Do work to waveforms (N,) together with those of other callers, and wait for it.
 
         Args:
-            job: How to recognise; those of one job share batches.
+            work: The work.
             waveforms: One at least.
             caller: Who waits.
 
         Raises:
             CallerGoneError: The caller has gone, or the batcher is closed.
-            ValueError: What `job.hear` raises.
+            ValueError: What `work.run` raises.
         """
-        part = _Part(job, waveforms, caller, time.monotonic(), Future())
+        part = _Part(work, waveforms, caller, time.monotonic(), Future())
         with self._changed:
             if self._closed:
                 raise CallerGoneError
             self._waiting.append(part)
             self._changed.notify()
-        return part.found.result()
+        found: R = part.found.result()
+        return found
 
     def close(self) -> None:
         """End the thread after its batch; what still waits is dropped."""
@@ -111,15 +124,14 @@ class Batcher:
             self._changed.notify()
         self._thread.join()
 
-    def _work(self) -> None:
+    def _serve(self) -> None:
         while parts := self._next():
-            self.counts = Counts(self.counts.batches + 1, self.counts.parts + len(parts))
             try:
-                heard = _hear(parts)
+                found = _run(parts)
             except Exception as error:  # noqa: BLE001  # the callers' threads raise it
                 self._settle(parts, error)
             else:
-                for part, each in zip(parts, heard, strict=True):
+                for part, each in zip(parts, found, strict=True):
                     part.found.set_result(each)
 
     def _settle(self, parts: Sequence[_Part], error: Exception) -> None:
@@ -129,11 +141,11 @@ class Batcher:
             return
         for part in parts:
             try:
-                (heard,) = _hear([part])
+                (found,) = _run([part])
             except Exception as own:  # noqa: BLE001  # the caller's thread raises it
                 part.found.set_exception(own)
             else:
-                part.found.set_result(heard)
+                part.found.set_result(found)
 
     def _next(self) -> list[_Part]:
         """The parts of the next batch; none when the batcher is closed."""
@@ -142,11 +154,14 @@ class Batcher:
             while not parts and not self._closed:
                 self._changed.wait_for(lambda: self._closed or self._waiting)
                 if self._waiting:
-                    # Where the model was at work meanwhile, the first has waited long enough.
-                    left_s = self._waiting[0].arrived_s + self._wait_s - time.monotonic()
-                    self._changed.wait_for(lambda: self._closed or self._choose()[1], max(0.0, left_s))
+                    # Where another batch was at work meanwhile, the first has waited long enough.
+                    first = self._waiting[0]
+                    left_s = first.arrived_s + first.work.wait_s - time.monotonic()
+                    self._changed.wait_for(lambda: self._closed or self._is_full(), max(0.0, left_s))
                 self._drop()
-                parts, self._waiting = self._choose()
+                parts = self._choose()
+                taken = set(map(id, parts))
+                self._waiting = [part for part in self._waiting if id(part) not in taken]
             return parts
 
     def _drop(self) -> None:
@@ -156,29 +171,38 @@ class Batcher:
                 part.found.set_exception(CallerGoneError())
         self._waiting = [part for part in self._waiting if not part.found.done()]
 
-    def _choose(self) -> tuple[list[_Part], list[_Part]]:
-        """Those who make the next batch, the first among them, and the rest, both in their order."""
-        chosen: list[_Part] = []
-        rest: list[_Part] = []
-        longest = number = 0
-        for part in self._waiting:
-            together = max(longest, *map(len, part.waveforms)), number + len(part.waveforms)
-            fits = together[0] * together[1] <= self._max_padded and together[1] <= self._max_waveforms
-            if not chosen or (part.job is chosen[0].job and fits):
+    def _is_full(self) -> bool:
+        """Whether some that could share the next batch are left over."""
+        key = self._waiting[0].work.key
+        return len(self._choose()) < sum(part.work.key is key for part in self._waiting)
+
+    def _choose(self) -> list[_Part]:
+        """Those who make the next batch: the first who came, and others with the same work, nearest in length."""
+        if not self._waiting:
+            return []
+        first = self._waiting[0]
+        others = [part for part in self._waiting[1:] if part.work.key is first.work.key]
+        chosen = [first]
+        for part in sorted(others, key=lambda part: abs(part.longest - first.longest)):
+            if self._fits([*chosen, part]):
                 chosen.append(part)
-                longest, number = together
-            else:
-                rest.append(part)
-        return chosen, rest
+        return chosen
+
+    def _fits(self, parts: Sequence[_Part]) -> bool:
+        number = sum(len(part.waveforms) for part in parts)
+        padded = max(part.longest for part in parts) * number
+        most = min(self._max_padded, MOST_PADDING * sum(part.num_samples for part in parts))
+        return number <= self._max_waveforms and padded <= most
 
 
-def _hear(parts: Sequence[_Part]) -> list[Heard]:
-    """What each part says, recognised in one call. The seconds are shared by length."""
-    heard = parts[0].job.hear([samples for part in parts for samples in part.waveforms])
-    lengths = [sum(map(len, part.waveforms)) for part in parts]
-    found, start = [], 0
-    for part, length in zip(parts, lengths, strict=True):
+def _run(parts: Sequence[_Part]) -> list[Any]:
+    """What is found for each part, in one call."""
+    work = parts[0].work
+    found = work.run([samples for part in parts for samples in part.waveforms])
+    total = sum(part.num_samples for part in parts)
+    each, start = [], 0
+    for part in parts:
         end = start + len(part.waveforms)
-        found.append(heard.part(start, end, length / sum(lengths)))
+        each.append(work.part(found, start, end, part.num_samples / total))
         start = end
-    return found
+    return each

@@ -4,19 +4,36 @@ import asyncio
 import contextlib
 import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
-from espnet_larm.listen.engine import Job, Request
+import numpy as np
+
+from espnet_larm.errors import OptionError
+from espnet_larm.listen.engine import Heard, Job, Request
 from espnet_larm.listen.inputs import Audio
+from espnet_larm.listen.speech import Stretch, find_speech_in
 from espnet_larm.listen.transcriber import Progress, Transcriber, Transcription, collect
 from espnet_larm.recognize.config import DecodeConfig
-from espnet_larm.serve.batching import Batcher, Caller
+from espnet_larm.serve.batching import Batcher, Caller, Work
 from espnet_larm.serve.errors import FULL, RequestError
 from espnet_larm.serve.limits import Limits
 
 # Plans that are kept: a model has few depths and languages.
 MOST_JOBS = 64
+
+
+class Counts(NamedTuple):
+    """How much a model had to do.
+
+    Attributes:
+        batches: Its calls.
+        stretches: Stretches of speech that it recognised in them.
+    """
+
+    batches: int = 0
+    stretches: int = 0
 
 
 class Service:
@@ -34,6 +51,7 @@ class Service:
     Attributes:
         loops: Depths that callers can ask for; empty for a model without loops.
         sample_rate_hz: The rate of the audio that the model takes.
+        counts: How much the model had to do so far.
         started: Seconds since the epoch when it was made.
 
     Raises:
@@ -58,8 +76,8 @@ class Service:
         self._prepare = functools.lru_cache(MOST_JOBS)(transcriber.prepare)
         self._has_languages = transcriber.has_languages
         self._prepare(Request(language=language if self._has_languages else None, config=config))
-        padded = limits.batch_seconds * transcriber.sample_rate_hz
-        self._batcher = Batcher(limits.batch_wait_ms / 1000, padded, limits.batch_size)
+        self._batcher = Batcher(limits.batch_seconds * self.sample_rate_hz, limits.batch_size)
+        self.counts = Counts()
         self._threads = ThreadPoolExecutor(limits.max_requests, "recording")
 
     @contextlib.contextmanager
@@ -89,6 +107,9 @@ class Service:
         Raises:
             ValueError: The model cannot do it; with what it can do.
         """
+        # Some models go deeper than they were trained to, at any cost: that is not for callers to choose.
+        if self.loops and (other := [str(loop) for loop in loops if loop not in self.loops]):
+            raise OptionError(f"loops is {', '.join(other)}; allowed: {', '.join(map(str, self.loops))}.")
         if self._has_languages:
             language = language or self.language
         elif language == self.language:
@@ -130,8 +151,18 @@ class Service:
             ValueError: It cannot be read, or is longer than allowed.
         """
         caller.check()
-        shared = job._replace(hear=lambda waveforms: self._batcher.hear(job, waveforms, caller))
-        for progress in self._transcriber.follow(shared, audio, None, self._vad, self.limits.max_seconds):
+        hear = Work(job, functools.partial(self._count, job), Heard.part, self.limits.batch_wait_ms / 1000)
+        # It waits for nobody: who comes meanwhile shares the next batch, and the model's.
+        find = Work(self, self._find, lambda found, start, end, _: found[start:end], 0.0)
+        shared = job._replace(hear=lambda waveforms: self._batcher.run(hear, waveforms, caller))
+        following = self._transcriber.follow(
+            shared,
+            audio,
+            vad=self._vad,
+            most_s=self.limits.max_seconds,
+            find=lambda waveforms, _: self._batcher.run(find, waveforms, caller),
+        )
+        for progress in following:
             yield progress
             caller.check()
 
@@ -140,7 +171,9 @@ class Service:
         self._batcher.close()
         self._threads.shutdown(cancel_futures=True)
 
-    @property
-    def counts(self) -> tuple[int, int]:
-        """Calls of the model so far, and the parts of recordings that were recognised in them."""
-        return self._batcher.counts
+    def _count(self, job: Job, waveforms: Sequence[np.ndarray]) -> Heard:
+        self.counts = Counts(self.counts.batches + 1, self.counts.stretches + len(waveforms))
+        return job.hear(waveforms)
+
+    def _find(self, waveforms: Sequence[np.ndarray]) -> list[list[Stretch]]:
+        return find_speech_in(waveforms, self.sample_rate_hz)

@@ -13,6 +13,7 @@ begun.
 
 import argparse
 import importlib.util
+import logging
 import os
 import sys
 from collections.abc import Callable, Collection, Sequence
@@ -112,6 +113,8 @@ def run(
     """
     check_packages()
     set_log_level(args)
+    # It warns of each form that a client got wrong.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
     key = read_key()
 
     from espnet_larm.serve import server
