@@ -35,6 +35,8 @@ export class Texts {
     loop.max = this.#loops.length - 1;
     loop.disabled = true;
     text.replaceChildren();
+    // A text that grows is read out once it is whole.
+    text.setAttribute("aria-busy", "true");
     changes.textContent = "";
     this.#setPlace(this.#loops.length - 1);
     this.#fillTable();
@@ -54,6 +56,7 @@ export class Texts {
     this.#loops = loops;
     this.#parts.loop.disabled = false;
     this.#fillTable();
+    this.#parts.text.removeAttribute("aria-busy");
     this.show(this.#place);
   }
 
@@ -83,10 +86,10 @@ export class Texts {
   }
 
   #changes(place) {
-    if (place === 0) {
+    const { words, num_gone: numGone } = this.#loops[place];
+    if (place === 0 || words.length + numGone === 0) {
       return "";
     }
-    const { words, num_gone: numGone } = this.#loops[place];
     const before = `loop ${this.#loops[place - 1].loop}`;
     const numChanged = words.filter((word) => word.is_changed).length;
     const changed = numChanged
