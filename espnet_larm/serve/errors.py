@@ -58,6 +58,9 @@ class RequestError(Exception):
 def error_response(
     problem: Problem, message: str, param: str | None = None, headers: dict[str, str] | None = None
 ) -> JSONResponse:
-    """An error as JSON, in OpenAI's form."""
+    """An error as JSON, in OpenAI's form.
+
+    It ends the connection: what the client still sends of a body that nobody wants would be read for nothing.
+    """
     error = {"message": message, "type": problem.type, "param": param, "code": problem.code}
-    return JSONResponse({"error": error}, problem.status, headers)
+    return JSONResponse({"error": error}, problem.status, {**(headers or {}), "Connection": "close"})

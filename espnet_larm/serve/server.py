@@ -4,6 +4,7 @@ import contextlib
 import ipaddress
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from errno import EACCES, EADDRINUSE, EADDRNOTAVAIL
 
@@ -64,18 +65,24 @@ def serve(app: ASGIApp, opened: socket.socket, announce: Callable[[], None]) -> 
     Returns:
         The exit status: 0, or INTERRUPTED if requests were dropped.
     """
-    # One implementation of HTTP, whatever else is installed: not all watch the size of what they read in the same way.
-    config = uvicorn.Config(app, http="h11", ws="none", lifespan="off", log_config=None, server_header=False)
-    server = _Server(config, announce)
+    server = Server(app, announce)
     server.run([opened])
     return INTERRUPTED if server.force_exit else 0
 
 
-class _Server(uvicorn.Server):
-    """A server for which a signal is no error: uvicorn's own raises it again at its end."""
+class Server(uvicorn.Server):
+    """A server for which a signal is no error: uvicorn's own raises it again at its end.
 
-    def __init__(self, config: uvicorn.Config, announce: Callable[[], None]) -> None:
-        super().__init__(config)
+    Args:
+        app: The application.
+        announce: Called when the server listens.
+    """
+
+    def __init__(self, app: ASGIApp, announce: Callable[[], None]) -> None:
+        # One implementation of HTTP, whatever else is installed: not all bound what they read in the same way.
+        super().__init__(
+            uvicorn.Config(app, http="h11", ws="none", lifespan="off", log_config=None, server_header=False)
+        )
         self.announce = announce
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -85,7 +92,10 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Let signals end the server during the block."""
+        """Let signals end the server during the block; only the main thread can hear them."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
         before = {each: signal.signal(each, self.handle_exit) for each in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield

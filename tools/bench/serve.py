@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -36,6 +36,7 @@ COMMAND = (sys.executable, "-m", "espnet_larm")
 URL = "/v1/audio/transcriptions"
 # A client of a server that is overloaded must not give up by itself.
 TIMEOUT_S = 600.0
+COUNTS = ("batches", "stretches")
 
 
 class Answer(NamedTuple):
@@ -141,13 +142,18 @@ async def text_of(client: httpx.AsyncClient, path: Path, content: bytes) -> str 
     return response.json()["text"]
 
 
-def report(name: str, rounds: Sequence[Round]) -> None:
+def counts_of(address: str) -> dict[str, int]:
+    """How much the model had to do so far."""
+    return {name: httpx.get(f"{address}/health").json()[name] for name in COUNTS}
+
+
+def report(name: str, rounds: Sequence[Round], counts: Mapping[str, int]) -> None:
     """Print a row of the table."""
     seconds = [1000 * answer.seconds for each in rounds for answer in each.answers]
+    batch = counts["stretches"] / max(1, counts["batches"])
     p50, p95 = np.percentile(seconds, [50, 95])
-    print(
-        f"| {name} | {len(seconds)} | {spread([each.rate for each in rounds], 1)} | {p50:.0f} | {p95:.0f} |", flush=True
-    )
+    cells = (name, len(seconds), spread([each.rate for each in rounds], 1), f"{p50:.0f}", f"{p95:.0f}", f"{batch:.1f}")
+    print(f"| {' | '.join(map(str, cells))} |", flush=True)
 
 
 def main() -> int:
@@ -161,27 +167,26 @@ def main() -> int:
     recordings = find_recordings(args.recordings, args.requests)
     texts = transcribe(args.model, recordings)
     rounds: dict[int, list[Round]] = {1: [], args.clients: []}
+    counts = {number: dict.fromkeys(COUNTS, 0) for number in rounds}
     with serving(args.model, shlex.split(args.serve_options)) as address:
         # The first requests find a model that has not been run.
         asyncio.run(ask(address, recordings[: args.clients], args.clients))
-        before = httpx.get(f"{address}/health").json()
         for index in range(args.rounds):
             some = recordings[index :: args.rounds]
             for num_clients, done in rounds.items():
+                before = counts_of(address)
                 done.append(asyncio.run(ask(address, some, num_clients)))
-        after = httpx.get(f"{address}/health").json()
-    print_header("callers at once", "requests", "a second (range of rounds)", "p50, ms", "p95, ms")
+                for name, number in counts_of(address).items():
+                    counts[num_clients][name] += number - before[name]
+    print_header("callers at once", "requests", "a second (range)", "p50, ms", "p95, ms", "stretches of speech a batch")
     for num_clients, done in rounds.items():
-        report(str(num_clients), done)
+        report(str(num_clients), done, counts[num_clients])
     answers = [answer for done in rounds.values() for each in done for answer in each.answers]
     lost = sum(answer.text is None for answer in answers)
     other = sum(answer.text not in (None, texts[answer.recording]) for answer in answers)
     many, one = ([each.rate for each in rounds[number]] for number in (args.clients, 1))
-    num_batches = after["batches"] - before["batches"] - len([answer for each in rounds[1] for answer in each.answers])
-    print(
-        f"\nthroughput of {args.clients} callers beside one: {spread(ratios(many, one))}; "
-        f"{args.requests / max(1, num_batches):.1f} requests a batch; lost: {lost}; other texts: {other}"
-    )
+    ratio = spread(ratios(many, one))
+    print(f"\nthroughput of {args.clients} callers beside one: {ratio}; lost: {lost}; other texts: {other}")
     return 1 if lost or other else 0
 
 
