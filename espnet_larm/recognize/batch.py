@@ -169,12 +169,13 @@ class _Batch:
                 return [skipped_transcript(self.plan.numbers, str(error.args[0]))]
             # One short or long utterance stops the batch at its start: each goes alone, and the others are decoded.
             return [transcript for index in group for transcript in self._decode_group([index])]
-        return [self._transcript(row, found[1:]) for row, found in zip(hypotheses, nbest, strict=True)]
+        rows = zip(group, hypotheses, nbest, strict=True)
+        return [self._transcript(index, row, found[1:]) for index, row, found in rows]
 
-    def _transcript(self, hypotheses: dict[int, Hypothesis], others: list[Hypothesis]) -> Transcript:
+    def _transcript(self, index: int, hypotheses: dict[int, Hypothesis], others: list[Hypothesis]) -> Transcript:
         if not all(math.isfinite(hypothesis.score) for hypothesis in hypotheses.values()):
             return skipped_transcript(self.plan.numbers, NO_NUMBERS)
-        return Transcript(hypotheses, others=tuple(others))
+        return Transcript(hypotheses, others=tuple(others), edges=self.features[index].edges)
 
     def _read_outs(self, group: list[int]) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
         """The read-outs that are asked for; adds what the encoder took up to each to its seconds."""

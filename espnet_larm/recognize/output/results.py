@@ -40,11 +40,14 @@ class Transcript(NamedTuple):
         hypotheses: The best hypothesis by loop or layer, ascending; the last is the result.
         skipped: Why the utterance could not be encoded, its hypotheses being empty; "" if it was.
         others: The second best and further hypotheses of the last read-out.
+        edges: Where each frame that the encoder read begins among those of the front end, and their number; None if
+            none were merged, and for audio that was cut.
     """
 
     hypotheses: dict[int, Hypothesis]
     skipped: str = ""
     others: tuple[Hypothesis, ...] = ()
+    edges: tuple[int, ...] | None = None
 
     @property
     def best(self) -> Hypothesis:
