@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 DESIGN = ROOT / "docs/design.md"
 PAGES = [
     *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG")),
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").glob("**/*.md")),
 ]
 LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]+))?\)")
 # Files of the examples, which a user makes.
