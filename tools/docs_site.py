@@ -26,7 +26,7 @@ HOME, COMMANDS_PAGE = "index.md", "commands.md"
 OUTSIDE = ("CHANGELOG.md", "CONTRIBUTING.md", "egs/*/RESULTS.md", "egs/*/*.png", "tools/bench/RESULTS.md")
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)#\s]*)(#[^)\s]+)?\)")
 FENCE = re.compile(r"^(```.*?^```)", re.MULTILINE | re.DOTALL)
-COLUMNS = "110"
+COLUMNS = "96"
 _sources = tempfile.TemporaryDirectory(prefix="espnet_larm_docs.")
 
 
