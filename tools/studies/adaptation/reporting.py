@@ -100,7 +100,8 @@ def format_table(done: Sequence[Done], reference: str, exp_dir: Path, tests: Seq
         tests: Test sets.
     """
     columns = ["row", "learns in the LM", "lr", "seeds", "dev WER %"]
-    columns += [f"{test.name} WER %, 95 % interval" for test in tests]
+    for test in tests:
+        columns += [f"{test.name} WER %", "from", "to"]
     columns += ["nats lost a token", "at equal dev WER", "KL to base", "minutes"]
     base = next((each for each in done if each.row.name == reference), None)
     rows = []
@@ -110,7 +111,7 @@ def format_table(done: Sequence[Done], reference: str, exp_dir: Path, tests: Seq
         for test in tests:
             found = each.errors(exp_dir, test)
             low, high = row_interval(found, stream, NUM_RESAMPLES)
-            cells.append(f"{spread(list(found.by_seed), 1)}, {low:.1f} to {high:.1f}")
+            cells += [spread(list(found.by_seed), 1), f"{low:.1f}", f"{high:.1f}"]
         cells += [spread(each.losses, 3), _at_equal(each, base)]
         cells.append(spread([found["text"]["kl_to_base"]["value"] for found in each.results], 3))
         cells.append(f"{np.mean([found['seconds'] for found in each.results]) / 60:.1f}")
