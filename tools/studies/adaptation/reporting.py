@@ -139,14 +139,15 @@ def draw(done: Sequence[Done], path: Path) -> None:
             nats = [point["nats"] - found["text"]["base_nats"] for point in found["points"]]
             axes.plot(nats, [point["dev_wer"] for point in found["points"]], color=color, alpha=0.35, linewidth=1)
         best = (each.losses, each.dev_wers)
+        axes.scatter(*best, color=color, s=36, zorder=3)
         label = f"{each.row.title} ({each.num_trainable / 1e6:.2f} M)"
-        axes.scatter(*best, color=color, s=36, zorder=3, label=label)
+        place = (float(np.mean(each.losses)), float(np.mean(each.dev_wers)))
+        axes.annotate(label, place, (6, 4), textcoords="offset points", fontsize=8, color=color)
     axes.set_xscale("symlog", linthresh=0.01)
     axes.axvline(0.0, color="0.7", linewidth=0.8)
     axes.set_xlabel("text lost: nats per token above the LM before")
     axes.set_ylabel("WER of the development set, percent")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     save_figure(figure, path)
 
 
