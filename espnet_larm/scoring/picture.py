@@ -64,13 +64,13 @@ def draw_wer(results: Sequence[SetResult], path: Path, trained_loops: int | None
         _write_changes(left, *points_of[0])
     if trained_loops is not None:
         left.axvline(trained_loops, color="0.6", linestyle=":")
-        place = (trained_loops, 0.02)
+        place = (trained_loops, 0.97)
         where = {"xycoords": left.get_xaxis_transform(), "textcoords": "offset points"}
-        left.annotate("as trained", place, (4, 0), color="0.4", fontsize=9, **where)
+        left.annotate("as trained", place, (-4, 0), color="0.4", fontsize=9, ha="right", va="top", **where)
     left.set_xticks(sorted({point.number for _, points in points_of for point in points if point.number is not None}))
     left.set(xlabel="loops", ylabel="word error rate, % (95 % interval)")
     right.set(xlabel="compute, seconds a minute of speech (loops at the points)")
-    left.margins(x=0.12, y=0.12)
+    left.margins(x=0.25, y=0.2)
     for axes in (left, right):
         axes.grid(color="0.9")
         axes.spines[["top", "right"]].set_visible(False)
@@ -128,8 +128,8 @@ def _draw_bars(axes: Any, xs: Sequence[float], points: Sequence[Point], color: s
 
 
 def _name(axes: Any, place: tuple[float, float], name: str, color: str) -> None:
-    """Write a curve's name above its end."""
-    axes.text(*place, f"{name} ", color=color, fontsize=10, ha="right", va="bottom")
+    """Write a curve's name behind its end."""
+    axes.text(*place, f"  {name}", color=color, fontsize=10, ha="left", va="center")
 
 
 def _write_changes(axes: Any, result: SetResult, points: Sequence[Point]) -> None:

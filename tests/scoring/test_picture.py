@@ -43,10 +43,10 @@ def test_curves_have_their_names_at_them_and_loops_their_paired_changes(tmp_path
     change = {"from": "loop2", "to": "loop4", "points": -10.0, "interval_points": [-12.0, -8.0], "verdict": "falls"}
     one = SetResult("decode", "test", "loop", read_outs, {}, {"wer": [change]})
     assert draw_wer([one], tmp_path / "wer.png")
-    assert written == ["test ", "-10.0\n(-12.0 to -8.0)"]
+    assert written == ["  test", "-10.0\n(-12.0 to -8.0)"]
     written.clear()
     assert draw_wer([one, one._replace(name="other")], tmp_path / "wer.png")
-    assert written == ["test ", "other "]
+    assert written == ["  test", "  other"]
 
 
 @pytest.mark.parametrize("read_out", [ReadOutResult(None, scores(20.0), None), ReadOutResult(None, scores(20.0), 2.0)])

@@ -1,9 +1,8 @@
 """Pictures of egs/an4: drawn from its tables, which have what the pictures need."""
 
 import matplotlib as mpl
-import pytest
-
 import pictures
+import pytest
 
 TEXT = (pictures.FOLDER / "RESULTS.md").read_text(encoding="utf-8")
 
