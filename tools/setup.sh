@@ -6,6 +6,7 @@
 #
 #   tools/setup.sh                        # everything: recipes, tests and checks
 #   tools/setup.sh --extras mini          # without n-grams
+#   tools/setup.sh --extras docs          # and what builds the site of docs/
 #   tools/setup.sh --python python3.13    # another Python
 #   . .venv/bin/activate                  # use it
 set -euo pipefail
@@ -71,7 +72,7 @@ find_python() {
 check_options() {
     local extra
     for extra in ${extras//,/ }; do
-        [[ $extra =~ ^(mini|ngram)$ ]] || die "--extras: $extra is not known; allowed: mini, ngram"
+        [[ $extra =~ ^(mini|ngram|docs)$ ]] || die "--extras: $extra is not known; allowed: mini, ngram, docs"
     done
     [[ $newest =~ ^(true|false)$ ]] || die "--newest: $newest is not known; allowed: true, false"
     [ -n "$python" ] || return 0
