@@ -113,7 +113,7 @@ class Batcher:
             if self._closed:
                 raise CallerGoneError
             self._waiting.append(part)
-            self._changed.notify()
+            self._changed.notify_all()
         found: R = part.found.result()
         return found
 
@@ -121,7 +121,7 @@ class Batcher:
         """End the thread after its batch; what still waits is dropped."""
         with self._changed:
             self._closed = True
-            self._changed.notify()
+            self._changed.notify_all()
         self._thread.join()
 
     def _serve(self) -> None:
