@@ -177,7 +177,7 @@ class Batcher:
         return len(self._choose()) < sum(part.work.key is key for part in self._waiting)
 
     def _choose(self) -> list[_Part]:
-        """Those who make the next batch: the first who came, and others with the same work, nearest in length."""
+        """Choose the next batch: the first who came, and others with the same work, nearest in length."""
         if not self._waiting:
             return []
         first = self._waiting[0]
