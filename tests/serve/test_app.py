@@ -227,6 +227,8 @@ def test_a_refusal_of_the_model_is_that_of_its_caller_and_a_mistake_is_500(start
         answers = list(pool.map(lambda number: ask(client, wav(number)), (600, 666, 670)))
     assert [each.status_code for each in answers] == [200, 500, 200]
     assert error(ask(client, wav(667)))[2] == "the server failed; its log says why."
+    # It is logged after the answer, and before the next one.
+    client.get("/health")
     assert "a mistake" in caplog.text
 
 

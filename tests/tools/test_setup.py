@@ -171,7 +171,7 @@ def test_another_python_takes_another_lock(tmp_path, make_python, calls):
 def test_newest_takes_the_bounds_of_setup_py_and_no_lock(options, calls):
     assert run_setup(*options, "--newest", "true", "--extras", "mini").returncode == 0
     core, mini = calls()
-    assert core.endswith(f"--editable {ROOT}[espnet,test,dev]")
+    assert core.endswith(f"--editable {ROOT}[espnet,serve,test,dev]")
     assert mini.endswith(f"{ROOT}[mini]")
 
 
