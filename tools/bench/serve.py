@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Load on `espnet-larm serve`: many callers at once beside one caller at a time, and their texts beside `transcribe`'s.
 
-    python tools/bench/serve.py --model model.zip --recordings ../shared/data/an4/flac/an4test_clstk
+    python tools/bench/serve.py --model model.zip --recordings <an4>/flac/an4test_clstk
     python tools/bench/serve.py --model model.zip --recordings talks --clients 4 --requests 40 --rounds 2    small
     python tools/bench/serve.py ... --serve_options "--loops 2 --batch_wait_ms 20"
 
