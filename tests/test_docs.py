@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 DESIGN = ROOT / "docs/design.md"
 PAGES = [
     *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG")),
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").glob("**/*.md")),
 ]
 LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]+))?\)")
 # Files of the examples, which a user makes.
@@ -96,3 +96,15 @@ def test_tests_that_the_code_names_are_there():
         if not any(f"def {name}(" in text for text in tests.values())
     ] == []
     assert [f"{path.name}: {file}" for path, file in files.items() if not (ROOT / file).is_file()] == []
+
+
+def test_every_number_of_the_results_stands_on_the_page_that_its_row_links_to():
+    page = ROOT / "docs/results.md"
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.read_text(encoding="utf-8").splitlines()]
+    rows = [row for row in rows if len(row) == 12 and re.fullmatch(r"[\d.]+", row[6])]
+    assert len(rows) > 10
+    for row in rows:
+        ((target, _),) = LINK.findall(row[10])
+        text = (page.parent / target).read_text(encoding="utf-8")
+        stand_there = [re.compile(rf"(?<![\d.]){re.escape(number)}(?![\d])") for number in row[6:9]]
+        assert any(all(number.search(line) for number in stand_there) for line in text.splitlines()), row

@@ -111,7 +111,7 @@ def test_pythons_are_those_of_the_classifiers_the_doctor_and_the_locks():
     assert [path.name for path in sorted((ROOT / "requirements").glob("py*.txt"))] == ["py312.txt", "py313.txt"]
 
 
-@pytest.mark.parametrize("name", ["py312", "py313", "mini", "ngram"])
+@pytest.mark.parametrize("name", ["py312", "py313", "mini", "ngram", "docs"])
 def test_lock_has_a_hash_for_everything_and_no_host_or_path(name):
     path = ROOT / f"requirements/{name}.txt"
     text = path.read_text()
@@ -124,11 +124,9 @@ def test_lock_has_a_hash_for_everything_and_no_host_or_path(name):
 
 @pytest.mark.parametrize("name", ["py312", "py313"])
 def test_lock_holds_what_setup_py_asks_for(name):
-    lock = {
-        **locked(ROOT / f"requirements/{name}.txt"),
-        **locked(ROOT / "requirements/mini.txt"),
-        **locked(ROOT / "requirements/ngram.txt"),
-    }
+    lock = {}
+    for each in (name, "mini", "ngram", "docs"):
+        lock.update(locked(ROOT / f"requirements/{each}.txt"))
     extras = of_setup_py("EXTRAS")
     # --lm_eval_tasks alone uses it; nothing here installs it.
     del extras["lm-eval"]
@@ -137,6 +135,13 @@ def test_lock_holds_what_setup_py_asks_for(name):
     ):
         version, _ = lock[canonical(requirement.name)]
         assert requirement.specifier.contains(version), f"{requirement}: renew with tools/lock.sh"
+
+
+def test_what_builds_the_site_changes_nothing_that_is_installed():
+    docs = locked(ROOT / "requirements/docs.txt").items()
+    for name in ("py312", "py313"):
+        lock = locked(ROOT / f"requirements/{name}.txt")
+        assert [key for key, value in docs if lock.get(key, value) != value] == []
 
 
 def test_what_is_under_the_gpl_or_built_with_a_compiler_is_not_in_the_lock_of_all():

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that must hold before a commit: ruff, mypy, shellcheck and the tests. About 12 minutes on 2 cores, no GPU.
+# Everything that must hold before a commit: ruff, mypy, shellcheck, the site of docs/, tests. About 12 minutes on 2 cores.
 #
 # It sets its environment up by itself (tools/setup.sh), runs all checks also when one fails, and ends with a summary.
 # ESPNET_LARM_VENV names another environment than .venv. Arguments go to pytest:
@@ -18,6 +18,8 @@ esac
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export ESPNET_LARM_VENV=${ESPNET_LARM_VENV:-$PWD/.venv}
 tools/setup.sh
+# What users need does not hold it.
+tools/setup.sh --extras docs
 export PATH=$ESPNET_LARM_VENV/bin:$PATH
 summary=()
 failed=0
@@ -43,6 +45,7 @@ check "ruff check" ruff check .
 check "ruff format" ruff format --check .
 check mypy mypy
 check shellcheck shellcheck "${scripts[@]}"
+check mkdocs env NO_MKDOCS_2_WARNING=1 python -m mkdocs build --strict --quiet
 check pytest python -m pytest "$@"
 
 echo "== summary"

@@ -39,17 +39,19 @@ lock() { # NAME ARGUMENTS...: write requirements/NAME.txt
     mv "$beside/$name.new" "requirements/$name.txt"
 }
 
-lock_extra() { # NAME ARGUMENTS...: one package, in a file of its own
-    local name=$1 requirement
+lock_extra() { # NAME ARGUMENTS...: an extra, in a file of its own
+    local name=$1 requirements
     shift
-    requirement=$(sed -n "s/^    \"$name\": \[\"\(.*\)\"\],\$/\1/p" setup.py)
-    [ -n "$requirement" ] || die "setup.py has no line \"$name\": [\"...\"] among its EXTRAS"
-    lock "$name" --no-deps --no-annotate --python-version 3.12 "$@" - <<< "$requirement"
+    requirements=$(sed -n "s/^    \"$name\": \[\"\(.*\)\"\],\$/\1/p" setup.py)
+    [ -n "$requirements" ] || die "setup.py has no line \"$name\": [\"...\"] among its EXTRAS"
+    lock "$name" --no-annotate --python-version 3.12 "$@" - <<< "${requirements//\", \"/$'\n'}"
 }
 
 [ $# -gt 0 ] || set -- --upgrade
 for version in 3.12 3.13; do
-    lock "py${version/./}" --extra espnet --extra test --extra dev --python-version "$version" "$@" setup.py
+    lock "py${version/./}" --extra espnet --extra serve --extra test --extra dev --python-version "$version" "$@" setup.py
 done
-lock_extra mini "$@"
-lock_extra ngram "$@"
+lock_extra mini --no-deps "$@"
+lock_extra ngram --no-deps "$@"
+# It goes into the environment that has the others.
+lock_extra docs --constraint requirements/py312.txt "$@"

@@ -6,6 +6,7 @@
 #
 #   tools/setup.sh                        # everything: recipes, tests and checks
 #   tools/setup.sh --extras mini          # without n-grams
+#   tools/setup.sh --extras docs          # and what builds the site of docs/
 #   tools/setup.sh --python python3.13    # another Python
 #   . .venv/bin/activate                  # use it
 set -euo pipefail
@@ -71,7 +72,7 @@ find_python() {
 check_options() {
     local extra
     for extra in ${extras//,/ }; do
-        [[ $extra =~ ^(mini|ngram)$ ]] || die "--extras: $extra is not known; allowed: mini, ngram"
+        [[ $extra =~ ^(mini|ngram|docs)$ ]] || die "--extras: $extra is not known; allowed: mini, ngram, docs"
     done
     [[ $newest =~ ^(true|false)$ ]] || die "--newest: $newest is not known; allowed: true, false"
     [ -n "$python" ] || return 0
@@ -157,7 +158,7 @@ pip_install() { # ARGUMENTS...
 pip_install_list() { # LIST
     local locked=(--require-hashes --no-deps) build
     if [ "$newest" = true ]; then
-        pip_install --editable "${repository}[${1/#core/espnet,test,dev}]"
+        pip_install --editable "${repository}[${1/#core/espnet,serve,test,dev}]"
         return
     fi
     if [ "$1" = core ]; then

@@ -142,23 +142,24 @@ def difference(before: Scores, after: Scores) -> tuple[float, Interval]:
     return after.total.error_percent - before.total.error_percent, interval(after.rates - before.rates)
 
 
-def show_interval(points: Interval, sign: str = "") -> str:
-    """An interval as a cell of the table."""
-    return f"[{points.low:{sign}.2f}, {points.high:{sign}.2f}]"
+def bounds(points: Interval, sign: str = "") -> list[str]:
+    """An interval as two cells of a table, `from` and `to`."""
+    return [f"{bound:{sign}.2f}" for bound in points]
 
 
 def format_rows(rows: Sequence[Row], chosen: Row | None = None) -> Iterator[str]:
     """A table in Markdown."""
     yield (
-        "| tau | retention | WER % | 95 % | points | 95 %, paired | prompt positions | % of all sites off "
+        "| tau | retention | WER % | from | to | points | from | to | prompt positions | % of all sites off "
         "| prefill FLOPs, % of all sites off | |"
     )
-    yield "|---|---|---|---|---|---|---|---|---|---|"
+    yield "|---|---|---|---|---|---|---|---|---|---|---|---|"
     for row in rows:
         tau = row.name if row.tau is None else f"{row.tau:g}"
         yield (
             f"| {tau} | {row.retention:.3f} | {row.scores.total.error_percent:.2f} "
-            f"| {show_interval(row.scores.interval)} | {row.points:+.2f} | {show_interval(row.points_interval, '+')} "
+            f"| {' | '.join(bounds(row.scores.interval))} | {row.points:+.2f} "
+            f"| {' | '.join(bounds(row.points_interval, '+'))} "
             f"| {row.positions} | {100 * row.positions_share:.1f} | {100 * row.flops_share:.1f} "
             f"| {'chosen' if row is chosen else ''} |"
         )

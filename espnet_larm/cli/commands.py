@@ -27,6 +27,18 @@ _RECIPE = "espnet_larm.recipe"
 _EXPERIMENT = "--asr_train_config exp/asr/config.yaml --asr_model_file exp/asr/valid.loss.ave.pth"
 COMMANDS: dict[str, Command] = {
     "transcribe": Command("espnet_larm.cli.listen.transcribe", "write down what recordings say", USE, "talk.m4a"),
+    "serve": Command(
+        "espnet_larm.cli.listen.serve",
+        "answer clients of OpenAI's API of transcriptions",
+        USE,
+        "--model model.zip --port 8000",
+    ),
+    "demo": Command(
+        "espnet_larm.cli.listen.demo",
+        "open a page to record, drop files, and see the text at each loop",
+        USE,
+        "--model model.zip",
+    ),
     "pack": Command(
         "espnet_larm.cli.pack", "put a trained model into one file (stage 14)", USE, "--exp_dir exp/asr_larm"
     ),

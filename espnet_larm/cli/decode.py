@@ -205,10 +205,14 @@ def load(args: argparse.Namespace) -> Any:
 
     Raises:
         FileNotFoundError: A file is missing.
-        ValueError: The options do not fit the model.
+        ValueError: The options do not fit the model, or there is no GPU.
     """
+    import torch
+
     from espnet_larm.recognize.recognizer import Recognizer
 
+    if args.ngpu and not torch.cuda.is_available():
+        raise ValueError("ngpu is 1, but torch sees no GPU here; set ngpu: 0.")
     return Recognizer.from_files(
         args.asr_train_config,
         args.asr_model_file,

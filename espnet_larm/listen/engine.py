@@ -34,19 +34,42 @@ class Request(NamedTuple):
     config: DecodeConfig = DecodeConfig()
 
 
+class Merged(NamedTuple):
+    """Frames that a front end has merged, of one stretch of audio.
+
+    Attributes:
+        edges_s: Where each frame that the encoder read begins, and where the last ends, in seconds.
+        num_frames: Frames before they were merged.
+    """
+
+    edges_s: tuple[float, ...]
+    num_frames: int
+
+    def later(self, seconds: float) -> "Merged":
+        """The same where time began earlier."""
+        return self._replace(edges_s=tuple(seconds + edge_s for edge_s in self.edges_s))
+
+
 class Heard(NamedTuple):
-    """What was recognised in audio that was given together.
+    """What was recognised in audio that was given together. All but the seconds have an entry a waveform.
 
     Attributes:
         words: For each waveform, by loop, its words with times from its first sample on.
         seconds: By loop, seconds of computing.
+        merged: For each waveform, its merged frames; None where there are none. Empty for models that merge none.
         used: For each waveform, the loops that it used where it chose them by itself (`num_loops: auto`), else None;
-            empty of a model that cannot.
+            empty for a model that cannot.
     """
 
     words: list[Mapping[int, tuple[Word, ...]]]
     seconds: Mapping[int, float]
+    merged: Sequence[Merged | None] = ()
     used: Sequence[float | None] = ()
+
+    def part(self, start: int, end: int, share: float) -> "Heard":
+        """The entries of some of the waveforms, with a share of the seconds."""
+        entries = {name: value[start:end] for name, value in self._asdict().items() if name != "seconds"}
+        return Heard(**entries, seconds={loop: share * seconds for loop, seconds in self.seconds.items()})
 
 
 class Job(NamedTuple):
@@ -72,10 +95,12 @@ class Engine(ABC):
     Attributes:
         sample_rate_hz: The rate of the audio that it takes.
         loops: Depths that can be asked for; empty for a model without loops.
+        has_languages: Whether a request may name the spoken language.
     """
 
     sample_rate_hz: int
     loops: tuple[int, ...] = ()
+    has_languages: bool = False
 
     @abstractmethod
     def prepare(self, request: Request) -> Job:
@@ -123,3 +148,18 @@ def refuse_options(request: Request, what: str, *allowed: str) -> None:
     for name, value in request.config.set_options(*names).items():
         words = f"allowed: {', '.join(allowed)}" if allowed else "leave it out"
         raise OptionError(f"{name} is {value}, an option of our own models, which {what} is not; {words}.")
+
+
+def read_loops(word: str) -> tuple[int, ...]:
+    """The loops that a user's word names, `2,4,6` for example, ascending.
+
+    Raises:
+        OptionError: It names none.
+    """
+    try:
+        loops = tuple(sorted({int(each) for each in word.split(",")}))
+    except ValueError:
+        loops = (0,)
+    if loops[0] < 1:
+        raise OptionError(f"loops is {word}; allowed: whole numbers from 1 on, 2,4,6 for example.")
+    return loops

@@ -101,6 +101,8 @@ class WhisperEngine(Engine):
         processor: Its processor.
     """
 
+    has_languages = True
+
     def __init__(self, model: Any, processor: Any) -> None:
         self.model, self.processor = model, processor
         self.sample_rate_hz = processor.feature_extractor.sampling_rate

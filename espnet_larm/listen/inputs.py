@@ -3,14 +3,15 @@
 Shapes: N samples.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from espnet_larm.data.media import stream_media
+from espnet_larm.data.media import promised_seconds, stream_media
 from espnet_larm.data.stream import resampled
+from espnet_larm.errors import DataError
 
 # Samples of integer types have this range.
 FULL_SCALE = {np.dtype(np.int16): 2.0**15, np.dtype(np.int32): 2.0**31}
@@ -54,6 +55,32 @@ def open_blocks(audio: Audio, sample_rate: int | None, sample_rate_hz: int) -> I
         raise ValueError(f"sample_rate is {rate}; allowed: 1 to 1000000.")
     blocks = np.split(samples, range(int(BLOCK_SECONDS * rate), len(samples), max(1, int(BLOCK_SECONDS * rate))))
     return iter(blocks) if rate == sample_rate_hz else resampled(blocks, int(rate), sample_rate_hz)
+
+
+def refuse_longer(
+    audio: Audio, blocks: Iterable[np.ndarray], sample_rate_hz: int, most_s: float
+) -> Iterator[np.ndarray]:
+    """The same blocks (N,), up to a length.
+
+    Args:
+        audio: Where they come from. A file that says itself that it is longer is refused before it is read.
+        blocks: What `open_blocks` gave.
+        sample_rate_hz: Their rate.
+        most_s: The longest recording that is allowed, in seconds.
+
+    Raises:
+        DataError: The recording is longer.
+    """
+    name = audio if isinstance(audio, str | Path) else "the recording"
+    seconds = promised_seconds(Path(audio)) if isinstance(audio, str | Path) else 0.0
+    if seconds > most_s:
+        raise DataError(f"{name} lasts {seconds:.0f} s; allowed: up to {most_s:g} s.")
+    num_samples = 0
+    for block in blocks:
+        num_samples += len(block)
+        if num_samples > most_s * sample_rate_hz:
+            raise DataError(f"{name} lasts longer than it says; allowed: up to {most_s:g} s.")
+        yield block
 
 
 def _is_pair(audio: Any) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from espnet_larm.errors import OptionError
-from espnet_larm.listen.engine import WHOLE, Engine, Heard, Job, Request, refuse_language, refuse_loops
+from espnet_larm.listen.engine import WHOLE, Engine, Heard, Job, Merged, Request, refuse_language, refuse_loops
 from espnet_larm.listen.segments import spread
 from espnet_larm.recognize.batch import decode_batch
 from espnet_larm.recognize.config import AUTO
@@ -65,8 +65,7 @@ class LarmEngine(Engine):
         heads = self.recognizer.heads
         if plan.llm is not None and not (heads.llm and heads.llm.can_align):
             return False
-        # Not every front end tells where its frames lie.
-        return hasattr(self.recognizer.model.frontend, "hop_length")
+        return _tells_times(self.recognizer)
 
 
 class _LarmJob:
@@ -83,6 +82,7 @@ class _LarmJob:
         words: list[dict[int, tuple[Word, ...]]] = [{} for _ in waveforms]
         used: list[float | None] = [None] * len(waveforms)
         seconds: dict[int, float] = {}
+        transcripts: list[Transcript] = []
         for plan in self.plans:
             transcripts, cost = decode_batch(self.recognizer.heads, waveforms, plan)
             read = self._read_outs(plan)
@@ -90,7 +90,7 @@ class _LarmJob:
             for found, samples, transcript in zip(words, waveforms, transcripts, strict=True):
                 found.update(self._words(transcript, read, len(samples)))
             used = [transcript.loops for transcript in transcripts]
-        return Heard(list(words), seconds, used)
+        return Heard(list(words), seconds, [self._merged(transcript) for transcript in transcripts], used)
 
     def text_of(self, words: Sequence[Word]) -> str:
         if not self.times_words:
@@ -103,6 +103,12 @@ class _LarmJob:
             return {WHOLE: plan.numbers[-1]}
         return {loop: loop for loop in self.loops if loop in plan.numbers}
 
+    def _merged(self, transcript: Transcript) -> Merged | None:
+        edges = transcript.edges
+        if edges is None or not _tells_times(self.recognizer):
+            return None
+        return Merged(tuple(map(self.recognizer.heads.frame_times.edge_s, edges)), edges[-1])
+
     def _words(self, transcript: Transcript, read: Mapping[int, int], num_samples: int) -> dict[int, tuple[Word, ...]]:
         if transcript.skipped == NO_NUMBERS:
             raise ValueError(f"{NO_NUMBERS}.")
@@ -111,3 +117,8 @@ class _LarmJob:
 
     def _timed(self, hypothesis: Hypothesis, end_s: float) -> tuple[Word, ...]:
         return hypothesis.words if self.times_words else spread(hypothesis.text, 0.0, end_s)
+
+
+def _tells_times(recognizer: Recognizer) -> bool:
+    """Whether the front end tells where its frames lie; not every one does."""
+    return hasattr(recognizer.model.frontend, "hop_length")

@@ -6,9 +6,10 @@ Shapes: N samples, T chunks of 32 ms.
 """
 
 import functools
+import math
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +27,9 @@ PAUSE_S = 2.0
 # A voice that says one letter lasts longer.
 SHORTEST_S = 0.06
 
+# Finds speech in waveforms of a rate.
+Finder = Callable[[Sequence[np.ndarray], int], list[list["Stretch"]]]
+
 
 class Stretch(NamedTuple):
     """A part with speech: its first sample, and the one behind its last."""
@@ -41,13 +45,27 @@ def find_speech(samples: np.ndarray, sample_rate_hz: int) -> list[Stretch]:
         samples: (N,) in [-1, 1].
         sample_rate_hz: Their rate.
     """
+    return find_speech_in([samples], sample_rate_hz)[0]
+
+
+def find_speech_in(waveforms: Sequence[np.ndarray], sample_rate_hz: int) -> list[list[Stretch]]:
+    """Stretches with speech of several waveforms (N,), found together; what `find_speech` finds in each.
+
+    A chunk costs nearly the same for one waveform and for several.
+    """
     is_other = sample_rate_hz != DETECTOR_HZ
-    at_rate = soxr.resample(samples, sample_rate_hz, DETECTOR_HZ) if is_other else samples
+    at_rate = [soxr.resample(each, sample_rate_hz, DETECTOR_HZ) if is_other else each for each in waveforms]
+    rows = zip(waveforms, _probabilities(at_rate), strict=True)
+    return [_stretches(probabilities, sample_rate_hz, len(samples)) for samples, probabilities in rows]
+
+
+def _stretches(probabilities: np.ndarray, sample_rate_hz: int, num_samples: int) -> list[Stretch]:
+    """Stretches with speech, from the probability of each chunk (T,)."""
     chunk_s = CHUNK_SAMPLES / DETECTOR_HZ
-    runs = _runs(_probabilities(at_rate) >= SPEECH_PROBABILITY, round(PAUSE_S / chunk_s), round(SHORTEST_S / chunk_s))
+    runs = _runs(probabilities >= SPEECH_PROBABILITY, round(PAUSE_S / chunk_s), round(SHORTEST_S / chunk_s))
     seconds = [(begin * chunk_s - MARGIN_S, end * chunk_s + MARGIN_S) for begin, end in runs]
     return [
-        Stretch(max(0, int(start_s * sample_rate_hz)), min(len(samples), int(end_s * sample_rate_hz)))
+        Stretch(max(0, int(start_s * sample_rate_hz)), min(num_samples, int(end_s * sample_rate_hz)))
         for start_s, end_s in seconds
     ]
 
@@ -69,13 +87,16 @@ _in_use = threading.Lock()
 
 
 @torch.no_grad()
-def _probabilities(samples: np.ndarray) -> np.ndarray:
-    """The probability of speech of each chunk (T,); the last chunk is filled with zeros."""
-    # Less than a chunk is refused.
-    padded = np.pad(samples, (0, max(0, CHUNK_SAMPLES - len(samples))))
+def _probabilities(waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The probability of speech of each waveform's chunks (T,); the last chunk is filled with zeros."""
+    nums_chunks = [max(1, math.ceil(len(samples) / CHUNK_SAMPLES)) for samples in waveforms]
+    padded = torch.zeros(len(waveforms), max(nums_chunks) * CHUNK_SAMPLES)
+    for row, samples in zip(padded, waveforms, strict=True):
+        row[: len(samples)] = torch.from_numpy(samples)
     with _in_use:
-        chunks: torch.Tensor = _detector().audio_forward(torch.from_numpy(padded)[None].float(), DETECTOR_HZ)
-    return chunks[0].numpy()
+        chunks: torch.Tensor = _detector().audio_forward(padded, DETECTOR_HZ)
+    # Chunks are read from left to right: zeros behind a waveform change none of its own.
+    return [row[:num_chunks].numpy() for row, num_chunks in zip(chunks, nums_chunks, strict=True)]
 
 
 @functools.cache

@@ -4,16 +4,17 @@ Memory does not grow with the length of a recording, but for the text.
 Shapes: N samples.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from espnet_larm.listen.engine import WHOLE, Engine, Job, Request
-from espnet_larm.listen.inputs import Audio, open_blocks
+from espnet_larm.listen.engine import WHOLE, Engine, Job, Merged, Request
+from espnet_larm.listen.inputs import Audio, open_blocks, refuse_longer
 from espnet_larm.listen.segments import Phrases, Segment
-from espnet_larm.listen.speech import Stretch, find_speech
+from espnet_larm.listen.speech import Finder, Stretch, find_speech_in
 from espnet_larm.recognize.config import DecodeConfig
 from espnet_larm.recognize.long.cutting import BATCH_SECONDS, Piece, batches, cut
 from espnet_larm.recognize.machine import keep_memory_flat
@@ -58,12 +59,14 @@ class Progress(NamedTuple):
         end_s: Where in the recording they end, in seconds.
         segments: By loop, segments that are complete.
         seconds: By loop, seconds of computing that the last pieces took.
+        merged: Merged frames of the stretches of speech in them, with times in the recording.
         used: Seconds of speech that the model chose loops for in the last pieces, and the same times the loops.
     """
 
     end_s: float
     segments: Mapping[int, Sequence[Segment]]
     seconds: Mapping[int, float]
+    merged: Sequence[Merged] = ()
     used: tuple[float, float] = (0.0, 0.0)
 
 
@@ -76,12 +79,14 @@ class Transcriber:
     Attributes:
         loops: Depths that a text can be had of; empty for a model without loops.
         sample_rate_hz: The rate that the model takes; other audio is resampled.
+        has_languages: Whether a request may name the spoken language.
     """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.loops = engine.loops
         self.sample_rate_hz = engine.sample_rate_hz
+        self.has_languages = engine.has_languages
 
     @property
     def recognizer(self) -> "Recognizer":
@@ -164,7 +169,15 @@ class Transcriber:
         """
         return self._engine.prepare(request)
 
-    def follow(self, job: Job, audio: Audio, sample_rate: int | None = None, vad: bool = True) -> Iterator[Progress]:
+    def follow(
+        self,
+        job: Job,
+        audio: Audio,
+        sample_rate: int | None = None,
+        vad: bool = True,
+        most_s: float = math.inf,
+        find: Finder = find_speech_in,
+    ) -> Iterator[Progress]:
         """Recognise a recording, and say how far it is.
 
         Args:
@@ -172,13 +185,18 @@ class Transcriber:
             audio: The recording, as `transcribe` takes it.
             sample_rate: The rate of samples that come without one, in Hz.
             vad: Leave out what is no speech.
+            most_s: The longest recording that is allowed, in seconds.
+            find: Finds speech.
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: What `transcribe` refuses.
+            ValueError: What `transcribe` refuses, or the recording is longer than allowed.
             TypeError: It is no audio.
         """
-        return _follow(job, open_blocks(audio, sample_rate, self.sample_rate_hz), self.sample_rate_hz, vad)
+        blocks = open_blocks(audio, sample_rate, self.sample_rate_hz)
+        if most_s < math.inf:
+            blocks = refuse_longer(audio, blocks, self.sample_rate_hz, most_s)
+        return _follow(job, blocks, self.sample_rate_hz, find if vad else _everything)
 
 
 def collect(job: Job, following: Iterable[Progress]) -> Transcription:
@@ -210,42 +228,46 @@ def _text_of(job: Job, segments: Iterable[Segment]) -> str:
     return job.text_of([word for segment in segments for word in segment.words])
 
 
-def _follow(job: Job, blocks: Iterable[np.ndarray], rate: int, vad: bool) -> Iterator[Progress]:
+def _follow(job: Job, blocks: Iterable[np.ndarray], rate: int, find: Finder) -> Iterator[Progress]:
     phrases = {loop: Phrases(job.text_of, job.cutting.overlap_s) for loop in job.loops}
     end_s = 0.0
     for batch in batches(cut(blocks, rate, job.cutting), BATCH_SECONDS * rate):
-        words, seconds, used = _hear(job, batch, rate, vad)
+        words, seconds, merged, used = _hear(job, batch, rate, find)
         complete: dict[int, list[Segment]] = {loop: [] for loop in job.loops}
         for piece, found in zip(batch, words, strict=True):
             start_s, end_s = piece.start / rate, (piece.start + len(piece.samples)) / rate
             for loop in job.loops:
                 complete[loop] += phrases[loop].add(found[loop], start_s, piece.overlap / rate, end_s)
         keep_memory_flat()
-        yield Progress(end_s, complete, seconds, used)
+        yield Progress(end_s, complete, seconds, merged, used)
     yield Progress(end_s, {loop: phrases[loop].finish() for loop in job.loops}, {})
 
 
 def _hear(
-    job: Job, batch: Sequence[Piece], rate: int, vad: bool
-) -> tuple[list[dict[int, list[Word]]], Mapping[int, float], tuple[float, float]]:
-    """Words of each piece by loop, with times in the recording; seconds of computing; what `Progress.used` is."""
-    stretches = [
-        (index, stretch)
-        for index, piece in enumerate(batch)
-        for stretch in (find_speech(piece.samples, rate) if vad else [Stretch(0, len(piece.samples))])
-    ]
+    job: Job, batch: Sequence[Piece], rate: int, find: Finder
+) -> tuple[list[dict[int, list[Word]]], Mapping[int, float], list[Merged], tuple[float, float]]:
+    """Words of each piece by loop, seconds of computing, merged frames, `Progress.used`; times are in the recording."""
+    found_in = find([piece.samples for piece in batch], rate)
+    stretches = [(index, stretch) for index, found in enumerate(found_in) for stretch in found]
     words: list[dict[int, list[Word]]] = [{loop: [] for loop in job.loops} for _ in batch]
     if not stretches:
-        return words, {}, (0.0, 0.0)
+        return words, {}, [], (0.0, 0.0)
     heard = job.hear([batch[index].samples[stretch.start : stretch.end] for index, stretch in stretches])
-    for (index, stretch), found in zip(stretches, heard.words, strict=True):
-        start_s = (batch[index].start + stretch.start) / rate
+    starts_s = [(batch[index].start + stretch.start) / rate for index, stretch in stretches]
+    for (index, _), start_s, found in zip(stretches, starts_s, heard.words, strict=True):
         for loop in job.loops:
             words[index][loop] += [word.later(start_s) for word in found[loop]]
+    # Models of transformers merge none, and choose no loops, and say nothing.
+    merged = [each.later(start_s) for start_s, each in zip(starts_s, heard.merged, strict=False) if each is not None]
     lengths = ((stretch.end - stretch.start) / rate for _, stretch in stretches)
     chosen = [(each, loops) for each, loops in zip(lengths, heard.used, strict=False) if loops is not None]
     used = (sum(each for each, _ in chosen), sum(each * loops for each, loops in chosen))
-    return words, heard.seconds, used
+    return words, heard.seconds, merged, used
+
+
+def _everything(waveforms: Sequence[np.ndarray], _: int) -> list[list[Stretch]]:
+    """Find everything, whether it is speech or not."""
+    return [[Stretch(0, len(samples))] for samples in waveforms]
 
 
 def _request(loops: int | str | Sequence[int], language: str | None, config: DecodeConfig) -> Request:

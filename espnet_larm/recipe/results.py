@@ -18,7 +18,7 @@ from espnet_larm.files.reading import read_yaml
 from espnet_larm.origin import in_words, provenance, without_root
 from espnet_larm.scoring.experiment import SetResult, find_results
 from espnet_larm.scoring.picture import draw_wer
-from espnet_larm.scoring.tables import format_tables
+from espnet_larm.scoring.tables import format_summary, format_tables
 
 if TYPE_CHECKING:
     from espnet_larm.train.journal import Spent
@@ -51,11 +51,12 @@ def main(cmd: list[str] | None = None) -> int:
         f"# RESULTS of {args.exp_dir.resolve().name}",
         "",
         *([args.note, ""] if args.note else []),
+        *format_summary(results),
+        *([f"![Word error rate by loops and by compute]({PICTURE})", ""] if drawn else []),
         "Written by `python -m espnet_larm results`.",
         "",
         *(f"- {name}: {value}" for name, value in describe(args.exp_dir, config, results)),
         "",
-        *([f"![Word error rate by loops and by compute]({PICTURE})", ""] if drawn else []),
         *tables,
     ]
     write_text(args.exp_dir / "RESULTS.md", "\n".join(lines).rstrip() + "\n")

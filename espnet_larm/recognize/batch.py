@@ -172,13 +172,14 @@ class _Batch:
                 return [skipped_transcript(self.plan.numbers, str(error.args[0]))]
             # One short or long utterance stops the batch at its start: each goes alone, and the others are decoded.
             return [transcript for index in group for transcript in self._decode_group([index])]
-        found = zip(group, hypotheses, nbest, strict=True)
-        return [self._transcript(row, others[1:], self.loops.get(index)) for index, row, others in found]
+        rows = zip(group, hypotheses, nbest, strict=True)
+        return [self._transcript(index, row, found[1:]) for index, row, found in rows]
 
-    def _transcript(self, hypotheses: dict[int, Hypothesis], others: list[Hypothesis], loops: int | None) -> Transcript:
+    def _transcript(self, index: int, hypotheses: dict[int, Hypothesis], others: list[Hypothesis]) -> Transcript:
         if not all(math.isfinite(hypothesis.score) for hypothesis in hypotheses.values()):
             return skipped_transcript(self.plan.numbers, NO_NUMBERS)
-        return Transcript(hypotheses, others=tuple(others), loops=loops)
+        edges, loops = self.features[index].edges, self.loops.get(index)
+        return Transcript(hypotheses, others=tuple(others), edges=edges, loops=loops)
 
     def _read_outs(self, group: list[int]) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
         """The read-outs that are asked for; adds what the encoder took up to each to its seconds."""

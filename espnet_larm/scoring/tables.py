@@ -1,11 +1,35 @@
-"""Markdown tables of results, in the form of ESPnet's RESULTS.md with loops, intervals and real-time factors."""
+"""Markdown tables of results, in the form of ESPnet's RESULTS.md with loops, intervals and real-time factors.
+
+The columns `from` and `to` bound 95 % of the resamples, in percent, or in points of a change.
+"""
 
 from collections.abc import Iterator, Sequence
 
 from espnet_larm.scoring.experiment import AUTO, AUTO_NUMBER, MEASURES, ReadOutResult, SetResult
 
-COLUMNS = ("dataset", "loops", "Snt", "Wrd", "Corr", "Sub", "Del", "Ins", "Err", "S.Err", "95 % interval", "RTF")
-CHANGES = ("dataset", "measure", "loops", "points", "95 % interval", "")
+COLUMNS = ("dataset", "loops", "Snt", "Wrd", "Corr", "Sub", "Del", "Ins", "Err", "S.Err", "from", "to", "RTF")
+CHANGES = ("dataset", "measure", "loops", "points", "from", "to", "")
+SUMMARY = ("dataset", "loops", "WER %", "from", "to", "CER %", "RTF")
+
+
+def format_summary(results: Sequence[SetResult]) -> Iterator[str]:
+    """Yield lines: one table to begin with, a row for each read-out that has a word error rate."""
+    rows = []
+    for result in results:
+        for read_out in result.read_outs:
+            if "wer" not in read_out.scores:
+                continue
+            words, letters = read_out.scores["wer"], read_out.scores.get("cer", {})
+            factor = real_time_factor(result, read_out)
+            rows.append(
+                [
+                    *(f"{result.tag}/{result.name}", read_out_name(result.unit, read_out.number)),
+                    *map(_percent, (words["error_percent"], *words["interval_percent"], letters.get("error_percent"))),
+                    "-" if factor is None else f"{factor:.4f}",
+                ]
+            )
+    if rows:
+        yield from (*_table(SUMMARY, rows), "", "`from` and `to` bound 95 % of the resamples.", "")
 
 
 def format_tables(results: Sequence[SetResult]) -> Iterator[str]:
@@ -75,7 +99,7 @@ def _row(result: SetResult, read_out: ReadOutResult, measure: str) -> list[str]:
         *rates,
         _percent(scores["error_percent"]),
         _percent(scores["sentence_error_percent"]),
-        " to ".join(map(_percent, scores["interval_percent"])),
+        *map(_percent, scores["interval_percent"]),
         "-" if factor is None else f"{factor:.4f}",
     ]
 
@@ -90,7 +114,8 @@ def _changes(result: SetResult) -> Iterator[list[str]]:
                 measure.upper(),
                 steps,
                 _signed(change["points"]),
-                f"{_signed(low)} to {_signed(high)}",
+                _signed(low),
+                _signed(high),
                 change["verdict"],
             ]
 

@@ -27,6 +27,7 @@ from espnet_larm.speech_llm.hypotheses import Hypothesis, SpeechHypotheses, posi
 from espnet_larm.speech_llm.projector import KINDS as PROJECTORS
 from espnet_larm.speech_llm.projector import CtcEmbeddings, Projected, Projector
 from espnet_larm.speech_llm.prompt import ContextError, Packed, Prompt, make_prompt, pack
+from espnet_larm.speech_llm.spelling import Pieces
 from espnet_larm.upstream import BatchScorerInterface
 
 
@@ -60,6 +61,10 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
             added layers, too.
         FileNotFoundError: The LM or its tokenizer cannot be had.
     """
+
+    # How the CTC head's own tokens are spelled in the LM's; None if they are the LM's.
+    piece_ids: torch.Tensor | None
+    piece_shares: torch.Tensor | None
 
     @typechecked
     def __init__(
@@ -97,7 +102,7 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
         ] = None,
         projector: Annotated[
             str,
-            Option("from frames to embeddings; `posterior` needs a CTC head of the LM's tokens", choices=PROJECTORS),
+            Option("from frames to embeddings; `posterior` needs a CTC head", choices=PROJECTORS),
         ] = "stack",
         projector_frames: Annotated[
             int, Option("frames an embedding; 4 for frames of 40 ms makes 6 embeddings a second", least=1)
@@ -161,15 +166,24 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
         self.heads = DraftHeads(head_type, num_heads, self.backbone.model.get_output_embeddings())
         # Of the model's CTC head, in a tuple: it is not this module's own. See `read_from`.
         self._ctc_head: tuple[torch.nn.Linear, ...] = ()
+        self.register_buffer("piece_ids", None, persistent=False)
+        self.register_buffer("piece_shares", None, persistent=False)
 
     @property
     def reads_posteriors(self) -> bool:
         """Whether the projector reads the posteriors of the model's CTC head."""
         return self.projector.kind == "posterior"
 
-    def read_from(self, ctc_head: torch.nn.Linear) -> None:
-        """Take the layer (E to V, blank 0) whose posteriors `projector: posterior` reads; its owner keeps it."""
+    def read_from(self, ctc_head: torch.nn.Linear, pieces: Pieces | None = None) -> None:
+        """Take the layer whose posteriors `projector: posterior` reads; its owner keeps it.
+
+        Args:
+            ctc_head: From E to the CTC head's tokens, the blank first.
+            pieces: How these are spelled in the LM's tokens; None if they are the LM's.
+        """
         self._ctc_head = (ctc_head,)
+        if pieces is not None:
+            self.piece_ids, self.piece_shares = pieces
 
     def forward(
         self, hs_pad: torch.Tensor, hlens: torch.Tensor, ys_in_pad: torch.Tensor, ys_in_lens: torch.Tensor
@@ -338,7 +352,12 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
     def _ctc_embeddings(self, hs_pad: torch.Tensor) -> CtcEmbeddings:
         """The CTC head's posteriors in frames (B, T, E), as embeddings of the LM."""
         (head,) = self._ctc_head
-        posteriors = head(hs_pad.to(head.weight.dtype)).float().softmax(-1)[..., 1:]
+        posteriors = head(hs_pad.to(head.weight.dtype)).float().softmax(-1)
+        if self.piece_ids is not None and self.piece_shares is not None:
+            shares = posteriors @ self.piece_shares.float()
+            table = self.backbone.embed(self.piece_ids)
+            return CtcEmbeddings(shares.to(table.dtype) @ table, shares.sum(-1))
+        posteriors = posteriors[..., 1:]
         return CtcEmbeddings(self.backbone.embed_mixture(posteriors, first=1), posteriors.sum(-1))
 
     def _embed_all(self, tokens: Sequence[int], like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, bool]:

@@ -32,6 +32,7 @@ from espnet_larm.speech_llm.clock import Clock
 from espnet_larm.speech_llm.losses.alignment import Alignment, check_alone, token_of_none
 from espnet_larm.speech_llm.losses.mwer import Mwer, figures, find_nbest, mwer_loss, score_nbest
 from espnet_larm.speech_llm.losses.text_kl import TextKl, TextKlOptions
+from espnet_larm.speech_llm.spelling import pieces_of
 from espnet_larm.speech_llm.within_lengths import WithinLengthsModel
 from espnet_larm.upstream import ErrorCalculator, add_sos_eos
 
@@ -257,12 +258,13 @@ class SpeechLlmModel(WithinLengthsModel):
                 "token 0 for its blank; give the CTC head tokens of its own with ctc_token_list."
             )
         if self.decoder.reads_posteriors:
-            if self.ctc is None or self.has_own_ctc_tokens:
+            if self.ctc is None:
                 raise ValueError(
-                    "decoder_conf: projector is posterior, which reads a CTC head in the LM's tokens; leave "
-                    "ctc_token_list out and set model_conf: ctc_weight above 0, or take projector: stack."
+                    "decoder_conf: projector is posterior, which reads a CTC head; set model_conf: ctc_weight above 0, "
+                    "or take projector: stack."
                 )
-            self.decoder.read_from(self.ctc.ctc_lo)
+            own = pieces_of(self.ctc_token_list, self.decoder.tokenizer) if self.has_own_ctc_tokens else None
+            self.decoder.read_from(self.ctc.ctc_lo, own)
         if self.ctc is not None:
             # In validation, the CTC head's errors are counted in its own tokens.
             self.error_calculator = ErrorCalculator(

@@ -1,9 +1,18 @@
-"""How a text in the LM's tokens is spelled in those of a CTC head that has its own."""
+"""How a text in the LM's tokens is spelled in those of a CTC head that has its own, and such tokens in the LM's.
+
+Shapes: V tokens of the CTC head, P tokens of the LM.
+"""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
+
+import torch
 
 from espnet_larm.search.ctc_scorer import Spelled
+
+# What ESPnet's tokenizers write for a space: in front of a piece, and among characters.
+WORD_START, SPACE = "\u2581", "<space>"
+NO_TEXT = ("<blank>", "<unk>", "<sos/eos>")
 
 # What a tokenizer of bytes gives for a character whose bytes are not all there yet.
 INCOMPLETE = "\ufffd"
@@ -39,3 +48,34 @@ class Spelling:
 
     def _ids(self, text: str) -> list[int]:
         return self.to_ids(text) if text else []
+
+
+class Pieces(NamedTuple):
+    """The LM's tokens that spell the tokens of a CTC head.
+
+    Attributes:
+        ids: The LM's tokens (P,).
+        shares: How much of a token of the CTC head each of them has (V, P): equal shares, which sum to one, and none
+            for blank, unknown and end.
+    """
+
+    ids: torch.Tensor
+    shares: torch.Tensor
+
+
+def pieces_of(tokens: Sequence[str], tokenizer: Any) -> Pieces:
+    """How the tokens of a CTC head are spelled in the LM's: a piece of a word is mostly one of the LM's too.
+
+    Args:
+        tokens: The CTC head's (V,), characters or pieces of words.
+        tokenizer: HF's, of the LM.
+    """
+    texts = ["" if token in NO_TEXT else token.replace(SPACE, " ").replace(WORD_START, " ") for token in tokens]
+    spelled = [tokenizer.encode(text, add_special_tokens=False) if text else [] for text in texts]
+    ids = sorted({token_id for each in spelled for token_id in each})
+    columns = {token_id: column for column, token_id in enumerate(ids)}
+    shares = torch.zeros(len(tokens), len(ids))
+    for row, each in enumerate(spelled):
+        for token_id in each:
+            shares[row, columns[token_id]] += 1 / len(each)
+    return Pieces(torch.tensor(ids, dtype=torch.long), shares)

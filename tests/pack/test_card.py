@@ -108,7 +108,7 @@ def test_licence_is_left_to_the_publisher():
 
 def test_results_are_a_table_with_every_loop():
     text = card([result()])
-    assert "### WER" in text and "|greedy/test|2|10|100|80.0|15.0|5.0|2.0|22.00|50.00|20.00 to 24.00|" in text
+    assert "### WER" in text and "|greedy/test|2|10|100|80.0|15.0|5.0|2.0|22.00|50.00|20.00|24.00|" in text
     assert "Nothing was scored." in card()
 
 

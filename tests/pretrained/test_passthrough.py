@@ -47,8 +47,8 @@ def test_such_a_model_decodes_a_batch_as_each_alone(build_speech_llm, encoders) 
     model = build(build_speech_llm, encoders("hubert group")).eval()
     recognizer = Recognizer(model, ctc_text_maker(model, model.args))
     waveforms = [torch.randn(samples).numpy() / 10 for samples in (9600, 6400)]
-    together = recognizer.transcribe(waveforms)
-    alone = [recognizer.transcribe([one])[0] for one in waveforms]
+    together = recognizer.recognize(waveforms)
+    alone = [recognizer.recognize([one])[0] for one in waveforms]
     assert [each.best.token_ids for each in together] == [each.best.token_ids for each in alone]
     assert [each.best.score for each in together] == pytest.approx([each.best.score for each in alone], abs=1e-4)
     assert any(each.best.token_ids for each in together)

@@ -7,37 +7,20 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
 
 from espnet_larm.data.kaldi_dir import read_table
 from espnet_larm.recipe.init_recipe import RECIPES, main, recipes_root
+from tests.recordings import write_tables
 
 ROOT = Path(__file__).parents[2]
-SENTENCES = (
-    "YES PLEASE",
-    "NO THANK YOU",
-    "PERHAPS TOMORROW",
-    "SEVEN GREEN APPLES",
-    "THE WATER IS COLD",
-    "OPEN THE DOOR",
-)
 
 
 @pytest.fixture
 def mine(tmp_path):
     """A folder of recordings, noise of a second each, with tables."""
     folder = tmp_path / "mine"
-    (folder / "audio").mkdir(parents=True)
-    lines = ["audio\ttext\tspeaker"]
-    for number in range(12):
-        samples = np.random.default_rng(number).uniform(-0.5, 0.5, 16000)
-        soundfile.write(folder / f"audio/{number}.wav", samples, 16000)
-        lines.append(f"audio/{number}.wav\t{SENTENCES[number % 6]}\tspeaker{number % 3}")
-    (folder / "train.tsv").write_text("\n".join(lines) + "\n")
-    (folder / "dev.tsv").write_text("\n".join(lines[:3]) + "\n")
-    (folder / "test.jsonl").write_text('{"audio": "audio/3.wav", "text": "seven green apples"}\n')
+    write_tables(folder)
     return folder
 
 

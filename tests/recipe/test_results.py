@@ -47,9 +47,19 @@ def test_tables_have_a_row_a_loop(exp_dir):
     lines = (exp_dir / "RESULTS.md").read_text().splitlines()
     start = lines.index("### WER")
     assert lines[start + 2].startswith("|dataset|loops|Snt|Wrd|Corr|Sub|Del|Ins|Err|S.Err|")
-    assert lines[start + 4] == "|decode_x/test|2|2|8|50.0|50.0|0.0|0.0|50.00|100.00|50.00 to 50.00|0.0100|"
-    assert lines[start + 5] == "|decode_x/test|4|2|8|75.0|25.0|0.0|0.0|25.00|100.00|25.00 to 25.00|0.0200|"
-    assert "|decode_x/test|WER|2 to 4|-25.00|-25.00 to -25.00|falls|" in lines
+    assert lines[start + 4] == "|decode_x/test|2|2|8|50.0|50.0|0.0|0.0|50.00|100.00|50.00|50.00|0.0100|"
+    assert lines[start + 5] == "|decode_x/test|4|2|8|75.0|25.0|0.0|0.0|25.00|100.00|25.00|25.00|0.0200|"
+    assert "|decode_x/test|WER|2 to 4|-25.00|-25.00|-25.00|falls|" in lines
+
+
+def test_one_table_comes_first(exp_dir):
+    lines = (exp_dir / "RESULTS.md").read_text().splitlines()
+    assert lines[2:6] == [
+        "|dataset|loops|WER %|from|to|CER %|RTF|",
+        "|---|---|---|---|---|---|---|",
+        "|decode_x/test|2|50.00|50.00|50.00|28.57|0.0100|",
+        "|decode_x/test|4|25.00|25.00|25.00|14.29|0.0200|",
+    ]
 
 
 def test_numbers_have_their_origin(exp_dir):
@@ -126,9 +136,7 @@ def test_unscored_experiment_says_what_to_run(tmp_path):
 def test_results_without_decoding_statistics_have_no_factor(exp_dir):
     (exp_dir / "decode_x" / "test" / "stats.json").unlink()
     main(["--exp_dir", str(exp_dir)])
-    assert (
-        "|decode_x/test|4|2|8|75.0|25.0|0.0|0.0|25.00|100.00|25.00 to 25.00|-|" in (exp_dir / "RESULTS.md").read_text()
-    )
+    assert "|decode_x/test|4|2|8|75.0|25.0|0.0|0.0|25.00|100.00|25.00|25.00|-|" in (exp_dir / "RESULTS.md").read_text()
 
 
 def test_loops_of_their_own_have_a_row_with_their_mean(exp_dir):
@@ -140,5 +148,5 @@ def test_loops_of_their_own_have_a_row_with_their_mean(exp_dir):
     (decoded / "stats.json").write_text(json.dumps({**STATS, **own}))
     main(["--exp_dir", str(exp_dir)])
     text = (exp_dir / "RESULTS.md").read_text()
-    assert "|decode_x/test|auto, mean 3.00|2|8|50.0|50.0|0.0|0.0|50.00|100.00|50.00 to 50.00|0.0100|" in text
+    assert "|decode_x/test|auto, mean 3.00|2|8|50.0|50.0|0.0|0.0|50.00|100.00|50.00|50.00|0.0100|" in text
     assert "mean loops 3.00 (rule confidence -0.1, from loop 2 on; utterances by loops 2: 1, 4: 1)" in text

@@ -88,7 +88,7 @@ def test_threads_share_a_recogniser_with_other_prompts_pooling_and_drafts_each(r
     decoder = recognizer.model.decoder
     before = [(dict(vars(part)), list(part.buffers())) for part in (decoder, decoder.backbone, recognizer.model)]
     with ThreadPoolExecutor(3) as pool:
-        calls = [pool.submit(recognizer.transcribe, waveforms, config) for config in configs * 2]
+        calls = [pool.submit(recognizer.recognize, waveforms, config) for config in configs * 2]
         assert [ids_of(call.result()) for call in calls] == [ids_of(each) for each in expected * 2]
     after = [(vars(part), list(part.buffers())) for part in (decoder, decoder.backbone, recognizer.model)]
     assert [each for each, _ in before] == [each for each, _ in after]

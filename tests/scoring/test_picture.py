@@ -34,6 +34,21 @@ def test_a_point_has_the_label_of_its_own_read_out(tmp_path, labels):
     assert labels == [("2", 1.0, 30.0), ("8", 4.0, 10.0)]
 
 
+def test_curves_have_their_names_at_them_and_loops_their_paired_changes(tmp_path, monkeypatch):
+    written, text = [], Axes.text
+    monkeypatch.setattr(
+        Axes, "text", lambda axes, x, y, words, **how: (written.append(words), text(axes, x, y, words, **how))[1]
+    )
+    read_outs = [ReadOutResult(number, scores(rate), None) for number, rate in ((2, 30.0), (4, 20.0))]
+    change = {"from": "loop2", "to": "loop4", "points": -10.0, "interval_points": [-12.0, -8.0], "verdict": "falls"}
+    one = SetResult("decode", "test", "loop", read_outs, {}, {"wer": [change]})
+    assert draw_wer([one], tmp_path / "wer.png")
+    assert written == ["  test", "-10.0\n(-12.0 to -8.0)"]
+    written.clear()
+    assert draw_wer([one, one._replace(name="other")], tmp_path / "wer.png")
+    assert written == ["  test", "  other"]
+
+
 @pytest.mark.parametrize("read_out", [ReadOutResult(None, scores(20.0), None), ReadOutResult(None, scores(20.0), 2.0)])
 def test_a_read_out_of_unknown_number_is_a_line_and_no_loop_0(tmp_path, monkeypatch, labels, read_out):
     ticks, lines = [], []

@@ -330,11 +330,27 @@ def test_posterior_lets_the_lm_hear_the_ctc_head_which_stays_one_module(build_sp
     assert not torch.equal(other.decoder.read_prompt(*frames).embeddings, before)
 
 
-def test_posterior_without_a_ctc_head_of_the_lms_tokens_is_refused(build_speech_llm, tmp_path):
-    (tmp_path / "own.txt").write_text("<blank>\nA\nB\n")
-    for changes in ({"ctc_weight": 0.0, "interctc_weight": 0.0}, {"ctc_token_list": str(tmp_path / "own.txt")}):
-        with pytest.raises(ValueError, match="projector is posterior, which reads a CTC head in the LM's tokens"):
-            build_speech_llm(decoder_conf={"projector": "posterior"}, model_conf=changes)
+def test_posterior_of_pieces_is_the_lms_embeddings_of_what_they_spell(build_speech_llm, save_lm, tmp_path, kind):
+    (tmp_path / "own.txt").write_text("<blank>\n<unk>\nA\n\u2581B\n<sos/eos>\n")
+    llm = save_lm(tmp_path / "lm", kind=kind)
+    options = {"llm": llm, "projector": "posterior", "projector_frames": 1}
+    given = {"decoder_conf": options, "model_conf": {"ctc_token_list": str(tmp_path / "own.txt")}}
+    model = build_speech_llm(**given).eval()
+    assert not [name for name in model.state_dict() if "piece" in name]
+    decoder = model.decoder
+    spelled = [decoder.tokenizer.encode(text, add_special_tokens=False) for text in ("A", " B")]
+    frames = torch.randn(1, 3, 16), torch.tensor([3])
+    with torch.no_grad():
+        shares = model.ctc.ctc_lo(frames[0])[0].softmax(-1)[:, 2:4]
+        rows = torch.stack([decoder.backbone.embed(torch.tensor(ids)).mean(0) for ids in spelled])
+        speech = decoder.read_prompt(*frames).embeddings[0, :3]
+        torch.testing.assert_close(speech, shares @ rows, rtol=1e-5, atol=1e-6)
+
+
+def test_posterior_without_a_ctc_head_is_refused(build_speech_llm):
+    off = {"ctc_weight": 0.0, "interctc_weight": 0.0}
+    with pytest.raises(ValueError, match="projector is posterior, which reads a CTC head; set model_conf: ctc_weight"):
+        build_speech_llm(decoder_conf={"projector": "posterior"}, model_conf=off)
 
 
 POOLED = {"input": {"method": "stride", "retention": 0.5}, "deep": {"layer": 1, "tau": 0.2}}

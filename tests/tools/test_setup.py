@@ -116,7 +116,7 @@ def test_python_of_uv_is_found(tmp_path, make_python, only_old_pythons):
 def test_unknown_extra_is_refused_with_the_allowed_ones_before_anything_is_made(tmp_path, options, extras, wrong):
     done = run_setup(*options, "--extras", extras)
     assert done.returncode == 2
-    assert f"--extras: {wrong} is not known; allowed: mini, ngram" in done.stderr
+    assert f"--extras: {wrong} is not known; allowed: mini, ngram, docs" in done.stderr
     assert not (tmp_path / "venv").exists()
 
 
@@ -171,7 +171,7 @@ def test_another_python_takes_another_lock(tmp_path, make_python, calls):
 def test_newest_takes_the_bounds_of_setup_py_and_no_lock(options, calls):
     assert run_setup(*options, "--newest", "true", "--extras", "mini").returncode == 0
     core, mini = calls()
-    assert core.endswith(f"--editable {ROOT}[espnet,test,dev]")
+    assert core.endswith(f"--editable {ROOT}[espnet,serve,test,dev]")
     assert mini.endswith(f"{ROOT}[mini]")
 
 

@@ -13,30 +13,21 @@ others are written, and the exit status is 1.
 """
 
 import argparse
-import contextlib
-import io
-import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from espnet_larm.cli.device import add_device, device_of
+from espnet_larm.cli.listen.model import add_decoding, add_machine, add_model, load, set_log_level
 from espnet_larm.cli.listen.recordings import Recording, find_recordings
 from espnet_larm.cli.listen.transcripts import Printer, Progress, Writer, parse_formats, parse_loops
 from espnet_larm.data.audio_error import AudioError
 from espnet_larm.errors import is_stated
-from espnet_larm.options import add_option, given_options
+from espnet_larm.options import given_options
 from espnet_larm.recognize.config import AUTO, DecodeConfig
 
 if TYPE_CHECKING:
     from espnet_larm.listen.engine import Job
     from espnet_larm.listen.transcriber import Transcriber
-
-DECODING = (
-    *("beam_size", "ctc_weight", "ngram_file", "ngram_weight", "drafts", "prefix", "suffix", "instruction"),
-    *("loop_rule", "loop_threshold", "long_seconds", "longest_piece", "shortest_piece", "overlap"),
-)
-DTYPES = ("float32", "float64", "bfloat16", "float16")
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -47,11 +38,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "recordings", nargs="+", metavar="RECORDING", help="a file, a folder that is searched, or - for stdin"
     )
-    model_help = (
-        "a pack (.zip), an experiment's folder, the name of a packaged model, or Whisper or a CTC model of "
-        "transformers by folder or hub id (default: the packaged model)"
-    )
-    parser.add_argument("--model", help=model_help)
+    add_model(parser)
     loops_help = (
         "loops to give a text of, 2,4,6 for example, or auto for as many as each piece needs, of models of ours "
         "(default: as trained)"
@@ -72,15 +59,8 @@ def get_parser() -> argparse.ArgumentParser:
         "--language", help="code of the spoken language, for a multilingual Whisper (default: detected)"
     )
     parser.add_argument("--no_vad", action="store_true", help="recognise silence, noise and music, too")
-    parser.add_argument("--encoder_folder", help="folder or hub id of the model's speech encoder, if it has moved")
-    parser.add_argument("--llm", help="folder or hub id of the model's LM, if it has moved")
-    add_device(parser)
-    parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="type of the weights (default: float32)")
-    levels = ("DEBUG", "INFO", "WARNING", "ERROR")
-    parser.add_argument("--log_level", choices=levels, default="WARNING", help="what is logged (default: WARNING)")
-    group = parser.add_argument_group("decoding, for models of ours")
-    for name in DECODING:
-        add_option(group, DecodeConfig, name)
+    add_machine(parser)
+    add_decoding(parser)
     return parser
 
 
@@ -95,9 +75,7 @@ def main(cmd: list[str] | None = None) -> int:
         FileNotFoundError: There is no such model.
     """
     args = get_parser().parse_args(cmd)
-    logging.getLogger().setLevel(args.log_level)
-    # It warns of what its own code passes to itself.
-    logging.getLogger("transformers").setLevel(max(logging.getLogger().level, logging.ERROR))
+    set_log_level(args)
     recordings, missing = find_recordings(args.recordings)
     _check(args, len(recordings) + len(missing))
     for sentence in missing:
@@ -114,26 +92,6 @@ def main(cmd: list[str] | None = None) -> int:
         num_failed += not _transcribe(recording, transcriber, job, args, printer, writer, progress)
     progress.sum_up()
     return 1 if num_failed else 0
-
-
-def load(args: argparse.Namespace) -> "Transcriber":
-    """The model that the options name.
-
-    Raises:
-        ValueError: The model is refused, or an option does not go with it.
-        FileNotFoundError: It is not there.
-    """
-    from espnet_larm.listen import models
-
-    device = device_of(args.device)
-    # What packages say while they are imported, and ESPnet while it builds a model, is no message of ours.
-    logging.disable(logging.WARNING if args.log_level == "WARNING" else logging.NOTSET)
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):
-            source = models.default_model() if args.model is None else args.model
-            return models.load(source, device, args.dtype, llm=args.llm, encoder=args.encoder_folder)
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 def prepare(args: argparse.Namespace, transcriber: "Transcriber") -> "Job":

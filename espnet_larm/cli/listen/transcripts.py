@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from espnet_larm.cli.listen.recordings import Recording
+from espnet_larm.errors import OptionError
 from espnet_larm.files.atomic import write_beside
+from espnet_larm.listen.engine import read_loops
 from espnet_larm.listen.formats import FORMATS, Written
 from espnet_larm.recognize.config import AUTO
 
@@ -29,12 +31,10 @@ def parse_loops(word: str) -> tuple[int, ...] | str:
     if word == AUTO:
         return AUTO
     try:
-        loops = tuple(sorted({int(each) for each in word.split(",")}))
-    except ValueError:
-        loops = (0,)
-    if loops[0] < 1:
-        raise argparse.ArgumentTypeError(f"{word}; allowed: whole numbers from 1 on, 2,4,6 for example, or auto")
-    return loops
+        return read_loops(word)
+    except OptionError as error:
+        said = str(error).removeprefix("loops is ").removesuffix(".")
+        raise argparse.ArgumentTypeError(f"{said}, or auto") from error
 
 
 def parse_formats(word: str) -> tuple[str, ...]:

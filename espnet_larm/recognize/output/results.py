@@ -41,6 +41,8 @@ class Transcript(NamedTuple):
             only one, by AUTO_NUMBER, which is 0.
         skipped: Why the utterance could not be encoded, its hypotheses being empty; "" if it was.
         others: The second best and further hypotheses of the last read-out.
+        edges: Where each frame that the encoder read begins among those of the front end, and their number; None if
+            none were merged, and for audio that was cut.
         loops: With `num_loops: auto` the loop at which the utterance left, the mean of its pieces if it was cut; None
             otherwise, and for one that could not be encoded.
     """
@@ -48,6 +50,7 @@ class Transcript(NamedTuple):
     hypotheses: dict[int, Hypothesis]
     skipped: str = ""
     others: tuple[Hypothesis, ...] = ()
+    edges: tuple[int, ...] | None = None
     loops: float | None = None
 
     @property

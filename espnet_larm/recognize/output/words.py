@@ -71,6 +71,10 @@ class FrameTimes(NamedTuple):
             place = float(np.interp(place + 0.5, range(len(self.edges)), self.edges)) - 0.5
         return max(0.0, self.offset_s + self.hop_s * place)
 
+    def edge_s(self, edge: int) -> float:
+        """Where the interval of a feature frame starts, before any are merged."""
+        return max(0.0, self.offset_s + self.hop_s * (edge - 0.5))
+
 
 def has_words(token_list: Sequence[str]) -> bool:
     """Whether tokens tell where words begin."""

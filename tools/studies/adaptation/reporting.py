@@ -100,7 +100,8 @@ def format_table(done: Sequence[Done], reference: str, exp_dir: Path, tests: Seq
         tests: Test sets.
     """
     columns = ["row", "learns in the LM", "lr", "seeds", "dev WER %"]
-    columns += [f"{test.name} WER %, 95 % interval" for test in tests]
+    for test in tests:
+        columns += [f"{test.name} WER %", "from", "to"]
     columns += ["nats lost a token", "at equal dev WER", "KL to base", "minutes"]
     base = next((each for each in done if each.row.name == reference), None)
     rows = []
@@ -110,7 +111,7 @@ def format_table(done: Sequence[Done], reference: str, exp_dir: Path, tests: Seq
         for test in tests:
             found = each.errors(exp_dir, test)
             low, high = row_interval(found, stream, NUM_RESAMPLES)
-            cells.append(f"{spread(list(found.by_seed), 1)}, {low:.1f} to {high:.1f}")
+            cells += [spread(list(found.by_seed), 1), f"{low:.1f}", f"{high:.1f}"]
         cells += [spread(each.losses, 3), _at_equal(each, base)]
         cells.append(spread([found["text"]["kl_to_base"]["value"] for found in each.results], 3))
         cells.append(f"{np.mean([found['seconds'] for found in each.results]) / 60:.1f}")
@@ -138,14 +139,15 @@ def draw(done: Sequence[Done], path: Path) -> None:
             nats = [point["nats"] - found["text"]["base_nats"] for point in found["points"]]
             axes.plot(nats, [point["dev_wer"] for point in found["points"]], color=color, alpha=0.35, linewidth=1)
         best = (each.losses, each.dev_wers)
+        axes.scatter(*best, color=color, s=36, zorder=3)
         label = f"{each.row.title} ({each.num_trainable / 1e6:.2f} M)"
-        axes.scatter(*best, color=color, s=36, zorder=3, label=label)
+        place = (float(np.mean(each.losses)), float(np.mean(each.dev_wers)))
+        axes.annotate(label, place, (6, 4), textcoords="offset points", fontsize=8, color=color)
     axes.set_xscale("symlog", linthresh=0.01)
     axes.axvline(0.0, color="0.7", linewidth=0.8)
     axes.set_xlabel("text lost: nats per token above the LM before")
     axes.set_ylabel("WER of the development set, percent")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     save_figure(figure, path)
 
 

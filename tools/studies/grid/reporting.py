@@ -24,8 +24,8 @@ def format_table(
     """
     names = earlier_read_outs(results)
     columns = (
-        *("row", "parameters", *(name.replace("loop", "loop ") for name in names), "WER %", "95 % interval"),
-        *("WER % by seed", "beside the reference", "minutes"),
+        *("row", "parameters", *(name.replace("loop", "loop ") for name in names), "WER %", "from", "to"),
+        *("WER % by seed", "beside the reference", "from", "to", "minutes"),
     )
     rows = []
     for stream, result in enumerate(results):
@@ -35,9 +35,9 @@ def format_table(
         rows.append(
             (
                 *(result.row.title, f"{parameters[result.row.name] / 1e6:.2f} M", *means, f"{result.last.mean:.1f}"),
-                f"{bounds.low:.1f} to {bounds.high:.1f}",
+                *(f"{bound:.1f}" for bound in bounds),
                 ", ".join(f"{rate:.1f}" for rate in result.last.by_seed),
-                _comparison(comparisons.get(result.row.name)),
+                *_comparison(comparisons.get(result.row.name)),
                 f"{minutes:.0f}",
             )
         )
@@ -82,7 +82,5 @@ def draw_grid(results: Sequence[RowResult], reference: str, path: Path) -> None:
     save_figure(figure, path)
 
 
-def _comparison(found: Comparison | None) -> str:
-    if found is None:
-        return ""
-    return f"{found.points:+.1f} ({found.interval.low:+.1f} to {found.interval.high:+.1f})"
+def _comparison(found: Comparison | None) -> list[str]:
+    return ["", "", ""] if found is None else [f"{points:+.1f}" for points in (found.points, *found.interval)]

@@ -161,14 +161,20 @@ def draw_profile(profile: Sequence[Similarity], path: Path) -> None:
         ("neighbours across the edge of two words", [row.across for row in profile], "-"),
         ("random pairs of an utterance", [row.random for row in profile], "--"),
     )
-    for label, values, style in curves:
-        axes.plot(layers, values, style, marker="o", markersize=4, label=label)
+    # Names stand at the curves: the first two lie close together, one above and one below them.
+    for index, ((label, values, style), side) in enumerate(zip(curves, ("top", "bottom", "bottom"), strict=True)):
+        axes.plot(layers, values, style, marker="o", markersize=4, color=f"C{index}")
+        middle = len(layers) // 2
+        place = (layers[middle], values[middle])
+        shift = (0, 8 if side == "bottom" else -10)
+        where = {"textcoords": "offset points", "ha": "center", "va": side}
+        axes.annotate(label, place, shift, color=f"C{index}", **where)
     axes.set(xlabel="layers that have read the speech", ylabel="mean cosine of speech tokens")
     if len(layers) <= MOST_NUMBERED_LAYERS:
         axes.set_xticks(layers)
     axes.grid(color="0.9")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    axes.margins(y=0.15)
     save_figure(figure, path, dpi=100)
 
 

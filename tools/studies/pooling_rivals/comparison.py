@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from espnet_larm.calibrate.pooling_places import SpeechPlace, refusal
 from espnet_larm.calibrate.pooling_sweep import OFF, UnreachableError, find_tau
-from espnet_larm.calibrate.pooling_table import Reference, Row, Rows, difference, notes_of, show_interval
+from espnet_larm.calibrate.pooling_table import Reference, Row, Rows, bounds, difference, notes_of
 from espnet_larm.pooling.options import AFFINITY
 from espnet_larm.scoring.bootstrap import Interval
 from espnet_larm.scoring.scores import number
@@ -59,15 +59,15 @@ class Compared(NamedTuple):
         yield from (f"## {self.name}, {len(self.reference.texts)} utterances", "")
         yield from (f"- {note}" for note in notes_of(self.reference, self.left_out, self.rows))
         yield ""
-        columns = "wanted, method, tau, retention, WER %, 95 %, points, 95 % of them, to affinity, 95 % of it"
+        columns = "wanted, method, tau, retention, WER %, from, to, points, from, to, to affinity, from, to"
         yield from table_of(columns.split(", "), map(self._cells, self.rows))
 
     def _cells(self, row: Row) -> list[str]:
         beside = self.beside_affinity(row)
         tau = "" if row.tau is None else f"{row.tau:g}"
         cells = [f"{row.wanted:g}", row.name, tau, f"{row.retention:.3f}", f"{row.scores.total.error_percent:.2f}"]
-        cells += [show_interval(row.scores.interval), f"{row.points:+.2f}", show_interval(row.points_interval, "+")]
-        return cells + (["", ""] if beside is None else [f"{beside[0]:+.2f}", show_interval(beside[1], "+")])
+        cells += [*bounds(row.scores.interval), f"{row.points:+.2f}", *bounds(row.points_interval, "+")]
+        return cells + (["", "", ""] if beside is None else [f"{beside[0]:+.2f}", *bounds(beside[1], "+")])
 
 
 def find_taus(place: SpeechPlace, wanted: Sequence[float]) -> dict[float, float]:

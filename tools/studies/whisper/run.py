@@ -53,8 +53,8 @@ def main(cmd: list[str] | None = None) -> int:
         for name, path in systems.items():
             found = scores_of(folder, read_table(path), normalise)
             low, high = found.interval
-            rows.append([folder.name, name, f"{found.total.error_percent:.1f}", f"{low:.1f} to {high:.1f}"])
-    lines = list(table_of(("set", "system", "WER %", "95 % interval"), rows))
+            rows.append([folder.name, name, f"{found.total.error_percent:.1f}", f"{low:.1f}", f"{high:.1f}"])
+    lines = list(table_of(("set", "system", "WER %", "from", "to"), rows))
     facts = {"command": f"`{command_of('studies.whisper.run', cmd)}`", "model": args.model}
     write_text(args.output_dir / RESULTS, "\n".join([*lines, "", *origin_lines(facts)]) + "\n")
     print("\n".join(lines))

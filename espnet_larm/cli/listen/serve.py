@@ -1,0 +1,180 @@
+"""Serves transcriptions over HTTP, as OpenAI's API has them: POST /v1/audio/transcriptions.
+
+Examples:
+    espnet-larm serve                                        at http://127.0.0.1:8000
+    espnet-larm serve --model model.zip --port 9000
+    curl http://127.0.0.1:8000/v1/audio/transcriptions -F file=@talk.m4a
+    ESPNET_LARM_API_KEY=secret espnet-larm serve --host 0.0.0.0    for other machines, with a key
+
+Clients of OpenAI's API take http://127.0.0.1:8000/v1 as base URL. Recordings of several callers are recognised
+together, with the texts of `espnet-larm transcribe`. Ctrl-C and SIGTERM end the server after the requests that have
+begun.
+"""
+
+import argparse
+import importlib.util
+import logging
+import os
+import sys
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from espnet_larm.cli.listen.model import add_decoding, add_machine, add_model, load, set_log_level
+from espnet_larm.options import Option, add_option, given_options, number
+from espnet_larm.recognize.config import DecodeConfig
+from espnet_larm.serve.limits import Limits
+
+if TYPE_CHECKING:
+    from starlette.routing import BaseRoute
+
+    from espnet_larm.serve.service import Service
+
+KEY = "ESPNET_LARM_API_KEY"
+PACKAGES = ("starlette", "uvicorn", "python_multipart")
+PORT = number(int, Option("port", least=0, most=65535))
+LIMITS = ("max_upload_mb", "max_seconds", "max_requests", "batch_wait_ms", "batch_seconds", "batch_size")
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The parser of this program's options."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_server(parser)
+    return parser
+
+
+def add_server(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a server."""
+    add_model(parser)
+    parser.add_argument("--model_name", help="what clients know the model by (default: the name of its file)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1)")
+    parser.add_argument("--port", type=PORT, default=8000, help="its port; 0 for one that is free (default: 8000)")
+    add_serving(parser)
+    add_machine(parser)
+    add_decoding(parser)
+
+
+def add_serving(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a service: what it takes on, and what it makes of all recordings."""
+    language_help = (
+        "code of the spoken language: the one that a multilingual Whisper expects where a client names none, or the "
+        "only one that another model knows and clients may name"
+    )
+    parser.add_argument("--language", help=language_help)
+    parser.add_argument("--no_vad", action="store_true", help="recognise silence, noise and music, too")
+    group = parser.add_argument_group("limits and batches")
+    for name in LIMITS:
+        add_option(group, Limits, name)
+
+
+def main(cmd: list[str] | None = None) -> int:
+    """Serve.
+
+    Returns:
+        The exit status; 130 if Ctrl-C came twice and requests were dropped.
+
+    Raises:
+        ValueError: An option is wrong, or does not go with the model.
+        OSError: The address is taken, or there is no such model.
+        ImportError: The extra `serve` is not installed.
+    """
+
+    def announce(service: "Service", address: str) -> None:
+        from espnet_larm.serve.app import TRANSCRIPTIONS
+
+        print(f"{service.name} is served at {address}{TRANSCRIPTIONS}; Ctrl-C ends it.", file=sys.stderr, flush=True)
+
+    return run(get_parser().parse_args(cmd), announce)
+
+
+def run(
+    args: argparse.Namespace,
+    announce: Callable[["Service", str], None],
+    routes_of: Callable[["Service"], Sequence["BaseRoute"]] = lambda _: (),
+    open_paths: Collection[str] = (),
+) -> int:
+    """Serve what the options of `add_server` say.
+
+    Args:
+        args: They.
+        announce: Called when the server listens, with its address.
+        routes_of: Makes further routes, a page for example.
+        open_paths: Paths of these that need no key.
+
+    Returns:
+        The exit status; 130 if Ctrl-C came twice and requests were dropped.
+
+    Raises:
+        ValueError: An option is wrong, or does not go with the model.
+        OSError: The address is taken, or there is no such model.
+        ImportError: The extra `serve` is not installed.
+    """
+    check_packages()
+    set_log_level(args)
+    # It warns of each form that a client got wrong.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
+    key = read_key()
+
+    from espnet_larm.serve import server
+    from espnet_larm.serve.app import build_app
+
+    with server.open_socket(args.host, args.port) as opened:
+        address = server.address_of(opened)
+        if key is None and not server.is_local(opened):
+            print(f"WARNING: whoever reaches {address} can use the model; set {KEY} to ask for a key.", file=sys.stderr)
+        service = make_service(args)
+
+        try:
+            app = build_app(service, key, routes_of(service), open_paths)
+            return server.serve(app, opened, lambda: announce(service, address))
+        finally:
+            service.close()
+
+
+def check_packages() -> None:
+    """Refuse to go on without the packages of the extra.
+
+    Raises:
+        ImportError: One is missing.
+    """
+    if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
+        raise ImportError(f'a server needs {", ".join(missing)}: pip install "espnet-larm[serve]".')
+
+
+def read_key() -> str | None:
+    """The key that clients must send, of the environment; None if there is none.
+
+    Raises:
+        ValueError: No client could send it.
+    """
+    key = os.environ.get(KEY)
+    if key is not None and (not key.isascii() or not key.isprintable() or not key or " " in key):
+        raise ValueError(f"{KEY} is empty, or has spaces or other letters than ASCII's; set another, or unset it.")
+    return key
+
+
+def make_service(args: argparse.Namespace) -> "Service":
+    """The service that the options of `add_model`, `add_serving`, `add_machine` and `add_decoding` name.
+
+    Raises:
+        ValueError: The model is refused, or an option does not go with it.
+        FileNotFoundError: It is not there.
+    """
+    limits = Limits(**given_options(Limits, args))
+    config = DecodeConfig(**given_options(DecodeConfig, args))
+    transcriber = load(args)
+
+    from espnet_larm.serve.service import Service
+
+    name = args.model_name or _name_of(args.model)
+    return Service(transcriber, name, limits, config, args.language, not args.no_vad)
+
+
+def _name_of(model: str | None) -> str:
+    """What a model is known by: an id of the hub, or the name of its file or folder."""
+    if model is None:
+        return "default"
+    path = Path(model)
+    return path.resolve().name.removesuffix(".zip") if path.exists() else model

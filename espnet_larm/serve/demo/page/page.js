@@ -1,0 +1,206 @@
+// The page: takes a recording, sends it as it is, and shows what the server tells line by line.
+
+import { Picture } from "./picture.js";
+import { Player } from "./player.js";
+import { Recorder, whyNoRecording } from "./recorder.js";
+import { ask, keepKey, linesOf, takeKeyFromAddress, WrongKey } from "./server.js";
+import { Texts } from "./texts.js";
+
+const part = Object.fromEntries([...document.querySelectorAll("[id]")].map((element) => [element.id, element]));
+const player = new Player(part.audio, part["no-audio"]);
+const picture = new Picture(part.scroll, part.breadth, part.canvas, part.zoom, (seconds) => player.playFrom(seconds));
+const texts = new Texts(part, (words) => picture.setWords(words), playWord);
+let model = null;
+let sending = null;
+
+function say(sentence) {
+  part.status.textContent = sentence;
+}
+
+function fail(sentence) {
+  say("");
+  part.error.textContent = sentence;
+  part.error.hidden = false;
+}
+
+function playWord(word) {
+  picture.choose(word);
+  const strong = document.createElement("strong");
+  strong.textContent = word.text;
+  part.place.replaceChildren(strong, ` from ${word.start_s.toFixed(2)} to ${word.end_s.toFixed(2)} s`);
+  player.playFrom(word.start_s);
+}
+
+// Recognise a file; a later one takes the place of an earlier one.
+async function send(file) {
+  sending?.abort();
+  const control = new AbortController();
+  sending = control;
+  part.error.hidden = true;
+  part.result.hidden = true;
+  part.progress.removeAttribute("value");
+  part.progress.hidden = part.cancel.hidden = false;
+  say(`Sending ${file.name} …`);
+  try {
+    if (file.size > model.most_bytes) {
+      throw new Error(`${file.name} ${model.too_large}`);
+    }
+    player.load(file);
+    const form = new FormData();
+    form.append("file", file);
+    await showLines(file, await ask("demo/transcribe", { method: "POST", body: form, signal: control.signal }));
+  } catch (error) {
+    if (sending === control) {
+      error.name === "AbortError" ? say("Cancelled.") : fail(error.message);
+    }
+  } finally {
+    if (sending === control) {
+      sending = null;
+      part.progress.hidden = part.cancel.hidden = true;
+    }
+  }
+}
+
+async function showLines(file, response) {
+  const start = performance.now();
+  let seconds = 0;
+  for await (const line of linesOf(response)) {
+    if (line.kind === "sound") {
+      seconds = line.seconds;
+      showSound(line);
+      say(`Recognising ${file.name}, ${seconds.toFixed(1)} s …`);
+    } else if (line.kind === "progress") {
+      part.progress.max = seconds;
+      part.progress.value = line.end_s;
+      texts.add(line.added);
+    } else {
+      showResult(line);
+      say(`${file.name}: ${seconds.toFixed(1)} s, recognised in ${((performance.now() - start) / 1000).toFixed(1)} s.`);
+    }
+  }
+}
+
+function showSound(line) {
+  part.result.hidden = false;
+  part.merged.hidden = true;
+  part.place.textContent = "Click a word, or a place in the picture, to hear it.";
+  texts.begin(model.loops);
+  picture.show(line);
+}
+
+function showResult({ loops, merged }) {
+  picture.setMerged(merged);
+  texts.finish(loops);
+  if (merged.length) {
+    const before = merged.reduce((sum, each) => sum + each.num_frames, 0);
+    const after = merged.reduce((sum, each) => sum + each.edges_s.length - 1, 0);
+    const key = document.createElement("span");
+    key.className = "key";
+    key.setAttribute("aria-hidden", "true");
+    const percent = Math.round((100 * after) / before);
+    const said = ` Affinity pooling: the encoder reads ${after} frames in place of ${before} (${percent} %). Coloured blocks below the picture are frames that it merged.`;
+    part.merged.replaceChildren(key, said);
+    part.merged.hidden = false;
+  }
+}
+
+// Recording --------------------------------------------------------------------------------------------------------
+
+function setUpRecording() {
+  const why = whyNoRecording();
+  part["no-recording"].textContent = why;
+  part["no-recording"].hidden = why === "";
+  part.record.disabled = why !== "";
+  const recorder = new Recorder(part.level, part.clock, model.most_s);
+  part.stop.addEventListener("click", () => recorder.stop());
+  part.record.addEventListener("click", () => record(recorder));
+}
+
+async function record(recorder) {
+  part.error.hidden = true;
+  part.record.disabled = true;
+  say("Waiting for the microphone …");
+  const hadFocus = document.activeElement === part.record;
+  try {
+    const file = await recorder.record(() => {
+      showRecording(true);
+      say("Recording. Stop to see what you said.");
+      part.stop.focus();
+    });
+    send(file);
+  } catch (error) {
+    fail(error.message);
+  } finally {
+    showRecording(false);
+    part.record.disabled = false;
+    if (hadFocus || document.activeElement === document.body) {
+      part.record.focus();
+    }
+  }
+}
+
+function showRecording(isOn) {
+  part.live.hidden = part.stop.hidden = !isOn;
+  part.record.hidden = part.choose.hidden = part.hint.hidden = isOn;
+}
+
+// Files ------------------------------------------------------------------------------------------------------------
+
+function setUpFiles() {
+  part.file.addEventListener("change", () => {
+    const [file] = part.file.files;
+    // So that the same file can be chosen again.
+    part.file.value = "";
+    if (file) {
+      send(file);
+    }
+  });
+  const stop = (event) => {
+    event.preventDefault();
+    part.give.classList.toggle("over", event.type === "dragover");
+  };
+  for (const kind of ["dragover", "dragleave", "drop"]) {
+    document.addEventListener(kind, stop);
+  }
+  document.addEventListener("drop", (event) => {
+    const [file] = event.dataTransfer.files;
+    if (file) {
+      send(file);
+    }
+  });
+  part.cancel.addEventListener("click", () => sending?.abort());
+}
+
+function followSound() {
+  if (player.isPlaying) {
+    picture.setHead(player.seconds);
+    requestAnimationFrame(followSound);
+  }
+}
+
+async function begin() {
+  try {
+    model = await (await ask("demo/model")).json();
+  } catch (error) {
+    part.model.textContent = "";
+    part["ask-key"].hidden = !(error instanceof WrongKey);
+    fail(error.message);
+    return;
+  }
+  part["ask-key"].hidden = part.error.hidden = true;
+  part.model.textContent = `Model: ${model.name}`;
+  part.auto.disabled = !model.auto.is_allowed;
+  part["auto-why"].textContent = model.auto.why;
+  part.guessed.hidden = model.has_word_times;
+  part.audio.addEventListener("play", followSound);
+  setUpRecording();
+  setUpFiles();
+}
+
+part["ask-key"].addEventListener("submit", (event) => {
+  event.preventDefault();
+  keepKey(part.key.value);
+  begin();
+});
+takeKeyFromAddress();
+begin();

@@ -1,0 +1,141 @@
+"""The page's routes, without a browser: its files, what it may offer, texts, and sentences of refusal."""
+
+import json
+import re
+
+import pytest
+
+pytest.importorskip("starlette", reason="the extra serve is not installed")
+
+from starlette.testclient import TestClient
+
+from espnet_larm.errors import DataError
+from espnet_larm.serve.app import build_app
+from espnet_larm.serve.demo.routes import OPEN_PATHS, PATHS, demo_routes
+from espnet_larm.serve.limits import Limits
+
+
+@pytest.fixture
+def browse(serve):
+    """Makes clients of a server with the page."""
+
+    def browse(transcriber, key=None, **limits):
+        service = serve(transcriber, limits=Limits(**limits))
+        return TestClient(build_app(service, key, demo_routes(service), OPEN_PATHS))
+
+    return browse
+
+
+@pytest.fixture
+def client(browse, transcriber):
+    return browse(transcriber)
+
+
+def send(client, path, name="talk.wav", **options):
+    return client.post("/demo/transcribe", files={"file": (name, path.read_bytes())}, **options)
+
+
+def lines_of(answer):
+    return [json.loads(line) for line in answer.text.splitlines()]
+
+
+def test_the_page_and_all_that_it_names_are_there_with_a_policy_of_its_own_files_alone(client):
+    page = client.get("/")
+    named = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert {f"/{name}" for name in named} == {"/demo/icon.svg", "/demo/page.css", "/demo/page.js"}
+    for path in PATHS:
+        answer = client.get(path)
+        assert answer.status_code == 200 and answer.text == PATHS[path].read_text(encoding="utf-8")
+        assert answer.headers["content-security-policy"].startswith("default-src 'none'; script-src 'self';")
+        assert "unsafe" not in answer.headers["content-security-policy"]
+        imported = re.findall(r'from "\./([^"]+)"', answer.text)
+        assert {f"/demo/{name}" for name in imported} <= PATHS.keys()
+        # What is named elsewhere would not be there without a network.
+        assert not re.search(r"https?://(?!localhost|www\.w3\.org/2000/svg)", answer.text)
+    assert not re.search(r"<script>|\son\w+=|\sstyle=", page.text)
+
+
+def test_the_page_learns_what_the_model_offers(client, browse, transcriber):
+    known = client.get("/demo/model").json()
+    assert known["name"] == "tiny" and known["loops"] == [2, 4] and known["has_word_times"]
+    assert known["auto"] == {"is_allowed": False, "why": "No model here chooses its number of loops by itself yet."}
+    limited = browse(transcriber, max_upload_mb=0.5, max_seconds=7.0).get("/demo/model").json()
+    assert limited["most_bytes"] == 500_000 and limited["most_s"] == 7.0 and "0.5 MB" in limited["too_large"]
+
+
+def test_texts_of_all_loops_are_those_of_transcribe(client, transcriber, tiny_experiment):
+    path = tiny_experiment.data / "u1.wav"
+    wanted = transcriber.transcribe(path, loops=transcriber.loops, vad=False)
+    answer = send(client, path)
+    assert answer.headers["content-type"] == "application/x-ndjson"
+    sound, *progress, result = lines_of(answer)
+    assert sound["kind"] == "sound" and sound["seconds"] == 1.6 and sound["num_columns"] == 161
+    assert {line["kind"] for line in progress} == {"progress"} and progress[-1]["end_s"] == 1.6
+    assert {each["loop"]: each["text"] for each in result["loops"]} == {
+        loop: at_loop.text for loop, at_loop in wanted.loops.items()
+    }
+    for each in result["loops"]:
+        words = [word for segment in wanted.loops[each["loop"]].segments for word in segment.words]
+        assert [(word["text"], word["start_s"]) for word in each["words"]] == [
+            (word.text, round(word.start_s, 3)) for word in words
+        ]
+        assert each["seconds"] > 0
+    assert result["merged"] == []
+
+
+def test_merged_frames_are_told(browse, pooled, tiny_experiment):
+    (merged,) = lines_of(send(browse(pooled), tiny_experiment.data / "u1.wav"))[-1]["merged"]
+    assert len(merged["edges_s"]) - 1 < merged["num_frames"] == 161
+
+
+def test_a_file_that_is_no_audio_is_refused_in_a_sentence_with_its_name(client, tmp_path):
+    (tmp_path / "x").write_bytes(b"\x00\x01 no audio" * 100)
+    answer = send(client, tmp_path / "x", "notes.bin")
+    assert answer.status_code == 400
+    message = answer.json()["error"]["message"]
+    assert message.startswith("notes.bin is no audio") and message.endswith(".") and "/tmp" not in message
+
+
+def test_a_recording_that_is_too_long_or_too_large_is_refused(browse, transcriber, tiny_experiment, tmp_path):
+    path = tiny_experiment.data / "u1.wav"
+    answer = send(browse(transcriber, max_seconds=1.5), path)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"] == "talk.wav lasts 2 s; allowed: up to 1.5 s."
+    (tmp_path / "large").write_bytes(bytes(300_000))
+    answer = send(browse(transcriber, max_upload_mb=0.1), tmp_path / "large")
+    assert answer.status_code == 413 and "allowed: up to 0.1 MB" in answer.json()["error"]["message"]
+
+
+def test_what_goes_wrong_while_it_is_recognised_is_the_last_line(client, monkeypatch, tiny_experiment):
+    def fail(_, following):
+        yield {"kind": "progress", "end_s": next(following).end_s}
+        raise DataError("the model's scores are no finite numbers.")
+
+    monkeypatch.setattr("espnet_larm.serve.demo.routes.text_lines", fail)
+    *_, progress, error = lines_of(send(client, tiny_experiment.data / "u1.wav"))
+    assert progress["kind"] == "progress"
+    assert error == {"kind": "error", "message": "the model's scores are no finite numbers."}
+    assert client.app.state.service.num_requests == 0
+
+
+def test_a_key_is_asked_for_what_computes_but_not_for_the_page(browse, transcriber, tiny_experiment):
+    client = browse(transcriber, key="secret")
+    assert all(client.get(path).status_code == 200 for path in PATHS)
+    assert client.get("/demo/model").status_code == 401
+    assert send(client, tiny_experiment.data / "u1.wav").status_code == 401
+    key = {"Authorization": "Bearer secret"}
+    assert client.get("/demo/model", headers=key).json()["name"] == "tiny"
+    assert send(client, tiny_experiment.data / "u1.wav", headers=key).status_code == 200
+
+
+def test_each_recording_takes_a_place_while_it_is_recognised_and_leaves_no_file(
+    browse, transcriber, tiny_experiment, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    client = browse(transcriber, max_requests=1)
+    for _ in range(2):
+        assert lines_of(send(client, tiny_experiment.data / "u1.wav"))[-1]["kind"] == "result"
+    assert client.app.state.service.num_requests == 0 and list(tmp_path.iterdir()) == []
+    with client.app.state.service.place():
+        answer = send(client, tiny_experiment.data / "u1.wav")
+    assert answer.status_code == 503 and answer.json()["error"]["message"].endswith("try again in a moment.")
