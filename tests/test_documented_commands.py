@@ -29,6 +29,14 @@ MARK = re.compile(r"# .*\blong, (?:run on (\d{4}-\d\d-\d\d)|not run yet)")
 RUN_ELSEWHERE = {
     "tools/check.sh": (".ci/run", "tools/check.sh"),
     "espnet-larm doctor": ("tests/cli/test_doctor.py", "def test_this_environment_has_what_is_needed"),
+    "espnet-larm serve --model model.zip": (
+        "tests/cli/listen/test_serve.py",
+        '"espnet_larm", "serve", "--model", str(tiny_pack)',
+    ),
+    "espnet-larm demo --model model.zip": (
+        "tests/serve/demo/test_page.py",
+        '"espnet_larm", "demo", "--model", str(model)',
+    ),
     './run.sh --python "python3 -m espnet_larm" --asr_config conf/train_larm.yaml '
     "--inference_asr_model valid.loss.ave.pth": (
         "tests/stock/test_asr_sh.py",

@@ -137,9 +137,9 @@ def test_script_imports_from_its_own_folder(larm_task, tmp_path, monkeypatch, ca
     [
         (
             "lst",
-            "lst is no command, and no script of that name is here. Did you mean list? Allowed: transcribe, pack, ",
+            "lst is no command, and no script of that name is here. Did you mean list? Allowed: transcribe, serve, ",
         ),
-        ("Doctor", "Did you mean doctor? Allowed: transcribe, pack, "),
+        ("Doctor", "Did you mean doctor? Allowed: transcribe, serve, "),
         (
             "local/nowhere.py",
             "local/nowhere.py is no command, and no script of that name is here. Allowed: transcribe, ",

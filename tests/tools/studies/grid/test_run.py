@@ -53,8 +53,8 @@ def grid(tmp_path, monkeypatch):
 def test_all_rows_are_trained_and_compared_with_the_reference(grid):
     assert grid() == 0
     lines = (grid.exp_dir / "RESULTS.md").read_text().splitlines()
-    assert "| with the clock | 0.79 M | 0.0 | 0.0 to 0.0 | 0.0, 0.0 |  | 0 |" in lines
-    assert "| without | 0.79 M | 25.0 | 0.0 to 50.0 | 25.0 | +25.0 (+0.0 to +50.0) | 0 |" in lines
+    assert "| with the clock | 0.79 M | 0.0 | 0.0 | 0.0 | 0.0, 0.0 |  |  |  | 0 |" in lines
+    assert "| without | 0.79 M | 25.0 | 0.0 | 50.0 | 25.0 | +25.0 | +0.0 | +50.0 | 0 |" in lines
     assert "- runs: 3 of 3; seeds 0, 1" in lines and "test data: " in "".join(lines)
     assert f"- commits: {commit()}" in lines
     assert "(grid.png)" in "\n".join(lines) and (grid.exp_dir / "grid.png").is_file()
