@@ -29,10 +29,10 @@ from espnet_larm.llm.stream import freeze_modes
 from espnet_larm.llm.tokens import CTC_TEXT
 from espnet_larm.options import Option, check_parameters
 from espnet_larm.speech_llm.clock import Clock
-from espnet_larm.speech_llm.losses.alignment import Alignment, check_alone, token_of_none
+from espnet_larm.speech_llm.losses.alignment import Alignment, check_alone
 from espnet_larm.speech_llm.losses.mwer import Mwer, figures, find_nbest, mwer_loss, score_nbest
 from espnet_larm.speech_llm.losses.text_kl import TextKl, TextKlOptions
-from espnet_larm.speech_llm.spelling import pieces_of
+from espnet_larm.speech_llm.spelling import pieces_of, token_of_none
 from espnet_larm.speech_llm.within_lengths import WithinLengthsModel
 from espnet_larm.upstream import ErrorCalculator, add_sos_eos
 

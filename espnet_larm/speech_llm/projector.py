@@ -32,10 +32,12 @@ class CtcEmbeddings(NamedTuple):
     Attributes:
         embeddings: Embeddings of all tokens but the blank, weighted by their posteriors (B, T, D).
         shares: The posteriors' sum (B, T).
+        none: What stands where they say blank (D,); None leaves that at zero.
     """
 
     embeddings: torch.Tensor
     shares: torch.Tensor
+    none: torch.Tensor | None = None
 
 
 class Projector(torch.nn.Module):
@@ -47,8 +49,8 @@ class Projector(torch.nn.Module):
 
     `posterior` is what a CTC head recognises in k frames, as the LM's own embeddings weighted by its posteriors, and a
     correction like `stack` that is zero at the start: the LM reads words from the first step on. Source: Ma et al.,
-    "LegoSLM", arXiv:2505.11352. Departures: blanks are left out, k frames have the weight of one token at most, and
-    the correction.
+    "LegoSLM", arXiv:2505.11352. Departures: blanks are left out (of a CTC head with tokens of its own, a space stands
+    for them), k frames have the weight of one token at most, and the correction.
 
     `qformer` cuts the frames into windows of 3 k, which three learned queries read by attention. Source: the windowed
     Q-former of Granite Speech (Saon et al., arXiv:2505.08699, 15 frames to 3 queries there). Departures: the last
@@ -134,7 +136,10 @@ class Projector(torch.nn.Module):
         """What was from_ctc in each window (B, T', D); one that holds more than a token is weighted down to one."""
         embeddings = self._windows(from_ctc.embeddings.masked_fill(~mask.unsqueeze(-1), 0.0)).sum(2)
         shares = self._windows(from_ctc.shares.masked_fill(~mask, 0.0).unsqueeze(-1)).sum(2)
-        return embeddings / shares.clamp(min=1.0).to(embeddings.dtype)
+        words = embeddings / shares.clamp(min=1.0).to(embeddings.dtype)
+        if from_ctc.none is None:
+            return words
+        return words + (1 - shares).clamp(min=0.0).to(words.dtype) * from_ctc.none.to(words.dtype)
 
 
 class QFormer(torch.nn.Module):

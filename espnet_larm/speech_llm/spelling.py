@@ -57,10 +57,13 @@ class Pieces(NamedTuple):
         ids: The LM's tokens (P,).
         shares: How much of a token of the CTC head each of them has (V, P): equal shares, which sum to one, and none
             for blank, unknown and end.
+        none: The LM's token that stands where nothing is said. Embeddings of zero would do, but the norm of an LM's
+            first layer has gradients behind them that are thousands of times too large.
     """
 
     ids: torch.Tensor
     shares: torch.Tensor
+    none: int
 
 
 def pieces_of(tokens: Sequence[str], tokenizer: Any) -> Pieces:
@@ -78,4 +81,10 @@ def pieces_of(tokens: Sequence[str], tokenizer: Any) -> Pieces:
     for row, each in enumerate(spelled):
         for token_id in each:
             shares[row, columns[token_id]] += 1 / len(each)
-    return Pieces(torch.tensor(ids, dtype=torch.long), shares)
+    return Pieces(torch.tensor(ids, dtype=torch.long), shares, token_of_none(tokenizer))
+
+
+def token_of_none(tokenizer: Any) -> int:
+    """The token that stands where nothing is said: a space if it is one token, else the end of a text."""
+    ids = tokenizer.encode(" ", add_special_tokens=False)
+    return int(ids[0] if len(ids) == 1 else tokenizer.eos_token_id)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from espnet_larm.pooling.in_llm import SpeechPooling
+from espnet_larm.speech_llm.spelling import token_of_none
 
 
 def batch(seed=0):
@@ -343,8 +344,10 @@ def test_posterior_of_pieces_is_the_lms_embeddings_of_what_they_spell(build_spee
     with torch.no_grad():
         shares = model.ctc.ctc_lo(frames[0])[0].softmax(-1)[:, 2:4]
         rows = torch.stack([decoder.backbone.embed(torch.tensor(ids)).mean(0) for ids in spelled])
+        none = decoder.backbone.embed(torch.tensor(token_of_none(decoder.tokenizer)))
         speech = decoder.read_prompt(*frames).embeddings[0, :3]
-        torch.testing.assert_close(speech, shares @ rows, rtol=1e-5, atol=1e-6)
+        expected = shares @ rows + (1 - shares.sum(-1, keepdim=True)) * none
+        torch.testing.assert_close(speech, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_posterior_without_a_ctc_head_is_refused(build_speech_llm):

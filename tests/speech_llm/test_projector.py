@@ -71,15 +71,21 @@ def test_posterior_is_what_was_heard_at_the_start_at_most_a_token_a_window():
     for window, frames in enumerate((slice(0, 3), slice(3, 6), slice(6, 7))):
         share = max(1.0, heard.shares[0, frames].sum())
         torch.testing.assert_close(embeddings[0, window], heard.embeddings[0, frames].sum(0) / share, **CLOSE)
+    # Where less than a token was heard, something stands for the rest.
+    more, _ = module(hs_pad, hlens, heard._replace(none=torch.ones(8)))
+    for window, frames in enumerate((slice(0, 3), slice(3, 6), slice(6, 7))):
+        rest = max(0.0, 1.0 - heard.shares[0, frames].sum())
+        torch.testing.assert_close(more[0, window] - embeddings[0, window], torch.full((8,), float(rest)), **CLOSE)
 
 
-def test_posterior_of_a_batch_gives_what_each_utterance_gives_alone():
+@pytest.mark.parametrize("none", [None, torch.arange(8.0)])
+def test_posterior_of_a_batch_gives_what_each_utterance_gives_alone(none):
     module, hs_pad, hlens = projector("posterior", 2), torch.randn(3, 11, 6), torch.tensor([11, 7, 1])
     torch.nn.init.normal_(module.out.weight)
-    heard = heard_of(hs_pad)
+    heard = heard_of(hs_pad)._replace(none=none)
     embeddings, lens = module(hs_pad, hlens, heard)
     for row, length in enumerate(hlens):
-        own = CtcEmbeddings(*(part[row : row + 1, :length] for part in heard))
+        own = CtcEmbeddings(*(part[row : row + 1, :length] for part in heard[:2]), none)
         alone = module(hs_pad[row : row + 1, :length], hlens[row : row + 1], own)
         torch.testing.assert_close(embeddings[row, : lens[row]], alone.embeddings[0], **CLOSE)
         assert not embeddings[row, lens[row] :].any()

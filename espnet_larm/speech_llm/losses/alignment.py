@@ -13,7 +13,7 @@ Shapes: B utterances, T embeddings of speech, D size of the LM, L tokens, C clas
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch.nn import functional
@@ -36,12 +36,6 @@ class Aligned(NamedTuple):
     distance: torch.Tensor
     accuracy: torch.Tensor
     without_room: torch.Tensor
-
-
-def token_of_none(tokenizer: Any) -> int:
-    """The token that stands where nothing is said: a space if it is one token, else the end of a text."""
-    ids = tokenizer.encode(" ", add_special_tokens=False)
-    return int(ids[0] if len(ids) == 1 else tokenizer.eos_token_id)
 
 
 def check_alone(decoder: torch.nn.Module, alignment_weight: float, mwer_weight: float) -> None:
