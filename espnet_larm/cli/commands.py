@@ -26,7 +26,12 @@ class Command(NamedTuple):
 _RECIPE = "espnet_larm.recipe"
 _EXPERIMENT = "--asr_train_config exp/asr/config.yaml --asr_model_file exp/asr/valid.loss.ave.pth"
 COMMANDS: dict[str, Command] = {
-    "transcribe": Command("espnet_larm.cli.listen.transcribe", "write down what recordings say", USE, "talk.m4a"),
+    "transcribe": Command(
+        "espnet_larm.cli.listen.transcribe",
+        "write down what recordings say",
+        USE,
+        "--model openai/whisper-tiny.en talk.m4a",
+    ),
     "serve": Command(
         "espnet_larm.cli.listen.serve",
         "answer clients of OpenAI's API of transcriptions",

@@ -168,7 +168,7 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
         self._ctc_head: tuple[torch.nn.Linear, ...] = ()
         self.register_buffer("piece_ids", None, persistent=False)
         self.register_buffer("piece_shares", None, persistent=False)
-        self._none = 0
+        self._none_id = 0
 
     @property
     def reads_posteriors(self) -> bool:
@@ -184,7 +184,7 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
         """
         self._ctc_head = (ctc_head,)
         if pieces is not None:
-            self.piece_ids, self.piece_shares, self._none = pieces
+            self.piece_ids, self.piece_shares, self._none_id = pieces
 
     def forward(
         self, hs_pad: torch.Tensor, hlens: torch.Tensor, ys_in_pad: torch.Tensor, ys_in_lens: torch.Tensor
@@ -357,7 +357,7 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
         if self.piece_ids is not None and self.piece_shares is not None:
             shares = posteriors @ self.piece_shares.float()
             table = self.backbone.embed(self.piece_ids)
-            none = self.backbone.embed(self.piece_ids.new_tensor(self._none))
+            none = self.backbone.embed(self.piece_ids.new_tensor(self._none_id))
             return CtcEmbeddings(shares.to(table.dtype) @ table, shares.sum(-1), none)
         posteriors = posteriors[..., 1:]
         return CtcEmbeddings(self.backbone.embed_mixture(posteriors, first=1), posteriors.sum(-1))

@@ -57,8 +57,8 @@ class Pieces(NamedTuple):
         ids: The LM's tokens (P,).
         shares: How much of a token of the CTC head each of them has (V, P): equal shares, which sum to one, and none
             for blank, unknown and end.
-        none: The LM's token that stands where nothing is said. Embeddings of zero would do, but the norm of an LM's
-            first layer has gradients behind them that are thousands of times too large.
+        none: The LM's token that stands where nothing is said. Behind embeddings of zero the norm of an LM's first
+            layer has huge gradients: with Gemma 3 270M 37,000 in the first steps, beside 219 with a space.
     """
 
     ids: torch.Tensor
