@@ -9,7 +9,7 @@
 #   ./run_llm.sh --help                                                 # all options, those of run.sh
 set -euo pipefail
 folder=$(dirname "${BASH_SOURCE[0]}")
-begin_with=exp/asr_train_larm_whisper_raw_bpe200/latest.pth
+begin_with=exp/asr_train_larm_whisper_24_raw_bpe200/valid.cer_ctc.ave.pth
 exec "$folder/run.sh" \
     --system whisper \
     --token_type hugging_face \
@@ -19,4 +19,5 @@ exec "$folder/run.sh" \
     --first_asr_config "conf/read_speech/train_llm_align.yaml conf/read_speech/train_llm.yaml" \
     --asr_config conf/read_speech/train_llm_lora.yaml \
     --inference_config "" \
+    --inference_asr_model latest.pth \
     "$@"
