@@ -51,7 +51,7 @@ for set in $tests; do test_sets+="${set%%=*} "; done
 case $system in
     filterbank) options=(--asr_config conf/read_speech/train_larm.yaml) ;;
     whisper)
-        options=(--asr_config conf/read_speech/train_larm_whisper_24.yaml --store_frames true)
+        options=(--asr_config conf/read_speech/train_larm_whisper_23.yaml --store_frames true)
         options+=(--frontend_model "$encoder")
         ;;
     *) die "--system $system is not known; allowed: filterbank, whisper" ;;

@@ -9,7 +9,7 @@
 #   ./run_llm.sh --help                                                 # all options, those of run.sh
 set -euo pipefail
 folder=$(dirname "${BASH_SOURCE[0]}")
-begin_with=exp/asr_train_larm_whisper_24_raw_bpe200/valid.cer_ctc.ave.pth
+begin_with=exp/asr_train_larm_whisper_23_raw_bpe200/valid.cer_ctc.ave.pth
 exec "$folder/run.sh" \
     --system whisper \
     --token_type hugging_face \
