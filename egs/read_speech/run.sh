@@ -51,7 +51,7 @@ for set in $tests; do test_sets+="${set%%=*} "; done
 case $system in
     filterbank) options=(--asr_config conf/read_speech/train_larm.yaml) ;;
     whisper)
-        options=(--asr_config conf/read_speech/train_larm_whisper.yaml --store_frames true)
+        options=(--asr_config conf/read_speech/train_larm_whisper_23.yaml --store_frames true)
         options+=(--frontend_model "$encoder")
         ;;
     *) die "--system $system is not known; allowed: filterbank, whisper" ;;
@@ -66,6 +66,6 @@ exec ../asr.sh \
     --max_wav_duration 30 \
     --feats_normalize utterance_mvn \
     --inference_config conf/decode_ctc_greedy.yaml \
-    --inference_asr_model latest.pth \
+    --inference_asr_model valid.cer_ctc.ave.pth \
     "${options[@]}" \
     ${rest[@]+"${rest[@]}"}

@@ -49,15 +49,16 @@ def default_model() -> Path:
     """The packaged model that is taken where none is named.
 
     Raises:
-        FileNotFoundError: There is none, or several and none of them is the default.
+        FileNotFoundError: It is not in this installation.
     """
-    names = packaged_names()
-    if DEFAULT_NAME in names or len(names) == 1:
-        return PACKAGED / f"{DEFAULT_NAME if DEFAULT_NAME in names else names[0]}.zip"
-    allowed = "a pack (.zip), an experiment's folder, or a recogniser of transformers, openai/whisper-tiny for example"
-    if names:
-        raise FileNotFoundError(f"model is not given; allowed: {', '.join(names)}, {allowed}.")
-    raise FileNotFoundError(f"model is not given, and no model comes with this installation; allowed: {allowed}.")
+    path = PACKAGED / f"{DEFAULT_NAME}.zip"
+    if path.is_file():
+        return path
+    names = ", ".join([*packaged_names(), "a pack (.zip)"])
+    raise FileNotFoundError(
+        f"model is not given; allowed: {names}, an experiment's folder, or a recogniser of transformers, "
+        "openai/whisper-tiny for example."
+    )
 
 
 def packaged_names() -> list[str]:

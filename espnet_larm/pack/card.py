@@ -161,7 +161,7 @@ def _use(manifest: Manifest, ctc_weight: float) -> Iterator[str]:
         "```python",
         "import espnet_larm",
         f'recognizer = espnet_larm.load("{FILE}"{more})',
-        'print(recognizer.transcribe_file("speech.flac").text)',
+        'print(recognizer.transcribe("speech.flac").text)',
         "```", "",
         f"By ESPnet itself{where}:", "",
         "```python",

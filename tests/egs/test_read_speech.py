@@ -81,7 +81,7 @@ def test_misuse_ends_in_a_sentence(run: Run, options: list[str], message: str) -
     ("system", "wanted"),
     [
         ("filterbank", ["--asr_config conf/read_speech/train_larm.yaml"]),
-        ("whisper", ["--store_frames true", "--asr_config conf/read_speech/train_larm_whisper.yaml"]),
+        ("whisper", ["--store_frames true", "--asr_config conf/read_speech/train_larm_whisper_23.yaml"]),
     ],
 )
 def test_each_system_has_its_configuration(run: Run, tmp_path: Path, system: str, wanted: list[str]) -> None:

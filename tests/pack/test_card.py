@@ -1,6 +1,11 @@
 """The model card: a header that parses, results, use and licence."""
 
+import re
+import shutil
+import zipfile
+
 import pytest
+import soundfile
 import yaml
 
 from espnet_larm.pack.card import About, format_card
@@ -120,3 +125,17 @@ def test_model_and_use_are_told():
         'espnet_larm.load("model.zip")', "python -m espnet_larm script.py",
     ):  # fmt: skip
         assert line in text
+
+
+def test_examples_run_as_they_stand(tiny_pack, tiny_experiment, tmp_path, monkeypatch, capsys):
+    shutil.copy(tiny_pack, tmp_path / "model.zip")
+    soundfile.write(tmp_path / "speech.flac", *soundfile.read(tiny_experiment.data / "u1.wav"))
+    monkeypatch.chdir(tmp_path)
+    with zipfile.ZipFile("model.zip") as archive:
+        ours, espnets = re.findall(r"```python\n(.*?)```", archive.read("README.md").decode(), re.DOTALL)
+    # The examples of a file that the test itself has made.
+    exec(ours, {})
+    assert capsys.readouterr().out.endswith("\n")
+    found = {}
+    exec(espnets, found)
+    assert found["speech2text"](soundfile.read("speech.flac")[0])[0][0] is not None
