@@ -179,7 +179,7 @@ def format_rows(rows: Sequence[Row], chosen: Row | None = None) -> Iterator[str]
         points = row.wer_percent - rows[0].wer_percent
         yield (
             f"| {row.name} | {row.wer_percent:.2f} | {points:+.2f} | {row.calls} | {row.row_calls} "
-            f"| {row.tokens_per_row_call:.2f} | {row.real_time_factor:.4f} "
+            f"| {f'{row.tokens_per_row_call:.2f}' if row.row_calls else '-'} | {row.real_time_factor:.4f} "
             f"|{_ways_of(row) if has_ways else ''} {'chosen' if row is chosen else ''} |"
         )
 

@@ -48,7 +48,7 @@ class Drafting(NamedTuple):
         accept: One of `config.ACCEPTS`.
         tau: Least probability of what heads draft; in a beam at least LEAST_TAU_OF_BEAM.
         tau_of: Whether tau bounds each head's probability (HEAD) or that of a whole draft (PRODUCT).
-        thresholds: Those of RELAXED; None otherwise.
+        thresholds: Thresholds of RELAXED; None of the others.
     """
 
     drafts: str = NONE
@@ -115,7 +115,7 @@ def resolve(
 
 
 def _relaxed_thresholds(config: DecodeConfig, calibrated: Thresholds | None) -> Thresholds:
-    """Those that are given; what is left open, as it is calibrated."""
+    """The given thresholds; what is left open, as it is calibrated."""
     found = {}
     for name in Thresholds._fields:
         value = getattr(config, name)

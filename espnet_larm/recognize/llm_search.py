@@ -117,10 +117,10 @@ class LlmSearcher:
         if plan.drafting.thresholds is None:
             return self._find(hs_pad, hlens, plan, seconds, ctc_best)
         assert self.ctc is not None
-        entropies = self.ctc.most_entropy(hs_pad, hlens).tolist()
-        # What is not a number decides nothing: the LM reads the utterance.
-        left = [row for row, each in enumerate(entropies) if not each < plan.drafting.thresholds.relaxed_entropy]
-        taken = {row: self._taken(best) for row, best in enumerate(ctc_best) if best and row not in set(left)}
+        # What is not a number is not below: the LM then reads the utterance.
+        is_sure = (self.ctc.most_entropy(hs_pad, hlens) < plan.drafting.thresholds.relaxed_entropy).tolist()
+        left = [row for row, sure in enumerate(is_sure) if not sure]
+        taken = {row: self._taken(best) for row, best in enumerate(ctc_best) if best is not None and is_sure[row]}
         effort = Effort(
             num_tokens=sum(len(each.token_ids) + 1 for each in taken.values()),
             num_words=sum(len(each.text.split()) for each in taken.values()),

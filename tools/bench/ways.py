@@ -16,12 +16,24 @@ import argparse
 import logging
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from benching import add_machine, add_model, add_repeats, new_parser, now, print_header, ratios, spread, words_wrong
+from benching import (
+    add_cpu_time,
+    add_machine,
+    add_model,
+    add_repeats,
+    new_parser,
+    now,
+    print_header,
+    ratios,
+    spread,
+    words_wrong,
+)
 from llm_ways import Peak
 
 from espnet_larm.data.kaldi_dir import read_dir
@@ -91,6 +103,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data_dir", type=Path, required=True, help="data folder: wav.scp, text, utt2spk")
     add_machine(parser)
     add_repeats(parser, 3)
+    add_cpu_time(parser)
     parser.add_argument("--utterances", type=int, help="utterances to decode, spread over the set (all)")
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS), help="ways to decode (all)")
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="utterances in a batch (1 8 32)")
@@ -125,16 +138,16 @@ def plans_of(recognizer: Recognizer, args: argparse.Namespace) -> tuple[dict[str
     return plans, refusals
 
 
-def run(recognizer: Recognizer, plan: Plan, audio: Audio, size: int) -> Run:
+def run(recognizer: Recognizer, plan: Plan, audio: Audio, size: int, clock: Callable[[], float]) -> Run:
     """Decode all."""
     texts, effort = [""] * len(audio.texts), Effort()
-    peak, start = Peak(recognizer.device), now(recognizer.device)
+    peak, start = Peak(recognizer.device), now(recognizer.device, clock)
     for batch in audio.batches(size):
         decoded = recognizer.decode([audio.waveforms[index] for index in batch], plan)
         effort = effort.plus(decoded.cost.effort)
         for index, transcript in zip(batch, decoded.transcripts, strict=True):
             texts[index] = transcript.text
-    return Run(now(recognizer.device) - start, peak.mib(), texts, effort)
+    return Run(now(recognizer.device, clock) - start, peak.mib(), texts, effort)
 
 
 def rows_of(runs: Mapping[str, Sequence[Run]], audio: Audio, size: int) -> Iterator[str]:
@@ -166,13 +179,14 @@ def main() -> None:
     args = get_parser().parse_args()
     logging.disable(logging.WARNING)
     torch.set_num_threads(args.threads)
+    clock = time.process_time if args.cpu_time else time.perf_counter
     files = args.asr_train_config, args.asr_model_file
     recognizer = Recognizer.from_files(*files, args.device, llm=args.llm, encoder=args.encoder)
     plans, refusals = plans_of(recognizer, args)
     audio = load(recognizer, args)
     print(" ".join(sys.argv), f"| torch {torch.__version__}, {args.device}, {args.threads} threads")
     amount = f"{len(audio.texts)} utterances, {audio.seconds:.0f} s of audio"
-    print(f"{amount}; {args.repeats} times; beams of {args.beam_size}")
+    print(f"{amount}; {args.repeats} times{', CPU time' if args.cpu_time else ''}; beams of {args.beam_size}")
     for name, reason in refusals.items():
         print(f"not measured: {name}: {reason}")
     columns = "batch, way, words wrong, texts as greedy, calls a word, tokens a call, calls in batches"
@@ -182,7 +196,7 @@ def main() -> None:
         runs: dict[str, list[Run]] = {name: [] for name in plans}
         for repetition in range(args.repeats + 1):
             for name, plan in plans.items():
-                found = run(recognizer, plan, audio, size)
+                found = run(recognizer, plan, audio, size, clock)
                 if repetition:
                     runs[name].append(found)
         for row in rows_of(runs, audio, size):
