@@ -1,6 +1,7 @@
 """`accept: relaxed`: its two thresholds, what they take at their extremes and between, and what is counted."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -232,6 +233,17 @@ def test_thresholds_beside_the_model_stand_where_none_are_given(relaxer, tmp_pat
     assert relaxer.plan(DecodeConfig(accept="relaxed")).llm.drafting.thresholds == (0.7, 0.2)
     half = relaxer.plan(DecodeConfig(accept="relaxed", relaxed_tau=0.5))
     assert half.llm.drafting.thresholds == (0.7, 0.5)
+
+
+def test_thresholds_travel_with_a_pack(tiny_experiment, pack, tmp_path):
+    import espnet_larm
+
+    folder = tmp_path / "exp"
+    folder.mkdir()
+    tiny_experiment.with_config(folder / "config.yaml")
+    shutil.copy(tiny_experiment.model, folder / "valid.loss.ave.pth")
+    write_thresholds(folder, Thresholds(0.7, 0.2), {})
+    assert espnet_larm.load(pack(folder)).recognizer.thresholds == (0.7, 0.2)
 
 
 @pytest.mark.parametrize(
