@@ -45,7 +45,8 @@ class _Cost(NamedTuple):
 
     def plus(self, other: "_Cost") -> "_Cost":
         sums: list[Any] = [left + right for left, right in zip(self[:-1], other[:-1], strict=True)]
-        return _Cost(*sums, Counter(self.accepted_by) + Counter(other.accepted_by))
+        by = Counter(self.accepted_by) + Counter(other.accepted_by)
+        return _Cost(*sums)._replace(accepted_by=by)
 
     def row(self, options: dict[str, Any]) -> Row:
         return Row(

@@ -40,13 +40,13 @@ def read_thresholds(folder: Path) -> Thresholds | None:
     except ValueError as error:
         raise ValueError(f"{path} is no JSON; {again}.") from error
     try:
-        found = {name: float(entry[name]) for name in Thresholds._fields}
-        DecodeConfig(accept=RELAXED, **found)
+        found = Thresholds(*(float(entry[name]) for name in Thresholds._fields))
+        DecodeConfig(accept=RELAXED, relaxed_entropy=found.relaxed_entropy, relaxed_tau=found.relaxed_tau)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} does not hold {' and '.join(Thresholds._fields)} that are allowed ({error}); {again}."
         ) from error
-    return Thresholds(**found)
+    return found
 
 
 def write_thresholds(folder: Path, thresholds: Thresholds, facts: dict[str, Any]) -> Path:
