@@ -3,6 +3,7 @@
 # one call of the LM yield up to 8 tokens, learning with all else. Twenty minutes more on two cores.
 #
 #   ./run_heads.sh --ngpu 0
+#   ./run_heads.sh --ngpu 0 --asr_config conf/an4/train_llm_heads_own.yaml  # from what the model itself says
 #   ./run_heads.sh --ngpu 0 --stage decode --inference_args "--drafts longer"
 #   ./run_heads.sh --help                                                     # all options, those of run.sh
 set -euo pipefail

@@ -4,6 +4,7 @@
 #
 #   ./run_heads.sh                                                            # all of it learns together
 #   ./run_heads.sh --asr_config conf/mini/train_llm_heads_alone.yaml          # heads alone
+#   ./run_heads.sh --asr_config conf/mini/train_llm_heads_own.yaml            # alone, from what the model itself says
 #   ./run_heads.sh --stage decode --inference_args "--drafts none"            # a token a call
 #   ./run_heads.sh --help                                                     # all options, those of run.sh
 set -euo pipefail

@@ -87,7 +87,7 @@ def trace(
     plan = recognizer.plan(config)
     names = rules_of(model)
     found = {key: _Trace([], {name: [] for name in names}) for key in keys}
-    for waveforms in _loaded(recognizer, table, keys, batching):
+    for waveforms in loaded_batches(recognizer, table, keys, batching):
         _follow(recognizer, plan, waveforms, found)
     # What is too short for a frame says nothing at any loop.
     texts = [found[key].texts or [""] * len(loops) for key in keys]
@@ -112,10 +112,14 @@ class _Trace(NamedTuple):
     numbers: dict[str, list[float]]
 
 
-def _loaded(
+def loaded_batches(
     recognizer: Recognizer, table: AudioTable, keys: Sequence[str], batching: Batching
 ) -> Iterator[dict[str, Waveform]]:
-    """Batches of audio."""
+    """Batches of audio, each by utterance.
+
+    Raises:
+        ValueError: Audio cannot be read.
+    """
     most = batching.batch_seconds * recognizer.sample_rate_hz
     most_utterances = batching.most_utterances if ignores_padding(recognizer.model) else 1
     groups = batches_by_length([table.length(key) for key in keys], most, most_utterances)

@@ -239,6 +239,7 @@ def depends_on(args: argparse.Namespace, plan: "Plan") -> dict[str, Any]:
         "config": asdict(plan.config),
         # A calibration beside the model may have changed.
         "leaving": plan.leaving and (plan.leaving.name, plan.leaving.threshold),
+        "drafting": plan.llm and plan.llm.drafting.stats(),
     }
 
 

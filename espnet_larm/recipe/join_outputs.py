@@ -27,7 +27,7 @@ NOT_ADDED = ("peak_", "wall_", "ctc_weight", "ngram_weight")
 # Settings, which all jobs share, and ratios, which are made anew.
 FROM_FIRST = (
     *("search", "drafting", "pooling", "leaving", "mean_loops"),
-    *("acceptance", "retention", "tokens_per_row_call", "row_calls_per_word"),
+    *("acceptance", "retention", "tokens_per_row_call", "row_calls_per_word", "accepted_by_fraction"),
 )
 
 

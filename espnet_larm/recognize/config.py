@@ -8,7 +8,7 @@ from espnet_larm.options import check_options, option
 
 ORDINARY, PREFIX = BEAM_TYPES = ("ordinary", "prefix")
 HEADS, CTC, LONGER, NONE = SOURCES = ("heads", "ctc", "longer", "none")
-VERIFIED, THRESHOLD = ACCEPTS = ("verified", "threshold")
+VERIFIED, THRESHOLD, RELAXED = ACCEPTS = ("verified", "threshold", "relaxed")
 HEAD, PRODUCT = TAUS_OF = ("head", "product")
 AUTO = "auto"
 UNCHANGED, DIVERGENCE, CONFIDENCE, STATE = LOOP_RULES = ("unchanged", "divergence", "confidence", "state")
@@ -61,14 +61,16 @@ class DecodeConfig:
         None,
         "source of drafts of an LM's next tokens: its draft heads, the CTC hypothesis, the longer of both, or none",
         choices=SOURCES,
-        unset="heads if the model has some, and none in an ordinary beam",
+        unset="heads if the model has some, ctc beside accept relaxed if not, and none in an ordinary beam",
     )
     tokens_per_call: int | None = option(
         None, "most tokens that one call of the LM may yield", least=1, unset="the number of heads"
     )
     accept: str = option(
         VERIFIED,
-        "rule for drafts: verified by the LM, which changes no hypothesis, or taken above a threshold, which may",
+        "rule for drafts: verified by the LM, which changes no hypothesis; taken above a threshold, which may; or "
+        "relaxed, which may, too: the CTC hypothesis is taken where CTC is sure of it or the LM believes it, and "
+        "elsewhere the LM goes on behind what it believes, with verified drafts",
         choices=ACCEPTS,
     )
     draft_tau: float | None = option(
@@ -76,6 +78,21 @@ class DecodeConfig:
     )
     draft_tau_of: str = option(
         HEAD, "what draft_tau bounds: each head's probability, or their product", choices=TAUS_OF
+    )
+    relaxed_entropy: float | None = option(
+        None,
+        "with accept relaxed, entropy in nats below which every frame must stay for the CTC hypothesis to be taken",
+        least=0.0,
+        note="0 takes none; any above the logarithm of the number of CTC's tokens takes all, which is CTC alone",
+        unset="what espnet-larm calibrate-drafts found",
+    )
+    relaxed_tau: float | None = option(
+        None,
+        "with accept relaxed, probability above which the LM must find each token of the CTC hypothesis and its end",
+        least=0.0,
+        most=1.0,
+        note="0 takes all, 1 none",
+        unset="what espnet-larm calibrate-drafts found",
     )
     max_tokens_per_second: float = option(
         24.0, "most tokens of an LM's hypothesis a second of speech; 8 are always allowed", above=0.0
@@ -126,9 +143,15 @@ class DecodeConfig:
                 f"are {self.shortest_piece:g} and {self.overlap:g}."
             )
         if self.num_loops != AUTO:
-            given = {"loop_rule": self.loop_rule, "loop_threshold": self.loop_threshold}
-            for name, value in ((name, value) for name, value in given.items() if value is not None):
-                raise ValueError(f"{name} is {value}, which needs num_loops: auto; set it, or leave {name} out.")
+            self._refuse(f"num_loops: {AUTO}", "loop_rule", "loop_threshold")
+        if self.accept != RELAXED:
+            self._refuse(f"accept: {RELAXED}", "relaxed_entropy", "relaxed_tau")
+
+    def _refuse(self, needed: str, *names: str) -> None:
+        """Refuse options, all None by default, that mean nothing without another one."""
+        for name in names:
+            if (value := getattr(self, name)) is not None:
+                raise ValueError(f"{name} is {value}, which needs {needed}; set it, or leave {name} out.")
 
     @property
     def fixed_loops(self) -> int | None:
@@ -153,8 +176,9 @@ class DecodeConfig:
 
 
 LLM_OPTIONS = (
-    *("beam_type", "drafts", "tokens_per_call", "accept", "draft_tau", "draft_tau_of", "max_tokens_per_second"),
-    *("least_ctc_share", "stops_loops", "prefix", "suffix", "instruction", "pooling", "ngram_file"),
+    *("beam_type", "drafts", "tokens_per_call", "accept", "draft_tau", "draft_tau_of"),
+    *("relaxed_entropy", "relaxed_tau", "max_tokens_per_second", "least_ctc_share", "stops_loops"),
+    *("prefix", "suffix", "instruction", "pooling", "ngram_file"),
 )
 
 

@@ -20,7 +20,7 @@ from espnet_larm.recognize.output.results import Hypothesis
 from espnet_larm.recognize.output.words import FrameTimes, Word, has_words, make_words
 from espnet_larm.search.ctc.align import NO_PATH, align
 from espnet_larm.search.ctc.beam import prefix_beam
-from espnet_larm.search.ctc.posteriors import greedy
+from espnet_larm.search.ctc.posteriors import greedy, most_entropy
 from espnet_larm.search.ctc_scorer import Spell
 from espnet_larm.speech_llm.spelling import Spelling
 
@@ -72,6 +72,10 @@ class CtcSearcher:
         """(B, T, D) to (B, T, V), in float32 at least: sums over frames would lose half precision's three digits."""
         logits = self.model.ctc.ctc_lo(hs_pad)
         return logits.to(feature_dtype(logits.dtype)).log_softmax(dim=2)
+
+    def most_entropy(self, hs_pad: torch.Tensor, hlens: torch.Tensor) -> torch.Tensor:
+        """The entropy in nats of each utterance's least certain frame (B,), with the arguments of `find`."""
+        return most_entropy(self.log_probs(hs_pad), hlens)
 
     def _hypothesis(self, token_ids: list[int], score: float) -> Hypothesis:
         tokens = [self.token_list[token_id] for token_id in token_ids]

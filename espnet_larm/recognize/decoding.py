@@ -135,7 +135,7 @@ class Tally:
         return {
             "decoder_calls": self.cost.effort.num_calls,
             **self.cost.effort.stats(),
-            "drafting": plan.drafting._asdict(),
+            "drafting": plan.drafting.stats(),
             "pooling": pooling.options,
             "ctc_weight": plan.ctc_weight,
             "ngram_file": None if plan.ngram is None else plan.ngram.name,

@@ -1,8 +1,13 @@
-"""How many tokens a call of an LM may yield: where drafts come from, and how they are accepted."""
+"""How many tokens a call of an LM may yield: where drafts come from, and how they are accepted.
+
+Source of `accept: relaxed`: Saon et al., Interspeech 2026, arXiv:2603.11243. The CTC hypothesis is taken if CTC is sure
+of every frame; if not, if the LM believes every token; if not, decoding goes on behind the tokens that it believes.
+Departures: the end of the hypothesis must be believed, too; the prompt is read in a call before the verifying one.
+"""
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -14,10 +19,12 @@ from espnet_larm.recognize.config import (
     NONE,
     ORDINARY,
     PRODUCT,
+    RELAXED,
     THRESHOLD,
     VERIFIED,
     DecodeConfig,
 )
+from espnet_larm.recognize.model.thresholds import RELAXED_CALIBRATION, Thresholds
 from espnet_larm.search.drafts import Drafts, HeadDrafts, LongerDrafts, NoDrafts, TextDrafts
 from espnet_larm.search.lookahead import Lookahead
 from espnet_larm.speech_llm.decoder import SpeechLlmDecoder
@@ -38,9 +45,10 @@ class Drafting(NamedTuple):
     Attributes:
         drafts: Where drafts come from, one of `config.SOURCES`.
         tokens_per_call: K, 1 or more: the tokens of a draft and the token behind it.
-        accept: VERIFIED or THRESHOLD.
+        accept: One of `config.ACCEPTS`.
         tau: Least probability of what heads draft; in a beam at least LEAST_TAU_OF_BEAM.
         tau_of: Whether tau bounds each head's probability (HEAD) or that of a whole draft (PRODUCT).
+        thresholds: Thresholds of RELAXED; None of the others.
     """
 
     drafts: str = NONE
@@ -48,20 +56,30 @@ class Drafting(NamedTuple):
     accept: str = VERIFIED
     tau: float = 0.0
     tau_of: str = HEAD
+    thresholds: Thresholds | None = None
 
     @property
     def verifies(self) -> bool:
-        """Whether the LM checks each draft."""
-        return self.accept == VERIFIED
+        """Whether the LM checks each draft of next tokens; `accept: relaxed` is about whole hypotheses."""
+        return self.accept != THRESHOLD
+
+    def stats(self) -> dict[str, Any]:
+        """The entry of `stats.json`."""
+        options = self._asdict()
+        thresholds = options.pop("thresholds")
+        return options if thresholds is None else {**options, **thresholds._asdict()}
 
 
-def resolve(config: DecodeConfig, decoder: SpeechLlmDecoder, has_ctc: bool) -> Drafting:
+def resolve(
+    config: DecodeConfig, decoder: SpeechLlmDecoder, has_ctc: bool, calibrated: Thresholds | None = None
+) -> Drafting:
     """Check the options of drafts against a model, and choose what they leave open.
 
     Args:
         config: The options.
         decoder: The model's decoder, with its draft heads.
         has_ctc: Whether the model has a CTC head.
+        calibrated: What is calibrated beside the model for `accept: relaxed`; None for nothing.
 
     Raises:
         ValueError: An option does not go with the model, the search or another option.
@@ -71,11 +89,15 @@ def resolve(config: DecodeConfig, decoder: SpeechLlmDecoder, has_ctc: bool) -> D
     if is_ordinary_beam and not config.names_drafts:
         # The same words as with heads, sooner unless calls cost much more than tokens: tools/bench/RESULTS.md.
         return Drafting()
-    source = config.drafts or (HEADS if num_heads > 1 else NONE)
+    source = config.drafts or (HEADS if num_heads > 1 else CTC if config.accept == RELAXED else NONE)
     if source in (HEADS, LONGER) and num_heads == 1:
         raise ValueError(
             f"drafts is {source}, but the model has no draft heads (decoder_conf: num_heads 1); leave it out, take "
             "drafts: ctc, or train heads (egs/mini/run_heads.sh)."
+        )
+    if config.accept == RELAXED and not has_ctc:
+        raise ValueError(
+            f"accept is {RELAXED}, but the model has no CTC head, whose hypothesis it takes; set accept: {VERIFIED}."
         )
     if source in (CTC, LONGER) and not has_ctc:
         raise ValueError(f"drafts is {source}, but the model has no CTC head; leave it out.")
@@ -88,7 +110,22 @@ def resolve(config: DecodeConfig, decoder: SpeechLlmDecoder, has_ctc: bool) -> D
     if config.is_beam:
         _check_beam(config, source)
     tau = config.draft_tau if config.draft_tau is not None else LONGER_TAU if source == LONGER else 0.0
-    return Drafting(source, chosen, config.accept, tau, config.draft_tau_of)
+    thresholds = _relaxed_thresholds(config, calibrated) if config.accept == RELAXED else None
+    return Drafting(source, chosen, config.accept, tau, config.draft_tau_of, thresholds)
+
+
+def _relaxed_thresholds(config: DecodeConfig, calibrated: Thresholds | None) -> Thresholds:
+    """The given thresholds; what is left open, as it is calibrated."""
+    found = {}
+    for name in Thresholds._fields:
+        value = getattr(config, name)
+        if value is None and calibrated is None:
+            raise ValueError(
+                f"accept is {RELAXED}, but {name} is not set, and there is no {RELAXED_CALIBRATION} beside the model; "
+                f"run espnet-larm calibrate-drafts --accept {RELAXED}, or set {name}."
+            )
+        found[name] = getattr(calibrated, name) if value is None else value
+    return Thresholds(**found)
 
 
 def _check_thresholds(config: DecodeConfig, source: str) -> None:

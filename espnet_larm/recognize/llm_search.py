@@ -15,17 +15,17 @@ from espnet2.asr.espnet_model import ESPnetASRModel
 
 from espnet_larm.data.text import on_one_line
 from espnet_larm.pooling.affinity import Kept
-from espnet_larm.recognize.config import PREFIX, DecodeConfig
+from espnet_larm.recognize.config import PREFIX, RELAXED, DecodeConfig
 from espnet_larm.recognize.ctc import CtcSearcher
 from espnet_larm.recognize.drafting import Drafting, make_drafts, make_lookahead
 from espnet_larm.recognize.ngrams import Fused
-from espnet_larm.recognize.output.effort import Effort, Prompts
+from espnet_larm.recognize.output.effort import BY_CTC, BY_DECODING, BY_LLM, Effort, Prompts
 from espnet_larm.recognize.output.results import Hypothesis
 from espnet_larm.search.beam import beam
 from espnet_larm.search.ctc.prefix import CtcPrefixScores
 from espnet_larm.search.ctc_scorer import CtcScorer, Spell, same_tokens
 from espnet_larm.search.hypotheses import Bounds, Ending, TokenHypothesis
-from espnet_larm.search.multi_token import Scorer, greedy
+from espnet_larm.search.multi_token import Opening, Scorer, greedy
 from espnet_larm.search.ngram_scorer import NgramScorer, chain
 from espnet_larm.search.prefix_beam import prefix_beam
 from espnet_larm.speech_llm.spelling import INCOMPLETE
@@ -113,8 +113,42 @@ class LlmSearcher:
         Raises:
             ContextError: An utterance is longer than the LM's context.
         """
-        config, decoder = plan.config, self.model.decoder
         ctc_best = self.ctc_hypotheses(hs_pad, hlens)
+        if plan.drafting.thresholds is None:
+            return self._find(hs_pad, hlens, plan, seconds, ctc_best)
+        assert self.ctc is not None
+        # What is not a number is not below: the LM then reads the utterance.
+        is_sure = (self.ctc.most_entropy(hs_pad, hlens) < plan.drafting.thresholds.relaxed_entropy).tolist()
+        left = [row for row, sure in enumerate(is_sure) if not sure]
+        taken = {row: self._taken(best) for row, best in enumerate(ctc_best) if best is not None and is_sure[row]}
+        effort = Effort(
+            num_tokens=sum(len(each.token_ids) + 1 for each in taken.values()),
+            num_words=sum(len(each.text.split()) for each in taken.values()),
+            accepted_by={BY_CTC: len(taken)},
+        )
+        found = LlmFound([], Effort(accepted_by={BY_LLM: 0, BY_DECODING: 0}), {})
+        if left:
+            rows = torch.tensor(left, device=hs_pad.device)
+            rest = [seconds[row] for row in left], [ctc_best[row] for row in left]
+            found = self._find(hs_pad[rows], hlens[rows.to(hlens.device)], plan, *rest)
+        by_row = {row: [each] for row, each in taken.items()} | dict(zip(left, found.nbest, strict=True))
+        return LlmFound([by_row[row] for row in range(len(hlens))], effort.plus(found.effort), found.kept)
+
+    def _taken(self, ctc_best: Hypothesis) -> Hypothesis:
+        """A CTC hypothesis as the LM's own, with CTC's score."""
+        (token_ids,) = self._respelled([ctc_best])
+        return ctc_best._replace(tokens=[self.model.token_list[token] for token in token_ids], token_ids=token_ids)
+
+    def _find(
+        self,
+        hs_pad: torch.Tensor,
+        hlens: torch.Tensor,
+        plan: LlmPlan,
+        seconds: Sequence[float],
+        ctc_best: Sequence[Hypothesis | None],
+    ) -> LlmFound:
+        """What `find` gives, by the LM for all; `ctc_best` has the CTC hypotheses."""
+        config, decoder = plan.config, self.model.decoder
         begun = decoder.start(hs_pad, hlens, plan.prompt, plan.pooling)
         prompts = Prompts.of(begun.next_positions, begun.kept)
         room = (decoder.backbone.max_positions - begun.next_positions).clamp(min=0).tolist()
@@ -140,11 +174,18 @@ class LlmSearcher:
             rows = beams.hypotheses
         else:
             drafts = make_drafts(plan.drafting, decoder, lambda: self._respelled(ctc_best), eos)
-            found = greedy(begun, bounds, eos, drafts, plan.drafting.verifies, **shared)
+            opening = None
+            if (thresholds := plan.drafting.thresholds) is not None:
+                opening = Opening([[*each, eos] for each in self._respelled(ctc_best)], thresholds.relaxed_tau)
+            found = greedy(begun, bounds, eos, drafts, plan.drafting.verifies, **shared, opening=opening)
             rows = [[each] for each in found.hypotheses]
         nbest = [[self._hypothesis(each, one) for each in row] for row, one in zip(rows, ctc_best, strict=True)]
         best = [row[0] for row in rows]
-        return LlmFound(nbest, Effort.of(found, best, [row[0].text for row in nbest], prompts), begun.kept)
+        effort = Effort.of(found, best, [row[0].text for row in nbest], prompts)
+        if plan.drafting.accept == RELAXED:
+            by_llm = {BY_LLM: found.num_whole, BY_DECODING: len(nbest) - found.num_whole}
+            effort = effort._replace(accepted_by=by_llm)
+        return LlmFound(nbest, effort, begun.kept)
 
     def ctc_tokens(self, hs_pad: torch.Tensor, hlens: torch.Tensor) -> list[list[int]]:
         """The CTC hypothesis of each utterance in the LM's tokens; empty without a CTC head.

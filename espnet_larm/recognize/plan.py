@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from espnet_larm.pooling.in_llm import speech_pooling_of
-from espnet_larm.recognize.config import AUTO, LLM_OPTIONS, DecodeConfig
+from espnet_larm.recognize.config import AUTO, LLM_OPTIONS, VERIFIED, DecodeConfig
 from espnet_larm.recognize.drafting import Drafting, resolve
 from espnet_larm.recognize.leaving.calibration import Calibration
 from espnet_larm.recognize.leaving.choosing import choose_leaving
 from espnet_larm.recognize.leaving.leave import Leaving
 from espnet_larm.recognize.llm_search import LlmPlan, LlmSearcher
 from espnet_larm.recognize.model.read_outs import has_loops, read_out_numbers
+from espnet_larm.recognize.model.thresholds import Thresholds
 from espnet_larm.recognize.ngrams import load_ngram
 from espnet_larm.scoring.experiment import AUTO_NUMBER
 from espnet_larm.speech_llm.prompt import make_prompt
@@ -49,7 +50,11 @@ class Plan(NamedTuple):
 
 
 def make_plan(
-    model: Any, searcher: LlmSearcher | None, config: DecodeConfig, calibration: Calibration | None = None
+    model: Any,
+    searcher: LlmSearcher | None,
+    config: DecodeConfig,
+    calibration: Calibration | None = None,
+    thresholds: Thresholds | None = None,
 ) -> Plan:
     """Check options against a model.
 
@@ -58,6 +63,7 @@ def make_plan(
         searcher: Its LM's searcher; None for a model without an LM.
         config: The options.
         calibration: What is calibrated beside the model, for `num_loops: auto`.
+        thresholds: The same for `accept: relaxed`.
 
     Raises:
         ValueError: An option does not go with the model or with another option.
@@ -76,7 +82,7 @@ def make_plan(
         return Plan(config, tuple(numbers), None, leaving)
     assert searcher is not None
     # An LM reads one encoder output, the last: reading others would cost as much again.
-    return Plan(config, tuple(numbers[-1:]), _llm_plan(model, searcher, config), leaving)
+    return Plan(config, tuple(numbers[-1:]), _llm_plan(model, searcher, config, thresholds), leaving)
 
 
 def check_loops(encoder: Any, num_loops: int | None) -> None:
@@ -127,14 +133,14 @@ def _refuse_llm_options(config: DecodeConfig) -> None:
         )
 
 
-def _llm_plan(model: Any, searcher: LlmSearcher, config: DecodeConfig) -> LlmPlan:
+def _llm_plan(model: Any, searcher: LlmSearcher, config: DecodeConfig, thresholds: Thresholds | None) -> LlmPlan:
     decoder, ctc_weight = model.decoder, config.ctc_weight or 0.0
     if ctc_weight > 0.0 and searcher.spell is None:
         raise ValueError(
             f"ctc_weight is {ctc_weight}, but the CTC head has tokens of its own, and no preprocessor: speech_llm "
             "says how a text is spelled in them; set ctc_weight: 0.0."
         )
-    drafting = resolve(config, decoder, searcher.ctc is not None)
+    drafting = resolve(config, decoder, searcher.ctc is not None, thresholds)
     ngram = None
     if config.ngram_file is not None:
         special = decoder.tokenizer.all_special_ids
@@ -153,7 +159,7 @@ def _llm_plan(model: Any, searcher: LlmSearcher, config: DecodeConfig) -> LlmPla
 
 def _check_verified(name: str, weight: float, drafting: Drafting, scorer: str) -> None:
     """Refuse a weight of a scorer that has no say on drafts that are taken as they are."""
-    if weight > 0 and not drafting.verifies:
+    if weight > 0 and drafting.accept != VERIFIED:
         raise ValueError(
             f"{name} is {weight} and accept is {drafting.accept}: {scorer} cannot score tokens that are not verified; "
             f"set {name}: 0.0 or accept: verified."

@@ -4,12 +4,15 @@ One call of the model reads each hypothesis's last token and a draft of the next
 its probabilities. Verified, a hypothesis follows its draft as long as the draft is greedy search's own choice, so that
 the result is greedy search's, and the token that is chosen where the draft ends or errs comes from the same call: never
 from a second one. Unverified, the whole draft is taken, which is what a threshold on its probabilities is for: faster,
-and other words. Without drafts it is greedy search.
+and other words. Without drafts it is greedy search. A search may also begin with a whole hypothesis of somebody else's,
+as far as the model believes its tokens (`Opening`), and goes on behind them.
 A `Scorer`, such as a CTC head, may score each token too. Nothing else of the model is known here.
-Source: Raj et al., arXiv:2409.08148, verification- and threshold-based decoding.
+Source: Raj et al., arXiv:2409.08148, verification- and threshold-based decoding; of the opening Saon et al.,
+arXiv:2603.11243, whose acceptance by likelihood it is.
 Shapes: N rows still running, L tokens a call, P of all rows together, D model size, V tokens.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
@@ -71,6 +74,18 @@ class Scorer(Protocol):
         ...
 
 
+class Opening(NamedTuple):
+    """Hypotheses that a search takes over, as far as its model believes them, before it chooses tokens of its own.
+
+    Attributes:
+        drafts: The tokens of each row's hypothesis, its end included.
+        least: The probability that the model must exceed for a token; at 0 it takes all tokens, at 1 none.
+    """
+
+    drafts: Sequence[Sequence[int]]
+    least: float
+
+
 class Found(NamedTuple):
     """The hypotheses of a greedy search, and what it took.
 
@@ -79,8 +94,9 @@ class Found(NamedTuple):
         num_calls: Calls of the model, the prefill included.
         num_row_calls: Rows of all calls: the calls if each were decoded alone.
         num_row_tokens: Tokens of all rows of all calls, drafts included, a prompt being one.
-        proposed: How often a row's call had 0, 1, ... drafted tokens.
+        proposed: How often a row's call had 0, 1, ... drafted tokens; an opening is not counted.
         accepted: How often it took 0, 1, ... of them.
+        num_whole: Rows that took the whole of their opening.
     """
 
     hypotheses: list[TokenHypothesis]
@@ -89,6 +105,7 @@ class Found(NamedTuple):
     num_row_tokens: int
     proposed: Counter[int]
     accepted: Counter[int]
+    num_whole: int = 0
 
 
 @torch.no_grad()
@@ -101,6 +118,7 @@ def greedy(
     guards_loops: bool = True,
     scorer: Scorer | None = None,
     measure: Callable[[list[int]], int] = len,
+    opening: Opening | None = None,
 ) -> Found:
     """Take the best token until it is the end.
 
@@ -113,6 +131,7 @@ def greedy(
         guards_loops: Whether hypotheses that repeat themselves are ended.
         scorer: Scores each token together with the model; None for the model alone.
         measure: The size of a hypothesis, from its tokens, which `Bounds.least` is about.
+        opening: What each hypothesis begins with, read in one call; None for nothing.
 
     Returns:
         The hypotheses by row, in the order of the model's rows at the start.
@@ -123,18 +142,28 @@ def greedy(
     running, hidden = hypotheses, model.hidden.unsqueeze(1)  # (N, L, D)
     proposed: list[list[int]] = [[] for _ in hypotheses]
     found = Found(hypotheses, 1, len(hypotheses), len(hypotheses), Counter(), Counter())
+    if opening is not None:
+        proposed = _within_bounds(opening.drafts, running)
+        if any(proposed):
+            states, found = _read(model, proposed, found)
+            hidden = torch.cat([hidden, states], dim=1)
+    least = None if opening is None else opening.least
     while True:
         # Of padding, nothing is asked.
         starts = torch.tensor([len(draft) + 1 for draft in proposed]).cumsum(0)
         is_read = torch.arange(hidden.size(1)) < starts.diff(prepend=starts.new_zeros(1)).unsqueeze(1)
         logits = model.logits_of(hidden[is_read.to(hidden.device)])
-        taken = replay(logits, [0, *starts.tolist()], running, proposed)
-        found.proposed.update(map(len, proposed))
-        found.accepted.update(taken)
+        taken = replay(logits, [0, *starts.tolist()], running, proposed, least)
+        if least is None:
+            found.proposed.update(map(len, proposed))
+            found.accepted.update(taken)
+        else:
+            whole = [number == len(draft) for number, draft in zip(taken, proposed, strict=True)]
+            found, least = found._replace(num_whole=sum(whole)), None
         if any(proposed):
-            last, rows = torch.tensor(taken), torch.arange(len(taken))
+            last, places = torch.tensor(taken), torch.arange(len(taken))
             num_back = torch.tensor([len(draft) for draft in proposed]) - last
-            model.give_back(num_back, hidden[rows.to(hidden.device), last.to(hidden.device)])
+            model.give_back(num_back, hidden[places.to(hidden.device), last.to(hidden.device)])
         going = [row for row, hypothesis in enumerate(running) if hypothesis.ending is None]
         if not going:
             return found
@@ -144,19 +173,27 @@ def greedy(
             source.select(kept)
             if scorer is not None:
                 scorer.select(kept)
-        proposed = [
-            draft[: hypothesis.bounds.most - len(hypothesis.token_ids)]
-            for draft, hypothesis in zip(source.propose(model.hidden, running), running, strict=True)
-        ]
-        tokens, num_new = padded(
-            [[hypothesis.token_ids[-1], *draft] for hypothesis, draft in zip(running, proposed, strict=True)]
-        )
-        hidden = model.read(tokens.to(hidden.device), num_new)
-        found = found._replace(
-            num_calls=found.num_calls + 1,
-            num_row_calls=found.num_row_calls + len(running),
-            num_row_tokens=found.num_row_tokens + int(num_new.sum()),
-        )
+        proposed = _within_bounds(source.propose(model.hidden, running), running)
+        rows = [[hypothesis.token_ids[-1], *draft] for hypothesis, draft in zip(running, proposed, strict=True)]
+        hidden, found = _read(model, rows, found)
+
+
+def _within_bounds(drafts: Sequence[Sequence[int]], hypotheses: Sequence[TokenHypothesis]) -> list[list[int]]:
+    return [
+        list(draft[: hypothesis.bounds.most - len(hypothesis.token_ids)])
+        for draft, hypothesis in zip(drafts, hypotheses, strict=True)
+    ]
+
+
+def _read(model: HypothesisModel, rows: Sequence[Sequence[int]], found: Found) -> tuple[torch.Tensor, Found]:
+    """The states (N, L, D) after each row's tokens, which one call reads, and the counts with this call."""
+    tokens, num_new = padded(rows)
+    hidden = model.read(tokens.to(model.hidden.device), num_new)
+    return hidden, found._replace(
+        num_calls=found.num_calls + 1,
+        num_row_calls=found.num_row_calls + len(rows),
+        num_row_tokens=found.num_row_tokens + int(num_new.sum()),
+    )
 
 
 class _Replay:
@@ -173,6 +210,7 @@ class _Replay:
         starts: Sequence[int],
         hypotheses: Sequence[TokenHypothesis],
         drafts: Sequence[Sequence[int]],
+        least: float | None = None,
     ) -> list[int]:
         """Go on with each hypothesis until its draft ends or errs; how many drafted tokens each took.
 
@@ -181,12 +219,13 @@ class _Replay:
             starts: Where those of each row begin.
             hypotheses: The rows.
             drafts: The draft of each.
+            least: The probability above which a drafted token is taken (`Opening.least`); None as `verifies` says.
         """
         taken, rows, place = [0] * len(hypotheses), list(range(len(hypotheses))), 0
         while rows:
             there = torch.tensor([starts[row] + place for row in rows])
             own = logits if len(rows) == len(logits) else logits[there.to(logits.device)]
-            tokens = self._step(own, hypotheses, drafts, rows, place)
+            tokens = self._step(own, hypotheses, drafts, rows, place, least)
             going = [row for row in rows if hypotheses[row].ending is None]
             if self.scorer is not None and going:
                 self.scorer.take(torch.tensor([tokens[row] for row in going]), torch.tensor(going))
@@ -203,13 +242,14 @@ class _Replay:
         drafts: Sequence[Sequence[int]],
         rows: Sequence[int],
         place: int,
+        least: float | None,
     ) -> dict[int, int]:
         """Give rows their next tokens, from their logits (N', V)."""
         scores = logits.log_softmax(-1)
         if self.scorer is not None:
             scores = self.scorer.combine(scores, torch.tensor(rows))
         chosen = self._choose(
-            scores, [hypotheses[row] for row in rows], [drafts[row][place : place + 1] for row in rows]
+            scores, [hypotheses[row] for row in rows], [drafts[row][place : place + 1] for row in rows], least
         )
         both = torch.tensor([[token, self.eos] for token in chosen], device=scores.device)
         for row, token, (score, end) in zip(rows, chosen, scores.gather(1, both).tolist(), strict=True):
@@ -217,17 +257,24 @@ class _Replay:
         return dict(zip(rows, chosen, strict=True))
 
     def _choose(
-        self, scores: torch.Tensor, hypotheses: list[TokenHypothesis], drafted: list[Sequence[int]]
+        self,
+        scores: torch.Tensor,
+        hypotheses: list[TokenHypothesis],
+        drafted: list[Sequence[int]],
+        least: float | None,
     ) -> list[int]:
         """The next token of rows, from scores (N', V): what greedy search takes, or unverified what is drafted."""
-        if self.verifies:
+        if self.verifies and least is None:
             found: list[int] = hold_open(scores, hypotheses, self.eos).argmax(-1).tolist()
             return found
-        fixed = scores.clone()
-        for row, draft in enumerate(drafted):
-            if draft:
-                # As if nothing else came near; an end that comes too early leaves the others as they are.
-                fixed[row, draft[0]] = float("inf")
+        rows = torch.tensor([row for row, draft in enumerate(drafted) if draft], dtype=torch.long)
+        tokens = torch.tensor([token for draft in drafted for token in draft], dtype=torch.long)
+        places = rows.to(scores.device), tokens.to(scores.device)
+        if least is not None:
+            is_believed = scores[places] > (math.log(least) if least > 0.0 else -math.inf)
+            places = places[0][is_believed], places[1][is_believed]
+        # As if nothing else came near; an end that comes too early leaves the others as they are.
+        fixed = scores.index_put(places, scores.new_tensor(math.inf))
         taken: list[int] = hold_open(fixed, hypotheses, self.eos).argmax(-1).tolist()
         return taken
 
@@ -236,4 +283,4 @@ def padded(rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
     """Tokens (N, L), and how many are valid (N,)."""
     num_new = torch.tensor([len(row) for row in rows])
     longest = int(num_new.max())
-    return torch.tensor([[*row, *[row[-1]] * (longest - len(row))] for row in rows]), num_new
+    return torch.tensor([[*row, *list(row[-1:] or [0]) * (longest - len(row))] for row in rows]), num_new

@@ -31,6 +31,7 @@ from espnet_larm.options import Option, check_parameters
 from espnet_larm.speech_llm.clock import Clock
 from espnet_larm.speech_llm.losses.alignment import Alignment, check_alone
 from espnet_larm.speech_llm.losses.mwer import Mwer, figures, find_nbest, mwer_loss, score_nbest
+from espnet_larm.speech_llm.losses.own import OWN, REFERENCE, TARGETS, find_own
 from espnet_larm.speech_llm.losses.text_kl import TextKl, TextKlOptions
 from espnet_larm.speech_llm.spelling import pieces_of, token_of_none
 from espnet_larm.speech_llm.within_lengths import WithinLengthsModel
@@ -129,6 +130,15 @@ class SpeechLlmModel(WithinLengthsModel):
             float,
             Option("base of the draft heads' weights: head k's loss has head_weight^(k - 1)", above=0.0, most=1.0),
         ] = 0.9,
+        heads_target: Annotated[
+            str,
+            Option(
+                "tokens that draft heads learn to draft: the reference's, or the model's own, against which drafts are "
+                "verified; greedy search finds them at each step (losses/own.py)",
+                choices=TARGETS,
+                note="own takes a search and another pass through the LM at each step",
+            ),
+        ] = REFERENCE,
         mwer_weight: Annotated[
             float,
             Option(
@@ -237,6 +247,12 @@ class SpeechLlmModel(WithinLengthsModel):
         )
         self.lsm_weight = lsm_weight
         self.head_weight = head_weight
+        if heads_target == OWN and self.decoder.heads.num_heads == 1:
+            raise ValueError(
+                "model_conf: heads_target is own, but the model has no draft heads; set decoder_conf: num_heads, 2 or "
+                "more, or leave it out."
+            )
+        self.heads_target = heads_target
         self.mwer = Mwer(mwer_weight, mwer_ce_weight, mwer_nbest, mwer_beam_size, mwer_in_validation)
         if alignment_only:
             check_alone(self.decoder, alignment_weight, mwer_weight)
@@ -421,6 +437,12 @@ class SpeechLlmModel(WithinLengthsModel):
         stats = {"acc": accuracy, **{f"retention_{place}": each.retention for place, each in kept.items()}}
         if self.decoder.heads.num_heads > 1:
             stats["loss_head1"] = loss
+        if self.heads_target == OWN:
+            clock = Clock(encoder_out.device)
+            given = self.decoder, encoder_out, encoder_out_lens, ys_pad_lens.tolist()
+            ys_in_pad, ys_in_lens, ys_out_pad = find_own(*given, self.eos, self.ignore_id)
+            hidden = self.decoder.read_text(encoder_out, encoder_out_lens, ys_in_pad, ys_in_lens).hidden
+            stats["own_time"] = clock.lap()
         for head in range(2, self.decoder.heads.num_heads + 1):
             more, share = self._head_loss(head, hidden, ys_out_pad)
             stats |= {f"loss_head{head}": more, f"acc_head{head}": share}

@@ -356,6 +356,20 @@ def own_tokens(build_speech_llm, save, tmp_path):
     return save(model), tokens
 
 
+def test_relaxed_thresholds_at_their_ends_are_ctc_alone_and_greedy_search_with_its_own_tokens_too(
+    own_tokens, waveforms
+):
+    from espnet_larm.recognize.recognizer import Recognizer
+
+    recognizer = Recognizer.from_files(*own_tokens[0])
+    ends = [(BY_CTC, 100.0, 0.5), (UNGUARDED, 0.0, 1.0)]
+    for config, entropy, tau in ends:
+        relaxed = replace(UNGUARDED, accept="relaxed", relaxed_entropy=entropy, relaxed_tau=tau)
+        expected, found = recognizer.recognize(waveforms, config), recognizer.recognize(waveforms, relaxed)
+        assert [one.text for one in found] == [one.text for one in expected]
+        assert any(one.text for one in found)
+
+
 @torch.no_grad()
 def test_ctc_alone_has_its_own_tokens_and_times_of_its_words(own_tokens, waveforms):
     from espnet_larm.recognize.recognizer import Recognizer

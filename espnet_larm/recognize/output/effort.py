@@ -8,11 +8,13 @@ import torch
 
 from espnet_larm.pooling.affinity import Kept
 from espnet_larm.pooling.deep import INPUT
-from espnet_larm.recognize.config import UNCHANGED
+from espnet_larm.recognize.config import RELAXED, UNCHANGED
 from espnet_larm.search.bookkeeping import FoundBeams
 from espnet_larm.search.hypotheses import TokenHypothesis
 from espnet_larm.search.multi_token import Found
 
+# Who took an utterance's hypothesis with `accept: relaxed`: CTC alone, the LM as a whole, or the LM token by token.
+BY_CTC, BY_LLM, BY_DECODING = "ctc", "llm", "decoding"
 ORDINARY, GREEDY = "ordinary", {"beam_size": 1, "nbest": 1, "beam_type": "ordinary"}
 
 
@@ -68,6 +70,7 @@ class Effort(NamedTuple):
         proposed: Number of drafts by their length.
         accepted: Number of drafts by how many of their tokens were accepted.
         prompts: Sizes of the prompts.
+        accepted_by: Number of utterances by who took their hypothesis; empty but for `accept: relaxed`.
     """
 
     num_calls: int = 0
@@ -78,6 +81,7 @@ class Effort(NamedTuple):
     proposed: Mapping[int, int] = {}
     accepted: Mapping[int, int] = {}
     prompts: Prompts = Prompts()
+    accepted_by: Mapping[str, int] = {}
 
     @classmethod
     def of(
@@ -113,6 +117,7 @@ class Effort(NamedTuple):
             _sum(self.proposed, other.proposed),
             _sum(self.accepted, other.accepted),
             self.prompts.plus(other.prompts),
+            _sum(self.accepted_by, other.accepted_by),
         )
 
     def acceptance(self) -> dict[int, float]:
@@ -131,6 +136,8 @@ class Effort(NamedTuple):
             "accepted": {str(token): number for token, number in _by_token(self.accepted).items()},
             **self.prompts.stats(),
         }
+        if self.accepted_by:
+            counts["accepted_by"] = dict(self.accepted_by)
         return {**counts, **ratios(counts)}
 
 
@@ -152,6 +159,7 @@ def ratios(counts: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **{name: counts[part] / counts[whole] for name, (part, whole) in wholes.items() if counts[whole]},
         "acceptance": {token: counts["accepted"].get(token, 0) / number for token, number in counts["drafted"].items()},
+        **_fractions("accepted_by", counts),
         # Earlier versions did not count them.
         "retention": {
             site: each["after"] / each["before"]
@@ -159,6 +167,13 @@ def ratios(counts: Mapping[str, Any]) -> dict[str, Any]:
             if each["before"]
         },
     }
+
+
+def _fractions(name: str, counts: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """What part of all each count of a group is; nothing without the group, or of nothing."""
+    group: Mapping[str, int] = counts.get(name, {})
+    total = sum(group.values())
+    return {f"{name}_fraction": {key: number / total for key, number in group.items()}} if total else {}
 
 
 def describe_frames(frames: Mapping[str, int]) -> str:
@@ -186,6 +201,8 @@ def describe_search(stats: Mapping[str, Any]) -> str:
     text += f"drafts: {drafting['drafts']}"
     if is_ordinary:
         text += f", {drafting['accept']}"
+    if drafting["accept"] == RELAXED:
+        text += f" (entropy {drafting['relaxed_entropy']:.4g}, tau {drafting['relaxed_tau']:.4g})"
     text += f", at most {drafting['tokens_per_call']} tokens a call"
     if "tokens_per_row_call" in stats:
         text += f"; {stats['tokens_per_row_call']:.2f} tokens a call of an utterance"
@@ -195,6 +212,9 @@ def describe_search(stats: Mapping[str, Any]) -> str:
         text += f"; {stats['row_tokens'] / stats['row_calls']:.1f} tokens of all hypotheses read a call"
     if stats["acceptance"]:
         text += f"; accepted: {', '.join(f'token {k} {fraction:.1%}' for k, fraction in stats['acceptance'].items())}"
+    if "accepted_by_fraction" in stats:
+        ways = (f"{way} {fraction:.1%}" for way, fraction in stats["accepted_by_fraction"].items())
+        text += f"; utterances by who took their hypothesis: {', '.join(ways)}"
     return text + describe_pooling(stats)
 
 

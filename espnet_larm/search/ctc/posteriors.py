@@ -54,6 +54,18 @@ def greedy(log_probs: torch.Tensor, lens: torch.Tensor, blank: int = 0, dropped:
     return CtcHypotheses(*_pack(ids, keep), scores)
 
 
+def most_entropy(log_probs: torch.Tensor, lens: torch.Tensor) -> torch.Tensor:
+    """The entropy of each utterance's least certain frame (B,), in nats; of no frame 0.
+
+    Args:
+        log_probs: Log-probabilities (B, T, V) of tokens at frames.
+        lens: Valid frames (B,), 0 to T.
+    """
+    valid = torch.arange(log_probs.size(1), device=lens.device) < lens.unsqueeze(1)  # (B, T)
+    entropies = torch.special.entr(log_probs.exp()).sum(dim=2)
+    return entropies.masked_fill(~valid.to(entropies.device), 0.0).amax(dim=1)
+
+
 def _pack(ids: torch.Tensor, keep: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The kept ids (B, T) of each row moved to its left, and their number."""
     lens = keep.sum(dim=1)

@@ -10,7 +10,7 @@ Shapes: B utterances, N hypotheses of each, R in all, T frames, E encoder size, 
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -23,6 +23,7 @@ from espnet_larm.scoring.alignment import align, split_words
 from espnet_larm.search.hypotheses import Bounds, TokenHypothesis
 from espnet_larm.search.lookahead import Lookahead
 from espnet_larm.search.prefix_beam import prefix_beam
+from espnet_larm.speech_llm.hypotheses import SpeechHypotheses
 from espnet_larm.upstream import add_sos_eos
 
 # A hypothesis has so many tokens for each of the reference, and so many more: a loop costs time.
@@ -92,12 +93,7 @@ def find_nbest(
     """
     with torch.no_grad(), evaluating(decoder):
         begun = decoder.start(hs_pad.detach(), hlens)
-        room = (decoder.backbone.max_positions - begun.next_positions).clamp(min=0).tolist()
-        bounds = [
-            Bounds(min(left, MORE_TOKENS + int(TOKENS_PER_TOKEN * len(tokens))))
-            for left, tokens in zip(room, references, strict=True)
-        ]
-        found = _search(decoder, begun, bounds, eos, conf)
+        found = _search(decoder, begun, bounds_near(decoder, begun, map(len, references)), eos, conf)
     # A guard cuts a hypothesis back, perhaps to one that was found, too.
     texts = [[list(each) for each in dict.fromkeys(tuple(one.token_ids) for one in row)] for row in found]
     errors, num_words = count_errors(
@@ -111,6 +107,21 @@ def find_nbest(
         padded[row, : len(counts)] = torch.tensor(counts, dtype=torch.float)
     device = hs_pad.device
     return Nbest(texts, padded.to(device), mask.to(device), torch.tensor(num_words, device=device))
+
+
+def bounds_near(decoder: Any, begun: SpeechHypotheses, num_tokens: Iterable[int]) -> list[Bounds]:
+    """Bounds of hypotheses that are searched in training: about as long as the references, and within the context.
+
+    Args:
+        decoder: A `speech_llm`.
+        begun: The hypotheses, at their start.
+        num_tokens: Tokens of each utterance's reference.
+    """
+    room = (decoder.backbone.max_positions - begun.next_positions).clamp(min=0).tolist()
+    return [
+        Bounds(min(left, MORE_TOKENS + int(TOKENS_PER_TOKEN * number)))
+        for left, number in zip(room, num_tokens, strict=True)
+    ]
 
 
 def _search(decoder: Any, begun: Any, bounds: Sequence[Bounds], eos: int, conf: Mwer) -> list[list[TokenHypothesis]]:

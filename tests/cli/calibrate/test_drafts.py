@@ -9,6 +9,8 @@ import yaml
 from espnet_larm.cli import decode as asr_inference
 from espnet_larm.cli.calibrate import drafts as calibrate_drafts
 
+NO_NUMBER = "a number of points of WER"
+
 
 @pytest.fixture
 def command(build_speech_llm, tiny_experiment, tmp_path):
@@ -52,6 +54,51 @@ def test_table_and_configuration_stand_beside_the_model_and_decode(command, tiny
     )
 
 
+def test_pairs_of_thresholds_stand_beside_the_model_and_decode(command, tiny_experiment, tmp_path, capsys):
+    words = [*command(), "--accept", "relaxed", "--drafts", "none", "--taus", "0.0", "0.1"]
+    assert calibrate_drafts.main([*words, "--target_wer_loss", "1000"]) == 0
+    found = json.loads((tmp_path / "relaxed_calibration.json").read_text())
+    one_token, *pairs = found["rows"]
+    assert one_token["row_calls"] > max(row["row_calls"] for row in pairs[:-1]) and one_token["accepted_by"] == {}
+    # CTC alone takes all, and calls nobody.
+    (chosen,) = [row for row in pairs if row["is_chosen"]]
+    assert chosen is pairs[-1] and chosen["row_calls"] == 0 and set(chosen["accepted_by"]) == {"ctc"}
+    assert found["relaxed_entropy"] == chosen["options"]["relaxed_entropy"] == 100.0
+    entropies = sorted({row["options"]["relaxed_entropy"] for row in pairs})
+    assert entropies[0] == 0.0 and len(entropies) > 2
+    assert len(pairs) == 2 * (len(entropies) - 1) + 1
+    assert (tmp_path / "relaxed_calibration.md").read_text().count("| chosen |") == 1
+    # Every row is what decoding with its thresholds gives.
+    decode = ["--data_path_and_name_and_type", f"{tiny_experiment.data}/wav.scp,speech,sound"]
+    decode += ["--asr_train_config", str(tmp_path / "config.yaml"), "--asr_model_file", str(tmp_path / "model.pth")]
+    decode += ["--accept", "relaxed", "--drafts", "none"]
+    for number, row in enumerate([chosen, pairs[1]]):
+        entropy, tau = (row["options"][name] for name in ("relaxed_entropy", "relaxed_tau"))
+        # The chosen ones are read from beside the model.
+        given = ["--relaxed_entropy", str(entropy), "--relaxed_tau", str(tau)] if number else []
+        assert asr_inference.main([*decode, *given, "--output_dir", str(tmp_path / f"out{number}")]) == 0
+        stats = json.loads((tmp_path / f"out{number}/stats.json").read_text())
+        assert stats["row_calls"] == row["row_calls"]
+        assert {way: count for way, count in stats["accepted_by"].items() if count} == row["accepted_by"]
+        assert (stats["drafting"]["relaxed_entropy"], stats["drafting"]["relaxed_tau"]) == (entropy, tau)
+    assert "utterances by who took their hypothesis: ctc 100.0%" in capsys.readouterr().out
+
+
+def test_a_gain_that_no_pair_reaches_is_refused():
+    from espnet_larm.calibrate.drafts import Row, choose
+
+    rows = [
+        Row({"drafts": "none"}, 5.0, 9, 9, 1.0, 0.01),
+        Row({"accept": "relaxed", "relaxed_entropy": 0.7, "relaxed_tau": 0.2}, 4.9, 5, 5, 1.8, 0.01, {"ctc": 3}),
+        Row({"accept": "relaxed", "relaxed_entropy": 3.0, "relaxed_tau": 0.2}, 5.5, 2, 2, 4.5, 0.01, {"ctc": 9}),
+    ]
+    assert choose(rows, -0.05) is rows[1] and choose(rows, 0.6) is rows[2]
+    with pytest.raises(ValueError, match=r"no thresholds lose so little; the best are entropy 0.7, tau 0.2, at -0.10"):
+        choose(rows, -0.5)
+    with pytest.raises(ValueError, match="the best are entropy 3, tau 0.2, at"):
+        choose([rows[0], rows[2]], 0.1, may_be_first=False)
+
+
 def test_the_fewest_calls_within_the_loss_are_chosen():
     from espnet_larm.calibrate.drafts import Row, choose
 
@@ -69,6 +116,9 @@ def test_the_fewest_calls_within_the_loss_are_chosen():
     [
         (["--target_wer_loss", "-1"], "--target_wer_loss is -1.0; allowed: 0 or more"),
         (["--target_wer_loss", "nan"], "--target_wer_loss is nan; allowed: 0 or more"),
+        (["--accept", "relaxed", "--target_wer_loss", "inf"], f"--target_wer_loss is inf; allowed: {NO_NUMBER}"),
+        (["--accept", "relaxed", "--taus", "0.5", "1.5"], "relaxed_tau is 1.5; allowed: 0 to 1"),
+        (["--drafts", "ctc"], "--drafts is ctc and --accept threshold: only drafts of heads can go unverified"),
         (["--batch_seconds", "0"], "batch_seconds is 0.0; allowed: above 0"),
         (["--taus", "0.5", "-0.5"], "tau is -0.5; allowed: 0"),
         (["--tokens_per_call", "4"], r"tokens_per_call is 4; allowed: 1 to 3"),

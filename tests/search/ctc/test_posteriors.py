@@ -5,7 +5,7 @@ from itertools import groupby, product
 import pytest
 import torch
 
-from espnet_larm.search.ctc.posteriors import PAD, greedy
+from espnet_larm.search.ctc.posteriors import PAD, greedy, most_entropy
 
 
 def random_log_probs(num_utterances=5, num_frames=17, num_tokens=4):
@@ -79,3 +79,16 @@ def test_a_gpu_finds_what_the_cpu_finds():
     found, expected = greedy(log_probs.cuda(), lens.cuda()), greedy(log_probs, lens)
     assert found.to_lists() == expected.to_lists()
     torch.testing.assert_close(found.scores.cpu(), expected.scores)
+
+
+def test_most_entropy_is_that_of_the_least_certain_frame_whatever_the_padding():
+    log_probs, lens = random_log_probs(), torch.tensor([17, 12, 5, 1, 0])
+    # A token that is ruled out adds nothing.
+    log_probs[0, 3, 1] = float("-inf")
+    log_probs = log_probs.log_softmax(dim=2)
+    found = most_entropy(log_probs, lens)
+    by_frame = torch.distributions.Categorical(probs=log_probs.exp()).entropy()
+    for row, length in enumerate(lens.tolist()):
+        torch.testing.assert_close(found[row], max([*by_frame[row, :length], found.new_zeros(())]))
+        assert torch.equal(most_entropy(log_probs[row : row + 1, : max(length, 1)], lens[row : row + 1])[0], found[row])
+    assert len(set(found.tolist())) == 5 and found[4] == 0
