@@ -11,7 +11,8 @@ HEADS, CTC, LONGER, NONE = SOURCES = ("heads", "ctc", "longer", "none")
 VERIFIED, THRESHOLD = ACCEPTS = ("verified", "threshold")
 HEAD, PRODUCT = TAUS_OF = ("head", "product")
 AUTO = "auto"
-UNCHANGED, DIVERGENCE, CONFIDENCE, STATE = LOOP_RULES = ("unchanged", "divergence", "confidence", "state")
+LOOP_RULES = ("unchanged", "divergence", "confidence", "state", "head")
+UNCHANGED, DIVERGENCE, CONFIDENCE, STATE, HALTING = LOOP_RULES
 
 
 @dataclass(frozen=True)
@@ -101,14 +102,15 @@ class DecodeConfig:
     loop_rule: str | None = option(
         None,
         "with num_loops auto, when an utterance leaves: its CTC hypothesis did not change, its CTC posteriors changed "
-        "little, the CTC head is confident, or the encoder's state moves on evenly",
+        "little, the CTC head is confident, the encoder's state moves on evenly, or a head that espnet-larm "
+        "train-halting-head has trained expects nothing of deeper loops",
         choices=LOOP_RULES,
         unset="what espnet-larm calibrate-loops chose",
     )
     loop_threshold: float | None = option(
         None,
-        "threshold of loop_rule: mean divergence in nats, mean log-probability of the best tokens, or relative second "
-        "difference; unchanged has none",
+        "threshold of loop_rule: mean divergence in nats, mean log-probability of the best tokens, relative second "
+        "difference, or probability that a deeper loop is better; unchanged has none",
         unset="what espnet-larm calibrate-loops found",
     )
     long_seconds: float = option(40.0, "longer audio is cut at silences and joined, in seconds", least=0.0)

@@ -10,6 +10,7 @@ from espnet_larm.recognize.config import AUTO, LLM_OPTIONS, DecodeConfig
 from espnet_larm.recognize.drafting import Drafting, resolve
 from espnet_larm.recognize.leaving.calibration import Calibration
 from espnet_larm.recognize.leaving.choosing import choose_leaving
+from espnet_larm.recognize.leaving.halting_head import FoundHead
 from espnet_larm.recognize.leaving.leave import Leaving
 from espnet_larm.recognize.llm_search import LlmPlan, LlmSearcher
 from espnet_larm.recognize.model.read_outs import has_loops, read_out_numbers
@@ -49,7 +50,11 @@ class Plan(NamedTuple):
 
 
 def make_plan(
-    model: Any, searcher: LlmSearcher | None, config: DecodeConfig, calibration: Calibration | None = None
+    model: Any,
+    searcher: LlmSearcher | None,
+    config: DecodeConfig,
+    calibration: Calibration | None = None,
+    halting_head: FoundHead | None = None,
 ) -> Plan:
     """Check options against a model.
 
@@ -58,6 +63,7 @@ def make_plan(
         searcher: Its LM's searcher; None for a model without an LM.
         config: The options.
         calibration: What is calibrated beside the model, for `num_loops: auto`.
+        halting_head: The halting head beside the model, for the same.
 
     Raises:
         ValueError: An option does not go with the model or with another option.
@@ -69,7 +75,7 @@ def make_plan(
     leaving = None
     numbers = read_out_numbers(model.encoder, config.fixed_loops)
     if config.num_loops == AUTO:
-        leaving = choose_leaving(model, config, calibration or {}, is_by_llm)
+        leaving = choose_leaving(model, config, calibration or {}, is_by_llm, halting_head)
         numbers = [AUTO_NUMBER]
     if not is_by_llm:
         _refuse_llm_options(config)
