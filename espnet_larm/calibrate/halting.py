@@ -212,10 +212,10 @@ def _regress(inputs: torch.Tensor, labels: torch.Tensor, penalty: float) -> tupl
         optimizer.zero_grad()
         missed = functional.binary_cross_entropy_with_logits(inputs @ weight + biases, labels)
         total = missed + penalty / 2 * weight.square().sum() + BIAS_PENALTY / 2 * biases.square().sum()
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         return total.detach()
 
-    optimizer.step(loss)  # type: ignore[no-untyped-call, arg-type]
+    optimizer.step(loss)
     return weight.detach(), biases.detach()
 
 

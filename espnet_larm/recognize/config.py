@@ -113,6 +113,14 @@ class DecodeConfig:
         "difference, or probability that a deeper loop is better; unchanged has none",
         unset="what espnet-larm calibrate-loops found",
     )
+    skip_blank: float = option(
+        1.0,
+        "frames that a checkpoint loop's CTC head says are blank with more than this probability skip the feed-forward "
+        "layers of the loops up to the next",
+        least=0.0,
+        most=1.0,
+        note="1 skips none",
+    )
     long_seconds: float = option(40.0, "longer audio is cut at silences and joined, in seconds", least=0.0)
     longest_piece: float = option(30.0, "longest piece of cut audio, in seconds", above=0.0)
     shortest_piece: float = option(1.0, "shortest piece of cut audio, in seconds", above=0.0)

@@ -71,6 +71,7 @@ def make_plan(
         ImportError: kenlm, which reads n-grams, is not installed.
     """
     check_loops(model.encoder, config.fixed_loops)
+    _check_skipping(model, config.skip_blank)
     is_by_llm = uses_llm(model, searcher, config.ctc_weight)
     leaving = None
     numbers = read_out_numbers(model.encoder, config.fixed_loops)
@@ -96,6 +97,22 @@ def check_loops(encoder: Any, num_loops: int | None) -> None:
     if not has_loops(encoder):
         raise ValueError(f"num_loops is {num_loops}, but {type(encoder).__name__} has no loops; leave the option out.")
     encoder.check_loops(num_loops)
+
+
+def _check_skipping(model: Any, skip_blank: float) -> None:
+    """Refuse to skip frames of a model in which none could be."""
+    if skip_blank == 1.0:
+        return
+    start, encoder = f"skip_blank is {skip_blank}, but", model.encoder
+    if not has_loops(encoder):
+        raise ValueError(f"{start} {type(encoder).__name__} has no loops; leave the option out.")
+    if model.ctc is None:
+        raise ValueError(f"{start} the model has no CTC head, which finds blank frames; leave the option out.")
+    if encoder.num_checkpoints == 1:
+        raise ValueError(
+            f"{start} the encoder has one checkpoint loop, {encoder.num_loops}, behind which no loop is left; leave the "
+            "option out, or train with a smaller checkpoint_period."
+        )
 
 
 def uses_llm(model: Any, searcher: LlmSearcher | None, ctc_weight: float | None) -> bool:
