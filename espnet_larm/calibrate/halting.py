@@ -51,8 +51,13 @@ class Examples(NamedTuple):
 
     def labels(self, delta: float) -> torch.Tensor:
         """Whether any deeper loop has a loss that is lower by more than `delta` (U, C), float64."""
-        deeper = np.minimum.accumulate(self.losses[:, :0:-1], axis=1)[:, ::-1]
-        return torch.from_numpy((self.losses[:, :-1] - deeper > delta).astype(np.float64))
+        return torch.from_numpy((self.gains > delta).astype(np.float64))
+
+    @property
+    def gains(self) -> Floats:
+        """By how much the best of all deeper losses is lower (U, C)."""
+        deeper: Floats = np.minimum.accumulate(self.losses[:, :0:-1], axis=1)[:, ::-1]
+        return self.losses[:, :-1] - deeper
 
 
 class Fitted(NamedTuple):
@@ -162,9 +167,10 @@ def fit(examples: Examples, delta: float, grouping: Grouping) -> Fitted:
     """
     labels = examples.labels(delta)
     if (share := float(labels.mean())) in (0.0, 1.0):
+        quantiles = " to ".join(f"{gain:.3g}" for gain in np.quantile(examples.gains, (0.05, 0.95)))
         raise ValueError(
             f"delta is {delta:g}, at which {'every' if share else 'no'} utterance gains from deeper loops, so that "
-            f"there is nothing to foretell; name another one: gains are {_quantiles(examples)} nats a token."
+            f"there is nothing to foretell; name another one: gains are {quantiles} nats a token."
         )
     if grouping.num_groups < NUM_FOLDS:
         raise ValueError(f"the set has {grouping.num_groups} utterances; allowed: {NUM_FOLDS} or more.")
@@ -182,11 +188,6 @@ def fit(examples: Examples, delta: float, grouping: Grouping) -> Fitted:
         held_out[best],
         _held_out(torch.zeros_like(inputs[:, :, :1]), labels, fold_of, best),
     )
-
-
-def _quantiles(examples: Examples) -> str:
-    gains = (examples.losses[:, :-1] - examples.losses[:, 1:].min(axis=1, keepdims=True)).ravel()
-    return " to ".join(f"{value:.3g}" for value in np.quantile(gains, (0.05, 0.95)))
 
 
 def _held_out(inputs: torch.Tensor, labels: torch.Tensor, fold_of: torch.Tensor, penalty: float) -> torch.Tensor:
