@@ -110,7 +110,7 @@ def _check_skipping(model: Any, skip_blank: float) -> None:
         raise ValueError(f"{start} the model has no CTC head, which finds blank frames; leave the option out.")
     if encoder.num_checkpoints == 1:
         raise ValueError(
-            f"{start} the encoder has one checkpoint loop, {encoder.num_loops}, behind which no loop is left; leave the "
+            f"{start} the encoder has one checkpoint loop, {encoder.num_loops}, behind which there is none; leave the "
             "option out, or train with a smaller checkpoint_period."
         )
 
