@@ -72,7 +72,8 @@ def trace(
         batching: How to read and batch.
 
     Raises:
-        ValueError: No utterance of the model can leave early, one has no text, or audio cannot be read.
+        ValueError: No utterance of the model can leave early, one has no text, audio cannot be read, or the halting
+            head beside the model is another's.
     """
     model = recognizer.model
     check_can_leave(model)
