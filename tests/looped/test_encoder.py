@@ -454,7 +454,7 @@ def half_blank(encoder, ctc) -> float:
     """A probability of blank that half of the valid frames have at the first read-out, far from that of any."""
     first = next(encoder.read_outs(*batch(60, 33), ctc))
     mask = torch.arange(first.hs_pad.size(1)) < first.hlens.unsqueeze(1)
-    blank = ctc.softmax(first.hs_pad)[..., 0][mask].sort().values
+    blank = ctc.softmax(first.hs_pad).detach()[..., 0][mask].sort().values
     gaps = blank[1:] - blank[:-1]
     place = len(gaps) // 3 + int(gaps[len(gaps) // 3 : -len(gaps) // 3].argmax())
     return float(blank[place : place + 2].mean())
