@@ -136,7 +136,7 @@ def feed(
         norm: Their norm.
         layers: The layers.
         dropout: Dropout of what is added.
-        frames: Which are fed.
+        frames: The batch, with the frames that are fed.
         scale: What is added is multiplied by it.
     """
     if frames.fed is None:
