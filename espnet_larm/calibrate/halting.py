@@ -115,8 +115,8 @@ def collect(
             pooled.append(pool(read.hs_pad, read.hlens).cpu())
             losses.append(_losses(recognizer.heads.ctc.log_probs(read.hs_pad), read.hlens, texts, model.blank_id))
         num_frames += int(read.hlens.sum())
-        for key, *of_one in zip(features, torch.stack(pooled[:-1], 1), torch.stack(losses, 1).tolist(), strict=True):
-            found[key] = (of_one[0], of_one[1])
+        rows = zip(features, torch.stack(pooled[:-1], dim=1), torch.stack(losses, dim=1).tolist(), strict=True)
+        found.update({key: (of_one, of_loops) for key, of_one, of_loops in rows})
     usable = [key for key in keys if key in found and np.isfinite(found[key][1]).all()]
     if not usable:
         raise ValueError(f"none of {len(keys)} utterances is long enough for its text; name another data_dir.")
