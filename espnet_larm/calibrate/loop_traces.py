@@ -16,7 +16,7 @@ from espnet_larm.recognize.batch import Waveform
 from espnet_larm.recognize.config import Batching, DecodeConfig
 from espnet_larm.recognize.leaving.choosing import check_can_leave, rules_of
 from espnet_larm.recognize.leaving.leave import numbers_at
-from espnet_larm.recognize.leaving.rules import RULES
+from espnet_larm.recognize.leaving.rules import Rule
 from espnet_larm.recognize.model.features import batches_by_length, extract_features, min_num_samples, pad_features
 from espnet_larm.recognize.model.read_outs import ignores_padding, read_outs
 from espnet_larm.recognize.plan import Plan
@@ -72,23 +72,18 @@ def trace(
         batching: How to read and batch.
 
     Raises:
-        ValueError: No utterance of the model can leave early, one has no text, or audio cannot be read.
+        ValueError: No utterance of the model can leave early, one has no text, audio cannot be read, or the halting
+            head beside the model is another's.
     """
     model = recognizer.model
     check_can_leave(model)
     loops = tuple(model.encoder.allowed_loops(model.encoder.num_loops))
-    keys = table.keys(None)
-    if lacking := [key for key in keys if key not in references]:
-        raise ValueError(f"{len(lacking)} utterances have no text, the first of them {lacking[0]}.")
-    most_samples = config.long_seconds * recognizer.sample_rate_hz
-    if long := [key for key in keys if table.length(key) > most_samples]:
-        logger.warning("%d utterances are longer than long_seconds and left out, %s first", len(long), long[0])
-        keys = [key for key in keys if table.length(key) <= most_samples]
+    keys = keys_with_text(table, references, config.long_seconds * recognizer.sample_rate_hz)
     plan = recognizer.plan(config)
-    names = rules_of(model)
-    found = {key: _Trace([], {name: [] for name in names}) for key in keys}
+    rules = rules_of(model, recognizer.halting_head)
+    found = {key: _Trace([], {name: [] for name in rules}) for key in keys}
     for waveforms in loaded_batches(recognizer, table, keys, batching):
-        _follow(recognizer, plan, waveforms, found)
+        _follow(recognizer, plan, rules, waveforms, found)
     # What is too short for a frame says nothing at any loop.
     texts = [found[key].texts or [""] * len(loops) for key in keys]
     aligned = [
@@ -97,12 +92,27 @@ def trace(
     ]
     errors = np.array([[one.counts.errors for one in each] for each in aligned], dtype=np.int64).T
     words = np.array([one.counts.units for one in aligned[-1]], dtype=np.int64)
-    numbers = {name: np.full((len(keys), len(loops)), np.nan) for name in names}
+    numbers = {name: np.full((len(keys), len(loops)), np.nan) for name in rules}
     for index, key in enumerate(keys):
         for name, values in found[key].numbers.items():
             if values:
                 numbers[name][index, -len(values) :] = values
     return Traces(keys, loops, texts, errors, words, numbers, plan.llm is not None)
+
+
+def keys_with_text(table: AudioTable, references: Mapping[str, str], most_samples: float) -> list[str]:
+    """Utterances of a table; those of more samples, which decoding cuts, are left out with a warning.
+
+    Raises:
+        ValueError: One has no text.
+    """
+    keys = table.keys(None)
+    if lacking := [key for key in keys if key not in references]:
+        raise ValueError(f"{len(lacking)} utterances have no text, the first of them {lacking[0]}.")
+    if long := [key for key in keys if table.length(key) > most_samples]:
+        logger.warning("%d utterances are longer than long_seconds and left out, %s first", len(long), long[0])
+        keys = [key for key in keys if table.length(key) <= most_samples]
+    return keys
 
 
 class _Trace(NamedTuple):
@@ -115,10 +125,10 @@ class _Trace(NamedTuple):
 def loaded_batches(
     recognizer: Recognizer, table: AudioTable, keys: Sequence[str], batching: Batching
 ) -> Iterator[dict[str, Waveform]]:
-    """Batches of audio, each by utterance.
+    """Batches of audio, by utterance.
 
     Raises:
-        ValueError: Audio cannot be read.
+        ValueError: An utterance cannot be read.
     """
     most = batching.batch_seconds * recognizer.sample_rate_hz
     most_utterances = batching.most_utterances if ignores_padding(recognizer.model) else 1
@@ -132,21 +142,30 @@ def loaded_batches(
         logger.info("%d of %d batches", number, len(batches))
 
 
+def features_of(recognizer: Recognizer, waveforms: Mapping[str, Waveform]) -> dict[str, torch.Tensor]:
+    """Features (T, F) by utterance, without those that are too short for a frame."""
+    model, device = recognizer.model, recognizer.device
+    long_enough = {key: each for key, each in waveforms.items() if len(each) >= min_num_samples(model)}
+    extracted = {key: extract_features(model, torch.as_tensor(each).to(device)) for key, each in long_enough.items()}
+    return {key: each for key, each in extracted.items() if len(each) >= model.encoder.min_input_length}
+
+
 @torch.no_grad()
-def _follow(recognizer: Recognizer, plan: Plan, waveforms: dict[str, Waveform], found: Mapping[str, _Trace]) -> None:
+def _follow(
+    recognizer: Recognizer,
+    plan: Plan,
+    rules: Mapping[str, Rule],
+    waveforms: dict[str, Waveform],
+    found: Mapping[str, _Trace],
+) -> None:
     """Add what a batch says and measures at each loop to `found`."""
     model, heads = recognizer.model, recognizer.heads
-    long_enough = {key: each for key, each in waveforms.items() if len(each) >= min_num_samples(model)}
-    extracted = {
-        key: extract_features(model, torch.as_tensor(each).to(heads.device)) for key, each in long_enough.items()
-    }
-    features = {key: each for key, each in extracted.items() if len(each) >= model.encoder.min_input_length}
+    features = features_of(recognizer, waveforms)
     if not features:
         return
     seconds = [len(waveforms[key]) / recognizer.sample_rate_hz for key in features]
-    names = rules_of(model)
     outputs = read_outs(model, *pad_features(list(features.values())))
-    followed = numbers_at(outputs, heads.ctc.log_probs, model.blank_id, [RULES[name] for name in names])
+    followed = numbers_at(outputs, heads.ctc.log_probs, model.blank_id, list(rules.values()))
     for read, by_rule in followed:
         if plan.llm is None:
             nbest = heads.ctc.find(read.hs_pad, read.hlens, plan.config.beam_size)
@@ -155,6 +174,6 @@ def _follow(recognizer: Recognizer, plan: Plan, waveforms: dict[str, Waveform], 
             nbest = heads.llm.find(read.hs_pad, read.hlens, plan.llm, seconds).nbest
         for key, hypotheses in zip(features, nbest, strict=True):
             found[key].texts.append(hypotheses[0].text)
-        for name, numbers in zip(names, by_rule, strict=True):
+        for name, numbers in zip(rules, by_rule, strict=True):
             for key, number in zip(features, numbers or (), strict=numbers is not None):
                 found[key].numbers[name].append(number)

@@ -65,6 +65,12 @@ COMMANDS: dict[str, Command] = {
         USE,
         f"{_EXPERIMENT} --data_dir dump/raw/dev",
     ),
+    "train-halting-head": Command(
+        "espnet_larm.cli.calibrate.halting",
+        "train a small head that says when utterances may leave the looped encoder",
+        USE,
+        f"{_EXPERIMENT} --data_dir dump/raw/dev",
+    ),
     "calibrate-loops": Command(
         "espnet_larm.cli.calibrate.loops",
         "find when utterances may leave the looped encoder",

@@ -37,7 +37,7 @@ from espnet_larm.pack.models import (
 from espnet_larm.pack.named import places_near
 from espnet_larm.pack.options import Config, check_self_contained, dump_yaml, make_portable
 from espnet_larm.program import given, hand_over
-from espnet_larm.recognize.leaving.calibration import CALIBRATION
+from espnet_larm.recognize.leaving.calibration import CALIBRATION, HEAD_FILE
 from espnet_larm.recognize.model.thresholds import RELAXED_CALIBRATION
 from espnet_larm.scoring.experiment import SetResult, find_results
 
@@ -45,7 +45,7 @@ from espnet_larm.scoring.experiment import SetResult, find_results
 OURS = ("exp_dir", "llm", "encoder", "name", "language", "license", "datasets")
 CONFIG = "config.yaml"
 # Files of the experiment's folder that are packed if they exist.
-RESULTS = ("RESULTS.md", "images/wer_by_loops.png", CALIBRATION, RELAXED_CALIBRATION)
+RESULTS = ("RESULTS.md", "images/wer_by_loops.png", CALIBRATION, RELAXED_CALIBRATION, HEAD_FILE)
 NO_LANGUAGE = "noinfo"
 # Packages whose versions ESPnet keeps in a pack.
 MADE_WITH = ("espnet", "torch", "python")

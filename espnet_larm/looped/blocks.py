@@ -22,11 +22,13 @@ class Frames(NamedTuple):
         mask: (B, T), True where valid.
         cos: Cosines of the rotary angles (T, S / 2).
         sin: Their sines (T, S / 2).
+        fed: Places among the (B T) frames that go through feed-forward layers; None for all. Not in training.
     """
 
     mask: torch.Tensor
     cos: torch.Tensor
     sin: torch.Tensor
+    fed: torch.Tensor | None = None
 
 
 def describe_frames(lens: torch.Tensor, num_frames: int, head_size: int, like: torch.Tensor) -> Frames:
@@ -119,6 +121,33 @@ class ConvModule(torch.nn.Module):
         return self.out(functional.silu(self.norm(mixed)))
 
 
+def feed(
+    xs: torch.Tensor,
+    norm: torch.nn.Module,
+    layers: torch.nn.Module,
+    dropout: torch.nn.Module,
+    frames: Frames,
+    scale: float = 1.0,
+) -> torch.Tensor:
+    """Add what feed-forward layers make of normalised frames; those that are not fed stay as they are, at no cost.
+
+    Args:
+        xs: Frames (B, T, D).
+        norm: Their norm.
+        layers: The layers.
+        dropout: Dropout of what is added.
+        frames: The batch, with the frames that are fed.
+        scale: What is added is multiplied by it.
+    """
+    if frames.fed is None:
+        added = dropout(layers(norm(xs)))
+        return xs + added if scale == 1.0 else xs + scale * added
+    flat = xs.flatten(0, 1)
+    # One utterance of them: layers expect three dimensions.
+    added = layers(norm(flat[frames.fed]).unsqueeze(0)).squeeze(0)
+    return flat.index_add(0, frames.fed, added, alpha=scale).view_as(xs)
+
+
 class TransformerBlock(torch.nn.Module):
     """Pre-norm attention and feed-forward."""
 
@@ -135,7 +164,7 @@ class TransformerBlock(torch.nn.Module):
     def forward(self, xs: torch.Tensor, frames: Frames) -> torch.Tensor:
         """(B, T, D) to (B, T, D)."""
         xs = xs + self.dropout(self.attention(self.norm_attention(xs), frames))
-        return xs + self.dropout(self.feed_forward(self.norm_feed_forward(xs)))
+        return feed(xs, self.norm_feed_forward, self.feed_forward, self.dropout, frames)
 
 
 class ConformerBlock(torch.nn.Module):
@@ -163,10 +192,10 @@ class ConformerBlock(torch.nn.Module):
 
     def forward(self, xs: torch.Tensor, frames: Frames) -> torch.Tensor:
         """(B, T, D) to (B, T, D)."""
-        xs = xs + 0.5 * self.dropout(self.macaron(self.norm_macaron(xs)))
+        xs = feed(xs, self.norm_macaron, self.macaron, self.dropout, frames, 0.5)
         xs = xs + self.dropout(self.attention(self.norm_attention(xs), frames))
         xs = xs + self.dropout(self.conv(self.norm_conv(xs), frames))
-        return xs + 0.5 * self.dropout(self.feed_forward(self.norm_feed_forward(xs)))
+        return feed(xs, self.norm_feed_forward, self.feed_forward, self.dropout, frames, 0.5)
 
 
 class Stack(torch.nn.Module):

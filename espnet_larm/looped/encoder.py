@@ -23,6 +23,7 @@ from typeguard import typechecked
 from espnet2.asr.ctc import CTC
 from espnet2.asr.encoder.abs_encoder import AbsEncoder
 
+from espnet_larm.looped.blank_skipping import frames_to_feed
 from espnet_larm.looped.blocks import (
     ConformerBlock,
     Frames,
@@ -32,13 +33,12 @@ from espnet_larm.looped.blocks import (
     describe_frames,
 )
 from espnet_larm.looped.loop import Clock, Depth, DepthFilm, LoopState
-from espnet_larm.looped.sampling import POISSON, SAMPLINGS, UNIFORM, LoopSampling
+from espnet_larm.looped.sampling import SAMPLINGS, UNIFORM, LoopSampling
 from espnet_larm.looped.subsampling import CONV, FACTORS, KINDS, LINEAR, ConvSubsampling, LinearSubsampling
+from espnet_larm.looped.together import NO_SAMPLING, check_together
 from espnet_larm.options import Option, check_parameters
 
 logger = logging.getLogger(__name__)
-
-NO_SAMPLING = "none"
 
 # ESPnet hands no number of loops from its programs to the encoder.
 _NUM_LOOPS: ContextVar[int | None] = ContextVar("number of loops outside training", default=None)
@@ -190,7 +190,9 @@ model_conf:
             ),
         ] = None,
     ) -> None:
-        _check_options(dict(locals()))
+        options = dict(locals())
+        check_parameters(LarmEncoder.__init__, options, "encoder_conf")
+        check_together(options)
         super().__init__()
         self.num_loops = num_loops
         self.checkpoint_period = checkpoint_period
@@ -322,7 +324,12 @@ model_conf:
         return (last.hs_pad, [(other.number, other.hs_pad) for other in others]), last.hlens, None
 
     def read_outs(
-        self, xs_pad: torch.Tensor, ilens: torch.Tensor, ctc: CTC | None, num_loops: int | None = None
+        self,
+        xs_pad: torch.Tensor,
+        ilens: torch.Tensor,
+        ctc: CTC | None,
+        num_loops: int | None = None,
+        skip_blank: float = 1.0,
     ) -> ReadOuts:
         """Yield each checkpoint loop as soon as it is computed: a reader that stops has paid for no further loop.
 
@@ -336,6 +343,8 @@ model_conf:
             ctc: The model's CTC head, for the feedback.
             num_loops: The last loop, one that `check_loops` accepts; None for the number that was trained, or that
                 `looped` gives.
+            skip_blank: Frames that a checkpoint loop says are blank with more than this probability skip the
+                feed-forward layers of the loops up to the next; 1 skips none. Needs `ctc`, and eval mode.
 
         Raises:
             ValueError: Feedback needs `ctc`.
@@ -353,22 +362,26 @@ model_conf:
         if self.prelude is not None:
             start = self._checkpointed(self.prelude, start, frames)
         output = None
-        for loop in range(1, (num_loops or _NUM_LOOPS.get() or self.num_loops) + 1):
+        last = num_loops or _NUM_LOOPS.get() or self.num_loops
+        for loop in range(1, last + 1):
             stack = self.stacks[0 if self.share_blocks else loop - 1]
             output = self._checkpointed(self._step, stack, loop, output, start, frames, ctc)
             if self._is_checkpoint(loop):
-                hidden = output if self.coda is None else self._checkpointed(self.coda, output, frames)
+                hidden = output
+                if self.coda is not None:
+                    hidden = self._checkpointed(self.coda, output, frames._replace(fed=None))
                 hidden = hidden.masked_fill(~frames.mask.unsqueeze(-1), 0.0)
                 stays = yield ReadOut(loop, hidden, hlens, rows)
-                if stays is None or stays.all():
-                    continue
-                if not stays.any():
-                    return
-                rows = stays.nonzero().squeeze(1) if rows is None else rows[stays]
-                hlens = hlens[stays]
-                longest = int(hlens.max())
-                start, output = start[stays, :longest], output[stays, :longest]
-                frames = describe_frames(hlens, longest, self.head_size, start)
+                if stays is not None and not stays.all():
+                    if not stays.any():
+                        return
+                    rows = stays.nonzero().squeeze(1) if rows is None else rows[stays]
+                    hlens = hlens[stays]
+                    longest = int(hlens.max())
+                    start, output, hidden = (each[stays, :longest] for each in (start, output, hidden))
+                    frames = describe_frames(hlens, longest, self.head_size, start)
+                if skip_blank < 1.0 and loop < last and ctc is not None:
+                    frames = frames._replace(fed=frames_to_feed(ctc.softmax(hidden), frames.mask, skip_blank))
 
     def _nothing_of_what_loops_share(self) -> torch.Tensor:
         """Zero, with a gradient of zero for weights that one loop does not use: DDP waits for one of every weight."""
@@ -416,40 +429,3 @@ def _forget_draws(module: torch.nn.Module, state: dict[str, Any], prefix: str, *
     """Let weights of a training with loop_sampling begin one without."""
     if getattr(module, "sampling", None) is None:
         state.pop(f"{prefix}sampling.draws", None)
-
-
-def _check_options(options: dict[str, Any]) -> None:
-    """Refuse options that are out of range, or that do not go with another one, by their YAML names."""
-    check_parameters(LarmEncoder.__init__, options, "encoder_conf")
-    pair = 2 * options["attention_heads"]
-    together = {
-        "checkpoint_period": (
-            options["checkpoint_period"] <= options["num_loops"],
-            f"1 to num_loops, which is {options['num_loops']}",
-        ),
-        "output_size": (
-            options["output_size"] % pair == 0,
-            f"a multiple of 2 x attention_heads = {pair}, since rotary positions turn pairs of a head",
-        ),
-        "subsampling_factor": (
-            options["subsampling"] == LINEAR or options["subsampling_factor"] > 1,
-            f"{', '.join(map(str, FACTORS))} with subsampling: conv, and 1 with linear",
-        ),
-        "cnn_module_kernel": (options["cnn_module_kernel"] % 2 == 1, "odd, 1 or more"),
-        "loop_mean": (
-            options["loop_mean"] is None or options["loop_sampling"] == POISSON,
-            f"none, since loop_sampling is {options['loop_sampling']}; it is the mean of poisson",
-        ),
-        "loop_sampling": (
-            options["loop_sampling"] == NO_SAMPLING or (options["share_blocks"] and options["num_loops"] > 1),
-            "none without a stack that is run several times (num_loops above 1, share_blocks: true)",
-        ),
-    }
-    if options["loop_sampling"] == UNIFORM and options["checkpoint_period"] == options["num_loops"]:
-        raise ValueError(
-            f"encoder_conf: loop_sampling is uniform, but checkpoint_period {options['checkpoint_period']} leaves one "
-            "checkpoint loop to draw; set a smaller one, or loop_sampling: poisson."
-        )
-    for name, (is_allowed, allowed) in together.items():
-        if not is_allowed:
-            raise ValueError(f"encoder_conf: {name} is {options[name]}; allowed: {allowed}.")

@@ -185,7 +185,7 @@ class _Batch:
         """The read-outs that are asked for; adds what the encoder took up to each to its seconds."""
         xs_pad, ilens = pad_features([self.features[index].xs for index in group])
         spent, mark = 0.0, self.heads.now()
-        outputs = read_outs(self.model, xs_pad, ilens, self.plan.last_loop)
+        outputs = read_outs(self.model, xs_pad, ilens, self.plan.last_loop, self.plan.config.skip_blank)
         if self.plan.leaving is not None:
             left = run_until_left(outputs, self.heads.ctc.log_probs, self.model.blank_id, self.plan.leaving)
             self.loops.update(zip(group, left.loops, strict=True))

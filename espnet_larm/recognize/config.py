@@ -11,7 +11,8 @@ HEADS, CTC, LONGER, NONE = SOURCES = ("heads", "ctc", "longer", "none")
 VERIFIED, THRESHOLD, RELAXED = ACCEPTS = ("verified", "threshold", "relaxed")
 HEAD, PRODUCT = TAUS_OF = ("head", "product")
 AUTO = "auto"
-UNCHANGED, DIVERGENCE, CONFIDENCE, STATE = LOOP_RULES = ("unchanged", "divergence", "confidence", "state")
+LOOP_RULES = ("unchanged", "divergence", "confidence", "state", "head")
+UNCHANGED, DIVERGENCE, CONFIDENCE, STATE, HALTING = LOOP_RULES
 
 
 @dataclass(frozen=True)
@@ -118,15 +119,24 @@ class DecodeConfig:
     loop_rule: str | None = option(
         None,
         "with num_loops auto, when an utterance leaves: its CTC hypothesis did not change, its CTC posteriors changed "
-        "little, the CTC head is confident, or the encoder's state moves on evenly",
+        "little, the CTC head is confident, the encoder's state moves on evenly, or a head that espnet-larm "
+        "train-halting-head has trained expects nothing of deeper loops",
         choices=LOOP_RULES,
         unset="what espnet-larm calibrate-loops chose",
     )
     loop_threshold: float | None = option(
         None,
-        "threshold of loop_rule: mean divergence in nats, mean log-probability of the best tokens, or relative second "
-        "difference; unchanged has none",
+        "threshold of loop_rule: mean divergence in nats, mean log-probability of the best tokens, relative second "
+        "difference, or probability that a deeper loop is better; unchanged has none",
         unset="what espnet-larm calibrate-loops found",
+    )
+    skip_blank: float = option(
+        1.0,
+        "frames that a checkpoint loop's CTC head says are blank with more than this probability skip the feed-forward "
+        "layers of the loops up to the next",
+        least=0.0,
+        most=1.0,
+        note="1 skips none",
     )
     long_seconds: float = option(40.0, "longer audio is cut at silences and joined, in seconds", least=0.0)
     longest_piece: float = option(30.0, "longest piece of cut audio, in seconds", above=0.0)

@@ -10,6 +10,7 @@ from espnet_larm.recognize.config import AUTO, LLM_OPTIONS, VERIFIED, DecodeConf
 from espnet_larm.recognize.drafting import Drafting, resolve
 from espnet_larm.recognize.leaving.calibration import Calibration
 from espnet_larm.recognize.leaving.choosing import choose_leaving
+from espnet_larm.recognize.leaving.halting_head import FoundHead
 from espnet_larm.recognize.leaving.leave import Leaving
 from espnet_larm.recognize.llm_search import LlmPlan, LlmSearcher
 from espnet_larm.recognize.model.read_outs import has_loops, read_out_numbers
@@ -55,6 +56,7 @@ def make_plan(
     config: DecodeConfig,
     calibration: Calibration | None = None,
     thresholds: Thresholds | None = None,
+    halting_head: FoundHead | None = None,
 ) -> Plan:
     """Check options against a model.
 
@@ -64,6 +66,7 @@ def make_plan(
         config: The options.
         calibration: What is calibrated beside the model, for `num_loops: auto`.
         thresholds: The same for `accept: relaxed`.
+        halting_head: The halting head beside the model, for `num_loops: auto`.
 
     Raises:
         ValueError: An option does not go with the model or with another option.
@@ -71,11 +74,12 @@ def make_plan(
         ImportError: kenlm, which reads n-grams, is not installed.
     """
     check_loops(model.encoder, config.fixed_loops)
+    _check_skipping(model, config.skip_blank)
     is_by_llm = uses_llm(model, searcher, config.ctc_weight)
     leaving = None
     numbers = read_out_numbers(model.encoder, config.fixed_loops)
     if config.num_loops == AUTO:
-        leaving = choose_leaving(model, config, calibration or {}, is_by_llm)
+        leaving = choose_leaving(model, config, calibration or {}, is_by_llm, halting_head)
         numbers = [AUTO_NUMBER]
     if not is_by_llm:
         _refuse_llm_options(config)
@@ -96,6 +100,22 @@ def check_loops(encoder: Any, num_loops: int | None) -> None:
     if not has_loops(encoder):
         raise ValueError(f"num_loops is {num_loops}, but {type(encoder).__name__} has no loops; leave the option out.")
     encoder.check_loops(num_loops)
+
+
+def _check_skipping(model: Any, skip_blank: float) -> None:
+    """Refuse to skip frames of a model in which none could be."""
+    if skip_blank == 1.0:
+        return
+    start, encoder = f"skip_blank is {skip_blank}, but", model.encoder
+    if not has_loops(encoder):
+        raise ValueError(f"{start} {type(encoder).__name__} has no loops; leave the option out.")
+    if model.ctc is None:
+        raise ValueError(f"{start} the model has no CTC head, which finds blank frames; leave the option out.")
+    if encoder.num_checkpoints == 1:
+        raise ValueError(
+            f"{start} the encoder has one checkpoint loop, {encoder.num_loops}, behind which there is none; leave the "
+            "option out, or train with a smaller checkpoint_period."
+        )
 
 
 def uses_llm(model: Any, searcher: LlmSearcher | None, ctc_weight: float | None) -> bool:

@@ -15,6 +15,7 @@ from espnet_larm.recognize.batch import Heads, Waveform, decode_batch, logger
 from espnet_larm.recognize.config import DecodeConfig
 from espnet_larm.recognize.ctc import CtcSearcher, ctc_text_maker, spelling_of
 from espnet_larm.recognize.leaving.calibration import Calibration, read_calibration
+from espnet_larm.recognize.leaving.halting_head import FoundHead, find_head
 from espnet_larm.recognize.llm_search import LlmSearcher
 from espnet_larm.recognize.long.transcribe import transcribe_blocks
 from espnet_larm.recognize.model.loading import DEFAULT_SAMPLE_RATE_HZ, load_model, sample_rate_of
@@ -39,6 +40,7 @@ class Recognizer:
             for none.
         calibration: What is calibrated for `num_loops: auto`; None for nothing.
         thresholds: What is calibrated for `accept: relaxed`; None for nothing.
+        halting_head: The halting head beside the model, for `num_loops: auto`; None for none.
 
     Attributes:
         heads: What decodes: encoder, CTC head and LM.
@@ -56,6 +58,7 @@ class Recognizer:
         preprocess: Preprocess | None = None,
         calibration: Calibration | None = None,
         thresholds: Thresholds | None = None,
+        halting_head: FoundHead | None = None,
     ) -> None:
         has_llm = hasattr(model.decoder, "special_tokens")
         if model.ctc is None and not has_llm:
@@ -76,6 +79,7 @@ class Recognizer:
         self.preprocess = preprocess
         self.calibration = calibration
         self.thresholds = thresholds
+        self.halting_head = halting_head
         self.heads = Heads(model, ctc, llm, sample_rate_hz)
         self.device = self.heads.device
         self.has_loops = has_loops(model.encoder)
@@ -122,6 +126,7 @@ class Recognizer:
                 LarmASRTask.build_preprocess_fn(args, False),
                 read_calibration(files[0].parent),
                 read_thresholds(files[0].parent),
+                find_head(files[0].parent, files[1]),
             )
 
     def plan(self, config: DecodeConfig = DecodeConfig()) -> Plan:  # noqa: B008  # immutable
@@ -135,7 +140,7 @@ class Recognizer:
             FileNotFoundError: The n-gram is not there.
             ImportError: kenlm, which reads n-grams, is not installed.
         """
-        return make_plan(self.model, self.heads.llm, config, self.calibration, self.thresholds)
+        return make_plan(self.model, self.heads.llm, config, self.calibration, self.thresholds, self.halting_head)
 
     def recognize(
         self,

@@ -6,6 +6,7 @@ import functools
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from espnet_larm.listen.engine import Heard, Job, Request
 from espnet_larm.listen.inputs import Audio
 from espnet_larm.listen.speech import Stretch, find_speech_in
 from espnet_larm.listen.transcriber import Progress, Transcriber, Transcription, collect
-from espnet_larm.recognize.config import DecodeConfig
+from espnet_larm.recognize.config import AUTO, DecodeConfig
 from espnet_larm.serve.batching import Batcher, Caller, Work
 from espnet_larm.serve.errors import FULL, RequestError
 from espnet_larm.serve.limits import Limits
@@ -96,13 +97,16 @@ class Service:
         finally:
             self.num_requests -= 1
 
-    def prepare(self, loops: tuple[int, ...] = (), language: str | None = None, words: bool = False) -> Job:
+    def prepare(
+        self, loops: tuple[int, ...] = (), language: str | None = None, words: bool = False, auto: bool = False
+    ) -> Job:
         """Check what a caller asks against the model.
 
         Args:
             loops: Depths to give a text of, ascending; empty for the model's own.
             language: Code of the spoken language.
             words: Whether times of words must be measured.
+            auto: Whether each piece of a recording has as many loops as it needs; with no loops named.
 
         Raises:
             ValueError: The model cannot do it; with what it can do.
@@ -114,7 +118,8 @@ class Service:
             language = language or self.language
         elif language == self.language:
             language = None
-        request = Request(loops, language, words, self._config)
+        config = replace(self._config, num_loops=AUTO) if auto else self._config
+        request = Request(loops, language, words, config)
         job = self._prepare(request)
         # Who asks for words gets the same, and so shares batches with who does not.
         return self._prepare(request._replace(needs_words=False)) if words else job

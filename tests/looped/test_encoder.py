@@ -434,3 +434,101 @@ def test_further_parts_give_a_batch_what_each_utterance_gives_alone(options, ctc
 def test_one_to_one_needs_linear_subsampling():
     with pytest.raises(ValueError, match="subsampling_factor is 1; allowed: 2, 4, 8 with subsampling: conv, and 1"):
         new_encoder(subsampling_factor=1)
+
+
+def skipping(encoder, ctc, skip_blank, lens=(60, 33)):
+    reads = encoder.read_outs(*batch(*lens), ctc, None, skip_blank)
+    return {read.number: read.hs_pad for read in reads}
+
+
+@pytest.fixture(scope="module")
+def talkative() -> CTC:
+    """A CTC head that says blank of some frames and not of others."""
+    torch.manual_seed(3)
+    head = CTC(VOCAB, SIZE)
+    torch.nn.init.normal_(head.ctc_lo.weight, std=2.0)
+    return head.eval()
+
+
+def half_blank(encoder, ctc) -> float:
+    """A probability of blank that half of the valid frames have at the first read-out, far from that of any."""
+    first = next(encoder.read_outs(*batch(60, 33), ctc))
+    mask = torch.arange(first.hs_pad.size(1)) < first.hlens.unsqueeze(1)
+    blank = ctc.softmax(first.hs_pad).detach()[..., 0][mask].sort().values
+    gaps = blank[1:] - blank[:-1]
+    place = len(gaps) // 3 + int(gaps[len(gaps) // 3 : -len(gaps) // 3].argmax())
+    return float(blank[place : place + 2].mean())
+
+
+BLANK_KINDS = [{}, {"block": "conformer", "coda_blocks": 1, "prelude_blocks": 1}]
+
+
+@pytest.mark.parametrize("options", BLANK_KINDS)
+def test_frames_that_no_head_can_be_sure_of_are_all_fed_bit_for_bit(options, talkative):
+    encoder = new_encoder(checkpoint_period=1, **options).eval()
+    randomise(encoder)
+    plain = outputs(encoder, talkative)
+    for loop, hs_pad in skipping(encoder, talkative, 1.0).items():
+        assert torch.equal(hs_pad, plain[loop])
+    # A head whose probabilities stay below chooses every frame, and they are gathered.
+    for loop, hs_pad in skipping(encoder, talkative, 1.0 - 1e-9).items():
+        torch.testing.assert_close(hs_pad, plain[loop], rtol=1e-4, atol=1e-5)
+
+
+def test_skipped_frames_keep_what_the_rest_of_a_block_gives_them(talkative):
+    encoder = new_encoder(num_loops=2, checkpoint_period=1, **LOOP_PARTS_OFF).eval()
+    randomise(encoder)
+    start, frames = front_end(encoder)
+    before = encoder.stacks[0](start, frames)
+    skip_blank = half_blank(encoder, talkative)
+    is_blank = talkative.softmax(before)[..., 0] > skip_blank
+    assert 0 < int((is_blank & frames.mask).sum()) < int(frames.mask.sum())
+    state = before
+    for block in encoder.stacks[0].blocks:
+        state = state + block.attention(block.norm_attention(state), frames)
+        fed = state + block.feed_forward(block.norm_feed_forward(state))
+        state = torch.where(is_blank.unsqueeze(-1), state, fed)
+    wanted = without_padding(encoder.stacks[0].norm(state), frames)
+    torch.testing.assert_close(skipping(encoder, talkative, skip_blank)[2], wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", BLANK_KINDS)
+def test_a_batch_that_skips_gives_what_each_utterance_gives_alone(options, talkative):
+    encoder = new_encoder(**options).eval()
+    randomise(encoder)
+    skip_blank = half_blank(encoder, talkative)
+    together = skipping(encoder, talkative, skip_blank)
+    assert not torch.equal(together[4], outputs(encoder, talkative)[4])
+    xs_pad, ilens = batch(60, 33)
+    for row, length in enumerate(ilens.tolist()):
+        one = (xs_pad[row : row + 1, :length], ilens[row : row + 1])
+        alone = list(encoder.read_outs(*one, talkative, None, skip_blank))
+        num_frames = alone[-1].hs_pad.size(1)
+        torch.testing.assert_close(together[4][row, :num_frames], alone[-1].hs_pad[0], rtol=1e-4, atol=1e-5)
+
+
+def test_who_stays_skips_the_same_frames_when_others_have_left(talkative):
+    encoder = new_encoder().eval()
+    randomise(encoder)
+    skip_blank = half_blank(encoder, talkative)
+    wanted = skipping(encoder, talkative, skip_blank)[4]
+    reads = encoder.read_outs(*batch(60, 33), talkative, None, skip_blank)
+    next(reads)
+    left = reads.send(torch.tensor([False, True]))
+    torch.testing.assert_close(left.hs_pad[0], wanted[1, : left.hs_pad.size(1)], rtol=1e-4, atol=1e-5)
+
+
+def test_skipped_frames_cost_no_work_in_feed_forward_layers(talkative):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    # The counter stumbles over parameters that a module returns.
+    encoder, head = new_encoder().eval().requires_grad_(False), copy.deepcopy(talkative).requires_grad_(False)
+    flops = []
+    for skip_blank in (1.0, half_blank(encoder, head), -1.0):
+        with FlopCounterMode(display=False) as counter:
+            skipping(encoder, head, skip_blank)
+        flops.append(counter.get_total_flops())
+    frames = front_end(encoder)[1].mask.numel()
+    # Loops 3 and 4 of 2 blocks have two products of 16 x 32 each; the head reads the first checkpoint once more.
+    assert flops[0] - flops[2] == 2 * frames * SIZE * (2 * 2 * 2 * 32 - VOCAB)
+    assert flops[2] < flops[1] < flops[0]

@@ -217,6 +217,29 @@ def test_espnets_encoder_with_a_short_utterance(build, waveforms):
     assert found[0].text and "too short" in found[1].skipped
 
 
+def test_blank_frames_that_skip_are_those_of_each_utterance_alone(recognizer, waveforms):
+    # Random weights are sure of little.
+    skipping = DecodeConfig(skip_blank=0.01)
+    together = recognizer.recognize(waveforms, skipping)
+    assert [each.best.score for each in together] != [each.best.score for each in recognizer.recognize(waveforms)]
+    for found, waveform in zip(together, waveforms, strict=True):
+        (alone,) = recognizer.recognize([waveform], skipping)
+        assert found.hypotheses[2].token_ids == alone.hypotheses[2].token_ids
+        assert found.best.token_ids == alone.best.token_ids
+        assert found.best.score == pytest.approx(alone.best.score, rel=1e-4, abs=1e-4)
+
+
+def test_skipping_is_refused_where_no_frame_could_skip(recognizer, build, monkeypatch):
+    config = DecodeConfig(skip_blank=0.9)
+    with pytest.raises(ValueError, match="skip_blank is 0.9, but TransformerEncoder has no loops"):
+        build("transformer", SMALL, ctc_weight=1.0).plan(config)
+    monkeypatch.setattr(recognizer.model.encoder, "checkpoint_period", 4)
+    with pytest.raises(ValueError, match="skip_blank is 0.9, but the encoder has one checkpoint loop, 4"):
+        recognizer.plan(config)
+    with pytest.raises(ValueError, match="skip_blank is 1.5; allowed: 0 to 1"):
+        DecodeConfig(skip_blank=1.5)
+
+
 def test_loops_of_an_encoder_without_loops_are_refused(build):
     with pytest.raises(ValueError, match="num_loops is 2, but TransformerEncoder has no loops"):
         build("transformer", SMALL, ctc_weight=1.0).plan(DecodeConfig(num_loops=2))

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 from espnet_larm.files.atomic import write_text
 from espnet_larm.recognize.config import LOOP_RULES
 
-CALIBRATION = "loops_calibration.json"
+# Beside a model, and in its pack.
+CALIBRATION, HEAD_FILE = "loops_calibration.json", "halting_head.json"
 CTC, LLM = "ctc", "llm"
 
 

@@ -2,16 +2,19 @@
 
 from typing import Any
 
-from espnet_larm.recognize.config import DecodeConfig
+from espnet_larm.recognize.config import HALTING, DecodeConfig
 from espnet_larm.recognize.leaving.calibration import CALIBRATION, CTC, LLM, Calibration
+from espnet_larm.recognize.leaving.halting_head import FoundHead, head_of
 from espnet_larm.recognize.leaving.leave import Leaving
-from espnet_larm.recognize.leaving.rules import RULES
+from espnet_larm.recognize.leaving.rules import RULES, Rule
 from espnet_larm.recognize.model.read_outs import has_loops
 
 CALIBRATE = "espnet-larm calibrate-loops"
 
 
-def choose_leaving(model: Any, config: DecodeConfig, calibration: Calibration, is_by_llm: bool) -> Leaving:
+def choose_leaving(
+    model: Any, config: DecodeConfig, calibration: Calibration, is_by_llm: bool, halting_head: FoundHead | None = None
+) -> Leaving:
     """The rule of `num_loops: auto`.
 
     Args:
@@ -19,9 +22,11 @@ def choose_leaving(model: Any, config: DecodeConfig, calibration: Calibration, i
         config: The options.
         calibration: What is calibrated beside the model.
         is_by_llm: Whether its LM decodes, which has thresholds of its own.
+        halting_head: The halting head beside the model; None where there is none.
 
     Raises:
-        ValueError: No utterance of this model could leave before the last loop, or rule or threshold is not known.
+        ValueError: No utterance of this model could leave before the last loop, or rule or threshold is not known, or
+            the rule needs a halting head, and there is none of this model.
     """
     check_can_leave(model)
     found = calibration.get(LLM if is_by_llm else CTC)
@@ -36,7 +41,7 @@ def choose_leaving(model: Any, config: DecodeConfig, calibration: Calibration, i
     if name is None:
         assert found is not None
         name = found.rule
-    rule = RULES[name]
+    rule = head_of(model, halting_head).rule if name == HALTING else RULES[name]
     if rule.threshold is not None and threshold is not None:
         raise ValueError(f"loop_threshold is {threshold}, but loop_rule {name} has none; leave it out.")
     if threshold is None:
@@ -48,17 +53,28 @@ def choose_leaving(model: Any, config: DecodeConfig, calibration: Calibration, i
         )
     loops = model.encoder.allowed_loops(model.encoder.num_loops)
     if rule.num_compared >= len(loops):
+        allowed = ", ".join(rules_of(model, halting_head))
         raise ValueError(
             f"loop_rule is {name}, which compares {rule.num_compared} checkpoint loops, but the model has "
-            f"{len(loops)}: {', '.join(map(str, loops))}; allowed: {', '.join(rules_of(model)) or 'none'}, or a model "
-            "that was trained with a smaller checkpoint_period."
+            f"{len(loops)}: {', '.join(map(str, loops))}; allowed: {allowed}, or a model that was trained with a "
+            "smaller checkpoint_period."
         )
     return Leaving(name, rule, threshold, loops[rule.num_compared - 1], loops[-1])
 
 
-def rules_of(model: Any) -> list[str]:
-    """The rules by which an utterance can leave before the last loop of a model."""
-    return [name for name, rule in RULES.items() if rule.num_compared < model.encoder.num_checkpoints]
+def rules_of(model: Any, halting_head: FoundHead | None) -> dict[str, Rule]:
+    """The rules by which an utterance can leave before the last loop of a model.
+
+    Args:
+        model: An ESPnet model with loops.
+        halting_head: The halting head beside it; None where there is none.
+
+    Raises:
+        ValueError: The halting head is another model's.
+    """
+    rules = {name: rule for name, rule in RULES.items() if rule.num_compared < model.encoder.num_checkpoints}
+    del rules[HALTING]
+    return rules if halting_head is None else {**rules, HALTING: head_of(model, halting_head).rule}
 
 
 def check_can_leave(model: Any) -> None:

@@ -65,7 +65,7 @@ def run_until_left(
         rows = list(range(len(read.hlens))) if read.rows is None else read.rows.tolist()
         leaves = torch.full_like(read.hlens, read.number >= leaving.num_loops, dtype=torch.bool)
         if read.number < leaving.num_loops:
-            seen = (*seen, Seen(log_probs(read.hs_pad), read.hs_pad, read.hlens, blank))[-rule.num_compared :]
+            seen = (*seen, _seen(read, log_probs, blank))[-rule.num_compared :]
             if len(seen) == rule.num_compared:
                 leaves = rule.says_leave(rule.measure(seen), leaving.threshold)
         for row, hs, length, is_left in zip(rows, read.hs_pad, read.hlens.tolist(), leaves.tolist(), strict=True):
@@ -78,6 +78,10 @@ def run_until_left(
     left = [frames[row] for row in range(len(frames))]
     hlens = torch.tensor([len(each) for each in left], device=left[0].device)
     return Left(pad_sequence(left, batch_first=True), hlens, tuple(loops[row] for row in range(len(left))))
+
+
+def _seen(read: ReadOut, log_probs: Callable[[torch.Tensor], torch.Tensor], blank: int) -> Seen:
+    return Seen(log_probs(read.hs_pad), read.hs_pad, read.hlens, blank, read.number)
 
 
 def _next(read_outs: ReadOuts, stays: torch.Tensor | None) -> ReadOut | None:
@@ -105,7 +109,7 @@ def numbers_at(
     most = max(rule.num_compared for rule in rules)
     seen: tuple[Seen, ...] = ()
     for read in read_outs:
-        seen = (*seen, Seen(log_probs(read.hs_pad), read.hs_pad, read.hlens, blank))[-most:]
+        seen = (*seen, _seen(read, log_probs, blank))[-most:]
         yield (
             read,
             [

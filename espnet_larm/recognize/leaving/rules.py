@@ -1,10 +1,11 @@
 """Rules that say at a checkpoint loop which utterances have had loops enough: one number an utterance, and a threshold.
 
-None is learned: rules on the stability of outputs do as well as trained gates where all depths were supervised (Popescu
-et al., arXiv:2607.20519). Sources: an output that stays the same, Logan, arXiv:2607.14427; divergence of successive
-outputs, Geiping et al., arXiv:2502.05171; confidence, Schuster et al., arXiv:2207.07061; second difference of the
-state, arXiv:2509.23314. Departures: outputs are CTC posteriors, over frames where they say more than blank; numbers are
-those of a whole utterance; states are compared at checkpoint loops, not at each loop.
+Rules on the stability of outputs do as well as trained gates where all depths were supervised (Popescu et al.,
+arXiv:2607.20519); `halting_head.py` has the one that is trained. Sources: an output that stays the same, Logan,
+arXiv:2607.14427; divergence of successive outputs, Geiping et al., arXiv:2502.05171; confidence, Schuster et al.,
+arXiv:2207.07061; second difference of the state, arXiv:2509.23314. Departures: outputs are CTC posteriors, over frames
+where they say more than blank; numbers are those of a whole utterance; states are compared at checkpoint loops, not at
+each loop.
 An utterance's number does not depend on its batch but for rounding (test_numbers_of_a_batch_are_those_of_each_alone).
 Shapes: B utterances, T frames, V tokens, D model size. Masks are True where valid.
 """
@@ -14,7 +15,7 @@ from typing import NamedTuple
 
 import torch
 
-from espnet_larm.recognize.config import CONFIDENCE, DIVERGENCE, STATE, UNCHANGED
+from espnet_larm.recognize.config import CONFIDENCE, DIVERGENCE, HALTING, STATE, UNCHANGED
 from espnet_larm.search.ctc.posteriors import greedy
 
 
@@ -26,12 +27,14 @@ class Seen(NamedTuple):
         hs_pad: What the head has read (B, T, D), zero behind the lengths.
         hlens: Valid frames (B,).
         blank: Id of the blank.
+        number: The loop.
     """
 
     log_probs: torch.Tensor
     hs_pad: torch.Tensor
     hlens: torch.Tensor
     blank: int
+    number: int
 
     @property
     def mask(self) -> torch.Tensor:
@@ -45,7 +48,8 @@ class Seen(NamedTuple):
 
     def of(self, stays: torch.Tensor, num_frames: int) -> "Seen":
         """The same of the utterances that stay (B,), cut to `num_frames`."""
-        return Seen(self.log_probs[stays, :num_frames], self.hs_pad[stays, :num_frames], self.hlens[stays], self.blank)
+        left = (self.log_probs[stays, :num_frames], self.hs_pad[stays, :num_frames], self.hlens[stays])
+        return Seen(*left, self.blank, self.number)
 
 
 class Rule(NamedTuple):
@@ -96,6 +100,11 @@ def _second_difference(seen: Sequence[Seen]) -> torch.Tensor:
     return (third - 2 * second + first).flatten(1).norm(dim=1) / third.flatten(1).norm(dim=1)
 
 
+def _without_head(_: Sequence[Seen]) -> torch.Tensor:
+    """Stands in the table, where no model is known; `HaltingHead.rule` measures."""
+    raise TypeError(f"rule {HALTING} measures by the halting head of a model: HaltingHead.rule.")
+
+
 def _mean(values: torch.Tensor, chosen: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Means (B,) of (B, T) over the chosen frames, over all valid ones where none is chosen."""
     chosen = torch.where(chosen.any(dim=1, keepdim=True), chosen, mask)
@@ -107,4 +116,5 @@ RULES = {
     DIVERGENCE: Rule("the CTC posteriors have changed by so few nats a frame", 2, False, _divergence),
     CONFIDENCE: Rule("the best tokens of the CTC head are so probable", 1, True, _confidence),
     STATE: Rule("the state's second difference is so small, relative to the state", 3, False, _second_difference),
+    HALTING: Rule("the halting head gives deeper loops so small a probability to be better", 1, False, _without_head),
 }

@@ -45,7 +45,11 @@ def read_out_numbers(encoder: AbsEncoder, num_loops: int | None = None) -> list[
 
 
 def read_outs(
-    model: ESPnetASRModel, xs_pad: torch.Tensor, ilens: torch.Tensor, num_loops: int | None = None
+    model: ESPnetASRModel,
+    xs_pad: torch.Tensor,
+    ilens: torch.Tensor,
+    num_loops: int | None = None,
+    skip_blank: float = 1.0,
 ) -> ReadOuts:
     """Encode a batch as `ESPnetASRModel.encode` does after its features.
 
@@ -58,6 +62,7 @@ def read_outs(
         xs_pad: Features (B, T, F).
         ilens: Valid frames (B,).
         num_loops: The last loop; the encoder's own number by default, None for an encoder without loops.
+        skip_blank: Probability of blank above which frames skip feed-forward layers; 1 for an encoder without loops.
 
     Raises:
         TooShortUttError: An utterance is shorter than the subsampling needs.
@@ -66,7 +71,7 @@ def read_outs(
         xs_pad, ilens = model.preencoder(xs_pad, ilens)
     if has_loops(model.encoder):
         # Said in each call: what `looped` gives to ESPnet's own programs does not count here.
-        loops = model.encoder.read_outs(xs_pad, ilens, model.ctc, num_loops or model.encoder.num_loops)
+        loops = model.encoder.read_outs(xs_pad, ilens, model.ctc, num_loops or model.encoder.num_loops, skip_blank)
         stays = None
         with contextlib.suppress(StopIteration):
             while True:

@@ -33,6 +33,8 @@ def picture_line(path: Path, sample_rate_hz: int, most_s: float) -> Line:
 def text_lines(job: Job, following: Iterable[Progress]) -> Iterator[Line]:
     """A line `progress` after each part of a recording, and the line `result`.
 
+    `mean_loops` of the result says how many loops were used, where the model chose them by itself.
+
     Args:
         job: What was asked for.
         following: What the recogniser says of the recording.
@@ -46,7 +48,8 @@ def text_lines(job: Job, following: Iterable[Progress]) -> Iterator[Line]:
         added = {loop: " ".join(segment.text for segment in progress.segments[loop]) for loop in job.loops}
         yield {"kind": "progress", "end_s": progress.end_s, "added": added}
     merged = [each for progress in seen for each in progress.merged]
-    yield {"kind": "result", "loops": _loops(collect(job, seen)), "merged": _described(merged)}
+    found = collect(job, seen)
+    yield {"kind": "result", "loops": _loops(found), "merged": _described(merged), "mean_loops": found.mean_loops}
 
 
 def _loops(found: Transcription) -> list[Line]:

@@ -16,10 +16,11 @@ from starlette.responses import FileResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from espnet_larm.listen.engine import Job
 from espnet_larm.serve.app import refusals
 from espnet_larm.serve.batching import Caller, CallerGoneError
 from espnet_larm.serve.demo.recording import Line, picture_line, text_lines
-from espnet_larm.serve.errors import RequestError
+from espnet_larm.serve.errors import WRONG, RequestError
 from espnet_larm.serve.service import Service
 from espnet_larm.serve.uploads import Upload, received
 
@@ -37,7 +38,8 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
-NO_AUTO = "No model here chooses its number of loops by itself yet."
+# A field of the form: each piece of the recording shall have as many loops as it needs.
+AUTO_FIELD = ("auto", "true")
 
 
 def demo_routes(service: Service) -> list[Route]:
@@ -64,6 +66,12 @@ class _Demo:
         except ValueError:
             # Its words are spread over its text.
             self.job, self.has_word_times = service.prepare(service.loops), False
+        self.auto_job: Job | None = None
+        self.why_no_auto = ""
+        try:
+            self.auto_job = service.prepare(words=self.has_word_times, auto=True)
+        except ValueError as error:
+            self.why_no_auto = str(error)
 
     async def file(self, request: Request) -> Response:
         return FileResponse(PATHS[request.url.path], headers=HEADERS)
@@ -75,7 +83,7 @@ class _Demo:
             {
                 "name": self.service.name,
                 "loops": self.service.loops,
-                "auto": {"is_allowed": False, "why": NO_AUTO},
+                "auto": {"is_allowed": self.auto_job is not None, "why": self.why_no_auto},
                 "has_word_times": self.has_word_times,
                 "most_bytes": limits.max_upload_bytes,
                 "too_large": f"has more than {limits.max_upload_mb:g} MB; send a compressed format, or a part of it.",
@@ -94,9 +102,18 @@ class _Demo:
                     picture_line, upload.path, service.sample_rate_hz, service.limits.max_seconds
                 )
             caller = Caller()
-            texts = text_lines(self.job, service.follow(self.job, upload.path, caller))
+            job = self._job_for(upload)
+            texts = text_lines(job, service.follow(job, upload.path, caller))
             # The place is held, and the file kept, until all is said.
             return _Lines(held.pop_all(), caller, _as_json(upload, [picture], texts))
+
+    def _job_for(self, upload: Upload) -> Job:
+        """What the fields of a form ask for."""
+        if AUTO_FIELD not in upload.fields:
+            return self.job
+        if self.auto_job is None:
+            raise RequestError(WRONG, self.why_no_auto, AUTO_FIELD[0])
+        return self.auto_job
 
 
 class _Lines(StreamingResponse):

@@ -5,10 +5,13 @@ import math
 import pytest
 import torch
 
-from espnet_larm.recognize.config import CONFIDENCE, DIVERGENCE, LOOP_RULES, STATE, UNCHANGED
+from espnet_larm.recognize.config import CONFIDENCE, DIVERGENCE, HALTING, LOOP_RULES, STATE, UNCHANGED
+from espnet_larm.recognize.leaving.halting_head import HaltingHead
 from espnet_larm.recognize.leaving.rules import RULES, Seen
 
 LENS, VOCAB, SIZE = (9, 4, 1), 5, 3
+WEIGHT = torch.tensor([0.3, -1.0, 0.5, 2.0, -0.2, 0.1], dtype=torch.float64)
+ALL_RULES = {**RULES, HALTING: HaltingHead(WEIGHT, {2: -0.5}, 0.01, "").rule}
 
 
 def seen(number: int, lens=LENS) -> Seen:
@@ -18,12 +21,13 @@ def seen(number: int, lens=LENS) -> Seen:
     logits = 3 * torch.randn(len(lens), max(lens), VOCAB, generator=generator)
     hs_pad = torch.randn(len(lens), max(lens), SIZE, generator=generator)
     mask = torch.arange(max(lens)) < hlens.unsqueeze(1)
-    return Seen(logits.log_softmax(-1), hs_pad * mask.unsqueeze(-1), hlens, 0)
+    return Seen(logits.log_softmax(-1), hs_pad * mask.unsqueeze(-1), hlens, 0, 2)
 
 
 def alone(each: Seen, row: int) -> Seen:
     length = int(each.hlens[row])
-    return Seen(each.log_probs[row : row + 1, :length], each.hs_pad[row : row + 1, :length], each.hlens[row, None], 0)
+    of_one = (each.log_probs[row : row + 1, :length], each.hs_pad[row : row + 1, :length], each.hlens[row, None])
+    return Seen(*of_one, 0, each.number)
 
 
 def of_tokens(*rows: list[int], probability: float = 0.9) -> Seen:
@@ -33,12 +37,12 @@ def of_tokens(*rows: list[int], probability: float = 0.9) -> Seen:
     for index, row in enumerate(rows):
         for frame, token in enumerate(row):
             probs[index, frame, token] = probability
-    return Seen(probs.log(), torch.ones(len(rows), probs.size(1), SIZE), hlens, 0)
+    return Seen(probs.log(), torch.ones(len(rows), probs.size(1), SIZE), hlens, 0, 2)
 
 
 @pytest.mark.parametrize("name", LOOP_RULES)
 def test_numbers_of_a_batch_are_those_of_each_alone(name):
-    rule = RULES[name]
+    rule = ALL_RULES[name]
     compared = [seen(number) for number in range(rule.num_compared)]
     together = rule.measure(compared)
     for row in range(len(LENS)):
@@ -48,7 +52,7 @@ def test_numbers_of_a_batch_are_those_of_each_alone(name):
 
 @pytest.mark.parametrize("name", LOOP_RULES)
 def test_numbers_of_who_stays_are_those_of_the_whole_batch(name):
-    rule = RULES[name]
+    rule = ALL_RULES[name]
     compared = [seen(number) for number in range(rule.num_compared)]
     stays = torch.tensor([False, True, True])
     left = rule.measure([each.of(stays, 4) for each in compared])

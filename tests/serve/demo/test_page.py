@@ -15,6 +15,7 @@ import soundfile
 import yaml
 
 import espnet_larm
+from espnet_larm.recognize.leaving.calibration import CTC, Calibrated, write_calibration
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed (the extra test has it)")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -191,10 +192,27 @@ def test_the_slider_goes_to_other_loops_by_keyboard_and_changed_words_are_marked
     assert page.locator("tr[aria-current=true] th").inner_text() == "2"
 
 
-def test_auto_is_off_with_a_reason_since_the_server_does_not_allow_it(page, speech):
+def test_auto_is_off_with_a_reason_for_a_model_without_thresholds(page, speech):
     recognise(page, speech)
     expect(page.locator("#auto")).to_be_disabled()
-    expect(page.locator("#auto-why")).to_have_text("No model here chooses its number of loops by itself yet.")
+    expect(page.locator("#auto-why")).to_contain_text("there is no loops_calibration.json beside the model")
+
+
+def test_auto_shows_the_loops_that_were_used_and_goes_back_to_the_slider(start, visit, model, speech, tmp_path):
+    for path in model.iterdir():
+        shutil.copy(path, tmp_path)
+    write_calibration(tmp_path, CTC, Calibrated("confidence", {"confidence": -100.0}), {})
+    page, texts = visit(start(tmp_path).address), texts_of(model, speech)
+    recognise(page, speech)
+    page.check("#auto")
+    expect(page.locator("#loop-said")).to_have_text(re.compile(r"^auto: 2 loops used, \d+\.\d\d s$"))
+    assert said(page) == texts[2]
+    expect(page.locator("#loop")).to_be_disabled()
+    expect(page.locator("#loops")).to_be_hidden()
+    page.uncheck("#auto")
+    expect(page.locator("#loop-said")).to_have_text(re.compile(r"^4 loops, \d+\.\d\d s$"))
+    assert said(page) == texts[4]
+    expect(page.locator("#loop")).to_be_enabled()
 
 
 def test_a_dropped_file_is_recognised(page, model, speech):

@@ -42,7 +42,7 @@ def test_lines_tell_what_is_added_and_at_last_all():
         ("progress", 1.0, {2: "A B", 4: ""}),
         ("progress", 2.0, {2: "C", 4: "D C"}),
     ]
-    assert result["kind"] == "result" and result["merged"] == []
+    assert result["kind"] == "result" and result["merged"] == [] and result["mean_loops"] is None
     assert [(each["loop"], each["text"], each["seconds"]) for each in result["loops"]] == [
         (2, "A B C", 0.5),
         (4, "D C", 1.0),
@@ -70,6 +70,11 @@ def test_words_are_compared_with_those_of_the_loop_before(before, text, wanted, 
 def test_a_model_without_loops_has_one_text():
     (only,) = result_of({WHOLE: "A B"})["loops"]
     assert only["loop"] == WHOLE and only["text"] == "A B" and len(only["words"]) == 2
+
+
+def test_loops_that_were_chosen_are_told_as_their_mean_over_speech():
+    # 2 s of speech with 4 loops, and 1 s with 1.
+    assert result_of({WHOLE: "A B"}, used=(3.0, 9.0))["mean_loops"] == 3.0
 
 
 def test_merged_frames_are_told_with_their_edges():

@@ -58,7 +58,8 @@ def test_the_page_and_all_that_it_names_are_there_with_a_policy_of_its_own_files
 def test_the_page_learns_what_the_model_offers(client, browse, transcriber):
     known = client.get("/demo/model").json()
     assert known["name"] == "tiny" and known["loops"] == [2, 4] and known["has_word_times"]
-    assert known["auto"] == {"is_allowed": False, "why": "No model here chooses its number of loops by itself yet."}
+    assert not known["auto"]["is_allowed"]
+    assert known["auto"]["why"].startswith("num_loops is auto, but there is no loops_calibration.json beside the model")
     limited = browse(transcriber, max_upload_mb=0.5, max_seconds=7.0).get("/demo/model").json()
     assert limited["most_bytes"] == 500_000 and limited["most_s"] == 7.0 and "0.5 MB" in limited["too_large"]
 
@@ -81,6 +82,24 @@ def test_texts_of_all_loops_are_those_of_transcribe(client, transcriber, tiny_ex
         ]
         assert each["seconds"] > 0
     assert result["merged"] == []
+
+
+def test_auto_gives_one_text_and_the_loops_that_were_used(browse, adaptive, tiny_experiment):
+    client, path = browse(adaptive), tiny_experiment.data / "u1.wav"
+    assert client.get("/demo/model").json()["auto"] == {"is_allowed": True, "why": ""}
+    result = lines_of(send(client, path, data={"auto": "true"}))[-1]
+    (only,) = result["loops"]
+    wanted = adaptive.transcribe(path, loops=2, vad=False)
+    assert result["mean_loops"] == 2.0 and only["text"] == wanted.text and only["seconds"] > 0
+    fixed = lines_of(send(client, path))[-1]
+    assert fixed["mean_loops"] is None and [each["loop"] for each in fixed["loops"]] == [2, 4]
+
+
+def test_auto_is_refused_with_its_reason_where_the_model_cannot(client, tiny_experiment):
+    answer = send(client, tiny_experiment.data / "u1.wav", data={"auto": "true"})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"].startswith("num_loops is auto, but there is no loops_calibration.json")
+    assert client.app.state.service.num_requests == 0
 
 
 def test_merged_frames_are_told(browse, pooled, tiny_experiment):

@@ -1,4 +1,5 @@
 // The page: takes a recording, sends it as it is, and shows what the server tells line by line.
+// With `auto` it is sent once more, and the model chooses the loops.
 
 import { Picture } from "./picture.js";
 import { Player } from "./player.js";
@@ -6,12 +7,14 @@ import { Recorder, whyNoRecording } from "./recorder.js";
 import { ask, keepKey, linesOf, takeKeyFromAddress, WrongKey } from "./server.js";
 import { Texts } from "./texts.js";
 
+const AUTO = "as many loops as each stretch of speech needs";
 const part = Object.fromEntries([...document.querySelectorAll("[id]")].map((element) => [element.id, element]));
 const player = new Player(part.audio, part["no-audio"]);
 const picture = new Picture(part.scroll, part.breadth, part.canvas, part.zoom, (seconds) => player.playFrom(seconds));
 const texts = new Texts(part, (words) => picture.setWords(words), playWord);
 let model = null;
 let sending = null;
+let lastFile = null;
 
 function say(sentence) {
   part.status.textContent = sentence;
@@ -34,6 +37,8 @@ function playWord(word) {
 // Recognise a file; a later one takes the place of an earlier one.
 async function send(file) {
   sending?.abort();
+  lastFile = file;
+  const isAuto = part.auto.checked;
   const control = new AbortController();
   sending = control;
   part.error.hidden = true;
@@ -47,8 +52,11 @@ async function send(file) {
     }
     player.load(file);
     const form = new FormData();
+    if (isAuto) {
+      form.append("auto", "true");
+    }
     form.append("file", file);
-    await showLines(file, await ask("demo/transcribe", { method: "POST", body: form, signal: control.signal }));
+    await showLines(file, isAuto, await ask("demo/transcribe", { method: "POST", body: form, signal: control.signal }));
   } catch (error) {
     if (sending === control) {
       error.name === "AbortError" ? say("Cancelled.") : fail(error.message);
@@ -61,13 +69,13 @@ async function send(file) {
   }
 }
 
-async function showLines(file, response) {
+async function showLines(file, isAuto, response) {
   const start = performance.now();
   let seconds = 0;
   for await (const line of linesOf(response)) {
     if (line.kind === "sound") {
       seconds = line.seconds;
-      showSound(line);
+      showSound(line, isAuto);
       say(`Recognising ${file.name}, ${seconds.toFixed(1)} s …`);
     } else if (line.kind === "progress") {
       part.progress.max = seconds;
@@ -80,17 +88,17 @@ async function showLines(file, response) {
   }
 }
 
-function showSound(line) {
+function showSound(line, isAuto) {
   part.result.hidden = false;
   part.merged.hidden = true;
   part.place.textContent = "Click a word, or a place in the picture, to hear it.";
-  texts.begin(model.loops);
+  texts.begin(model.loops, isAuto);
   picture.show(line);
 }
 
-function showResult({ loops, merged }) {
+function showResult({ loops, merged, mean_loops: meanLoops }) {
   picture.setMerged(merged);
-  texts.finish(loops);
+  texts.finish(loops, meanLoops);
   if (merged.length) {
     const before = merged.reduce((sum, each) => sum + each.num_frames, 0);
     const after = merged.reduce((sum, each) => sum + each.edges_s.length - 1, 0);
@@ -169,6 +177,7 @@ function setUpFiles() {
     }
   });
   part.cancel.addEventListener("click", () => sending?.abort());
+  part.auto.addEventListener("change", () => send(lastFile));
 }
 
 function followSound() {
@@ -190,7 +199,7 @@ async function begin() {
   part["ask-key"].hidden = part.error.hidden = true;
   part.model.textContent = `Model: ${model.name}`;
   part.auto.disabled = !model.auto.is_allowed;
-  part["auto-why"].textContent = model.auto.why;
+  part["auto-why"].textContent = model.auto.is_allowed ? AUTO : model.auto.why;
   part.guessed.hidden = model.has_word_times;
   part.audio.addEventListener("play", followSound);
   setUpRecording();

@@ -9,6 +9,9 @@ export class Texts {
   #loops = [];
   #place = 0;
   #words = [];
+  // Whether the model chooses the loops, and how many it used on average; null where there was no speech.
+  #isAuto = false;
+  #meanLoops = null;
 
   // parts: elements of the page by id. onShow is called with the words of a loop that is shown, onWord with a word.
   constructor(parts, onShow, onWord) {
@@ -26,13 +29,17 @@ export class Texts {
     });
   }
 
-  // Texts that grow while a recording is recognised. numbers: the loops; empty for a model without loops.
-  begin(numbers) {
+  // Texts that grow while a recording is recognised. numbers: the loops; empty for a model without loops. isAuto: there
+  // is one text, whose loops the model chooses.
+  begin(numbers, isAuto) {
     const { loop, dial, loops, text, changes } = this.#parts;
-    this.#loops = (numbers.length ? numbers : [0]).map((number) => ({ loop: number, text: "", words: [] }));
-    dial.hidden = loops.hidden = numbers.length === 0;
+    this.#isAuto = isAuto;
+    this.#meanLoops = null;
+    this.#loops = (numbers.length && !isAuto ? numbers : [0]).map((number) => ({ loop: number, text: "", words: [] }));
+    dial.hidden = numbers.length === 0;
+    loops.hidden = isAuto || numbers.length === 0;
     this.#parts["loop-marks"].replaceChildren(...numbers.map((number, place) => new Option(number, place)));
-    loop.max = this.#loops.length - 1;
+    loop.max = numbers.length - 1;
     loop.disabled = true;
     text.replaceChildren();
     // A text that grows is read out once it is whole.
@@ -51,10 +58,11 @@ export class Texts {
     this.#fillTable();
   }
 
-  // loops: those of a line `result` of the server's.
-  finish(loops) {
+  // loops, meanLoops: those of a line `result` of the server's.
+  finish(loops, meanLoops) {
     this.#loops = loops;
-    this.#parts.loop.disabled = false;
+    this.#meanLoops = meanLoops;
+    this.#parts.loop.disabled = this.#isAuto;
     this.#fillTable();
     this.#parts.text.removeAttribute("aria-busy");
     this.show(this.#place);
@@ -78,11 +86,18 @@ export class Texts {
   #setPlace(place) {
     this.#place = place;
     const { loop, seconds } = this.#loops[place];
-    const said = `${plural(loop, "loop")}${seconds === undefined ? "" : `, ${seconds.toFixed(2)} s`}`;
-    this.#parts.loop.value = place;
+    const depth = this.#isAuto ? this.#used() : plural(loop, "loop");
+    const said = `${depth}${seconds === undefined ? "" : `, ${seconds.toFixed(2)} s`}`;
+    if (!this.#isAuto) {
+      this.#parts.loop.value = place;
+    }
     this.#parts.loop.setAttribute("aria-valuetext", said);
     this.#parts["loop-said"].textContent = said;
     this.#markRow();
+  }
+
+  #used() {
+    return this.#meanLoops === null ? "auto" : `auto: ${plural(Number(this.#meanLoops.toFixed(1)), "loop")} used`;
   }
 
   #changes(place) {
