@@ -68,7 +68,9 @@ def test_a_window_spans_positions_on_both_sides_and_no_padding_but_itself():
         [0, 0, 0, 1, 1, 0],
         [0, 0, 0, 0, 0, 1],
     ]
-    assert both_ways_mask(torch.arange(4).unsqueeze(0), torch.tensor([3]), 4).tolist() == [[[[True, True, True, False]]]]
+    assert both_ways_mask(torch.arange(4).unsqueeze(0), torch.tensor([3]), 4).tolist() == [
+        [[[True, True, True, False]]]
+    ]
 
 
 @torch.no_grad()
