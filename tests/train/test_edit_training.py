@@ -47,7 +47,7 @@ def drafts(trainings):
 
 
 def figures(trainings, folder):
-    told = re.search(r"epoch results: \[train\] (.*), \[valid\] (.*), \[", trainings.log(folder))
+    told = re.search(r"epoch results: \[train\] (.*), \[valid\] (.*)", trainings.log(folder))
     assert told, trainings.log(folder)
     return [dict(re.findall(r"(\w+)=([-+.\de]+)", part)) for part in told.groups()]
 
