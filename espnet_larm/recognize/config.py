@@ -57,7 +57,7 @@ class DecodeConfig:
         None,
         "how an LM decodes: token by token, or by editing the CTC hypothesis, all of it in one call",
         choices=SEARCHES,
-        unset="edit for a model that learned nothing else (edit_only)",
+        unset="autoregressive; edit for a model that learned nothing else, by edit_only",
     )
     edit_passes: int | None = option(
         None,

@@ -1,4 +1,4 @@
-"""Encoder output to hypotheses by an LM: greedy or with a beam, in batches, guarded.
+"""Encoder output to hypotheses by an LM: greedy or with a beam, in batches, guarded; or by editing the CTC hypothesis.
 
 An LM may repeat itself without end, stop in the middle, or go on where nobody speaks. A hypothesis has as many tokens a
 second of speech as nobody speaks, at most; a loop is cut back to its first copy; an end is not believed that comes when

@@ -415,14 +415,16 @@ class SpeechLlmModel(WithinLengthsModel):
 
     def _lm_loss(self, *given: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The losses of what the LM says, from the arguments of `decoder_loss`."""
+        stats: dict[str, torch.Tensor] = {}
         if self.editing.only:
-            loss, stats = given[0].new_zeros(()), {}
+            loss = given[0].new_zeros(())
         elif self.mwer.weight == 0 and not self.mwer.in_validation:
             loss, stats = self._cross_entropy(*given)
         else:
             loss, stats = self._cross_entropy_and_mwer(*given)
         if self.editing.weight > 0:
-            edited = self._edit_loss(given[:2], self._drafts(*given[:2]), unpadded(*given[2:]))
+            speech = given[0], given[1]
+            edited = self._edit_loss(speech, self._drafts(*speech), unpadded(*given[2:]))
             loss, stats = loss + edited.loss, {**stats, **edited.stats}
         if self.text_kl is not None and self.training:
             penalty = self.text_kl(self.decoder)

@@ -113,10 +113,11 @@ class Effort(NamedTuple):
             texts: The edited texts for people.
             prompts: Sizes of the prompts.
         """
-        num_calls = passes * len(texts)
+        num_row_calls = passes * len(texts)
+        num_row_tokens = edited.num_positions + num_row_calls
         num_tokens = sum(len(token_ids) + 1 for token_ids in edited.token_ids)
         num_words = sum(len(text.split()) for text in texts)
-        return cls(passes, num_calls, edited.num_positions + num_calls, num_tokens, num_words, prompts=prompts)
+        return cls(passes, num_row_calls, num_row_tokens, num_tokens, num_words, prompts=prompts)
 
     def plus(self, other: "Effort") -> "Effort":
         """The effort of both."""
