@@ -31,5 +31,5 @@ def speech():
 
 @pytest.fixture
 def drafts():
-    """Of different lengths, one empty."""
+    """Three drafts of different lengths, one empty."""
     return [[3, 4, 5, 5, 6], [], [7, 8, 9]]

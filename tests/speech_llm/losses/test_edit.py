@@ -66,7 +66,7 @@ def test_the_loss_is_ctc_at_the_positions_of_the_draft_and_a_weight_times_copyin
 
 
 def test_logits_in_chunks_and_of_some_tokens_give_the_same_loss_and_gradients(build, monkeypatch):
-    """Those of some tokens are compared where all tokens are some."""
+    """The restriction to some tokens is tried with all of them."""
     model, results = moved(build()), []
     speech = torch.randn(2, 12, 16), torch.tensor([12, 7])
     for at_once, ids in ((chunks.LOGITS_AT_ONCE, None), (14, None), (14, torch.arange(7))):
