@@ -426,11 +426,16 @@ class SpeechLlmModel(WithinLengthsModel):
             speech = given[0], given[1]
             edited = self._edit_loss(speech, self._drafts(*speech), unpadded(*given[2:]))
             loss, stats = loss + edited.loss, {**stats, **edited.stats}
-        if self.text_kl is not None and self.training:
-            penalty = self.text_kl(self.decoder)
-            loss = loss + self.text_kl.options.weight * penalty
-            stats["loss_text_kl"] = penalty
-        return loss, stats
+        return self._with_text_kl(loss, stats)
+
+    def _with_text_kl(
+        self, loss: torch.Tensor, stats: dict[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """A loss and its figures with the penalty on text, if there is one."""
+        if self.text_kl is None or not self.training:
+            return loss, stats
+        penalty = self.text_kl(self.decoder)
+        return loss + self.text_kl.options.weight * penalty, {**stats, "loss_text_kl": penalty}
 
     def _edit_text(
         self, draft: tuple[torch.Tensor, torch.Tensor] | None, text: torch.Tensor, text_lengths: torch.Tensor
@@ -442,7 +447,7 @@ class SpeechLlmModel(WithinLengthsModel):
                 f"from data called text and {DRAFT}: model_conf: edit_only: true, decoder_conf: editing: {{text_only: "
                 "true}."
             )
-        loss, stats = self._edit_loss(None, unpadded(*draft), unpadded(text, text_lengths))
+        loss, stats = self._with_text_kl(*self._edit_loss(None, unpadded(*draft), unpadded(text, text_lengths)))
         stats = {name: value.detach() for name, value in (*stats.items(), ("loss", loss))}
         gathered: tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor] = force_gatherable(
             (loss, stats, len(text)), loss.device

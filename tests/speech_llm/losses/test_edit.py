@@ -145,6 +145,16 @@ def test_texts_without_speech_train_an_editor_of_texts(build):
             other(**given, **data)
 
 
+def test_the_penalty_on_text_is_added_without_speech_too(build, tmp_path):
+    (tmp_path / "text.txt").write_text("A B C\nD\n")
+    given = {name: batch()[name] for name in ("text", "text_lengths")}
+    conf = {"text_kl_weight": 0.5, "text_kl_text": str(tmp_path / "text.txt")}
+    model = moved(build({"editing": {"text_only": True}}, **ONLY, **conf)).train()
+    loss, stats, _ = model(**given, **DRAFT)
+    assert float(stats["loss_text_kl"]) > 0
+    torch.testing.assert_close(loss, stats["loss_edit"] + 0.02 * stats["loss_copy"] + 0.5 * stats["loss_text_kl"])
+
+
 def test_drafts_of_the_ctc_head_are_made_with_dropout_also_of_a_frozen_encoder(build, monkeypatch):
     """In training no two are of the same posteriors, in validation all are."""
     model, given = build(**ONLY), []
