@@ -33,9 +33,9 @@ def attention(
         query: (B, H, L, S).
         key: (B, key-value heads, L, S).
         value: Values of the same shape as the keys.
-        attention_mask: From us the mask of a window, if a row is longer, and else None: padding is behind the valid
-            positions, where no valid position looks. HF's own forward of the model, as other programs call it, may
-            have another.
+        attention_mask: From us the mask of a window, if a row is longer, or of a pass that reads both ways; else None:
+            padding is behind the valid positions, where no valid position looks. HF's own forward of the model, as
+            other programs call it, may have another.
         scaling: Factor of the scores.
         dropout: Dropout rate of the weights in training.
         step: None to remember nothing.

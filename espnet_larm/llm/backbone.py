@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from espnet_larm.llm.attention import ATTENTION
@@ -32,6 +33,7 @@ from espnet_larm.llm.windows import (
     LayerKind,
     View,
     Window,
+    both_ways_mask,
     kinds_of,
     window_mask,
 )
@@ -189,6 +191,7 @@ class Backbone(KeepsTypes):
         speech: torch.Tensor | None = None,
         cache: KeyValueCache | None = None,
         after_layer: Mapping[int, Callable[[Stream], Stream]] = MappingProxyType({}),
+        both_ways: bool = False,
     ) -> Stream:
         """Run all layers on the next positions of each row; padding is behind the valid positions.
 
@@ -200,15 +203,18 @@ class Backbone(KeepsTypes):
             cache: What came before and is to be remembered; None to remember nothing.
             after_layer: Functions of a prompt's stream behind a layer of the LM's own, by its index, which may shorten
                 it; they do not see steps after the prompt.
+            both_ways: Whether positions also see those behind them, in this call alone; a cache cannot be given then.
 
         Returns:
             Hidden states before the head, in the LM's type, with the lengths that are left: what is behind them means
             nothing, and `after_layer` may have shortened them.
         """
+        assert cache is None or not both_ways
         stream = Stream(embeddings.to(self.dtype), positions, lens, speech)
         if cache is not None and cache.is_sealed and speech is None:
             return self._go_on(stream, cache)
-        views, num_new = self._views(stream, cache), lens.cpu() if cache is not None else lens
+        views = self._views(stream, cache, both_ways)
+        num_new = lens.cpu() if cache is not None else lens
         columns = self._speech_columns(stream)
         for index in range(len(self.layers)):
             view = views[self.kinds[index]]
@@ -223,7 +229,8 @@ class Backbone(KeepsTypes):
                 stream = stream._replace(hidden=hidden)
             if index in after_layer:
                 stream = after_layer[index](stream)
-                views, num_new = self._views(stream, cache), stream.lens.cpu() if cache is not None else stream.lens
+                views = self._views(stream, cache, both_ways)
+                num_new = stream.lens.cpu() if cache is not None else stream.lens
                 columns = self._speech_columns(stream)
         return stream._replace(hidden=self.model.model.norm(stream.hidden))
 
@@ -256,8 +263,16 @@ class Backbone(KeepsTypes):
         """Where speech is, found once for all added layers."""
         return None if stream.speech is None or not len(self.added) else speech_columns(stream.speech)
 
-    def _views(self, stream: Stream, cache: KeyValueCache | None) -> dict[LayerKind, View]:
+    def _views(self, stream: Stream, cache: KeyValueCache | None, both_ways: bool) -> dict[LayerKind, View]:
         """What layers of each kind are called with, on rows that are read from their start."""
+        if both_ways:
+            return {
+                kind: View(
+                    self.rotary(kind, stream.hidden, stream.positions),
+                    both_ways_mask(stream.positions, stream.lens, kind.window),
+                )
+                for kind in dict.fromkeys(self.kinds)
+            }
         sizes = {kind.window for kind in self.kinds if kind.window is not None}
         masks = {size: window_mask(stream.positions, size) for size in sizes}
         # Texts may grow longer than the window that the prompt still fits into.
@@ -289,9 +304,23 @@ class Backbone(KeepsTypes):
         cosines, sines = self.model.model.rotary_emb(hidden, position_ids=positions, **options)
         return cosines, sines
 
-    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """(..., D) to (..., V), float32."""
-        return self.bounded(self.model.get_output_embeddings()(hidden).float())
+    @property
+    def is_tied(self) -> bool:
+        """Whether the head's weight is that of the embeddings."""
+        layers = self.model.get_input_embeddings(), self.model.get_output_embeddings()
+        given, read = (getattr(layer, "base_layer", layer).weight for layer in layers)
+        return given is read
+
+    def logits(self, hidden: torch.Tensor, tokens: torch.Tensor | None = None) -> torch.Tensor:
+        """(..., D) to (..., V), float32; or to (..., C) for C tokens alone, whose ids (C,) are given."""
+        head = self.model.get_output_embeddings()
+        if tokens is None:
+            return self.bounded(head(hidden).float())
+        # LoRA's wraps it.
+        if hasattr(head, "base_layer"):
+            return self.bounded(head(hidden)[..., tokens].float())
+        bias = None if head.bias is None else head.bias[tokens]
+        return self.bounded(functional.linear(hidden, head.weight[tokens], bias).float())
 
     def bounded(self, logits: torch.Tensor) -> torch.Tensor:
         """Logits as the LM bounds what its head gives, if it does (`final_logit_softcapping`)."""

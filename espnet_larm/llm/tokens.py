@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 BLANK_ID = 0
 # The text of an utterance in the CTC head's own tokens: what the preprocessor adds and the model reads.
 CTC_TEXT = "ctc_text"
+# The draft of an utterance that an LM learns to edit: a name of data, beside `speech` and `text`.
+DRAFT = "draft"
 
 
 class SpecialTokens(NamedTuple):

@@ -29,7 +29,7 @@ class View(NamedTuple):
 
     Attributes:
         rotary: Cosines and sines.
-        mask: Keys that positions of a row see (B, 1, L, L); None for all before them.
+        mask: Keys that positions of a row see (B, 1, L, L), or all alike (B, 1, 1, L); None for all before them.
         window: For a cache; None for a kind without, or where no key that it holds is too far away.
     """
 
@@ -72,3 +72,24 @@ def window_mask(positions: torch.Tensor, window: int) -> torch.Tensor | None:
     is_near = positions.unsqueeze(1) > positions.unsqueeze(2) - window
     is_before = torch.ones(is_near.shape[1:], dtype=torch.bool, device=positions.device).tril()
     return (is_near & is_before).unsqueeze(1)
+
+
+def both_ways_mask(positions: torch.Tensor, lens: torch.Tensor, window: int | None) -> torch.Tensor:
+    """Keys that positions (B, L) of a row see before and behind them, less than a window away.
+
+    Args:
+        positions: For the rotary embedding (B, L).
+        lens: Valid positions (B,).
+        window: Positions that a position sees on each side, itself included; None for all valid ones.
+
+    Returns:
+        (B, 1, L, L); (B, 1, 1, L) where all see the same.
+    """
+    width = positions.size(1)
+    is_valid = (torch.arange(width, device=positions.device) < lens.to(positions.device).unsqueeze(1)).unsqueeze(1)
+    if window is None or int(positions.max() - positions.min()) < window:
+        return is_valid.unsqueeze(1)
+    is_near = (positions.unsqueeze(1) - positions.unsqueeze(2)).abs() < window
+    # Padding far behind the valid positions sees itself: of no key at all, softmax makes no number.
+    itself = torch.eye(width, dtype=torch.bool, device=positions.device)
+    return ((is_near & is_valid) | itself).unsqueeze(1)

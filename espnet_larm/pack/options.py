@@ -21,6 +21,7 @@ Config = dict[str, Any]
 FILE_OPTIONS = (
     ("normalize_conf", "stats_file"), ("bpemodel",), ("non_linguistic_symbols",), ("token_list",),
     ("model_conf", "ctc_token_list"), ("preprocessor_conf", "ctc_token_list"), ("preprocessor_conf", "ctc_bpemodel"),
+    ("decoder_conf", "editing", "tokens"),
 )  # fmt: skip
 # Options with paths and names of the training machine, useless elsewhere.
 PLACES = (

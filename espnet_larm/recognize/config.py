@@ -13,6 +13,8 @@ HEAD, PRODUCT = TAUS_OF = ("head", "product")
 AUTO = "auto"
 LOOP_RULES = ("unchanged", "divergence", "confidence", "state", "head")
 UNCHANGED, DIVERGENCE, CONFIDENCE, STATE, HALTING = LOOP_RULES
+AUTOREGRESSIVE, EDIT = SEARCHES = ("autoregressive", "edit")
+MOST_PASSES = 3
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,19 @@ class DecodeConfig:
         0.9, "weight of the n-gram's logarithms to base 10", least=0.0, note="0.0 leaves it out", is_apart=True
     )
     with_words: bool = option(False, "find times of words; --write_ctm of the command", is_apart=True)
+    search: str | None = option(
+        None,
+        "how an LM decodes: token by token, or by editing the CTC hypothesis, all of it in one call",
+        choices=SEARCHES,
+        unset="autoregressive; edit for a model that learned nothing else, by edit_only",
+    )
+    edit_passes: int | None = option(
+        None,
+        "calls of search edit; each after the first edits what the call before gave",
+        least=1,
+        most=MOST_PASSES,
+        unset="1",
+    )
     beam_type: str | None = option(
         None,
         "kind of an LM's beam: hypotheses of one length, or of different lengths with several tokens a call",
@@ -185,7 +200,13 @@ class DecodeConfig:
         return {name: value for name in names if (value := getattr(self, name)) != default[name]}
 
 
+# Options of a search that goes token by token.
+TOKEN_OPTIONS = (
+    *("beam_size", "nbest", "beam_type", "drafts", "tokens_per_call", "accept", "draft_tau", "draft_tau_of"),
+    *("relaxed_entropy", "relaxed_tau", "max_tokens_per_second", "least_ctc_share", "stops_loops", "ngram_file"),
+)
 LLM_OPTIONS = (
+    *("search", "edit_passes"),
     *("beam_type", "drafts", "tokens_per_call", "accept", "draft_tau", "draft_tau_of"),
     *("relaxed_entropy", "relaxed_tau", "max_tokens_per_second", "least_ctc_share", "stops_loops"),
     *("prefix", "suffix", "instruction", "pooling", "ngram_file"),

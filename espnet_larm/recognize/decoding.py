@@ -85,6 +85,8 @@ class Tally:
         """The content of `stats.json`."""
         cost, config = self.cost, self.plan.config
         search = {"beam_size": config.beam_size, "nbest": config.nbest, "beam_type": config.beam_type or ORDINARY}
+        if self.plan.llm is not None and self.plan.llm.edit_passes:
+            search["edit_passes"] = self.plan.llm.edit_passes
         return {
             "num_utts": self.num_utts,
             "audio_seconds": self.num_samples / recognizer.sample_rate_hz,

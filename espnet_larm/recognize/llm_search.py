@@ -1,4 +1,4 @@
-"""Encoder output to hypotheses by an LM: greedy or with a beam, in batches, guarded.
+"""Encoder output to hypotheses by an LM: greedy or with a beam, in batches, guarded; or by editing the CTC hypothesis.
 
 An LM may repeat itself without end, stop in the middle, or go on where nobody speaks. A hypothesis has as many tokens a
 second of speech as nobody speaks, at most; a loop is cut back to its first copy; an end is not believed that comes when
@@ -28,6 +28,7 @@ from espnet_larm.search.hypotheses import Bounds, Ending, TokenHypothesis
 from espnet_larm.search.multi_token import Opening, Scorer, greedy
 from espnet_larm.search.ngram_scorer import NgramScorer, chain
 from espnet_larm.search.prefix_beam import prefix_beam
+from espnet_larm.speech_llm.editing.editor import edit
 from espnet_larm.speech_llm.spelling import INCOMPLETE
 
 LEAST_TOKENS = 8
@@ -47,6 +48,7 @@ class LlmPlan(NamedTuple):
         ngram: The n-gram whose score is added; None for none.
         prompt: The prompt in place of training's; None for training's.
         pooling: The pooling of speech in place of training's; None for training's.
+        edit_passes: How often the CTC hypothesis is edited; 0 where the LM decodes token by token.
     """
 
     config: DecodeConfig
@@ -55,6 +57,7 @@ class LlmPlan(NamedTuple):
     ngram: Fused | None = None
     prompt: Any = None
     pooling: Any = None
+    edit_passes: int = 0
 
 
 class LlmFound(NamedTuple):
@@ -114,6 +117,8 @@ class LlmSearcher:
             ContextError: An utterance is longer than the LM's context.
         """
         ctc_best = self.ctc_hypotheses(hs_pad, hlens)
+        if plan.edit_passes:
+            return self._edit(hs_pad, hlens, plan, ctc_best)
         if plan.drafting.thresholds is None:
             return self._find(hs_pad, hlens, plan, seconds, ctc_best)
         assert self.ctc is not None
@@ -186,6 +191,20 @@ class LlmSearcher:
             by_llm = {BY_LLM: found.num_whole, BY_DECODING: len(nbest) - found.num_whole}
             effort = effort._replace(accepted_by=by_llm)
         return LlmFound(nbest, effort, begun.kept)
+
+    def _edit(
+        self, hs_pad: torch.Tensor, hlens: torch.Tensor, plan: LlmPlan, ctc_best: Sequence[Hypothesis | None]
+    ) -> LlmFound:
+        """The CTC hypotheses as the LM edits them."""
+        passes, drafts = plan.edit_passes, self._respelled(ctc_best)
+        edited = edit(self.model.decoder, (hs_pad, hlens), drafts, passes, plan.prompt, plan.pooling)
+        nbest = []
+        for token_ids, score in zip(edited.token_ids, edited.scores, strict=True):
+            tokens = [self.model.token_list[token_id] for token_id in token_ids]
+            nbest.append([Hypothesis(self._decode(token_ids), tokens, token_ids, score)])
+        prompts = Prompts.of(edited.prompt_lens, edited.kept)
+        texts = [hypothesis.text for (hypothesis,) in nbest]
+        return LlmFound(nbest, Effort.of_edits(edited, passes, texts, prompts), edited.kept)
 
     def ctc_tokens(self, hs_pad: torch.Tensor, hlens: torch.Tensor) -> list[list[int]]:
         """The CTC hypothesis of each utterance in the LM's tokens; empty without a CTC head.

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from espnet_larm.pooling.in_llm import speech_pooling_of
 from espnet_larm.recognize.config import AUTO, LLM_OPTIONS, VERIFIED, DecodeConfig
 from espnet_larm.recognize.drafting import Drafting, resolve
+from espnet_larm.recognize.editing import passes_of
 from espnet_larm.recognize.leaving.calibration import Calibration
 from espnet_larm.recognize.leaving.choosing import choose_leaving
 from espnet_larm.recognize.leaving.halting_head import FoundHead
@@ -155,12 +156,13 @@ def _refuse_llm_options(config: DecodeConfig) -> None:
 
 def _llm_plan(model: Any, searcher: LlmSearcher, config: DecodeConfig, thresholds: Thresholds | None) -> LlmPlan:
     decoder, ctc_weight = model.decoder, config.ctc_weight or 0.0
+    passes = passes_of(config, model)
     if ctc_weight > 0.0 and searcher.spell is None:
         raise ValueError(
             f"ctc_weight is {ctc_weight}, but the CTC head has tokens of its own, and no preprocessor: speech_llm "
             "says how a text is spelled in them; set ctc_weight: 0.0."
         )
-    drafting = resolve(config, decoder, searcher.ctc is not None, thresholds)
+    drafting = Drafting() if passes else resolve(config, decoder, searcher.ctc is not None, thresholds)
     ngram = None
     if config.ngram_file is not None:
         special = decoder.tokenizer.all_special_ids
@@ -174,7 +176,7 @@ def _llm_plan(model: Any, searcher: LlmSearcher, config: DecodeConfig, threshold
     if config.set_options("prefix", "suffix", "instruction"):
         prompt = make_prompt(decoder.tokenizer, config.prefix or "", config.suffix, config.instruction)
     pooling = None if config.pooling is None else speech_pooling_of(config.pooling, decoder.backbone)
-    return LlmPlan(config, ctc_weight, drafting, ngram, prompt, pooling)
+    return LlmPlan(config, ctc_weight, drafting, ngram, prompt, pooling, passes)
 
 
 def _check_verified(name: str, weight: float, drafting: Drafting, scorer: str) -> None:

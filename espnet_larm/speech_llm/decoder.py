@@ -21,6 +21,8 @@ from espnet_larm.llm.tokens import special_tokens
 from espnet_larm.options import Option, check_parameters
 from espnet_larm.pooling.affinity import Kept
 from espnet_larm.pooling.in_llm import SpeechPooling, speech_pooling_of
+from espnet_larm.speech_llm.editing.editor import Editor
+from espnet_larm.speech_llm.editing.layout import Layout
 from espnet_larm.speech_llm.heads import KINDS as HEADS
 from espnet_larm.speech_llm.heads import MAX_HEADS, DraftHeads
 from espnet_larm.speech_llm.hypotheses import Hypothesis, SpeechHypotheses, positions_of
@@ -43,6 +45,20 @@ class TextRead(NamedTuple):
     kept: dict[str, Kept]
 
 
+class DraftRead(NamedTuple):
+    """What the LM makes of prompts and drafts that it reads both ways.
+
+    Attributes:
+        hidden: Hidden states at the positions of drafts and their blanks (B, N, D).
+        prompt_lens: Positions before them that the LM's first layer reads (B,).
+        kept: What pooling left of the speech, by site.
+    """
+
+    hidden: torch.Tensor
+    prompt_lens: torch.Tensor
+    kept: dict[str, Kept]
+
+
 class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
     """Decodes speech with a causal LM of Hugging Face.
 
@@ -55,6 +71,7 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
     Attributes:
         prompt: The prompt, unless another is given to a call.
         pooling: The pooling of speech, unless another is given to a call.
+        editor: How it edits drafts; None if it does not.
 
     Raises:
         ValueError: An option is out of its range, the token list is not that of the LM, or the folder of the LM holds
@@ -138,6 +155,13 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
                 "`{input: {tau: 0.9}, deep: {layer: 6, tau: 0.8, window: 3}}`"
             ),
         ] = None,
+        editing: Annotated[
+            dict[str, Any] | None,
+            Option(
+                "let the LM edit drafts of the CTC head (`search: edit` in decoding, `model_conf: edit_weight` in "
+                "training): its options (docs/options.md), `{}` for their defaults"
+            ),
+        ] = None,
     ) -> None:
         check_parameters(SpeechLlmDecoder.__init__, locals(), "decoder_conf")
         super().__init__()
@@ -164,6 +188,7 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
         self.pooling = speech_pooling_of(pooling, self.backbone, "decoder_conf: pooling")
         self.projector = Projector(projector, encoder_output_size, self.backbone.hidden_size, projector_frames)
         self.heads = DraftHeads(head_type, num_heads, self.backbone.model.get_output_embeddings())
+        self.editor = None if editing is None else Editor(self.backbone, editing, self.special_tokens.eos)
         # Of the model's CTC head, in a tuple: it is not this module's own. See `read_from`.
         self._ctc_head: tuple[torch.nn.Linear, ...] = ()
         self.register_buffer("piece_ids", None, persistent=False)
@@ -231,10 +256,48 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
         hidden, _, lens, speech = self.backbone(
             packed.embeddings, positions_of(packed), packed.lens, packed.speech, None, self.pooling.after_layer
         )
-        starts = (lens - text_lens.to(lens.device) - 1).unsqueeze(1)
-        columns = starts + torch.arange(ys_in_pad.size(1), device=starts.device)
-        columns = columns.clamp(max=hidden.size(1) - 1).unsqueeze(-1).expand(-1, -1, hidden.size(2))
-        return TextRead(hidden.gather(1, columns), self.pooling.kept(at_input, packed.speech, speech))
+        states = _columns(hidden, lens - text_lens.to(lens.device) - 1, ys_in_pad.size(1))
+        return TextRead(states, self.pooling.kept(at_input, packed.speech, speech))
+
+    def read_draft(
+        self,
+        speech: tuple[torch.Tensor, torch.Tensor] | None,
+        layout: Layout,
+        prompt: Prompt | None = None,
+        pooling: SpeechPooling | None = None,
+    ) -> DraftRead:
+        """Read prompt, speech and draft, each position with those before and behind it, in this call alone.
+
+        Args:
+            speech: Encoder frames (B, T, E) and valid frames (B,), which `text_only` leaves aside; None for none.
+            layout: Drafts with their blanks.
+            prompt: What stands around the speech; None as in training.
+            pooling: How speech is pooled; None as in training.
+
+        Raises:
+            ContextError: Prompt, speech and draft are longer than the LM's context.
+        """
+        assert self.editor is not None
+        prompt, pooling = self.prompt if prompt is None else prompt, self.pooling if pooling is None else pooling
+        tokens = layout.tokens.to(self.backbone.model.device)
+        num_new = layout.lens.to(tokens.device)
+        if speech is None or self.editor.options.text_only:
+            parts, at_input = [self._embed_all(each, tokens) for each in prompt], None
+        else:
+            parts, at_input = self._prompt_parts(*speech, prompt, pooling)
+        packed = pack([*parts, (self.backbone.embed(tokens), num_new, False)])
+        self._check_context(packed)
+        is_speech = packed.speech if len(parts) > len(prompt) else None
+        hidden, _, lens, left = self.backbone(
+            packed.embeddings,
+            positions_of(packed),
+            packed.lens,
+            is_speech,
+            after_layer=pooling.after_layer,
+            both_ways=True,
+        )
+        states = _columns(hidden, lens - num_new, tokens.size(1))
+        return DraftRead(states, packed.lens - num_new, pooling.kept(at_input, packed.speech, left))
 
     def start(
         self,
@@ -376,6 +439,12 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
                 "recipe, --longest_piece in decoding), pool its tokens (pooling: input), or train with more "
                 "projector_frames."
             )
+
+
+def _columns(hidden: torch.Tensor, starts: torch.Tensor, number: int) -> torch.Tensor:
+    """So many states of each row from a start (B,) on, (B, L, D) to (B, number, D); any state behind the last."""
+    columns = starts.unsqueeze(1) + torch.arange(number, device=starts.device)
+    return hidden.gather(1, columns.clamp(max=hidden.size(1) - 1).unsqueeze(-1).expand(-1, -1, hidden.size(2)))
 
 
 def _check_folder(llm: str) -> None:

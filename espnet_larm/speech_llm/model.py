@@ -23,13 +23,16 @@ from espnet2.asr.postencoder.abs_postencoder import AbsPostEncoder
 from espnet2.asr.preencoder.abs_preencoder import AbsPreEncoder
 from espnet2.asr.specaug.abs_specaug import AbsSpecAug
 from espnet2.layers.abs_normalize import AbsNormalize
+from espnet2.torch_utils.device_funcs import force_gatherable
 
 from espnet_larm.llm.chunks import by_chunks
 from espnet_larm.llm.stream import freeze_modes
-from espnet_larm.llm.tokens import CTC_TEXT
+from espnet_larm.llm.tokens import CTC_TEXT, DRAFT
 from espnet_larm.options import Option, check_parameters
 from espnet_larm.speech_llm.clock import Clock
+from espnet_larm.speech_llm.editing.drafts import CtcDrafts, dropout_on, unpadded
 from espnet_larm.speech_llm.losses.alignment import Alignment, check_alone
+from espnet_larm.speech_llm.losses.edit import Editing, edit_loss
 from espnet_larm.speech_llm.losses.mwer import Mwer, figures, find_nbest, mwer_loss, score_nbest
 from espnet_larm.speech_llm.losses.own import OWN, REFERENCE, TARGETS, find_own
 from espnet_larm.speech_llm.losses.text_kl import TextKl, TextKlOptions
@@ -58,10 +61,14 @@ class _Call:
     """What one call of `forward` carries through ESPnet's own, which hands it to none of its parts.
 
     Attributes:
+        speech: Samples (B, N) and their lengths (B,).
+        draft: Drafts in the LM's tokens (B, L) and their lengths (B,), if the data have some.
         ctc_text: Tokens (B, L) of a CTC head that has its own, and their lengths (B,).
         stats: Further figures of the losses, by name.
     """
 
+    speech: tuple[torch.Tensor, torch.Tensor] | None = None
+    draft: tuple[torch.Tensor, torch.Tensor] | None = None
     ctc_text: tuple[torch.Tensor, torch.Tensor] | None = None
     stats: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)
 
@@ -191,6 +198,25 @@ class SpeechLlmModel(WithinLengthsModel):
                 "whose weights a second training begins with"
             ),
         ] = False,
+        edit_weight: Annotated[
+            float,
+            Option(
+                "weight of the loss of editing drafts (edit.py), added to the LM's; it teaches `search: edit`. "
+                "Drafts are the data's `draft` (a Kaldi text), else the CTC head's, made with dropout",
+                least=0.0,
+                note="0 is off",
+            ),
+        ] = 0.0,
+        edit_copy_weight: Annotated[
+            float, Option("weight, in that loss, of giving each token of the draft again", least=0.0)
+        ] = 0.02,
+        edit_only: Annotated[
+            bool,
+            Option(
+                "leave the LM's own loss out: the model then decodes with `search: edit` by default. With `editing: "
+                "{text_only: true}` data need no speech: texts and drafts"
+            ),
+        ] = False,
         text_kl_weight: Annotated[
             float,
             Option(
@@ -260,6 +286,14 @@ class SpeechLlmModel(WithinLengthsModel):
         self.alignment = None
         if alignment_weight > 0:
             self.alignment = Alignment(self.decoder.backbone.hidden_size, token_of_none(self.decoder.tokenizer))
+        self.editing = Editing(edit_weight, edit_copy_weight, edit_only)
+        alone = {
+            "alignment_only": alignment_only,
+            "mwer_weight": mwer_weight,
+            "mwer_in_validation": mwer_in_validation,
+            "decoder_conf: num_heads": self.decoder.heads.num_heads > 1 and self.decoder.heads.num_heads,
+        }
+        self.editing.check(self.decoder, alone)
         text_kl = TextKlOptions(text_kl_weight, text_kl_text, text_kl_lines, text_kl_max_lines)
         self.text_kl = TextKl(self.decoder, text_kl) if text_kl_weight > 0 else None
         self.sos = self.eos = special.eos
@@ -281,6 +315,8 @@ class SpeechLlmModel(WithinLengthsModel):
                 )
             own = pieces_of(self.ctc_token_list, self.decoder.tokenizer) if self.has_own_ctc_tokens else None
             self.decoder.read_from(self.ctc.ctc_lo, own)
+        own_tokens = self.ctc_token_list if self.has_own_ctc_tokens else None
+        self.draft = CtcDrafts(self.decoder.tokenizer, own_tokens)
         if self.ctc is not None:
             # In validation, the CTC head's errors are counted in its own tokens.
             self.error_calculator = ErrorCalculator(
@@ -289,32 +325,38 @@ class SpeechLlmModel(WithinLengthsModel):
 
     def forward(
         self,
-        speech: torch.Tensor,
-        speech_lengths: torch.Tensor,
-        text: torch.Tensor,
-        text_lengths: torch.Tensor,
+        speech: torch.Tensor | None = None,
+        speech_lengths: torch.Tensor | None = None,
+        text: torch.Tensor | None = None,
+        text_lengths: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
-        """ESPnet's, where the CTC losses may have a text of their own.
+        """ESPnet's, where the CTC losses may have a text of their own, and the LM a draft.
 
         Args:
-            speech: Samples (B, N).
+            speech: Samples (B, N); None where the LM learns to edit text alone.
             speech_lengths: Valid samples (B,).
             text: The LM's tokens (B, L).
             text_lengths: Valid tokens (B,).
-            kwargs: `ctc_text` and `ctc_text_lengths`, if the CTC head has its own tokens.
+            kwargs: `ctc_text` and `ctc_text_lengths`, if the CTC head has its own tokens; perhaps `draft` and
+                `draft_lengths`.
 
         Raises:
-            ValueError: The CTC head has its own tokens and the batch no text of them.
+            ValueError: The CTC head has its own tokens and the batch no text of them, or there is no speech that the
+                losses need.
         """
-        call = _Call()
+        assert text is not None and text_lengths is not None
+        draft = (kwargs[DRAFT], kwargs[f"{DRAFT}_lengths"]) if DRAFT in kwargs else None
+        if speech is None or speech_lengths is None:
+            return self._edit_text(draft, text, text_lengths)
+        call = _Call(speech=(speech, speech_lengths), draft=draft)
         if self.has_own_ctc_tokens and self.ctc is not None:
             if CTC_TEXT not in kwargs:
                 raise ValueError(
                     "the CTC head has tokens of its own, but the data no ctc_text: preprocessor: speech_llm."
                 )
             lengths = kwargs[f"{CTC_TEXT}_lengths"]
-            call = _Call(ctc_text=(kwargs[CTC_TEXT][:, : lengths.max()], lengths))
+            call.ctc_text = (kwargs[CTC_TEXT][:, : lengths.max()], lengths)
         token = _CALL.set(call)
         try:
             loss, stats, weight = super().forward(speech, speech_lengths, text, text_lengths, **kwargs)
@@ -389,15 +431,76 @@ class SpeechLlmModel(WithinLengthsModel):
 
     def _lm_loss(self, *given: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The losses of what the LM says, from the arguments of `decoder_loss`."""
-        if self.mwer.weight == 0 and not self.mwer.in_validation:
+        stats: dict[str, torch.Tensor] = {}
+        if self.editing.only:
+            loss = given[0].new_zeros(())
+        elif self.mwer.weight == 0 and not self.mwer.in_validation:
             loss, stats = self._cross_entropy(*given)
         else:
             loss, stats = self._cross_entropy_and_mwer(*given)
-        if self.text_kl is not None and self.training:
-            penalty = self.text_kl(self.decoder)
-            loss = loss + self.text_kl.options.weight * penalty
-            stats["loss_text_kl"] = penalty
-        return loss, stats
+        if self.editing.weight > 0:
+            speech = given[0], given[1]
+            edited = self._edit_loss(speech, self._drafts(*speech), unpadded(*given[2:]))
+            loss, stats = loss + edited.loss, {**stats, **edited.stats}
+        return self._with_text_kl(loss, stats)
+
+    def _with_text_kl(
+        self, loss: torch.Tensor, stats: dict[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """A loss and its figures with the penalty on text, if there is one."""
+        if self.text_kl is None or not self.training:
+            return loss, stats
+        penalty = self.text_kl(self.decoder)
+        return loss + self.text_kl.options.weight * penalty, {**stats, "loss_text_kl": penalty}
+
+    def _edit_text(
+        self, draft: tuple[torch.Tensor, torch.Tensor] | None, text: torch.Tensor, text_lengths: torch.Tensor
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
+        """What `forward` gives of texts and drafts without speech."""
+        if not self.editing.only or not self.decoder.editor.options.text_only or draft is None:
+            raise ValueError(
+                f"the data have no speech{'' if draft else ' and no draft'}; without, an LM learns only to edit text, "
+                f"from data called text and {DRAFT}: model_conf: edit_only: true, decoder_conf: editing: {{text_only: "
+                "true}."
+            )
+        loss, stats = self._with_text_kl(*self._edit_loss(None, unpadded(*draft), unpadded(text, text_lengths)))
+        stats = {name: value.detach() for name, value in (*stats.items(), ("loss", loss))}
+        gathered: tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor] = force_gatherable(
+            (loss, stats, len(text)), loss.device
+        )
+        return gathered
+
+    def _edit_loss(
+        self,
+        speech: tuple[torch.Tensor, torch.Tensor] | None,
+        drafts: list[list[int]],
+        references: list[list[int]],
+    ) -> DecoderLoss:
+        """The loss of editing with its weight."""
+        loss, stats = edit_loss(self.decoder, speech, drafts, references, self.editing.copy_weight)
+        if self.editing.only:
+            stats["acc"] = (1.0 - stats["wer_edit"]).clamp(min=0.0)
+        return DecoderLoss(self.editing.weight * loss, stats)
+
+    @torch.no_grad()
+    def _drafts(self, encoder_out: torch.Tensor, encoder_out_lens: torch.Tensor) -> list[list[int]]:
+        """The data's drafts, or those of the CTC head, in training with dropout."""
+        call = _CALL.get() or _Call()
+        if call.draft is not None:
+            return unpadded(*call.draft)
+        if self.ctc is None:
+            raise ValueError(
+                f"model_conf: edit_weight is {self.editing.weight}, but the model has no CTC head that makes drafts, "
+                f"and the data no {DRAFT}; set ctc_weight above 0, or add `<file>,{DRAFT},text` to the data."
+            )
+        parts = [part for part in (self.frontend, self.encoder) if part is not None]
+        is_frozen = not any(each.requires_grad for part in parts for each in part.parameters())
+        # What learns has read the speech with dropout already.
+        if self.training and is_frozen and call.speech is not None:
+            with dropout_on(self):
+                found, encoder_out_lens = self.encode(*call.speech)
+            encoder_out = found[0] if isinstance(found, tuple) else found
+        return self.draft(self.ctc.ctc_lo(encoder_out), encoder_out_lens)
 
     def _cross_entropy_and_mwer(
         self,

@@ -73,7 +73,7 @@ def pieces_of(tokens: Sequence[str], tokenizer: Any) -> Pieces:
         tokens: The CTC head's (V,), characters or pieces of words.
         tokenizer: HF's, of the LM.
     """
-    texts = ["" if token in NO_TEXT else token.replace(SPACE, " ").replace(WORD_START, " ") for token in tokens]
+    texts = texts_of(tokens)
     spelled = [tokenizer.encode(text, add_special_tokens=False) if text else [] for text in texts]
     ids = sorted({token_id for each in spelled for token_id in each})
     columns = {token_id: column for column, token_id in enumerate(ids)}
@@ -82,6 +82,11 @@ def pieces_of(tokens: Sequence[str], tokenizer: Any) -> Pieces:
         for token_id in each:
             shares[row, columns[token_id]] += 1 / len(each)
     return Pieces(torch.tensor(ids, dtype=torch.long), shares, token_of_none(tokenizer))
+
+
+def texts_of(tokens: Sequence[str]) -> list[str]:
+    """The text of each of a CTC head's tokens, with its spaces; none for blank, unknown and end."""
+    return ["" if token in NO_TEXT else token.replace(SPACE, " ").replace(WORD_START, " ") for token in tokens]
 
 
 def token_of_none(tokenizer: Any) -> int:

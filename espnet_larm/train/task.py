@@ -20,9 +20,11 @@ from espnet2.asr.espnet_model import ESPnetASRModel
 from espnet2.tasks.asr import ASRTask
 
 from espnet_larm import registry
+from espnet_larm.llm.tokens import DRAFT
 from espnet_larm.pack.options import check_sections
 from espnet_larm.program import check_config_first
 from espnet_larm.speech_llm.within_lengths import WithinLengthsModel
+from espnet_larm.train.checks.edit_tokens import take_training_tokens
 from espnet_larm.train.checks.init_param import check_init_params
 from espnet_larm.train.checks.optimisation import try_optimisation
 from espnet_larm.train.checks.pretrained import check_masks, check_stored_frames
@@ -135,8 +137,8 @@ class LarmASRTask(ASRTask):
         Raises:
             OptionError: `interctc_weight` leaves checkpoint loops without a loss, `init_param` or `freeze_param` match
                 nothing, an option of the optimiser or its schedule is wrong, weights that shall be frozen are not, the
-                LM has another half type than `use_amp` or other tokens than the texts, `text_kl_text` cannot be read,
-                or the training would resume another one.
+                LM has another half type than `use_amp` or other tokens than the texts, `text_kl_text` or the training
+                text of an editor cannot be read, or the training would resume another one.
         """
         with traced_to_options(args):
             check_half_types(args)
@@ -145,6 +147,8 @@ class LarmASRTask(ASRTask):
                 check_same_tokenizer(args, model)
                 if (text_kl := getattr(model, "text_kl", None)) is not None:
                     text_kl.read_text(model.decoder.tokenizer)
+                if getattr(model.decoder, "editor", None) is not None:
+                    take_training_tokens(args, model.decoder, cls.build_preprocess_fn(args, False))
             check_masks(args)
             check_stored_frames(args, model)
             check_init_params(args, model)
@@ -167,7 +171,28 @@ class LarmASRTask(ASRTask):
             OptionError: An option of the preprocessor is wrong.
         """
         with traced_to_options(args):
-            return super().build_preprocess_fn(args, train)
+            tasks = [*(getattr(args, "aux_ctc_tasks", None) or ()), DRAFT]
+            # ESPnet tokenises further texts under this name as it does `text`.
+            return super().build_preprocess_fn(argparse.Namespace(**{**vars(args), "aux_ctc_tasks": tasks}), train)
+
+    @classmethod
+    def optional_data_names(cls, train: bool = True, inference: bool = False) -> tuple[str, ...]:
+        """ESPnet's, and the drafts that an LM learns to edit."""
+        return (*super().optional_data_names(train, inference), DRAFT)
+
+    @classmethod
+    def check_task_requirements(
+        cls, dataset: Any, allow_variable_data_keys: bool, train: bool, inference: bool = False
+    ) -> None:
+        """ESPnet's check of the data's names; an LM may learn to edit from texts and drafts without speech.
+
+        Raises:
+            RuntimeError: A name is missing or unknown.
+        """
+        if not inference and {*dataset.names()} == {"text", DRAFT}:
+            # The model refuses the first batch if it needs speech.
+            return
+        super().check_task_requirements(dataset, allow_variable_data_keys, train, inference)
 
 
 def check_plugins(args: argparse.Namespace) -> None:

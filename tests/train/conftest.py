@@ -15,6 +15,8 @@ import torch
 import yaml
 
 HERE = Path(__file__).parent
+# Files of a data folder, what they hold, and their types.
+DATA = (("wav.scp", "speech", "sound"), ("text", "text", "text"))
 TOKENS = ["<blank>", "<unk>", "<space>", "A", "B", "C", "<sos/eos>"]
 # 5 batches an epoch and 2 a step: an incomplete step ends every epoch.
 CONFIG = {
@@ -81,13 +83,14 @@ class Trainings:
         fault: dict[str, Any] | None = None,
         upstream: bool = False,
         num_processes: int = 1,
+        data: tuple[tuple[str, str, str], ...] = DATA,
     ) -> int:
         """Train or resume; the exit status, negative after a signal. The log is `<output_dir>.log`."""
         argv = ["--config", str(self._config), "--output_dir", str(output_dir), "--resume", "true", "--ngpu", "0"]
         for name in ("train", "valid"):
             folder = self.folder / name
-            argv += [f"--{name}_data_path_and_name_and_type", f"{folder}/wav.scp,speech,sound"]
-            argv += [f"--{name}_data_path_and_name_and_type", f"{folder}/text,text,text"]
+            for file, called, kind in data:
+                argv += [f"--{name}_data_path_and_name_and_type", f"{folder}/{file},{called},{kind}"]
             argv += [f"--{name}_shape_file", f"{folder}/wav.scp"]
         job = {
             "argv": [*argv, *options],

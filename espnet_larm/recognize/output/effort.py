@@ -12,6 +12,7 @@ from espnet_larm.recognize.config import RELAXED, UNCHANGED
 from espnet_larm.search.bookkeeping import FoundBeams
 from espnet_larm.search.hypotheses import TokenHypothesis
 from espnet_larm.search.multi_token import Found
+from espnet_larm.speech_llm.editing.editor import Edited
 
 # Who took an utterance's hypothesis with `accept: relaxed`: CTC alone, the LM as a whole, or the LM token by token.
 BY_CTC, BY_LLM, BY_DECODING = "ctc", "llm", "decoding"
@@ -106,6 +107,22 @@ class Effort(NamedTuple):
             prompts,
         )
 
+    @classmethod
+    def of_edits(cls, edited: Edited, passes: int, texts: Sequence[str], prompts: Prompts) -> "Effort":
+        """The effort of editing a batch.
+
+        Args:
+            edited: What was found.
+            passes: Calls that it took.
+            texts: The edited texts for people.
+            prompts: Sizes of the prompts.
+        """
+        num_row_calls = passes * len(texts)
+        num_row_tokens = edited.num_positions + num_row_calls
+        num_tokens = sum(len(token_ids) + 1 for token_ids in edited.token_ids)
+        num_words = sum(len(text.split()) for text in texts)
+        return cls(passes, num_row_calls, num_row_tokens, num_tokens, num_words, prompts=prompts)
+
     def plus(self, other: "Effort") -> "Effort":
         """The effort of both."""
         return Effort(
@@ -197,6 +214,11 @@ def describe_search(stats: Mapping[str, Any]) -> str:
     drafting, search = stats["drafting"], {**GREEDY, **stats.get("search", {})}
     is_ordinary = search["beam_type"] == ORDINARY
     is_beam = search["beam_size"] > 1 or not is_ordinary
+    if search.get("edit_passes"):
+        text = f"edited CTC hypotheses, calls for each: {search['edit_passes']}"
+        if "row_calls_per_word" in stats:
+            text += f"; {stats['row_calls_per_word']:.2f} calls a word"
+        return text + describe_pooling(stats)
     text = f"{search['beam_type']} beam of {search['beam_size']}; " if is_beam else ""
     text += f"drafts: {drafting['drafts']}"
     if is_ordinary:

@@ -45,8 +45,22 @@ def greedy(log_probs: torch.Tensor, lens: torch.Tensor, blank: int = 0, dropped:
     Returns:
         Hypotheses, of length 0 where no frame or nothing but blanks was valid.
     """
-    valid = torch.arange(log_probs.size(1), device=lens.device) < lens.unsqueeze(1)  # (B, T)
-    best, ids = log_probs.max(dim=2)  # (B, T)
+    return collapse(*log_probs.max(dim=2), lens, blank, dropped)
+
+
+def collapse(
+    best: torch.Tensor, ids: torch.Tensor, lens: torch.Tensor, blank: int = 0, dropped: Sequence[int] = ()
+) -> CtcHypotheses:
+    """A path of each utterance as its hypothesis.
+
+    Args:
+        best: Log-probabilities (B, T) of the path's tokens.
+        ids: Its tokens (B, T).
+        lens: Valid frames (B,), 0 to T.
+        blank: Id of the blank.
+        dropped: Ids that are left out of the result.
+    """
+    valid = torch.arange(ids.size(1), device=lens.device) < lens.unsqueeze(1)  # (B, T)
     starts = torch.ones_like(valid)
     starts[:, 1:] = ids[:, 1:] != ids[:, :-1]
     keep = valid & starts & ~torch.isin(ids, torch.tensor([blank, *dropped], device=ids.device))

@@ -16,7 +16,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from torch.nn import functional
+
+from espnet_larm.speech_llm.losses.ctc import ctc_losses, occupancies
 
 # The difference in logits between a token's own embedding and another token's, at the start.
 SHARPNESS = 10.0
@@ -99,12 +100,12 @@ class Alignment(torch.nn.Module):
         # Half the squared distance, less what is the same for all classes.
         likeness = self.map(speech.float()) @ own.T - own.square().sum(-1) / 2
         log_probs = (self.log_sharpness.exp() / unit * likeness).log_softmax(-1)
-        losses = _ctc(log_probs, targets, lens, token_lens)
+        losses = ctc_losses(log_probs, targets, lens, token_lens)
 
         repeats = (targets[:, 1:] == targets[:, :-1]) & valid[:, 1:]
         has_room = token_lens + repeats.sum(1) <= lens
         counts = (torch.arange(speech.size(1), device=lens.device) < lens.unsqueeze(1)) & has_room.unsqueeze(1)
-        wanted = _occupancies(log_probs, targets, lens, token_lens) @ table  # (B, T, D)
+        wanted = occupancies(log_probs, targets, lens, token_lens) @ table  # (B, T, D)
         distances = (speech.float() - wanted).square().sum(-1).masked_fill(~counts, 0.0) / unit
         return Aligned(
             losses.mean() + distances.sum() / len(speech),
@@ -112,23 +113,6 @@ class Alignment(torch.nn.Module):
             _accuracy(log_probs.argmax(-1), lens, targets, token_lens).to(speech.device),
             (~has_room).float().mean(),
         )
-
-
-def _ctc(log_probs: torch.Tensor, targets: torch.Tensor, lens: torch.Tensor, target_lens: torch.Tensor) -> torch.Tensor:
-    """CTC losses (B,) of log-probabilities (B, T, C); 0 for utterances without room."""
-    given = log_probs.transpose(0, 1), targets, lens, target_lens
-    return functional.ctc_loss(*given, reduction="none", zero_infinity=True)
-
-
-def _occupancies(
-    log_probs: torch.Tensor, targets: torch.Tensor, lens: torch.Tensor, target_lens: torch.Tensor
-) -> torch.Tensor:
-    """What CTC takes each embedding for: shares of the classes (B, T, C) over all alignments, without gradient."""
-    leaf = log_probs.detach().requires_grad_()
-    with torch.enable_grad():
-        (gradient,) = torch.autograd.grad(_ctc(leaf, targets, lens, target_lens).sum(), leaf)
-    # torch's CTC gives the gradient of the logits below a softmax: probability less occupancy.
-    return (leaf.detach().exp() - gradient).clamp(min=0.0)
 
 
 def _accuracy(best: torch.Tensor, lens: torch.Tensor, targets: torch.Tensor, target_lens: torch.Tensor) -> torch.Tensor:

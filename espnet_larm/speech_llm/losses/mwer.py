@@ -97,8 +97,8 @@ def find_nbest(
     # A guard cuts a hypothesis back, perhaps to one that was found, too.
     texts = [[list(each) for each in dict.fromkeys(tuple(one.token_ids) for one in row)] for row in found]
     errors, num_words = count_errors(
-        [[_words(decoder.tokenizer, tokens) for tokens in row] for row in texts],
-        [_words(decoder.tokenizer, tokens) for tokens in references],
+        [[words_of(decoder.tokenizer, tokens) for tokens in row] for row in texts],
+        [words_of(decoder.tokenizer, tokens) for tokens in references],
     )
     mask = torch.zeros(len(texts), conf.nbest, dtype=torch.bool)
     padded = torch.zeros(len(texts), conf.nbest)
@@ -240,6 +240,6 @@ def evaluating(module: torch.nn.Module) -> Iterator[None]:
             backbone.mode = mode
 
 
-def _words(tokenizer: Any, token_ids: Sequence[int]) -> str:
-    # As decoding makes text of tokens.
+def words_of(tokenizer: Any, token_ids: Sequence[int]) -> str:
+    """The text of tokens, as decoding makes it."""
     return " ".join(tokenizer.decode(list(token_ids), skip_special_tokens=True).split())
