@@ -40,7 +40,7 @@ from espnet_larm.data.kaldi_dir import read_dir
 from espnet_larm.pack.models import add_places
 from espnet_larm.recognize.audio import AudioTable
 from espnet_larm.recognize.batch import Waveform
-from espnet_larm.recognize.config import CTC, HEADS, NONE, PREFIX, RELAXED, DecodeConfig
+from espnet_larm.recognize.config import CTC, EDIT, HEADS, NONE, PREFIX, RELAXED, DecodeConfig
 from espnet_larm.recognize.model.features import batches_by_length
 from espnet_larm.recognize.output.effort import BY_CTC, BY_DECODING, BY_LLM, Effort
 from espnet_larm.recognize.plan import Plan
@@ -57,6 +57,7 @@ WAYS: Mapping[str, Mapping[str, Any]] = {
     "verified heads": {"drafts": HEADS},
     "verified CTC": {"drafts": CTC},
     "relaxed": {"accept": RELAXED},
+    "edit": {"search": EDIT},
 }
 SIZES = (1, 8, 32)
 
