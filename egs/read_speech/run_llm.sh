@@ -2,9 +2,9 @@
 # A causal LM (Gemma 3 270M) on run.sh --system whisper, which must have been trained: the LM reads what the CTC head
 # recognises, in embeddings of its own, and learns to write it down (LoRA). RESULTS.md says what it reaches.
 #
-# The LM on the frames instead: --first_asr_config "conf/read_speech/train_llm_align.yaml conf/read_speech/train_llm.yaml"
-# --asr_config conf/read_speech/train_llm_lora.yaml. First the projector learns the LM's embeddings of what is said, then
-# encoder and projector learn what the frozen LM reads, then the LM learns too. Not run to its end.
+# The LM on the frames instead, not run to its end: first the projector learns the LM's embeddings of what is said, then
+# encoder and projector learn what the frozen LM reads, then the LM learns too. With CONF for conf/read_speech:
+#   --first_asr_config "CONF/train_llm_align.yaml CONF/train_llm.yaml" --asr_config CONF/train_llm_lora.yaml
 #
 # The LM is a folder or hub id with its tokenizer; on the hub Gemma's licence must be accepted first.
 #

@@ -99,7 +99,7 @@ def test_the_experiment_has_the_name_that_it_has_in_the_repository(mine, tmp_pat
     done = run(tmp_path / "asr", "--stage", "train", "--stop_stage", "train")
     assert done.returncode == 2 and "exp/asr_stats_raw_bpe200/train/speech_shape is missing" in done.stderr
     done = run(tmp_path / "asr", "--stage", "decode", "--stop_stage", "decode")
-    assert "exp/asr_train_larm_raw_bpe200/latest.pth is missing" in done.stderr
+    assert "exp/asr_train_larm_raw_bpe200/valid.cer_ctc.ave.pth is missing" in done.stderr
 
 
 def test_a_folder_that_holds_something_is_refused(mine, tmp_path):

@@ -1,11 +1,19 @@
 """tools/bench/ways.py: each way that a model offers has its row, and those that change no word change none."""
 
+import logging
 import sys
 
 import pytest
 import torch
 import ways as tool
 import yaml
+
+
+@pytest.fixture(autouse=True)
+def warnings_come_back():
+    """The tool switches them off for the whole process."""
+    yield
+    logging.disable(logging.NOTSET)
 
 
 @pytest.fixture
