@@ -3,8 +3,8 @@
 # recognises, in embeddings of its own, and learns to write it down (LoRA). RESULTS.md says what it reaches.
 #
 # The LM on the frames instead, not run to its end: first the projector learns the LM's embeddings of what is said, then
-# encoder and projector learn what the frozen LM reads, then the LM learns too. With CONF for conf/read_speech:
-#   --first_asr_config "CONF/train_llm_align.yaml CONF/train_llm.yaml" --asr_config CONF/train_llm_lora.yaml
+# encoder and projector learn what the frozen LM reads (--first_asr_config with train_llm_align.yaml and train_llm.yaml),
+# then the LM learns too (--asr_config with train_llm_lora.yaml).
 #
 # The LM is a folder or hub id with its tokenizer; on the hub Gemma's licence must be accepted first.
 #
