@@ -6,6 +6,8 @@ import resource
 
 import torch
 
+from espnet_larm.process import give_memory_back
+
 # glibc's malloc.h.
 M_MMAP_THRESHOLD = -3
 LARGE_BYTES = 2**20
@@ -33,9 +35,9 @@ def keep_memory_flat() -> None:
     glibc raises its threshold by itself, and free pages of the heap are given back. 10 ms.
     """
     libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim"):
+    if hasattr(libc, "mallopt"):
         libc.mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
-        libc.malloc_trim(0)
+    give_memory_back()
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -14,6 +14,7 @@ from espnet2.train.trainer import TrainerOptions
 
 from espnet_larm.files.atomic import save_synced, write_text
 from espnet_larm.files.checkpoint import CHECKPOINT, INTERRUPTED
+from espnet_larm.process import give_memory_back
 from espnet_larm.train.batches.epoch import Batch, TrainingBatches
 from espnet_larm.train.checkpoints import (
     capture_progress,
@@ -31,6 +32,10 @@ from espnet_larm.train.staging import CONFIG, Staging, check_room, need_of
 from espnet_larm.train.stopping import REQUEUE_STATUS, StopRequest
 
 logger = logging.getLogger(__name__)
+
+# Steps on a CPU after which memory is given back: oneDNN keeps small blocks for every shape of bfloat16, and what is free
+# lies between them. The training of an LM of 270 M parameters grew by 6 GB an hour without it.
+STEPS_BETWEEN_GIVING_BACK = 20
 
 
 class Running(NamedTuple):
@@ -76,6 +81,7 @@ class Session:
         self._reporter: SubReporter | None = None
         self._batches: TrainingBatches | None = None
         self._is_trained = False
+        self._num_steps = 0
         self._resumed: dict[str, Any] | None = None
 
     def open(self) -> None:
@@ -168,7 +174,7 @@ class Session:
         assert self._reporter is not None
         resumed, self._resumed = self._resumed, None
         rest = (resumed["num_batches"], lambda: restore_random(resumed)) if resumed else ()
-        self._batches = TrainingBatches(loader, self._reporter, self.options.accum_grad, self.end_if_asked, *rest)
+        self._batches = TrainingBatches(loader, self._reporter, self.options.accum_grad, self._between_steps, *rest)
         if resumed is None:
             return self._batches
         restore_statistics(self._reporter, resumed)
@@ -201,6 +207,14 @@ class Session:
             "Mend the data or the options (a lower optim_conf: lr, another use_amp, a smaller accum_grad); the same "
             "command then resumes."
         )
+
+    def _between_steps(self) -> None:
+        assert self._running is not None
+        self._num_steps += 1
+        is_on_cpu = next(self._running.model.parameters()).device.type == "cpu"
+        if is_on_cpu and self._num_steps % STEPS_BETWEEN_GIVING_BACK == 0:
+            give_memory_back()
+        self.end_if_asked()
 
     def end_if_asked(self) -> None:
         """Save the epoch in progress and end, if any of the processes has got a SIGTERM.
