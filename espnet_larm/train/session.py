@@ -33,8 +33,8 @@ from espnet_larm.train.stopping import REQUEUE_STATUS, StopRequest
 
 logger = logging.getLogger(__name__)
 
-# Steps on a CPU after which memory is given back: oneDNN keeps small blocks for every shape of bfloat16, and what is free
-# lies between them. The training of an LM of 270 M parameters grew by 6 GB an hour without it.
+# Steps on a CPU after which memory is given back: oneDNN keeps small blocks for every shape of bfloat16, and what is
+# free lies between them. The training of an LM of 270 M parameters grew by 6 GB an hour without it.
 STEPS_BETWEEN_GIVING_BACK = 20
 
 
