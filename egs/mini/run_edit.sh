@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # An LM that edits what CTC recognises, all of it in one call, on run.sh's SYNTHETIC speech: run_llm.sh's model where it is
-# not there yet, then 6 epochs in which it learns to edit. A quarter of an hour more than run_llm.sh on two cores.
+# not there yet, then 6 epochs in which it learns to edit. Not run to its end yet.
 #
 #   ./run_edit.sh                                                                # everything
 #   ./run_edit.sh --stage decode --inference_args "--edit_passes 2"
