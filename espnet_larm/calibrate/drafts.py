@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from espnet_larm.calibrate.development import keys_with_text
 from espnet_larm.recognize.audio import AudioTable
 from espnet_larm.recognize.config import HEADS, NONE, RELAXED, THRESHOLD, VERIFIED, Batching, DecodeConfig
 from espnet_larm.recognize.decoding import decode_table
@@ -83,7 +84,7 @@ def calibrate(
     Raises:
         ValueError: The model has no draft heads, an option is out of its range, or an utterance has no text.
     """
-    keys = check_texts(table, texts)
+    keys = keys_with_text(table, texts)
     heads = {"drafts": HEADS, **heads}
     ways: list[dict[str, Any]] = [{"drafts": NONE}, {**heads, "accept": VERIFIED}]
     ways += [{**heads, "accept": THRESHOLD, "draft_tau": tau} for tau in taus]
@@ -95,22 +96,6 @@ def calibrate(
         writer = Texts()
         stats = decode_table(recognizer, table, keys, plan, batching, writer)
         yield _row(options, stats, [texts[key] for key in keys], [writer.found.get(key, "") for key in keys])
-
-
-def check_texts(table: AudioTable, texts: Mapping[str, str]) -> list[str]:
-    """The utterances of a development set.
-
-    Args:
-        table: Its audio.
-        texts: References by utterance.
-
-    Raises:
-        ValueError: An utterance has no text.
-    """
-    keys = table.keys(None)
-    if lacking := [key for key in keys if key not in texts]:
-        raise ValueError(f"{len(lacking)} utterances have no text, the first of them {lacking[0]}.")
-    return keys
 
 
 def count_errors(stats: Mapping[str, Any], references: list[str], found: list[str]) -> Counts:

@@ -11,7 +11,8 @@ import torch
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
-from espnet_larm.calibrate.loop_traces import Floats, features_of, keys_with_text, loaded_batches
+from espnet_larm.calibrate.development import features_of, keys_with_text, loaded_batches
+from espnet_larm.calibrate.loop_traces import Floats
 from espnet_larm.llm.tokens import CTC_TEXT
 from espnet_larm.recognize.audio import AudioTable, Preprocess
 from espnet_larm.recognize.config import Batching

@@ -4,21 +4,22 @@ Shapes: U utterances, C checkpoint loops.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from espnet_larm.calibrate.development import features_of, keys_with_text, loaded_batches
 from espnet_larm.recognize.audio import AudioTable
 from espnet_larm.recognize.batch import Waveform
 from espnet_larm.recognize.config import Batching, DecodeConfig
 from espnet_larm.recognize.leaving.choosing import check_can_leave, rules_of
 from espnet_larm.recognize.leaving.leave import numbers_at
 from espnet_larm.recognize.leaving.rules import Rule
-from espnet_larm.recognize.model.features import batches_by_length, extract_features, min_num_samples, pad_features
-from espnet_larm.recognize.model.read_outs import ignores_padding, read_outs
+from espnet_larm.recognize.model.features import pad_features
+from espnet_larm.recognize.model.read_outs import read_outs
 from espnet_larm.recognize.plan import Plan
 from espnet_larm.recognize.recognizer import Recognizer
 from espnet_larm.scoring.alignment import align, split_words
@@ -100,54 +101,11 @@ def trace(
     return Traces(keys, loops, texts, errors, words, numbers, plan.llm is not None)
 
 
-def keys_with_text(table: AudioTable, references: Mapping[str, str], most_samples: float) -> list[str]:
-    """Utterances of a table; those of more samples, which decoding cuts, are left out with a warning.
-
-    Raises:
-        ValueError: One has no text.
-    """
-    keys = table.keys(None)
-    if lacking := [key for key in keys if key not in references]:
-        raise ValueError(f"{len(lacking)} utterances have no text, the first of them {lacking[0]}.")
-    if long := [key for key in keys if table.length(key) > most_samples]:
-        logger.warning("%d utterances are longer than long_seconds and left out, %s first", len(long), long[0])
-        keys = [key for key in keys if table.length(key) <= most_samples]
-    return keys
-
-
 class _Trace(NamedTuple):
     """Hypotheses of one utterance at each loop, and by rule what it measures from the first loop at which it can."""
 
     texts: list[str]
     numbers: dict[str, list[float]]
-
-
-def loaded_batches(
-    recognizer: Recognizer, table: AudioTable, keys: Sequence[str], batching: Batching
-) -> Iterator[dict[str, Waveform]]:
-    """Batches of audio, by utterance.
-
-    Raises:
-        ValueError: An utterance cannot be read.
-    """
-    most = batching.batch_seconds * recognizer.sample_rate_hz
-    most_utterances = batching.most_utterances if ignores_padding(recognizer.model) else 1
-    groups = batches_by_length([table.length(key) for key in keys], most, most_utterances)
-    batches = [[keys[index] for index in group] for group in groups]
-    for number, loaded in enumerate(table.load_ahead(batches, batching.num_workers), 1):
-        if loaded.failed:
-            key, reason = next(iter(loaded.failed.items()))
-            raise ValueError(f"{len(loaded.failed)} utterances cannot be read, the first of them {key}: {reason}")
-        yield dict(loaded.waveforms)
-        logger.info("%d of %d batches", number, len(batches))
-
-
-def features_of(recognizer: Recognizer, waveforms: Mapping[str, Waveform]) -> dict[str, torch.Tensor]:
-    """Features (T, F) by utterance, without those that are too short for a frame."""
-    model, device = recognizer.model, recognizer.device
-    long_enough = {key: each for key, each in waveforms.items() if len(each) >= min_num_samples(model)}
-    extracted = {key: extract_features(model, torch.as_tensor(each).to(device)) for key, each in long_enough.items()}
-    return {key: each for key, each in extracted.items() if len(each) >= model.encoder.min_input_length}
 
 
 @torch.no_grad()

@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from espnet_larm.calibrate.drafts import NUM_WARM, Row, Texts, check_texts, count_errors
-from espnet_larm.calibrate.loop_traces import loaded_batches
+from espnet_larm.calibrate.development import features_of, keys_with_text, loaded_batches
+from espnet_larm.calibrate.drafts import NUM_WARM, Row, Texts, count_errors
 from espnet_larm.recognize.audio import AudioTable
 from espnet_larm.recognize.config import NONE, RELAXED, Batching, DecodeConfig
 from espnet_larm.recognize.decoding import decode_table
-from espnet_larm.recognize.model.features import extract_features, min_num_samples, pad_features
+from espnet_larm.recognize.model.features import pad_features
 from espnet_larm.recognize.model.read_outs import read_outs
 from espnet_larm.recognize.plan import Plan
 from espnet_larm.recognize.recognizer import Recognizer
@@ -89,11 +89,7 @@ def calibrate(
     plans = {tau: plan_of(0.0, tau) for tau in taus}
     config = DecodeConfig(drafts=NONE)
     plan_of_greedy, plan_of_ctc = recognizer.plan(config), plan_of(ALL, 1.0)
-    keys = check_texts(table, texts)
-    most_samples = config.long_seconds * recognizer.sample_rate_hz
-    if long := [key for key in keys if table.length(key) > most_samples]:
-        logger.warning("%d utterances are longer than long_seconds and left out, %s first", len(long), long[0])
-        keys = [key for key in keys if table.length(key) <= most_samples]
+    keys = keys_with_text(table, texts, config.long_seconds * recognizer.sample_rate_hz)
 
     def decode(plan: Plan, part: Sequence[str]) -> _Cost:
         return _decode(recognizer, table, texts, plan, part, batching)
@@ -151,13 +147,7 @@ def most_entropies(
     model, heads = recognizer.model, recognizer.heads
     found = dict.fromkeys(keys, 0.0)
     for waveforms in loaded_batches(recognizer, table, keys, batching):
-        features = {
-            key: extract_features(model, torch.as_tensor(each).to(heads.device))
-            for key, each in waveforms.items()
-            if len(each) >= min_num_samples(model)
-        }
-        least = getattr(model.encoder, "min_input_length", 1)
-        features = {key: each for key, each in features.items() if len(each) >= least}
+        features = features_of(recognizer, waveforms)
         if features:
             *_, (_, hs_pad, hlens, _) = read_outs(model, *pad_features(list(features.values())))
             found.update(zip(features, heads.ctc.most_entropy(hs_pad, hlens).tolist(), strict=True))

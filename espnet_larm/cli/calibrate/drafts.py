@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from espnet_larm.cli.calibrate.inputs import add_inputs
 from espnet_larm.cli.device import add_device, device_of
 from espnet_larm.files.atomic import write_text
 from espnet_larm.options import add_option, given_options
@@ -48,10 +49,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--asr_train_config", type=Path, required=True, help="the experiment's config.yaml")
-    parser.add_argument("--asr_model_file", type=Path, required=True, help="the experiment's weights")
-    parser.add_argument("--data_dir", type=Path, required=True, help="development set: wav.scp, text, utt2spk")
-    parser.add_argument("--audio_type", default="sound", help="type of wav.scp: sound or kaldi_ark (default: sound)")
+    add_inputs(parser)
     accept_help = f"rule whose thresholds are looked for (default: {THRESHOLD})"
     parser.add_argument("--accept", choices=tuple(TABLES), default=THRESHOLD, help=accept_help)
     taus_help = "values of draft_tau, or of relaxed_tau, that are tried (default: {})".format(

@@ -16,6 +16,7 @@ import argparse
 import time
 from pathlib import Path
 
+from espnet_larm.cli.calibrate.inputs import add_inputs
 from espnet_larm.cli.device import add_device, device_of
 from espnet_larm.options import Option, add_option, given_options, number
 from espnet_larm.pack.models import add_places
@@ -31,10 +32,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--asr_train_config", type=Path, required=True, help="the experiment's config.yaml")
-    parser.add_argument("--asr_model_file", type=Path, required=True, help="the experiment's weights")
-    parser.add_argument("--data_dir", type=Path, required=True, help="speech with texts: wav.scp, text, utt2spk")
-    parser.add_argument("--audio_type", default="sound", help="type of wav.scp: sound or kaldi_ark (default: sound)")
+    add_inputs(parser, "speech with texts: wav.scp, text, utt2spk")
     delta_help = f"gain of a deeper loop that counts, in nats a token (default: {DELTA})"
     parser.add_argument("--delta", type=nats, default=DELTA, help=delta_help)
     add_option(parser, Batching, "batch_seconds")

@@ -16,6 +16,7 @@ import argparse
 import logging
 from pathlib import Path
 
+from espnet_larm.cli.calibrate.inputs import add_inputs
 from espnet_larm.cli.device import add_device, device_of
 from espnet_larm.files.atomic import write_text
 from espnet_larm.options import Option, add_option, given_options, number
@@ -35,10 +36,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--asr_train_config", type=Path, required=True, help="the experiment's config.yaml")
-    parser.add_argument("--asr_model_file", type=Path, required=True, help="the experiment's weights")
-    parser.add_argument("--data_dir", type=Path, required=True, help="development set: wav.scp, text, utt2spk")
-    parser.add_argument("--audio_type", default="sound", help="type of wav.scp: sound or kaldi_ark (default: sound)")
+    add_inputs(parser)
     aim = parser.add_mutually_exclusive_group()
     aim.add_argument("--max_wer_loss", type=points, help=f"points of WER that may be lost (default: {MAX_WER_LOSS})")
     aim.add_argument("--mean_loops", type=mean, help="mean number of loops to come near, instead")

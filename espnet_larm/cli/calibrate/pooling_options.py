@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from espnet_larm.cli.calibrate.inputs import add_inputs
 from espnet_larm.cli.device import add_device, device_of
 from espnet_larm.files.atomic import write_text
 from espnet_larm.options import check_parameters, help_of
@@ -34,10 +35,7 @@ class Folder(NamedTuple):
 
 def add_options(parser: argparse.ArgumentParser, places: tuple[str, ...] = PLACES) -> None:
     """Add the options that all of them have."""
-    parser.add_argument("--asr_train_config", type=Path, required=True, help="the experiment's config.yaml")
-    parser.add_argument("--asr_model_file", type=Path, required=True, help="the experiment's weights")
-    parser.add_argument("--data_dir", type=Path, required=True, help="development set: wav.scp, text, utt2spk")
-    parser.add_argument("--audio_type", default="sound", help="type of wav.scp: sound or kaldi_ark (default: sound)")
+    add_inputs(parser)
     parser.add_argument("--place", default=INPUT, choices=places, help="site that pools (default: input)")
     parser.add_argument("--layer", type=int, help="layers of the LM that run before --place deep pools")
     parser.add_argument("--window", type=int, help="tokens of a group that are compared (1)")
