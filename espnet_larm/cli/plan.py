@@ -110,7 +110,7 @@ def _tokens_of_lm(args: argparse.Namespace) -> list[str]:
 
 def utterances_of(ours: argparse.Namespace, args: argparse.Namespace, model: Any) -> "Utterances":
     """The utterances that are planned for; their number is not set yet."""
-    from humanfriendly import parse_size
+    from humanfriendly import parse_size  # type: ignore[import-untyped]
 
     from espnet_larm.train.planning.step import Utterances
 

@@ -84,7 +84,8 @@ def words_of(path: Path) -> list[str] | None:
     """
     with path.open("rb") as file:
         is_packed = file.read(2) == b"\x1f\x8b"
-    words, is_there = [], False
+    words: list[bytes] = []
+    is_there = False
     with gzip.open(path, "rb") if is_packed else path.open("rb") as lines:
         for line in lines:
             if line.startswith(b"\\"):

@@ -86,7 +86,7 @@ def prefix_beam(
         raise ValueError(f"beam_size is {beam_size}; allowed: 1 or more.")
     frames = _pad_with_blanks(log_probs, lens, blank).transpose(0, 1).contiguous()  # (T, B, V)
     beam = _start(log_probs, beam_size, blank)
-    words = None if fusion is None else fusion.begin(*beam.last.shape, log_probs.device)
+    words = None if fusion is None else fusion.begin(len(log_probs), beam_size, log_probs.device)
     parents, tokens = [], []
     for frame in frames:
         beam, parent, token = _advance(beam, frame, blank, words)

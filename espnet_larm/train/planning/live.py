@@ -63,7 +63,7 @@ class LiveTensors(TorchDispatchMode):
         for part in ("frontend", "encoder", "ctc"):
             if isinstance(module := getattr(model, part, None), torch.nn.Module):
                 self.watch(part, module)
-        decoder = getattr(model, "decoder", None)
+        decoder: Any = getattr(model, "decoder", None)
         if hasattr(decoder, "read_text"):
             self.watch("LM", decoder.backbone.model.get_output_embeddings())
             self.watch("projector", decoder.projector)

@@ -155,7 +155,7 @@ def count_step(trained: Trained, utterances: Utterances, accum_grad: int = 1) ->
     optimizer.zero_grad(set_to_none=True)
     optimizer.state.clear()
     if accum_grad > 1:
-        _loss(trained, batch).backward()  # type: ignore[no-untyped-call]
+        _loss(trained, batch).backward()
     before = sum(each.grad.nbytes for each in named.values() if each.grad is not None)
     live = LiveTensors(_tensors_there(model, batch))
     live.watch_model(model)
@@ -163,7 +163,7 @@ def count_step(trained: Trained, utterances: Utterances, accum_grad: int = 1) ->
     with live, counter:
         loss = _loss(trained, batch)
         activations, forward_flops = dict(live.live), counter.get_total_flops()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         flops, history = counter.get_total_flops(), [before + each for each in live.history]
         del loss
     live.unwatch()
@@ -174,9 +174,19 @@ def count_step(trained: Trained, utterances: Utterances, accum_grad: int = 1) ->
     gradients = {name: each.grad.nbytes for name, each in named.items() if each.grad is not None}
     state = {name: sum(each.nbytes for each in _tensors_of(optimizer.state.get(named[name]))) for name in named}
     weights = {name: each.nbytes for name, each in (*named.items(), *model.named_buffers())}
-    by_part = [_sum_by_part(model, sizes) for sizes in (weights, gradients, state)]
     size = sum(each.nbytes for each in batch.values())
-    return Step(utterances.number, *by_part, activations, history, before + live.peak, size, forward_flops, flops)
+    return Step(
+        utterances.number,
+        _sum_by_part(model, weights),
+        _sum_by_part(model, gradients),
+        _sum_by_part(model, state),
+        activations,
+        history,
+        before + live.peak,
+        size,
+        forward_flops,
+        flops,
+    )
 
 
 def time_steps(trained: Trained, utterances: Utterances, num_steps: int = 3) -> float:
@@ -192,7 +202,7 @@ def time_steps(trained: Trained, utterances: Utterances, num_steps: int = 3) -> 
         if index == 1:
             start = _now(device)
         optimizer.zero_grad(set_to_none=True)
-        _loss(trained, batch).backward()  # type: ignore[no-untyped-call]
+        _loss(trained, batch).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
     return (_now(device) - start) / num_steps
