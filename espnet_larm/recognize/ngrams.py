@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from espnet_larm.errors import name_some
 from espnet_larm.recognize.config import NGRAM, DecodeConfig
 from espnet_larm.recognize.output.words import SPACE, WORD_STARTS
 from espnet_larm.search.ctc.fusion import Fusion, Weights
@@ -104,7 +105,7 @@ def load_word_fusion(config: DecodeConfig, tokens: Sequence[str]) -> WordFusion 
 
     Raises:
         ValueError: The tokens do not tell words, the beam has one hypothesis, a file is no n-gram or lists no words,
-            or too few of its words can be spelled in the tokens.
+            too few of its words can be spelled in the tokens, or a hotword cannot.
         FileNotFoundError: A file is not there.
         ImportError: kenlm is not installed.
     """
@@ -120,6 +121,11 @@ def load_word_fusion(config: DecodeConfig, tokens: Sequence[str]) -> WordFusion 
     listed = _listed_words(config.lexicon, ngram_file)
     _check_spelled(listed, spelled, ngram_file if config.lexicon in (None, NGRAM) else config.lexicon)
     hotwords = (config.hotwords or "").replace(",", " ").split()
+    if strange := [word for word in hotwords if not _letters_of(spelled).issuperset(word)]:
+        raise ValueError(
+            f"hotwords: the CTC head's tokens cannot spell {name_some(strange)}; write them as transcripts of the "
+            "training have them, in their case."
+        )
     words = list(dict.fromkeys([*listed, *hotwords]))
     hot = frozenset(map(words.index, hotwords))
     weights = Weights(
@@ -132,6 +138,11 @@ def load_word_fusion(config: DecodeConfig, tokens: Sequence[str]) -> WordFusion 
     if ngram_file is not None:
         ngram = KenlmNgram(ngram_file, [*words, UNKNOWN, END], len(words) + 1)
         unknown = frozenset(index for index, is_known in enumerate(ngram.knows(words)) if not is_known)
+        if len(unknown - hot) > (1 - LEAST_KNOWN) * len(words):
+            raise ValueError(
+                f"ngram_file {ngram_file} knows {len(words) - len(unknown)} of the {len(words)} words of lexicon "
+                f"{config.lexicon}: it is of the other case, or of tokens; name one over such words."
+            )
         alone = ngram.nothing()
         log10s = [ngram.score(alone, len(words) if index in unknown else index)[0] for index in range(len(words) + 1)]
     # What each word adds where nothing is known of those before it, and last what an unknown one does.
@@ -191,7 +202,7 @@ def _listed_words(lexicon: str | None, ngram_file: Path | None) -> list[str]:
 
 def _check_spelled(words: Sequence[str], spelled: Sequence[Spelled | None], path: Path | str | None) -> None:
     """Refuse words most of which the tokens cannot spell."""
-    letters = {letter for token in spelled if token is not None for letter in token.letters}
+    letters = _letters_of(spelled)
 
     def count(some: Sequence[str]) -> int:
         return sum(letters.issuperset(word) for word in some)
@@ -206,3 +217,7 @@ def _check_spelled(words: Sequence[str], spelled: Sequence[Spelled | None], path
             "text, and train it again (train-ngram --token_type word)."
         )
     raise ValueError(f"{head}: it is of another language, or of tokens; name one over words.")
+
+
+def _letters_of(spelled: Sequence[Spelled | None]) -> set[str]:
+    return {letter for token in spelled if token is not None for letter in token.letters}

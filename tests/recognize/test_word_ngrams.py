@@ -112,6 +112,7 @@ def test_files_and_options_that_say_nothing_are_refused(recognizer, arpa, tmp_pa
     other = write_ngram(tmp_path / "other.arpa", [["xyz", "uvw"], ["zyx"]])
     (tmp_path / "binary").write_bytes(b"mmap lm http://kheafield.com/code format version 5\n\0")
     (tmp_path / "empty").write_text("\n\n")
+    (tmp_path / "words.txt").write_text("BAD\nCAB\n")
 
     def plan(**options):
         return recognizer.plan(DecodeConfig(beam_size=2, **options))
@@ -122,6 +123,12 @@ def test_files_and_options_that_say_nothing_are_refused(recognizer, arpa, tmp_pa
         (ValueError, "does not list its words, as binary files", {"ngram_file": str(tmp_path / "binary")}),
         (FileNotFoundError, "the n-gram .*none.arpa is missing", {"ngram_file": str(tmp_path / "none.arpa")}),
         (FileNotFoundError, "lexicon none is missing; name a file", {"lexicon": "none"}),
+        (
+            ValueError,
+            r"other.arpa knows 0 of the 2 words of lexicon .*words.txt: it is of the other case",
+            {"ngram_file": str(other), "lexicon": str(tmp_path / "words.txt")},
+        ),
+        (ValueError, "hotwords: the CTC head's tokens cannot spell bad, cab; write them", {"hotwords": "bad,BAD cab"}),
         (ValueError, "lexicon .*empty has no words", {"lexicon": str(tmp_path / "empty")}),
         (ValueError, "lexicon is ngram, which needs ngram_file", {"lexicon": "ngram"}),
         (ValueError, "word_bonus is 1.0, which needs ngram_file", {"word_bonus": 1.0}),

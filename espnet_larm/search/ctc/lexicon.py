@@ -99,15 +99,11 @@ class _Tree:
                 node = child
             if node != ROOT:
                 self.word_of[node] = index
-        self._edges: dict[str, np.ndarray] = {}
         by_letter: dict[str, list[tuple[int, int]]] = {}
         for (node, letter), child in children.items():
             by_letter.setdefault(letter, []).append((node, child))
-        for letter, found in by_letter.items():
-            edges = np.full(len(self.parents), NO_WORD)
-            nodes, targets = np.array(found).T
-            edges[nodes] = targets
-            self._edges[letter] = edges
+        # Nodes that a letter leads on from, ascending, and those that it leads to.
+        self._edges = {letter: np.array(sorted(edges)).T for letter, edges in by_letter.items()}
 
     def best_below(self, scores: Sequence[float], unknown: float) -> list[float]:
         """The best score of the words through each node (N,)."""
@@ -147,7 +143,8 @@ class _Tree:
         for letter, rest in further.items():
             if letter not in self._edges:
                 continue
-            targets = self._edges[letter][nodes]
-            is_there = targets != NO_WORD
+            froms, targets = self._edges[letter]
+            places = np.searchsorted(froms, nodes).clip(max=len(froms) - 1)
+            is_there = froms[places] == nodes
             if is_there.any():
-                self._walk(rest, sources[is_there], targets[is_there], num_tokens, found)
+                self._walk(rest, sources[is_there], targets[places[is_there]], num_tokens, found)
