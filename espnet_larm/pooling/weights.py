@@ -40,7 +40,7 @@ class CtcPath(NamedTuple):
 
     def weigh(self, groups: torch.Tensor) -> torch.Tensor:
         """Weights (B, T) of tokens in groups (B, T): the posteriors; 1 each in a group of blanks alone."""
-        columns = _columns(groups, int(groups.max()) + 1)
+        columns = _columns(groups, groups.size(1))
         has_token = _most(self.speaks.to(torch.float32), columns).gather(1, columns) > 0
         return torch.where(has_token, self.posteriors, 1.0)
 

@@ -33,8 +33,8 @@ INPUT_WINDOW, DEEP_WINDOW = WINDOWS = (1, 3)
 INPUT_TAU, DEEP_TAU = 0.9, 0.5
 SHARED = 0.7
 NOISE = 0.1
-# Scale of an embedding's numbers: a layer of random weights adds numbers below 1.
-SCALE = 16.0
+# Scale of an embedding's numbers: a layer of random weights adds numbers of about 1, Gemma's by its norms behind it.
+SCALE = 128.0
 
 
 class ZeroProducts(TorchDispatchMode):
