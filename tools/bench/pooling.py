@@ -112,7 +112,7 @@ def count(backbone: Backbone, ways: Sequence[Way], num_tokens: int, args: argpar
     for audio, way in itertools.product(audio_of(num_tokens, args), ways):
         flops = flops_of(backbone, num_tokens, args.text, way, layer)
         seconds = float(audio.partition(" ")[0])
-        rates = " -> ".join(f"{each / seconds:g}" for each in (num_tokens, *way.lens(num_tokens)))
+        rates = " -> ".join(f"{each / seconds:.3g}" for each in (num_tokens, *way.lens(num_tokens)))
         yield f"| {audio} | {way.place} | {rates} | {flops / 1e9:.1f} | {100 * flops / alone:.2f} |"
 
 
