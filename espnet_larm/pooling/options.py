@@ -189,7 +189,7 @@ class Pooling:
         if self.needs_ctc and path is None:
             raise ValueError(f"pooling: weight {self.weight}, boundaries {self.boundaries}: no path of CTC is given.")
         compared = xs_pad if keys is None else keys
-        weigh = self._weigh(compared.detach(), path)
+        weigh = self.weigh_of(compared.detach(), path)
         if self.method == AFFINITY:
             return self._by_affinity(xs_pad, lens, compared, weigh, path)
         assert self.retention is not None, "checked by the constructor"
@@ -218,7 +218,8 @@ class Pooling:
         assert runs is not None, "checked by the constructor"
         return merge(xs_pad, lens, runs if self.max_group is None else cut_runs(runs, self.max_group), weigh)
 
-    def _weigh(self, keys: torch.Tensor, path: CtcPath | None) -> Weigh | None:
+    def weigh_of(self, keys: torch.Tensor, path: CtcPath | None = None) -> Weigh | None:
+        """What gives the tokens' weights, from what is compared (B, T, D') and the path; None for means of each once."""
         if self.weight == CTC and path is not None:
             return path.weigh
         if self.weight == CHANGE:
