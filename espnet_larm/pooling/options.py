@@ -219,7 +219,7 @@ class Pooling:
         return merge(xs_pad, lens, runs if self.max_group is None else cut_runs(runs, self.max_group), weigh)
 
     def weigh_of(self, keys: torch.Tensor, path: CtcPath | None = None) -> Weigh | None:
-        """What gives the tokens' weights, from what is compared (B, T, D') and the path; None for means of each once."""
+        """What gives the tokens' weights, from what is compared (B, T, D') and the path; None counts each once."""
         if self.weight == CTC and path is not None:
             return path.weigh
         if self.weight == CHANGE:
