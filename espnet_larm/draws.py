@@ -1,6 +1,6 @@
 """Random choices of a training step that are alike in all processes and again after a resumption.
 
-How many loops a looped encoder runs (looped/sampling.py) and how much of the speech pooling leaves (pooling/in_llm.py)
+How many loops a looped encoder runs (looped/sampling.py) and how much of the speech pooling leaves (pooling/sampling.py)
 are drawn with it.
 """
 

@@ -267,6 +267,22 @@ def test_methods_are_compared_at_equal_retention(command, tmp_path):
     assert (tmp_path / "compare_pooling_input.png").is_file()
 
 
+@pytest.mark.slow
+def test_ways_are_compared_at_the_encoders_output_where_ctc_decodes_alone(tiny_experiment, tmp_path):
+    files = ["--asr_train_config", str(tiny_experiment.config), "--asr_model_file", str(tiny_experiment.model)]
+    files += ["--data_dir", str(tiny_experiment.data), "--output_dir", str(tmp_path), "--device", "cpu"]
+    assert compare_pooling.main([*files, "--place", "encoder", "--retentions", "0.5"]) == 0
+    rows = rows_of(tmp_path, "compare_pooling_encoder")
+    assert rows[0]["method"] == "no pooling" and {"runs_ctc", "uniform_mean_ctc"} < {row["method"] for row in rows}
+    # 7 utterances of 6 to 40 frames, all rounded up.
+    left = {row["retention"] for row in rows[1:] if "affinity" not in row["method"]}
+    assert len(left) == 1 and 0.5 <= left.pop() < 0.55
+    # A fourth of 100 frames a second, less what the subsampling loses at the ends.
+    assert 20 < rows[0]["hz"] < 25
+    with pytest.raises(ValueError, match="--place frontend: the model normalises features"):
+        compare_pooling.main([*files, "--place", "frontend", "--retentions", "0.5"])
+
+
 @pytest.fixture
 def test_dir(command, tiny_experiment, tmp_path):
     """The four utterances that are not in `--data_dir`."""
