@@ -1,7 +1,7 @@
 """Random choices of a training step that are alike in all processes and again after a resumption.
 
-How many loops a looped encoder runs (looped/sampling.py) and how much of the speech pooling leaves (pooling/sampling.py)
-are drawn with it.
+How many loops a looped encoder runs (looped/sampling.py) and how much of the speech pooling leaves
+(pooling/sampling.py) are drawn with it.
 """
 
 from typing import Any

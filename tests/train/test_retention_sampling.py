@@ -1,4 +1,4 @@
-"""retention_sampling in real trainings: an interrupted one draws what an undisturbed one does, alike in all processes."""
+"""retention_sampling in real trainings: an interrupted one draws what an undisturbed one does, in all processes."""
 
 import itertools
 import math
