@@ -37,11 +37,12 @@ def test_one_model_has_all_four_and_its_pack_decodes_several_tokens_a_call(train
 
     weights = torch.load(folder / "1epoch.pth", weights_only=True)
     assert weights["decoder.sampling.draws"][1] == 5
-    assert not [name for name in weights if name.startswith(("frontend.encoder.", "decoder.backbone.model."))]
+    frozen = [name for name in weights if name.startswith(("frontend.encoder.", "decoder.backbone.model."))]
+    assert frozen == ["frontend.encoder.fingerprint"]
     states = torch.load(folder / "checkpoint.pth", weights_only=False)
     (phases,) = states["reporter"]["stats"].values()
     # Two retentions and more were drawn; validation takes that of the options, rounded up in each utterance.
-    assert 0.25 < phases["train"]["retention_input"] < 1 and phases["train"]["loss_head3"] > 0
+    assert 0.25 < phases["train"]["retention_input"] < 1 and phases["train"]["loss_head2"] > 0
     assert phases["valid"]["retention_input"] == pytest.approx(0.5, abs=0.05)
 
     assert pack(["--exp_dir", str(folder), "--outpath", str(tmp_path / "model.zip")]) == 0
