@@ -137,7 +137,8 @@ def batch_of(args: argparse.Namespace, utterances: Utterances) -> int:
         # Transcripts are as wide as their vocabulary: text_shape.<type> of the statistics has both.
         width = len(args.token_list) if kind == "numel" else 1
         bins = lengths[0] + lengths[1] * width
-        number = args.batch_bins // bins + (1 if kind == "numel" else 0)
+        # A batch is whole when it is above the bound.
+        number = args.batch_bins // bins + 1
     else:
         raise ValueError(f"batch_type is {kind}, whose batches are not planned; give --utterances.")
     return max(1, number // max(1, args.ngpu))
