@@ -252,7 +252,9 @@ def main(cmd: list[str] | None = None) -> None:
     then.add_argument("--dev", type=Path, required=True, help="posteriors to choose weights on")
     then.add_argument("--tests", type=Path, nargs="+", required=True, help="posteriors to decode with them")
     then.add_argument("--ngram_file", type=Path, required=True, help="word n-gram, ARPA")
-    then.add_argument("--lexicon", help="as espnet-larm decode has it (any words)")
+    then.add_argument(
+        "--lexicon", help="words that may be found: a file, or ngram for those of --ngram_file (any words)"
+    )
     then.add_argument("--bpemodel", type=Path, help="sentencepiece model of the tokens, for flashlight's lexicon")
     then.add_argument("--beam_size", type=int, default=10, help="hypotheses in our beam (10)")
     then.add_argument("--library_beam", type=int, default=50, help="hypotheses in flashlight's (50, its default)")

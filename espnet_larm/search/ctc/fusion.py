@@ -111,7 +111,7 @@ class WordBeam:
         """Follow the hypotheses that were chosen.
 
         Args:
-            parent: Which hypothesis (B, W) each came from.
+            parent: Index of the hypothesis (B, W) that each came from.
             stays: Whether it has its parent's tokens (B, W).
             token: The token that it has more (B, W); any number where it stays.
             is_there: Whether there is such a hypothesis (B, W).
