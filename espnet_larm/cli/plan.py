@@ -5,7 +5,7 @@ Examples:
     espnet-larm plan --config exp/asr_x/config.yaml --hours 960 --measure --device cuda
 
 Parameters are exact. Memory and FLOPs are counted in steps of two and four utterances and carried on to the batch of
-the configuration; tools/bench/RESULTS.md compares them with resident memory. What the recipe gives the training beside
+the configuration; tools/bench/planned.py compares them with resident memory. What the recipe gives the training beside
 its YAML can be given here, too, as ESPnet's options: --token_list tokens.txt --decoder_conf llm=models/SmolLM2.
 All utterances are taken to be --seconds long. --hours are those of an epoch, copies at other speeds included.
 Days need a throughput: --measure takes it from training steps on this machine's device.
