@@ -39,7 +39,7 @@ from espnet_larm.options import Option, check_parameters
 from espnet_larm.streaming.context import Context, Contexts
 from espnet_larm.streaming.encoder import StreamingEncoder
 from espnet_larm.streaming.sampling import forget_draws
-from espnet_larm.streaming.stream import Chunk, Window
+from espnet_larm.streaming.stream import Chunk, Settings, Window
 
 
 class ReadOut(NamedTuple):
@@ -346,6 +346,14 @@ model_conf:
             return describe_stream(lens, num_frames, self.head_size, start, context, chunk.starts, chunk.past)
 
         return {read.number: read.hs_pad for read in self._run(start, hlens, describe, ctc, num_loops, skip_blank)}
+
+    def check_settings(self, settings: Settings) -> None:
+        """Refuse a number of loops that cannot be read out.
+
+        Raises:
+            ValueError: With the allowed numbers.
+        """
+        self.check_loops(settings.num_loops)
 
     @property
     def window(self) -> Window:

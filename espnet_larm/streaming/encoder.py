@@ -41,11 +41,11 @@ class StreamingEncoder(AbsEncoder):
         """Read-outs of a stream up to the loop `limit`."""
 
     @abc.abstractmethod
-    def check_loops(self, num_loops: int) -> None:
-        """Refuse a number of loops that cannot be read out.
+    def check_settings(self, settings: Settings) -> None:
+        """Refuse what a stream of this encoder cannot have, beyond its context.
 
         Raises:
-            ValueError: With the allowed numbers.
+            ValueError: With what is allowed.
         """
 
     @torch.no_grad()
@@ -113,9 +113,10 @@ class StreamingEncoder(AbsEncoder):
                 f"num_loops is {num_loops}; a stream runs every chunk to the same loop, since later chunks attend to "
                 "it there: give a number."
             )
-        self.check_loops(num_loops)
+        settings = Settings(context, num_loops, skip_blank)
+        self.check_settings(settings)
         lead = next(self.parameters()).new_zeros(self.window.lead, self.input_size)
-        return StreamState.start(Settings(context, num_loops, skip_blank), lead, num_streams)
+        return StreamState.start(settings, lead, num_streams)
 
     def latency(self, context: Context) -> int:
         """Feature frames from the first one of a chunk to the last one that its encoder frames need.
