@@ -22,16 +22,11 @@ ENDLESS = 2**62
 class Stage(torch.nn.Module):
     """One strided convolution and, but in the first stage, the pointwise one behind it."""
 
-    def __init__(self, in_channels: int, channels: int, causal: bool) -> None:
+    def __init__(self, in_channels: int, channels: int, padding: tuple[int, int]) -> None:
         super().__init__()
         self.depthwise_conv = torch.nn.Conv2d(in_channels, channels, KERNEL, STRIDE, groups=in_channels)
         self.pointwise_conv = torch.nn.Conv2d(channels, channels, 1) if in_channels > 1 else None
-        # Before and behind: the last frame of a causal kernel is the present one, and one more completes a pair.
-        self.padding = (KERNEL - 1, STRIDE - 1) if causal else (KERNEL // 2, KERNEL // 2)
-
-    def output_lens(self, lens: torch.Tensor) -> torch.Tensor:
-        """Frames (B,) after it, for (B,) frames before; the same of features."""
-        return torch.div(lens + sum(self.padding) - KERNEL, STRIDE, rounding_mode="floor") + 1
+        self.padding = padding
 
     def forward(self, maps: torch.Tensor, past: Past | None = None) -> torch.Tensor:
         """(B, C, T, F) to (B, C, T', F'); of a stream, one frame of the past stands before the chunk's."""
@@ -60,8 +55,11 @@ class FastConformerSubsampling(torch.nn.Module):
     def __init__(self, input_size: int, output_size: int, factor: int, channels: int, causal: bool) -> None:
         super().__init__()
         self.factor = factor
-        num_stages = FACTORS.index(factor) + 1
-        self.stages = torch.nn.ModuleList(Stage(channels if n else 1, channels, causal) for n in range(num_stages))
+        # Before and behind: the last frame of a causal kernel is the present one, and one more completes a pair.
+        self.padding = (KERNEL - 1, STRIDE - 1) if causal else (KERNEL // 2, KERNEL // 2)
+        self.stages = torch.nn.ModuleList(
+            Stage(channels if number else 1, channels, self.padding) for number in range(FACTORS.index(factor) + 1)
+        )
         self.linear = torch.nn.Linear(channels * int(self.output_lens(torch.tensor(input_size))), output_size)
 
     @property
@@ -71,8 +69,8 @@ class FastConformerSubsampling(torch.nn.Module):
 
     def output_lens(self, ilens: torch.Tensor) -> torch.Tensor:
         """Frames (B,) after it, for (B,) frames before."""
-        for stage in self.stages:
-            ilens = stage.output_lens(ilens)
+        for _ in self.stages:
+            ilens = self._halved(ilens)
         return ilens
 
     def forward(self, xs_pad: torch.Tensor, ilens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -94,7 +92,7 @@ class FastConformerSubsampling(torch.nn.Module):
         begins = torch.zeros_like(ilens)
         maps = _between(xs_pad[:, :longest].unsqueeze(1), begins, ilens)
         for stage in self.stages:
-            ilens = stage.output_lens(ilens)
+            ilens = self._halved(ilens)
             maps = functional.relu(_between(stage(maps), begins, ilens))
         return self._project(maps), ilens
 
@@ -108,10 +106,14 @@ class FastConformerSubsampling(torch.nn.Module):
         lens = torch.where(chunk.is_last, begins + chunk.ilens, ENDLESS)
         maps = functional.pad(chunk.xs_pad, (0, 0, 0, -chunk.xs_pad.size(1) % self.factor)).unsqueeze(1)
         for stage in self.stages:
-            lens = torch.where(chunk.is_last, stage.output_lens(lens), ENDLESS)
+            lens = torch.where(chunk.is_last, self._halved(lens), ENDLESS)
             begins = torch.div(begins + 1, STRIDE, rounding_mode="floor")
             maps = functional.relu(_between(stage(maps, chunk.past), -begins, lens - begins))
         return self._project(maps)
+
+    def _halved(self, lens: torch.Tensor) -> torch.Tensor:
+        """Frames (B,) after a stage, for (B,) before it; the same of features."""
+        return torch.div(lens + sum(self.padding) - KERNEL, STRIDE, rounding_mode="floor") + 1
 
     def _project(self, maps: torch.Tensor) -> torch.Tensor:
         return self.linear(maps.transpose(1, 2).flatten(2))

@@ -2,5 +2,5 @@
 
 from hypothesis import settings
 
-settings.register_profile("streaming", deadline=None, derandomize=True, database=None, max_examples=25)
+settings.register_profile("streaming", deadline=None, derandomize=True, database=None, max_examples=12)
 settings.load_profile("streaming")
