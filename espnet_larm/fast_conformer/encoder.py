@@ -18,10 +18,12 @@ from espnet2.asr.ctc import CTC
 from espnet_larm.fast_conformer.blocks import BATCH, LAYER, NORMS, Block, describe_stream, describe_utterances
 from espnet_larm.fast_conformer.subsampling import FACTORS, FastConformerSubsampling
 from espnet_larm.options import Option, check_parameters
-from espnet_larm.streaming.context import Context, Contexts
+from espnet_larm.streaming.context import Context, Contexts, current_context
 from espnet_larm.streaming.encoder import StreamingEncoder
 from espnet_larm.streaming.sampling import forget_draws
 from espnet_larm.streaming.stream import Chunk, Settings, Window
+
+NEEDS_CAUSAL = "chunks need encoder_conf: causal: true, with which the encoder must be trained."
 
 
 class FastConformerEncoder(StreamingEncoder):
@@ -128,13 +130,21 @@ class FastConformerEncoder(StreamingEncoder):
         Raises:
             TooShortUttError: An utterance has no frame.
         """
-        context = Context()
-        if self.contexts is not None:
-            context = self.contexts.draw() if self.training else self.contexts.current()
+        if self.training:
+            context = Context() if self.contexts is None else self.contexts.draw()
+        else:
+            context = current_context(self.contexts)
         return (*self.encode(xs_pad, ilens, context), None)
 
     def encode(self, xs_pad: torch.Tensor, ilens: torch.Tensor, context: Context) -> tuple[torch.Tensor, torch.Tensor]:
-        """Frames (B, T', D) and their lengths (B,) in a context; what `forward` does, with its arguments."""
+        """Frames (B, T', D) and their lengths (B,) in a context; what `forward` does, with its arguments.
+
+        Raises:
+            ValueError: The context has chunks, and convolutions that are not causal see beyond them.
+            TooShortUttError: An utterance has no frame.
+        """
+        if not self.causal and not context.is_full:
+            raise ValueError(NEEDS_CAUSAL)
         xs, hlens = self.subsampling(xs_pad, ilens)
         xs = self.dropout(self.input_scale * xs)
         frames = describe_utterances(hlens, xs, context)
@@ -167,7 +177,7 @@ class FastConformerEncoder(StreamingEncoder):
             ValueError: With what is allowed.
         """
         if not self.causal:
-            raise ValueError("a stream needs encoder_conf: causal: true, with which the encoder must be trained.")
+            raise ValueError(NEEDS_CAUSAL)
         for name in ("num_loops", "skip_blank"):
             if (value := getattr(settings, name)) != 1:
                 raise ValueError(f"{name} is {value}; allowed: 1, since encoder: fast_conformer has no loops.")

@@ -31,12 +31,12 @@ from espnet_larm.looped.blocks import (
     describe_stream,
 )
 from espnet_larm.looped.loop import Clock, Depth, DepthFilm, LoopState
-from espnet_larm.looped.numbers import LoopNumbers
+from espnet_larm.looped.loop_numbers import LoopNumbers
 from espnet_larm.looped.sampling import SAMPLINGS, UNIFORM, LoopSampling
 from espnet_larm.looped.subsampling import CONV, FACTORS, KINDS, LINEAR, ConvSubsampling, LinearSubsampling
 from espnet_larm.looped.together import NO_SAMPLING, check_together
 from espnet_larm.options import Option, check_parameters
-from espnet_larm.streaming.context import Context, Contexts
+from espnet_larm.streaming.context import Context, Contexts, current_context
 from espnet_larm.streaming.encoder import StreamingEncoder
 from espnet_larm.streaming.sampling import forget_draws
 from espnet_larm.streaming.stream import Chunk, Settings, Window
@@ -283,7 +283,7 @@ model_conf:
         num_loops = context = None
         if self.training:
             num_loops = self.num_loops if self.sampling is None else self.sampling.draw()
-            context = None if self.contexts is None else self.contexts.draw()
+            context = Context() if self.contexts is None else self.contexts.draw()
         *others, last = self.read_outs(xs_pad, ilens, ctc, num_loops, context=context)
         if num_loops == 1 and self.state is not None:
             last = last._replace(hs_pad=last.hs_pad + self._nothing_of_what_loops_share())
@@ -314,8 +314,7 @@ model_conf:
                 `looped` gives.
             skip_blank: Frames that a checkpoint loop says are blank with more than this probability skip the
                 feed-forward layers of the loops up to the next; 1 skips none. Needs `ctc`, and eval mode.
-            context: What a frame sees. None for the whole utterance, or with `streaming` for the widest that was
-                trained, or the one that `in_context` gives.
+            context: What a frame sees. None for the one that `in_context` gives, or the widest that was trained.
 
         Raises:
             ValueError: Feedback needs `ctc`.
@@ -324,13 +323,12 @@ model_conf:
         self._check_head(ctc)
         start, hlens = self.subsampling(xs_pad, ilens)
         start = self.dropout(self.subsampling_norm(start))
-        if context is None and self.contexts is not None:
-            context = self.contexts.current()
+        seen = current_context(self.contexts) if context is None else context
 
         def describe(lens: torch.Tensor, num_frames: int) -> Frames:
-            if context is None or context.is_full:
+            if seen.is_full:
                 return describe_frames(lens, num_frames, self.head_size, start)
-            return describe_chunks(lens, num_frames, self.head_size, start, context)
+            return describe_chunks(lens, num_frames, self.head_size, start, seen)
 
         last = num_loops or self.current_loops
         yield from self._run(start, hlens, describe, ctc, last, skip_blank)

@@ -97,7 +97,7 @@ class Contexts(StepSampling):
     def __init__(
         self,
         chunk_frames: Annotated[
-            list[int | str] | None,
+            list[Any] | None,
             Option(
                 "encoder frames a chunk, of which each training step draws one; `full` is the whole utterance, as "
                 "without streaming, and is what validation and decoding read unless they are told otherwise (without "
@@ -107,7 +107,7 @@ class Contexts(StepSampling):
             ),
         ] = None,
         left_chunks: Annotated[
-            list[int | str] | None,
+            list[Any] | None,
             Option(
                 "chunks before its own that a frame attends to, of which each training step draws one; `all` trains, "
                 "but no stream can keep it",
@@ -147,10 +147,6 @@ class Contexts(StepSampling):
         widest = [max(each, key=lambda size: (size is None, size)) for each in (self.left_chunks, self.chunk_frames)]
         return Context(*widest)
 
-    def current(self) -> Context:
-        """The context outside training: that of `in_context`, or the widest."""
-        return _CONTEXT.get() or self.widest
-
     def check(self, context: Context) -> None:
         """Refuse a context that means nothing; say so when it was not trained.
 
@@ -169,9 +165,19 @@ class Contexts(StepSampling):
             )
 
 
+def current_context(contexts: Contexts | None) -> Context:
+    """The context of an encoder outside training: that of `in_context`, or the widest that was trained."""
+    return _CONTEXT.get() or (Context() if contexts is None else contexts.widest)
+
+
 @contextmanager
 def in_context(context: Context) -> Iterator[None]:
-    """While it is entered, streaming encoders of this thread have a context outside training: for ESPnet's programs.
+    """While it is entered, encoders here have this context in calls of this thread outside training.
+
+    ESPnet's programs and a recogniser then give what a stream would, also with models that were trained without chunks.
+
+    Args:
+        context: What a frame sees.
 
     Raises:
         ValueError: The context means nothing.

@@ -164,8 +164,11 @@ def test_options_out_of_range_are_refused(options, message):
 
 
 def test_streams_that_cannot_be_are_refused(encoder):
-    with pytest.raises(ValueError, match="a stream needs encoder_conf: causal: true"):
-        new_encoder(causal=False).eval().start_streams(Context(1, 4))
+    centred = new_encoder(causal=False).eval()
+    with pytest.raises(ValueError, match="chunks need encoder_conf: causal: true"):
+        centred.start_streams(Context(1, 4))
+    with in_context(Context(1, 4)), pytest.raises(ValueError, match="chunks need encoder_conf: causal: true"):
+        centred(features(40).unsqueeze(0), torch.tensor([40]))
     with pytest.raises(ValueError, match="num_loops is 2; allowed: 1, since encoder: fast_conformer has no loops"):
         encoder.start_streams(Context(1, 4), num_loops=2)
     with pytest.raises(ValueError, match=r"skip_blank is 0.9; allowed: 1"):

@@ -219,8 +219,9 @@ def test_the_whole_context_of_a_streaming_encoder_is_bit_for_bit_what_one_withou
     plain.load_state_dict(streaming.state_dict())
 
 
-def test_espnets_programs_decode_in_a_context_that_is_entered(ctc):
-    encoder = new_encoder(streaming={}).eval()
+@pytest.mark.parametrize("streaming", [{}, None])
+def test_espnets_programs_decode_in_a_context_that_is_entered(streaming, ctc):
+    encoder = new_encoder(streaming=streaming).eval()
     xs_pad, ilens = batch(60, 33)
     whole = encoder(xs_pad, ilens, ctc=ctc)[0][0]
     with in_context(Context(1, 2)):
