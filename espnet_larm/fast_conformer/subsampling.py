@@ -55,6 +55,8 @@ class FastConformerSubsampling(torch.nn.Module):
     def __init__(self, input_size: int, output_size: int, factor: int, channels: int, causal: bool) -> None:
         super().__init__()
         self.factor = factor
+        # Input frame at which the first output frame is centred; its kernels reach as far to both sides.
+        self.centre = 1.0 - factor if causal else 0.0
         # Before and behind: the last frame of a causal kernel is the present one, and one more completes a pair.
         self.padding = (KERNEL - 1, STRIDE - 1) if causal else (KERNEL // 2, KERNEL // 2)
         self.stages = torch.nn.ModuleList(

@@ -1,7 +1,7 @@
 """Streams: features come in as they are heard, chunks are encoded as soon as they are whole, and a state goes on.
 
 A stream gives what the masked offline forward gives for the same context, whatever the pieces in which its features
-come (tests/streaming/test_larm.py, tests/streaming/test_fast_conformer.py). Its state does not grow.
+come (tests/streaming/test_larm.py, tests/fast_conformer/test_encoder.py). Its state does not grow.
 Shapes: B streams, T features, F their size, C frames a chunk, D model size.
 """
 

@@ -106,6 +106,15 @@ def test_a_frame_sees_nothing_behind_its_chunk(encoder, chunk):
         assert int(gradient.any(dim=1).nonzero().max()) == min(8 * last, 149)
 
 
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_frame_is_centred_where_the_subsampling_says(causal):
+    subsampling, xs = new_encoder(causal=causal).subsampling, features(100).requires_grad_()
+    frames, _ = subsampling(xs.unsqueeze(0), torch.tensor([100]))
+    (gradient,) = torch.autograd.grad(frames[0, 5].abs().sum(), xs)
+    touched = gradient.any(dim=1).nonzero().squeeze(1)
+    assert (touched.min() + touched.max()).item() / 2 == 8 * 5 + subsampling.centre
+
+
 def test_latency_is_the_chunk(encoder):
     assert encoder.latency(Context(5, 14)) == 112
 
