@@ -1,4 +1,4 @@
-"""Which numbers of loops a looped encoder has, and the one that it runs outside training."""
+"""The numbers of loops that a looped encoder can run, and the one that it runs outside training."""
 
 import logging
 from collections.abc import Iterator

@@ -191,7 +191,7 @@ def in_context(context: Context) -> Iterator[None]:
 
 
 def attended_in_chunks(num_frames: int, context: Context, device: torch.device) -> torch.Tensor:
-    """Which frames each frame attends to (T, T), True where row t attends to column s.
+    """A mask (T, T) of the frames that each frame attends to, True where row t attends to column s.
 
     Args:
         num_frames: T.

@@ -63,7 +63,7 @@ class StreamingEncoder(AbsEncoder):
         partial results read an early checkpoint loop, final ones the last, of the same call. No chunk leaves earlier.
 
         Args:
-            state: That of `start_streams`, or what the call before returned; it stays as it is.
+            state: The state of `start_streams` or of the call before; it stays as it is.
             xs_pad: New features of B streams (B, T, F), any number of them.
             ilens: How many of them are a stream's (B,), 0 where nothing new was heard.
             ctc: The model's CTC head, for the feedback and for `skip_blank`.
@@ -99,7 +99,8 @@ class StreamingEncoder(AbsEncoder):
             num_streams: B.
             num_loops: The last loop of every chunk; None for the number that was trained. `auto` is for whole
                 utterances: a chunk that left early would have nothing for later chunks to attend to in deeper loops.
-            skip_blank: As for `read_outs`.
+            skip_blank: Frames that a checkpoint loop says are blank with more than this probability skip feed-forward
+                layers up to the next one; 1 skips none.
 
         Raises:
             ValueError: The context is not bounded, or the loop cannot be read out.
