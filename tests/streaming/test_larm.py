@@ -18,7 +18,7 @@ from tests.looped.test_encoder import (
     new_encoder,
     outputs,
     randomise,
-)  # fmt: skip
+)
 from tests.streaming.streaming import TOLERANCE, Listener, hear_together, heard
 
 KINDS = {
