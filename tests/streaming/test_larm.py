@@ -1,5 +1,7 @@
 """LarmEncoder in chunks: a stream is the masked offline forward, a frame sees nothing later, a state does not grow."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given
@@ -165,6 +167,21 @@ def test_a_state_does_not_grow_and_holds_no_more_memory_than_it_says(encoders, c
     alone = state.split()[0]
     assert all(each.untyped_storage().nbytes() == each.nbytes for each in alone.kept)
     assert not any(each.requires_grad for each in state.kept)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads memory from Linux's /proc")
+def test_an_hour_of_a_stream_takes_no_more_memory_than_its_first_minutes(ctc):
+    encoder = new_encoder(num_blocks=1, num_loops=2, checkpoint_period=1, block="conformer").eval()
+    context, pages = Context(4, 32), []
+    state = encoder.start_streams(context)
+    for minute in range(60):
+        for part in features(6016, minute).unsqueeze(0).split(128, dim=1):
+            _, state = encoder.stream(state, part, torch.tensor([128]), ctc)
+        pages.append(int(Path("/proc/self/statm").read_text().split()[1]))
+    assert state.num_frames[0] > 25 * 3600 - 32 and len(state.features[0]) < encoder.latency(context)
+    # Pages of 4 kB; keeping what was said would take 12 MB, and all keys and values 23 MB.
+    assert max(pages[5:]) - pages[5] < 1000
 
 
 def test_many_features_at_once_are_encoded_in_chunks_of_the_same_memory(encoders, ctc):
