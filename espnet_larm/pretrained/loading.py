@@ -31,6 +31,9 @@ LORA_DEFAULTS = {
     # The attention's, by the names that one family or another gives them.
     "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "out_proj"],
 }
+# transformers' WavLM gives the weights of its attention to one function, so that layers around them are never run.
+NEVER_RUN = {"wavlm": ("q_proj", "k_proj", "v_proj", "out_proj")}
+LORA_TARGETS = {"wavlm": ["intermediate_dense", "output_dense"]}
 # Of transformers' training by masked prediction, which is not done here.
 UNUSED = ("masked_spec_embed",)
 
@@ -177,10 +180,20 @@ def _add_lora(family: Family, conf: Mapping[str, Any]) -> None:
         import peft
     except ImportError as error:
         raise ImportError(f"{WHERE}: train: lora needs peft: pip install peft") from error
+    kind = family.config.model_type
+    targets = LORA_TARGETS.get(kind, LORA_DEFAULTS["target_modules"])
     try:
-        peft.inject_adapter_in_model(peft.LoraConfig(**{**LORA_DEFAULTS, **conf}), family.model)
+        peft.inject_adapter_in_model(
+            peft.LoraConfig(**{**LORA_DEFAULTS, "target_modules": targets, **conf}), family.model
+        )
     except (TypeError, ValueError) as error:
         raise ValueError(f"{WHERE}: lora_conf: {error}") from error
+    layers = [name.rpartition(".")[0] for name, _ in family.named_modules() if name.endswith(f".{LORA_PREFIX}A")]
+    if idle := [name for name in layers if name.endswith(NEVER_RUN.get(kind, ()))]:
+        raise ValueError(
+            f"{WHERE}: lora_conf: target_modules take {idle[0]}, which would not learn in a {kind}; allowed: "
+            f"{', '.join(targets)}."
+        )
     for name, parameter in family.named_parameters():
         parameter.requires_grad_(LORA_PREFIX in name)
 

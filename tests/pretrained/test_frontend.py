@@ -172,7 +172,7 @@ def test_everything_learns_without_layer_drop(encoders, kind):
     )
 
 
-@pytest.mark.parametrize("kind", ["whisper", "hubert", "parakeet"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_lora_begins_as_the_model_and_learns_alone(encoders, kind):
     plain = PretrainedFrontend(encoders(kind)).eval()
     frontend = PretrainedFrontend(encoders(kind), train="lora", lora_conf={"r": 2}).train()
@@ -182,7 +182,16 @@ def test_lora_begins_as_the_model_and_learns_alone(encoders, kind):
     frames.sum().backward()
     learning = {name for name, parameter in frontend.named_parameters() if parameter.requires_grad}
     assert learning and all("lora_" in name for name in learning)
-    assert any(parameter.grad.any() for name, parameter in frontend.named_parameters() if name in learning)
+    # Its second factor is zero at the start, and the only one with a gradient.
+    second = [parameter for name, parameter in frontend.named_parameters() if "lora_B" in name]
+    assert second and all(parameter.grad is not None and parameter.grad.any() for parameter in second)
+
+
+@pytest.mark.parametrize("targets", [["q_proj", "output_dense"], ".*out_proj"])
+def test_lora_refuses_layers_that_wavlm_never_runs(encoders, targets):
+    conf = {"target_modules": targets}
+    with pytest.raises(ValueError, match=r"(q|out)_proj, which would not learn in a wavlm; allowed: i"):
+        PretrainedFrontend(encoders("wavlm"), train="lora", lora_conf=conf)
 
 
 @pytest.mark.parametrize("options", [{}, {"layers": "mix"}, {"train": "last_n"}, {"train": "lora"}, {"train": "all"}])
