@@ -116,16 +116,31 @@ def _is_whole(shard: Path, checksum: str, size: int) -> bool:
     return rows.ndim == 2 and rows.shape[1] == size and f"{zlib.crc32(np.ascontiguousarray(rows).data):08x}" == checksum
 
 
-def read_record(scp: Path) -> dict[str, Any]:
-    """What `store.json` of the store says that a `frames.scp` names.
+def read_records(scp: Path) -> list[dict[str, Any]]:
+    """What `store.json` says of each store that a `frames.scp` names.
 
     Raises:
-        FileNotFoundError: The table or the store is missing.
-        ValueError: One of them is damaged.
+        FileNotFoundError: The table or a store is missing.
+        ValueError: One of them is damaged, or the table is empty.
     """
-    with scp.open(encoding="utf-8") as file:
-        _, _, text = file.readline().rstrip("\n").partition(" ")
-    path = Place.parse(text).shard.with_name(RECORD)
+    folders = dict.fromkeys(place.shard.parent for place in read_places(scp).values())
+    return [_read_record(folder / RECORD, scp) for folder in folders]
+
+
+def read_places(scp: Path) -> dict[str, Place]:
+    """Where the frames of each utterance of a `frames.scp` are.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: A line is no place, or there is none.
+    """
+    lines = scp.read_text(encoding="utf-8").splitlines()
+    if not lines:
+        raise ValueError(f"{scp} is empty; run store-frames again.")
+    return {key: Place.parse(text) for key, _, text in (line.partition(" ") for line in lines)}
+
+
+def _read_record(path: Path, scp: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} is missing, so that the store of {scp} was not finished; run store-frames again."
@@ -152,8 +167,7 @@ class FramesReader(Mapping[str, np.ndarray]):
 
     def __init__(self, path: str) -> None:
         self.path = Path(path)
-        lines = self.path.read_text(encoding="utf-8").splitlines()
-        self.places = {key: Place.parse(text) for key, _, text in (line.partition(" ") for line in lines)}
+        self.places = read_places(self.path)
         self._shards: dict[Path, np.ndarray] = {}
         for key, place in self.places.items():
             if place.first + place.num_frames > len(self._shard(place.shard)):

@@ -27,7 +27,7 @@ from espnet_larm.speech_llm.within_lengths import WithinLengthsModel
 from espnet_larm.train.checks.edit_tokens import take_training_tokens
 from espnet_larm.train.checks.init_param import check_init_params
 from espnet_larm.train.checks.optimisation import try_optimisation
-from espnet_larm.train.checks.pretrained import check_masks, check_stored_frames
+from espnet_larm.train.checks.pretrained import check_masks, check_rate, check_stored_frames
 from espnet_larm.train.checks.top_level import check_top_level
 from espnet_larm.train.learning import check_frozen, leave_frozen_out
 from espnet_larm.train.record import check_record, locked_folder, put_config_aside, record_dry_run
@@ -151,6 +151,7 @@ class LarmASRTask(ASRTask):
                     take_training_tokens(args, model.decoder, cls.build_preprocess_fn(args, False))
             check_masks(args)
             check_stored_frames(args, model)
+            check_rate(args, model)
             check_init_params(args, model)
             optimizers = super().build_optimizers(args, model=model)
             for optimizer in optimizers:

@@ -6,7 +6,7 @@ import soundfile
 import torch
 import yaml
 
-from espnet_larm.pretrained.store import FramesReader, Place, add, finished, read_record
+from espnet_larm.pretrained.store import FramesReader, Place, add, finished, read_records
 from espnet_larm.recipe.store_frames import main
 
 SIZE = 6
@@ -90,11 +90,11 @@ def test_what_is_wrong_is_named_before_training(store, change, error, message):
 def test_a_store_that_was_not_finished_is_named(store):
     folder, _ = store
     with pytest.raises(FileNotFoundError, match=r"store.json is missing, so that the store of .* was not finished"):
-        read_record(folder / "frames.scp")
+        read_records(folder / "frames.scp")
     for content in ("{", "[]"):
         (folder / "store/store.json").write_text(content)
         with pytest.raises(ValueError, match=r"store.json is damaged"):
-            read_record(folder / "frames.scp")
+            read_records(folder / "frames.scp")
 
 
 def test_a_place_is_its_text():
@@ -132,7 +132,7 @@ def test_stored_frames_are_those_of_the_front_end(data, encoders):
         samples = torch.from_numpy(soundfile.read(data / f"{key}.wav", dtype="float32")[0])
         wanted = frontend.hidden(samples[None], torch.tensor([len(samples)]))[0][0]
         torch.testing.assert_close(torch.from_numpy(reader[key]), wanted, atol=2e-3, rtol=2e-3)
-    assert read_record(data / "frames.scp")["layers"] == [0, 1, 2, 3]
+    assert read_records(data / "frames.scp")[0]["layers"] == [0, 1, 2, 3]
 
 
 def test_repeated_it_makes_what_is_missing_or_has_changed(data, monkeypatch, capsys):
@@ -179,7 +179,7 @@ def test_options_of_every_type_are_understood(data, encoders, changes):
     conf = {"model": encoders("whisper"), **changes}
     (data.parent / "other.yaml").write_text(yaml.safe_dump({"frontend": "pretrained", "frontend_conf": conf}))
     assert run(data, config="other.yaml") == 0
-    assert read_record(data / "frames.scp")["layers"] == changes.get("layers", [3])
+    assert read_records(data / "frames.scp")[0]["layers"] == changes.get("layers", [3])
 
 
 @pytest.mark.parametrize(
