@@ -41,9 +41,7 @@ class Words(NamedTuple):
 
 
 LM = Words("LM", "llm", "decoder_conf", "llm", "adaptation", "full", "weights")
-SPEECH_ENCODER = Words(
-    "speech encoder", "encoder", "frontend_conf", "model", "train", "all", "weights or input settings"
-)
+SPEECH_ENCODER = Words("speech encoder", "encoder", "frontend_conf", "model", "train", "all", "weights or settings")
 
 
 # What is said of a model whose file transformers does not unpickle.
