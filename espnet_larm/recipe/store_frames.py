@@ -92,10 +92,10 @@ def load_frontend(config: Path, model: str | None, device: str) -> Any:
         raise ValueError(f"{config}: frontend is not pretrained; only the frames of a pre-trained one are stored.")
     conf = {**(options.get("frontend_conf") or {}), **({} if model is None else {"model": model})}
     check_conf(PretrainedFrontend.__init__, conf, "frontend_conf: ")
-    if conf.get("model") is None:
-        raise ValueError(f"{config}: frontend_conf: model is missing; name the encoder (--model).")
     if (train := conf.get("train", "frozen")) != "frozen":
         raise ValueError(f"{config}: frontend_conf: train is {train}; frames change as it learns, and are not stored.")
+    if conf.get("model") is None:
+        raise ValueError(f"{config}: frontend_conf: model is missing; name the encoder (--model).")
     return PretrainedFrontend(**conf).to(device).eval()
 
 
