@@ -267,13 +267,14 @@ stage_stats() {
     need_file "$token_list" tokens
     validate_spelling
     log "$data_feats/{$train_set,$valid_set} -> $asr_stats_dir"
+    # Hours, or a refusal: before the statistics that are there are removed.
+    ! "$store_frames" || store_frames_of "$train_set" "$valid_set"
     take_folder "$asr_stats_dir"
     rm -f "$logdir"/{train,valid}.*.scp
     rm -rf "$asr_stats_dir"/{train,valid}
     num_valid=$(wc -l < "$data_feats/$valid_set/wav.scp")
     num_jobs=$(split_keys "$data_feats/$train_set/wav.scp" $((nj < num_valid ? nj : num_valid)) "$logdir/train")
     split_keys "$data_feats/$valid_set/wav.scp" "$num_jobs" "$logdir/valid" > /dev/null
-    ! "$store_frames" || store_frames_of "$train_set" "$valid_set"
     model_options
     # shellcheck disable=SC2086 # words
     run_jobs stats "$num_jobs" 0 "$logdir/stats.@JOB@.log" env "OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}" \

@@ -180,6 +180,7 @@ set_names() { # names folders as ESPnet does
     [ -z "$ctc_token_type" ] || tokens+=_ctc_${ctc_token_dir##*/}
     # Looked for only when a stage needs them: preparing data asks for no configuration.
     [ "$stop_stage" -lt 10 ] || asr_config=${asr_config:+$(find_file asr_config "$asr_config" "$repository")}
+    ! "$store_frames" || ! will_run 10 || check_frozen
     local named part config stored=
     first_asr_configs=() first_asr_left_out=()
     read -ra named <<< "$first_asr_config"
@@ -299,6 +300,13 @@ speech_of() { # SET_FOLDER: prints the speech that training reads of it, as ESPn
     else
         echo "$1/wav.scp,speech,$(data_type "$1")"
     fi
+}
+
+check_frozen() { # before hours of preparation are spent; store-frames reads the YAML as a whole
+    [ -n "$asr_config" ] || die "--store_frames true needs --asr_config, a YAML with frontend: pretrained"
+    ! sed -n '/^frontend_conf:/,/^[^ #]/p' "$asr_config" | grep -Eq '^ +train: *(last_n|all|lora)\b' ||
+        die "--store_frames true: frontend_conf of $asr_config trains the encoder, whose frames then change; allowed" \
+            "with it: train: frozen"
 }
 
 store_frames_of() { # SET...: keeps frames of the pre-trained encoder

@@ -27,7 +27,7 @@ from espnet_larm.speech_llm.within_lengths import WithinLengthsModel
 from espnet_larm.train.checks.edit_tokens import take_training_tokens
 from espnet_larm.train.checks.init_param import check_init_params
 from espnet_larm.train.checks.optimisation import try_optimisation
-from espnet_larm.train.checks.pretrained import check_masks, check_stored_frames
+from espnet_larm.train.checks.pretrained import check_masks, check_rate, check_stored_frames
 from espnet_larm.train.checks.streaming import check_streaming
 from espnet_larm.train.checks.top_level import check_top_level
 from espnet_larm.train.learning import check_frozen, leave_frozen_out
@@ -154,6 +154,7 @@ class LarmASRTask(ASRTask):
             check_masks(args)
             check_streaming(args, model)
             check_stored_frames(args, model)
+            check_rate(args, model)
             check_init_params(args, model)
             optimizers = super().build_optimizers(args, model=model)
             for optimizer in optimizers:
