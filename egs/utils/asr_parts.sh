@@ -39,7 +39,7 @@ resolve_paths() { # relative paths count from the caller's folder, or else from 
     # Absolute, so that the model finds it from any working folder.
     hugging_face_model_name_or_path=$(callers_folder "$hugging_face_model_name_or_path")
     frontend_model=$(callers_folder "$frontend_model")
-    for name in lm_train_text lm_dev_text lm_test_text ngram_text bpe_train_text bpe_nlsyms; do
+    for name in lm_train_text lm_dev_text lm_test_text ngram_text ngram_file bpe_train_text bpe_nlsyms; do
         paths=()
         for word in ${!name}; do paths+=("$(callers_path "$word")"); done
         printf -v "$name" %s "${paths[*]:-}"
@@ -90,9 +90,9 @@ check_options() {
         "An LM decodes with --token_type hugging_face"
     [[ $ngram_num =~ ^[2-6]$ ]] || die "--ngram_num $ngram_num is not supported; allowed: 2 to 6"
     [ -z "$ngram_text" ] || "$use_ngram" || die "--ngram_text needs --use_ngram true"
-    ! "$use_ngram" || ! will_run 12 || [ "$token_type" = hugging_face ] ||
-        die "--use_ngram true: stage 12 scores with n-grams in the search of an LM (--token_type hugging_face), and" \
-            "--token_type $token_type is decoded by CTC; leave it out, or end with --stop_stage ngram"
+    [ -z "$ngram_file" ] || "$use_ngram" || die "--ngram_file needs --use_ngram true"
+    [ -z "$ngram_file" ] || [ -z "$ngram_text" ] ||
+        die "--ngram_file is given, and --ngram_text to train one; leave one out"
     [ -z "$download_model" ] || die "--download_model is not supported yet; leave it out"
     [ -z "$hf_repo" ] || [[ $hf_repo =~ ^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$ ]] ||
         die "--hf_repo $hf_repo is no repository on the Hugging Face hub; allowed: user/name"
@@ -115,7 +115,10 @@ check_options() {
 why_not() { # NUMBER: prints why a stage has nothing to do
     case ${stage_names[$1]} in
         lm_*) [ -n "$lm_train_text" ] || echo "--lm_train_text names no text to train an LM from" ;;
-        ngram) "$use_ngram" || echo "--use_ngram is false" ;;
+        ngram)
+            "$use_ngram" || echo "--use_ngram is false"
+            ! "$use_ngram" || ! "$has_ngram" || echo "--ngram_file names one"
+            ;;
     esac
 }
 
@@ -199,11 +202,21 @@ set_names() { # names folders as ESPnet does
     asr_exp=${asr_exp:-$expdir/asr_$asr_tag}
     packed=$asr_exp/${asr_exp##*/}_${inference_asr_model%.*}.zip
     ngram_text=${ngram_text:-data/$train_set_plain/text}
-    ngram_exp=${ngram_exp:-$expdir/ngram_${token_dir##*/}${language}}
-    ngram_file=$ngram_exp/${ngram_num}gram.arpa
+    has_ngram=false
+    if [ -n "$ngram_file" ]; then
+        has_ngram=true
+    else
+        # An LM's search scores its tokens, CTC's prefix beam words.
+        if [ "$token_type" = hugging_face ]; then tokens_of_ngram=${token_dir##*/}; else tokens_of_ngram=word; fi
+        ngram_exp=${ngram_exp:-$expdir/ngram_$tokens_of_ngram${language}}
+        ngram_file=$ngram_exp/${ngram_num}gram.arpa
+    fi
     if [ -z "$inference_tag" ]; then
         inference_tag=$(basename "${inference_config:-inference}" .yaml)$(tag_of "$inference_args")
-        ! "$use_ngram" || inference_tag+=_${ngram_exp##*/}_${ngram_num}gram
+        if "$use_ngram"; then
+            "$has_ngram" || inference_tag+=_${ngram_exp##*/}
+            inference_tag+=_$(basename "${ngram_file%.gz}" .arpa)
+        fi
         inference_tag+=_asr_model_$(printf %s "${inference_asr_model%.*}" | tr / _)
     fi
 }
