@@ -11,7 +11,7 @@
 #
 #   ../asr.sh --train_set train --valid_set dev --test_sets "test" --asr_config conf/an4/train_larm.yaml
 #   ../asr.sh ... --stage train --stop_stage score --asr_args "--max_epoch 5"
-# shellcheck disable=SC2034,SC2154 # options and names are shared with utils/asr_parts.sh
+# shellcheck disable=SC2034,SC2154 # options and names are shared with utils/asr_parts.sh and utils/names.sh
 # shellcheck disable=SC2329 # main calls the stages by name
 set -euo pipefail
 
@@ -23,7 +23,7 @@ repository=$(dirname "$egs_dir")
 # others need (tools/bench/RESULTS.md). This is for ESPnet's programs; espnet_larm/process.py does it for ours. A policy
 # that the user has set is kept.
 [ -n "${OMP_WAIT_POLICY+set}" ] || export OMP_WAIT_POLICY=passive GOMP_SPINCOUNT="${GOMP_SPINCOUNT-10000}"
-for helper in log options jobs training files asr_parts; do
+for helper in log options jobs training files names asr_parts; do
     # shellcheck source=/dev/null
     . "$egs_dir/utils/$helper.sh"
 done
@@ -287,7 +287,7 @@ stage_train() {
     local part index first_exp
     for part in train valid; do need_file "$asr_stats_dir/$part/speech_shape" stats; done
     for index in "${!first_asr_configs[@]}"; do
-        first_exp=$expdir/asr_$(name_of_config "${first_asr_configs[index]}" "$repository")$rest_of_tag
+        first_exp=$(experiment_of "${first_asr_configs[index]}")
         train_model "${first_asr_configs[index]}" "$first_exp" "$pretrained_model" earlier
         pretrained_model=$first_exp/$first_asr_model
         need_file "$pretrained_model" train
@@ -298,6 +298,7 @@ stage_train() {
 
 train_model() { # CONFIG EXPERIMENT INITIAL_WEIGHTS [earlier]
     local asr_config=$1 asr_exp=$2 pretrained_model=$3 is_earlier=${4:-} options=() script=$2/run.sh status=0
+    refuse_other_set "$asr_exp"
     log "$data_feats/{$train_set,$valid_set} -> $asr_exp (log: $asr_exp/train.log)"
     mkdir -p "$asr_exp"
     # Where a training can be resumed, these options may be refused: until it has saved, run.sh keeps the others.

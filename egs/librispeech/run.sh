@@ -46,6 +46,7 @@ case $subset in
     *) die "--subset $subset is not known; allowed: 100, 460, 960, mini" ;;
 esac
 librispeech=$(callers_folder "$librispeech")
+export TRAIN_SET_OPTIONS="train_clean_100=--subset 100,train_clean_460=--subset 460,train_960=--subset 960,train_clean_5=--subset mini"
 export LIBRISPEECH=$librispeech LIBRISPEECH_MIRROR=$mirror LIBRISPEECH_SUBSET=$subset
 export LIBRISPEECH_SETS="$train_set=$train $development $evaluation"
 

@@ -59,7 +59,7 @@ run_and_pass_signals() { # LOG COMMAND...: sets `status`, and `is_stopped` if a 
     trap - INT TERM
 }
 
-show_epochs() { # reads the train.log of ESPnet or train-lm; logs a line an epoch or checkpoint
+show_epochs() { # reads the train.log of ESPnet or train-lm; logs a line an epoch or checkpoint, and each minute
     # In bash, because awk may read a pipe in blocks, and lines would come epochs late.
     local line of='' left='' train valid accuracy
     while IFS= read -r line; do
@@ -72,7 +72,7 @@ show_epochs() { # reads the train.log of ESPnet or train-lm; logs a line an epoc
             printf '  epoch %s/%s: loss %s, valid loss %s, valid cer_ctc %s%s; %s%s\n' "${BASH_REMATCH[1]}" "$of" \
                 "$(value_of loss "$train")" "$(value_of loss "$valid")" "$(value_of cer_ctc "$valid")" "$accuracy" \
                 "$(value_of time "$train")" "${left:+, about $left left}" >&2
-        elif [[ $line =~ INFO:\ (step\ [0-9]+/[0-9]+:.*) ]]; then
+        elif [[ $line =~ INFO:\ (step\ [0-9]+[^:]*:\ loss\ .*) ]]; then
             printf '  %s\n' "${BASH_REMATCH[1]}" >&2
         fi
     done

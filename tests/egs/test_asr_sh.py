@@ -62,7 +62,7 @@ def test_stages_1_to_5_make_sets_and_tokens_and_can_be_repeated(recipe: Recipe, 
         "dev": "flac.ark\n",
         "test": "flac\n",
     }
-    tokens = (tmp_path / "data/token_list/char/tokens.txt").read_text().split()
+    tokens = (tmp_path / "data/token_list/char_sp/tokens.txt").read_text().split()
     assert tokens == ["<blank>", "<unk>", "<space>", "D", "O", "R", "W", "A", "B", "<sos/eos>"]
     before = files(tmp_path / "dump"), files(tmp_path / "data")
     assert recipe(*options).returncode == 0
@@ -207,7 +207,7 @@ def test_an_ngram_is_trained_from_the_transcripts_before_speeds_are_changed(reci
     done = recipe(*options)
     assert done.returncode == 0, done.stderr
     assert "text: 3 sentences, 18 tokens" in done.stderr and "perplexity: " in done.stderr
-    assert (tmp_path / "exp/ngram_char/3gram.arpa").read_text().startswith("\\data\\\nngram 1=11\n")
+    assert (tmp_path / "exp/ngram_char_sp/3gram.arpa").read_text().startswith("\\data\\\nngram 1=11\n")
     (tmp_path / "other.txt").write_text("word a\n")
     other = recipe(*options[:2], "--stage", "ngram", *options[-2:], "--ngram_text", "other.txt")
     assert other.returncode == 1 and "--text is in small letters" in other.stderr
