@@ -23,7 +23,7 @@ repository=$(dirname "$egs_dir")
 # others need (tools/bench/RESULTS.md). This is for ESPnet's programs; espnet_larm/process.py does it for ours. A policy
 # that the user has set is kept.
 [ -n "${OMP_WAIT_POLICY+set}" ] || export OMP_WAIT_POLICY=passive GOMP_SPINCOUNT="${GOMP_SPINCOUNT-10000}"
-for helper in log options jobs training files names asr_parts; do
+for helper in log options jobs training files names asr_parts summary; do
     # shellcheck source=/dev/null
     . "$egs_dir/utils/$helper.sh"
 done
@@ -143,6 +143,7 @@ main() {
         "stage_${stage_names[number]}"
         log "stage $number (${stage_names[number]}) took $((SECONDS - start)) s"
     done
+    say_what_is_there "$stop_stage"
 }
 
 stage_data() {
@@ -268,7 +269,7 @@ stage_stats() {
     validate_spelling
     log "$data_feats/{$train_set,$valid_set} -> $asr_stats_dir"
     take_folder "$asr_stats_dir"
-    rm -f "$logdir"/{train,valid}.*.scp
+    rm -f "$logdir"/{train,valid}.*.scp "$logdir"/stats.*/{train,valid}/speech_shape
     rm -rf "$asr_stats_dir"/{train,valid}
     num_valid=$(wc -l < "$data_feats/$valid_set/wav.scp")
     num_jobs=$(split_keys "$data_feats/$train_set/wav.scp" $((nj < num_valid ? nj : num_valid)) "$logdir/train")
@@ -276,7 +277,8 @@ stage_stats() {
     ! "$store_frames" || store_frames_of "$train_set" "$valid_set"
     model_options
     # shellcheck disable=SC2086 # words
-    run_jobs stats "$num_jobs" 0 "$logdir/stats.@JOB@.log" env "OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}" \
+    counts_done=counted_stats counts_of=$(cat "$data_feats"/{"$train_set","$valid_set"}/wav.scp | wc -l) \
+        run_jobs stats "$num_jobs" 0 "$logdir/stats.@JOB@.log" env "OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}" \
         "${py[@]}" -m espnet2.bin.asr_train --collect_stats true "${options[@]}" --ngpu 0 \
         --train_shape_file "$logdir/train.@JOB@.scp" --valid_shape_file "$logdir/valid.@JOB@.scp" \
         --output_dir "$logdir/stats.@JOB@" $asr_args
@@ -348,7 +350,8 @@ stage_decode() {
         [ ! -d "$dir/logdir" ] || find "$dir/logdir" -type f ! -name finished.jsonl -delete
         num_jobs=$(split_keys "$data_feats/$set/wav.scp" "$inference_nj" "$dir/logdir/keys")
         # shellcheck disable=SC2086 # words
-        saves_results=yes run_jobs "decode ${set//\//-}" "$num_jobs" "$num_gpus" "$dir/logdir/asr_inference.@JOB@.log" \
+        counts_done=counted_decoding counts_of=$(wc -l < "$data_feats/$set/wav.scp") \
+            saves_results=yes run_jobs "decode ${set//\//-}" "$num_jobs" "$num_gpus" "$dir/logdir/asr_inference.@JOB@.log" \
             env "OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((num_jobs > 1 ? 1 : train_threads))}" \
             "${py[@]}" -m espnet2.bin.asr_inference ${options[@]+"${options[@]}"} --ngpu "$num_gpus" \
             --data_path_and_name_and_type "$data_feats/$set/wav.scp,speech,$(data_type "$data_feats/$set")" \

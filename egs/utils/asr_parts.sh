@@ -248,6 +248,22 @@ lm_options() { # fills `options` with what stages 6 and 7 share
     options+=($lm_args)
 }
 
+counted_stats() { # LOG: prints the utterances whose lengths are written by all jobs of stage 10
+    cat "$(dirname "$1")"/stats.*/{train,valid}/speech_shape 2> /dev/null | wc -l
+}
+
+counted_decoding() { # LOG: prints the utterances that all jobs of stage 12 have recognised, by our program or ESPnet's
+    local log lines told sum=0
+    for log in ${1//@JOB@/*}; do
+        [ -f "$log" ] || continue
+        lines=$(grep -c ' INFO: best hypo: ' "$log" || true)
+        # Ours also counts those of before an interruption.
+        told=$(sed -n 's/.* INFO: \([0-9]*\) of [0-9]* utterances in .*/\1/p' "$log" | tail -n 1)
+        sum=$((sum + (${told:-0} > ${lines:-0} ? ${told:-0} : ${lines:-0})))
+    done
+    echo "$sum"
+}
+
 aggregate_stats() { # NUM_JOBS: joins their statistics in asr_stats_dir
     local part vocabulary_size parts=$asr_stats_dir/.part inputs=()
     for ((part = 1; part <= $1; part++)); do inputs+=(--input_dir "$asr_stats_dir/logdir/stats.$part"); done

@@ -36,17 +36,19 @@ def lines(caplog):
 
 def test_a_line_has_step_loss_rate_seconds_and_the_time_left(lines):
     found = lines(13, 6.0, num_batches=40, num_epochs_after=2)
+    first = "step 2/40 of epoch 3: loss 1.5, learning rate 0.002, 6.00 s a step; the epoch takes about 3 minutes and "
+    second = "step 12/40 of epoch 3: loss 7.5, learning rate 0.012, 6.00 s a step; the epoch takes about 2 minutes and "
     assert found == [
-        "step 2/40 of epoch 3: loss 1.5, learning rate 0.002, 6.00 s a step; the epoch takes about 3 minutes and "
-        "48 seconds more, all of max_epoch about 11 minutes and 48 seconds",
-        "step 12/40 of epoch 3: loss 7.5, learning rate 0.012, 6.00 s a step; the epoch takes about 2 minutes and "
-        "48 seconds more, all of max_epoch about 10 minutes and 48 seconds",
+        f"{first}48 seconds more, all of max_epoch about 11 minutes and 48 seconds",
+        f"{second}48 seconds more, all of max_epoch about 10 minutes and 48 seconds",
     ]
 
 
 def test_a_step_of_several_batches_is_one_step_and_an_interruption_does_not_begin_anew(lines):
     (found,) = lines(1, 10.0, accum_grad=4, num_batches=43, num_used=20)
-    expected = "step 6/10 of epoch 3: loss 1, learning rate 0.001, 10.00 s a step; the epoch takes about 40 seconds more"
+    expected = (
+        "step 6/10 of epoch 3: loss 1, learning rate 0.001, 10.00 s a step; the epoch takes about 40 seconds more"
+    )
     assert found == expected
 
 
