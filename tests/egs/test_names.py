@@ -119,7 +119,9 @@ def test_folders_of_earlier_names_go_on_for_the_set_that_they_are_of(run: Run, t
     options = (*BPE, "--asr_config", "x.yaml", "--asr_args", "--ngpu 1")
     done = run("small", "train", *options)
     assert done.returncode == 0, done.stderr
-    assert "exp/asr_x_raw_bpe9_ngpu1 goes on to be used: a new one would be named exp/asr_x_raw_bpe9_small" in done.stderr
+    assert (
+        "exp/asr_x_raw_bpe9_ngpu1 goes on to be used: a new one would be named exp/asr_x_raw_bpe9_small" in done.stderr
+    )
     called = call(tmp_path, "asr_train")
     assert "--token_list data/token_list/bpe_unigram9/tokens.txt" in called
     assert "--train_shape_file exp/asr_stats_raw_bpe9/train/speech_shape" in called
@@ -132,7 +134,10 @@ def test_a_set_that_was_forgotten_is_named_by_what_is_there(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done = run("small", "train")
-    assert "run --stage stats first; this is about the set small, and there is data of: large,large_sp,train" in done.stderr
+    assert (
+        "run --stage stats first; this is about the set small, and there is data of: large,large_sp,train"
+        in done.stderr
+    )
     monkeypatch.setenv("TRAIN_SET_OPTIONS", "small=--subset 1,large=--subset 2,other=--subset 3")
     assert done.returncode == 2 and run("small", "train").stderr.endswith("there is data of: --subset 2\n")
 
@@ -156,6 +161,8 @@ def test_librispeech_names_the_subset_that_is_there(tmp_path: Path) -> None:
     make(tmp_path / "librispeech/dump/raw/org/train_960_sp", **{"wav.scp": "u1 A\n"})
     make(tmp_path / "librispeech/dump/raw/org/dev", **{"wav.scp": "u1 A\n"})
     command = ["bash", tmp_path / "librispeech/run.sh", "--stage", "train", "--ngpu", "0", "--python", "true"]
+    command += ["--asr_config", ROOT / "conf/librispeech/train_larm_100h.yaml"]
+    command += ["--inference_config", ROOT / "conf/decode_ctc_greedy.yaml"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert "the set train_clean_100_sp, and there is data of: --subset 960" in done.stderr
