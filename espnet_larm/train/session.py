@@ -218,8 +218,9 @@ class Session:
         )
 
     def _between_steps(self) -> None:
-        assert self._running is not None and self._batches is not None and self._progress is not None
-        self._progress.tell(self._batches.num_given // self.options.accum_grad)
+        assert self._running is not None
+        if self._batches is not None and self._progress is not None:
+            self._progress.tell(self._batches.num_given // self.options.accum_grad)
         self._num_steps += 1
         is_on_cpu = next(self._running.model.parameters()).device.type == "cpu"
         if is_on_cpu and self._num_steps % STEPS_BETWEEN_GIVING_BACK == 0:
