@@ -88,7 +88,7 @@ class LarmASRTask(ASRTask):
             make_deterministic()
         with ends_with_a_sentence():
             with traced_to_options(args):
-                args = without_nulls(args)
+                args = allow_tf32(without_nulls(args))
                 check_record(args)
             super().main_worker(args)
             if args.dry_run:
@@ -151,6 +151,8 @@ class LarmASRTask(ASRTask):
                     text_kl.read_text(model.decoder.tokenizer)
                 if getattr(model.decoder, "editor", None) is not None:
                     take_training_tokens(args, model.decoder, cls.build_preprocess_fn(args, False))
+            # For the record: see allow_tf32.
+            args.use_tf32 = args.use_tf32 or (args.use_amp and torch.backends.cuda.matmul.allow_tf32)
             check_masks(args)
             check_streaming(args, model)
             check_stored_frames(args, model)
@@ -197,6 +199,19 @@ class LarmASRTask(ASRTask):
             # The model refuses the first batch if it needs speech.
             return
         super().check_task_requirements(dataset, allow_variable_data_keys, train, inference)
+
+
+def allow_tf32(args: argparse.Namespace) -> argparse.Namespace:
+    """Let a GPU multiply float32 in TF32 also under `use_amp`, for what autocast leaves in float32.
+
+    Returns:
+        Options without `use_tf32` where there is `use_amp`: ESPnet asserts that there is one of them alone.
+    """
+    if not (args.use_tf32 and args.use_amp):
+        return args
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cudnn.allow_tf32 = True
+    return argparse.Namespace(**{**vars(args), "use_tf32": False})
 
 
 def check_plugins(args: argparse.Namespace) -> None:

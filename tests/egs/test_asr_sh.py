@@ -62,7 +62,7 @@ def test_stages_1_to_5_make_sets_and_tokens_and_can_be_repeated(recipe: Recipe, 
         "dev": "flac.ark\n",
         "test": "flac\n",
     }
-    tokens = (tmp_path / "data/token_list/char/tokens.txt").read_text().split()
+    tokens = (tmp_path / "data/token_list/char_sp/tokens.txt").read_text().split()
     assert tokens == ["<blank>", "<unk>", "<space>", "D", "O", "R", "W", "A", "B", "<sos/eos>"]
     before = files(tmp_path / "dump"), files(tmp_path / "data")
     assert recipe(*options).returncode == 0
@@ -285,7 +285,7 @@ def test_help_of_a_recipe_begins_with_its_own_header_and_options(name: str) -> N
     own, shared = done.stdout.split("The recipe passes all other options to asr.sh:")
     options = {
         "an4": ["an4_root"],
-        "librispeech": ["librispeech", "subset", "mirror"],
+        "librispeech": ["librispeech", "subset", "case", "mirror"],
         "mini": [],
         "read_speech": ["corpus", "manifests", "train_set", "train", "dev", "tests", "system", "case", "encoder"],
     }[name]

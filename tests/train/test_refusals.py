@@ -185,6 +185,17 @@ def test_wrong_values_of_espnets_own_options_end_the_training_before_it_begins(
         larm_task.main(cmd=options(**changes))
 
 
+def test_statistics_for_folded_batches_need_no_fold_length(larm_task, tmp_path):
+    from espnet_larm.train.checks.top_level import check_top_level
+
+    (tmp_path / "keys").write_text("u1 1\n")
+    parser = larm_task.get_parser()
+    options = ["--output_dir", "x", "--batch_type", "folded", "--train_shape_file", str(tmp_path / "keys")]
+    check_top_level(parser.parse_args([*options, "--collect_stats", "true"]), parser)
+    with pytest.raises(ValueError, match="fold_length has 0 numbers"):
+        check_top_level(parser.parse_args(options), parser)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
