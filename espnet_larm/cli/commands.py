@@ -24,6 +24,7 @@ class Command(NamedTuple):
 
 
 _RECIPE = "espnet_larm.recipe"
+_DRAFTS = f"{_RECIPE}.drafts"
 _EXPERIMENT = "--asr_train_config exp/asr/config.yaml --asr_model_file exp/asr/valid.loss.ave.pth"
 COMMANDS: dict[str, Command] = {
     "transcribe": Command(
@@ -102,6 +103,36 @@ COMMANDS: dict[str, Command] = {
         TRAIN,
         "--text lines.txt --token_list data/token_list/char/tokens.txt --token_type char --outpath 4gram.arpa",
     ),
+    "remove-overlap": Command(
+        f"{_DRAFTS}.overlap",
+        "leave lines out of a text that test sets share",
+        TRAIN,
+        "--text lines.txt --test_text dump/raw/test/text --outpath left.txt",
+    ),
+    "learn-confusions": Command(
+        f"{_DRAFTS}.learn_confusions",
+        "learn how a recogniser errs, from transcripts and drafts",
+        TRAIN,
+        "--text dump/raw/dev/text --drafts exp/asr/decode/dev/loop4/text --outpath confusions.json",
+    ),
+    "simulate-drafts": Command(
+        f"{_DRAFTS}.simulate",
+        "make drafts of plain text, for an LM that learns to edit",
+        TRAIN,
+        "--text lines.txt --confusions confusions.json --wer_percent 30 --output_dir exp/simulated",
+    ),
+    "draft-speech": Command(
+        f"{_DRAFTS}.draft_speech",
+        "make drafts of speech with dropout and SpecAugment",
+        TRAIN,
+        f"{_EXPERIMENT} --data_dir dump/raw/train --output_dir exp/drafts",
+    ),
+    "split-folds": Command(
+        f"{_DRAFTS}.folds",
+        "cut a training set into folds by speaker, whose drafts models make that have not learned them",
+        TRAIN,
+        "--data_dir dump/raw/train --output_dir dump/raw/train_folds",
+    ),
     "list": Command(
         "espnet_larm.cli.list_plugins",
         "list every plugin with its options, their ranges and defaults",
@@ -129,6 +160,18 @@ COMMANDS: dict[str, Command] = {
         "score a stock recipe's experiment by loops (after stage 12)",
         LOOK,
         "--exp_dir exp/asr_larm --data_dir dump/raw",
+    ),
+    "compare-drafts": Command(
+        f"{_DRAFTS}.compare",
+        "measure how far drafts to learn from are from those of a test set",
+        LOOK,
+        "--text train/text --drafts train/drafts --other_text dev/text --other_drafts dev/drafts",
+    ),
+    "score-edits": Command(
+        f"{_DRAFTS}.score_edits",
+        "count the words of drafts that edits fix and break",
+        LOOK,
+        "--data_dirs dump/raw/test --drafts drafts/test/text --edits edits/test/text",
     ),
     "results": Command(
         f"{_RECIPE}.results", "write RESULTS.md of an experiment (stage 13)", LOOK, "--exp_dir exp/asr_larm"
