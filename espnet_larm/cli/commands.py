@@ -60,6 +60,18 @@ COMMANDS: dict[str, Command] = {
         USE,
         f"{_EXPERIMENT} --data_dir dump/raw/dev",
     ),
+    "calibrate-edits": Command(
+        "espnet_larm.cli.calibrate.edits",
+        "find the weight of CTC in the choice among edits",
+        USE,
+        f"{_EXPERIMENT} --data_dir dump/raw/dev",
+    ),
+    "edit-text": Command(
+        f"{_DRAFTS}.edit_text",
+        "edit drafts of any recogniser, without speech",
+        USE,
+        f"{_EXPERIMENT} --drafts drafts/text --outpath edited/text",
+    ),
     "calibrate-pooling": Command(
         "espnet_larm.cli.calibrate.pooling",
         "find tau of affinity pooling",
@@ -96,6 +108,12 @@ COMMANDS: dict[str, Command] = {
         "train a small language model from text (stages 6 and 7)",
         TRAIN,
         "--text lines.txt --output_dir exp/lm --ngpu 0",
+    ),
+    "lower-case-lm": Command(
+        f"{_RECIPE}.text_lm.lower_case",
+        "copy an LM of capitals for small letters",
+        TRAIN,
+        "--llm models/novels-3M --output_dir exp/novels-3M-lower",
     ),
     "train-ngram": Command(
         f"{_RECIPE}.ngram.train",
