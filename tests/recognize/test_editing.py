@@ -89,18 +89,18 @@ def test_drafts_of_training_are_those_of_decoding(load, waveforms, has_own_token
             assert drafts == llm.ctc_tokens(output[0], lens) and drafts[0]
 
 
-@pytest.mark.parametrize("has_own_tokens", [False, True])
+@pytest.mark.parametrize(("has_own_tokens", "weight"), [(False, 0.4), (True, 0.4), (True, 0.0), (True, 0.9999)])
 def test_the_choice_among_edits_and_ctc_hypotheses_adds_both_scores_in_a_batch_as_alone(
-    load, waveforms, has_own_tokens
+    load, waveforms, has_own_tokens, weight
 ):
     recognizer = load(has_own_tokens=has_own_tokens)
-    config = replace(EDIT, beam_size=4, nbest=3, ctc_weight=0.4)
+    config = replace(EDIT, beam_size=4, nbest=3, ctc_weight=weight)
     plan, llm, model = recognizer.plan(config), recognizer.heads.llm, recognizer.model
     for waveform, one in zip(waveforms, recognizer.recognize(waveforms, plan), strict=True):
         (alone,) = recognizer.recognize([waveform], plan)
         best = [one.best, *one.others]
         assert [each.token_ids for each in (alone.best, *alone.others)] == [each.token_ids for each in best]
-        assert len(best) == 3 and [each.score for each in best] == sorted((each.score for each in best), reverse=True)
+        assert 1 < len(best) <= 3 and len({*map(tuple, (each.token_ids for each in best))}) == len(best)
         with torch.no_grad():
             output, lens = model.encode(torch.from_numpy(waveform)[None], torch.tensor([len(waveform)]))
             edited = edit(model.decoder, (output[0], lens), llm.ctc_tokens(output[0], lens))
@@ -110,32 +110,17 @@ def test_the_choice_among_edits_and_ctc_hypotheses_adds_both_scores_in_a_batch_a
         for each in row:
             spelled = list(llm.spell(each.token_ids, is_complete=True).sure)
             for found, log_probs, tokens, blank in (
-                (each.by_ctc, by_ctc, spelled, 0),
+                (each.by_ctc if weight else None, by_ctc, spelled, 0),
                 (each.by_editor, by_editor, each.token_ids, model.eos),
             ):
                 sizes = torch.tensor([len(log_probs)]), torch.tensor([len(tokens)])
                 loss = torch.nn.functional.ctc_loss(
                     log_probs.unsqueeze(1), torch.tensor([tokens or [1]]), *sizes, blank, reduction="sum"
                 )
-                assert found == pytest.approx(-float(loss), abs=1e-3) or found == -float(loss)
-        ranked = sorted((0.6 * each.by_editor + 0.4 * each.by_ctc for each in row), reverse=True)
-        assert [each.score for each in best] == pytest.approx(ranked[:3], abs=1e-3)
-
-
-def test_nearly_all_of_the_weight_on_ctc_gives_its_hypothesis(load, waveforms):
-    """Of its beam, if the editor can write it at all."""
-    recognizer = load(has_own_tokens=False)
-    by_ctc = recognizer.recognize(waveforms, DecodeConfig(ctc_weight=1.0, beam_size=8))
-    found = recognizer.recognize(waveforms, replace(EDIT, beam_size=8, ctc_weight=0.9999))
-    assert [one.best.token_ids for one in found] == [one.best.token_ids for one in by_ctc]
-    assert [one.text for one in found] != [one.text for one in recognizer.recognize(waveforms, EDIT)]
-
-
-def test_without_a_weight_a_beam_finds_edits_that_are_no_less_probable_than_the_best_path(load, waveforms):
-    recognizer = load()
-    plain = recognizer.recognize(waveforms, EDIT)
-    for one, other in zip(recognizer.recognize(waveforms, replace(EDIT, beam_size=8)), plain, strict=True):
-        assert one.best.score >= other.best.score - 1e-4 and one.best.score < 0
+                assert found is None or found == pytest.approx(-float(loss), abs=1e-3)
+        scores = ((1 - weight) * each.by_editor + weight * each.by_ctc for each in row)
+        ranked = sorted((score for score in scores if math.isfinite(score)), reverse=True)
+        assert [each.score for each in best] == pytest.approx(ranked[: len(best)], abs=1e-3)
 
 
 def test_texts_that_a_score_rules_out_come_last():

@@ -80,8 +80,8 @@ def read_edits(folder: Path, drafts: Path, edits: Path) -> Edits:
     after = read_pairs([folder / "text"], [edits])
     changed = sum(map(str.__ne__, before.drafts, after.drafts))
     speakers = {f"{folder}/{key}": f"{folder}/{each}" for key, each in read_table(folder / "utt2spk").items()}
-    aligned = (align(each.references, each.drafts, split_words) for each in (before, after))
-    return Edits(*aligned, changed, speakers, [f"{folder}/{key}" for key in before.ids])
+    drafted, edited = (align(each.references, each.drafts, split_words) for each in (before, after))
+    return Edits(drafted, edited, changed, speakers, [f"{folder}/{key}" for key in before.ids])
 
 
 def row_of(name: str, edits: Edits) -> str:

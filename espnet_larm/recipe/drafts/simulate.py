@@ -77,6 +77,8 @@ def main(cmd: list[str] | None = None) -> int:
     from espnet_larm.recipe.drafts.shards import Drafted, Shards, mixed
 
     texts = chosen_lines(args)
+    if args.confusions is not None and not args.confusions.is_file():
+        raise FileNotFoundError(f"--confusions {args.confusions} is missing; espnet-larm learn-confusions makes it.")
     real: list[Drafted] = []
     if args.real_text:
         found = read_pairs(args.real_text, args.real_drafts)
