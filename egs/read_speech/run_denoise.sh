@@ -59,6 +59,7 @@ for set in $dev_set $test_sets; do
 done
 read -ra py <<< "$python"
 repository=$(cd ../.. && pwd)
+[ -d "$repository/espnet_larm" ] || repository=$PWD
 [ ! -d "$repository/espnet_larm" ] || export PYTHONPATH="$repository${PYTHONPATH:+:$PYTHONPATH}"
 export LC_ALL=C.UTF-8 PYTHONUNBUFFERED=1
 model=$expdir/model config=conf/read_speech/train_llm_denoise.yaml
@@ -134,13 +135,13 @@ step_compare() {
         --outpath "$expdir/distance_$by.json"
 }
 
-train() { # CONFIG OUTPUT_DIR INITIAL_WEIGHTS...
-    local options=() weights
+train() { # CONFIG OUTPUT_DIR INITIAL_WEIGHTS
+    local options=()
     [ -z "$max_epoch" ] || options+=(--max_epoch "$max_epoch")
-    for weights in "${@:3}"; do options+=(--init_param "$weights"); done
     awk '{ id = $1; sub(/^[^ ]+ ?/, ""); print id, (length($0) ? length($0) : 1) }' "$dump/$dev_set/text" \
         > "$expdir/dev_shape"
     "${py[@]}" -m espnet2.bin.asr_train --config "$repository/$1" --output_dir "$2" --ngpu 0 --seed "$seed" \
+        --init_param "$3" \
         --use_preprocessor true --token_type hugging_face --token_list "$expdir/tokens/tokens.txt" \
         --bpemodel "$expdir/llm" --decoder_conf "llm=$PWD/$expdir/llm" --frontend_conf "model=$encoder" \
         --frontend_conf fs=16000 --cleaner none --g2p none --resume true \
@@ -155,10 +156,8 @@ train() { # CONFIG OUTPUT_DIR INITIAL_WEIGHTS...
 }
 
 step_train() {
-    local part parts=()
-    # The CTC model's own parts; the LM's come from its folder.
-    for part in frontend encoder ctc; do parts+=("$model/valid.cer_ctc.ave.pth:$part:$part"); done
-    train "$config" "$expdir/edit_$by" "${parts[@]}"
+    # The CTC model's parts, as they are; the LM's weights come from its folder.
+    train "$config" "$expdir/edit_$by" "$model/valid.cer_ctc.ave.pth"
     ! "$mwer" || train "${config%.yaml}_mwer.yaml" "$expdir/edit_${by}_mwer" "$expdir/edit_$by/valid.wer_edit.best.pth"
 }
 
