@@ -4,8 +4,8 @@
 (b) By eSpeak NG, which reads the text aloud in many voices, and a recogniser that writes it down (--asr_train_config);
 dropout and SpecAugment make it err as on speech that it does not know.
 Writes shards, each with `text`, `draft` and `shape`, which training reads one after the other: ESPnet's
-`--multiple_iterator true`. A program that is killed goes on where it was; the seed decides everything. Real drafts are
-mixed in with --real_text, --real_drafts and --real_fraction.
+`--multiple_iterator true`. A program that is killed goes on where it was. The seed decides what (a) makes. Real drafts
+are mixed in with --real_text, --real_drafts and --real_fraction.
 
 Examples:
     python -m espnet_larm simulate-drafts --text novels.txt.gz --case lower --confusions exp/confusions.json

@@ -1,4 +1,8 @@
-"""Drafts of plain text by way of speech: eSpeak NG reads it aloud, a recogniser writes it down."""
+"""Drafts of plain text by way of speech: eSpeak NG reads it aloud, a recogniser writes it down.
+
+eSpeak keeps state from one text to the next: a program that goes on behind a shard hears a little other speech than one
+that began with the first. All else of a shard depends on its number and the seed.
+"""
 
 from collections.abc import Sequence
 

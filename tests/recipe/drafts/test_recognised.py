@@ -72,10 +72,11 @@ def test_text_is_read_aloud_and_written_down(tiny_experiment, tmp_path, capsys):
     pytest.importorskip("espeakng_loader", reason="eSpeak NG is not installed (extra `mini`)")
     (tmp_path / "lines").write_text("one two three\nfour five six\nseven eight nine\n")
     words = ["--text", str(tmp_path / "lines"), *files_of(tiny_experiment), "--lines_per_shard", "2"]
-    folders = tmp_path / "one", tmp_path / "same"
-    for folder in folders:
-        assert simulate.main([*words, "--output_dir", str(folder)]) == 0
-    found = [{path.name: path.read_text() for path in (folder / "draft").iterdir()} for folder in folders]
-    assert found[0] == found[1] and {"split.0", "split.1"} <= found[0].keys()
-    drafts = [line.partition(" ")[2] for line in found[0]["split.0"].splitlines()]
-    assert any(drafts) and "2 shards" in capsys.readouterr().out
+    folder = tmp_path / "spoken"
+    assert simulate.main([*words, "--output_dir", str(folder)]) == 0
+    drafts = [read_table(folder / "draft" / f"split.{number}") for number in (0, 1)]
+    assert [*map(len, drafts)] == [2, 1] and any(drafts[0].values()) and "2 shards" in capsys.readouterr().out
+    texts = [read_table(folder / "text" / f"split.{number}") for number in (0, 1)]
+    assert [[*each] for each in texts] == [[*each] for each in drafts]
+    with pytest.raises(ValueError, match="holds shards of other options"):
+        simulate.main([*words, "--plain", "--output_dir", str(folder)])
