@@ -49,7 +49,12 @@ test_sets=
 for set in $tests; do test_sets+="${set%%=*} "; done
 
 case $system in
-    filterbank) options=(--asr_config conf/read_speech/train_larm.yaml) ;;
+    filterbank)
+        options=(--asr_config conf/read_speech/train_larm.yaml)
+        # Another configuration begins from nothing, unless it names its own start.
+        [[ " ${rest[*]-}" == *" --asr"[_-]"config"* ]] ||
+            options+=(--first_asr_config conf/read_speech/train_larm_start.yaml)
+        ;;
     whisper)
         options=(--asr_config conf/read_speech/train_larm_whisper_23.yaml --store_frames true)
         options+=(--frontend_model "$encoder")

@@ -122,7 +122,8 @@ def _follow(
     if not features:
         return
     seconds = [len(waveforms[key]) / recognizer.sample_rate_hz for key in features]
-    outputs = read_outs(model, *pad_features(list(features.values())))
+    xs_pad, ilens = pad_features(list(features.values()))
+    outputs = read_outs(model, xs_pad, ilens, skip_blank=plan.config.skip_blank)
     followed = numbers_at(outputs, heads.ctc.log_probs, model.blank_id, list(rules.values()))
     for read, by_rule in followed:
         if plan.llm is None:

@@ -80,7 +80,13 @@ def test_misuse_ends_in_a_sentence(run: Run, options: list[str], message: str) -
 @pytest.mark.parametrize(
     ("system", "wanted"),
     [
-        ("filterbank", ["--asr_config conf/read_speech/train_larm.yaml"]),
+        (
+            "filterbank",
+            [
+                "--asr_config conf/read_speech/train_larm.yaml",
+                "--first_asr_config conf/read_speech/train_larm_start.yaml",
+            ],
+        ),
         ("whisper", ["--store_frames true", "--asr_config conf/read_speech/train_larm_whisper_23.yaml"]),
     ],
 )
@@ -92,3 +98,5 @@ def test_each_system_has_its_configuration(run: Run, tmp_path: Path, system: str
     assert all(words in given for words in wanted) and given.endswith("--nbpe 30\n")
     assert ("--frontend_model org/ears" in given) == (system == "whisper")
     assert "--test_sets test_clean test_other test_cv --" in given
+    another = run("--system", system, "--asr_config", "my.yaml").stdout
+    assert another.endswith("--asr_config my.yaml\n") and "--first_asr_config" not in another

@@ -44,6 +44,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--rules", nargs="+", choices=LOOP_RULES, help=rules_help)
     add_option(parser, DecodeConfig, "ctc_weight")
     add_option(parser, DecodeConfig, "beam_size")
+    add_option(parser, DecodeConfig, "skip_blank")
     add_option(parser, Batching, "batch_seconds")
     parser.add_argument("--output_dir", type=Path, help="folder of the results (default: the experiment)")
     add_places(parser)
@@ -100,6 +101,7 @@ def main(cmd: list[str] | None = None) -> int:
         "aim": aim,
         "weights": args.asr_model_file.name,
         "data": args.data_dir.name,
+        "skip_blank": config.skip_blank,
         **loop_rules.facts_of(traces, best),
     }
     write_calibration(output_dir, way, Calibrated(chosen.rule, thresholds), facts)

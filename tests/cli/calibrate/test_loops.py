@@ -9,14 +9,16 @@ import soundfile
 from espnet_larm.cli.calibrate import loops as calibrate_loops
 
 
-def test_what_is_found_stands_beside_the_model_and_decodes(command, tiny_experiment, capsys):
+@pytest.mark.parametrize("skip_blank", [1.0, 0.01])
+def test_what_is_found_stands_beside_the_model_and_decodes(command, tiny_experiment, capsys, skip_blank):
     from espnet_larm.recognize.config import DecodeConfig
     from espnet_larm.recognize.recognizer import Recognizer
 
     folder = Path(command[1]).parent
-    assert calibrate_loops.main([*command, "--mean_loops", "2.5"]) == 0
+    assert calibrate_loops.main([*command, "--mean_loops", "2.5", "--skip_blank", str(skip_blank)]) == 0
     shown = capsys.readouterr().out
     entry = json.loads((folder / "loops_calibration.json").read_text())["ctc"]
+    assert entry["skip_blank"] == skip_blank
     assert {row["rule"]: row["floor"] for row in entry["rows"]}.items() <= {
         "unchanged": 2, "divergence": 2, "confidence": 1, "state": 3,
     }.items()  # fmt: skip
@@ -28,7 +30,7 @@ def test_what_is_found_stands_beside_the_model_and_decodes(command, tiny_experim
     recognizer = Recognizer.from_files(folder / "config.yaml", folder / "model.pth")
     waveforms = [soundfile.read(path, dtype="float32")[0] for path in sorted(tiny_experiment.data.glob("*.wav"))]
     for row in entry["rows"]:
-        config = DecodeConfig(num_loops="auto", loop_rule=row["rule"])
+        config = DecodeConfig(num_loops="auto", loop_rule=row["rule"], skip_blank=skip_blank)
         loops = [each.loops for each in recognizer.recognize(waveforms, config)]
         assert sum(loops) / len(loops) == pytest.approx(row["mean_loops"])
     assert recognizer.plan(DecodeConfig(num_loops="auto")).leaving.name == entry["rule"]
