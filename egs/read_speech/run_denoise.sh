@@ -40,7 +40,7 @@ wer_percent=45  # confusions: word errors per 100 words
 unit=character  # confusions: character or piece
 lines=300000  # lines of the text; by speech, 3000 are an hour of one core
 seed=0  # seed of drafts and training
-max_epoch=  # epochs of the training; those of the configuration by default
+train_args=  # further options of the trainings, such as "--max_epoch 1 --num_iters_per_epoch 100"
 mwer=false  # go on by word errors of the best edits
 beam_size=8  # best edits, and as many CTC hypotheses
 ngram_weights="0.3 0.6 0.9"  # weights of the rival's n-gram that are tried
@@ -62,6 +62,7 @@ repository=$(cd ../.. && pwd)
 [ -d "$repository/espnet_larm" ] || repository=$PWD
 [ ! -d "$repository/espnet_larm" ] || export PYTHONPATH="$repository${PYTHONPATH:+:$PYTHONPATH}"
 export LC_ALL=C.UTF-8 PYTHONUNBUFFERED=1
+[[ $expdir = /* ]] || expdir=$PWD/$expdir  # the model names the LM's folder, and is loaded from anywhere
 model=$expdir/model config=conf/read_speech/train_llm_denoise.yaml
 ctc=(--asr_train_config "$model/config.yaml" --asr_model_file "$model/valid.cer_ctc.ave.pth")
 ctc_text() { echo "$expdir/drafts/$1/1best_recog/text"; }
@@ -136,14 +137,13 @@ step_compare() {
 }
 
 train() { # CONFIG OUTPUT_DIR INITIAL_WEIGHTS
-    local options=()
-    [ -z "$max_epoch" ] || options+=(--max_epoch "$max_epoch")
     awk '{ id = $1; sub(/^[^ ]+ ?/, ""); print id, (length($0) ? length($0) : 1) }' "$dump/$dev_set/text" \
         > "$expdir/dev_shape"
+    # shellcheck disable=SC2086 # train_args holds words
     "${py[@]}" -m espnet2.bin.asr_train --config "$repository/$1" --output_dir "$2" --ngpu 0 --seed "$seed" \
         --init_param "$3" \
         --use_preprocessor true --token_type hugging_face --token_list "$expdir/tokens/tokens.txt" \
-        --bpemodel "$expdir/llm" --decoder_conf "llm=$PWD/$expdir/llm" --frontend_conf "model=$encoder" \
+        --bpemodel "$expdir/llm" --decoder_conf "llm=$expdir/llm" --frontend_conf "model=$encoder" \
         --frontend_conf fs=16000 --cleaner none --g2p none --resume true \
         --model_conf "ctc_token_list=$expdir/ctc_tokens.txt" --preprocessor speech_llm \
         --preprocessor_conf "ctc_token_list=$expdir/ctc_tokens.txt" --preprocessor_conf ctc_token_type=bpe \
@@ -152,7 +152,7 @@ train() { # CONFIG OUTPUT_DIR INITIAL_WEIGHTS
         --train_data_path_and_name_and_type "$shards/draft,draft,text" --train_shape_file "$shards/shape" \
         --valid_data_path_and_name_and_type "$dump/$dev_set/text,text,text" \
         --valid_data_path_and_name_and_type "$(ctc_text "$dev_set"),draft,text" \
-        --valid_shape_file "$expdir/dev_shape" ${options[@]+"${options[@]}"}
+        --valid_shape_file "$expdir/dev_shape" $train_args
 }
 
 step_train() {
