@@ -91,7 +91,7 @@ END
 step_text() {
     local set tests=()
     for set in $test_sets; do tests+=("$dump/$set/text"); done
-    [ -f "$expdir/text.txt.gz" ] || "${py[@]}" remove-overlap --text "$text" --test_text "${tests[@]}" \
+    [ -f "$expdir/text.txt.gz" ] || "${py[@]}" remove-overlap --text "$text" --held_out_text "${tests[@]}" \
         --outpath "$expdir/text.txt.gz"
     [ -d "$expdir/llm" ] || "${py[@]}" lower-case-lm --llm "$llm" --output_dir "$expdir/llm"
     [ -f "$expdir/tokens/tokens.txt" ] || "${py[@]}" make-tokens --token_type hugging_face --llm "$expdir/llm" \
@@ -114,7 +114,7 @@ step_simulate() {
     [ "$unit" = character ] || options+=(--bpemodel "$model/bpe.model")
     if [ "$by" = confusions ]; then
         "${py[@]}" learn-confusions --text "$dump/$dev_set/text" --drafts "$(ctc_text "$dev_set")" \
-            --data_dirs "${folders[@]}" --test_dirs "${tests[@]}" --outpath "$expdir/confusions_$unit.json" \
+            --data_dirs "${folders[@]}" --held_out_dirs "${tests[@]}" --outpath "$expdir/confusions_$unit.json" \
             ${options[@]+"${options[@]}"}
         options+=(--confusions "$expdir/confusions_$unit.json" --wer_percent "$wer_percent")
     else

@@ -125,7 +125,7 @@ COMMANDS: dict[str, Command] = {
         f"{_DRAFTS}.overlap",
         "leave lines out of a text that test sets share",
         TRAIN,
-        "--text lines.txt --test_text dump/raw/test/text --outpath left.txt",
+        "--text lines.txt --held_out_text dump/raw/test/text --outpath left.txt",
     ),
     "learn-confusions": Command(
         f"{_DRAFTS}.learn_confusions",

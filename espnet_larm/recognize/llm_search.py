@@ -83,7 +83,7 @@ class EditCandidate(NamedTuple):
     Attributes:
         token_ids: The LM's tokens.
         by_editor: Log-probability by the editor, all alignments with the draft's positions together; -inf for none.
-        by_ctc: That of the CTC head; 0 where it was not asked.
+        by_ctc: Log-probability by the CTC head; 0 where it was not asked.
     """
 
     token_ids: list[int]

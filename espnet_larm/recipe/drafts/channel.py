@@ -301,7 +301,7 @@ def at_rate(channel: Channel, texts: Sequence[str], wer_percent: float, seed: in
         channel: Any scale.
         texts: Texts that are tried, the first NUM_TRIED of them.
         wer_percent: Word errors per 100 words.
-        seed: Of the drafts that are tried.
+        seed: Seed of the drafts that are tried.
 
     Raises:
         ValueError: No scale has it.

@@ -45,9 +45,9 @@ def get_parser() -> argparse.ArgumentParser:
     """Options of this program."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False, formatter_class=HelpWithDefaults)
     parser.add_argument("--text", type=Path, nargs="+", required=True, help="transcripts of the drafts to learn from")
-    parser.add_argument("--drafts", type=Path, nargs="+", required=True, help="these drafts")
+    parser.add_argument("--drafts", type=Path, nargs="+", required=True, help="the drafts of --text, a file for each")
     parser.add_argument("--other_text", type=Path, nargs="+", required=True, help="transcripts of the test set")
-    parser.add_argument("--other_drafts", type=Path, nargs="+", required=True, help="its drafts")
+    parser.add_argument("--other_drafts", type=Path, nargs="+", required=True, help="drafts of the test set, likewise")
     parser.add_argument("--outpath", type=Path, help="JSON file of the figures")
     return parser
 

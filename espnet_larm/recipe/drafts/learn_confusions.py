@@ -1,12 +1,12 @@
 """Learns how a recogniser errs: a confusion model from references and drafts, with which `simulate-drafts` makes more.
 
 Drafts are those of speech that the recogniser has not learned: of the development set, say. Units are characters, or
-with --bpemodel the pieces of the CTC head. --data_dirs and --test_dirs name the folders of the speech that is learned
-from and tested on; a speaker in both is refused.
+with --bpemodel the pieces of the CTC head. --data_dirs and --held_out_dirs name folders of the speech that is
+learned from and tested on; a speaker in both is refused.
 
 Examples:
     python -m espnet_larm learn-confusions --text dump/raw/dev/text --drafts exp/asr_x/decode/dev/loop4/text
-        --data_dirs dump/raw/dev --test_dirs dump/raw/test_other dump/raw/test_cv --outpath exp/confusions.json
+        --data_dirs dump/raw/dev --held_out_dirs dump/raw/other dump/raw/cv --outpath exp/confusions.json
 """
 
 import argparse
@@ -29,7 +29,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--drafts", type=Path, nargs="+", required=True, help="their drafts, a file for each of --text")
     parser.add_argument("--bpemodel", help="sentencepiece model of the CTC head's pieces; by default characters")
     parser.add_argument("--data_dirs", type=Path, nargs="*", default=[], help="data folders of these utterances")
-    parser.add_argument("--test_dirs", type=Path, nargs="*", default=[], help="data folders of all test sets")
+    parser.add_argument("--held_out_dirs", type=Path, nargs="*", default=[], help="data folders of all test sets")
     parser.add_argument("--outpath", type=Path, required=True, help="JSON file to write")
     return parser
 
@@ -41,10 +41,10 @@ def main(cmd: list[str] | None = None) -> int:
     from espnet_larm.recipe.drafts.pairs import check_speakers, read_pairs
     from espnet_larm.scoring.alignment import add_counts, align, split_words
 
-    if bool(args.data_dirs) != bool(args.test_dirs):
-        raise ValueError("--data_dirs and --test_dirs compare speakers: give both or none.")
-    if args.test_dirs:
-        print(check_speakers(args.data_dirs, args.test_dirs))
+    if bool(args.data_dirs) != bool(args.held_out_dirs):
+        raise ValueError("--data_dirs and --held_out_dirs compare speakers: give both or none.")
+    if args.held_out_dirs:
+        print(check_speakers(args.data_dirs, args.held_out_dirs))
     pairs = read_pairs(args.text, args.drafts)
     split = splitter(args.bpemodel)
     model = learn([split(each) for each in pairs.references], [split(each) for each in pairs.drafts])
@@ -55,7 +55,7 @@ def main(cmd: list[str] | None = None) -> int:
         unit="piece" if args.bpemodel else "character",
         text=[str(path) for path in args.text],
         drafts=[str(path) for path in args.drafts],
-        test_speakers_checked=bool(args.test_dirs),
+        speakers_checked=bool(args.held_out_dirs),
     )
     model.save(args.outpath)
     print(f"{len(pairs.ids)} drafts of {counts.error_percent:.1f} % WER -> {args.outpath}: {describe(model)}")

@@ -5,7 +5,7 @@ lines, the text holds a book of the test set: all of these lines go, and as many
 of each test set the text held before and holds now, by n-grams of several lengths.
 
 Examples:
-    python -m espnet_larm remove-overlap --text novels.txt.gz --test_text dump/raw/test_other/text dump/raw/test_cv/text
+    python -m espnet_larm remove-overlap --text novels.txt.gz --held_out_text dump/raw/other/text dump/raw/cv/text
         --outpath exp/novels_without_tests.txt.gz
 """
 
@@ -25,8 +25,8 @@ def get_parser() -> argparse.ArgumentParser:
     """Options of this program."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False, formatter_class=HelpWithDefaults)
     parser.add_argument("--text", type=Path, nargs="+", required=True, help="a sentence a line, plain or .gz")
-    test_help = "transcripts of test sets; in files called `text`, the first word is an id"
-    parser.add_argument("--test_text", type=Path, nargs="+", required=True, help=test_help)
+    held_out_help = "transcripts of test sets; in files called `text`, the first word is an id"
+    parser.add_argument("--held_out_text", type=Path, nargs="+", required=True, help=held_out_help)
     parser.add_argument("--ngram", type=number(int, COUNT), default=6, help="words in a row that a line may not share")
     parser.add_argument("--book_hits", type=number(int, COUNT), default=3, help="different ones that make a book")
     parser.add_argument("--book_lines", type=number(int, COUNT), default=5000, help="lines among which they lie")
@@ -42,13 +42,13 @@ def main(cmd: list[str] | None = None) -> int:
 
     check_no_folder(args.outpath)
     # Case makes no difference: the novels are in capitals, transcripts perhaps not.
-    tests = {path: [line.lower().split() for line in read_sentences([path])] for path in args.test_text}
+    tests = {path: [line.lower().split() for line in read_sentences([path])] for path in args.held_out_text}
     lines = read_sentences(args.text)
     hits = hits_of(lines, [words for test in tests.values() for words in test], args.ngram)
     left_out = lines_to_leave_out(hits, len(lines), args.book_hits, args.book_lines)
     kept = [line for place, line in enumerate(lines) if place not in left_out]
     if not kept:
-        raise ValueError("--text shares all of its lines with --test_text; take another text.")
+        raise ValueError("--text shares all of its lines with --held_out_text; take another text.")
     num_books = len(left_out) - len(hits.keys() & left_out)
     print(f"{len(lines)} lines: {len(hits)} share {args.ngram} words in a row, {num_books} more are of a test's book")
     header = "".join(f" | {size} words, before | after" for size in SHOWN)

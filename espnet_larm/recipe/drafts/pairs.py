@@ -70,6 +70,6 @@ def check_speakers(learned: Sequence[Path], tests: Sequence[Path]) -> str:
     ours, theirs = speakers_of(learned), speakers_of(tests)
     if shared := sorted(ours & theirs):
         raise ValueError(
-            f"{len(shared)} speakers of --test_dirs are in --data_dirs: {name_some(shared)}; learn from other ones."
+            f"{len(shared)} speakers of --held_out_dirs are in --data_dirs: {name_some(shared)}; learn from other ones."
         )
     return f"{len(ours)} speakers learned from, {len(theirs)} tested on, none in both"

@@ -4,9 +4,9 @@ Several sets are pooled in the last row. The interval of the difference bounds 9
 Rivals are scored by the same command: any hypotheses take the place of --edits.
 
 Examples:
-    python -m espnet_larm score-edits --data_dirs dump/raw/test_other dump/raw/test_cv
-        --drafts exp/asr_x/decode/test_other/loop4/text exp/asr_x/decode/test_cv/loop4/text
-        --edits exp/asr_edit/edit/test_other/loop4/text exp/asr_edit/edit/test_cv/loop4/text
+    python -m espnet_larm score-edits --data_dirs dump/raw/other dump/raw/cv
+        --drafts exp/asr_x/decode/other/loop4/text exp/asr_x/decode/cv/loop4/text
+        --edits exp/asr_edit/edit/other/loop4/text exp/asr_edit/edit/cv/loop4/text
 """
 
 import argparse

@@ -115,12 +115,12 @@ def test_speakers_of_a_test_set_are_not_learned_from(confusions, tmp_path, capsy
         write_tables(tmp_path / name, {"utt2spk": {f"{each}1": each for each in speakers}})
     dev = tmp_path / "dev"
     given = ["--text", str(dev / "text"), "--drafts", str(dev / "drafts"), "--outpath", str(tmp_path / "again.json")]
-    given += ["--data_dirs", str(tmp_path / "train"), "--test_dirs"]
-    with pytest.raises(ValueError, match="1 speakers of --test_dirs are in --data_dirs: b"):
+    given += ["--data_dirs", str(tmp_path / "train"), "--held_out_dirs"]
+    with pytest.raises(ValueError, match="1 speakers of --held_out_dirs are in --data_dirs: b"):
         learn_confusions.main([*given, str(tmp_path / "test")])
     assert learn_confusions.main([*given, str(tmp_path / "other")]) == 0
     assert "2 speakers learned from, 2 tested on, none in both" in capsys.readouterr().out
-    assert json.loads((tmp_path / "again.json").read_text())["facts"]["test_speakers_checked"]
+    assert json.loads((tmp_path / "again.json").read_text())["facts"]["speakers_checked"]
     with pytest.raises(ValueError, match="give both or none"):
         learn_confusions.main(given[:-1])
 
@@ -182,7 +182,7 @@ def test_lines_of_test_sets_and_their_books_go(tmp_path, capsys):
     lines = [*filler[20:40], *book, *filler[40:60], f"but {shared[0]}"]
     (tmp_path / "lines.txt").write_text("\n".join(lines))
     path = tmp_path / "left.txt.gz"
-    words = ["--text", str(tmp_path / "lines.txt"), "--test_text", str(test), "--outpath", str(path)]
+    words = ["--text", str(tmp_path / "lines.txt"), "--held_out_text", str(test), "--outpath", str(path)]
     assert overlap.main([*words, "--book_lines", "5"]) == 0
     left = gzip.decompress(path.read_bytes()).decode().splitlines()
     out = capsys.readouterr().out
