@@ -62,8 +62,8 @@ def main(cmd: list[str] | None = None) -> int:
         for copy in range(1, args.copies + 1):
             _draft(recogniser, table, args, copy)
             drafts = read_table(args.output_dir / f"text{copy}")
-            pairs = [(texts[key], draft) for key, draft in drafts.items()]
-            counts = add_counts([each.counts for each in align(*map(list, zip(*pairs, strict=True)), split_words)])
+            aligned = align([texts[key] for key in drafts], [*drafts.values()], split_words)
+            counts = add_counts([each.counts for each in aligned])
             print(f"{args.output_dir / f'text{copy}'}: {len(drafts)} drafts of {counts.error_percent:.1f} % WER")
     return 0
 

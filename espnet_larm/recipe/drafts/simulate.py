@@ -125,7 +125,8 @@ def chosen_lines(args: argparse.Namespace) -> list[str]:
 
     from espnet_larm.data.text import read_sentences
 
-    change = {KEEP: str, LOWER: str.lower, UPPER: str.upper}[args.case]
+    changes: dict[str, Callable[[str], str]] = {KEEP: str, LOWER: str.lower, UPPER: str.upper}
+    change = changes[args.case]
     lines = [
         change(line) for line in read_sentences(args.text) if args.least_words <= len(line.split()) <= args.most_words
     ]
