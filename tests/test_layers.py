@@ -20,7 +20,7 @@ LAYERS = (
     ("speech_llm", "pack", "program"),
     ("adaptation", "pooling", "pretrained", "registry"),
     ("llm", "search", "looped", "data", "scoring"),
-    ("errors", "files", "options", "origin", "process", "upstream"),
+    ("draws", "errors", "files", "options", "origin", "process", "upstream"),
     ("version",),
 )
 RANKS = {name: rank for rank, row in enumerate(LAYERS) for name in row}

@@ -23,6 +23,7 @@ from typeguard import typechecked
 from espnet2.asr.ctc import CTC
 from espnet2.asr.encoder.abs_encoder import AbsEncoder
 
+from espnet_larm.draws import forget_draws
 from espnet_larm.looped.blank_skipping import frames_to_feed
 from espnet_larm.looped.blocks import (
     ConformerBlock,
@@ -231,7 +232,7 @@ model_conf:
         # ESPnet's model reads the flag, makes the layer (V to D) and then passes its CTC head to forward.
         self.interctc_use_conditioning = feedback and loops
         self.conditioning_layer: torch.nn.Linear | None = None
-        self.register_load_state_dict_pre_hook(_forget_draws)
+        self.register_load_state_dict_pre_hook(forget_draws)
 
     def output_size(self) -> int:
         """D."""
@@ -423,9 +424,3 @@ model_conf:
     @property
     def _can_extrapolate(self) -> bool:
         return self.share_blocks and self.num_loops > 1
-
-
-def _forget_draws(module: torch.nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Let weights of a training with loop_sampling begin one without."""
-    if getattr(module, "sampling", None) is None:
-        state.pop(f"{prefix}sampling.draws", None)

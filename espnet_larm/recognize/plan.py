@@ -176,6 +176,12 @@ def _llm_plan(model: Any, searcher: LlmSearcher, config: DecodeConfig, threshold
     if config.set_options("prefix", "suffix", "instruction"):
         prompt = make_prompt(decoder.tokenizer, config.prefix or "", config.suffix, config.instruction)
     pooling = None if config.pooling is None else speech_pooling_of(config.pooling, decoder.backbone)
+    if pooling is not None:
+        decoder.check_ctc(pooling, "pooling")
+        if pooling.is_sampled:
+            raise ValueError(
+                "pooling: retention_sampling is of training alone; for decoding, give the retention that you want."
+            )
     return LlmPlan(config, ctc_weight, drafting, ngram, prompt, pooling, passes)
 
 

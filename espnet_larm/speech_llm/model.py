@@ -306,14 +306,7 @@ class SpeechLlmModel(WithinLengthsModel):
                 f"model_conf: token 0 of the LM, {token_list[0]!r}, can stand in a transcript, and ESPnet's CTC takes "
                 "token 0 for its blank; give the CTC head tokens of its own with ctc_token_list."
             )
-        if self.decoder.reads_posteriors:
-            if self.ctc is None:
-                raise ValueError(
-                    "decoder_conf: projector is posterior, which reads a CTC head; set model_conf: ctc_weight above 0, "
-                    "or take projector: stack."
-                )
-            own = pieces_of(self.ctc_token_list, self.decoder.tokenizer) if self.has_own_ctc_tokens else None
-            self.decoder.read_from(self.ctc.ctc_lo, own)
+        self._hand_over_ctc()
         own_tokens = self.ctc_token_list if self.has_own_ctc_tokens else None
         self.draft = CtcDrafts(self.decoder.tokenizer, own_tokens)
         if self.ctc is not None:
@@ -407,7 +400,7 @@ class SpeechLlmModel(WithinLengthsModel):
     ) -> DecoderLoss:
         """The LM's whole loss from what the encoder gives: cross-entropy of all heads, MWER, KL on text.
 
-        In eval mode it is validation's.
+        In eval mode it is validation's. In training, pooling with `retention_sampling` draws its retentions once.
 
         Args:
             encoder_out: (B, T, E).
@@ -416,7 +409,8 @@ class SpeechLlmModel(WithinLengthsModel):
             ys_pad_lens: Valid tokens (B,).
         """
         given = encoder_out, encoder_out_lens, ys_pad, ys_pad_lens
-        loss, stats = (encoder_out.new_zeros(()), {}) if self.alignment_only else self._lm_loss(*given)
+        with self.decoder.drawn_pooling():
+            loss, stats = (encoder_out.new_zeros(()), {}) if self.alignment_only else self._lm_loss(*given)
         if self.alignment is not None:
             aligned = self.alignment(*self.decoder.project(*given[:2]), *given[2:], self.decoder.backbone.embed)
             loss = loss + self.alignment_weight * aligned.loss
@@ -578,6 +572,19 @@ class SpeechLlmModel(WithinLengthsModel):
         # One tensor of logits at a time, however many heads there are.
         losses, is_right = by_chunks(predict, self.decoder.backbone.vocab_size, *given, recomputes=head > 1)
         return losses.sum() / len(ys_out_pad), is_right.sum() / max(len(is_right), 1)
+
+    def _hand_over_ctc(self) -> None:
+        """Let the decoder read the CTC head, or refuse one that would and cannot."""
+        if self.ctc is not None:
+            is_spelled = self.decoder.reads_posteriors and self.has_own_ctc_tokens
+            own = pieces_of(self.ctc_token_list, self.decoder.tokenizer) if is_spelled else None
+            self.decoder.read_from(self.ctc.ctc_lo, own)
+        elif self.decoder.reads_posteriors:
+            raise ValueError(
+                "decoder_conf: projector is posterior, which reads a CTC head; set model_conf: ctc_weight above 0, "
+                "or take projector: stack."
+            )
+        self.decoder.check_ctc(self.decoder.pooling, "decoder_conf: pooling")
 
     def _take_own_tokens(self, tokens: list[str]) -> None:
         """Make the CTC head, and the layer that feeds it back, of another size."""
