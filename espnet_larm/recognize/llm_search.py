@@ -248,7 +248,7 @@ class LlmSearcher:
     def edit_candidates(
         self, edited: Edited, hs_pad: torch.Tensor, hlens: torch.Tensor, plan: LlmPlan
     ) -> list[list[EditCandidate]]:
-        """The best edits of each utterance and, where CTC has a say, the best CTC hypotheses, each once.
+        """The best edits of each utterance and, where CTC has a say, its draft and the best CTC hypotheses, each once.
 
         Args:
             edited: What the passes over the drafts gave.
@@ -263,7 +263,9 @@ class LlmSearcher:
         if plan.ctc_weight > 0.0:
             assert self.ctc is not None
             others = [self._respelled(found) for found in self.ctc.find(hs_pad, hlens, size, size)]
-            rows = [[*row, *more] for row, more in zip(rows, others, strict=True)]
+            # Nor need CTC's: the drafts, its best paths, are candidates in any case.
+            drafts = self.ctc_tokens(hs_pad, hlens)
+            rows = [[*row, *more, draft] for row, more, draft in zip(rows, others, drafts, strict=True)]
         rows = [[list(text) for text in dict.fromkeys(map(tuple, row))] for row in rows]
         if plan.ctc_weight > 0.0:
             by_ctc = self._scores_by_ctc(rows, hs_pad, hlens)
