@@ -39,7 +39,7 @@ resolve_paths() { # relative paths count from the caller's folder, or else from 
     # Absolute, so that the model finds it from any working folder.
     hugging_face_model_name_or_path=$(callers_folder "$hugging_face_model_name_or_path")
     frontend_model=$(callers_folder "$frontend_model")
-    for name in lm_train_text lm_dev_text lm_test_text ngram_text bpe_train_text bpe_nlsyms; do
+    for name in lm_train_text lm_dev_text lm_test_text ngram_text ngram_file bpe_train_text bpe_nlsyms; do
         paths=()
         for word in ${!name}; do paths+=("$(callers_path "$word")"); done
         printf -v "$name" %s "${paths[*]:-}"
@@ -90,9 +90,9 @@ check_options() {
         "An LM decodes with --token_type hugging_face"
     [[ $ngram_num =~ ^[2-6]$ ]] || die "--ngram_num $ngram_num is not supported; allowed: 2 to 6"
     [ -z "$ngram_text" ] || "$use_ngram" || die "--ngram_text needs --use_ngram true"
-    ! "$use_ngram" || ! will_run 12 || [ "$token_type" = hugging_face ] ||
-        die "--use_ngram true: stage 12 scores with n-grams in the search of an LM (--token_type hugging_face), and" \
-            "--token_type $token_type is decoded by CTC; leave it out, or end with --stop_stage ngram"
+    [ -z "$ngram_file" ] || "$use_ngram" || die "--ngram_file needs --use_ngram true"
+    [ -z "$ngram_file" ] || [ -z "$ngram_text" ] ||
+        die "--ngram_file is given, and --ngram_text to train one; leave one out"
     [ -z "$download_model" ] || die "--download_model is not supported yet; leave it out"
     [ -z "$hf_repo" ] || [[ $hf_repo =~ ^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$ ]] ||
         die "--hf_repo $hf_repo is no repository on the Hugging Face hub; allowed: user/name"
@@ -115,7 +115,10 @@ check_options() {
 why_not() { # NUMBER: prints why a stage has nothing to do
     case ${stage_names[$1]} in
         lm_*) [ -n "$lm_train_text" ] || echo "--lm_train_text names no text to train an LM from" ;;
-        ngram) "$use_ngram" || echo "--use_ngram is false" ;;
+        ngram)
+            "$use_ngram" || echo "--use_ngram is false"
+            ! "$use_ngram" || ! "$has_ngram" || echo "--ngram_file names one"
+            ;;
     esac
 }
 
@@ -227,6 +230,13 @@ speech_of() { # SET_FOLDER: prints the speech that training reads of it, as ESPn
     else
         echo "$1/wav.scp,speech,$(data_type "$1")"
     fi
+}
+
+check_frozen() { # before hours of preparation are spent; store-frames reads the YAML as a whole
+    [ -n "$asr_config" ] || die "--store_frames true needs --asr_config, a YAML with frontend: pretrained"
+    ! sed -n '/^frontend_conf:/,/^[^ #]/p' "$asr_config" | grep -Eq '^ +train: *(last_n|all|lora)\b' ||
+        die "--store_frames true: frontend_conf of $asr_config trains the encoder, whose frames then change; allowed" \
+            "with it: train: frozen"
 }
 
 store_frames_of() { # SET...: keeps frames of the pre-trained encoder

@@ -21,6 +21,7 @@ set_names() { # names folders as ESPnet does
     set_token_folders "$language" "$set_tag"
     # Looked for only when a stage needs them: preparing data asks for no configuration.
     [ "$stop_stage" -lt 10 ] || asr_config=${asr_config:+$(find_file asr_config "$asr_config" "$repository")}
+    ! "$store_frames" || ! will_run 10 || check_frozen
     local named part config stored=
     first_asr_configs=() first_asr_left_out=()
     read -ra named <<< "$first_asr_config"
@@ -43,11 +44,23 @@ set_names() { # names folders as ESPnet does
     asr_exp=${asr_exp:-$expdir/asr_$asr_tag}
     packed=$asr_exp/${asr_exp##*/}_${inference_asr_model%.*}.zip
     ngram_text=${ngram_text:-data/$train_set_plain/text}
-    ngram_exp=${ngram_exp:-$expdir/ngram_${token_dir##*/}${language}}
-    ngram_file=$ngram_exp/${ngram_num}gram.arpa
+    has_ngram=false
+    if [ -n "$ngram_file" ]; then
+        has_ngram=true
+    else
+        # An LM's search scores its tokens, CTC's prefix beam words; transcripts are those of before other speeds.
+        tokens_of_ngram=word
+        [ "$train_set_plain" = train ] || tokens_of_ngram+=_$train_set_plain
+        [ "$token_type" != hugging_face ] || tokens_of_ngram=${token_dir##*/}
+        ngram_exp=${ngram_exp:-$expdir/ngram_$tokens_of_ngram${language}}
+        ngram_file=$ngram_exp/${ngram_num}gram.arpa
+    fi
     if [ -z "$inference_tag" ]; then
         inference_tag=$(basename "${inference_config:-inference}" .yaml)$(tag_of "$inference_args")
-        ! "$use_ngram" || inference_tag+=_${ngram_exp##*/}_${ngram_num}gram
+        if "$use_ngram"; then
+            "$has_ngram" || inference_tag+=_${ngram_exp##*/}
+            inference_tag+=_$(basename "${ngram_file%.gz}" .arpa)
+        fi
         inference_tag+=_asr_model_$(printf %s "${inference_asr_model%.*}" | tr / _)
     fi
 }

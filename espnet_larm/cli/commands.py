@@ -90,6 +90,12 @@ COMMANDS: dict[str, Command] = {
         "asr_train --config conf/tiny/train_larm.yaml --output_dir exp/asr ...",
         is_run_as_program=True,
     ),
+    "plan": Command(
+        "espnet_larm.cli.plan",
+        "say what a training takes: parameters, memory, FLOPs, steps, days",
+        TRAIN,
+        "--config conf/librispeech/train_larm_100h.yaml --vocab_size 500 --hours 300 --gpu 80GB",
+    ),
     "train-lm": Command(
         f"{_RECIPE}.text_lm.train",
         "train a small language model from text (stages 6 and 7)",

@@ -186,13 +186,17 @@ def describe_decoding(stats: Mapping[str, Any]) -> str:
         text += f"; {describe_leaving(stats)}"
     if "frames" in stats:
         text += f"; {describe_frames(stats['frames'])}"
+    ngram = f", ngram_weight {stats['ngram_weight']} ({stats['ngram_file']})" if stats.get("ngram_file") else ""
     if "decoder_calls" in stats:
         guarded = ", ".join(f"{guard} {len(keys)}" for guard, keys in stats["guarded"].items())
-        text += f"; {stats['decoder_calls']} decoder calls, ctc_weight {stats['ctc_weight']}"
-        text += f", ngram_weight {stats['ngram_weight']} ({stats['ngram_file']})" if stats.get("ngram_file") else ""
+        text += f"; {stats['decoder_calls']} decoder calls, ctc_weight {stats['ctc_weight']}{ngram}"
         text += f"; guards met: {guarded}"
         # Sets that an earlier version decoded have no such figures.
         text += f"; {describe_search(stats)}" if "drafting" in stats else ""
+    elif ngram or stats.get("num_words"):
+        hotwords = f", {stats['num_hotwords']} hotwords" if stats["num_hotwords"] else ""
+        text += f"; beam_size {stats['search']['beam_size']}{ngram}, word_bonus {stats['word_bonus']:g}, "
+        text += f"{stats['num_words']} words{hotwords}, {'any others' if stats['is_open'] else 'no others'}"
     if stats.get("num_halved_batches"):
         text += f"; {stats['num_halved_batches']} times a batch was halved for lack of memory"
     return text

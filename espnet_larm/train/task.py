@@ -27,7 +27,8 @@ from espnet_larm.speech_llm.within_lengths import WithinLengthsModel
 from espnet_larm.train.checks.edit_tokens import take_training_tokens
 from espnet_larm.train.checks.init_param import check_init_params
 from espnet_larm.train.checks.optimisation import try_optimisation
-from espnet_larm.train.checks.pretrained import check_masks, check_stored_frames
+from espnet_larm.train.checks.pretrained import check_masks, check_rate, check_stored_frames
+from espnet_larm.train.checks.streaming import check_streaming
 from espnet_larm.train.checks.top_level import check_top_level
 from espnet_larm.train.learning import check_frozen, leave_frozen_out
 from espnet_larm.train.record import check_record, locked_folder, put_config_aside, record_dry_run
@@ -138,7 +139,8 @@ class LarmASRTask(ASRTask):
             OptionError: `interctc_weight` leaves checkpoint loops without a loss, `init_param` or `freeze_param` match
                 nothing, an option of the optimiser or its schedule is wrong, weights that shall be frozen are not, the
                 LM has another half type than `use_amp` or other tokens than the texts, `text_kl_text` or the training
-                text of an editor cannot be read, or the training would resume another one.
+                text of an editor cannot be read, a streaming encoder stands behind a part that sees the future, or the
+                training would resume another one.
         """
         with traced_to_options(args):
             check_half_types(args)
@@ -152,7 +154,9 @@ class LarmASRTask(ASRTask):
             # For the record: see allow_tf32.
             args.use_tf32 = args.use_tf32 or (args.use_amp and torch.backends.cuda.matmul.allow_tf32)
             check_masks(args)
+            check_streaming(args, model)
             check_stored_frames(args, model)
+            check_rate(args, model)
             check_init_params(args, model)
             optimizers = super().build_optimizers(args, model=model)
             for optimizer in optimizers:
