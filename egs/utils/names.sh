@@ -48,8 +48,8 @@ set_names() { # names folders as ESPnet does
     if [ -n "$ngram_file" ]; then
         has_ngram=true
     else
-        # An LM's search scores its tokens, CTC's prefix beam words; transcripts are those of before other speeds.
-        tokens_of_ngram=word
+        # An LM's search scores its tokens, CTC's prefix beam words.
+        local tokens_of_ngram=word
         [ "$train_set_plain" = train ] || tokens_of_ngram+=_$train_set_plain
         [ "$token_type" != hugging_face ] || tokens_of_ngram=${token_dir##*/}
         ngram_exp=${ngram_exp:-$expdir/ngram_$tokens_of_ngram${language}}
