@@ -190,7 +190,12 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--decode", nargs="*", default=[], metavar="NAME=VALUE", help="options of decoding (docs/options.md)"
     )
-    parser.add_argument("--normaliser", choices=("english", "none"), default="english", help="of all texts (english)")
+    parser.add_argument(
+        "--normaliser",
+        choices=("english", "none"),
+        default="english",
+        help="what is done to all texts before they are compared (english)",
+    )
     parser.add_argument("--llm", help="folder or hub id of the model's LM, if it has one")
     parser.add_argument("--encoder", help="folder or hub id of its pre-trained encoder, if it has one")
     parser.add_argument(

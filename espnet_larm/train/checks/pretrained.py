@@ -91,7 +91,7 @@ def check_rate(args: argparse.Namespace, model: torch.nn.Module) -> None:
 
 
 def _speech_tables(args: argparse.Namespace, kinds: Collection[str]) -> list[Path]:
-    """Of a training, those that hold its speech as one of these types of data."""
+    """Tables of a training that hold its speech as one of these types of data."""
     options = (f"{part}_data_path_and_name_and_type" for part in ("train", "valid"))
     tables = [table for option in options for table in getattr(args, option, None) or ()]
     return [Path(path) for path, name, kind in tables if name == "speech" and kind in kinds]
