@@ -12,7 +12,7 @@
 #
 #   ../asr.sh --train_set train --valid_set dev --test_sets "test" --asr_config conf/an4/train_larm.yaml
 #   ../asr.sh ... --stage train --stop_stage score --asr_args "--max_epoch 5"
-# shellcheck disable=SC2034,SC2154 # options and names are shared with utils/asr_parts.sh
+# shellcheck disable=SC2034,SC2154 # options and names are shared with utils/asr_parts.sh and utils/names.sh
 # shellcheck disable=SC2329 # main calls the stages by name
 set -euo pipefail
 
@@ -24,7 +24,7 @@ repository=$(dirname "$egs_dir")
 # others need (tools/bench/RESULTS.md). This is for ESPnet's programs; espnet_larm/process.py does it for ours. A policy
 # that the user has set is kept.
 [ -n "${OMP_WAIT_POLICY+set}" ] || export OMP_WAIT_POLICY=passive GOMP_SPINCOUNT="${GOMP_SPINCOUNT-10000}"
-for helper in log options jobs training files asr_parts; do
+for helper in log options jobs training files names asr_parts summary; do
     # shellcheck source=/dev/null
     . "$egs_dir/utils/$helper.sh"
 done
@@ -145,6 +145,7 @@ main() {
         "stage_${stage_names[number]}"
         log "stage $number (${stage_names[number]}) took $((SECONDS - start)) s"
     done
+    say_what_is_there "$stop_stage"
 }
 
 stage_data() {
@@ -267,16 +268,18 @@ stage_stats() {
     need_file "$token_list" tokens
     validate_spelling
     log "$data_feats/{$train_set,$valid_set} -> $asr_stats_dir"
+    # Hours, or a refusal: before the statistics that are there are removed.
+    ! "$store_frames" || store_frames_of "$train_set" "$valid_set"
     take_folder "$asr_stats_dir"
-    rm -f "$logdir"/{train,valid}.*.scp
+    rm -f "$logdir"/{train,valid}.*.scp "$logdir"/stats.*/{train,valid}/speech_shape
     rm -rf "$asr_stats_dir"/{train,valid}
     num_valid=$(wc -l < "$data_feats/$valid_set/wav.scp")
     num_jobs=$(split_keys "$data_feats/$train_set/wav.scp" $((nj < num_valid ? nj : num_valid)) "$logdir/train")
     split_keys "$data_feats/$valid_set/wav.scp" "$num_jobs" "$logdir/valid" > /dev/null
-    ! "$store_frames" || store_frames_of "$train_set" "$valid_set"
     model_options
     # shellcheck disable=SC2086 # words
-    run_jobs stats "$num_jobs" 0 "$logdir/stats.@JOB@.log" env "OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}" \
+    counts_done=counted_stats counts_of=$(cat "$data_feats"/{"$train_set","$valid_set"}/wav.scp | wc -l) \
+        run_jobs stats "$num_jobs" 0 "$logdir/stats.@JOB@.log" env "OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}" \
         "${py[@]}" -m espnet2.bin.asr_train --collect_stats true "${options[@]}" --ngpu 0 \
         --train_shape_file "$logdir/train.@JOB@.scp" --valid_shape_file "$logdir/valid.@JOB@.scp" \
         --output_dir "$logdir/stats.@JOB@" $asr_args
@@ -287,7 +290,7 @@ stage_train() {
     local part index first_exp
     for part in train valid; do need_file "$asr_stats_dir/$part/speech_shape" stats; done
     for index in "${!first_asr_configs[@]}"; do
-        first_exp=$expdir/asr_$(name_of_config "${first_asr_configs[index]}" "$repository")$rest_of_tag
+        first_exp=$(experiment_of "${first_asr_configs[index]}")
         train_model "${first_asr_configs[index]}" "$first_exp" "$pretrained_model" earlier
         pretrained_model=$first_exp/$first_asr_model
         need_file "$pretrained_model" train
@@ -298,6 +301,7 @@ stage_train() {
 
 train_model() { # CONFIG EXPERIMENT INITIAL_WEIGHTS [earlier]
     local asr_config=$1 asr_exp=$2 pretrained_model=$3 is_earlier=${4:-} options=() script=$2/run.sh status=0
+    refuse_other_set "$asr_exp"
     log "$data_feats/{$train_set,$valid_set} -> $asr_exp (log: $asr_exp/train.log)"
     mkdir -p "$asr_exp"
     # Where a training can be resumed, these options may be refused: until it has saved, run.sh keeps the others.
@@ -349,7 +353,8 @@ stage_decode() {
         [ ! -d "$dir/logdir" ] || find "$dir/logdir" -type f ! -name finished.jsonl -delete
         num_jobs=$(split_keys "$data_feats/$set/wav.scp" "$inference_nj" "$dir/logdir/keys")
         # shellcheck disable=SC2086 # words
-        saves_results=yes run_jobs "decode ${set//\//-}" "$num_jobs" "$num_gpus" "$dir/logdir/asr_inference.@JOB@.log" \
+        counts_done=counted_decoding counts_of=$(wc -l < "$data_feats/$set/wav.scp") \
+            saves_results=yes run_jobs "decode ${set//\//-}" "$num_jobs" "$num_gpus" "$dir/logdir/asr_inference.@JOB@.log" \
             env "OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((num_jobs > 1 ? 1 : train_threads))}" \
             "${py[@]}" -m espnet2.bin.asr_inference ${options[@]+"${options[@]}"} --ngpu "$num_gpus" \
             --data_path_and_name_and_type "$data_feats/$set/wav.scp,speech,$(data_type "$data_feats/$set")" \

@@ -18,7 +18,7 @@ from espnet_larm.files.reading import read_yaml
 from espnet_larm.origin import in_words, provenance, without_root
 from espnet_larm.scoring.experiment import SetResult, find_results
 from espnet_larm.scoring.picture import draw_wer
-from espnet_larm.scoring.tables import format_summary, format_tables
+from espnet_larm.scoring.tables import apart_from_silence, format_summary, format_tables
 
 if TYPE_CHECKING:
     from espnet_larm.train.journal import Spent
@@ -45,13 +45,14 @@ def main(cmd: list[str] | None = None) -> int:
     results = find_results(args.exp_dir)
     config = read_config(args.exp_dir / "config.yaml")
     conf = config.get("encoder_conf") or {}
-    drawn = draw_wer(results, args.exp_dir / PICTURE, conf.get("num_loops"))
-    tables = list(format_tables(results))
+    spoken, silent = apart_from_silence(results)
+    drawn = draw_wer(spoken, args.exp_dir / PICTURE, conf.get("num_loops"))
+    tables = [*silent, *format_tables(spoken)]
     lines = [
         f"# RESULTS of {args.exp_dir.resolve().name}",
         "",
         *([args.note, ""] if args.note else []),
-        *format_summary(results),
+        *format_summary(spoken),
         *([f"![Word error rate by loops and by compute]({PICTURE})", ""] if drawn else []),
         "Written by `python -m espnet_larm results`.",
         "",
@@ -115,9 +116,9 @@ def describe_learning(found: "Sequence[LearningPart]") -> str:
     """Say how much of the model learned, and of each part."""
     if not found:
         return "not recorded"
-    from espnet_larm.train.learning import LearningPart, percent
+    from espnet_larm.train.learning import percent, sum_of
 
-    total = LearningPart("all", sum(each.trainable for each in found), sum(each.total for each in found))
+    total = sum_of(found)
     parts = (f"{each.part} {millions(each.trainable)} of {millions(each.total)}" for each in found)
     return f"{millions(total.trainable)} of {millions(total.total)} ({percent(total):.1f} %): {', '.join(parts)}"
 

@@ -43,7 +43,7 @@ class DecodeConfig:
     )
     ctc_weight: float | None = option(
         None,
-        "weight of CTC beside the LM",
+        "weight of CTC beside the LM; with search edit, in the choice among the best edits and CTC hypotheses",
         least=0.0,
         most=1.0,
         note="1.0 is CTC alone, and with an LM 0.0 is the LM alone",
@@ -233,7 +233,7 @@ class DecodeConfig:
 
 # Options of a search that goes token by token.
 TOKEN_OPTIONS = (
-    *("beam_size", "nbest", "beam_type", "drafts", "tokens_per_call", "accept", "draft_tau", "draft_tau_of"),
+    *("beam_type", "drafts", "tokens_per_call", "accept", "draft_tau", "draft_tau_of"),
     *("relaxed_entropy", "relaxed_tau", "max_tokens_per_second", "least_ctc_share", "stops_loops", "ngram_file"),
 )
 LLM_OPTIONS = (

@@ -62,7 +62,7 @@ def test_stages_1_to_5_make_sets_and_tokens_and_can_be_repeated(recipe: Recipe, 
         "dev": "flac.ark\n",
         "test": "flac\n",
     }
-    tokens = (tmp_path / "data/token_list/char/tokens.txt").read_text().split()
+    tokens = (tmp_path / "data/token_list/char_sp/tokens.txt").read_text().split()
     assert tokens == ["<blank>", "<unk>", "<space>", "D", "O", "R", "W", "A", "B", "<sos/eos>"]
     before = files(tmp_path / "dump"), files(tmp_path / "data")
     assert recipe(*options).returncode == 0
@@ -285,7 +285,7 @@ def test_help_of_a_recipe_begins_with_its_own_header_and_options(name: str) -> N
     own, shared = done.stdout.split("The recipe passes all other options to asr.sh:")
     options = {
         "an4": ["an4_root"],
-        "librispeech": ["librispeech", "subset", "ngram", "mirror"],
+        "librispeech": ["librispeech", "subset", "case", "ngram", "mirror"],
         "mini": [],
         "read_speech": ["corpus", "manifests", "train_set", "train", "dev", "tests", "system", "case", "encoder"],
     }[name]
@@ -418,6 +418,29 @@ def test_a_frozen_encoder_is_stored_then_read_in_training_and_named_in_decoding(
     (tmp_path / "exp/asr_x/valid.loss.ave.pth").write_text("weights")
     decode = next(call for call in calls("decode", *options) if "asr_inference" in call)
     assert f"--encoder {folder}" in decode and "dump/raw/test/wav.scp,speech,sound" in decode
+
+
+def test_frames_of_an_encoder_that_learns_are_refused_first_and_nothing_is_removed(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    stats = tmp_path / "exp/asr_stats_raw_char_x/train/speech_shape"
+    for train in ("all", "lora  # r: 16"):
+        (tmp_path / "x.yaml").write_text(f"frontend_conf:\n    model: ears\n\n    train: {train}\nencoder: larm\n")
+        result = recipe("--store_frames", "true", "--asr_config", "x.yaml", "--stop_stage", "10")
+        assert "x.yaml trains the encoder, whose frames then change; allowed with it: train: frozen" in result.stderr
+        assert result.returncode == 2 and "starts" not in result.stderr
+    result = recipe("--store_frames", "true", "--stop_stage", "10")
+    assert result.returncode == 2 and "--store_frames true needs --asr_config" in result.stderr
+    # What store-frames itself refuses leaves what is there.
+    (tmp_path / "x.yaml").write_text("frontend_conf: {train: all}\n")
+    for path in (stats, tmp_path / "dump/raw/train/wav.scp", tmp_path / "data/token_list/char/tokens.txt"):
+        path.parent.mkdir(parents=True)
+        path.write_text("A\n")
+    (tmp_path / "python").write_text("#!/bin/sh\ncase $* in *store-frames*) exit 1 ;; esac\n")
+    (tmp_path / "python").chmod(0o755)
+    options = ["--stage", "stats", "--stop_stage", "stats", "--python", f"{tmp_path}/python"]
+    result = recipe("--store_frames", "true", "--asr_config", "x.yaml", *options)
+    assert "stats" in result.stderr and result.returncode != 0 and stats.exists()
 
 
 def test_paths_of_lms_and_their_texts_are_the_callers(

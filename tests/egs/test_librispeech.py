@@ -158,7 +158,9 @@ def run_recipe(*options: str) -> subprocess.CompletedProcess[str]:
     [
         (["--subset", "50"], "--subset 50 is not known; allowed: 100, 460, 960, mini"),
         (["--subset", "mini", "--libri", "x"], "unknown option --libri"),
+        (["--case", "upper"], "--case upper is not known; allowed: keep, lower"),
         (["--librispeech"], "--librispeech needs a value"),
+        (["--ngram", "4-gram", "--case", "lower"], "--ngram 4-gram is in capitals, and --case lower is not"),
         (["--ngram", "5-gram"], "--ngram 5-gram is not known; allowed: 3-gram.pruned.1e-7 3-gram 4-gram"),
         (["--stage", "trian"], "--stage trian is no stage; nearest: train"),
     ],
@@ -166,6 +168,36 @@ def run_recipe(*options: str) -> subprocess.CompletedProcess[str]:
 def test_misuse_of_the_recipe_ends_with_status_2(options: list[str], message: str) -> None:
     done = run_recipe(*options)
     assert done.returncode == 2 and message in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted", "sets"),
+    [
+        (
+            ["--subset", "460"],
+            "--train_set train_clean_460 --valid_set dev --test_sets dev_clean dev_other test_clean test_other --token",
+            "train_clean_460=train-clean-100,train-clean-360 dev=dev-clean,dev-other dev_clean=dev-clean ",
+        ),
+        (
+            ["--subset", "mini", "--case", "lower"],
+            "--train_set train_clean_5_lower --valid_set dev_clean_2_lower --test_sets test_clean_lower test_other_lo",
+            "train_clean_5_lower=train-clean-5 dev_clean_2_lower=dev-clean-2 test_clean_lower=test-clean ",
+        ),
+    ],
+)
+def test_transcripts_in_small_letters_have_sets_of_their_own(
+    tmp_path: Path, options: list[str], wanted: str, sets: str
+) -> None:
+    (tmp_path / "librispeech").mkdir()
+    (tmp_path / "librispeech/run.sh").write_bytes((ROOT / "egs/librispeech/run.sh").read_bytes())
+    (tmp_path / "utils").symlink_to(ROOT / "egs/utils")
+    (tmp_path / "asr.sh").write_text('#!/usr/bin/env bash\necho "$* | $LIBRISPEECH_SETS"\n')
+    (tmp_path / "asr.sh").chmod(0o755)
+    command = ["bash", tmp_path / "librispeech/run.sh", *options]
+    given = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert wanted in given and given.partition(" | ")[2].startswith(sets)
+    config = "train_larm_mini" if "mini" in options else "train_larm_960h"
+    assert f"--asr_config conf/librispeech/{config}.yaml " in given
 
 
 @pytest.mark.parametrize("inner", [".", "LibriSpeech"])

@@ -25,7 +25,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     """Add the options that name a model."""
     model_help = (
         "a pack (.zip), an experiment's folder, the name of a packaged model, or Whisper or a CTC model of "
-        "transformers by folder or hub id (default: the packaged model named default, if there is one)"
+        "transformers by folder or hub id (default: the packaged model named default, which needs no network)"
     )
     parser.add_argument("--model", help=model_help)
     parser.add_argument("--encoder_folder", help="folder or hub id of the model's speech encoder, if it has moved")
