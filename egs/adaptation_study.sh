@@ -20,6 +20,7 @@ train_dir=  # data folder to learn on
 dev_dir=  # data folder that learning rates are chosen on
 test_dirs=  # data folders of test sets, in quotes
 text=../../../shared/data/text/novels_pre1900.norm.txt.gz  # text in the LM's style, a sentence a line, plain or .gz
+case=keep  # letters of that text: keep, for them as they are; or lower, for an LM whose words are in small letters
 held_out_lines=6000  # last lines of it, which the LM has not seen and no way learns from
 max_lines=500  # of those, how many are read to measure
 text_kl_lines=20000  # first lines of it, which ways with a KL penalty learn from
@@ -32,6 +33,7 @@ report_only=false  # train nothing
 parse_options "${BASH_SOURCE[0]}" "$@"
 cd "$here"
 
+case $case in keep | lower) ;; *) die "--case $case is not known; allowed: keep, lower" ;; esac
 for name in plan asr_exp train_dir dev_dir test_dirs; do
     [ -n "${!name}" ] || die "--$name is missing; call the run_study.sh of a recipe"
 done
@@ -40,7 +42,8 @@ done
 [ -f "$asr_exp/latest.pth" ] || die "--asr_exp $asr_exp: no latest.pth; train the model first"
 
 mkdir -p "$exp_dir"
-unpack() { if [[ $text = *.gz ]]; then gzip -cd "$text"; else cat "$text"; fi; }
+read_text() { if [[ $text = *.gz ]]; then gzip -cd "$text"; else cat "$text"; fi; }
+unpack() { if [ "$case" = lower ]; then read_text | tr '[:upper:]' '[:lower:]'; else read_text; fi; }
 name=$(basename "$text" .gz)
 held_out=$exp_dir/${name}_last_${held_out_lines}.txt text_kl=$exp_dir/${name}_first_${text_kl_lines}.txt
 if [ ! -f "$held_out" ] || [ ! -f "$text_kl" ]; then

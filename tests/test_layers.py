@@ -19,8 +19,9 @@ LAYERS = (
     ("train",),
     ("speech_llm", "pack", "program"),
     ("adaptation", "pooling", "pretrained", "registry"),
-    ("llm", "search", "looped", "data", "scoring"),
-    ("errors", "files", "options", "origin", "process", "upstream"),
+    ("llm", "search", "looped", "fast_conformer", "data", "scoring"),
+    ("streaming",),
+    ("draws", "errors", "files", "options", "origin", "process", "upstream"),
     ("version",),
 )
 RANKS = {name: rank for rank, row in enumerate(LAYERS) for name in row}

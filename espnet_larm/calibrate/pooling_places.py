@@ -224,7 +224,7 @@ class FrontendPlace:
 
     def _pooling(self, tau: float) -> Pooling:
         off = self.frontend.pooling
-        return Pooling(tau=tau, window=off.window, max_group=off.max_group)
+        return Pooling(tau=tau, window=off.window, max_group=off.max_group, weight=off.weight)
 
     def _count(self) -> tuple[int, int]:
         found = [self._extract(each) for each in self._waveforms]

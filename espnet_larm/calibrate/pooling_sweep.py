@@ -66,12 +66,14 @@ class Outcome(NamedTuple):
         positions: Positions of all prompts that the LM's last layer reads.
         flops: Operations of reading the prompts.
         kept: Speech tokens before and after each site that pools.
+        seconds: Duration of the folder's speech.
     """
 
     texts: dict[str, str]
     positions: int
     flops: int
     kept: dict[str, tuple[int, int]]
+    seconds: float
 
 
 class Cost(NamedTuple):
@@ -212,7 +214,7 @@ class EncodedFolder:
             speech = by_layer(len(backbone.layers), at_input, layer, deep)
             positions += int(batch.text_lens.sum() + speech[-1].sum())
             flops += prefill_flops(backbone, batch.text_lens, *speech).total
-        return Outcome(texts, positions, flops, kept)
+        return Outcome(texts, positions, flops, kept, sum(sum(batch.seconds) for batch in self.batches))
 
 
 def waveforms_of(table: AudioTable, keys: Sequence[str], batch_seconds: float) -> Iterator[dict[str, Any]]:

@@ -52,6 +52,8 @@ class Row(NamedTuple):
         wanted: Retention that was asked for.
         tau: Threshold of affinity pooling; None for other methods.
         retention: Retention that was found.
+        hz: Tokens a second of speech behind the site.
+        tokens_per_word: Tokens behind the site for each word of the reference.
         scores: Word error rate and its interval.
         points: Difference of WER to the first row, in points.
         points_interval: 95 % interval of that difference, on the same resamples.
@@ -65,6 +67,8 @@ class Row(NamedTuple):
     wanted: float
     tau: float | None
     retention: float
+    hz: float
+    tokens_per_word: float
     scores: Scores
     points: float
     points_interval: Interval
@@ -80,6 +84,8 @@ class Row(NamedTuple):
             "wanted_retention": self.wanted,
             "tau": self.tau,
             "retention": number(self.retention),
+            "hz": number(self.hz),
+            "tokens_per_word": number(self.tokens_per_word),
             "wer_percent": number(self.scores.total.error_percent),
             "interval_percent": [number(bound) for bound in self.scores.interval],
             "points": number(self.points),
@@ -127,6 +133,8 @@ class Rows:
             wanted,
             tau,
             after / max(1, before),
+            after / outcome.seconds,
+            after / sum(len(split_words(text)) for text in self.reference.texts.values()),
             scores,
             points,
             points_interval,
@@ -150,14 +158,15 @@ def bounds(points: Interval, sign: str = "") -> list[str]:
 def format_rows(rows: Sequence[Row], chosen: Row | None = None) -> Iterator[str]:
     """A table in Markdown."""
     yield (
-        "| tau | retention | WER % | from | to | points | from | to | prompt positions | % of all sites off "
-        "| prefill FLOPs, % of all sites off | |"
+        "| tau | retention | Hz | tokens a word | WER % | from | to | points | from | to | prompt positions "
+        "| % of all sites off | prefill FLOPs, % of all sites off | |"
     )
-    yield "|---|---|---|---|---|---|---|---|---|---|---|---|"
+    yield "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|"
     for row in rows:
         tau = row.name if row.tau is None else f"{row.tau:g}"
         yield (
-            f"| {tau} | {row.retention:.3f} | {row.scores.total.error_percent:.2f} "
+            f"| {tau} | {row.retention:.3f} | {row.hz:.2f} | {row.tokens_per_word:.2f} "
+            f"| {row.scores.total.error_percent:.2f} "
             f"| {' | '.join(bounds(row.scores.interval))} | {row.points:+.2f} "
             f"| {' | '.join(bounds(row.points_interval, '+'))} "
             f"| {row.positions} | {100 * row.positions_share:.1f} | {100 * row.flops_share:.1f} "
@@ -178,6 +187,26 @@ def notes_of(reference: Reference, left_out: Sequence[str], rows: Sequence[Row])
                 f"{row.name}{tau}: {len(row.lost)} utterances are too short once pooled, and their words count as "
                 f"deletions: {', '.join(row.lost)}"
             )
+
+
+def add_hz(axes: Any, unpooled: Row, is_x: bool) -> None:
+    """Give an axis that shows percent of the tokens another one, at its other side, in tokens a second.
+
+    Args:
+        axes: Matplotlib's.
+        unpooled: The row in which all tokens are left.
+        is_x: Whether it is the level axis.
+    """
+
+    def to_hz(percent: Any) -> Any:
+        return percent * unpooled.hz / 100
+
+    def to_percent(hz: Any) -> Any:
+        return hz * 100 / unpooled.hz
+
+    functions = to_hz, to_percent
+    other = axes.secondary_xaxis("top", functions) if is_x else axes.secondary_yaxis("right", functions)
+    other.set(**{"xlabel" if is_x else "ylabel": "tokens a second"})
 
 
 def draw(rows: Sequence[Row], path: Path, chosen: Row | None = None) -> None:
@@ -201,6 +230,7 @@ def draw(rows: Sequence[Row], path: Path, chosen: Row | None = None) -> None:
     above = [max(0.0, row.scores.interval.high - wer) for wer, row in zip(wers, pooled, strict=True)]
     panels[0].plot(taus, [100 * row.retention for row in pooled], marker="o")
     panels[0].set(ylabel="speech tokens left, %", ylim=(0, 105))
+    add_hz(panels[0], unpooled, is_x=False)
     panels[1].errorbar(taus, wers, [below, above], marker="o", capsize=3, elinewidth=1)
     base = unpooled.scores
     panels[1].axhline(base.total.error_percent, color="0.4", linestyle="--", label=f"{unpooled.name}, 95 %")

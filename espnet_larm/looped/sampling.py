@@ -11,19 +11,15 @@ from collections.abc import Sequence
 
 import torch
 
+from espnet_larm.draws import Draws
+
 UNIFORM, POISSON = SAMPLINGS = ("uniform", "poisson")
 # s of the log-normal.
 DEVIATION = 0.5
-# Far from the seeds of other generators, and apart for two seeds that differ by one.
-STRIDE = 1_000_003
 
 
-class LoopSampling(torch.nn.Module):
+class LoopSampling(Draws):
     """Draws the number of loops of each training step.
-
-    A draw depends on nothing but a seed and the number of draws before it. Both stand in a buffer: a checkpoint holds
-    them, so that a resumed training draws what an uninterrupted one does, and processes that train together have the
-    same (DDP copies the first one's). An encoder that always runs the same loops has no such buffer.
 
     Args:
         kind: `uniform` or `poisson`.
@@ -31,23 +27,19 @@ class LoopSampling(torch.nn.Module):
         mean: Mean of `poisson` before it is rounded.
     """
 
-    draws: torch.Tensor
-
     def __init__(self, kind: str, loops: Sequence[int], mean: float) -> None:
         super().__init__()
         self.kind, self.loops, self.mean = kind, tuple(loops), mean
-        # Seed, and draws so far. ESPnet seeds torch alike in all processes before it builds a model.
-        self.register_buffer("draws", torch.tensor([torch.initial_seed() % 2**31, 0]))
 
     def draw(self) -> int:
         """The number of loops of this training step; counts the draw."""
-        seed, number = self.draws.tolist()
-        self.draws[1] += 1
-        return self.at(seed, number)
+        return self._drawn_by(self.next_generator())
 
     def at(self, seed: int, number: int) -> int:
         """The draw of a training with a seed, after `number` others."""
-        generator = torch.Generator().manual_seed((seed * STRIDE + number) % 2**63)
+        return self._drawn_by(self.generator_at(seed, number))
+
+    def _drawn_by(self, generator: torch.Generator) -> int:
         if self.kind == UNIFORM:
             return self.loops[int(torch.randint(len(self.loops), (), generator=generator))]
         tau = torch.randn((), generator=generator) * DEVIATION + torch.tensor(self.mean - 1).log() - DEVIATION**2 / 2

@@ -4,17 +4,23 @@ Source: Li et al., "Accelerating Transducers through Adjacent Token Merging", ar
 matching of ToMe (Bolya et al., arXiv:2210.09461, 3): of the tokens at even places, each proposes to be merged with the
 more similar of its two neighbours, and the best proposals are accepted.
 Departures: the source merges a little in each of several layers, which compute new keys; here rounds follow each other
-at one place, and a merged token's key is the mean of its tokens' keys. Every mean counts each token once.
+at one place, and a merged token's key is the mean of its tokens' keys, each counted once.
 Shapes: T tokens, D features, N groups so far.
 """
 
 import torch
 
-from espnet_larm.pooling.affinity import Pooled, merge
+from espnet_larm.pooling.affinity import Pooled, Weigh, merge
 from espnet_larm.pooling.baselines import kept_lens
 
 
-def a_tome(xs_pad: torch.Tensor, lens: torch.Tensor, retention: float, keys: torch.Tensor | None = None) -> Pooled:
+def a_tome(
+    xs_pad: torch.Tensor,
+    lens: torch.Tensor,
+    retention: float,
+    keys: torch.Tensor | None = None,
+    weigh: Weigh | None = None,
+) -> Pooled:
     """Pool each utterance to ceil(R T) tokens.
 
     Args:
@@ -23,13 +29,14 @@ def a_tome(xs_pad: torch.Tensor, lens: torch.Tensor, retention: float, keys: tor
         retention: R, over 0 to 1.
         keys: What is compared (B, T, D'), such as the keys of an attention, all heads side by side; the tokens
             themselves by default.
+        weigh: Gives the tokens' weights in their groups' means; see `merge`. It decides about no group.
     """
     compared = (xs_pad if keys is None else keys).detach()
     starts_mask = torch.zeros(xs_pad.shape[:2], dtype=torch.bool, device=xs_pad.device)
     # Utterances take different numbers of rounds; a baseline need not be fast.
     for row, (length, kept) in enumerate(zip(lens.tolist(), kept_lens(lens, retention).tolist(), strict=True)):
         starts_mask[row, :length] = _starts_of_one(compared[row, :length], kept)
-    return merge(xs_pad, lens, starts_mask)
+    return merge(xs_pad, lens, starts_mask, weigh)
 
 
 def _starts_of_one(keys: torch.Tensor, kept: int) -> torch.Tensor:

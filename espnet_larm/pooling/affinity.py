@@ -5,12 +5,17 @@ to right: a token joins the current group if the cosine with one of the group's 
 and begins a new one otherwise.
 Departures: `max_group` bounds a group. Dot products are accumulated in float64, so that their order, which depends on
 the device and the batch, does not decide about a group; cosines are float32, those of zero vectors 0.
+The source's means count each token once; weights.py has other weights.
 Shapes: B utterances, T tokens, T' pooled tokens, D features. Masks are True where valid.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+
+# From groups (B, T), -1 at padding, to weights of tokens (B, T), 0 or more.
+Weigh = Callable[[torch.Tensor], torch.Tensor]
 
 
 class Pooled(NamedTuple):
@@ -36,6 +41,7 @@ def affinity_pool(
     window: int = 1,
     max_group: int | None = None,
     keys: torch.Tensor | None = None,
+    weigh: Weigh | None = None,
 ) -> Pooled:
     """Pool a padded batch. Padding changes nothing, and a batch gives what its utterances give alone.
 
@@ -46,11 +52,12 @@ def affinity_pool(
         window: How many of the group's last tokens are compared, 1 or more.
         max_group: Most tokens of a group, 1 or more. With a window too, more tokens may be left at a lower tau.
         keys: What is compared (B, T, D'); the tokens by default.
+        weigh: Gives the tokens' weights in their groups' means; see `merge`.
     """
     if tau > 1:
         return unpooled(xs_pad, lens)
     compared = xs_pad if keys is None else keys
-    return merge(xs_pad, lens, boundaries(compared, lens, tau, window, max_group))
+    return merge(xs_pad, lens, boundaries(compared, lens, tau, window, max_group), weigh)
 
 
 def unpooled(xs_pad: torch.Tensor, lens: torch.Tensor) -> Pooled:
@@ -83,6 +90,34 @@ def boundaries(
 
 
 @torch.no_grad()
+def split_where_most_different(
+    keys: torch.Tensor, lens: torch.Tensor, number: torch.Tensor, first: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Groups of each utterance, a given number, that begin where neighbours differ most.
+
+    Without `first` that is affinity pooling with window 1 and a tau for each utterance alone.
+
+    Args:
+        keys: What is compared (B, T, D).
+        lens: Valid tokens (B,).
+        number: Groups of each utterance (B,), 1 to its tokens; 0 without tokens.
+        first: Where groups begin before they do anywhere else (B, T); among these too, neighbours that differ most
+            come first.
+
+    Returns:
+        True at each group's first token (B, T).
+    """
+    costs = torch.zeros(keys.shape[:2], device=keys.device)
+    # What is not a number never begins a group before what is one.
+    costs[:, 1:] = cosines(keys).nan_to_num(nan=2.0)
+    if first is not None:
+        costs = torch.where(first, costs - 4.0, costs)
+    costs[:, :1] = float("-inf")
+    valid = valid_mask(lens, keys.size(1))
+    ranks = costs.masked_fill(~valid, float("inf")).argsort(dim=1, stable=True).argsort(dim=1)
+    return valid & (ranks < number.unsqueeze(1))
+
+
 def keep_at_least(
     keys: torch.Tensor, lens: torch.Tensor, starts_mask: torch.Tensor, least: torch.Tensor
 ) -> torch.Tensor:
@@ -99,14 +134,8 @@ def keep_at_least(
     Returns:
         starts_mask with True at more tokens (B, T).
     """
-    costs = torch.full(starts_mask.shape, float("inf"), device=keys.device)
-    costs[:, 1:] = cosines(keys)
-    # What cannot be split any more comes last, behind cosines of NaN too.
-    closed = starts_mask | ~valid_mask(lens, starts_mask.size(1))
-    order = costs.nan_to_num(nan=2.0).masked_fill(closed, float("inf")).argsort(dim=1, stable=True)
-    ranks = order.argsort(dim=1)
-    missing = (least - starts_mask.sum(dim=1)).clamp(min=0)
-    return starts_mask | ((ranks < missing.unsqueeze(1)) & ~closed)
+    number = torch.maximum(starts_mask.sum(dim=1), least)
+    return split_where_most_different(keys, lens, number, starts_mask)
 
 
 def cosines(xs_pad: torch.Tensor, shift: int = 1) -> torch.Tensor:
@@ -137,13 +166,15 @@ def cut_runs(starts: torch.Tensor, max_group: int) -> torch.Tensor:
     return (frames - begins) % max_group == 0
 
 
-def merge(xs_pad: torch.Tensor, lens: torch.Tensor, starts_mask: torch.Tensor) -> Pooled:
+def merge(xs_pad: torch.Tensor, lens: torch.Tensor, starts_mask: torch.Tensor, weigh: Weigh | None = None) -> Pooled:
     """The mean of each group, accumulated in float32 at least; a token alone stays as it is, bit for bit.
 
     Args:
         xs_pad: Tokens (B, T, D); gradients reach them.
         lens: Valid tokens (B,).
         starts_mask: True at each group's first token (B, T); the first token always is one.
+        weigh: Gives the tokens' weights in their groups' means; None counts each token once. A group whose weights
+            are all 0 has the mean of tokens that count once.
     """
     valid = valid_mask(lens, xs_pad.size(1))
     frames = torch.arange(xs_pad.size(1), device=lens.device)
@@ -158,11 +189,23 @@ def merge(xs_pad: torch.Tensor, lens: torch.Tensor, starts_mask: torch.Tensor) -
     ends = torch.where(numbers == pooled_lens.unsqueeze(1), lens.unsqueeze(1), ends)
     counts = (ends - starts).unsqueeze(-1)  # 0 behind the last
     wide = xs_pad.to(torch.promote_types(xs_pad.dtype, torch.float32)).contiguous()
-    # Each sum runs from left to right over its own tokens, so that neither the batch nor atomics change it.
-    sums = torch.segment_reduce(wide, "sum", lengths=counts.squeeze(-1), axis=1, unsafe=True, initial=0)
-    means = (sums / counts.clamp(min=1)).to(xs_pad.dtype)
-    tokens = torch.where(counts == 1, take(xs_pad, starts), means)
+    means = _sums(wide, counts) / counts.clamp(min=1)
+    if weigh is not None:
+        weights = weigh(groups).to(wide.dtype).unsqueeze(-1)  # (B, T, 1)
+        totals = _sums(weights, counts)
+        weighted = _sums(weights * wide, counts) / totals.masked_fill(totals == 0, 1)
+        means = torch.where(totals > 0, weighted, means)
+    tokens = torch.where(counts == 1, take(xs_pad, starts), means.to(xs_pad.dtype))
     return Pooled(tokens.masked_fill(counts == 0, 0), pooled_lens, groups, starts)
+
+
+def _sums(values: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    """Sums (B, T', D) of values (B, T, D) over groups of so many tokens (B, T', 1).
+
+    Each runs from left to right over its own tokens, so that neither the batch nor atomics change it.
+    """
+    lengths = counts.squeeze(-1)
+    return torch.segment_reduce(values.contiguous(), "sum", lengths=lengths, axis=1, unsafe=True, initial=0)
 
 
 def first_frames(groups: torch.Tensor, starts_mask: torch.Tensor, num_groups: int) -> torch.Tensor:

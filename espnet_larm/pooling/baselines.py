@@ -8,7 +8,7 @@ Shapes: B utterances, T tokens, T' pooled tokens, D features. Masks are True whe
 
 import torch
 
-from espnet_larm.pooling.affinity import Pooled, first_frames, merge, take, valid_mask
+from espnet_larm.pooling.affinity import Pooled, Weigh, first_frames, merge, take, valid_mask
 
 
 def kept_lens(lens: torch.Tensor, retention: float) -> torch.Tensor:
@@ -17,16 +17,16 @@ def kept_lens(lens: torch.Tensor, retention: float) -> torch.Tensor:
     return (lens.to(torch.float64) * retention - 1e-9).ceil().long().clamp(min=0)
 
 
-def uniform_stride(xs_pad: torch.Tensor, lens: torch.Tensor, retention: float) -> Pooled:
-    """Means of neighbours: token t of (B, T, D) goes into group ceil((t + 1) R) - 1, a stride of 1 / R on average.
+def uniform_mean(xs_pad: torch.Tensor, lens: torch.Tensor, retention: float, weigh: Weigh | None = None) -> Pooled:
+    """Means of neighbours: token t of (B, T, D) goes into group ceil((t + 1) R) - 1, of 1 / R tokens on average.
 
     That gives ceil(R T) groups, as the other methods do; floor(t R) would give one less of some lengths.
     """
-    return merge(xs_pad, lens, _strided(xs_pad, lens, retention))
+    return merge(xs_pad, lens, _strided(xs_pad, lens, retention), weigh)
 
 
 def uniform_drop(xs_pad: torch.Tensor, lens: torch.Tensor, retention: float) -> Pooled:
-    """The first token of each group of `uniform_stride`; the others are dropped."""
+    """The first token of each group of `uniform_mean`; the others are dropped."""
     return select(xs_pad, _strided(xs_pad, lens, retention))
 
 

@@ -8,24 +8,35 @@ Shapes: B rows, L positions, S speech positions, S' pooled ones, D model size. M
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
 from espnet_larm.llm.stream import Stream
 from espnet_larm.pooling.affinity import Pooled, take
 from espnet_larm.pooling.options import Pooling
+from espnet_larm.pooling.weights import CtcPath
 
 # Where an LM's speech is pooled, in the order in which it passes.
 INPUT, DEEP = PLACES = ("input", "deep")
 
 
-def pool_deep(pooling: Pooling, stream: Stream) -> Stream:
-    """Shorten the speech of each row of a prompt, behind a layer; a row without speech stays as it is."""
+def pool_deep(pooling: Pooling, stream: Stream, path: CtcPath | None = None) -> Stream:
+    """Shorten the speech of each row of a prompt, behind a layer; a row without speech stays as it is.
+
+    Args:
+        pooling: How it is shortened.
+        stream: The prompt.
+        path: What a CTC head recognises in the speech (B, S), where pooling needs it.
+    """
     if stream.speech is None or pooling.is_off:
         return stream
     lens = stream.speech.sum(dim=1)
     longest = int(lens.max())
-    return pool_speech(stream, lens, longest, pooling)[0] if longest else stream
+    if not longest:
+        return stream
+    pool = partial(pooling, path=None if path is None else path.first(longest))
+    return pool_speech(stream, lens, longest, pool)[0]
 
 
 def pool_speech(

@@ -25,6 +25,7 @@ from espnet_larm.options import Option, check_parameters
 from espnet_larm.pooling.affinity import Kept, Pooled, boundaries, keep_at_least, merge, valid_mask
 from espnet_larm.pooling.baselines import kept_lens
 from espnet_larm.pooling.options import Pooling
+from espnet_larm.pooling.weights import CHANGE, NONE
 
 logger = logging.getLogger(__name__)
 
@@ -108,6 +109,14 @@ class AffinityPoolingFrontend(AbsFrontend):
             int | None,
             Option("most frames of a group, no less than `window`; 4 leaves pauses their length, null is any", least=1),
         ] = 4,
+        weight: Annotated[
+            str,
+            Option(
+                "what frames count for in their group's mean: none (each once) or change (how far a frame is from the "
+                "one before it); a front end has no CTC head that could weigh them",
+                choices=(NONE, CHANGE),
+            ),
+        ] = NONE,
         centered: Annotated[
             bool,
             Option(
@@ -128,7 +137,7 @@ class AffinityPoolingFrontend(AbsFrontend):
     ) -> None:
         check_parameters(AffinityPoolingFrontend.__init__, locals(), WHERE)
         super().__init__()
-        self.pooling = Pooling(tau=tau, window=window, max_group=max_group, where=WHERE)
+        self.pooling = Pooling(tau=tau, window=window, max_group=max_group, weight=weight, where=WHERE)
         conf = _with_rate(dict(frontend_conf or {}), fs)
         self.frontend = _build(frontend, conf)
         self.centered = centered
@@ -194,7 +203,8 @@ class AffinityPoolingFrontend(AbsFrontend):
         least = kept_lens(lens, self.least_share)
         if (needed := NEEDED_FRAMES.get()) is not None:
             least = torch.maximum(least, torch.minimum(needed.to(lens), lens))
-        return _collected(merge(xs_pad, lens, keep_at_least(keys, lens, starts, least)), lens)
+        merged = merge(xs_pad, lens, keep_at_least(keys, lens, starts, least), pooling.weigh_of(keys.detach()))
+        return _collected(merged, lens)
 
     def least_frames(self, lens: torch.Tensor) -> torch.Tensor:
         """How many of (B,) frames are left at least (B,)."""

@@ -18,16 +18,34 @@ from espnet_larm.options import check_conf
 from espnet_larm.pooling.affinity import Kept
 from espnet_larm.pooling.deep import DEEP, INPUT, PLACES, pool_deep
 from espnet_larm.pooling.options import Pooling
+from espnet_larm.pooling.weights import CtcPath
 
 WHERE = "pooling"
-LAYER = "layer"
+LAYER, SAMPLING = "layer", "retention_sampling"
+
+
+class AtInput(NamedTuple):
+    """The speech that an LM's first layer reads.
+
+    Attributes:
+        speech: Embeddings (B, S, D).
+        lens: Valid ones (B,).
+        kept: What pooling left; None without pooling.
+        path: What a CTC head recognises in them; None where nobody asks for it.
+    """
+
+    speech: torch.Tensor
+    lens: torch.Tensor
+    kept: Kept | None
+    path: CtcPath | None
 
 
 class SpeechPooling(NamedTuple):
     """The pooling of both sites of one LM. `speech_pooling_of` makes it.
 
     Attributes:
-        options: The options by site, as they were given; sites that do not pool are left out.
+        options: The options by site, as they were given, without what training alone reads; sites that do not pool are
+            left out.
         at_input: The pooling of the projector's embeddings; None for none.
         behind: The pooling behind a layer; None for none.
         layer: The number of layers that run before `behind`.
@@ -39,23 +57,49 @@ class SpeechPooling(NamedTuple):
     layer: int = 0
 
     @property
-    def after_layer(self) -> dict[int, Callable[[Stream], Stream]]:
-        """What `Backbone.forward` does behind its layers."""
-        return {} if self.behind is None else {self.layer - 1: partial(pool_deep, self.behind)}
+    def needs_ctc(self) -> bool:
+        """Whether a site reads what a CTC head recognises."""
+        return any(each.needs_ctc for each in (self.at_input, self.behind) if each is not None)
 
-    def pool_input(self, speech: torch.Tensor, lens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, Kept | None]:
-        """Pool embeddings (B, S, D) with their lengths (B,) at the input; also what was kept, None without pooling."""
+    @property
+    def is_sampled(self) -> bool:
+        """Whether training draws retentions."""
+        return any(each.retention_sampling for each in (self.at_input, self.behind) if each is not None)
+
+    def drawn(self, generator: torch.Generator) -> "SpeechPooling":
+        """The same with retentions that are drawn, at sites that have some to draw from; a number for each site."""
+        numbers = torch.rand(len(PLACES), generator=generator).tolist()
+        sites = [_drawn(each, number) for each, number in zip((self.at_input, self.behind), numbers, strict=True)]
+        return self._replace(at_input=sites[0], behind=sites[1])
+
+    def after_layer(self, path: CtcPath | None = None) -> dict[int, Callable[[Stream], Stream]]:
+        """What `Backbone.forward` does behind its layers.
+
+        Args:
+            path: What a CTC head recognises in the speech that the first layer reads.
+        """
+        return {} if self.behind is None else {self.layer - 1: partial(pool_deep, self.behind, path=path)}
+
+    def pool_input(self, speech: torch.Tensor, lens: torch.Tensor, path: CtcPath | None = None) -> AtInput:
+        """Pool at the input.
+
+        Args:
+            speech: Embeddings (B, S, D).
+            lens: Valid ones (B,).
+            path: What a CTC head recognises in them.
+        """
         if self.at_input is None:
-            return speech, lens, None
+            return AtInput(speech, lens, None, path)
         lens = lens.to(speech.device)
-        pooled = self.at_input(speech, lens)
-        return pooled.tokens, pooled.lens, Kept(lens, pooled.lens)
+        pooled = self.at_input(speech, lens, path=path)
+        left = None if path is None else path.pooled(pooled.groups, pooled.tokens.size(1))
+        return AtInput(pooled.tokens, pooled.lens, Kept(lens, pooled.lens), left)
 
     def kept(self, at_input: Kept | None, before: torch.Tensor, after: torch.Tensor | None) -> dict[str, Kept]:
         """What was kept of a prompt's speech, by site.
 
         Args:
-            at_input: What `pool_input` gave.
+            at_input: What `pool_input` kept.
             before: Speech positions that the first layer reads (B, L), True where speech is.
             after: Speech positions that the last layer reads (B, L').
         """
@@ -92,7 +136,11 @@ def speech_pooling_of(
         layer = _checked_layer(layer_given, len(backbone.layers), f"{where}: {DEEP}")
         behind = Pooling(**given, where=f"{where}: {DEEP}")
     sites = {INPUT: at_input, DEEP: deep}
-    options = {site: dict(options) for site, options in sites.items() if options is not None}
+    options = {
+        site: {name: value for name, value in options.items() if name != SAMPLING}
+        for site, options in sites.items()
+        if options is not None
+    }
     return SpeechPooling(options, made, behind, layer)
 
 
@@ -110,6 +158,13 @@ def places_of(conf: Mapping[str, Any] | None, where: str = WHERE) -> dict[str, M
     if unknown := [str(place) for place in given if place not in PLACES]:
         raise ValueError(f"{where}: unknown site {', '.join(unknown)}; allowed: {', '.join(PLACES)}.")
     return {place: given.get(place) for place in PLACES}
+
+
+def _drawn(pooling: Pooling | None, number: float) -> Pooling | None:
+    """A site's pooling with the retention that a number from 0 to below 1 draws."""
+    if pooling is None or not pooling.retention_sampling:
+        return pooling
+    return pooling.at(pooling.retention_sampling[int(number * len(pooling.retention_sampling))])
 
 
 def _given(conf: Any, where: str) -> dict[str, Any]:

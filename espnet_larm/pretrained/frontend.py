@@ -220,12 +220,12 @@ def _numbers(layers: str | list[int], last: int) -> list[int]:
     if layers == MIX:
         return list(range(last + 1))
     # In Python true is a number, too.
-    are_numbers = not isinstance(layers, str) and all(type(each) is int and 0 <= each <= last for each in layers)
-    if not layers or not are_numbers or len({*layers}) < len(layers):
+    numbers = [] if isinstance(layers, str) else [each for each in layers if type(each) is int and 0 <= each <= last]
+    if not numbers or len({*numbers}) < len(layers):
         raise ValueError(
             f"{WHERE}: layers is {layers}; allowed: {LAST}, {MIX}, or a list of different numbers of 0 to {last}."
         )
-    return list(layers)
+    return numbers
 
 
 def _check_rate(fs: int | str, rate_hz: int) -> None:

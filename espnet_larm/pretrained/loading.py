@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
@@ -37,9 +37,9 @@ LORA_DEFAULTS = {
     "r": 16,
     "lora_alpha": 32,
     "lora_dropout": 0.0,
-    # The attention's, by the names that one family or another gives them.
-    "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "out_proj"],
 }
+# The attention's, by the names that one family or another gives them.
+DEFAULT_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "out_proj"]
 # transformers' WavLM gives the weights of its attention to one function, so that layers around them are never run.
 NEVER_RUN = {"wavlm": ("q_proj", "k_proj", "v_proj", "out_proj")}
 LORA_TARGETS = {"wavlm": ["intermediate_dense", "output_dense"]}
@@ -221,7 +221,7 @@ def _add_lora(family: Family, conf: Mapping[str, Any]) -> None:
     except ImportError as error:
         raise ImportError(f"{WHERE}: train: lora needs peft: pip install peft") from error
     kind = family.config.model_type
-    targets = LORA_TARGETS.get(kind, LORA_DEFAULTS["target_modules"])
+    targets: Sequence[str] = LORA_TARGETS.get(kind) or DEFAULT_TARGETS
     try:
         peft.inject_adapter_in_model(
             peft.LoraConfig(**{**LORA_DEFAULTS, "target_modules": targets, **conf}), family.model

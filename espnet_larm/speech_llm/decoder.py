@@ -6,6 +6,7 @@ Shapes: B utterances (rows), T frames, E encoder size, D model size of the LM, L
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -16,11 +17,14 @@ from espnet2.asr.decoder.abs_decoder import AbsDecoder
 
 from espnet_larm.adaptation.export import RECORD
 from espnet_larm.adaptation.llm_weights import LORA_PREFIX, METHODS, adapt, frozen_names, is_own
+from espnet_larm.draws import forget_draws
 from espnet_larm.llm.backbone import DTYPES, Backbone, load_tokenizer
 from espnet_larm.llm.tokens import special_tokens
 from espnet_larm.options import Option, check_parameters
 from espnet_larm.pooling.affinity import Kept
-from espnet_larm.pooling.in_llm import SpeechPooling, speech_pooling_of
+from espnet_larm.pooling.in_llm import AtInput, SpeechPooling, speech_pooling_of
+from espnet_larm.pooling.sampling import RetentionSampling, pooling_of_step
+from espnet_larm.pooling.weights import path_of
 from espnet_larm.speech_llm.editing.editor import Editor
 from espnet_larm.speech_llm.editing.layout import Layout
 from espnet_larm.speech_llm.heads import KINDS as HEADS
@@ -186,6 +190,8 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
         self.special_tokens = special_tokens(self.tokenizer)
         self.prompt = make_prompt(self.tokenizer, prefix, suffix, instruction)
         self.pooling = speech_pooling_of(pooling, self.backbone, "decoder_conf: pooling")
+        self.sampling = RetentionSampling() if self.pooling.is_sampled else None
+        self.register_load_state_dict_pre_hook(forget_draws)
         self.projector = Projector(projector, encoder_output_size, self.backbone.hidden_size, projector_frames)
         self.heads = DraftHeads(head_type, num_heads, self.backbone.model.get_output_embeddings())
         self.editor = None if editing is None else Editor(self.backbone, editing, self.special_tokens.eos)
@@ -201,7 +207,7 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
         return self.projector.kind == "posterior"
 
     def read_from(self, ctc_head: torch.nn.Linear, pieces: Pieces | None = None) -> None:
-        """Take the layer whose posteriors `projector: posterior` reads; its owner keeps it.
+        """Take the layer whose posteriors `projector: posterior` and pooling read; its owner keeps it.
 
         Args:
             ctc_head: From E to the CTC head's tokens, the blank first.
@@ -210,6 +216,26 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
         self._ctc_head = (ctc_head,)
         if pieces is not None:
             self.piece_ids, self.piece_shares, self._none_id = pieces
+
+    def check_ctc(self, pooling: SpeechPooling, where: str) -> None:
+        """Refuse pooling that reads the CTC head of a model without.
+
+        Args:
+            pooling: The pooling.
+            where: The YAML key of its options, for the message.
+
+        Raises:
+            ValueError: There is no CTC head, and pooling needs it.
+        """
+        if pooling.needs_ctc and not self._ctc_head:
+            raise ValueError(
+                f"{where}: weight or boundaries is ctc, but the model has no CTC head; train it with model_conf: "
+                "ctc_weight above 0, or take weight: change and boundaries: cosine."
+            )
+
+    def drawn_pooling(self) -> AbstractContextManager[None]:
+        """While it is entered in training, whatever reads the speech of a batch pools it with retentions drawn once."""
+        return self.sampling.step(self.pooling) if self.sampling is not None and self.training else nullcontext()
 
     def forward(
         self, hs_pad: torch.Tensor, hlens: torch.Tensor, ys_in_pad: torch.Tensor, ys_in_lens: torch.Tensor
@@ -250,14 +276,16 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
     ) -> TextRead:
         """The hidden states that the heads predict from, with the arguments and errors of `forward`."""
         text_lens = ys_in_lens - 1
-        prompt, at_input = self._prompt_parts(hs_pad, hlens, self.prompt, self.pooling)
+        pooling = pooling_of_step(self.pooling)
+        prompt, at_input = self._prompt_parts(hs_pad, hlens, self.prompt, pooling)
         packed = pack([*prompt, (self.backbone.embed(ys_in_pad[:, 1:]), text_lens, False)])
         self._check_context(packed)
+        after_layer = pooling.after_layer(at_input.path)
         hidden, _, lens, speech = self.backbone(
-            packed.embeddings, positions_of(packed), packed.lens, packed.speech, None, self.pooling.after_layer
+            packed.embeddings, positions_of(packed), packed.lens, packed.speech, None, after_layer
         )
         states = _columns(hidden, lens - text_lens.to(lens.device) - 1, ys_in_pad.size(1))
-        return TextRead(states, self.pooling.kept(at_input, packed.speech, speech))
+        return TextRead(states, pooling.kept(at_input.kept, packed.speech, speech))
 
     def read_draft(
         self,
@@ -278,13 +306,14 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
             ContextError: Prompt, speech and draft are longer than the LM's context.
         """
         assert self.editor is not None
-        prompt, pooling = self.prompt if prompt is None else prompt, self.pooling if pooling is None else pooling
+        prompt = self.prompt if prompt is None else prompt
+        pooling = pooling_of_step(self.pooling) if pooling is None else pooling
         tokens = layout.tokens.to(self.backbone.model.device)
         num_new = layout.lens.to(tokens.device)
         if speech is None or self.editor.options.text_only:
-            parts, at_input = [self._embed_all(each, tokens) for each in prompt], None
+            parts, kept, path = [self._embed_all(each, tokens) for each in prompt], None, None
         else:
-            parts, at_input = self._prompt_parts(*speech, prompt, pooling)
+            parts, (_, _, kept, path) = self._prompt_parts(*speech, prompt, pooling)
         packed = pack([*parts, (self.backbone.embed(tokens), num_new, False)])
         self._check_context(packed)
         is_speech = packed.speech if len(parts) > len(prompt) else None
@@ -293,11 +322,11 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
             positions_of(packed),
             packed.lens,
             is_speech,
-            after_layer=pooling.after_layer,
+            after_layer=pooling.after_layer(path),
             both_ways=True,
         )
         states = _columns(hidden, lens - num_new, tokens.size(1))
-        return DraftRead(states, packed.lens - num_new, pooling.kept(at_input, packed.speech, left))
+        return DraftRead(states, packed.lens - num_new, pooling.kept(kept, packed.speech, left))
 
     def start(
         self,
@@ -317,7 +346,7 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
         Raises:
             ContextError: A prompt is longer than the LM's context.
         """
-        pooling = self.pooling if pooling is None else pooling
+        pooling = pooling_of_step(self.pooling) if pooling is None else pooling
         packed, at_input = self._pack_prompt(hs_pad, hlens, prompt, pooling)
         return SpeechHypotheses(self.backbone, packed, pooling, at_input)
 
@@ -329,11 +358,12 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
         pooling: SpeechPooling | None = None,
     ) -> Packed:
         """Embeddings of prefix, speech and suffix (B, N, D), with the arguments and errors of `start`."""
-        return self._pack_prompt(hs_pad, hlens, prompt, self.pooling if pooling is None else pooling)[0]
+        pooling = pooling_of_step(self.pooling) if pooling is None else pooling
+        return self._pack_prompt(hs_pad, hlens, prompt, pooling)[0]
 
     def _pack_prompt(
         self, hs_pad: torch.Tensor, hlens: torch.Tensor, prompt: Prompt | None, pooling: SpeechPooling
-    ) -> tuple[Packed, Kept | None]:
+    ) -> tuple[Packed, AtInput]:
         parts, at_input = self._prompt_parts(hs_pad, hlens, self.prompt if prompt is None else prompt, pooling)
         packed = pack(parts)
         self._check_context(packed)
@@ -408,15 +438,23 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
 
     def _prompt_parts(
         self, hs_pad: torch.Tensor, hlens: torch.Tensor, prompt: Prompt, pooling: SpeechPooling
-    ) -> tuple[list[tuple[torch.Tensor, torch.Tensor, bool]], Kept | None]:
-        speech, speech_lens, kept = pooling.pool_input(*self.project(hs_pad, hlens))
+    ) -> tuple[list[tuple[torch.Tensor, torch.Tensor, bool]], AtInput]:
+        path = None
+        if pooling.needs_ctc:
+            self.check_ctc(pooling, "pooling")
+            path = path_of(self._posteriors(hs_pad), hlens.to(hs_pad.device), self.projector.frames)
+        at_input = pooling.pool_input(*self.project(hs_pad, hlens), path)
         before, after = (self._embed_all(tokens, hs_pad) for tokens in prompt)
-        return [before, (speech.to(before[0].dtype), speech_lens, True), after], kept
+        return [before, (at_input.speech.to(before[0].dtype), at_input.lens, True), after], at_input
+
+    def _posteriors(self, hs_pad: torch.Tensor) -> torch.Tensor:
+        """The CTC head's posteriors in frames (B, T, E)."""
+        (head,) = self._ctc_head
+        return head(hs_pad.to(head.weight.dtype)).float().softmax(-1)
 
     def _ctc_embeddings(self, hs_pad: torch.Tensor) -> CtcEmbeddings:
         """The CTC head's posteriors in frames (B, T, E), as embeddings of the LM."""
-        (head,) = self._ctc_head
-        posteriors = head(hs_pad.to(head.weight.dtype)).float().softmax(-1)
+        posteriors = self._posteriors(hs_pad)
         if self.piece_ids is not None and self.piece_shares is not None:
             shares = posteriors @ self.piece_shares.float()
             table = self.backbone.embed(self.piece_ids)

@@ -6,8 +6,7 @@ Shapes: B rows, L positions, D model size of the LM, V tokens.
 import torch
 
 from espnet_larm.llm.backbone import Backbone
-from espnet_larm.pooling.affinity import Kept
-from espnet_larm.pooling.in_llm import SpeechPooling
+from espnet_larm.pooling.in_llm import AtInput, SpeechPooling
 from espnet_larm.speech_llm.prompt import Packed
 
 
@@ -33,7 +32,7 @@ class SpeechHypotheses:
         backbone: The LM.
         prompt: The prompt of each utterance.
         pooling: The pooling of its speech behind a layer.
-        at_input: What pooling at the input has left.
+        at_input: What pooling at the input gave.
 
     Attributes:
         hidden: Hidden states of the last valid position of each row (B, D), which draft heads read.
@@ -42,15 +41,16 @@ class SpeechHypotheses:
     """
 
     def __init__(
-        self, backbone: Backbone, prompt: Packed, pooling: SpeechPooling | None = None, at_input: Kept | None = None
+        self, backbone: Backbone, prompt: Packed, pooling: SpeechPooling | None = None, at_input: AtInput | None = None
     ) -> None:
         pooling = SpeechPooling() if pooling is None else pooling
+        kept, path = (None, None) if at_input is None else (at_input.kept, at_input.path)
         self.backbone = backbone
         self.cache = backbone.new_cache()
         stream = backbone(
-            prompt.embeddings, positions_of(prompt), prompt.lens, prompt.speech, self.cache, pooling.after_layer
+            prompt.embeddings, positions_of(prompt), prompt.lens, prompt.speech, self.cache, pooling.after_layer(path)
         )
-        self.kept = pooling.kept(at_input, prompt.speech, stream.speech)
+        self.kept = pooling.kept(kept, prompt.speech, stream.speech)
         self.cache.seal()
         self.hidden = _last(stream.hidden, stream.lens)
         # Positions are counted here and not by the cache, whose layers may hold fewer.

@@ -150,7 +150,8 @@ class SpeechLlmModel(WithinLengthsModel):
             float,
             Option(
                 "weight of the loss that counts word errors of N-best hypotheses (mwer.py). For fine-tuning: it takes "
-                "a model that finds hypotheses. The LM's loss is then mwer_weight MWER + mwer_ce_weight cross-entropy",
+                "a model that finds hypotheses. The LM's loss is then mwer_weight MWER + mwer_ce_weight cross-entropy; "
+                "with edit_only hypotheses are edits, and CTC takes the place of cross-entropy",
                 least=0.0,
                 most=1.0,
                 note="0 is off",
@@ -289,8 +290,6 @@ class SpeechLlmModel(WithinLengthsModel):
         self.editing = Editing(edit_weight, edit_copy_weight, edit_only)
         alone = {
             "alignment_only": alignment_only,
-            "mwer_weight": mwer_weight,
-            "mwer_in_validation": mwer_in_validation,
             "decoder_conf: num_heads": self.decoder.heads.num_heads > 1 and self.decoder.heads.num_heads,
         }
         self.editing.check(self.decoder, alone)
@@ -307,14 +306,7 @@ class SpeechLlmModel(WithinLengthsModel):
                 f"model_conf: token 0 of the LM, {token_list[0]!r}, can stand in a transcript, and ESPnet's CTC takes "
                 "token 0 for its blank; give the CTC head tokens of its own with ctc_token_list."
             )
-        if self.decoder.reads_posteriors:
-            if self.ctc is None:
-                raise ValueError(
-                    "decoder_conf: projector is posterior, which reads a CTC head; set model_conf: ctc_weight above 0, "
-                    "or take projector: stack."
-                )
-            own = pieces_of(self.ctc_token_list, self.decoder.tokenizer) if self.has_own_ctc_tokens else None
-            self.decoder.read_from(self.ctc.ctc_lo, own)
+        self._hand_over_ctc()
         own_tokens = self.ctc_token_list if self.has_own_ctc_tokens else None
         self.draft = CtcDrafts(self.decoder.tokenizer, own_tokens)
         if self.ctc is not None:
@@ -408,7 +400,7 @@ class SpeechLlmModel(WithinLengthsModel):
     ) -> DecoderLoss:
         """The LM's whole loss from what the encoder gives: cross-entropy of all heads, MWER, KL on text.
 
-        In eval mode it is validation's.
+        In eval mode it is validation's. In training, pooling with `retention_sampling` draws its retentions once.
 
         Args:
             encoder_out: (B, T, E).
@@ -417,7 +409,8 @@ class SpeechLlmModel(WithinLengthsModel):
             ys_pad_lens: Valid tokens (B,).
         """
         given = encoder_out, encoder_out_lens, ys_pad, ys_pad_lens
-        loss, stats = (encoder_out.new_zeros(()), {}) if self.alignment_only else self._lm_loss(*given)
+        with self.decoder.drawn_pooling():
+            loss, stats = (encoder_out.new_zeros(()), {}) if self.alignment_only else self._lm_loss(*given)
         if self.alignment is not None:
             aligned = self.alignment(*self.decoder.project(*given[:2]), *given[2:], self.decoder.backbone.embed)
             loss = loss + self.alignment_weight * aligned.loss
@@ -476,11 +469,19 @@ class SpeechLlmModel(WithinLengthsModel):
         drafts: list[list[int]],
         references: list[list[int]],
     ) -> DecoderLoss:
-        """The loss of editing with its weight."""
-        loss, stats = edit_loss(self.decoder, speech, drafts, references, self.editing.copy_weight)
+        """The loss of editing with its weight; where it is alone, MWER is of edits."""
+        mwer = self.mwer if self.editing.only and self._searches else None
+        loss, more, stats = edit_loss(self.decoder, speech, drafts, references, self.editing.copy_weight, mwer)
         if self.editing.only:
             stats["acc"] = (1.0 - stats["wer_edit"]).clamp(min=0.0)
+            loss = loss if self.mwer.weight == 0 else self.mwer.ce_weight * loss
+        loss = loss if more is None else loss + self.mwer.weight * more
         return DecoderLoss(self.editing.weight * loss, stats)
+
+    @property
+    def _searches(self) -> bool:
+        """Whether MWER's hypotheses are searched in this mode."""
+        return self.mwer.weight > 0 if self.training else self.mwer.in_validation
 
     @torch.no_grad()
     def _drafts(self, encoder_out: torch.Tensor, encoder_out_lens: torch.Tensor) -> list[list[int]]:
@@ -515,8 +516,7 @@ class SpeechLlmModel(WithinLengthsModel):
         loss, stats = self._cross_entropy(encoder_out, encoder_out_lens, ys_pad, ys_pad_lens)
         stats |= {"loss_ce": loss, "ce_time": clock.lap()}
         loss = loss if self.mwer.weight == 0 else self.mwer.ce_weight * loss
-        searches = self.mwer.weight > 0 if self.training else self.mwer.in_validation
-        if searches:
+        if self._searches:
             references = [text[:length] for text, length in zip(ys_pad.tolist(), ys_pad_lens.tolist(), strict=True)]
             found = find_nbest(self.decoder, encoder_out, encoder_out_lens, references, self.eos, self.mwer)
             stats["search_time"] = clock.lap()
@@ -572,6 +572,19 @@ class SpeechLlmModel(WithinLengthsModel):
         # One tensor of logits at a time, however many heads there are.
         losses, is_right = by_chunks(predict, self.decoder.backbone.vocab_size, *given, recomputes=head > 1)
         return losses.sum() / len(ys_out_pad), is_right.sum() / max(len(is_right), 1)
+
+    def _hand_over_ctc(self) -> None:
+        """Let the decoder read the CTC head, or refuse one that would and cannot."""
+        if self.ctc is not None:
+            is_spelled = self.decoder.reads_posteriors and self.has_own_ctc_tokens
+            own = pieces_of(self.ctc_token_list, self.decoder.tokenizer) if is_spelled else None
+            self.decoder.read_from(self.ctc.ctc_lo, own)
+        elif self.decoder.reads_posteriors:
+            raise ValueError(
+                "decoder_conf: projector is posterior, which reads a CTC head; set model_conf: ctc_weight above 0, "
+                "or take projector: stack."
+            )
+        self.decoder.check_ctc(self.decoder.pooling, "decoder_conf: pooling")
 
     def _take_own_tokens(self, tokens: list[str]) -> None:
         """Make the CTC head, and the layer that feeds it back, of another size."""

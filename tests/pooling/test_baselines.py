@@ -11,10 +11,10 @@ from espnet_larm.pooling.baselines import (
     linear_interpolation,
     random_drop,
     uniform_drop,
-    uniform_stride,
+    uniform_mean,
 )
 
-METHODS = [uniform_stride, uniform_drop, random_drop, linear_interpolation, a_tome]
+METHODS = [uniform_mean, uniform_drop, random_drop, linear_interpolation, a_tome]
 RETENTIONS = [0.05, 0.1, 0.29, 0.5, 0.8, 1.0]
 
 
@@ -66,7 +66,7 @@ def test_gradient_reaches_the_tokens(batch, method):
 
 def test_strides_are_even_on_average():
     tokens = torch.arange(7.0).view(1, 7, 1)
-    pooled = uniform_stride(tokens, torch.tensor([7]), 0.4)
+    pooled = uniform_mean(tokens, torch.tensor([7]), 0.4)
     assert pooled.groups.tolist() == [[0, 0, 1, 1, 1, 2, 2]]
     assert pooled.tokens.flatten().tolist() == [0.5, 3.0, 5.5]
     dropped = uniform_drop(tokens, torch.tensor([7]), 0.4)

@@ -218,3 +218,22 @@ def test_pooling_of_a_call_and_what_it_merged_are_this_threads_alone(batch):
         assert pool.submit(frontend, *batch).result()[1].tolist() == [1, 1]
     assert [each.after.tolist() for each in merges] == [[201, 126]]
     assert frontend(*batch)[1].tolist() == [1, 1] and len(merges) == 1
+
+
+def test_frames_that_change_count_for_more(batch):
+    xs_pad, lens = DefaultFrontend(fs="16k", **CONF)(*batch)
+    options = {"max_group": 4, "min_frames_per_second": 0.0}
+    plain, weighted = build(**options).pool(*batch), build(**options, weight="change").pool(*batch)
+    assert torch.equal(plain.groups, weighted.groups) and not torch.equal(plain.tokens, weighted.tokens)
+    frames = xs_pad[0, : int(lens[0])] - xs_pad[0, : int(lens[0])].mean(dim=0)
+    # The last group of several, so that all of its frames have one before them.
+    number = int((weighted.groups[0].bincount() > 1).nonzero()[-1])
+    group = (weighted.groups[0] == number).nonzero().flatten()
+    weights = (frames[group] - frames[group - 1]).norm(dim=-1, keepdim=True)
+    wanted = (weights * xs_pad[0, group]).sum(dim=0) / weights.sum()
+    torch.testing.assert_close(weighted.tokens[0, number], wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_a_front_end_has_no_ctc_head():
+    with pytest.raises(ValueError, match="frontend_conf: weight is ctc; allowed: none, change"):
+        build(weight="ctc")

@@ -97,8 +97,10 @@ def test_logits_in_chunks_give_the_same_losses_and_gradients(build_speech_llm, m
     whole, chunked = results
     assert {"acc_head3", "loss_mwer", "loss_text_kl", "decoder.heads.layers.1.weight"} <= whole.keys()
     for name, each in whole.items():
+        # Gradients are sums of terms of both signs: rounding goes with the largest, and differs by processor.
+        atol = 5e-5 * max(1.0, float(each.detach().abs().max()))
         torch.testing.assert_close(
-            chunked[name], each, rtol=1e-3, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
+            chunked[name], each, rtol=1e-3, atol=atol, msg=lambda text, name=name: f"{name}: {text}"
         )
 
 

@@ -325,4 +325,4 @@ def test_options_that_are_given_to_a_call_are_checked(build):
     with pytest.raises(ValueError, match="^pooling: deep: layer is 9; allowed: 1 to 3"):
         speech_pooling_of({"input": {"tau": 0.9}, "deep": {"layer": 9, "tau": 0.9}}, backbone)
     made = speech_pooling_of({"deep": {"layer": 3, "tau": 0.9, "window": None}}, backbone)
-    assert list(made.after_layer) == [2] and list(made.options) == ["deep"]
+    assert list(made.after_layer()) == [2] and list(made.options) == ["deep"]

@@ -124,6 +124,19 @@ def test_the_table_has_a_row_a_way_with_ratios_to_no_pooling(backbone, args):
     assert [row[:2] for row in parts] == [["20", "1"], ["20", "3"]]
 
 
+def test_flops_alone_are_those_of_the_other_table_at_the_rates_of_all_sites(backbone, args, capsys, monkeypatch):
+    way = tool.Way(0.5, 0.4)
+    rows = [row.strip("| ").split(" | ") for row in tool.count(backbone, [tool.ALONE, way], 20, args)]
+    flops = [tool.flops_of(backbone, 20, 6, each, 3) for each in (tool.ALONE, way)]
+    assert rows[0] == ["2 (10/s)", "none", "10 -> 10 -> 10", f"{flops[0] / 1e9:.1f}", "100.00"]
+    assert rows[1][2] == "10 -> 5 -> 2" and rows[1][4] == f"{100 * flops[1] / flops[0]:.2f}"
+    # Nothing is read, and no weight is made.
+    monkeypatch.setattr(tool, "read", None)
+    tool.main(["--flops_only", "--shape", "Gemma-3-270M", "--tokens_per_s", "25", "50", "--seconds", "60"])
+    table = capsys.readouterr().out
+    assert "Gemma-3-270M, deep pooling behind layer 16 of 18" in table and table.count("\n| 60 (") == 12
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

@@ -26,6 +26,21 @@ SMOLLM2_360M = {
     "rms_norm_eps": 1e-5,
     "tie_word_embeddings": True,
 }
+# Five layers of six see a window of 512 positions.
+GEMMA_3_270M = {
+    "model_type": "gemma3_text",
+    "vocab_size": 262144,
+    "hidden_size": 640,
+    "intermediate_size": 2048,
+    "num_hidden_layers": 18,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 1,
+    "head_dim": 256,
+    "query_pre_attn_scalar": 256,
+    "sliding_window": 512,
+    "max_position_embeddings": 32768,
+    "tie_word_embeddings": True,
+}
 # The LM of ../shared/data/llm/novels-3M, which recipes and results name.
 NOVELS_3M = {
     "model_type": "llama",

@@ -14,11 +14,14 @@ layers normalise what they read, so that nothing is spared by it. A run whose re
 FLOPs are those of products, from shapes; torch's count must agree. Memory is the most that is alive at once while a
 prompt is read, keys and values included, weights and embeddings not: on a GPU by torch's allocator; on a CPU counted
 in a pass whose linear layers give zeros, so that hidden states stay what the embeddings are.
-Eager attention is Hugging Face's, whose scores are there as a whole; `sdpa` is what decoding takes.
+Eager attention is Hugging Face's, whose scores are there as a whole; `sdpa` is what decoding takes. The eager one here
+knows no windows, and is left out for LMs that have some.
+`--flops_only` counts from shapes, of which no weights are made, and reads no prompt.
 
     python tools/bench/pooling.py
     python tools/bench/pooling.py --shape novels-3M --seconds 5 --input_retention 0.8 --deep_retention 0.19
     python tools/bench/pooling.py --repeats 0                                     FLOPs and memory alone, in minutes
+    python tools/bench/pooling.py --flops_only --shape Gemma-3-270M --tokens_per_s 25 50 --seconds 10 30 60 120
     python tools/bench/pooling.py --device cuda --dtype bfloat16 --repeats 9
 """
 
@@ -30,11 +33,22 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from benching import NOVELS_3M, SMOLLM2_360M, add_cpu_time, add_llm_shape, add_machine, new_parser, print_header, spread
+from benching import (
+    GEMMA_3_270M,
+    NOVELS_3M,
+    SMOLLM2_360M,
+    add_cpu_time,
+    add_llm_shape,
+    add_machine,
+    new_parser,
+    print_header,
+    spread,
+)
 from pooling_prompts import (
     ALONE,
     ATTENTIONS,
     INPUT_TAU,
+    SDPA,
     WINDOWS,
     Clock,
     Way,
@@ -56,6 +70,7 @@ from espnet_larm.pooling.in_llm import SpeechPooling
 SHAPES: dict[str, dict[str, Any]] = {
     "novels-3M": NOVELS_3M,
     "SmolLM2-360M": SMOLLM2_360M,
+    "Gemma-3-270M": GEMMA_3_270M,
 }
 # The paper pools behind 29 of 32 layers.
 DEEP_SHARE = 29 / 32
@@ -88,6 +103,17 @@ def compare(backbone: Backbone, ways: Sequence[Way], num_tokens: int, args: argp
         cells += [f"{peaks[way] / 2**20:.1f}", f"{peaks[ALONE] / peaks[way]:.2f}"]
         cells += [spread([100 * each.pooling / each.first_token for each in spent[way]], 2)]
         yield f"| {' | '.join(cells)} |"
+
+
+def count(backbone: Backbone, ways: Sequence[Way], num_tokens: int, args: argparse.Namespace) -> Iterator[str]:
+    """Rows of the table of FLOPs alone, for so many speech tokens."""
+    layer = deep_layer_of(backbone, args.deep_layer)
+    alone = flops_of(backbone, num_tokens, args.text, ALONE, layer)
+    for audio, way in itertools.product(audio_of(num_tokens, args), ways):
+        flops = flops_of(backbone, num_tokens, args.text, way, layer)
+        seconds = float(audio.partition(" ")[0])
+        rates = " -> ".join(f"{each / seconds:.3g}" for each in (num_tokens, *way.lens(num_tokens)))
+        yield f"| {audio} | {way.place} | {rates} | {flops / 1e9:.1f} | {100 * flops / alone:.2f} |"
 
 
 def parts_of(backbone: Backbone, num_tokens: int, args: argparse.Namespace) -> Iterator[str]:
@@ -166,6 +192,7 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--deep_layer", type=int, help="number of layers that read all speech (29 of 32)")
     parser.add_argument("--text", type=int, default=10, help="other positions of a prompt (10)")
+    parser.add_argument("--flops_only", action="store_true", help="count FLOPs from shapes, and read no prompt")
     parser.add_argument("--dtype", default="float32", choices=DTYPES, help="dtype of the LM (float32)")
     return parser
 
@@ -180,18 +207,35 @@ def ways_of(parser: argparse.ArgumentParser, args: argparse.Namespace) -> list[W
     return [ALONE, *(Way(*pair) for pair in zip(*given, strict=True) if pair != ALONE)]
 
 
+def print_counts(ways: Sequence[Way], sizes: Sequence[int], args: argparse.Namespace) -> None:
+    """Print the table of FLOPs alone."""
+    with torch.device("meta"):
+        backbone = Backbone.from_config(args.llm_config or SHAPES[args.shape])
+    layer = deep_layer_of(backbone, args.deep_layer)
+    print(f"{args.shape}, deep pooling behind layer {layer} of {len(backbone.layers)}, {args.text} positions of text\n")
+    print_header(
+        "s of audio", "pooled", "speech tokens a second: before, at the input, behind the layer", "prefill GFLOPs", "%"
+    )
+    for size in sizes:
+        for row in count(backbone, ways, size, args):
+            print(row)
+
+
 def main(cmd: list[str] | None = None) -> None:
     """Print the tables."""
     parser = get_parser()
     args = parser.parse_args(cmd)
     ways = ways_of(parser, args)
+    # Durations with as many tokens at another rate are one.
+    sizes = sorted({int(rate * seconds) for rate in args.tokens_per_s for seconds in args.seconds})
+    if args.flops_only:
+        print_counts(ways, sizes, args)
+        return
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     backbone = Backbone.from_config(args.llm_config or SHAPES[args.shape], args.dtype).eval().requires_grad_(False)
     backbone, clock = backbone.to(args.device), Clock(args.device)
     layer = deep_layer_of(backbone, args.deep_layer)
-    # Durations with as many tokens at another rate are one.
-    sizes = sorted({int(rate * seconds) for rate in args.tokens_per_s for seconds in args.seconds})
     for way in ways:
         pooling = pooling_of(backbone, way, layer)
         prompt = make_prompt(CHECKED, args.text, way, backbone.hidden_size, args.device)
@@ -203,7 +247,8 @@ def main(cmd: list[str] | None = None) -> None:
     command = " ".join(["tools/bench/pooling.py", *(sys.argv[1:] if cmd is None else cmd)])
     print(f"`{command}`; torch {torch.__version__}, {args.device}, {args.dtype}, {args.threads} threads; deep pooling")
     print(f"behind layer {layer} of {len(backbone.layers)}; torch's count of FLOPs agrees\n", flush=True)
-    for kind in args.attention:
+    has_windows = any(kind.window is not None for kind in backbone.kinds)
+    for kind in [SDPA] if has_windows else args.attention:
         print(f"{kind} attention:\n")
         print_header(
             *("s of audio", "speech tokens", "pooled", "retention (input x deep)", "FLOPs %", "first token ms (range)"),

@@ -33,8 +33,8 @@ INPUT_WINDOW, DEEP_WINDOW = WINDOWS = (1, 3)
 INPUT_TAU, DEEP_TAU = 0.9, 0.5
 SHARED = 0.7
 NOISE = 0.1
-# Scale of an embedding's numbers: a layer of random weights adds numbers below 1.
-SCALE = 16.0
+# Scale of an embedding's numbers: a layer of random weights adds numbers of about 1, Gemma's by its norms behind it.
+SCALE = 128.0
 
 
 class ZeroProducts(TorchDispatchMode):
@@ -170,11 +170,11 @@ def read(backbone: Backbone, pooling: SpeechPooling, prompt: Prompt, clock: Cloc
     lens = [torch.tensor([part.size(1)], device=device) for part in prompt]
     causal_mask.cache_clear()
     clock.spent, start = 0.0, clock.now()
-    speech, lens[1], at_input = clock.timed(pooling.pool_input)(prompt.speech, lens[1])
+    speech, lens[1], at_input, path = clock.timed(pooling.pool_input)(prompt.speech, lens[1])
     parts = zip((prompt.before, speech, prompt.behind), lens, (False, True, False), strict=True)
     packed, cache = pack(list(parts)), backbone.new_cache()
     positions = torch.arange(packed.embeddings.size(1), device=device).unsqueeze(0)
-    after_layer = {index: clock.timed(function) for index, function in pooling.after_layer.items()}
+    after_layer = {index: clock.timed(function) for index, function in pooling.after_layer(path).items()}
     stream: Stream = backbone(packed.embeddings, positions, packed.lens, packed.speech, cache, after_layer)
     cache.seal()
     logits = backbone.logits(stream.hidden[:, int(stream.lens) - 1])

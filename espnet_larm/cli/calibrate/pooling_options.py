@@ -74,18 +74,22 @@ def check_retentions(name: str, retentions: list[float]) -> None:
         check_parameters(Pooling.__init__, {"retention": retention}, f"--{name}")
 
 
-def load(args: argparse.Namespace) -> "Recognizer":
+def load(args: argparse.Namespace, needs_llm: bool = True) -> "Recognizer":
     """The model.
+
+    Args:
+        args: Options that name it.
+        needs_llm: Whether it must have an LM.
 
     Raises:
         FileNotFoundError: A file is missing.
-        ValueError: It has no LM.
+        ValueError: It has no LM, and needs one.
     """
     from espnet_larm.recognize.recognizer import Recognizer
 
     files = args.asr_train_config, args.asr_model_file
     recognizer = Recognizer.from_files(*files, device_of(args.device), llm=args.llm, encoder=args.encoder)
-    if recognizer.heads.llm is None:
+    if needs_llm and recognizer.heads.llm is None:
         raise ValueError(
             f"{args.asr_train_config}: the model is decoded by CTC alone; only the speech that an LM reads (decoder: "
             "speech_llm) is pooled and measured here."

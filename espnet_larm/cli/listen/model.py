@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 from espnet_larm.cli.device import add_device, device_of
 from espnet_larm.options import add_option
-from espnet_larm.recognize.config import DecodeConfig
+from espnet_larm.recognize.config import WORD_OPTIONS, DecodeConfig
 
 if TYPE_CHECKING:
     from espnet_larm.listen.transcriber import Transcriber
 
 DECODING = (
     *("beam_size", "ctc_weight", "ngram_file", "ngram_weight", "drafts", "prefix", "suffix", "instruction"),
+    *WORD_OPTIONS,
     *("loop_rule", "loop_threshold", "long_seconds", "longest_piece", "shortest_piece", "overlap"),
 )
 DTYPES = ("float32", "float64", "bfloat16", "float16")

@@ -1,6 +1,7 @@
 """Manifests: a table of one's own recordings, TSV with a header line or JSONL, an utterance a line.
 
 Columns or keys: `audio` (a path, relative to the manifest), `text`, and `speaker`, which may be left out, as may `id`.
+JSONL of NeMo's form is read, too: it has `audio_filepath` for `audio`.
 """
 
 import csv
@@ -13,6 +14,7 @@ from pathlib import Path
 from espnet_larm.data.kaldi_dir import Utterance
 
 NEEDED, OPTIONAL = ("audio", "text"), ("speaker", "id")
+NEMO_AUDIO = "audio_filepath"
 SUFFIXES = (".tsv", ".jsonl")
 
 
@@ -78,7 +80,7 @@ def _parsed(where: str, line: str) -> Mapping[str, object]:
         raise ValueError(f"{where}: no JSON ({error}).") from error
     if not isinstance(row, dict):
         raise ValueError(f"{where}: no JSON object; one has the keys {', '.join(NEEDED)}.")
-    return row
+    return {"audio": row.get(NEMO_AUDIO), **row}
 
 
 def _utterance(where: str, folder: Path, row: Mapping[str, object]) -> Utterance:

@@ -248,19 +248,39 @@ def test_a_model_without_an_lm_is_refused(tiny_experiment, tmp_path):
 
 @pytest.mark.slow
 def test_methods_are_compared_at_equal_retention(command, tmp_path):
-    options = ["--methods", "affinity", "stride", "random_drop", "--retentions", "1.0", "0.5"]
+    options = ["--methods", "affinity", "uniform_mean", "random_drop", "runs_ctc", "--retentions", "1.0", "0.5"]
     assert compare_pooling.main(command(*options)) == 0
-    unpooled, affinity, stride, random_drop = rows_of(tmp_path, "compare_pooling_input")
+    unpooled, affinity, mean, random_drop, runs = rows_of(tmp_path, "compare_pooling_input")
     assert unpooled["method"] == "no pooling" and unpooled["retention"] == 1.0
     # All round up in each utterance, and affinity follows them.
-    assert stride["retention"] == random_drop["retention"] >= 0.5
-    assert affinity["retention"] == pytest.approx(stride["retention"], abs=0.02) and affinity["tau"] < 1
-    assert affinity["beside_affinity"] is None
-    assert stride["beside_affinity"]["points"] == pytest.approx(stride["points"] - affinity["points"], abs=1e-3)
-    assert stride["prompt_positions"] == random_drop["prompt_positions"] < unpooled["prompt_positions"]
+    assert mean["retention"] == random_drop["retention"] == runs["retention"] >= 0.5
+    assert affinity["retention"] == pytest.approx(mean["retention"], abs=0.02) and affinity["tau"] < 1
+    assert mean["beside_uniform_mean"] is None
+    beside = affinity["beside_uniform_mean"]
+    assert beside["points"] == pytest.approx(affinity["points"] - mean["points"], abs=1e-3)
+    assert mean["prompt_positions"] == random_drop["prompt_positions"] < unpooled["prompt_positions"]
+    for row in (mean, runs):
+        assert row["hz"] / unpooled["hz"] == pytest.approx(row["retention"], abs=1e-3)
+        assert row["tokens_per_word"] / unpooled["tokens_per_word"] == pytest.approx(row["retention"], abs=1e-3)
     table = (tmp_path / "compare_pooling_input.md").read_text()
-    assert table.count("\n| ") == 5 and "- command: `python -m studies.pooling_rivals.run" in table
+    assert table.count("\n| ") == 6 and "- command: `python -m studies.pooling_rivals.run" in table
     assert (tmp_path / "compare_pooling_input.png").is_file()
+
+
+@pytest.mark.slow
+def test_ways_are_compared_at_the_encoders_output_where_ctc_decodes_alone(tiny_experiment, tmp_path):
+    files = ["--asr_train_config", str(tiny_experiment.config), "--asr_model_file", str(tiny_experiment.model)]
+    files += ["--data_dir", str(tiny_experiment.data), "--output_dir", str(tmp_path), "--device", "cpu"]
+    assert compare_pooling.main([*files, "--place", "encoder", "--retentions", "0.5"]) == 0
+    rows = rows_of(tmp_path, "compare_pooling_encoder")
+    assert rows[0]["method"] == "no pooling" and {"runs_ctc", "uniform_mean_ctc"} < {row["method"] for row in rows}
+    # 7 utterances of 6 to 40 frames, all rounded up.
+    left = {row["retention"] for row in rows[1:] if "affinity" not in row["method"]}
+    assert len(left) == 1 and 0.5 <= left.pop() < 0.55
+    # A fourth of 100 frames a second, less what the subsampling loses at the ends.
+    assert 20 < rows[0]["hz"] < 25
+    with pytest.raises(ValueError, match="--place frontend: the model normalises features"):
+        compare_pooling.main([*files, "--place", "frontend", "--retentions", "0.5"])
 
 
 @pytest.fixture
@@ -276,29 +296,29 @@ def test_dir(command, tiny_experiment, tmp_path):
 @pytest.mark.slow
 def test_tau_is_that_of_the_development_set_or_of_each_set(command, test_dir, tmp_path):
     sets = ["--test_dirs", str(tmp_path / "data"), str(test_dir)]
-    options = ["--methods", "affinity", "stride", "--retentions", "0.6", *sets, "--tau_from"]
+    options = ["--methods", "affinity", "uniform_mean", "--retentions", "0.6", *sets, "--tau_from"]
 
     def compared(tau_from):
         assert compare_pooling.main(command(*options, tau_from)) == 0
-        _, dev, _, _, test, stride = rows_of(tmp_path, "compare_pooling_input")
-        assert dev["data"] == sets[1] and test["data"] == stride["data"] == sets[2]
-        return dev, test, stride
+        _, dev, _, _, test, mean = rows_of(tmp_path, "compare_pooling_input")
+        assert dev["data"] == sets[1] and test["data"] == mean["data"] == sets[2]
+        return dev, test, mean
 
     dev, test, _ = compared("dev")
     assert dev["tau"] == test["tau"]
-    own, each, stride = compared("each")
+    own, each, mean = compared("each")
     assert own["tau"] == dev["tau"] != each["tau"]
     # A token of about a hundred: as much as the others leave of this set.
-    assert each["retention"] == pytest.approx(stride["retention"], abs=0.015)
+    assert each["retention"] == pytest.approx(mean["retention"], abs=0.015)
     found = found_in(tmp_path, "compare_pooling_input")
     assert [(one["data"], one["num_utterances"]) for one in found["sets"]] == [(sets[1], 3), (sets[2], 4)]
 
 
 @pytest.mark.slow
 def test_affinity_is_left_out_where_no_tau_leaves_so_little(command, tmp_path, caplog):
-    options = ["--methods", "affinity", "stride", "--retentions", "0.9", "0.3", "--max_group", "2"]
+    options = ["--methods", "affinity", "uniform_mean", "--retentions", "0.9", "0.3", "--max_group", "2"]
     assert compare_pooling.main(command(*options)) == 0
     rows = [(row["method"], row["wanted_retention"]) for row in rows_of(tmp_path, "compare_pooling_input")]
-    assert rows == [("no pooling", 1.0), ("affinity", 0.9), ("stride", 0.9), ("stride", 0.3)]
+    assert rows == [("no pooling", 1.0), ("affinity", 0.9), ("uniform_mean", 0.9), ("uniform_mean", 0.3)]
     assert "affinity is left out: --retentions is 0.3, but" in caplog.text
     assert "or raise --max_group, which is 2." in caplog.text

@@ -38,6 +38,11 @@ def test_lines_of_json_without_speakers(folder):
     assert [(each.id, each.speaker) for each in found] == [("b", "b"), ("one", "one")]
 
 
+def test_a_manifest_of_nemos_form(folder):
+    row = {"audio_filepath": str(folder / "two.flac"), "duration": 1.0, "text": "YES"}
+    assert [each.audio for each in prepare(folder, json.dumps(row), "train.jsonl")] == [str(folder / "two.flac")]
+
+
 @pytest.mark.parametrize(
     ("text", "name", "message"),
     [

@@ -1,10 +1,16 @@
 """Plans of a study: what is read, and what is refused."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 
+from espnet_larm.adaptation.depth_upscaling import read_options
+from espnet_larm.adaptation.llm_weights import METHODS
+from espnet_larm.pooling.options import Pooling
 from studies.adaptation.plan import Run, Schedule, read_plan
 
+CONF = Path(__file__).parents[4] / "conf"
 ROW = {"seeds": [0], "lrs": [0.1]}
 
 
@@ -34,6 +40,19 @@ def test_a_row_has_what_all_share_and_its_own(read):
     assert plan.schedule == Schedule(num_steps=10, num_points=5, warmup_steps=1)
     assert plan.schedule.points == [2, 4, 6, 8, 10]
     assert Run("a", 0.0003, 2).name == "a_lr0.0003_seed2"
+
+
+@pytest.mark.parametrize(
+    "path", sorted(CONF.glob("*/adaptation_*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}"
+)
+def test_plans_of_the_recipes_are_read_and_their_rows_have_options_that_exist(path):
+    plan = read_plan(path)
+    assert plan.reference == "full" and plan.row("full").decoder_conf["adaptation"] == "full"
+    for row in plan.rows:
+        assert row.decoder_conf["adaptation"] in METHODS
+        read_options(row.decoder_conf.get("depth_upscaling_conf") or {})
+        for options in (row.decoder_conf.get("pooling") or {}).values():
+            assert not Pooling(**options).is_off
 
 
 @pytest.mark.parametrize(

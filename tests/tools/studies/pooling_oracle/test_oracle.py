@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from espnet_larm.pooling.affinity import unpooled
-from espnet_larm.pooling.baselines import uniform_stride
+from espnet_larm.pooling.baselines import uniform_mean
 from espnet_larm.pooling.in_llm import speech_pooling_of
 from espnet_larm.recognize.config import DecodeConfig
 from espnet_larm.recognize.ctc import ctc_text_maker
@@ -130,7 +130,7 @@ def test_layers_are_those_of_the_pooling_of_decoding_and_nothing_stays_behind(re
     decoder = recognizer().model.decoder
     given = torch.randn(3, 20, 16), torch.tensor([20, 7, 12])
     whole = decoder.start(*given).logits
-    pooling = reduced(layer, lambda xs_pad, lens: uniform_stride(xs_pad, lens, 0.5))
+    pooling = reduced(layer, lambda xs_pad, lens: uniform_mean(xs_pad, lens, 0.5))
     found = decoder.start(*given, pooling=pooling).logits
     assert torch.equal(decoder.start(*given).logits, whole) and not torch.equal(found, whole)
     conf = {"deep" if layer else "input": {**place, "method": "stride", "retention": 0.5}}

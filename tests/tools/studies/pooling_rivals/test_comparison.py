@@ -10,7 +10,7 @@ REFERENCE = Reference({"u0": "A B", "u1": "A B"}, {})
 
 
 def outcome(**texts):
-    return Outcome(texts, 60, 300, {"input": (100, 60)})
+    return Outcome(texts, 60, 300, {"input": (100, 60)}, 20.0)
 
 
 def maker(others_pool=False):
@@ -27,16 +27,16 @@ def maker(others_pool=False):
         (("A B", "A"), ("", "A B"), 25, (-50, 100)),
     ],
 )
-def test_intervals_beside_affinity_are_paired(affinity, stride, points, bounds):
+def test_intervals_beside_the_rival_are_paired(affinity, stride, points, bounds):
     rows = maker()
     first = rows.first()
     affine = rows.row("affinity", 0.5, 0.7, outcome(u0=affinity[0], u1=affinity[1]))
     other = rows.row("stride", 0.5, None, outcome(u0=stride[0], u1=stride[1]))
     elsewhere = rows.row("stride", 0.4, None, outcome(u0=stride[0], u1=stride[1]))
-    compared = Compared("dev", REFERENCE, [], [first, affine, other, elsewhere])
-    found, interval = compared.beside_affinity(other)
+    compared = Compared("dev", REFERENCE, [], [first, affine, other, elsewhere], "affinity")
+    found, interval = compared.beside_rival(other)
     assert found == pytest.approx(points) and tuple(interval) == pytest.approx(bounds)
-    assert compared.beside_affinity(affine) is None and compared.beside_affinity(elsewhere) is None
+    assert compared.beside_rival(affine) is None and compared.beside_rival(elsewhere) is None
 
 
 @pytest.mark.parametrize(("others_pool", "name"), [(False, "no pooling"), (True, "off at this site")])
@@ -47,6 +47,8 @@ def test_the_first_row_says_whether_another_place_pools(others_pool, name):
 def test_shares_are_of_what_no_place_pools():
     row = maker().row("stride", 0.6, None, outcome(u0="A B", u1="A B"))
     assert (row.retention, row.positions_share, row.flops_share) == (0.6, 0.75, 0.75)
+    # 60 tokens of 20 seconds and 4 words.
+    assert (row.hz, row.tokens_per_word) == (3.0, 15.0)
 
 
 def test_utterances_that_pooling_makes_too_short_are_named_as_deletions():
