@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from espnet_larm.listen.transcriber import Transcriber
 
 
+_NAME_A_FOLDER = "name a folder for the files with --output_dir"
+
+
 def get_parser() -> argparse.ArgumentParser:
     """The parser of this program's options."""
     parser = argparse.ArgumentParser(
@@ -122,9 +125,16 @@ def _check(args: argparse.Namespace, num_recordings: int) -> None:
         if args.output_dir.exists() and not args.output_dir.is_dir():
             raise NotADirectoryError(f"output_dir is {args.output_dir}, which is a file; name a folder.")
     elif len(args.format) > 1 or (num_recordings > 1 and args.format != ("txt",)):
+        number = "1 recording" if num_recordings == 1 else f"{num_recordings} recordings"
         raise ValueError(
-            f"format is {','.join(args.format)}, of {num_recordings} recordings; stdout takes txt, or one format of "
-            "one recording: name a folder for the files with --output_dir."
+            f"format is {','.join(args.format)}, of {number}; stdout takes txt, or one format of one recording: "
+            f"{_NAME_A_FOLDER}."
+        )
+    elif args.loops != AUTO and len(args.loops) > 1 and args.format != ("txt",) and not args.compare_loops:
+        # One after the other they would be neither JSON nor subtitles.
+        raise ValueError(
+            f"loops is {','.join(map(str, args.loops))} with format {args.format[0]}, which holds one loop's text; "
+            f"name one loop, or {_NAME_A_FOLDER}."
         )
 
 

@@ -109,6 +109,9 @@ def test_loops_have_a_line_or_a_file_each(run, model, recordings):
     assert run("--loops", "2,4", "--output_dir", "out", "talks/one.wav")[0] == 0
     assert Path("out/one.loop2.txt").read_text() == f"{two}\n"
     assert Path("out/one.loop4.txt").read_text() == f"{four}\n"
+    assert run("--loops", "2,4", "--format", "json", "--output_dir", "out", "talks/one.wav")[0] == 0
+    assert json.loads(Path("out/one.loop2.json").read_text())["text"] == two
+    assert json.loads(run("--loops", "2", "--format", "json", "talks/one.wav")[1])["text"] == two
 
 
 def test_auto_runs_as_many_loops_as_a_recording_needs(run, model, recordings):
@@ -138,7 +141,15 @@ def test_compare_loops_prints_each_loops_seconds_and_text(run, model, recordings
         (["--loops", "3", "talks/one.wav"], "num_loops is 3; allowed: 2, 4"),
         (["--language", "en", "talks/one.wav"], "language is en, but this model has no choice of languages"),
         (["--format", "srt", "talks"], "format is srt, of 2 recordings; stdout takes txt"),
-        (["--format", "srt,txt", "talks/one.wav"], "name a folder for the files with --output_dir"),
+        (
+            ["--format", "srt,txt", "talks/one.wav"],
+            "format is srt,txt, of 1 recording; stdout takes txt, .* --output_dir",
+        ),
+        (
+            ["--loops", "2,4", "--format", "json", "talks/one.wav"],
+            "loops is 2,4 with format json, which holds one loop's",
+        ),
+        (["--loops", "2,4", "--format", "srt", "talks/one.wav"], "one loop, or name a folder for the files with --out"),
         (["--output_dir", "talks/one.wav", "talks"], "output_dir is talks/one.wav, which is a file"),
         (["--device", "cuda:77", "talks"], "device is cuda:77, but torch sees . GPUs here"),
     ],
