@@ -22,6 +22,7 @@ from espnet_larm.cli.listen.recordings import Recording, find_recordings
 from espnet_larm.cli.listen.transcripts import Printer, Progress, Writer, parse_formats, parse_loops
 from espnet_larm.data.audio_error import AudioError
 from espnet_larm.errors import is_stated
+from espnet_larm.listen.formats import FORMATS, WITH_WORDS
 from espnet_larm.options import given_options
 from espnet_larm.recognize.config import AUTO, DecodeConfig
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from espnet_larm.listen.transcriber import Transcriber
 
 
-_NAME_A_FOLDER = "name a folder for the files with --output_dir"
+_FOLDER = "name a folder for the files with --output_dir"
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -121,20 +122,37 @@ def prepare(args: argparse.Namespace, transcriber: "Transcriber") -> "Job":
 
 
 def _check(args: argparse.Namespace, num_recordings: int) -> None:
-    if args.output_dir is not None:
-        if args.output_dir.exists() and not args.output_dir.is_dir():
-            raise NotADirectoryError(f"output_dir is {args.output_dir}, which is a file; name a folder.")
+    if args.words and not WITH_WORDS.intersection(args.format):
+        raise ValueError(
+            f"words is true with format {','.join(args.format)}, which has no place for them; allowed: "
+            f"{', '.join(name for name in FORMATS if name in WITH_WORDS)}."
+        )
+    if args.output_dir is None:
+        _check_stdout(args, num_recordings)
+    elif args.output_dir.exists() and not args.output_dir.is_dir():
+        raise NotADirectoryError(f"output_dir is {args.output_dir}, which is a file; name a folder.")
+
+
+def _check_stdout(args: argparse.Namespace, num_recordings: int) -> None:
+    """Refuse what stdout cannot hold."""
+    if args.compare_loops:
+        # They say what files look like; stdout has the comparison.
+        without_effect = {"format": ",".join(args.format) if args.format != ("txt",) else "", "words": args.words}
+        for name, value in without_effect.items():
+            if value:
+                said = str(value).lower()
+                raise ValueError(f"{name} is {said}, but compare_loops prints plain text; leave it out, or {_FOLDER}.")
     elif len(args.format) > 1 or (num_recordings > 1 and args.format != ("txt",)):
         number = "1 recording" if num_recordings == 1 else f"{num_recordings} recordings"
         raise ValueError(
             f"format is {','.join(args.format)}, of {number}; stdout takes txt, or one format of one recording: "
-            f"{_NAME_A_FOLDER}."
+            f"{_FOLDER}."
         )
-    elif args.loops != AUTO and len(args.loops) > 1 and args.format != ("txt",) and not args.compare_loops:
+    elif args.loops != AUTO and len(args.loops) > 1 and args.format != ("txt",):
         # One after the other they would be neither JSON nor subtitles.
         raise ValueError(
             f"loops is {','.join(map(str, args.loops))} with format {args.format[0]}, which holds one loop's text; "
-            f"name one loop, or {_NAME_A_FOLDER}."
+            f"name one loop, or {_FOLDER}."
         )
 
 

@@ -131,6 +131,10 @@ def test_compare_loops_prints_each_loops_seconds_and_text(run, model, recordings
     assert [text for _, text in found] == wanted
     assert [start.split()[:2] for start, _ in found] == [["loop", "2"], ["loop", "4"]]
     assert 0 <= float(found[0][0].split()[2]) <= float(found[1][0].split()[2])
+    compared = run("--compare_loops", "--words", "--format", "json,srt", "--output_dir", "out", "talks/one.wav")
+    assert compared[0] == 0 and compared[1].splitlines()[0] == head
+    known = json.loads(Path("out/one.loop2.json").read_text())
+    assert known["segments"][0]["words"] and Path("out/one.loop4.srt").is_file()
 
 
 @pytest.mark.parametrize(
@@ -150,6 +154,19 @@ def test_compare_loops_prints_each_loops_seconds_and_text(run, model, recordings
             "loops is 2,4 with format json, which holds one loop's",
         ),
         (["--loops", "2,4", "--format", "srt", "talks/one.wav"], "one loop, or name a folder for the files with --out"),
+        (
+            ["--compare_loops", "--format", "json", "talks/one.wav"],
+            "format is json, but compare_loops prints plain text",
+        ),
+        (
+            ["--compare_loops", "--words", "talks/one.wav"],
+            "words is true, but compare_loops prints plain text; leave it",
+        ),
+        (["--words", "--format", "srt", "talks/one.wav"], "words is true with format srt, which has no place for them"),
+        (
+            ["--words", "--format", "srt,vtt", "--output_dir", "out", "talks"],
+            "words is true with format srt,vtt, which has no place for them; allowed: txt, tsv, json",
+        ),
         (["--output_dir", "talks/one.wav", "talks"], "output_dir is talks/one.wav, which is a file"),
         (["--device", "cuda:77", "talks"], "device is cuda:77, but torch sees . GPUs here"),
     ],
