@@ -104,8 +104,8 @@ def test_a_model_that_needs_no_times_guesses_them(transcriber, path, monkeypatch
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"loops": 3}, "num_loops is 3; allowed: 2, 4"),
-        ({"loops": (2, 3)}, "num_loops is 3; allowed: 2, 4"),
+        ({"loops": 3}, "^loops is 3; allowed: 2, 4"),
+        ({"loops": (2, 3)}, "^loops is 3; allowed: 2, 4"),
         ({"language": "en"}, "language is en, but this model has no choice of languages"),
         ({"config": DecodeConfig(instruction="Write.")}, "instruction is Write.: an option of an LM's search"),
     ],

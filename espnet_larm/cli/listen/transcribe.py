@@ -17,13 +17,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from espnet_larm.cli.listen.model import add_decoding, add_machine, add_model, load, set_log_level
+from espnet_larm.cli.listen.model import add_decoding, add_machine, add_model, given_decoding, load, set_log_level
 from espnet_larm.cli.listen.recordings import Recording, find_recordings
 from espnet_larm.cli.listen.transcripts import Printer, Progress, Writer, parse_formats, parse_loops
 from espnet_larm.data.audio_error import AudioError
 from espnet_larm.errors import is_stated
 from espnet_larm.listen.formats import FORMATS, WITH_WORDS
-from espnet_larm.options import given_options
 from espnet_larm.recognize.config import AUTO, DecodeConfig
 
 if TYPE_CHECKING:
@@ -106,14 +105,17 @@ def prepare(args: argparse.Namespace, transcriber: "Transcriber") -> "Job":
     """
     from espnet_larm.listen.engine import Request
 
-    given = given_options(DecodeConfig, args)
+    given, leaving = given_decoding(args)
     if args.loops == AUTO:
         if args.compare_loops:
             raise ValueError("loops is auto, and compare_loops compares fixed numbers; leave one of both out.")
         if not transcriber.loops:
             raise ValueError("loops is auto, but the model has no loops; leave the option out.")
-        config = DecodeConfig(**given, num_loops=AUTO)
+        config = DecodeConfig(**given, **leaving, num_loops=AUTO)
         return transcriber.prepare(Request((), args.language, args.words, config))
+    if leaving:
+        name, value = next(iter(leaving.items()))
+        raise ValueError(f"{name} is {value}, which needs loops auto; set it, or leave {name} out.")
     if args.compare_loops and not transcriber.loops:
         raise ValueError("compare_loops is true, but the model has no loops; leave the option out.")
     loops = args.loops or (transcriber.loops if args.compare_loops else ())

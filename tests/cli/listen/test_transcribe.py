@@ -80,6 +80,18 @@ def test_what_cannot_be_read_is_named_and_the_others_are_done(run, model, record
     assert err.splitlines()[1].startswith("ERROR: nothing holds no recordings, that is no files that end in .3gp, ")
 
 
+def test_weights_of_a_folder_without_an_average_are_named(recordings, tiny_experiment, capsys):
+    folder = str(tiny_experiment.config.parent)
+    words = ["--model", folder, "--no_vad", "talks/one.wav"]
+    with pytest.raises(FileNotFoundError, match="name one with asr_model_file: model.pth"):
+        transcribe.main(words)
+    for name in ("model.pth", str(tiny_experiment.model)):
+        assert transcribe.main([*words, "--asr_model_file", name]) == 0
+        assert capsys.readouterr().out.strip()
+    with pytest.raises(FileNotFoundError, match="other.pth"):
+        transcribe.main([*words, "--asr_model_file", "other.pth"])
+
+
 def test_stdin_is_a_recording_of_any_container(run, model, recordings, monkeypatch):
     data = Path("talks/one.wav").read_bytes()
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
@@ -140,9 +152,13 @@ def test_compare_loops_prints_each_loops_seconds_and_text(run, model, recordings
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--loops", "auto", "talks/one.wav"], "num_loops is auto, but there is no loops_calibration.json beside the"),
+        (["--loops", "auto", "talks/one.wav"], "^loops is auto, but there is no loops_calibration.json beside the"),
         (["--loops", "auto", "--compare_loops", "talks/one.wav"], "loops is auto, and compare_loops compares fixed"),
-        (["--loops", "3", "talks/one.wav"], "num_loops is 3; allowed: 2, 4"),
+        (["--loops", "3", "talks/one.wav"], "^loops is 3; allowed: 2, 4"),
+        (
+            ["--loop_rule", "unchanged", "talks/one.wav"],
+            "loop_rule is unchanged, which needs loops auto; set it, or leave",
+        ),
         (["--language", "en", "talks/one.wav"], "language is en, but this model has no choice of languages"),
         (["--format", "srt", "talks"], "format is srt, of 2 recordings; stdout takes txt"),
         (

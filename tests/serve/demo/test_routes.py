@@ -59,7 +59,7 @@ def test_the_page_learns_what_the_model_offers(client, browse, transcriber):
     known = client.get("/demo/model").json()
     assert known["name"] == "tiny" and known["loops"] == [2, 4] and known["has_word_times"]
     assert not known["auto"]["is_allowed"]
-    assert known["auto"]["why"].startswith("num_loops is auto, but there is no loops_calibration.json beside the model")
+    assert known["auto"]["why"].startswith("loops is auto, but there is no loops_calibration.json beside the model")
     limited = browse(transcriber, max_upload_mb=0.5, max_seconds=7.0).get("/demo/model").json()
     assert limited["most_bytes"] == 500_000 and limited["most_s"] == 7.0 and "0.5 MB" in limited["too_large"]
 
@@ -98,7 +98,7 @@ def test_auto_gives_one_text_and_the_loops_that_were_used(browse, adaptive, tiny
 def test_auto_is_refused_with_its_reason_where_the_model_cannot(client, tiny_experiment):
     answer = send(client, tiny_experiment.data / "u1.wav", data={"auto": "true"})
     assert answer.status_code == 400
-    assert answer.json()["error"]["message"].startswith("num_loops is auto, but there is no loops_calibration.json")
+    assert answer.json()["error"]["message"].startswith("loops is auto, but there is no loops_calibration.json")
     assert client.app.state.service.num_requests == 0
 
 
