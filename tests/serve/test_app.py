@@ -54,6 +54,13 @@ def test_a_recording_is_answered_with_its_text_in_each_form(start):
         ({"temperature": "nan"}, 400, "temperature", "temperature is nan; allowed: 0"),
         ({"stream": "true"}, 400, "stream", "stream is true; allowed: false"),
         ({"loops": "2"}, 400, None, "loops is 2, but this model has no loops"),
+        ({"loops": "auto"}, 400, None, "loops is auto, but this model has no loops"),
+        (
+            {"loops": "auto,2"},
+            400,
+            "loops",
+            "loops is auto,2; allowed: whole numbers from 1 on, 2,4,6 for example, or auto.",
+        ),
         ({"loops": "x"}, 400, "loops", "loops is x; allowed: whole numbers from 1 on"),
         ({"loops": "2,4", "response_format": "srt"}, 400, "loops", "loops is 2,4 with response_format srt; allowed"),
         ({"beam": "4"}, 400, "beam", "beam is no field here; allowed: file, model, response_format"),
