@@ -88,7 +88,7 @@ def test_what_a_form_may_not_ask_is_refused_with_its_field(start, ruler, fields,
 def test_recordings_that_cannot_be_read_are_named_as_their_sender_does(start):
     client = start()
     truncated = "../etc/talk.flac"
-    assert error(ask(client, b"", truncated)) == (400, "file", "talk.flac is truncated to 0 bytes.")
+    assert error(ask(client, b"", truncated)) == (400, "file", "talk.flac is empty.")
     assert error(ask(client, b"hello world\n", "a.txt")) == (400, "file", "a.txt is no audio: it is text.")
     noise = np.random.default_rng(0).bytes(5000)
     assert error(ask(client, noise, "a.m4a"))[2].startswith("a.m4a is no audio, or damaged")

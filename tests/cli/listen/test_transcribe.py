@@ -74,7 +74,7 @@ def test_what_cannot_be_read_is_named_and_the_others_are_done(run, model, record
     assert err.splitlines() == [
         "ERROR: gone.wav is missing; name a file, a folder, or - for stdin.",
         err.splitlines()[1],
-        "ERROR: empty.wav is truncated to 0 bytes.",
+        "ERROR: empty.wav is empty.",
         "ERROR: noise.m4a is no audio, or damaged (Invalid data found when processing input).",
     ]
     assert err.splitlines()[1].startswith("ERROR: nothing holds no recordings, that is no files that end in .3gp, ")
