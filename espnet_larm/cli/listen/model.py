@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from espnet_larm.cli.device import add_device, device_of
 from espnet_larm.options import add_option, given_options
-from espnet_larm.recognize.config import DecodeConfig
+from espnet_larm.recognize.config import WORD_OPTIONS, DecodeConfig
 
 if TYPE_CHECKING:
     from espnet_larm.listen.transcriber import Transcriber
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 LEAVING = ("loop_rule", "loop_threshold")
 DECODING = (
     *("beam_size", "ctc_weight", "ngram_file", "ngram_weight", "drafts", "prefix", "suffix", "instruction"),
+    *WORD_OPTIONS,
     *LEAVING,
     *("long_seconds", "longest_piece", "shortest_piece", "overlap"),
 )
@@ -28,7 +29,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     """Add the options that name a model."""
     model_help = (
         "a pack (.zip), an experiment's folder, the name of a packaged model, or Whisper or a CTC model of "
-        "transformers by folder or hub id (default: the packaged model named default, if there is one)"
+        "transformers by folder or hub id (default: the packaged model named default, which needs no network)"
     )
     parser.add_argument("--model", help=model_help)
     parser.add_argument(
