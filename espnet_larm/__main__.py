@@ -83,6 +83,7 @@ def _run_command(name: str, arguments: list[str]) -> int:
     sys.argv = [f"espnet-larm {name}", *arguments]
     if COMMANDS[name].is_run_as_program:
         return _run_as_program(COMMANDS[name].module, sys.argv)
+    process.hide_remarks()
     # What a program needs is imported when it runs: help must not wait for torch.
     from espnet_larm.program import run_program
 

@@ -121,7 +121,7 @@ def test_a_part_without_a_sample_is_a_bad_segment(make_audio: MakeAudio, part: s
 def test_a_file_without_bytes_is_empty(tmp_path: Path) -> None:
     (tmp_path / "a.flac").touch()
     for source in (str(tmp_path / "a.flac"), "true |"):
-        with pytest.raises(AudioError, match=r"is truncated to 0 bytes|wrote nothing") as caught:
+        with pytest.raises(AudioError, match=r"is empty|wrote nothing") as caught:
             read_audio(source)
         assert caught.value.kind == "empty-audio"
 
