@@ -24,13 +24,13 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 # Options
 librispeech=  # folder that holds LibriSpeech's splits; downloaded if not given
 subset=100  # training data: 100, 460 or 960 (hours), or mini (train-clean-5, a smoke test)
-ngram=  # word n-gram of openslr.org/11 to score CTC's beam with, downloaded: 3-gram.pruned.1e-7, 3-gram or 4-gram
 case=keep  # letters of the transcripts: keep, capitals; or lower, whose words an LM knows as tokens, in sets of their own
+ngram=  # word n-gram of openslr.org/11 to score CTC's beam with, downloaded: 3-gram.pruned.1e-7, 3-gram or 4-gram
 mirror=https://www.openslr.org/resources  # where to download, such as https://openslr.elda.org/resources
 # End of options
 print_recipe_help run.sh "$@"
 rest=("$@")
-for name in librispeech subset ngram case mirror; do take_option "$name" ${rest[@]+"${rest[@]}"}; done
+for name in librispeech subset case ngram mirror; do take_option "$name" ${rest[@]+"${rest[@]}"}; done
 
 # The splits of each set: `set=split,split`.
 evaluation="test_clean=test-clean test_other=test-other"
@@ -50,6 +50,7 @@ case $subset in
     *) die "--subset $subset is not known; allowed: 100, 460, 960, mini" ;;
 esac
 if [ -n "$ngram" ]; then
+    [ "$case" = keep ] || die "--ngram $ngram is in capitals, and --case $case is not; leave one of both out"
     ngram_file=$(local/download_ngram.sh "$ngram" "$mirror" local/ngrams.txt "$PWD/downloads/lm")
     options+=(--use_ngram true --ngram_file "$ngram_file")
 fi

@@ -285,7 +285,7 @@ def test_help_of_a_recipe_begins_with_its_own_header_and_options(name: str) -> N
     own, shared = done.stdout.split("The recipe passes all other options to asr.sh:")
     options = {
         "an4": ["an4_root"],
-        "librispeech": ["librispeech", "subset", "case", "mirror"],
+        "librispeech": ["librispeech", "subset", "case", "ngram", "mirror"],
         "mini": [],
         "read_speech": ["corpus", "manifests", "train_set", "train", "dev", "tests", "system", "case", "encoder"],
     }[name]

@@ -160,6 +160,7 @@ def run_recipe(*options: str) -> subprocess.CompletedProcess[str]:
         (["--subset", "mini", "--libri", "x"], "unknown option --libri"),
         (["--case", "upper"], "--case upper is not known; allowed: keep, lower"),
         (["--librispeech"], "--librispeech needs a value"),
+        (["--ngram", "4-gram", "--case", "lower"], "--ngram 4-gram is in capitals, and --case lower is not"),
         (["--ngram", "5-gram"], "--ngram 5-gram is not known; allowed: 3-gram.pruned.1e-7 3-gram 4-gram"),
         (["--stage", "trian"], "--stage trian is no stage; nearest: train"),
     ],
