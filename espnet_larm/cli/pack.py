@@ -1,8 +1,8 @@
-"""Stage 14: pack a recogniser into one file: configuration, weights, tokens, statistics, results and a model card.
+r"""Stage 14: pack a recogniser into one file: configuration, weights, tokens, statistics, results and a model card.
 
 Examples:
-    python -m espnet_larm pack asr --exp_dir exp/asr_x
-    python -m espnet_larm -m espnet2.bin.pack asr --asr_train_config exp/asr_x/config.yaml
+    espnet-larm pack asr --exp_dir exp/asr_x
+    espnet-larm -m espnet2.bin.pack asr --asr_train_config exp/asr_x/config.yaml \
         --asr_model_file exp/asr_x/valid.loss.ave.pth --outpath asr_x.zip
 
 It takes ESPnet's arguments for its task `asr`. ESPnet can unpack and use the file, and so can `espnet_larm.load`. The

@@ -1,4 +1,4 @@
-"""Stage 9: an n-gram over the tokens of a token list, for beam searches (`--ngram_file` of decoding), as an ARPA file.
+r"""Stage 9: an n-gram over the tokens of a token list, for beam searches (`--ngram_file` of decoding), as an ARPA file.
 
 Interpolated modified Kneser-Ney: by KenLM's `lmplz` where it is on PATH, which sorts on disk; otherwise in numpy, by
 the same formulas, with all n-grams in memory: 400 bytes a token for 4-grams (4 million tokens take 24 s and 1.8 GB).
@@ -7,7 +7,7 @@ binaries of it; KenLM's `build_binary` can, and decoding takes those too. Prints
 perplexity per token of the development text, where ends of sentences are tokens.
 
 Examples:
-    python -m espnet_larm train-ngram --text novels.txt.gz data/train/text --dev_text data/dev/text
+    espnet-larm train-ngram --text novels.txt.gz data/train/text --dev_text data/dev/text \
         --token_type char --token_list data/token_list/char/tokens.txt --ngram_num 4 --outpath exp/ngram_char/4gram.arpa
 """
 
