@@ -207,8 +207,8 @@ def _cannot_load(model: str, error: Exception) -> str:
     kind = "folder" if Path(model).is_dir() else "hub model"
     return (
         f"{WHERE}: model {model}: this {kind} cannot be loaded: {str(error).partition(chr(10))[0]} Name a folder that "
-        "holds config.json and weights (of a trained model: `decode --encoder FOLDER`, `transcribe --encoder_folder "
-        "FOLDER`); a model of the hub needs a network, and `hf auth login` if it is gated."
+        "holds config.json and weights (of a trained model: --encoder_folder "
+        "FOLDER); a model of the hub needs a network, and `hf auth login` if it is gated."
     )
 
 

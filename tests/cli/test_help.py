@@ -11,6 +11,7 @@ import pytest
 
 from espnet_larm.__main__ import main
 from espnet_larm.cli.commands import COMMANDS, IN_PLACE_OF, STAGE, describe_commands
+from espnet_larm.cli.decode import options_of_ours
 from espnet_larm.cli.train import PROGRAMS
 
 ROOT = Path(__file__).parents[2]
@@ -94,11 +95,19 @@ def test_the_version_names_what_results_depend_on(capsys):
 
 
 def test_names_of_options_are_alike_in_all_commands():
-    """One name for the folder that a command writes, one for where it computes, and no other case or dashes."""
+    """One name for the folder that a command writes, one for where it computes, and no other case or dashes.
+
+    The speech encoder's folder has the same two names in all, and a boolean is a bare flag.
+    """
     for name in COMMANDS:
         module = importlib.import_module(COMMANDS[name].module)
-        if not hasattr(module, "get_parser") or name == "decode":
+        if not hasattr(module, "get_parser"):
             continue
-        options = {option for action in module.get_parser()._actions for option in action.option_strings}
+        parser = module.get_parser()
+        # The other options of decode are ESPnet's.
+        actions = options_of_ours(parser) if name == "decode" else parser._actions
+        assert not [action.option_strings for action in actions if {"true", "false"} <= set(action.choices or ())], name
+        options = {option for action in actions for option in action.option_strings}
+        assert len(options & {"--encoder_folder", "--encoder"}) != 1, name
         assert not options & {"--out_dir", "--out", "--outdir", "--output-dir", "--gpu"}, name
         assert not [option for option in options if re.search(r"[A-Z]|\w-\w", option)], name

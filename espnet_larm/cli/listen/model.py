@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from espnet_larm.cli.device import add_device, device_of
 from espnet_larm.options import add_option
+from espnet_larm.pack.models import add_places
 from espnet_larm.recognize.config import DecodeConfig
 
 if TYPE_CHECKING:
@@ -27,8 +28,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         "transformers by folder or hub id (default: the packaged model named default, if there is one)"
     )
     parser.add_argument("--model", help=model_help)
-    parser.add_argument("--encoder_folder", help="folder or hub id of the model's speech encoder, if it has moved")
-    parser.add_argument("--llm", help="folder or hub id of the model's LM, if it has moved")
+    add_places(parser)
 
 
 def add_machine(parser: argparse.ArgumentParser) -> None:
@@ -68,6 +68,6 @@ def load(args: argparse.Namespace) -> "Transcriber":
     try:
         with contextlib.redirect_stderr(io.StringIO()):
             source = models.default_model() if args.model is None else args.model
-            return models.load(source, device, args.dtype, llm=args.llm, encoder=args.encoder_folder)
+            return models.load(source, device, args.dtype, llm=args.llm, encoder=args.encoder)
     finally:
         logging.disable(logging.NOTSET)
