@@ -5,13 +5,14 @@
 #   1 data  2 speed  3 format  4 filter  5 tokens  6 lm_stats  7 lm_train  8 lm_perplexity  9 ngram
 #   10 stats  11 train  12 decode  13 score  14 pack  15 upload
 # Stages 6-8 train an LM from --lm_train_text. Where it decodes (--token_type hugging_face, and no other LM is named), 6
-# runs before 5, because it makes the tokens. With --use_ngram true, 9 trains an n-gram over the tokens. Every stage can
-# be repeated. Relative paths of --lm_*_text, --ngram_text and --hugging_face_model_name_or_path count from the folder in
-# which run.sh is called, or else from the recipe's. The 42 minutes of egs/an4 take about an hour on two cores.
+# runs before 5, because it makes the tokens. With --use_ngram true, 9 trains an n-gram, over an LM's tokens or for CTC over
+# words. Every stage can be repeated. Relative paths of --lm_*_text, --ngram_text, --ngram_file and
+# --hugging_face_model_name_or_path count from the folder in which run.sh is called, or else from the recipe's. The 42
+# minutes of egs/an4 take about an hour on two cores.
 #
 #   ../asr.sh --train_set train --valid_set dev --test_sets "test" --asr_config conf/an4/train_larm.yaml
 #   ../asr.sh ... --stage train --stop_stage score --asr_args "--max_epoch 5"
-# shellcheck disable=SC2034,SC2154 # options and names are shared with utils/asr_parts.sh
+# shellcheck disable=SC2034,SC2154 # options and names are shared with utils/asr_parts.sh and utils/names.sh
 # shellcheck disable=SC2329 # main calls the stages by name
 set -euo pipefail
 
@@ -23,7 +24,7 @@ repository=$(dirname "$egs_dir")
 # others need (tools/bench/RESULTS.md). This is for ESPnet's programs; espnet_larm/process.py does it for ours. A policy
 # that the user has set is kept.
 [ -n "${OMP_WAIT_POLICY+set}" ] || export OMP_WAIT_POLICY=passive GOMP_SPINCOUNT="${GOMP_SPINCOUNT-10000}"
-for helper in log options jobs training files asr_parts; do
+for helper in log options jobs training files names asr_parts summary; do
     # shellcheck source=/dev/null
     . "$egs_dir/utils/$helper.sh"
 done
@@ -85,10 +86,11 @@ lm_tag=  # name of the LM; by default from the config and lm_args
 lm_exp=  # folder of the LM; <expdir>/lm_<lm_tag> by default
 use_lm=false  # not supported yet: an LM that only scores; the one above decodes, with token_type hugging_face
 # --- N-gram
-use_ngram=false  # train an n-gram over the tokens (stage 9) and score with it (stage 12, hugging_face only)
+use_ngram=false  # train an n-gram (stage 9), over an LM's tokens or for CTC over words, and score with it (stage 12)
 ngram_num=3  # number of tokens of the longest n-grams, 2 to 6
 ngram_text=  # files to train it from, read like lm_train_text; by default the training set's transcripts
-ngram_exp=  # folder of the n-gram; <expdir>/ngram_<tokens> by default
+ngram_exp=  # folder of the n-gram; <expdir>/ngram_<tokens> or <expdir>/ngram_word by default
+ngram_file=  # one to score with instead of training it: ARPA (.gz too), or kenlm's binary
 # --- Training
 asr_config=  # YAML, found from the recipe's folder or from the repository's root
 first_asr_config=  # YAMLs of earlier trainings; each begins with the weights of the last; FILE:PARTS hands on all but PARTS
@@ -143,6 +145,7 @@ main() {
         "stage_${stage_names[number]}"
         log "stage $number (${stage_names[number]}) took $((SECONDS - start)) s"
     done
+    say_what_is_there "$stop_stage"
 }
 
 stage_data() {
@@ -245,20 +248,18 @@ stage_lm_perplexity() {
 }
 
 stage_ngram() {
-    local options=()
-    need_file "$token_list" tokens
+    local options=(--token_type word)
     need_file "$data_feats/$valid_set/text" filter
     log "$ngram_text -> $ngram_file"
-    [ "$nlsyms_txt" = none ] || options+=(--nlsyms "$nlsyms_txt")
-    [ "$token_type" != bpe ] || options+=(--bpemodel "$token_dir/bpe.model")
     if [ "$token_type" = hugging_face ]; then
-        options+=(--bpemodel "$llm_of_tokens")
+        need_file "$token_list" tokens
+        options=(--token_type hugging_face --token_list "$token_list" --bpemodel "$llm_of_tokens")
         [ -z "$hugging_face_revision" ] || options+=(--revision "$hugging_face_revision")
     fi
     # shellcheck disable=SC2086 # files are words
     run_live "$ngram_exp/ngram.log" "${py[@]}" train-ngram --text $ngram_text \
-        --dev_text "$data_feats/$valid_set/text" --token_list "$token_list" --token_type "$token_type" \
-        --cleaner "$cleaner" --ngram_num "$ngram_num" --outpath "$ngram_file" ${options[@]+"${options[@]}"}
+        --dev_text "$data_feats/$valid_set/text" "${options[@]}" \
+        --cleaner "$cleaner" --ngram_num "$ngram_num" --outpath "$ngram_file"
 }
 
 stage_stats() {
@@ -267,16 +268,18 @@ stage_stats() {
     need_file "$token_list" tokens
     validate_spelling
     log "$data_feats/{$train_set,$valid_set} -> $asr_stats_dir"
+    # Hours, or a refusal: before the statistics that are there are removed.
+    ! "$store_frames" || store_frames_of "$train_set" "$valid_set"
     take_folder "$asr_stats_dir"
-    rm -f "$logdir"/{train,valid}.*.scp
+    rm -f "$logdir"/{train,valid}.*.scp "$logdir"/stats.*/{train,valid}/speech_shape
     rm -rf "$asr_stats_dir"/{train,valid}
     num_valid=$(wc -l < "$data_feats/$valid_set/wav.scp")
     num_jobs=$(split_keys "$data_feats/$train_set/wav.scp" $((nj < num_valid ? nj : num_valid)) "$logdir/train")
     split_keys "$data_feats/$valid_set/wav.scp" "$num_jobs" "$logdir/valid" > /dev/null
-    ! "$store_frames" || store_frames_of "$train_set" "$valid_set"
     model_options
     # shellcheck disable=SC2086 # words
-    run_jobs stats "$num_jobs" 0 "$logdir/stats.@JOB@.log" env "OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}" \
+    counts_done=counted_stats counts_of=$(cat "$data_feats"/{"$train_set","$valid_set"}/wav.scp | wc -l) \
+        run_jobs stats "$num_jobs" 0 "$logdir/stats.@JOB@.log" env "OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}" \
         "${py[@]}" -m espnet2.bin.asr_train --collect_stats true "${options[@]}" --ngpu 0 \
         --train_shape_file "$logdir/train.@JOB@.scp" --valid_shape_file "$logdir/valid.@JOB@.scp" \
         --output_dir "$logdir/stats.@JOB@" $asr_args
@@ -287,7 +290,7 @@ stage_train() {
     local part index first_exp
     for part in train valid; do need_file "$asr_stats_dir/$part/speech_shape" stats; done
     for index in "${!first_asr_configs[@]}"; do
-        first_exp=$expdir/asr_$(name_of_config "${first_asr_configs[index]}" "$repository")$rest_of_tag
+        first_exp=$(experiment_of "${first_asr_configs[index]}")
         train_model "${first_asr_configs[index]}" "$first_exp" "$pretrained_model" earlier
         pretrained_model=$first_exp/$first_asr_model
         need_file "$pretrained_model" train
@@ -298,6 +301,7 @@ stage_train() {
 
 train_model() { # CONFIG EXPERIMENT INITIAL_WEIGHTS [earlier]
     local asr_config=$1 asr_exp=$2 pretrained_model=$3 is_earlier=${4:-} options=() script=$2/run.sh status=0
+    refuse_other_set "$asr_exp"
     log "$data_feats/{$train_set,$valid_set} -> $asr_exp (log: $asr_exp/train.log)"
     mkdir -p "$asr_exp"
     # Where a training can be resumed, these options may be refused: until it has saved, run.sh keeps the others.
@@ -333,8 +337,10 @@ stage_decode() {
     [ "$token_type" != hugging_face ] || options+=(--llm "$hugging_face_model_name_or_path")
     [ -z "$frontend_model" ] || options+=(--encoder "$frontend_model")
     if "$use_ngram"; then
-        need_file "$ngram_file" ngram
+        "$has_ngram" || need_file "$ngram_file" ngram
         options+=(--ngram_file "$ngram_file")
+        # Words are scored in a prefix beam, and configurations for CTC are greedy; --inference_args has the last word.
+        [ "$token_type" = hugging_face ] || options+=(--beam_size 10)
     fi
     ! "$gpu_inference" || num_gpus=1
     for set in $eval_sets; do
@@ -347,7 +353,8 @@ stage_decode() {
         [ ! -d "$dir/logdir" ] || find "$dir/logdir" -type f ! -name finished.jsonl -delete
         num_jobs=$(split_keys "$data_feats/$set/wav.scp" "$inference_nj" "$dir/logdir/keys")
         # shellcheck disable=SC2086 # words
-        saves_results=yes run_jobs "decode ${set//\//-}" "$num_jobs" "$num_gpus" "$dir/logdir/asr_inference.@JOB@.log" \
+        counts_done=counted_decoding counts_of=$(wc -l < "$data_feats/$set/wav.scp") \
+            saves_results=yes run_jobs "decode ${set//\//-}" "$num_jobs" "$num_gpus" "$dir/logdir/asr_inference.@JOB@.log" \
             env "OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((num_jobs > 1 ? 1 : train_threads))}" \
             "${py[@]}" -m espnet2.bin.asr_inference ${options[@]+"${options[@]}"} --ngpu "$num_gpus" \
             --data_path_and_name_and_type "$data_feats/$set/wav.scp,speech,$(data_type "$data_feats/$set")" \

@@ -1,7 +1,7 @@
 """Random choices of a training step that are alike in all processes and again after a resumption.
 
-How many loops a looped encoder runs (looped/sampling.py) and how much of the speech pooling leaves
-(pooling/sampling.py) are drawn with it.
+How many loops a looped encoder runs (looped/sampling.py), what its frames see (streaming/context.py) and how much of
+the speech pooling leaves (pooling/sampling.py) are drawn with it.
 """
 
 from typing import Any
@@ -43,6 +43,7 @@ class Draws(torch.nn.Module):
 
 
 def forget_draws(module: torch.nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:  # noqa: ARG001
-    """Let weights of a training whose `sampling` draws begin one of a module without: a pre-hook of load_state_dict."""
-    if getattr(module, "sampling", None) is None:
-        state.pop(f"{prefix}sampling.draws", None)
+    """Let weights of a training that draws begin one of a module that does not: a pre-hook of load_state_dict."""
+    for name in ("sampling", "contexts"):
+        if getattr(module, name, None) is None:
+            state.pop(f"{prefix}{name}.draws", None)

@@ -91,6 +91,7 @@ class Survey(NamedTuple):
 PLUGINS: tuple[Plugin, ...] = (
     Plugin("frontend", "affinity_pooling", "espnet_larm.pooling.frontend:AffinityPoolingFrontend"),
     Plugin("frontend", "pretrained", "espnet_larm.pretrained.frontend:PretrainedFrontend"),
+    Plugin("encoder", "fast_conformer", "espnet_larm.fast_conformer.encoder:FastConformerEncoder"),
     Plugin("encoder", "larm", "espnet_larm.looped.encoder:LarmEncoder"),
     Plugin("encoder", "passthrough", "espnet_larm.pretrained.passthrough:PassthroughEncoder"),
     Plugin("decoder", "speech_llm", "espnet_larm.speech_llm.decoder:SpeechLlmDecoder"),

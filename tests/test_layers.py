@@ -19,7 +19,8 @@ LAYERS = (
     ("train",),
     ("speech_llm", "pack", "program"),
     ("adaptation", "pooling", "pretrained", "registry"),
-    ("llm", "search", "looped", "data", "scoring"),
+    ("llm", "search", "looped", "fast_conformer", "data", "scoring"),
+    ("streaming",),
     ("draws", "errors", "files", "options", "origin", "process", "upstream"),
     ("version",),
 )

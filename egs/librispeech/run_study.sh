@@ -9,9 +9,12 @@
 #   ./run_study.sh --help                          # all options
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
+asr_exp=exp/asr_train_llm_mini_raw_hugging_face_novels-3M_ctc_char_train_clean_5_sp
+# A training of before training sets were in the names.
+[ -d "$asr_exp" ] || [ ! -d "${asr_exp/_train_clean_5/}" ] || asr_exp=${asr_exp/_train_clean_5/}
 exec ../adaptation_study.sh \
     --plan conf/librispeech/adaptation_study.yaml \
-    --asr_exp exp/asr_train_llm_mini_raw_hugging_face_novels-3M_ctc_char_sp \
+    --asr_exp "$asr_exp" \
     --train_dir dump/raw/train_clean_5_sp \
     --dev_dir dump/raw/dev_clean_2 \
     --test_dirs "dump/raw/test_clean dump/raw/test_other" \

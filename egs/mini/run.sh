@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The looped encoder on 20 minutes of SYNTHETIC speech, made here by eSpeak NG: trains, decodes and scores in about
-# 20 minutes on two cores, set-up included. Needs no GPU, data or account, and no network beyond the package index.
+# half an hour on two cores, set-up included. Needs no GPU, data or account, and no network beyond the package index.
 #
 # Training and development utterances stand between silences of 0 to 1.25 s, digital or of faint noise; the test set's
 # are bare, and tools/bench/silence.py measures them between silences (RESULTS.md).

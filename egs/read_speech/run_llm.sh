@@ -12,7 +12,14 @@
 #   ./run_llm.sh --help                                                 # all options, those of run.sh
 set -euo pipefail
 folder=$(dirname "${BASH_SOURCE[0]}")
-begin_with=exp/asr_train_larm_whisper_23_raw_bpe200/valid.cer_ctc.ave.pth
+# shellcheck source=/dev/null
+. "$folder/../utils/log.sh"
+# shellcheck source=/dev/null
+. "$folder/../utils/options.sh"
+train_set=train
+take_option train_set "$@"
+[ "$train_set" = train ] && set_tag='' || set_tag=_$train_set
+begin_with=exp/asr_train_larm_whisper_23_raw_bpe200$set_tag/valid.cer_ctc.ave.pth
 exec "$folder/run.sh" \
     --system whisper \
     --token_type hugging_face \

@@ -39,7 +39,7 @@ resolve_paths() { # relative paths count from the caller's folder, or else from 
     # Absolute, so that the model finds it from any working folder.
     hugging_face_model_name_or_path=$(callers_folder "$hugging_face_model_name_or_path")
     frontend_model=$(callers_folder "$frontend_model")
-    for name in lm_train_text lm_dev_text lm_test_text ngram_text bpe_train_text bpe_nlsyms; do
+    for name in lm_train_text lm_dev_text lm_test_text ngram_text ngram_file bpe_train_text bpe_nlsyms; do
         paths=()
         for word in ${!name}; do paths+=("$(callers_path "$word")"); done
         printf -v "$name" %s "${paths[*]:-}"
@@ -90,9 +90,9 @@ check_options() {
         "An LM decodes with --token_type hugging_face"
     [[ $ngram_num =~ ^[2-6]$ ]] || die "--ngram_num $ngram_num is not supported; allowed: 2 to 6"
     [ -z "$ngram_text" ] || "$use_ngram" || die "--ngram_text needs --use_ngram true"
-    ! "$use_ngram" || ! will_run 12 || [ "$token_type" = hugging_face ] ||
-        die "--use_ngram true: stage 12 scores with n-grams in the search of an LM (--token_type hugging_face), and" \
-            "--token_type $token_type is decoded by CTC; leave it out, or end with --stop_stage ngram"
+    [ -z "$ngram_file" ] || "$use_ngram" || die "--ngram_file needs --use_ngram true"
+    [ -z "$ngram_file" ] || [ -z "$ngram_text" ] ||
+        die "--ngram_file is given, and --ngram_text to train one; leave one out"
     [ -z "$download_model" ] || die "--download_model is not supported yet; leave it out"
     [ -z "$hf_repo" ] || [[ $hf_repo =~ ^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$ ]] ||
         die "--hf_repo $hf_repo is no repository on the Hugging Face hub; allowed: user/name"
@@ -115,7 +115,10 @@ check_options() {
 why_not() { # NUMBER: prints why a stage has nothing to do
     case ${stage_names[$1]} in
         lm_*) [ -n "$lm_train_text" ] || echo "--lm_train_text names no text to train an LM from" ;;
-        ngram) "$use_ngram" || echo "--use_ngram is false" ;;
+        ngram)
+            "$use_ngram" || echo "--use_ngram is false"
+            ! "$use_ngram" || ! "$has_ngram" || echo "--ngram_file names one"
+            ;;
     esac
 }
 
@@ -149,78 +152,6 @@ set_up() { # finds Python and reads the recipe's own path.sh
     # LC_ALL sorts by code point, as data/kaldi_dir.py does. Programs write to pipes, hence unbuffered.
     [ ! -d "$repository/espnet_larm" ] || export PYTHONPATH="$repository${PYTHONPATH:+:$PYTHONPATH}"
     export PATH python LC_ALL=C.UTF-8 PYTHONUNBUFFERED=1
-}
-
-set_names() { # names folders as ESPnet does
-    local suffix=
-    train_set_plain=$train_set
-    if [ -n "$speed_perturb_factors" ]; then
-        train_set+=_sp suffix=_sp
-    fi
-    read -ra all_sets <<< "$train_set $valid_set $test_sets"
-    # The development set as stage 3 wrote it, before stage 4 left utterances out.
-    eval_sets=$test_sets
-    ! "$eval_valid_set" || eval_sets="org/$valid_set $test_sets"
-    data_feats=$dumpdir/$feats_type
-    local language=_$lang
-    [ "$lang" != noinfo ] || language=
-    set_lm_names
-    local tokens=$token_type
-    [ "$token_type" != bpe ] || tokens=bpe$nbpe
-    local llm=${hugging_face_model_name_or_path%/}
-    [ "$token_type" != hugging_face ] ||
-        tokens=hugging_face_${llm##*/}${hugging_face_revision:+_${hugging_face_revision//\//_}}
-    local token_lists=data/${language:+${lang}_}token_list
-    token_dir=$token_lists/$token_type
-    [ "$token_type" != bpe ] || token_dir=$token_lists/bpe_$bpemode$nbpe
-    [ "$token_type" != hugging_face ] || token_dir=$token_lists/$tokens
-    token_list=$token_dir/tokens.txt
-    ctc_token_dir=$token_lists/$ctc_token_type
-    [ "$ctc_token_type" != bpe ] || ctc_token_dir=$token_lists/bpe_$bpemode$nbpe
-    [ -z "$ctc_token_type" ] || tokens+=_ctc_${ctc_token_dir##*/}
-    # Looked for only when a stage needs them: preparing data asks for no configuration.
-    [ "$stop_stage" -lt 10 ] || asr_config=${asr_config:+$(find_file asr_config "$asr_config" "$repository")}
-    local named part config stored=
-    first_asr_configs=() first_asr_left_out=()
-    read -ra named <<< "$first_asr_config"
-    for part in "${named[@]}"; do
-        config=${part%%:*}
-        [ "$stop_stage" -lt 10 ] || config=$(find_file first_asr_config "$config" "$repository")
-        first_asr_configs+=("$config") first_asr_left_out+=("${part#"${part%%:*}"}")
-    done
-    [ "$stop_stage" -lt 12 ] ||
-        inference_config=${inference_config:+$(find_file inference_config "$inference_config" "$repository")}
-    rest_of_tag=_$feats_type${language}_$tokens$(tag_of "$(what_names_a_model "$asr_args")")$suffix
-    [ -n "$asr_tag" ] || asr_tag=$(name_of_config "${asr_config:-train}" "$repository")$rest_of_tag
-    # Lengths are those of what is read: samples, or frames of this encoder.
-    ! "$store_frames" || stored=_$(name_of_config "$asr_config" "$repository")
-    asr_stats_dir=${asr_stats_dir:-$expdir/asr_stats_$feats_type${language}_$tokens$suffix$stored}
-    asr_exp=${asr_exp:-$expdir/asr_$asr_tag}
-    packed=$asr_exp/${asr_exp##*/}_${inference_asr_model%.*}.zip
-    ngram_text=${ngram_text:-data/$train_set_plain/text}
-    ngram_exp=${ngram_exp:-$expdir/ngram_${token_dir##*/}${language}}
-    ngram_file=$ngram_exp/${ngram_num}gram.arpa
-    if [ -z "$inference_tag" ]; then
-        inference_tag=$(basename "${inference_config:-inference}" .yaml)$(tag_of "$inference_args")
-        ! "$use_ngram" || inference_tag+=_${ngram_exp##*/}_${ngram_num}gram
-        inference_tag+=_asr_model_$(printf %s "${inference_asr_model%.*}" | tr / _)
-    fi
-}
-
-set_lm_names() { # the LM that stages 6-8 train, the one whose tokens are used, and the order of stages
-    llm_of_tokens=$hugging_face_model_name_or_path
-    stage_order=({1..15})
-    [ -n "$lm_train_text" ] || return 0
-    lm_config=${lm_config:+$(find_file lm_config "$lm_config" "$repository")}
-    lm_tag=${lm_tag:-$(name_of_config "${lm_config:-train_lm}" "$repository")$(tag_of "$lm_args")}
-    lm_exp=${lm_exp:-$expdir/lm_$lm_tag}
-    [ "$token_type" = hugging_face ] && [ -z "$hugging_face_model_name_or_path" ] || return 0
-    # The tokenizer is there before the LM.
-    llm_of_tokens=$lm_exp/tokenizer
-    stage_order=({1..4} 6 5 {7..15})
-    # Absolute, so that the model finds it from any working folder.
-    hugging_face_model_name_or_path=$lm_exp
-    [[ $lm_exp = /* ]] || hugging_face_model_name_or_path=$PWD/$lm_exp
 }
 
 formatted_dir() { # SET: stage 3 writes training and development sets to org/, for stage 4
@@ -301,6 +232,13 @@ speech_of() { # SET_FOLDER: prints the speech that training reads of it, as ESPn
     fi
 }
 
+check_frozen() { # before hours of preparation are spent; store-frames reads the YAML as a whole
+    [ -n "$asr_config" ] || die "--store_frames true needs --asr_config, a YAML with frontend: pretrained"
+    ! sed -n '/^frontend_conf:/,/^[^ #]/p' "$asr_config" | grep -Eq '^ +train: *(last_n|all|lora)\b' ||
+        die "--store_frames true: frontend_conf of $asr_config trains the encoder, whose frames then change; allowed" \
+            "with it: train: frozen"
+}
+
 store_frames_of() { # SET...: keeps frames of the pre-trained encoder
     local set options=(--config "$asr_config" --ngpu "$((ngpu > 0))")
     [ -z "$frontend_model" ] || options+=(--model "$frontend_model")
@@ -318,6 +256,22 @@ lm_options() { # fills `options` with what stages 6 and 7 share
     [ -z "$lm_config" ] || options+=(--config "$lm_config")
     # shellcheck disable=SC2206 # words
     options+=($lm_args)
+}
+
+counted_stats() { # LOG: prints the utterances whose lengths are written by all jobs of stage 10
+    cat "$(dirname "$1")"/stats.*/{train,valid}/speech_shape 2> /dev/null | wc -l
+}
+
+counted_decoding() { # LOG: prints the utterances that all jobs of stage 12 have recognised, by our program or ESPnet's
+    local log lines told sum=0
+    for log in ${1//@JOB@/*}; do
+        [ -f "$log" ] || continue
+        lines=$(grep -c ' INFO: best hypo: ' "$log" || true)
+        # Ours also counts those of before an interruption.
+        told=$(sed -n 's/.* INFO: \([0-9]*\) of [0-9]* utterances in .*/\1/p' "$log" | tail -n 1)
+        sum=$((sum + (${told:-0} > ${lines:-0} ? ${told:-0} : ${lines:-0})))
+    done
+    echo "$sum"
 }
 
 aggregate_stats() { # NUM_JOBS: joins their statistics in asr_stats_dir

@@ -74,7 +74,8 @@ END
     echo "process $$ on $(uname -n) since $(date '+%F %T')" > "$1/.run.lock"
 }
 
-# With saves_results set, a failure is returned, so that the caller can save what the jobs did.
+# With saves_results set, a failure is returned, so that the caller can save what the jobs did. With counts_done, a
+# function that prints from LOG how many utterances all jobs have done, and counts_of, their number, progress is counted.
 run_jobs() { # TITLE NUM_JOBS NUM_GPUS LOG COMMAND...: @JOB@ in LOG and COMMAND becomes 1 ... NUM_JOBS
     local title=$1 num_jobs=$2 num_gpus=$3 log=$4 dir failed start=$SECONDS reporter status=0
     shift 4
@@ -113,18 +114,26 @@ report_jobs() { # TITLE NUM_JOBS LOG: logs the jobs' progress every few seconds,
         wait "$sleeper"
         # kill -0 would not do: a script that has ended and that nobody waited for yet is still there.
         grep -qs "^PPid:[[:space:]]*$$\$" "/proc/$BASHPID/status" || exit 0
-        log "$1: $((SECONDS - start)) s$(progress_of "$2" "$3")"
+        log "$1: $((SECONDS - start)) s$(progress_of "$2" "$3" $((SECONDS - start)))"
     done
 }
 
-progress_of() { # NUM_JOBS LOG: prints how many are finished, and the last line of the first that is not
-    local finished job last num_finished=0
+progress_of() { # NUM_JOBS LOG SECONDS: prints what is done, or the last line of the first job that is not finished
+    local finished job last num_finished=0 counted=''
     finished=$(dirname "$2")/.finished_jobs
     [ ! -f "$finished" ] || num_finished=$(wc -l < "$finished")
     for ((job = 1; job < $1; job++)); do grep -qsx "$job" "$finished" || break; done
+    [ -z "${counts_done:-}" ] || counted=$(share_done "$("$counts_done" "$2")" "${counts_of:-0}" "$3")
     last=$(grep -s 'INFO: ' "${2//@JOB@/$job}" | tail -n 1 | sed 's/.*INFO: //' | cut -c 1-100 || true)
     [ "$1" -eq 1 ] || last="$num_finished of $1 jobs done${last:+, job $job: $last}"
+    [ -z "$counted" ] || last=$counted
     echo "${last:+, $last}"
+}
+
+share_done() { # DONE ALL SECONDS: prints `12 of 40 utterances, about 3 min left`; nothing where nothing is done
+    [ "$1" -gt 0 ] || return 0
+    local left=$(($3 * ($2 > $1 ? $2 - $1 : 0) / $1))
+    echo "$1 of $2 utterances, about $( ((left >= 120)) && echo "$((left / 60)) min" || echo "$left s") left"
 }
 
 run_jobs_here() { # NUM_JOBS NUM_GPUS LOG COMMAND...: runs as many jobs at a time as there are cores (GPUs)

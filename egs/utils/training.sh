@@ -59,7 +59,7 @@ run_and_pass_signals() { # LOG COMMAND...: sets `status`, and `is_stopped` if a 
     trap - INT TERM
 }
 
-show_epochs() { # reads the train.log of ESPnet or train-lm; logs a line an epoch or checkpoint
+show_epochs() { # reads the train.log of ESPnet or train-lm; logs a line an epoch or checkpoint, and each minute
     # In bash, because awk may read a pipe in blocks, and lines would come epochs late.
     local line of='' left='' train valid accuracy
     while IFS= read -r line; do
@@ -70,9 +70,9 @@ show_epochs() { # reads the train.log of ESPnet or train-lm; logs a line an epoc
             accuracy=$(value_of acc "$valid")
             [ "$accuracy" = - ] && accuracy= || accuracy=", valid acc $accuracy"
             printf '  epoch %s/%s: loss %s, valid loss %s, valid cer_ctc %s%s; %s%s\n' "${BASH_REMATCH[1]}" "$of" \
-                "$(value_of loss "$train")" "$(value_of loss "$valid")" "$(value_of cer_ctc "$valid")" "$accuracy" \
-                "$(value_of time "$train")" "${left:+, about $left left}" >&2
-        elif [[ $line =~ INFO:\ (step\ [0-9]+/[0-9]+:.*) ]]; then
+                "$(value_of loss "$train")" "$(value_of loss "$valid")" "$(plateau_or "$(value_of cer_ctc "$valid")")" \
+                "$accuracy" "$(value_of time "$train")" "${left:+, about $left left}" >&2
+        elif [[ $line =~ INFO:\ (step\ [0-9]+[^:]*:\ loss\ .*) ]]; then
             printf '  %s\n' "${BASH_REMATCH[1]}" >&2
         fi
     done
@@ -80,4 +80,11 @@ show_epochs() { # reads the train.log of ESPnet or train-lm; logs a line an epoc
 
 value_of() { # KEY TEXT: prints the value in `KEY=value, ...`
     [[ ", ${2# }" =~ ,\ $1=([^,]*) ]] && echo "${BASH_REMATCH[1]}" || echo -
+}
+
+plateau_or() { # CER: prints it, and that CTC still writes blanks alone where all is wrong
+    case $1 in
+        1.000 | 0.99?) echo "$1 (nothing is recognised: still on the blank plateau)" ;;
+        *) echo "$1" ;;
+    esac
 }

@@ -24,6 +24,7 @@ class Command(NamedTuple):
 
 
 _RECIPE = "espnet_larm.recipe"
+_DRAFTS = f"{_RECIPE}.drafts"
 _EXPERIMENT = "--asr_train_config exp/asr/config.yaml --asr_model_file exp/asr/valid.loss.ave.pth"
 COMMANDS: dict[str, Command] = {
     "transcribe": Command(
@@ -59,6 +60,18 @@ COMMANDS: dict[str, Command] = {
         USE,
         f"{_EXPERIMENT} --data_dir dump/raw/dev",
     ),
+    "calibrate-edits": Command(
+        "espnet_larm.cli.calibrate.edits",
+        "find the weight of CTC in the choice among edits",
+        USE,
+        f"{_EXPERIMENT} --data_dir dump/raw/dev",
+    ),
+    "edit-text": Command(
+        f"{_DRAFTS}.edit_text",
+        "edit drafts of any recogniser, without speech",
+        USE,
+        f"{_EXPERIMENT} --drafts drafts/text --outpath edited/text",
+    ),
     "calibrate-pooling": Command(
         "espnet_larm.cli.calibrate.pooling",
         "find tau of affinity pooling",
@@ -90,17 +103,59 @@ COMMANDS: dict[str, Command] = {
         "asr_train --config exp/asr/config.yaml --output_dir exp/again",
         is_run_as_program=True,
     ),
+    "plan": Command(
+        "espnet_larm.cli.plan",
+        "say what a training takes: parameters, memory, FLOPs, steps, days",
+        TRAIN,
+        "--config conf/librispeech/train_larm_100h.yaml --vocab_size 500 --hours 300 --gpu 80GB",
+    ),
     "train-lm": Command(
         f"{_RECIPE}.text_lm.train",
         "train a small language model from text (stages 6 and 7)",
         TRAIN,
         "--text lines.txt --output_dir exp/lm --ngpu 0",
     ),
+    "lower-case-lm": Command(
+        f"{_RECIPE}.text_lm.lower_case",
+        "copy an LM of capitals for small letters",
+        TRAIN,
+        "--llm models/novels-3M --output_dir exp/novels-3M-lower",
+    ),
     "train-ngram": Command(
         f"{_RECIPE}.ngram.train",
         "train an n-gram over a model's tokens (stage 9)",
         TRAIN,
         "--text lines.txt --token_list data/token_list/char/tokens.txt --token_type char --outpath 4gram.arpa",
+    ),
+    "remove-overlap": Command(
+        f"{_DRAFTS}.overlap",
+        "leave lines out of a text that test sets share",
+        TRAIN,
+        "--text lines.txt --held_out_text dump/raw/test/text --outpath left.txt",
+    ),
+    "learn-confusions": Command(
+        f"{_DRAFTS}.learn_confusions",
+        "learn how a recogniser errs, from transcripts and drafts",
+        TRAIN,
+        "--text dump/raw/dev/text --drafts exp/asr/decode/dev/loop4/text --outpath confusions.json",
+    ),
+    "simulate-drafts": Command(
+        f"{_DRAFTS}.simulate",
+        "make drafts of plain text, for an LM that learns to edit",
+        TRAIN,
+        "--text lines.txt --confusions confusions.json --wer_percent 30 --output_dir exp/simulated",
+    ),
+    "draft-speech": Command(
+        f"{_DRAFTS}.draft_speech",
+        "make drafts of speech with dropout and SpecAugment",
+        TRAIN,
+        f"{_EXPERIMENT} --data_dir dump/raw/train --output_dir exp/drafts",
+    ),
+    "split-folds": Command(
+        f"{_DRAFTS}.folds",
+        "cut a training set into folds by speaker, whose drafts models make that have not learned them",
+        TRAIN,
+        "--data_dir dump/raw/train --output_dir dump/raw/train_folds",
     ),
     "list": Command(
         "espnet_larm.cli.list_plugins",
@@ -129,6 +184,18 @@ COMMANDS: dict[str, Command] = {
         "score a stock recipe's experiment by loops (after stage 12)",
         LOOK,
         "--exp_dir exp/asr_larm --data_dir dump/raw",
+    ),
+    "compare-drafts": Command(
+        f"{_DRAFTS}.compare",
+        "measure how far drafts to learn from are from those of a test set",
+        LOOK,
+        "--text train/text --drafts train/drafts --other_text dev/text --other_drafts dev/drafts",
+    ),
+    "score-edits": Command(
+        f"{_DRAFTS}.score_edits",
+        "count the words of drafts that edits fix and break",
+        LOOK,
+        "--data_dirs dump/raw/test --drafts drafts/test/text --edits edits/test/text",
     ),
     "results": Command(
         f"{_RECIPE}.results", "write RESULTS.md of an experiment (stage 13)", LOOK, "--exp_dir exp/asr_larm"

@@ -9,6 +9,7 @@ What our searches cannot do (an attention or transducer decoder, `--lm_file`, fe
 over to ESPnet's own program, which is logged.
 A model with an LM is decoded by the LM, or with `--ctc_weight 1.0` by its CTC head alone, at all loops. With a lower
 weight CTC scores the LM's tokens too, and so does an n-gram over them with `--ngram_file` (`--ngram_weight`, 0.9).
+Where CTC decodes alone, `--ngram_file` is one over words, which scores the prefix beam (`--beam_size 10`).
 `--pooling` merges speech tokens that the LM reads.
 `--num_loops auto` runs as many loops as each utterance needs, by a rule that `calibrate-loops` has set for the model.
 Writes `1best_recog/` (up to `--nbest`), `loop<k>/` (or `auto/`) and `stats.json`.
@@ -32,7 +33,7 @@ from espnet_larm.options import add_option, add_options, given_options, help_of
 from espnet_larm.origin import commit
 from espnet_larm.pack.models import add_places
 from espnet_larm.program import check_config_first, given, hand_over
-from espnet_larm.recognize.config import Batching, DecodeConfig
+from espnet_larm.recognize.config import NGRAM, Batching, DecodeConfig
 
 if TYPE_CHECKING:
     from espnet_larm.recognize.plan import Plan
@@ -58,7 +59,7 @@ ESPNETS = {
     "beam_size": "hypotheses in the beam (default: 1, which is greedy)",
     "nbest": "hypotheses to keep (default: 1)",
     "ctc_weight": "weight of CTC beside the LM",
-    "ngram_file": "n-gram over the LM's tokens",
+    "ngram_file": "n-gram over the LM's tokens, or over words for CTC alone",
     "ngram_weight": "its weight (default: 0.9)",
 }
 
@@ -228,7 +229,9 @@ def load(args: argparse.Namespace) -> Any:
 def depends_on(args: argparse.Namespace, plan: "Plan") -> dict[str, Any]:
     """What hypotheses depend on: options, code, and the state of the files that are read."""
     wav_scp, audio_type = speech_of(args.data_path_and_name_and_type)
-    options = (args.asr_train_config, args.asr_model_file, args.bpemodel, plan.config.ngram_file, wav_scp)
+    config = plan.config
+    lexicon = None if config.lexicon == NGRAM else config.lexicon
+    options = (args.asr_train_config, args.asr_model_file, args.bpemodel, config.ngram_file, lexicon, wav_scp)
     files = {str(path): (Path(path).stat().st_size, Path(path).stat().st_mtime_ns) for path in options if path}
     names = ("ngpu", "dtype", "seed", "token_type", "llm", "encoder")
     return {
@@ -236,7 +239,7 @@ def depends_on(args: argparse.Namespace, plan: "Plan") -> dict[str, Any]:
         "files": files,
         "audio_type": audio_type,
         "options": {name: getattr(args, name) for name in names},
-        "config": asdict(plan.config),
+        "config": asdict(config),
         # A calibration beside the model may have changed.
         "leaving": plan.leaving and (plan.leaving.name, plan.leaving.threshold),
         "drafting": plan.llm and plan.llm.drafting.stats(),

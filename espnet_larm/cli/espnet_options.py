@@ -83,7 +83,7 @@ def espnets_model(config: Mapping[str, Any], args: argparse.Namespace) -> str:
     decoder = config.get("decoder")
     # ESPnet trains none with CTC alone, whatever the YAML says.
     if decoder is None or (config.get("model_conf") or {}).get("ctc_weight") == 1.0:
-        return f"ngram_file is {args.ngram_file}, and the model has a CTC head alone" if args.ngram_file else ""
+        return ""
     if decoder != "speech_llm" and args.ctc_weight != 1.0:
         return f"the model has decoder: {decoder} (ctc_weight 1.0 leaves it aside)"
     return ""

@@ -42,6 +42,7 @@ WIDTH = 110
 DECODING = "decoding"
 POOLING_TITLE = "Options of a site of `decoder_conf: pooling` and of `--pooling`; `deep` also has `layer`"
 UPSCALING_TITLE = "Options of `decoder_conf: depth_upscaling_conf`, and of `match` in `lora_conf`"
+STREAMING_TITLE = "Options of `encoder_conf: streaming`, of `larm` and `fast_conformer`"
 EDITING_TITLE = "Options of `decoder_conf: editing`"
 DECODING_TITLE = "Options of decoding: `espnet-larm decode` has them, and `DecodeConfig` in Python"
 
@@ -132,7 +133,9 @@ def reference_page() -> str:
     from espnet_larm.adaptation.depth_upscaling import UpscalingOptions
     from espnet_larm.pooling.options import Pooling
     from espnet_larm.speech_llm.editing.options import EditingOptions
+    from espnet_larm.streaming.context import Contexts
 
+    lines += _section("Streaming", STREAMING_TITLE, _parameters(Contexts))
     lines += _section("Pooling", POOLING_TITLE, _parameters(Pooling))
     lines += _section("Inserted layers", UPSCALING_TITLE, _parameters(UpscalingOptions))
     lines += _section("Editing", EDITING_TITLE, _parameters(EditingOptions))

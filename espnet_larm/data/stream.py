@@ -5,7 +5,7 @@ Shapes: N samples. Samples are float32 in [-1, 1], the mean over the channels.
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import soxr
@@ -14,6 +14,18 @@ from espnet_larm.data.audio import UNKNOWN_FRAMES, mono_blocks, open_audio
 from espnet_larm.data.source import open_file, open_source, part_of
 
 QUALITY = "HQ"
+
+
+class Extent(NamedTuple):
+    """How long audio is.
+
+    Attributes:
+        num_samples: Number of its samples.
+        rate_hz: Its sample rate.
+    """
+
+    num_samples: int
+    rate_hz: int
 
 
 def stream_source(source: str, sample_rate_hz: int) -> Iterator[np.ndarray]:
@@ -40,7 +52,12 @@ def stream_file(path: Path, sample_rate_hz: int) -> Iterator[np.ndarray]:
 
 
 def count_samples(source: str) -> int:
-    """Count the samples of what a `wav.scp` names, from its header alone if that says it.
+    """Count the samples of what a `wav.scp` names, as `read_extent` does."""
+    return read_extent(source).num_samples
+
+
+def read_extent(source: str) -> Extent:
+    """Number of samples and rate of what a `wav.scp` names, from its header alone if that says it.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -48,10 +65,11 @@ def count_samples(source: str) -> int:
     """
     with open_source(source) as stream, open_audio(source, stream) as file:
         if file.frames == UNKNOWN_FRAMES:
-            return sum(map(len, mono_blocks(source, file)))
+            return Extent(sum(map(len, mono_blocks(source, file))), file.samplerate)
         part = part_of(source)
         end_s = min(part.end_s, file.frames / file.samplerate)
-        return max(0, round(end_s * file.samplerate) - round(part.start_s * file.samplerate))
+        count = round(end_s * file.samplerate) - round(part.start_s * file.samplerate)
+        return Extent(max(0, count), file.samplerate)
 
 
 def _read(source: str, stream: BinaryIO, sample_rate_hz: int, *, resample: bool) -> Iterator[np.ndarray]:

@@ -17,9 +17,12 @@ from transformers import (
 )
 from transformers.audio_utils import mel_filter_bank
 from transformers.masking_utils import sdpa_mask
+from transformers.utils import FEATURE_EXTRACTOR_NAME, PROCESSOR_NAME, cached_file
 from transformers.utils.logging import disable_progress_bar
 
 __all__ = [
+    "FEATURE_EXTRACTOR_NAME",
+    "PROCESSOR_NAME",
     "AttentionInterface",
     "AttentionMaskInterface",
     "AutoConfig",
@@ -30,6 +33,7 @@ __all__ = [
     "LlamaConfig",
     "PreTrainedModel",
     "PreTrainedTokenizerFast",
+    "cached_file",
     "disable_progress_bar",
     "mel_filter_bank",
     "sdpa_mask",

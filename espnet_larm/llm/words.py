@@ -13,6 +13,7 @@ class Words(NamedTuple):
         name: Option there that names it.
         method: Option there that says what learns.
         all_learn: Its value with which all weights go into checkpoints.
+        parts: What its SHA-256 counts.
     """
 
     kind: str
@@ -21,6 +22,7 @@ class Words(NamedTuple):
     name: str
     method: str
     all_learn: str
+    parts: str
 
     @property
     def option(self) -> str:
@@ -38,8 +40,8 @@ class Words(NamedTuple):
         return f"--{self.argument} ({self.argument}= in Python)"
 
 
-LM = Words("LM", "llm", "decoder_conf", "llm", "adaptation", "full")
-SPEECH_ENCODER = Words("speech encoder", "encoder", "frontend_conf", "model", "train", "all")
+LM = Words("LM", "llm", "decoder_conf", "llm", "adaptation", "full", "weights")
+SPEECH_ENCODER = Words("speech encoder", "encoder", "frontend_conf", "model", "train", "all", "weights or settings")
 
 
 # What is said of a model whose file transformers does not unpickle.

@@ -12,6 +12,9 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional
 
+from espnet_larm.streaming.context import Context, attended_in_chunks
+from espnet_larm.streaming.past import Past
+
 ROTARY_BASE = 10000.0
 
 
@@ -20,15 +23,22 @@ class Frames(NamedTuple):
 
     Attributes:
         mask: (B, T), True where valid.
-        cos: Cosines of the rotary angles (T, S / 2).
-        sin: Their sines (T, S / 2).
+        cos: Cosines of the rotary angles (T, S / 2); of streams (B, 1, T, S / 2).
+        sin: Their sines, of the same shape.
         fed: Places among the (B T) frames that go through feed-forward layers; None for all. Not in training.
+        attended: Frames that each attends to (B, 1, T or 1, T); of streams those of the past come first. None for all
+            valid ones.
+        context: The chunks that bound what a frame sees; None for the whole utterance.
+        past: What comes before the chunk that these frames are; None where they begin at the beginning.
     """
 
     mask: torch.Tensor
     cos: torch.Tensor
     sin: torch.Tensor
     fed: torch.Tensor | None = None
+    attended: torch.Tensor | None = None
+    context: Context | None = None
+    past: Past | None = None
 
 
 def describe_frames(lens: torch.Tensor, num_frames: int, head_size: int, like: torch.Tensor) -> Frames:
@@ -45,6 +55,61 @@ def describe_frames(lens: torch.Tensor, num_frames: int, head_size: int, like: t
     angles = positions.float().unsqueeze(1) * ROTARY_BASE**-exponents  # (T, S / 2)
     mask = positions.unsqueeze(0) < lens.to(like.device).unsqueeze(1)  # (B, T)
     return Frames(mask, angles.cos().to(like.dtype), angles.sin().to(like.dtype))
+
+
+def describe_chunks(
+    lens: torch.Tensor, num_frames: int, head_size: int, like: torch.Tensor, context: Context
+) -> Frames:
+    """The same of a padded batch whose frames see no more than a context with chunks.
+
+    Args:
+        lens: Valid frames (B,).
+        num_frames: T.
+        head_size: S, even.
+        like: A tensor of the device and type that cosines and sines shall have.
+        context: With chunks.
+    """
+    positions = torch.arange(num_frames, device=like.device)
+    mask = positions < lens.to(like.device).unsqueeze(1)  # (B, T)
+    attended = mask[:, None, None, :] & attended_in_chunks(num_frames, context, like.device)
+    # A padded frame may see no valid one, and a softmax over nothing is no number.
+    attended = attended | torch.eye(num_frames, dtype=torch.bool, device=like.device)
+    return Frames(mask, *_precise_rotation(positions, head_size, like), attended=attended, context=context)
+
+
+def describe_stream(
+    lens: torch.Tensor,
+    num_frames: int,
+    head_size: int,
+    like: torch.Tensor,
+    context: Context,
+    starts: torch.Tensor,
+    past: Past,
+) -> Frames:
+    """The same of one chunk of each stream of a batch.
+
+    Args:
+        lens: Valid frames (B,), 1 or more.
+        num_frames: T.
+        head_size: S, even.
+        like: A tensor of the device and type that cosines and sines shall have.
+        context: Its left context is bounded.
+        starts: Frames of the streams before this chunk (B,).
+        past: What the modules kept of them.
+    """
+    steps = torch.arange(num_frames, device=like.device)
+    mask = steps < lens.unsqueeze(1)  # (B, T)
+    positions = (starts.unsqueeze(1) + steps).unsqueeze(1)  # (B, 1, T)
+    attended = past.extend(mask, context.left_frames)[:, None, None, :]
+    rotation = _precise_rotation(positions, head_size, like)
+    return Frames(mask, *rotation, attended=attended, context=context, past=past)
+
+
+def _precise_rotation(positions: torch.Tensor, head_size: int, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosines and sines (..., S / 2) of positions (...); after an hour float32 would be off by 0.004 radians."""
+    exponents = torch.arange(0, head_size, 2, device=like.device, dtype=torch.float64) / head_size
+    angles = positions.unsqueeze(-1) * ROTARY_BASE**-exponents
+    return angles.cos().to(like.dtype), angles.sin().to(like.dtype)
 
 
 def rotate(heads: torch.Tensor, frames: Frames) -> torch.Tensor:
@@ -70,11 +135,15 @@ class SelfAttention(torch.nn.Module):
         qkv = self.qkv(xs).view(batch, length, 3, self.num_heads, size // self.num_heads)
         qkv = qkv.permute(2, 0, 3, 1, 4)  # (3, B, H, T, S)
         queries, keys = rotate(qkv[:2], frames).unbind(0)
+        values = qkv[2]
+        if frames.past is not None and frames.context is not None:
+            left = frames.context.left_frames
+            keys, values = frames.past.extend(keys, left, dim=2), frames.past.extend(values, left, dim=2)
         mixed = functional.scaled_dot_product_attention(
             queries,
             keys,
-            qkv[2],
-            attn_mask=frames.mask[:, None, None, :],
+            values,
+            attn_mask=frames.mask[:, None, None, :] if frames.attended is None else frames.attended,
             dropout_p=self.dropout_rate if self.training else 0.0,
         )
         return self.out(mixed.transpose(1, 2).reshape(batch, length, size))
@@ -117,8 +186,29 @@ class ConvModule(torch.nn.Module):
         """(B, T, D) to (B, T, D); a padded frame enters the convolution as zero."""
         gated = functional.glu(self.gate(xs), dim=-1)
         gated = gated.masked_fill(~frames.mask.unsqueeze(-1), 0.0)
-        mixed = self.depthwise(gated.transpose(1, 2)).transpose(1, 2)
+        if frames.context is None:
+            mixed = self.depthwise(gated.transpose(1, 2)).transpose(1, 2)
+        else:
+            mixed = self._mix_in_chunks(gated, frames.context, frames.past)
         return self.out(functional.silu(self.norm(mixed)))
+
+    def _mix_in_chunks(self, gated: torch.Tensor, context: Context, past: Past | None) -> torch.Tensor:
+        """Convolve (B, T, D) so that no frame reads behind the end of its chunk, where there are zeros instead.
+
+        Source: dynamic chunk convolution, Li et al., arXiv:2304.09325.
+        """
+        reach = self.depthwise.kernel_size[0] // 2
+        batch, length, size = gated.shape
+        if past is not None:
+            windows = past.extend(gated, reach).transpose(1, 2)  # (B, D, reach + T)
+        else:
+            chunk = min(context.chunk_frames or length, length)
+            gated = functional.pad(gated, (0, 0, reach, -length % chunk))
+            windows = gated.unfold(1, reach + chunk, chunk).flatten(0, 1)  # (B N, D, reach + C)
+        mixed = functional.conv1d(
+            functional.pad(windows, (0, reach)), self.depthwise.weight, self.depthwise.bias, groups=size
+        )
+        return mixed.transpose(1, 2).reshape(batch, -1, size)[:, :length]
 
 
 def feed(

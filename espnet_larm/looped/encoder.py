@@ -10,10 +10,7 @@ stays inside the loop: it is what the CTC head says of the loop's own state, wit
 Shapes: B utterances, T frames, F features, D model size. Masks are True where valid.
 """
 
-import logging
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Generator
 from typing import Annotated, Any, NamedTuple
 
 import torch
@@ -21,7 +18,6 @@ from torch.utils.checkpoint import checkpoint
 from typeguard import typechecked
 
 from espnet2.asr.ctc import CTC
-from espnet2.asr.encoder.abs_encoder import AbsEncoder
 
 from espnet_larm.draws import forget_draws
 from espnet_larm.looped.blank_skipping import frames_to_feed
@@ -31,18 +27,19 @@ from espnet_larm.looped.blocks import (
     FrameSharedDropout,
     Stack,
     TransformerBlock,
+    describe_chunks,
     describe_frames,
+    describe_stream,
 )
 from espnet_larm.looped.loop import Clock, Depth, DepthFilm, LoopState
+from espnet_larm.looped.loop_numbers import LoopNumbers
 from espnet_larm.looped.sampling import SAMPLINGS, UNIFORM, LoopSampling
 from espnet_larm.looped.subsampling import CONV, FACTORS, KINDS, LINEAR, ConvSubsampling, LinearSubsampling
 from espnet_larm.looped.together import NO_SAMPLING, check_together
 from espnet_larm.options import Option, check_parameters
-
-logger = logging.getLogger(__name__)
-
-# ESPnet hands no number of loops from its programs to the encoder.
-_NUM_LOOPS: ContextVar[int | None] = ContextVar("number of loops outside training", default=None)
+from espnet_larm.streaming.context import Context, Contexts, current_context
+from espnet_larm.streaming.encoder import StreamingEncoder
+from espnet_larm.streaming.stream import Chunk, Settings, Window
 
 
 class ReadOut(NamedTuple):
@@ -65,7 +62,7 @@ class ReadOut(NamedTuple):
 ReadOuts = Generator[ReadOut, torch.Tensor | None, None]
 
 
-class LarmEncoder(AbsEncoder):
+class LarmEncoder(LoopNumbers, StreamingEncoder):
     """Looped encoder whose number of loops is a dial at inference.
 
     The stock `espnet` model trains it: checkpoint loops before the last go through its intermediate-CTC slots, so
@@ -74,6 +71,9 @@ class LarmEncoder(AbsEncoder):
     With `loop_sampling` each training step runs another number of loops, and the checkpoints among them have a loss.
     ESPnet weighs the last one that was run by 1 - interctc_weight, and divides interctc_weight among those before it;
     a step of one checkpoint has no intermediate loss, and the last one's weight is 1. Validation runs all loops.
+    With `streaming` frames see chunks of a length that each training step draws, in every block, the prelude's and the
+    coda's too, and `stream` gives the same from features that come in piece by piece. Its look-ahead is what is left
+    of the chunk, and that of the subsampling (`latency`).
 
     Args:
         input_size: Features F a frame; ESPnet sets it.
@@ -190,6 +190,14 @@ model_conf:
                 unset="num_loops",
             ),
         ] = None,
+        streaming: Annotated[
+            dict[str, Any] | None,
+            Option(
+                "train for streaming, in chunks whose length and left context each step draws, such as "
+                "`{chunk_frames: [full, 8, 16, 32], left_chunks: [4, 16]}` (docs/options.md); null trains on whole "
+                "utterances alone"
+            ),
+        ] = None,
     ) -> None:
         options = dict(locals())
         check_parameters(LarmEncoder.__init__, options, "encoder_conf")
@@ -200,6 +208,7 @@ model_conf:
         self.share_blocks = share_blocks
         self.activation_checkpointing = activation_checkpointing
         self.head_size = output_size // attention_heads
+        self.input_size = input_size
         self._output_size = output_size
         self.subsampling = (
             LinearSubsampling(input_size, output_size, subsampling_factor)
@@ -229,6 +238,7 @@ model_conf:
         if loop_sampling != NO_SAMPLING:
             loops_drawn = self.allowed_loops(num_loops if loop_sampling == UNIFORM else 2 * num_loops)
             self.sampling = LoopSampling(loop_sampling, loops_drawn, loop_mean or num_loops)
+        self.contexts = Contexts.of(streaming)
         # ESPnet's model reads the flag, makes the layer (V to D) and then passes its CTC head to forward.
         self.interctc_use_conditioning = feedback and loops
         self.conditioning_layer: torch.nn.Linear | None = None
@@ -246,50 +256,6 @@ model_conf:
     def input_lens(self, olens: torch.Tensor) -> torch.Tensor:
         """Fewest feature frames (B,) that give (B,) output frames."""
         return self.subsampling.input_lens(olens)
-
-    @property
-    def num_checkpoints(self) -> int:
-        """Checkpoint loops in training."""
-        return len(self.allowed_loops(self.num_loops))
-
-    def allowed_loops(self, limit: int) -> list[int]:
-        """Loops up to `limit` that can be read out: every m-th, and the last that was trained."""
-        return [loop for loop in range(1, limit + 1) if self._is_checkpoint(loop)]
-
-    def check_loops(self, num_loops: int) -> None:
-        """Refuse a number of loops that cannot be read out; say so when it is beyond training.
-
-        Raises:
-            ValueError: With the allowed numbers.
-        """
-        most = self.num_loops + 2 * self.checkpoint_period if self._can_extrapolate else self.num_loops
-        if num_loops < 1 or not self._is_checkpoint(num_loops):
-            more = ", ... (more than trained: extrapolation)" if self._can_extrapolate else ""
-            raise ValueError(
-                f"num_loops is {num_loops}; allowed: {', '.join(map(str, self.allowed_loops(most)))}{more}."
-            )
-        if num_loops > self.num_loops and not self._can_extrapolate:
-            why = "has no loop to repeat" if self.num_loops == 1 else "has blocks of its own for each loop"
-            raise ValueError(f"num_loops is {num_loops}, but a model trained with {self.num_loops} {why}.")
-        if num_loops > self.num_loops:
-            logger.warning("%d loops are an extrapolation: the model was trained with %d.", num_loops, self.num_loops)
-
-    @contextmanager
-    def looped(self, num_loops: int) -> Iterator[None]:
-        """While it is entered, calls of this thread outside training run so many loops: for ESPnet's own programs.
-
-        Args:
-            num_loops: The last loop.
-
-        Raises:
-            ValueError: It cannot be read out.
-        """
-        self.check_loops(num_loops)
-        token = _NUM_LOOPS.set(num_loops)
-        try:
-            yield
-        finally:
-            _NUM_LOOPS.reset(token)
 
     def forward(
         self,
@@ -314,10 +280,11 @@ model_conf:
             ValueError: Feedback needs `ctc`.
             TooShortUttError: An utterance is shorter than the subsampling needs.
         """
-        num_loops = None
+        num_loops = context = None
         if self.training:
             num_loops = self.num_loops if self.sampling is None else self.sampling.draw()
-        *others, last = self.read_outs(xs_pad, ilens, ctc, num_loops)
+            context = Context() if self.contexts is None else self.contexts.draw()
+        *others, last = self.read_outs(xs_pad, ilens, ctc, num_loops, context=context)
         if num_loops == 1 and self.state is not None:
             last = last._replace(hs_pad=last.hs_pad + self._nothing_of_what_loops_share())
         if not others:
@@ -331,6 +298,7 @@ model_conf:
         ctc: CTC | None,
         num_loops: int | None = None,
         skip_blank: float = 1.0,
+        context: Context | None = None,
     ) -> ReadOuts:
         """Yield each checkpoint loop as soon as it is computed: a reader that stops has paid for no further loop.
 
@@ -346,24 +314,76 @@ model_conf:
                 `looped` gives.
             skip_blank: Frames that a checkpoint loop says are blank with more than this probability skip the
                 feed-forward layers of the loops up to the next; 1 skips none. Needs `ctc`, and eval mode.
+            context: What a frame sees. None for the one that `in_context` gives, or the widest that was trained.
 
         Raises:
             ValueError: Feedback needs `ctc`.
             TooShortUttError: An utterance is shorter than the subsampling needs.
         """
+        self._check_head(ctc)
+        start, hlens = self.subsampling(xs_pad, ilens)
+        start = self.dropout(self.subsampling_norm(start))
+        seen = current_context(self.contexts) if context is None else context
+
+        def describe(lens: torch.Tensor, num_frames: int) -> Frames:
+            if seen.is_full:
+                return describe_frames(lens, num_frames, self.head_size, start)
+            return describe_chunks(lens, num_frames, self.head_size, start, seen)
+
+        last = num_loops or self.current_loops
+        yield from self._run(start, hlens, describe, ctc, last, skip_blank)
+
+    def encode_chunk(self, chunk: Chunk, ctc: CTC | None) -> dict[int, torch.Tensor]:
+        """What `stream` needs of this encoder."""
+        self._check_head(ctc)
+        start, hlens = self.subsampling(chunk.xs_pad, chunk.ilens)
+        start = self.subsampling_norm(start)
+        context, num_loops, skip_blank = chunk.settings
+
+        def describe(lens: torch.Tensor, num_frames: int) -> Frames:
+            return describe_stream(lens, num_frames, self.head_size, start, context, chunk.starts, chunk.past)
+
+        return {read.number: read.hs_pad for read in self._run(start, hlens, describe, ctc, num_loops, skip_blank)}
+
+    def check_settings(self, settings: Settings) -> None:
+        """Refuse a number of loops that cannot be read out.
+
+        Raises:
+            ValueError: With the allowed numbers.
+        """
+        self.check_loops(settings.num_loops)
+
+    @property
+    def window(self) -> Window:
+        """How features become chunks."""
+
+        def num_outputs(num_features: int) -> int:
+            return int(self.subsampling.output_lens(torch.tensor(num_features)))
+
+        return Window(self.subsampling.factor, self.subsampling.look_ahead, num_outputs)
+
+    def _check_head(self, ctc: CTC | None) -> None:
         if self.interctc_use_conditioning and (ctc is None or self.conditioning_layer is None):
             raise ValueError(
                 "encoder_conf: feedback needs the model's CTC head and its conditioning_layer: train with ctc_weight "
                 "above 0, or set encoder_conf: feedback: false (models of speech translation never hand them over)."
             )
-        start, hlens = self.subsampling(xs_pad, ilens)
-        start = self.dropout(self.subsampling_norm(start))
-        frames = describe_frames(hlens, start.size(1), self.head_size, start)
+
+    def _run(
+        self,
+        start: torch.Tensor,
+        hlens: torch.Tensor,
+        describe: Callable[[torch.Tensor, int], Frames],
+        ctc: CTC | None,
+        last: int,
+        skip_blank: float,
+    ) -> ReadOuts:
+        """Run prelude and loops on the front end's output (B, T, D) with its lengths (B,), which `describe` takes."""
+        frames = describe(hlens, start.size(1))
         rows = None
         if self.prelude is not None:
             start = self._checkpointed(self.prelude, start, frames)
         output = None
-        last = num_loops or _NUM_LOOPS.get() or self.num_loops
         for loop in range(1, last + 1):
             stack = self.stacks[0 if self.share_blocks else loop - 1]
             output = self._checkpointed(self._step, stack, loop, output, start, frames, ctc)
@@ -380,7 +400,7 @@ model_conf:
                     hlens = hlens[stays]
                     longest = int(hlens.max())
                     start, output, hidden = (each[stays, :longest] for each in (start, output, hidden))
-                    frames = describe_frames(hlens, longest, self.head_size, start)
+                    frames = describe(hlens, longest)
                 if skip_blank < 1.0 and loop < last and ctc is not None:
                     frames = frames._replace(fed=frames_to_feed(ctc.softmax(hidden), frames.mask, skip_blank))
 
@@ -414,13 +434,6 @@ model_conf:
             feedback = None
             if self.conditioning_layer is not None and ctc is not None:
                 feedback = (ctc.softmax(previous), self.conditioning_layer)
-            state = self.state(previous, start, depth, feedback, frames.mask)
+            state = self.state(previous, start, depth, feedback, frames.mask, frames.past)
         hidden: torch.Tensor = stack(state, frames)
         return hidden
-
-    def _is_checkpoint(self, loop: int) -> bool:
-        return loop % self.checkpoint_period == 0 or loop == self.num_loops
-
-    @property
-    def _can_extrapolate(self) -> bool:
-        return self.share_blocks and self.num_loops > 1

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional
 
+from espnet_larm.streaming.past import Past
+
 DEPTH_SIZE = 64
 DEPTH_BASE = 1000.0
 
@@ -123,6 +125,7 @@ class LoopState(torch.nn.Module):
         depth: Depth | None,
         feedback: tuple[torch.Tensor, torch.nn.Linear] | None,
         mask: torch.Tensor,
+        past: Past | None = None,
     ) -> torch.Tensor:
         """Combine.
 
@@ -132,6 +135,7 @@ class LoopState(torch.nn.Module):
             depth: Depth of the loop that the state enters.
             feedback: Posteriors (B, T, V) and the layer that projects them from V to D; None without feedback.
             mask: (B, T).
+            past: What comes before the chunk that these frames of a stream are; None where they begin at the beginning.
 
         Returns:
             (B, T, D).
@@ -144,23 +148,27 @@ class LoopState(torch.nn.Module):
             state = torch.addcmul(state, start, gain * self.skip_scale)
         if self.feedback_scale is not None and feedback is not None:
             # A frame takes what the frame before gives; what padding gives, and what comes before the first, is zero.
-            giver = self._delay(mask.unsqueeze(-1).to(output.dtype))
-            state = torch.addcmul(state, self._project(*feedback, gain * self.feedback_scale), giver)
+            giver = self._delay(mask.unsqueeze(-1).to(output.dtype), past)
+            state = torch.addcmul(state, self._project(*feedback, gain * self.feedback_scale, past), giver)
         return state.to(output.dtype)
 
-    def _project(self, posteriors: torch.Tensor, layer: torch.nn.Linear, scale: torch.Tensor) -> torch.Tensor:
+    def _project(
+        self, posteriors: torch.Tensor, layer: torch.nn.Linear, scale: torch.Tensor, past: Past | None
+    ) -> torch.Tensor:
         """Delayed posteriors (B, T, V) projected to (B, T, D) and scaled (D,)."""
         weight = (layer.weight * scale.unsqueeze(-1)).to(layer.weight.dtype)
         bias = (layer.bias * scale).to(layer.bias.dtype)
         if self.feedback_top_k is None:
-            return functional.linear(self._delay(posteriors), weight, bias)
+            return functional.linear(self._delay(posteriors, past), weight, bias)
         values, tokens = posteriors.topk(min(self.feedback_top_k, posteriors.size(-1)), dim=-1)  # (B, T, k)
-        values, tokens = self._delay(values).flatten(0, 1), self._delay(tokens).flatten(0, 1)
+        values, tokens = self._delay(values, past).flatten(0, 1), self._delay(tokens, past).flatten(0, 1)
         rows = functional.embedding_bag(tokens, weight.t(), per_sample_weights=values.to(weight.dtype), mode="sum")
         return rows.view(*posteriors.shape[:2], -1) + bias
 
-    def _delay(self, frames: torch.Tensor) -> torch.Tensor:
-        """Shift (B, T, any) by `feedback_shift` frames, zeros at the start."""
+    def _delay(self, frames: torch.Tensor, past: Past | None) -> torch.Tensor:
+        """Shift (B, T, any) by `feedback_shift` frames, zeros at the start, or what the past has."""
         num_frames = frames.size(1)
+        if past is not None:
+            return past.extend(frames, self.feedback_shift)[:, :num_frames]
         shift = min(self.feedback_shift, num_frames)
         return functional.pad(frames[:, : num_frames - shift], (0, 0, shift, 0)) if shift else frames

@@ -24,6 +24,7 @@ class LinearSubsampling(torch.nn.Module):
     """
 
     min_length = 1
+    look_ahead = 0
 
     def __init__(self, input_size: int, output_size: int, factor: int) -> None:
         super().__init__()
@@ -82,6 +83,7 @@ class ConvSubsampling(torch.nn.Module):
 
     def __init__(self, input_size: int, output_size: int, factor: int, channels: int) -> None:
         super().__init__()
+        self.factor = factor
         self.num_layers = FACTORS.index(factor) + 1
         features = input_size
         layers: list[torch.nn.Module] = []
@@ -100,6 +102,11 @@ class ConvSubsampling(torch.nn.Module):
     def centre(self) -> float:
         """Input frame in whose middle the first output frame lies, counted from 0."""
         return float(2**self.num_layers - 1)
+
+    @property
+    def look_ahead(self) -> int:
+        """Input frames behind its own, `factor` a frame, that an output frame needs."""
+        return self.factor - 1
 
     @property
     def min_length(self) -> int:

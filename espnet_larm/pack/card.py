@@ -10,7 +10,7 @@ from espnet_larm.pack.models import KINDS, conf_of
 from espnet_larm.pack.named import NamedModel
 from espnet_larm.pack.options import Config, dump_yaml, parse_yaml
 from espnet_larm.scoring.experiment import SetResult
-from espnet_larm.scoring.tables import format_curve, format_tables
+from espnet_larm.scoring.tables import apart_from_silence, format_curve, format_tables
 
 CARD = "README.md"
 # The pack in the card's examples.
@@ -54,6 +54,7 @@ def format_card(
         results: Scored sets; without any, the card has no table.
         about: Facts that the publisher gives.
     """
+    results, silent = apart_from_silence(results)
     header = dump_yaml(_header(manifest.name, results, about)).decode()
     lines = [
         "---", header.rstrip(), "---", "",
@@ -62,7 +63,8 @@ def format_card(
         *_use(manifest, 0.0 if has_llm(config) else 1.0),
         *(["## Note", "", about.note.strip(), ""] if about.note.strip() else []),
         "## Results", "",
-        *(format_curve(results) if results else ["Nothing was scored.", ""]),
+        *(format_curve(results) if results or silent else ["Nothing was scored.", ""]),
+        *silent,
         *format_tables(results),
         "## Licence", "",
         _licence(about),

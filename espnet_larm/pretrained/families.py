@@ -15,6 +15,7 @@ import torch
 from espnet_larm.llm.by_name import KeepsTypes
 from espnet_larm.pretrained.inputs import WHISPER_SECONDS, ParakeetMel, WhisperMel, unit_variance, valid
 
+SETTINGS = "frontend_conf: model: its preprocessor_config.json"
 # Whisper's frames beyond 30 s: windows overlap by so many seconds, and each gives up half of it at a seam.
 OVERLAP_SECONDS = 4
 # Windows that go through Whisper together, so that memory does not grow with the audio's length.
@@ -41,12 +42,28 @@ class Family(KeepsTypes):
     Args:
         model: The encoder, of transformers.
         settings: What its preprocessor_config.json says; the family's defaults stand for what it leaves out.
+
+    Raises:
+        ValueError: A setting is of another type than its default.
     """
 
     def __init__(self, model: Any, settings: Mapping[str, Any] = MappingProxyType({})) -> None:
         super().__init__()
         self.model = model
-        self.rate_hz = int(settings.get("sampling_rate", 16000))
+        self.settings = {name: settings.get(name, default) for name, default in self.defaults.items()}
+        for name, value in self.settings.items():
+            _check_setting(name, value, self.defaults[name])
+        self.rate_hz = self.settings["sampling_rate"]
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """Settings of the preprocessor that are read, as most models of the family have them."""
+        return {"sampling_rate": 16000}
+
+    @property
+    def unusual_settings(self) -> dict[str, Any]:
+        """Settings that are not the defaults, with which the same weights give other frames."""
+        return {name: value for name, value in self.settings.items() if value != self.defaults[name]}
 
     @property
     def config(self) -> Any:
@@ -114,8 +131,18 @@ class Whisper(Family):
 
     def __init__(self, model: Any, settings: Mapping[str, Any] = MappingProxyType({})) -> None:
         super().__init__(model, settings)
+        self.window = self.settings["chunk_length"] * self.rate_hz
+        if (num_frames := self.window // self.hop) != self.config.max_source_positions:
+            raise ValueError(
+                f"{SETTINGS}: windows of {self.settings['chunk_length']} s (chunk_length) at {self.rate_hz} Hz are "
+                f"{num_frames} frames, but the model reads {self.config.max_source_positions}; copy the model again."
+            )
         self.mel = WhisperMel(self.config.num_mel_bins, self.rate_hz)
-        self.window = int(settings.get("chunk_length", WHISPER_SECONDS)) * self.rate_hz
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """Settings of the preprocessor that are read."""
+        return {**super().defaults, "chunk_length": WHISPER_SECONDS}
 
     @property
     def num_layers(self) -> int:
@@ -183,8 +210,13 @@ class Wav2Vec2(Family):
     def __init__(self, model: Any, settings: Mapping[str, Any] = MappingProxyType({})) -> None:
         super().__init__(model, settings)
         self.is_masked = model.config.feat_extract_norm == "layer"
+        self.is_normalised = self.settings["do_normalize"]
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """Settings of the preprocessor that are read."""
         # As transformers' own do: those with a group norm were trained on waveforms as they are.
-        self.is_normalised = bool(settings.get("do_normalize", self.is_masked))
+        return {**super().defaults, "do_normalize": self.config.feat_extract_norm == "layer"}
 
     @property
     def blocks(self) -> Sequence[torch.nn.Module]:
@@ -237,9 +269,13 @@ class Parakeet(Family):
 
     def __init__(self, model: Any, settings: Mapping[str, Any] = MappingProxyType({})) -> None:
         super().__init__(model, settings)
-        options = {"n_fft": 512, "win_length": 400, "hop_length": 160, "preemphasis": 0.97}
-        bins, win, hop, preemphasis = (settings.get(name, value) for name, value in options.items())
-        self.mel = ParakeetMel(self.config.num_mel_bins, self.rate_hz, bins, win, hop, preemphasis)
+        rate_hz, bins, win, hop, preemphasis = self.settings.values()
+        self.mel = ParakeetMel(self.config.num_mel_bins, rate_hz, bins, win, hop, preemphasis)
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """Settings of the preprocessor that are read."""
+        return {**super().defaults, "n_fft": 512, "win_length": 400, "hop_length": 160, "preemphasis": 0.97}
 
     @property
     def blocks(self) -> Sequence[torch.nn.Module]:
@@ -267,6 +303,18 @@ class Parakeet(Family):
         found = self._call(frames, layers, valid(mel_lens, frames.size(1)).long())
         frame_lens = self.frame_lens(lens)
         return Hidden([each[:, : int(frame_lens.max())] for each in found], frame_lens)
+
+
+def _check_setting(name: str, value: Any, default: Any) -> None:
+    """Refuse a value that is not of the default's type; pre-emphasis may be left out."""
+    if isinstance(default, bool):
+        is_right, allowed = isinstance(value, bool), "true or false"
+    elif isinstance(default, int):
+        is_right, allowed = type(value) is int and value > 0, "a whole number above 0"
+    else:
+        is_right, allowed = value is None or type(value) in (int, float), "a number or null"
+    if not is_right:
+        raise ValueError(f"{SETTINGS}: {name} is {value!r}; allowed: {allowed}.")
 
 
 def _padded(rows: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -13,7 +13,17 @@ from espnet2.asr.frontend.abs_frontend import AbsFrontend
 
 from espnet_larm.options import Option, check_parameters
 from espnet_larm.pretrained.inputs import valid
-from espnet_larm.pretrained.loading import DTYPES, FROZEN, TRAIN, WHERE, adapt, load_encoder, make_encoder, set_modes
+from espnet_larm.pretrained.loading import (
+    DEFAULT_LAST_N,
+    DTYPES,
+    FROZEN,
+    TRAIN,
+    WHERE,
+    adapt,
+    load_encoder,
+    make_encoder,
+    set_modes,
+)
 from espnet_larm.upstream import TooShortUttError
 
 LAST, MIX = "last", "mix"
@@ -58,7 +68,7 @@ class PretrainedFrontend(AbsFrontend):
                 choices=TRAIN,
             ),
         ] = FROZEN,
-        last_n: Annotated[int, Option("layers that learn with train: last_n", least=1)] = 2,
+        last_n: Annotated[int, Option("layers that learn with train: last_n", least=1)] = DEFAULT_LAST_N,
         lora_conf: Annotated[dict[str, Any] | None, Option("options of peft's LoraConfig, for train: lora")] = None,
         dtype: Annotated[
             str, Option("type of the model's weights; those that learn need float32", choices=DTYPES)
@@ -209,13 +219,20 @@ def _numbers(layers: str | list[int], last: int) -> list[int]:
         return [last]
     if layers == MIX:
         return list(range(last + 1))
-    if isinstance(layers, str) or not layers or not all(0 <= layer <= last for layer in layers):
-        raise ValueError(f"{WHERE}: layers is {layers}; allowed: {LAST}, {MIX}, or a list of numbers of 0 to {last}.")
-    return layers
+    # In Python true is a number, too.
+    numbers = [] if isinstance(layers, str) else [each for each in layers if type(each) is int and 0 <= each <= last]
+    if not numbers or len({*numbers}) < len(layers):
+        raise ValueError(
+            f"{WHERE}: layers is {layers}; allowed: {LAST}, {MIX}, or a list of different numbers of 0 to {last}."
+        )
+    return numbers
 
 
 def _check_rate(fs: int | str, rate_hz: int) -> None:
-    given = int(humanfriendly.parse_size(fs) if isinstance(fs, str) else fs)
+    try:
+        given = int(humanfriendly.parse_size(fs) if isinstance(fs, str) else fs)
+    except humanfriendly.InvalidSize as error:
+        raise ValueError(f"{WHERE}: fs is {fs}; allowed: a sample rate in Hz, such as 16000 or 16k.") from error
     if given != rate_hz:
         raise ValueError(
             f"{WHERE}: fs is {given} Hz, but the model reads {rate_hz} Hz; give the data that rate (--fs of the "

@@ -2,7 +2,8 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -12,7 +13,14 @@ from safetensors import SafetensorError
 
 from espnet_larm.llm.by_name import leave_out, state_names
 from espnet_larm.llm.fingerprint import fingerprint_of
-from espnet_larm.llm.hugging_face import AutoConfig, AutoFeatureExtractor, AutoModel
+from espnet_larm.llm.hugging_face import (
+    FEATURE_EXTRACTOR_NAME,
+    PROCESSOR_NAME,
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModel,
+    cached_file,
+)
 from espnet_larm.llm.words import NO_TENSORS, SPEECH_ENCODER
 from espnet_larm.pretrained.families import FAMILIES, Family
 
@@ -23,14 +31,18 @@ FROZEN, LAST_N, ALL, LORA = TRAIN = ("frozen", "last_n", "all", "lora")
 ATTENTION = ("eager", "sdpa")
 DTYPES = ("float32", "bfloat16", "float16")
 WHERE = "frontend_conf"
+DEFAULT_LAST_N = 2
 LORA_PREFIX = "lora_"
 LORA_DEFAULTS = {
     "r": 16,
     "lora_alpha": 32,
     "lora_dropout": 0.0,
-    # The attention's, by the names that one family or another gives them.
-    "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "out_proj"],
 }
+# The attention's, by the names that one family or another gives them.
+DEFAULT_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "out_proj"]
+# transformers' WavLM gives the weights of its attention to one function, so that layers around them are never run.
+NEVER_RUN = {"wavlm": ("q_proj", "k_proj", "v_proj", "out_proj")}
+LORA_TARGETS = {"wavlm": ["intermediate_dense", "output_dense"]}
 # Of transformers' training by masked prediction, which is not done here.
 UNUSED = ("masked_spec_embed",)
 
@@ -85,14 +97,35 @@ def make_encoder(config: Mapping[str, Any], settings: Mapping[str, Any], dtype: 
 
 
 def settings_of(model: str, revision: str | None) -> dict[str, Any]:
-    """What a model's preprocessor_config.json says; nothing if it has none."""
+    """What a model's preprocessor_config.json says; nothing if it has none.
+
+    Raises:
+        FileNotFoundError: It cannot be had.
+        ValueError: It is damaged.
+    """
     try:
+        if not _has_settings(model, revision):
+            logger.info("%s has no %s: the defaults of its family stand for it.", model, FEATURE_EXTRACTOR_NAME)
+            return {}
         found = AutoFeatureExtractor.from_pretrained(model, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError):
-        logger.info("%s has no preprocessor_config.json: the defaults of its family stand for it.", model)
-        return {}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        if Path(model).is_dir():
+            raise ValueError(
+                f"{WHERE}: model {model}: its {FEATURE_EXTRACTOR_NAME} is damaged ({_first_line(error)}); copy it "
+                "again, or remove it where the defaults of its family are meant."
+            ) from error
+        raise FileNotFoundError(_cannot_load(model, error)) from error
     settings = json.loads(found.to_json_string())
     return {name: value for name, value in settings.items() if name != "mel_filters"}
+
+
+def _has_settings(model: str, revision: str | None) -> bool:
+    """Whether a model has a file of them, or another that holds them too."""
+    find = partial(cached_file, model, revision=revision, _raise_exceptions_for_missing_entries=False)
+    if find(FEATURE_EXTRACTOR_NAME) is not None:
+        return True
+    processor = find(PROCESSOR_NAME)
+    return processor is not None and "feature_extractor" in Path(processor).read_text(encoding="utf-8")
 
 
 def config_of(model: str, revision: str | None) -> dict[str, Any]:
@@ -129,15 +162,9 @@ def adapt(
         ValueError: Options do not go together.
         ImportError: peft is missing.
     """
-    if lora_conf and train != LORA:
-        raise ValueError(f"{WHERE}: lora_conf is given, but train is {train}; leave it out, or take lora.")
-    if train != FROZEN and family.model.dtype != torch.float32:
-        raise ValueError(
-            f"{WHERE}: train is {train} and dtype {str(family.model.dtype).removeprefix('torch.')}: steps of training "
-            "would be rounded away; take dtype: float32, with use_amp: true for speed."
-        )
+    _check_together(family, train, last_n, lora_conf, activation_checkpointing)
     # LoRA's modules rename those that they wrap.
-    fingerprint = fingerprint_of(family) if is_named else None
+    fingerprint = fingerprint_of(family, family.unusual_settings) if is_named else None
     family.requires_grad_(train == ALL)
     if train == LAST_N:
         _check_last_n(last_n, len(family.blocks))
@@ -167,6 +194,22 @@ def set_modes(module: torch.nn.Module, name: str = "") -> None:
         set_modes(child, child_name)
 
 
+def _check_together(
+    family: Family, train: str, last_n: int, lora_conf: Mapping[str, Any] | None, activation_checkpointing: bool
+) -> None:
+    if lora_conf and train != LORA:
+        raise ValueError(f"{WHERE}: lora_conf is given, but train is {train}; leave it out, or take lora.")
+    if train != LAST_N and last_n != DEFAULT_LAST_N:
+        raise ValueError(f"{WHERE}: last_n is {last_n}, but train is {train}; leave it out, or take last_n.")
+    if train == FROZEN and activation_checkpointing:
+        raise ValueError(f"{WHERE}: activation_checkpointing is true, but train is {FROZEN}; leave it out.")
+    if train != FROZEN and family.model.dtype != torch.float32:
+        raise ValueError(
+            f"{WHERE}: train is {train} and dtype {str(family.model.dtype).removeprefix('torch.')}: steps of training "
+            "would be rounded away; take dtype: float32, with use_amp: true for speed."
+        )
+
+
 def _check_last_n(last_n: int, num_layers: int) -> None:
     if not 1 <= last_n <= num_layers:
         raise ValueError(f"{WHERE}: last_n is {last_n}; allowed: 1 to {num_layers}, the model's layers.")
@@ -177,10 +220,20 @@ def _add_lora(family: Family, conf: Mapping[str, Any]) -> None:
         import peft
     except ImportError as error:
         raise ImportError(f"{WHERE}: train: lora needs peft: pip install peft") from error
+    kind = family.config.model_type
+    targets: Sequence[str] = LORA_TARGETS.get(kind) or DEFAULT_TARGETS
     try:
-        peft.inject_adapter_in_model(peft.LoraConfig(**{**LORA_DEFAULTS, **conf}), family.model)
+        peft.inject_adapter_in_model(
+            peft.LoraConfig(**{**LORA_DEFAULTS, "target_modules": targets, **conf}), family.model
+        )
     except (TypeError, ValueError) as error:
         raise ValueError(f"{WHERE}: lora_conf: {error}") from error
+    layers = [name.rpartition(".")[0] for name, _ in family.named_modules() if name.endswith(f".{LORA_PREFIX}A")]
+    if idle := [name for name in layers if name.endswith(NEVER_RUN.get(kind, ()))]:
+        raise ValueError(
+            f"{WHERE}: lora_conf: target_modules take {idle[0]}, which would not learn in a {kind}; allowed: "
+            f"{', '.join(targets)}."
+        )
     for name, parameter in family.named_parameters():
         parameter.requires_grad_(LORA_PREFIX in name)
 
@@ -204,12 +257,23 @@ def _load(loader: Any, model: str, revision: str | None) -> Any:
 
 
 def _cannot_load(model: str, error: Exception) -> str:
-    kind = "folder" if Path(model).is_dir() else "hub model"
+    path = Path(model)
+    kind = "folder" if path.is_dir() else "file" if path.is_file() else "hub model"
     return (
+<<<<<<< HEAD
         f"{WHERE}: model {model}: this {kind} cannot be loaded: {str(error).partition(chr(10))[0]} Name a folder that "
         "holds config.json and weights (of a trained model: --encoder_folder "
         "FOLDER); a model of the hub needs a network, and `hf auth login` if it is gated."
+=======
+        f"{WHERE}: model {model}: this {kind} cannot be loaded: {_first_line(error)} Name a folder that "
+        "holds config.json and weights (of a trained model: `decode --encoder FOLDER`, `transcribe --encoder_folder "
+        "FOLDER`); a model of the hub needs a network, and `hf auth login` if it is gated."
+>>>>>>> main
     )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 def _check(config: Any, model: str) -> None:

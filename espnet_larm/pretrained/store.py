@@ -1,7 +1,8 @@
 """Frames of a frozen front end on the disk, so that an epoch costs what stands on top of it.
 
 A folder of shards: `0000.npy` holds frames of many utterances, float16 (frames, features), and `0000.tsv` says which:
-lines of utterance, first frame, number of frames, and what its audio was. A shard without its table was not finished.
+lines of utterance, first frame, number of frames, what its audio was, and the CRC-32 of its frames, below a line with
+that of all lines. A shard without its table was not finished.
 `store.json` says of which model, and is written last. `frames.scp` in the data folder, for ESPnet's data type `frames`,
 has lines `utterance shard:first:number`.
 """
@@ -52,29 +53,37 @@ class Place(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """An utterance of a finished shard: its place, and what its audio was."""
+    """An utterance of a finished shard.
+
+    Attributes:
+        place: Where its frames are.
+        audio: What its audio was.
+        checksum: CRC-32 of its frames.
+    """
 
     place: Place
     audio: str
+    checksum: str
 
 
 def finished(folder: Path, size: int) -> Iterator[tuple[str, Stored]]:
-    """Utterances of finished, undamaged shards; what is damaged is removed, and made again by the next `add`.
+    """Utterances of finished, undamaged shards; the others are removed, and made again by the next `add`.
 
     Args:
         folder: The store.
         size: Features of a frame.
     """
-    for table in sorted(folder.glob("*.tsv")):
-        shard = table.with_suffix(".npy")
-        checksum, *lines = table.read_text(encoding="utf-8").splitlines() or [""]
-        if not _is_whole(shard, checksum, size):
-            table.unlink()
+    for shard in _shards(folder):
+        try:
+            table, rows = _read_table(shard), _open(shard)
+        except (OSError, ValueError):
+            table, rows = {}, np.zeros((0, 0))
+        is_whole = rows.ndim == 2 and rows.shape[1] == size and all(_holds(rows, each) for each in table.values())
+        if table and is_whole:
+            yield from table.items()
+        else:
+            shard.with_suffix(".tsv").unlink(missing_ok=True)
             shard.unlink(missing_ok=True)
-            continue
-        for line in lines:
-            key, first, count, audio = line.split("\t")
-            yield key, Stored(Place(shard, int(first), int(count)), audio)
 
 
 def add(folder: Path, frames: Mapping[str, np.ndarray], audio: Mapping[str, str]) -> dict[str, Stored]:
@@ -88,7 +97,7 @@ def add(folder: Path, frames: Mapping[str, np.ndarray], audio: Mapping[str, str]
     Raises:
         ValueError: A frame does not fit into float16.
     """
-    number = max((int(path.stem) for path in folder.glob("*.npy")), default=-1) + 1
+    number = max((int(path.stem) for path in _shards(folder)), default=-1) + 1
     shard = folder / f"{number:04}.npy"
     rows, stored, first = [], {}, 0
     for key, each in frames.items():
@@ -98,34 +107,90 @@ def add(folder: Path, frames: Mapping[str, np.ndarray], audio: Mapping[str, str]
             raise ValueError(
                 f"{key}: frames of the model are too large for float16, or no numbers; train without a store."
             )
-        stored[key] = Stored(Place(shard, first, len(each)), audio[key])
+        stored[key] = Stored(Place(shard, first, len(each)), audio[key], _crc(rows[-1]))
         first += len(each)
-    whole = np.concatenate(rows)
     with write_beside(shard) as beside, beside.open("wb") as file:
-        np.save(file, whole)
-    lines = (f"{key}\t{each.place.first}\t{each.place.num_frames}\t{each.audio}\n" for key, each in stored.items())
-    write_text(shard.with_suffix(".tsv"), f"{zlib.crc32(whole.data):08x}\n{''.join(lines)}")
+        np.save(file, np.concatenate(rows))
+    fields = ((key, each.place.first, each.place.num_frames, each.audio, each.checksum) for key, each in stored.items())
+    lines = "".join("\t".join(map(str, line)) + "\n" for line in fields)
+    write_text(shard.with_suffix(".tsv"), f"{zlib.crc32(lines.encode()):08x}\n{lines}")
     return stored
 
 
-def _is_whole(shard: Path, checksum: str, size: int) -> bool:
-    try:
-        rows = np.load(shard, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return False
-    return rows.ndim == 2 and rows.shape[1] == size and f"{zlib.crc32(np.ascontiguousarray(rows).data):08x}" == checksum
+def _shards(folder: Path) -> list[Path]:
+    """Shards, finished or not; other files in the folder are none of ours."""
+    named = {path.with_suffix(".npy") for path in folder.iterdir() if path.suffix in (".npy", ".tsv")}
+    return sorted(path for path in named if path.stem.isdecimal())
 
 
-def read_record(scp: Path) -> dict[str, Any]:
-    """What `store.json` of the store says that a `frames.scp` names.
+def _read_table(shard: Path) -> dict[str, Stored]:
+    """What a shard holds.
 
     Raises:
-        FileNotFoundError: The table or the store is missing.
-        ValueError: One of them is damaged.
+        FileNotFoundError: It has no table.
+        ValueError: The table is damaged.
     """
-    with scp.open(encoding="utf-8") as file:
-        _, _, text = file.readline().rstrip("\n").partition(" ")
-    path = Place.parse(text).shard.with_name(RECORD)
+    path = shard.with_suffix(".tsv")
+    try:
+        checksum, _, lines = path.read_bytes().partition(b"\n")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path} is missing; run store-frames again.") from error
+    if checksum != f"{zlib.crc32(lines):08x}".encode():
+        raise ValueError(f"{path} is damaged; run store-frames again.")
+    rows = (line.split("\t") for line in lines.decode().splitlines())
+    return {key: Stored(Place(shard, int(first), int(count)), *rest) for key, first, count, *rest in rows}
+
+
+def _open(shard: Path) -> np.ndarray:
+    """Frames of a shard, left on the disk.
+
+    Raises:
+        FileNotFoundError: It is missing.
+        ValueError: It is damaged.
+    """
+    try:
+        return np.load(shard, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{shard} is missing; run store-frames again.") from error
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{shard} is damaged ({error}); run store-frames again.") from error
+
+
+def _holds(rows: np.ndarray, stored: Stored) -> bool:
+    """Whether a shard holds the frames of an utterance as they were written."""
+    first, count = stored.place.first, stored.place.num_frames
+    return first + count <= len(rows) and _crc(rows[first : first + count]) == stored.checksum
+
+
+def _crc(rows: np.ndarray) -> str:
+    return f"{zlib.crc32(np.ascontiguousarray(rows).data):08x}"
+
+
+def read_records(scp: Path) -> list[dict[str, Any]]:
+    """What `store.json` says of each store that a `frames.scp` names.
+
+    Raises:
+        FileNotFoundError: The table or a store is missing.
+        ValueError: One of them is damaged, or the table is empty.
+    """
+    folders = dict.fromkeys(place.shard.parent for place in read_places(scp).values())
+    return [_read_record(folder / RECORD, scp) for folder in folders]
+
+
+def read_places(scp: Path) -> dict[str, Place]:
+    """Where the frames of each utterance of a `frames.scp` are.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: A line is no place, or there is none.
+    """
+    lines = scp.read_text(encoding="utf-8").splitlines()
+    if not lines:
+        raise ValueError(f"{scp} is empty; run store-frames again.")
+    return {key: Place.parse(text) for key, _, text in (line.partition(" ") for line in lines)}
+
+
+def _read_record(path: Path, scp: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} is missing, so that the store of {scp} was not finished; run store-frames again."
@@ -142,38 +207,35 @@ def read_record(scp: Path) -> dict[str, Any]:
 class FramesReader(Mapping[str, np.ndarray]):
     """ESPnet's reader of the data type `frames`: utterance to frames (T, F), float32.
 
+    Frames are compared with their checksum as they are read.
+
     Args:
         path: A `frames.scp`.
 
     Raises:
         FileNotFoundError: It, or a shard that it names, is missing.
-        ValueError: A line is none, or a shard is damaged.
+        ValueError: A line is none, or a shard is damaged or holds something else.
     """
 
     def __init__(self, path: str) -> None:
-        self.path = Path(path)
-        lines = self.path.read_text(encoding="utf-8").splitlines()
-        self.places = {key: Place.parse(text) for key, _, text in (line.partition(" ") for line in lines)}
-        self._shards: dict[Path, np.ndarray] = {}
+        self.places = read_places(Path(path))
+        shards = dict.fromkeys(place.shard for place in self.places.values())
+        tables = {shard: _read_table(shard) for shard in shards}
+        self._shards = {shard: _open(shard) for shard in shards}
+        self._stored: dict[str, Stored] = {}
         for key, place in self.places.items():
-            if place.first + place.num_frames > len(self._shard(place.shard)):
+            found = tables[place.shard].get(key)
+            if found is None or found.place != place:
+                raise ValueError(f"{place.shard} does not hold {key} where {path} says; run store-frames again.")
+            if place.first + place.num_frames > len(self._shards[place.shard]):
                 raise ValueError(f"{place.shard} is cut short: it lacks frames of {key}; run store-frames again.")
-
-    def _shard(self, path: Path) -> np.ndarray:
-        if path not in self._shards:
-            try:
-                self._shards[path] = np.load(path, mmap_mode="r", allow_pickle=False)
-            except FileNotFoundError as error:
-                raise FileNotFoundError(
-                    f"{path} is missing, which {self.path} names; run store-frames again."
-                ) from error
-            except (ValueError, EOFError) as error:
-                raise ValueError(f"{path} is damaged ({error}); run store-frames again.") from error
-        return self._shards[path]
+            self._stored[key] = found
 
     def __getitem__(self, key: str) -> np.ndarray:
-        place = self.places[key]
-        return self._shard(place.shard)[place.first : place.first + place.num_frames].astype(np.float32)
+        place, rows = self.places[key], self._shards[self.places[key].shard]
+        if not _holds(rows, self._stored[key]):
+            raise ValueError(f"{place.shard} is damaged: it lost the frames of {key}; run store-frames again.")
+        return rows[place.first : place.first + place.num_frames].astype(np.float32)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.places)

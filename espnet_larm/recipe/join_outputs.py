@@ -23,7 +23,10 @@ LOOPS = "loops"
 TABLES = ("text", "token", "token_int", "score", LOOPS)
 CTM = "ctm"
 BEST = "1best_recog"
-NOT_ADDED = ("peak_", "wall_", "ctc_weight", "ngram_weight")
+NOT_ADDED = (
+    *("peak_", "wall_", "ctc_weight", "ngram_weight"),
+    *("word_bonus", "oov_penalty", "num_words", "num_hotwords", "hotword_weight", "is_open"),
+)
 # Settings, which all jobs share, and ratios, which are made anew.
 FROM_FIRST = (
     *("search", "drafting", "pooling", "leaving", "mean_loops"),

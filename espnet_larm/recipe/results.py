@@ -18,7 +18,7 @@ from espnet_larm.files.reading import read_yaml
 from espnet_larm.origin import in_words, provenance, without_root
 from espnet_larm.scoring.experiment import SetResult, find_results
 from espnet_larm.scoring.picture import draw_wer
-from espnet_larm.scoring.tables import format_summary, format_tables
+from espnet_larm.scoring.tables import apart_from_silence, format_summary, format_tables
 
 if TYPE_CHECKING:
     from espnet_larm.train.journal import Spent
@@ -45,13 +45,14 @@ def main(cmd: list[str] | None = None) -> int:
     results = find_results(args.exp_dir)
     config = read_config(args.exp_dir / "config.yaml")
     conf = config.get("encoder_conf") or {}
-    drawn = draw_wer(results, args.exp_dir / PICTURE, conf.get("num_loops"))
-    tables = list(format_tables(results))
+    spoken, silent = apart_from_silence(results)
+    drawn = draw_wer(spoken, args.exp_dir / PICTURE, conf.get("num_loops"))
+    tables = [*silent, *format_tables(spoken)]
     lines = [
         f"# RESULTS of {args.exp_dir.resolve().name}",
         "",
         *([args.note, ""] if args.note else []),
-        *format_summary(results),
+        *format_summary(spoken),
         *([f"![Word error rate by loops and by compute]({PICTURE})", ""] if drawn else []),
         "Written by `python -m espnet_larm results`.",
         "",
@@ -115,9 +116,9 @@ def describe_learning(found: "Sequence[LearningPart]") -> str:
     """Say how much of the model learned, and of each part."""
     if not found:
         return "not recorded"
-    from espnet_larm.train.learning import LearningPart, percent
+    from espnet_larm.train.learning import percent, sum_of
 
-    total = LearningPart("all", sum(each.trainable for each in found), sum(each.total for each in found))
+    total = sum_of(found)
     parts = (f"{each.part} {millions(each.trainable)} of {millions(each.total)}" for each in found)
     return f"{millions(total.trainable)} of {millions(total.total)} ({percent(total):.1f} %): {', '.join(parts)}"
 
@@ -185,13 +186,17 @@ def describe_decoding(stats: Mapping[str, Any]) -> str:
         text += f"; {describe_leaving(stats)}"
     if "frames" in stats:
         text += f"; {describe_frames(stats['frames'])}"
+    ngram = f", ngram_weight {stats['ngram_weight']} ({stats['ngram_file']})" if stats.get("ngram_file") else ""
     if "decoder_calls" in stats:
         guarded = ", ".join(f"{guard} {len(keys)}" for guard, keys in stats["guarded"].items())
-        text += f"; {stats['decoder_calls']} decoder calls, ctc_weight {stats['ctc_weight']}"
-        text += f", ngram_weight {stats['ngram_weight']} ({stats['ngram_file']})" if stats.get("ngram_file") else ""
+        text += f"; {stats['decoder_calls']} decoder calls, ctc_weight {stats['ctc_weight']}{ngram}"
         text += f"; guards met: {guarded}"
         # Sets that an earlier version decoded have no such figures.
         text += f"; {describe_search(stats)}" if "drafting" in stats else ""
+    elif ngram or stats.get("num_words"):
+        hotwords = f", {stats['num_hotwords']} hotwords" if stats["num_hotwords"] else ""
+        text += f"; beam_size {stats['search']['beam_size']}{ngram}, word_bonus {stats['word_bonus']:g}, "
+        text += f"{stats['num_words']} words{hotwords}, {'any others' if stats['is_open'] else 'no others'}"
     if stats.get("num_halved_batches"):
         text += f"; {stats['num_halved_batches']} times a batch was halved for lack of memory"
     return text

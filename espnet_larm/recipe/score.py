@@ -28,9 +28,10 @@ from espnet_larm.scoring.alignment import split_characters, split_words
 from espnet_larm.scoring.bootstrap import MIN_SPEAKERS, Grouping, group_utterances
 from espnet_larm.scoring.experiment import read_out_folders
 from espnet_larm.scoring.sclite import format_result
-from espnet_larm.scoring.scores import Difference, Scores, as_json, compare, score
+from espnet_larm.scoring.scores import Difference, Scores, as_json, compare, describe_silence, is_silent, score
 
-UNITS = {"wer": "word", "cer": "character", "ter": "token"}
+WORDS = "wer"
+UNITS = {WORDS: "word", "cer": "character", "ter": "token"}
 # The folder itself, with the hypotheses of the last read-out.
 LAST = "last"
 Splitters = Mapping[str, Callable[[str], list[str]]]
@@ -62,6 +63,7 @@ def main(cmd: list[str] | None = None) -> int:
     hypotheses = {name: read_table(folder / "text") for name, folder in folders.items()}
     grouping = group_utterances(list(references), utt2spk)
     warn_of_odd_sets(references, hypotheses, grouping)
+    has_table = True
     for unit, split in splitters(args).items():
         if not any(map(split, references.values())):
             raise ValueError(
@@ -71,15 +73,21 @@ def main(cmd: list[str] | None = None) -> int:
         scores = {name: score(references, hypotheses[name], split, grouping) for name in folders}
         differences = compare_in_order(scores)
         speaker_of = {utterance: utt2spk.get(utterance, utterance) for utterance in references}
+        records = {}
         for name, folder in folders.items():
             title = f"{folder.name}: {unit.upper()}{left_out(symbols, unit)}"
             missing = [utterance for utterance in references if utterance not in hypotheses[name]]
             record = {"left_out": list(symbols)} if left_out(symbols, unit) else {}
             record |= as_json(unit, scores[name], missing, differences if name == LAST else [])
+            records[name] = record
             target = folder / f"score_{unit}"
             write_text(target / "result.txt", format_result(title, scores[name].alignments, speaker_of))
             write_text(target / "scores.json", json.dumps(record, indent=2) + "\n")
-        print_table(unit, scores, differences)
+        if unit == WORDS and all(map(is_silent, records.values())):
+            print(f"{args.hyp_dir}: {describe_silence(records[LAST])}")
+            has_table = False
+        if has_table:
+            print_table(unit, scores, differences)
     return 0
 
 
@@ -102,7 +110,7 @@ def splitters(args: argparse.Namespace) -> Splitters:
     """Make functions from a text to its units, by unit; `ter` only where the model's tokens are known."""
     symbols = read_symbols(args.nlsyms)
     known: dict[str, Callable[[str], list[str]]] = {
-        "wer": functools.partial(words_without, symbols),
+        WORDS: functools.partial(words_without, symbols),
         "cer": functools.partial(characters_without, symbols),
     }
     path = args.asr_train_config or args.hyp_dir.resolve().parents[1] / "config.yaml"

@@ -25,7 +25,7 @@ import numpy as np
 from espnet_larm.data.audio import read_audio
 from espnet_larm.data.kaldi_dir import read_sources
 from espnet_larm.data.source import ARCHIVE_ENTRY, is_command, part_of
-from espnet_larm.data.stream import count_samples
+from espnet_larm.data.stream import read_extent
 from espnet_larm.files.atomic import write_text
 from espnet_larm.files.locks import locked
 from espnet_larm.files.reading import read_yaml
@@ -63,6 +63,8 @@ def main(cmd: list[str] | None = None) -> int:
     args = get_parser().parse_args(cmd)
     frontend = load_frontend(args.config, args.model, "cuda" if args.ngpu else "cpu")
     sources = read_sources(args.data_dir / "wav.scp")
+    if not sources:
+        raise ValueError(f"{args.data_dir / 'wav.scp'} is empty; there is nothing to store.")
     record = record_of(frontend)
     folder = args.data_dir / "frames" / hashlib.sha256(json.dumps(record).encode()).hexdigest()[:12]
     with locked(folder):
@@ -92,6 +94,8 @@ def load_frontend(config: Path, model: str | None, device: str) -> Any:
     check_conf(PretrainedFrontend.__init__, conf, "frontend_conf: ")
     if (train := conf.get("train", "frozen")) != "frozen":
         raise ValueError(f"{config}: frontend_conf: train is {train}; frames change as it learns, and are not stored.")
+    if conf.get("model") is None:
+        raise ValueError(f"{config}: frontend_conf: model is missing; name the encoder (--model).")
     return PretrainedFrontend(**conf).to(device).eval()
 
 
@@ -129,8 +133,7 @@ def make(folder: Path, frontend: Any, sources: Mapping[str, str], batch_seconds:
     if not missing:
         return known
     (folder / RECORD).unlink(missing_ok=True)
-    rate_hz = frontend.encoder.rate_hz
-    seconds = {key: count_samples(sources[key]) / rate_hz for key in missing}
+    seconds = {key: _seconds(key, sources[key], frontend) for key in missing}
     _check_room(folder, frontend, sum(seconds.values()))
     progress = _Progress(sum(seconds.values()))
     for shard in _portions(missing, seconds, SECONDS_A_SHARD):
@@ -175,6 +178,22 @@ def _identity(source: str) -> str:
     return hashlib.sha256(f"{source} {state.st_size} {state.st_mtime_ns}".encode()).hexdigest()[:16]
 
 
+def _seconds(key: str, source: str, frontend: Any) -> float:
+    """Length of an utterance that the model can read, from its header, so that none is refused hours later."""
+    num_samples, rate_hz = read_extent(source)
+    if rate_hz != frontend.encoder.rate_hz:
+        raise ValueError(
+            f"{key} has {rate_hz} Hz, the model reads {frontend.encoder.rate_hz} Hz; convert the audio (stage 3 of the "
+            f"recipes does): {source}"
+        )
+    if num_samples < frontend.min_samples:
+        raise ValueError(
+            f"{key} has {num_samples} samples, the front end needs {frontend.min_samples}; leave it out "
+            f"(--min_wav_duration of the recipes): {source}"
+        )
+    return num_samples / rate_hz
+
+
 def _check_room(folder: Path, frontend: Any, seconds: float) -> None:
     rate = frontend.encoder.rate_hz / frontend.encoder.hop
     wanted = seconds * rate * frontend.stored_size * BYTES_A_NUMBER
@@ -203,7 +222,7 @@ def _portions(keys: Sequence[str], seconds: Mapping[str, float], most: float) ->
 def _encode(frontend: Any, sources: Mapping[str, str]) -> dict[str, np.ndarray]:
     import torch
 
-    waveforms = [torch.from_numpy(_read(key, source, frontend)) for key, source in sources.items()]
+    waveforms = [torch.from_numpy(read_audio(source).samples) for source in sources.values()]
     lens = torch.tensor([len(waveform) for waveform in waveforms])
     device = next(frontend.parameters()).device
     padded = torch.nn.utils.rnn.pad_sequence(waveforms, batch_first=True)
@@ -211,12 +230,3 @@ def _encode(frontend: Any, sources: Mapping[str, str]) -> dict[str, np.ndarray]:
         frames, frame_lens = frontend.hidden(padded.to(device), lens.to(device))
     rows = zip(sources, frames, frame_lens.tolist(), strict=True)
     return {key: row[:count].float().cpu().numpy() for key, row, count in rows}
-
-
-def _read(key: str, source: str, frontend: Any) -> np.ndarray:
-    header, samples = read_audio(source)
-    if header.sample_rate != frontend.encoder.rate_hz:
-        raise ValueError(f"{key}: {source} has {header.sample_rate} Hz, the model reads {frontend.encoder.rate_hz} Hz.")
-    if len(samples) < frontend.min_samples:
-        raise ValueError(f"{key}: {source} has {len(samples)} samples, the front end needs {frontend.min_samples}.")
-    return samples

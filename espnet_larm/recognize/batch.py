@@ -202,7 +202,8 @@ class _Batch:
     def _search(self, group: list[int], hs_pad: torch.Tensor, hlens: torch.Tensor) -> list[list[Hypothesis]]:
         config = self.plan.config
         if self.plan.llm is None:
-            return self.heads.ctc.find(hs_pad, hlens, config.beam_size, config.nbest)
+            fusion = None if self.plan.words is None else self.plan.words.fusion
+            return self.heads.ctc.find(hs_pad, hlens, config.beam_size, config.nbest, fusion)
         assert self.heads.llm is not None
         seconds = [len(self.waveforms[index]) / self.heads.sample_rate_hz for index in group]
         found = self.heads.llm.find(hs_pad, hlens, self.plan.llm, seconds)

@@ -11,6 +11,7 @@ HEADS, CTC, LONGER, NONE = SOURCES = ("heads", "ctc", "longer", "none")
 VERIFIED, THRESHOLD, RELAXED = ACCEPTS = ("verified", "threshold", "relaxed")
 HEAD, PRODUCT = TAUS_OF = ("head", "product")
 AUTO = "auto"
+NGRAM = "ngram"
 LOOP_RULES = ("unchanged", "divergence", "confidence", "state", "head")
 UNCHANGED, DIVERGENCE, CONFIDENCE, STATE, HALTING = LOOP_RULES
 AUTOREGRESSIVE, EDIT = SEARCHES = ("autoregressive", "edit")
@@ -42,16 +43,40 @@ class DecodeConfig:
     )
     ctc_weight: float | None = option(
         None,
-        "weight of CTC beside the LM",
+        "weight of CTC beside the LM; with search edit, in the choice among the best edits and CTC hypotheses",
         least=0.0,
         most=1.0,
         note="1.0 is CTC alone, and with an LM 0.0 is the LM alone",
         unset="0.0 with an LM, 1.0 without",
         is_apart=True,
     )
-    ngram_file: str | None = option(None, "n-gram over the LM's tokens, ARPA or kenlm's binary", is_apart=True)
+    ngram_file: str | None = option(
+        None,
+        "n-gram, ARPA or kenlm's binary: over the LM's tokens, or where CTC decodes alone over words",
+        is_apart=True,
+    )
     ngram_weight: float = option(
         0.9, "weight of the n-gram's logarithms to base 10", least=0.0, note="0.0 leaves it out", is_apart=True
+    )
+    word_bonus: float | None = option(
+        None, "added to CTC's prefix beam for each word, natural logarithm; above 0 for more words", unset="0"
+    )
+    oov_penalty: float | None = option(
+        None,
+        "taken off CTC's prefix beam for each word that the n-gram does not know, natural logarithm",
+        least=0.0,
+        unset="5",
+    )
+    lexicon: str | None = option(
+        None,
+        "words that CTC's prefix beam may find: a file, the first word of each line, or ngram for those of ngram_file",
+        unset="any words, those that the n-gram does not know with oov_penalty",
+    )
+    hotwords: str | None = option(
+        None, "words that CTC's prefix beam prefers, such as names: separated by commas or spaces"
+    )
+    hotword_weight: float | None = option(
+        None, "added to CTC's prefix beam for each of hotwords, natural logarithm", least=0.0, unset="5"
     )
     with_words: bool = option(False, "find times of words; --write_ctm of the command", is_apart=True)
     search: str | None = option(
@@ -167,6 +192,12 @@ class DecodeConfig:
                 f"longest_piece is {self.longest_piece:g}; allowed: at least shortest_piece and twice overlap, which "
                 f"are {self.shortest_piece:g} and {self.overlap:g}."
             )
+        if self.ngram_file is None:
+            self._refuse("ngram_file", "word_bonus", "oov_penalty")
+        if self.hotwords is None:
+            self._refuse("hotwords", "hotword_weight")
+        if self.lexicon == NGRAM and self.ngram_file is None:
+            raise ValueError("lexicon is ngram, which needs ngram_file; set it, or name a file of words.")
         if self.num_loops != AUTO:
             self._refuse(f"num_loops: {AUTO}", "loop_rule", "loop_threshold")
         if self.accept != RELAXED:
@@ -202,15 +233,17 @@ class DecodeConfig:
 
 # Options of a search that goes token by token.
 TOKEN_OPTIONS = (
-    *("beam_size", "nbest", "beam_type", "drafts", "tokens_per_call", "accept", "draft_tau", "draft_tau_of"),
+    *("beam_type", "drafts", "tokens_per_call", "accept", "draft_tau", "draft_tau_of"),
     *("relaxed_entropy", "relaxed_tau", "max_tokens_per_second", "least_ctc_share", "stops_loops", "ngram_file"),
 )
 LLM_OPTIONS = (
     *("search", "edit_passes"),
     *("beam_type", "drafts", "tokens_per_call", "accept", "draft_tau", "draft_tau_of"),
     *("relaxed_entropy", "relaxed_tau", "max_tokens_per_second", "least_ctc_share", "stops_loops"),
-    *("prefix", "suffix", "instruction", "pooling", "ngram_file"),
+    *("prefix", "suffix", "instruction", "pooling"),
 )
+# Options of words in CTC's prefix beam.
+WORD_OPTIONS = ("word_bonus", "oov_penalty", "lexicon", "hotwords", "hotword_weight")
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from espnet_larm.recognize.output.results import Hypothesis
 from espnet_larm.recognize.output.words import FrameTimes, Word, has_words, make_words
 from espnet_larm.search.ctc.align import NO_PATH, align
 from espnet_larm.search.ctc.beam import prefix_beam
+from espnet_larm.search.ctc.fusion import Fusion
 from espnet_larm.search.ctc.posteriors import greedy, most_entropy
 from espnet_larm.search.ctc_scorer import Spell
 from espnet_larm.speech_llm.spelling import Spelling
@@ -45,7 +46,12 @@ class CtcSearcher:
             self.no_text = [index for index, token in enumerate(self.token_list) if token == SOS_EOS]
 
     def find(
-        self, hs_pad: torch.Tensor, hlens: torch.Tensor, beam_size: int = 1, nbest: int = 1
+        self,
+        hs_pad: torch.Tensor,
+        hlens: torch.Tensor,
+        beam_size: int = 1,
+        nbest: int = 1,
+        fusion: Fusion | None = None,
     ) -> list[list[Hypothesis]]:
         """The best hypotheses of each utterance, at least one.
 
@@ -54,6 +60,7 @@ class CtcSearcher:
             hlens: Valid frames (B,).
             beam_size: Hypotheses in the prefix beam; 1 is greedy search.
             nbest: Hypotheses to keep, at most beam_size.
+            fusion: What scores words in the prefix beam.
         """
         model, no_text = self.model, self.no_text
         log_probs = self.log_probs(hs_pad)
@@ -62,7 +69,7 @@ class CtcSearcher:
             rows = zip(best.to_lists(), best.scores.tolist(), strict=True)
             return [[self._hypothesis(token_ids, score)] for token_ids, score in rows]
         log_probs[:, :, no_text] = float("-inf")
-        found = prefix_beam(log_probs, hlens, beam_size, model.blank_id)
+        found = prefix_beam(log_probs, hlens, beam_size, model.blank_id, fusion)
         return [
             [self._hypothesis(*pair) for pair in list(zip(texts, scores, strict=False))[:nbest]]
             for texts, scores in zip(found.to_lists(), found.scores.tolist(), strict=True)

@@ -127,10 +127,10 @@ class Tally:
         return {"frames": {"before": self.cost.num_frames, "left": self.cost.num_frames_left}}
 
     def _stats_of_llm(self, recognizer: Recognizer) -> dict[str, Any]:
-        """Calls, prompt and guards of the LM that decoded; nothing if none did."""
+        """Calls, prompt and guards of the LM that decoded, or what scored CTC's words; nothing if none did."""
         plan = self.plan.llm
         if plan is None:
-            return {}
+            return {} if self.plan.words is None else self.plan.words.stats()
         decoder = recognizer.model.decoder
         prompt = decoder.prompt if plan.prompt is None else plan.prompt
         pooling = decoder.pooling if plan.pooling is None else plan.pooling

@@ -29,11 +29,6 @@ def passes_of(config: DecodeConfig, model: Any) -> int:
         raise ValueError("search is edit, but the model has no CTC head whose hypothesis it edits; leave it out.")
     for name, value in config.set_options(*TOKEN_OPTIONS).items():
         raise ValueError(f"{name} is {value}: an option of search token by token, but search is edit; leave it out.")
-    if config.ctc_weight:
-        raise ValueError(
-            f"ctc_weight is {config.ctc_weight}, but search is edit, in which CTC scores no token; set it to 0.0, or "
-            "to 1.0 for CTC alone."
-        )
     if model.decoder.editor.options.text_only and config.pooling is not None:
         raise ValueError("pooling is given, but the model edits without speech (text_only); leave it out.")
     return config.edit_passes or 1

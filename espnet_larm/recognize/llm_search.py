@@ -6,6 +6,7 @@ less than half of the CTC hypothesis has been said. Whatever a guard changed is 
 Shapes: B utterances, T frames, E encoder size.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -23,12 +24,14 @@ from espnet_larm.recognize.output.effort import BY_CTC, BY_DECODING, BY_LLM, Eff
 from espnet_larm.recognize.output.results import Hypothesis
 from espnet_larm.search.beam import beam
 from espnet_larm.search.ctc.prefix import CtcPrefixScores
+from espnet_larm.search.ctc.scoring import log_probs_of
 from espnet_larm.search.ctc_scorer import CtcScorer, Spell, same_tokens
 from espnet_larm.search.hypotheses import Bounds, Ending, TokenHypothesis
 from espnet_larm.search.multi_token import Opening, Scorer, greedy
 from espnet_larm.search.ngram_scorer import NgramScorer, chain
 from espnet_larm.search.prefix_beam import prefix_beam
-from espnet_larm.speech_llm.editing.editor import edit
+from espnet_larm.speech_llm.editing.editor import Edited, edit
+from espnet_larm.speech_llm.editing.nbest import EditPosteriors
 from espnet_larm.speech_llm.spelling import INCOMPLETE
 
 LEAST_TOKENS = 8
@@ -72,6 +75,31 @@ class LlmFound(NamedTuple):
     nbest: list[list[Hypothesis]]
     effort: Effort
     kept: Mapping[str, Kept]
+
+
+class EditCandidate(NamedTuple):
+    """A text that editing may give.
+
+    Attributes:
+        token_ids: The LM's tokens.
+        by_editor: Log-probability by the editor, all alignments with the draft's positions together; -inf for none.
+        by_ctc: Log-probability by the CTC head; 0 where it was not asked.
+    """
+
+    token_ids: list[int]
+    by_editor: float
+    by_ctc: float
+
+    def score(self, ctc_weight: float) -> float:
+        """(1 - ctc_weight) * editor + ctc_weight * CTC; -inf if one that has a say rules the text out."""
+        parts = ((1.0 - ctc_weight, self.by_editor), (ctc_weight, self.by_ctc))
+        return sum(weight * score for weight, score in parts if weight)
+
+
+def best_edits(candidates: Sequence[EditCandidate], ctc_weight: float) -> list[EditCandidate]:
+    """Candidates that no score rules out, best first, among equals as they were; the first where all are ruled out."""
+    possible = [each for each in candidates if math.isfinite(each.score(ctc_weight))]
+    return sorted(possible, key=lambda each: -each.score(ctc_weight)) or [*candidates[:1]]
 
 
 class LlmSearcher:
@@ -198,13 +226,64 @@ class LlmSearcher:
         """The CTC hypotheses as the LM edits them."""
         passes, drafts = plan.edit_passes, self._respelled(ctc_best)
         edited = edit(self.model.decoder, (hs_pad, hlens), drafts, passes, plan.prompt, plan.pooling)
-        nbest = []
-        for token_ids, score in zip(edited.token_ids, edited.scores, strict=True):
-            tokens = [self.model.token_list[token_id] for token_id in token_ids]
-            nbest.append([Hypothesis(self._decode(token_ids), tokens, token_ids, score)])
+        found = [[pair] for pair in zip(edited.token_ids, edited.scores, strict=True)]
+        if plan.config.beam_size > 1 or plan.ctc_weight > 0.0:
+            weight, nbest_size = plan.ctc_weight, plan.config.nbest
+            candidates = self.edit_candidates(edited, hs_pad, hlens, plan)
+            found = [
+                [(each.token_ids, each.score(weight)) for each in best_edits(row, weight)[:nbest_size]]
+                for row in candidates
+            ]
+        nbest = [
+            [
+                Hypothesis(self.text_of(token_ids), [self.model.token_list[one] for one in token_ids], token_ids, score)
+                for token_ids, score in row
+            ]
+            for row in found
+        ]
         prompts = Prompts.of(edited.prompt_lens, edited.kept)
-        texts = [hypothesis.text for (hypothesis,) in nbest]
+        texts = [row[0].text for row in nbest]
         return LlmFound(nbest, Effort.of_edits(edited, passes, texts, prompts), edited.kept)
+
+    def edit_candidates(
+        self, edited: Edited, hs_pad: torch.Tensor, hlens: torch.Tensor, plan: LlmPlan
+    ) -> list[list[EditCandidate]]:
+        """The best edits of each utterance and, where CTC has a say, its draft and the best CTC hypotheses, each once.
+
+        Args:
+            edited: What the passes over the drafts gave.
+            hs_pad: Encoder output (B, T, E).
+            hlens: Valid frames (B,).
+            plan: How to search.
+        """
+        size = plan.config.beam_size
+        posteriors = EditPosteriors(self.model.decoder, edited.hidden, edited.layout)
+        # A beam need not hold the best path of all.
+        rows = [[own, *found] for own, found in zip(edited.token_ids, posteriors.search(size), strict=True)]
+        if plan.ctc_weight > 0.0:
+            assert self.ctc is not None
+            others = [self._respelled(found) for found in self.ctc.find(hs_pad, hlens, size, size)]
+            # Nor need CTC's: the drafts, its best paths, are candidates in any case.
+            drafts = self.ctc_tokens(hs_pad, hlens)
+            rows = [[*row, *more, draft] for row, more, draft in zip(rows, others, drafts, strict=True)]
+        rows = [[list(text) for text in dict.fromkeys(map(tuple, row))] for row in rows]
+        if plan.ctc_weight > 0.0:
+            by_ctc = self._scores_by_ctc(rows, hs_pad, hlens)
+        else:
+            by_ctc = [[0.0] * len(row) for row in rows]
+        return [
+            [EditCandidate(*each) for each in zip(*parts, strict=True)]
+            for parts in zip(rows, posteriors.score(rows), by_ctc, strict=True)
+        ]
+
+    def _scores_by_ctc(
+        self, rows: list[list[list[int]]], hs_pad: torch.Tensor, hlens: torch.Tensor
+    ) -> list[list[float]]:
+        """The CTC head's log-probabilities of texts in the LM's tokens."""
+        assert self.ctc is not None and self.spell is not None
+        spell = self.spell
+        spelled = [[list(spell(text, is_complete=True).sure) for text in row] for row in rows]
+        return log_probs_of(self.ctc.log_probs(hs_pad), hlens, spelled, self.model.blank_id)
 
     def ctc_tokens(self, hs_pad: torch.Tensor, hlens: torch.Tensor) -> list[list[int]]:
         """The CTC hypothesis of each utterance in the LM's tokens; empty without a CTC head.
@@ -222,7 +301,7 @@ class LlmSearcher:
         return spelled if INCOMPLETE not in spelled else f"{spelled} {token_ids}"
 
     def _num_characters(self, token_ids: list[int]) -> int:
-        return len(self._decode(token_ids))
+        return len(self.text_of(token_ids))
 
     def _scorer(self, hs_pad: torch.Tensor, hlens: torch.Tensor, plan: LlmPlan) -> Scorer | None:
         """(1 - ctc_weight) * LM + ctc_weight * CTC + ngram_weight * n-gram, as ESPnet adds them; None for the LM."""
@@ -250,11 +329,12 @@ class LlmSearcher:
         special = set(tokenizer.all_special_ids)
         return [[token for token in each.token_ids if token not in special] if each else [] for each in ctc_best]
 
-    def _decode(self, token_ids: list[int]) -> str:
+    def text_of(self, token_ids: list[int]) -> str:
+        """The text of tokens, for people."""
         return on_one_line(self.model.decoder.tokenizer.decode(token_ids, skip_special_tokens=True))
 
     def _hypothesis(self, found: TokenHypothesis, ctc_best: Hypothesis | None) -> Hypothesis:
-        text = self._decode(found.token_ids)
+        text = self.text_of(found.token_ids)
         tokens = [self.model.token_list[token_id] for token_id in found.token_ids]
         is_far = ctc_best is not None and len(text) > FAR_CHARACTERS + 2 * len(ctc_best.text)
         return Hypothesis(text, tokens, found.token_ids, found.score, guards=_guards_met(found, is_far))

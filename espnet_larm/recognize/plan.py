@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from espnet_larm.pooling.in_llm import speech_pooling_of
-from espnet_larm.recognize.config import AUTO, LLM_OPTIONS, VERIFIED, DecodeConfig
+from espnet_larm.recognize.config import AUTO, LLM_OPTIONS, VERIFIED, WORD_OPTIONS, DecodeConfig
 from espnet_larm.recognize.drafting import Drafting, resolve
 from espnet_larm.recognize.editing import passes_of
 from espnet_larm.recognize.leaving.calibration import Calibration
@@ -16,7 +16,7 @@ from espnet_larm.recognize.leaving.leave import Leaving
 from espnet_larm.recognize.llm_search import LlmPlan, LlmSearcher
 from espnet_larm.recognize.model.read_outs import has_loops, read_out_numbers
 from espnet_larm.recognize.model.thresholds import Thresholds
-from espnet_larm.recognize.ngrams import load_ngram
+from espnet_larm.recognize.ngrams import WordFusion, load_ngram, load_word_fusion
 from espnet_larm.scoring.experiment import AUTO_NUMBER
 from espnet_larm.speech_llm.prompt import make_prompt
 
@@ -34,12 +34,14 @@ class Plan(NamedTuple):
             alone with `num_loops: auto`.
         llm: What the LM's search does; None where CTC alone decodes.
         leaving: When utterances leave, with `num_loops: auto`; None where all run the same loops.
+        words: What scores words where CTC alone decodes; None if nothing does.
     """
 
     config: DecodeConfig
     numbers: tuple[int, ...]
     llm: LlmPlan | None
     leaving: Leaving | None = None
+    words: WordFusion | None = None
 
     @property
     def last_loop(self) -> int | None:
@@ -84,7 +86,13 @@ def make_plan(
         numbers = [AUTO_NUMBER]
     if not is_by_llm:
         _refuse_llm_options(config)
-        return Plan(config, tuple(numbers), None, leaving)
+        tokens = getattr(model, "ctc_token_list", model.token_list)
+        return Plan(config, tuple(numbers), None, leaving, load_word_fusion(config, tokens))
+    for name, value in config.set_options(*WORD_OPTIONS).items():
+        raise ValueError(
+            f"{name} is {value}: an option of CTC's prefix beam, but the LM decodes; leave it out, or set ctc_weight: "
+            "1.0."
+        )
     assert searcher is not None
     # An LM reads one encoder output, the last: reading others would cost as much again.
     return Plan(config, tuple(numbers[-1:]), _llm_plan(model, searcher, config, thresholds), leaving)
@@ -149,8 +157,7 @@ def uses_llm(model: Any, searcher: LlmSearcher | None, ctc_weight: float | None)
 def _refuse_llm_options(config: DecodeConfig) -> None:
     for name, value in config.set_options(*LLM_OPTIONS).items():
         raise ValueError(
-            f"{name} is {value}: an option of an LM's search, but this model is decoded by CTC alone; leave it out"
-            f"{f', or use {UPSTREAM}' if name == 'ngram_file' else ''}."
+            f"{name} is {value}: an option of an LM's search, but this model is decoded by CTC alone; leave it out."
         )
 
 

@@ -6,6 +6,7 @@ The columns `from` and `to` bound 95 % of the resamples, in percent, or in point
 from collections.abc import Iterator, Sequence
 
 from espnet_larm.scoring.experiment import AUTO, AUTO_NUMBER, MEASURES, ReadOutResult, SetResult
+from espnet_larm.scoring.scores import describe_silence, is_silent
 
 COLUMNS = ("dataset", "loops", "Snt", "Wrd", "Corr", "Sub", "Del", "Ins", "Err", "S.Err", "from", "to", "RTF")
 CHANGES = ("dataset", "measure", "loops", "points", "from", "to", "")
@@ -46,6 +47,18 @@ def format_tables(results: Sequence[SetResult]) -> Iterator[str]:
     changes = [row for result in results for row in _changes(result)]
     if changes:
         yield from ("### From loop to loop, on the same resamples", "", *_table(CHANGES, changes), "")
+
+
+def apart_from_silence(results: Sequence[SetResult]) -> tuple[list[SetResult], list[str]]:
+    """Sets in which something was recognised, and lines on the others, for which a table would have 100 % alone."""
+    spoken, lines = [], []
+    for result in results:
+        words = [read_out.scores["wer"] for read_out in result.read_outs if "wer" in read_out.scores]
+        if words and all(map(is_silent, words)):
+            lines += [f"{result.tag}/{result.name}: {describe_silence(words[-1])}", ""]
+        else:
+            spoken.append(result)
+    return spoken, lines
 
 
 def format_curve(results: Sequence[SetResult], measure: str = "wer") -> Iterator[str]:

@@ -1,5 +1,6 @@
 """N-grams over a model's tokens, read and asked by kenlm: the only import of it."""
 
+import gzip
 from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,12 @@ class KenlmNgram:
         """Whether each is in its vocabulary."""
         return [word in self.model for word in words]
 
+    def nothing(self) -> Hashable:
+        """The state in which a word's probability is that of the word alone."""
+        state = self._kenlm.State()
+        self.model.NullContextWrite(state)
+        return state
+
     def start(self) -> Hashable:
         """The state at the start of a text."""
         state = self._kenlm.State()
@@ -67,6 +74,29 @@ class KenlmNgram:
             total += self.model.score(" ".join(words), bos=True, eos=True)
             number += len(words) + 1
         return 10 ** (-total / number), number
+
+
+def words_of(path: Path) -> list[str] | None:
+    """List the single words of an ARPA file, those that stand for starts and ends too; None for kenlm's binary files.
+
+    Args:
+        path: The file, plain or `.gz`.
+    """
+    with path.open("rb") as file:
+        is_packed = file.read(2) == b"\x1f\x8b"
+    words: list[bytes] = []
+    is_there = False
+    with gzip.open(path, "rb") if is_packed else path.open("rb") as lines:
+        for line in lines:
+            if line.startswith(b"\\"):
+                if is_there:
+                    return [word.decode() for word in words]
+                is_there = line.startswith(b"\\1-grams:")
+            elif is_there and b"\t" in line:
+                words.append(line.split(b"\t")[1].strip())
+            elif not is_there and line.startswith(b"mmap lm"):
+                return None
+    return None
 
 
 def import_kenlm() -> Any:

@@ -150,7 +150,8 @@ class SpeechLlmModel(WithinLengthsModel):
             float,
             Option(
                 "weight of the loss that counts word errors of N-best hypotheses (mwer.py). For fine-tuning: it takes "
-                "a model that finds hypotheses. The LM's loss is then mwer_weight MWER + mwer_ce_weight cross-entropy",
+                "a model that finds hypotheses. The LM's loss is then mwer_weight MWER + mwer_ce_weight cross-entropy; "
+                "with edit_only hypotheses are edits, and CTC takes the place of cross-entropy",
                 least=0.0,
                 most=1.0,
                 note="0 is off",
@@ -289,8 +290,6 @@ class SpeechLlmModel(WithinLengthsModel):
         self.editing = Editing(edit_weight, edit_copy_weight, edit_only)
         alone = {
             "alignment_only": alignment_only,
-            "mwer_weight": mwer_weight,
-            "mwer_in_validation": mwer_in_validation,
             "decoder_conf: num_heads": self.decoder.heads.num_heads > 1 and self.decoder.heads.num_heads,
         }
         self.editing.check(self.decoder, alone)
@@ -470,11 +469,19 @@ class SpeechLlmModel(WithinLengthsModel):
         drafts: list[list[int]],
         references: list[list[int]],
     ) -> DecoderLoss:
-        """The loss of editing with its weight."""
-        loss, stats = edit_loss(self.decoder, speech, drafts, references, self.editing.copy_weight)
+        """The loss of editing with its weight; where it is alone, MWER is of edits."""
+        mwer = self.mwer if self.editing.only and self._searches else None
+        loss, more, stats = edit_loss(self.decoder, speech, drafts, references, self.editing.copy_weight, mwer)
         if self.editing.only:
             stats["acc"] = (1.0 - stats["wer_edit"]).clamp(min=0.0)
+            loss = loss if self.mwer.weight == 0 else self.mwer.ce_weight * loss
+        loss = loss if more is None else loss + self.mwer.weight * more
         return DecoderLoss(self.editing.weight * loss, stats)
+
+    @property
+    def _searches(self) -> bool:
+        """Whether MWER's hypotheses are searched in this mode."""
+        return self.mwer.weight > 0 if self.training else self.mwer.in_validation
 
     @torch.no_grad()
     def _drafts(self, encoder_out: torch.Tensor, encoder_out_lens: torch.Tensor) -> list[list[int]]:
@@ -509,8 +516,7 @@ class SpeechLlmModel(WithinLengthsModel):
         loss, stats = self._cross_entropy(encoder_out, encoder_out_lens, ys_pad, ys_pad_lens)
         stats |= {"loss_ce": loss, "ce_time": clock.lap()}
         loss = loss if self.mwer.weight == 0 else self.mwer.ce_weight * loss
-        searches = self.mwer.weight > 0 if self.training else self.mwer.in_validation
-        if searches:
+        if self._searches:
             references = [text[:length] for text, length in zip(ys_pad.tolist(), ys_pad_lens.tolist(), strict=True)]
             found = find_nbest(self.decoder, encoder_out, encoder_out_lens, references, self.eos, self.mwer)
             stats["search_time"] = clock.lap()

@@ -15,7 +15,8 @@ from espnet2.train.trainer import TrainerOptions
 from espnet_larm.files.atomic import save_synced, write_text
 from espnet_larm.files.checkpoint import CHECKPOINT, INTERRUPTED
 from espnet_larm.process import give_memory_back
-from espnet_larm.train.batches.epoch import Batch, TrainingBatches
+from espnet_larm.train.batches.epoch import Batch, TrainingBatches, length_of
+from espnet_larm.train.batches.progress import Progress
 from espnet_larm.train.checkpoints import (
     capture_progress,
     newest,
@@ -80,6 +81,7 @@ class Session:
         self._frozen: FrozenWeights | None = None
         self._reporter: SubReporter | None = None
         self._batches: TrainingBatches | None = None
+        self._progress: Progress | None = None
         self._is_trained = False
         self._num_steps = 0
         self._resumed: dict[str, Any] | None = None
@@ -174,6 +176,13 @@ class Session:
         assert self._reporter is not None
         resumed, self._resumed = self._resumed, None
         rest = (resumed["num_batches"], lambda: restore_random(resumed)) if resumed else ()
+        self._progress = Progress(
+            self._reporter,
+            self.options.accum_grad,
+            length_of(loader),
+            resumed["num_batches"] if resumed else 0,
+            self.options.max_epoch - self._reporter.get_epoch(),
+        )
         self._batches = TrainingBatches(loader, self._reporter, self.options.accum_grad, self._between_steps, *rest)
         if resumed is None:
             return self._batches
@@ -210,6 +219,8 @@ class Session:
 
     def _between_steps(self) -> None:
         assert self._running is not None
+        if self._batches is not None and self._progress is not None:
+            self._progress.tell(self._batches.num_given // self.options.accum_grad)
         self._num_steps += 1
         is_on_cpu = next(self._running.model.parameters()).device.type == "cpu"
         if is_on_cpu and self._num_steps % STEPS_BETWEEN_GIVING_BACK == 0:

@@ -27,7 +27,8 @@ from espnet_larm.speech_llm.within_lengths import WithinLengthsModel
 from espnet_larm.train.checks.edit_tokens import take_training_tokens
 from espnet_larm.train.checks.init_param import check_init_params
 from espnet_larm.train.checks.optimisation import try_optimisation
-from espnet_larm.train.checks.pretrained import check_masks, check_stored_frames
+from espnet_larm.train.checks.pretrained import check_masks, check_rate, check_stored_frames
+from espnet_larm.train.checks.streaming import check_streaming
 from espnet_larm.train.checks.top_level import check_top_level
 from espnet_larm.train.learning import check_frozen, leave_frozen_out
 from espnet_larm.train.record import check_record, locked_folder, put_config_aside, record_dry_run
@@ -87,7 +88,7 @@ class LarmASRTask(ASRTask):
             make_deterministic()
         with ends_with_a_sentence():
             with traced_to_options(args):
-                args = without_nulls(args)
+                args = allow_tf32(without_nulls(args))
                 check_record(args)
             super().main_worker(args)
             if args.dry_run:
@@ -138,7 +139,8 @@ class LarmASRTask(ASRTask):
             OptionError: `interctc_weight` leaves checkpoint loops without a loss, `init_param` or `freeze_param` match
                 nothing, an option of the optimiser or its schedule is wrong, weights that shall be frozen are not, the
                 LM has another half type than `use_amp` or other tokens than the texts, `text_kl_text` or the training
-                text of an editor cannot be read, or the training would resume another one.
+                text of an editor cannot be read, a streaming encoder stands behind a part that sees the future, or the
+                training would resume another one.
         """
         with traced_to_options(args):
             check_half_types(args)
@@ -149,8 +151,12 @@ class LarmASRTask(ASRTask):
                     text_kl.read_text(model.decoder.tokenizer)
                 if getattr(model.decoder, "editor", None) is not None:
                     take_training_tokens(args, model.decoder, cls.build_preprocess_fn(args, False))
+            # For the record: see allow_tf32.
+            args.use_tf32 = args.use_tf32 or (args.use_amp and torch.backends.cuda.matmul.allow_tf32)
             check_masks(args)
+            check_streaming(args, model)
             check_stored_frames(args, model)
+            check_rate(args, model)
             check_init_params(args, model)
             optimizers = super().build_optimizers(args, model=model)
             for optimizer in optimizers:
@@ -193,6 +199,19 @@ class LarmASRTask(ASRTask):
             # The model refuses the first batch if it needs speech.
             return
         super().check_task_requirements(dataset, allow_variable_data_keys, train, inference)
+
+
+def allow_tf32(args: argparse.Namespace) -> argparse.Namespace:
+    """Let a GPU multiply float32 in TF32 also under `use_amp`, for what autocast leaves in float32.
+
+    Returns:
+        Options without `use_tf32` where there is `use_amp`: ESPnet asserts that there is one of them alone.
+    """
+    if not (args.use_tf32 and args.use_amp):
+        return args
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cudnn.allow_tf32 = True
+    return argparse.Namespace(**{**vars(args), "use_tf32": False})
 
 
 def check_plugins(args: argparse.Namespace) -> None:

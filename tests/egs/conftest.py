@@ -12,7 +12,10 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def bash(tmp_path: Path) -> Callable[[str], subprocess.CompletedProcess[str]]:
     """Run a script in an empty folder with all helpers sourced."""
-    helpers = "".join(f". {ROOT}/egs/utils/{name}.sh; " for name in ("log", "options", "jobs", "training", "files"))
+    helpers = "".join(
+        f". {ROOT}/egs/utils/{name}.sh; "
+        for name in ("log", "options", "jobs", "training", "files", "names", "asr_parts", "summary")
+    )
 
     def run(script: str) -> subprocess.CompletedProcess[str]:
         command = ["bash", "-c", f"set -euo pipefail; {helpers}{script}"]

@@ -62,7 +62,7 @@ def test_stages_1_to_5_make_sets_and_tokens_and_can_be_repeated(recipe: Recipe, 
         "dev": "flac.ark\n",
         "test": "flac\n",
     }
-    tokens = (tmp_path / "data/token_list/char/tokens.txt").read_text().split()
+    tokens = (tmp_path / "data/token_list/char_sp/tokens.txt").read_text().split()
     assert tokens == ["<blank>", "<unk>", "<space>", "D", "O", "R", "W", "A", "B", "<sos/eos>"]
     before = files(tmp_path / "dump"), files(tmp_path / "data")
     assert recipe(*options).returncode == 0
@@ -157,12 +157,16 @@ def test_a_text_that_the_tokens_cannot_spell_stops_stage_10(recipe: Recipe, tmp_
         (["--ctc_token_type", "word"], "--ctc_token_type word is not known; allowed: char, bpe"),
         (["--first_asr_config", "conf/nowhere.yaml"], "--first_asr_config conf/nowhere.yaml: no such file in"),
         (["--use_lm", "true"], "--use_lm true: LMs that score hypotheses come with the beam search; leave it out"),
-        (["--use_ngram", "true"], "--token_type char is decoded by CTC; leave it out, or end with --stop_stage ngram"),
+        (["--ngram_file", "3gram.arpa"], "--ngram_file needs --use_ngram true"),
+        (
+            ["--use_ngram", "true", "--ngram_file", "3gram.arpa", "--ngram_text", "novels.txt"],
+            "--ngram_file is given, and --ngram_text to train one; leave one out",
+        ),
         (["--ngram_num", "1"], "--ngram_num 1 is not supported; allowed: 2 to 6"),
         (["--ngram_text", "novels.txt"], "--ngram_text needs --use_ngram true"),
         (
             ["--use_ngram", "true", "--stage", "ngram", "--stop_stage", "ngram"],
-            "data/token_list/char/tokens.txt is missing; run --stage tokens first",
+            "dump/raw/dev/text is missing; run --stage filter first",
         ),
         (["--lm_config", "conf/tiny/train_lm.yaml"], "--lm_config needs --lm_train_text, the text to train an LM from"),
         (["--lm_train_text", "x", "--lm_config", "conf/nowhere.yaml"], "--lm_config conf/nowhere.yaml: no such file"),
@@ -206,8 +210,8 @@ def test_an_ngram_is_trained_from_the_transcripts_before_speeds_are_changed(reci
     options = ["--use_ngram", "true", "--speed_perturb_factors", "0.9 1.0", "--stop_stage", "ngram"]
     done = recipe(*options)
     assert done.returncode == 0, done.stderr
-    assert "text: 3 sentences, 18 tokens" in done.stderr and "perplexity: " in done.stderr
-    assert (tmp_path / "exp/ngram_char/3gram.arpa").read_text().startswith("\\data\\\nngram 1=11\n")
+    assert "text: 3 sentences, 6 tokens" in done.stderr and "perplexity: " in done.stderr
+    assert (tmp_path / "exp/ngram_word/3gram.arpa").read_text().startswith("\\data\\\nngram 1=6\n")
     (tmp_path / "other.txt").write_text("word a\n")
     other = recipe(*options[:2], "--stage", "ngram", *options[-2:], "--ngram_text", "other.txt")
     assert other.returncode == 1 and "--text is in small letters" in other.stderr
@@ -225,6 +229,13 @@ def test_what_hears_an_ngram_is_decoded_into_a_folder_of_its_own(recipe: Recipe,
     done = recipe(*options, "--stage", "score", "--stop_stage", "score")
     missing = "exp/asr_x/inference_ngram_hugging_face_llm_3gram_asr_model_latest/test/text is missing"
     assert missing in done.stderr
+    words = ["--asr_tag", "x", "--inference_asr_model", "latest.pth", "--use_ngram", "true"]
+    done = recipe(*words, "--stage", "score", "--stop_stage", "score")
+    assert "exp/asr_x/inference_ngram_word_3gram_asr_model_latest/test/text is missing" in done.stderr
+    given = [*words, "--ngram_file", "lm/4-gram.arpa.gz"]
+    done = recipe(*given, "--stage", "ngram", "--stop_stage", "score", "--skip_stages", "stats train decode")
+    assert "stage 9 (ngram) is skipped: --ngram_file names one" in done.stderr
+    assert "exp/asr_x/inference_4-gram_asr_model_latest/test/text is missing" in done.stderr
 
 
 @pytest.mark.slow
@@ -274,7 +285,7 @@ def test_help_of_a_recipe_begins_with_its_own_header_and_options(name: str) -> N
     own, shared = done.stdout.split("The recipe passes all other options to asr.sh:")
     options = {
         "an4": ["an4_root"],
-        "librispeech": ["librispeech", "subset", "mirror"],
+        "librispeech": ["librispeech", "subset", "case", "mirror"],
         "mini": [],
         "read_speech": ["corpus", "manifests", "train_set", "train", "dev", "tests", "system", "case", "encoder"],
     }[name]
@@ -407,6 +418,29 @@ def test_a_frozen_encoder_is_stored_then_read_in_training_and_named_in_decoding(
     (tmp_path / "exp/asr_x/valid.loss.ave.pth").write_text("weights")
     decode = next(call for call in calls("decode", *options) if "asr_inference" in call)
     assert f"--encoder {folder}" in decode and "dump/raw/test/wav.scp,speech,sound" in decode
+
+
+def test_frames_of_an_encoder_that_learns_are_refused_first_and_nothing_is_removed(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    stats = tmp_path / "exp/asr_stats_raw_char_x/train/speech_shape"
+    for train in ("all", "lora  # r: 16"):
+        (tmp_path / "x.yaml").write_text(f"frontend_conf:\n    model: ears\n\n    train: {train}\nencoder: larm\n")
+        result = recipe("--store_frames", "true", "--asr_config", "x.yaml", "--stop_stage", "10")
+        assert "x.yaml trains the encoder, whose frames then change; allowed with it: train: frozen" in result.stderr
+        assert result.returncode == 2 and "starts" not in result.stderr
+    result = recipe("--store_frames", "true", "--stop_stage", "10")
+    assert result.returncode == 2 and "--store_frames true needs --asr_config" in result.stderr
+    # What store-frames itself refuses leaves what is there.
+    (tmp_path / "x.yaml").write_text("frontend_conf: {train: all}\n")
+    for path in (stats, tmp_path / "dump/raw/train/wav.scp", tmp_path / "data/token_list/char/tokens.txt"):
+        path.parent.mkdir(parents=True)
+        path.write_text("A\n")
+    (tmp_path / "python").write_text("#!/bin/sh\ncase $* in *store-frames*) exit 1 ;; esac\n")
+    (tmp_path / "python").chmod(0o755)
+    options = ["--stage", "stats", "--stop_stage", "stats", "--python", f"{tmp_path}/python"]
+    result = recipe("--store_frames", "true", "--asr_config", "x.yaml", *options)
+    assert "stats" in result.stderr and result.returncode != 0 and stats.exists()
 
 
 def test_paths_of_lms_and_their_texts_are_the_callers(

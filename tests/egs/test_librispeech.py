@@ -4,7 +4,9 @@ import hashlib
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -85,6 +87,67 @@ def test_every_official_split_has_its_sum() -> None:
     assert len(lines) == 9 and all(len(checksum) in {32, 64} for _, _, checksum in lines)
 
 
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
+    """A web server of tmp_path/mirror that breaks off the first answer at its half, and the ranges it was asked for."""
+    ranges: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked = self.headers.get("Range", "")
+            ranges.append(asked)
+            data = (tmp_path / "mirror" / self.path.lstrip("/")).read_bytes()
+            start = int(asked.removeprefix("bytes=").rstrip("-") or 0)
+            self.send_response(206 if asked else 200)
+            if asked:
+                self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+            self.send_header("Content-Length", str(len(data) - start))
+            self.end_headers()
+            self.wfile.write(data[start : len(data) // 2 if len(ranges) == 1 else None])
+
+        def log_message(self, *_: object) -> None:
+            """Nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{running.server_port}", ranges
+        running.shutdown()
+        thread.join()
+
+
+def test_an_ngram_is_downloaded_resumed_and_checked(tmp_path: Path, server: tuple[str, list[str]]) -> None:
+    address, ranges = server
+    data = bytes(range(256)) * 400
+    (tmp_path / "mirror/11").mkdir(parents=True)
+    (tmp_path / "mirror/11/3-gram.arpa.gz").write_bytes(data)
+    table = tmp_path / "ngrams.txt"
+    table.write_text(f"# N-gram\n3-gram 11/3-gram.arpa.gz {hashlib.sha256(data).hexdigest()}\n")
+
+    def run(name: str) -> subprocess.CompletedProcess[str]:
+        command = [str(LOCAL / "download_ngram.sh"), name, address, str(table), "lm"]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+
+    broken = run("3-gram")
+    assert broken.returncode == 2 and "the same command goes on from there" in broken.stderr
+    assert not (tmp_path / "lm/3-gram.arpa.gz").exists()
+    done = run("3-gram")
+    assert (done.returncode, done.stdout) == (0, "lm/3-gram.arpa.gz\n"), done.stderr
+    assert (tmp_path / "lm/3-gram.arpa.gz").read_bytes() == data
+    assert ranges == ["", f"bytes={len(data) // 2}-"]
+    assert run("3-gram").returncode == 0 and len(ranges) == 2
+    table.write_text(f"3-gram 11/3-gram.arpa.gz {'0' * 64}\n")
+    wrong = run("3-gram")
+    assert wrong.returncode == 2 and not wrong.stdout and f"expected {'0' * 64}" in wrong.stderr
+    unknown = run("5-gram")
+    assert unknown.returncode == 2 and "--ngram 5-gram is not known; allowed: 3-gram" in unknown.stderr
+
+
+def test_every_ngram_has_its_sum() -> None:
+    lines = [line.split() for line in (LOCAL / "ngrams.txt").read_text().splitlines() if not line.startswith("#")]
+    assert len(lines) == 3 and all(len(checksum) == 64 for _, _, checksum in lines)
+
+
 def run_recipe(*options: str) -> subprocess.CompletedProcess[str]:
     command = [str(ROOT / "egs/librispeech/run.sh"), "--python", f"{sys.executable} -m espnet_larm", *options]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
@@ -95,13 +158,45 @@ def run_recipe(*options: str) -> subprocess.CompletedProcess[str]:
     [
         (["--subset", "50"], "--subset 50 is not known; allowed: 100, 460, 960, mini"),
         (["--subset", "mini", "--libri", "x"], "unknown option --libri"),
+        (["--case", "upper"], "--case upper is not known; allowed: keep, lower"),
         (["--librispeech"], "--librispeech needs a value"),
+        (["--ngram", "5-gram"], "--ngram 5-gram is not known; allowed: 3-gram.pruned.1e-7 3-gram 4-gram"),
         (["--stage", "trian"], "--stage trian is no stage; nearest: train"),
     ],
 )
 def test_misuse_of_the_recipe_ends_with_status_2(options: list[str], message: str) -> None:
     done = run_recipe(*options)
     assert done.returncode == 2 and message in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted", "sets"),
+    [
+        (
+            ["--subset", "460"],
+            "--train_set train_clean_460 --valid_set dev --test_sets dev_clean dev_other test_clean test_other --token",
+            "train_clean_460=train-clean-100,train-clean-360 dev=dev-clean,dev-other dev_clean=dev-clean ",
+        ),
+        (
+            ["--subset", "mini", "--case", "lower"],
+            "--train_set train_clean_5_lower --valid_set dev_clean_2_lower --test_sets test_clean_lower test_other_lo",
+            "train_clean_5_lower=train-clean-5 dev_clean_2_lower=dev-clean-2 test_clean_lower=test-clean ",
+        ),
+    ],
+)
+def test_transcripts_in_small_letters_have_sets_of_their_own(
+    tmp_path: Path, options: list[str], wanted: str, sets: str
+) -> None:
+    (tmp_path / "librispeech").mkdir()
+    (tmp_path / "librispeech/run.sh").write_bytes((ROOT / "egs/librispeech/run.sh").read_bytes())
+    (tmp_path / "utils").symlink_to(ROOT / "egs/utils")
+    (tmp_path / "asr.sh").write_text('#!/usr/bin/env bash\necho "$* | $LIBRISPEECH_SETS"\n')
+    (tmp_path / "asr.sh").chmod(0o755)
+    command = ["bash", tmp_path / "librispeech/run.sh", *options]
+    given = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert wanted in given and given.partition(" | ")[2].startswith(sets)
+    config = "train_larm_mini" if "mini" in options else "train_larm_960h"
+    assert f"--asr_config conf/librispeech/{config}.yaml " in given
 
 
 @pytest.mark.parametrize("inner", [".", "LibriSpeech"])

@@ -344,27 +344,6 @@ def test_a_file_is_found_from_the_recipe_or_the_repository(bash: Bash, tmp_path:
     assert done.returncode == 2 and "--asr_config conf/b.yaml: no such file in" in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("config", "name"),
-    [
-        ("../../conf/an4/train.yaml", "train"),
-        ("../../conf/mini/train.yaml", "mini_train"),
-        ("conf/train.yaml", "train"),
-        ("conf/tuning/train.yaml", "train"),
-        ("/tmp/train.yaml", "train"),
-        ("../../conf/train.yaml", "train"),
-        ("nowhere/train.yaml", "train"),
-    ],
-)
-def test_experiments_are_named_as_espnet_does_unless_the_configuration_is_another_recipes(
-    bash: Bash, tmp_path: Path, config: str, name: str
-) -> None:
-    for folder in ("conf/an4", "conf/mini", "egs/an4/conf/tuning"):
-        (tmp_path / folder).mkdir(parents=True)
-    done = bash(f"repository=$PWD; cd egs/an4; name_of_config {config} $repository")
-    assert (done.stdout, done.stderr) == (f"{name}\n", "")
-
-
 def test_a_download_is_checked_and_a_complete_file_left_alone(bash: Bash, tmp_path: Path) -> None:
     (tmp_path / "source").write_text("data")
     sha256 = "3a6eb0790f39ac87c94f3856b2dd2c5d110e6811602261a9a923d3bb23adc8b7"
@@ -385,18 +364,3 @@ def test_a_relative_path_is_the_callers_or_else_the_recipes(bash: Bash, tmp_path
     assert bash(script).stdout.splitlines() == [f"{tmp_path}/caller/both", *paths.split()[1:], ""]
     folders = bash(script.replace("callers_path", "callers_folder")).stdout.splitlines()
     assert folders == [f"{tmp_path}/caller/both", f"{tmp_path}/recipe/own", *paths.split()[2:], ""]
-
-
-@pytest.mark.parametrize(
-    ("options", "kept"),
-    [
-        ("--num_workers 2 --seed 3", "--seed 3"),
-        ("--optim_conf lr=0.1 --max_epoch=9", "--optim_conf lr=0.1"),
-        ("--log_interval 5", ""),
-        ("", ""),
-    ],
-)
-def test_lengths_and_machines_of_trainings_are_not_in_the_names_of_experiments(
-    bash: Bash, options: str, kept: str
-) -> None:
-    assert bash(f"what_names_a_model '{options}'").stdout == f"{kept}\n"

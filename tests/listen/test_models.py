@@ -62,6 +62,14 @@ def test_a_packaged_model_is_small_and_says_what_it_is(name):
     assert not re.search(r"/(root|home|tmp|work)/", told)
 
 
+def test_the_default_model_hears_without_network_or_further_files():
+    if LIBRISPEECH is None:
+        pytest.skip("shared/data/mini_librispeech is not here")
+    model = espnet_larm.load(models.default_model())
+    found = model.transcribe(LIBRISPEECH / "test-clean/1089/134686/1089-134686-0000.flac", loops=[2, 4])
+    assert list(found.loops) == [2, 4] and found.text.startswith("he hope they would be")
+
+
 @pytest.mark.slow
 def test_the_packaged_model_on_whispers_frames_hears():
     if not WHISPER.is_dir() or LIBRISPEECH is None:

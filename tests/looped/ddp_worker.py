@@ -70,9 +70,10 @@ def mean_gradients(model):
     """Mean gradients of both ranks' first batches, in one process."""
     model = copy.deepcopy(model)
     for rank in (0, 1):
-        if model.encoder.sampling is not None:
-            # Both ranks make the first draw.
-            model.encoder.sampling.draws[1] = 0
+        for drawn in (model.encoder.sampling, model.encoder.contexts):
+            if drawn is not None:
+                # Both ranks make the first draw.
+                drawn.draws[1] = 0
         (model(*batch(rank, 0)) / 2).backward()
     return gradients(model)
 

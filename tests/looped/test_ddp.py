@@ -22,6 +22,10 @@ VARIANTS = {
     "blocks of its own a loop": {"share_blocks": False},
     "conformer": {"block": "conformer"},
     "activations computed again": {"activation_checkpointing": True},
+    "chunks drawn": {
+        "block": "conformer",
+        "streaming": {"chunk_frames": ["full", 1, 4], "left_chunks": [0, "all"]},
+    },
     "loops drawn": {"loop_sampling": "uniform", "num_loops": 4, "checkpoint_period": 1},
 }
 

@@ -146,3 +146,12 @@ def test_examples_run_as_they_stand(tiny_pack, tiny_experiment, tmp_path, monkey
     found = {}
     exec(espnets, found)
     assert found["speech2text"](soundfile.read("speech.flac")[0])[0][0] is not None
+
+
+def test_a_card_says_that_nothing_was_recognised_instead_of_100_percent():
+    silent = result()
+    for read_out in silent.read_outs:
+        read_out.scores["wer"] |= {"correct": 0, "substitutions": 3, "deletions": 97, "insertions": 0}
+    text = card([silent])
+    assert "greedy/test: nothing was recognised: 3 words were written where 100 were said." in text
+    assert "|greedy/test" not in text and "model-index" not in header(text) and "Nothing was scored" not in text

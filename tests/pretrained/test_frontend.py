@@ -1,5 +1,8 @@
 """Frames of pre-trained encoders: those of transformers, alone and in batches, and what learns."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 import transformers
@@ -172,7 +175,7 @@ def test_everything_learns_without_layer_drop(encoders, kind):
     )
 
 
-@pytest.mark.parametrize("kind", ["whisper", "hubert", "parakeet"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_lora_begins_as_the_model_and_learns_alone(encoders, kind):
     plain = PretrainedFrontend(encoders(kind)).eval()
     frontend = PretrainedFrontend(encoders(kind), train="lora", lora_conf={"r": 2}).train()
@@ -182,7 +185,16 @@ def test_lora_begins_as_the_model_and_learns_alone(encoders, kind):
     frames.sum().backward()
     learning = {name for name, parameter in frontend.named_parameters() if parameter.requires_grad}
     assert learning and all("lora_" in name for name in learning)
-    assert any(parameter.grad.any() for name, parameter in frontend.named_parameters() if name in learning)
+    # Its second factor is zero at the start, and the only one with a gradient.
+    second = [parameter for name, parameter in frontend.named_parameters() if "lora_B" in name]
+    assert second and all(parameter.grad is not None and parameter.grad.any() for parameter in second)
+
+
+@pytest.mark.parametrize("targets", [["q_proj", "output_dense"], ".*out_proj"])
+def test_lora_refuses_layers_that_wavlm_never_runs(encoders, targets):
+    conf = {"target_modules": targets}
+    with pytest.raises(ValueError, match=r"(q|out)_proj, which would not learn in a wavlm; allowed: i"):
+        PretrainedFrontend(encoders("wavlm"), train="lora", lora_conf=conf)
 
 
 @pytest.mark.parametrize("options", [{}, {"layers": "mix"}, {"train": "last_n"}, {"train": "lora"}, {"train": "all"}])
@@ -243,7 +255,12 @@ def test_a_checkpoint_of_all_weights_needs_no_folder(encoders):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"layers": "all"}, "layers is all; allowed: last, mix, or a list of numbers of 0 to 3"),
+        ({"layers": "all"}, "layers is all; allowed: last, mix, or a list of different numbers of 0"),
+        ({"layers": [2, 2]}, "layers is .2, 2.; allowed"),
+        ({"layers": [True, 2]}, "layers is .True, 2.; allowed"),
+        ({"last_n": 3}, "last_n is 3, but train is frozen; leave it out, or take last_n"),
+        ({"activation_checkpointing": True}, "activation_checkpointing is true, but train is frozen"),
+        ({"fs": "fast"}, "fs is fast; allowed: a sample rate in Hz"),
         ({"layers": [4]}, "layers is .4.; allowed"),
         ({"layers": []}, "layers is ..; allowed"),
         ({"stack": 0}, "stack is 0; allowed: 1 or more"),
@@ -278,6 +295,69 @@ def test_a_model_that_is_not_there_is_named(tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="empty: this folder cannot be loaded"):
         PretrainedFrontend(str(tmp_path / "empty"))
+
+
+def test_a_file_is_called_a_file(tmp_path):
+    (tmp_path / "model.pt").write_bytes(b"x")
+    with pytest.raises(FileNotFoundError, match=r"model.pt: this file cannot be loaded"):
+        PretrainedFrontend(str(tmp_path / "model.pt"))
+
+
+def change_settings(folder, **changes):
+    path = Path(folder) / "preprocessor_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "\xff"])
+def test_damaged_settings_are_named(tmp_path, content):
+    folder = save_encoder("hubert", tmp_path / "hubert")
+    path = folder / "preprocessor_config.json"
+    path.write_bytes(content.encode("latin-1"))
+    with pytest.raises(ValueError, match="hubert: its preprocessor_config.json is damaged .*; copy it again"):
+        PretrainedFrontend(str(folder))
+    path.unlink()
+    assert PretrainedFrontend(str(folder)).encoder.is_normalised
+
+
+# Of transformers' own extractor at 8 kHz.
+@pytest.mark.filterwarnings("ignore:At least one mel filter has all zero values:UserWarning")
+@pytest.mark.parametrize(
+    ("kind", "changes", "message"),
+    [
+        ("hubert", {"sampling_rate": "16k"}, "sampling_rate is '16k'; allowed: a whole number above 0"),
+        ("hubert", {"do_normalize": "no"}, "do_normalize is 'no'; allowed: true or false"),
+        ("parakeet", {"preemphasis": "much"}, "preemphasis is 'much'; allowed: a number or null"),
+        ("whisper", {"chunk_length": 3}, "windows of 3 s .* are 150 frames, but the model reads 1500"),
+        ("whisper", {"sampling_rate": 8000}, "30 s .chunk_length. at 8000 Hz are 750 frames, but"),
+    ],
+)
+def test_wrong_settings_are_named(tmp_path, kind, changes, message):
+    folder = save_encoder(kind, tmp_path / "model")
+    change_settings(folder, **changes)
+    with pytest.raises(ValueError, match=message):
+        PretrainedFrontend(str(folder), fs=changes.get("sampling_rate", 16000))
+
+
+def test_other_settings_or_statistics_are_another_model_and_the_defaults_are_those_of_the_weights(tmp_path):
+    from espnet_larm.llm.fingerprint import fingerprint_of
+
+    def fingerprint(folder):
+        return PretrainedFrontend(str(folder)).encoder.fingerprint
+
+    folder = save_encoder("hubert", tmp_path / "hubert")
+    first = fingerprint(folder)
+    assert torch.equal(first, fingerprint_of(PretrainedFrontend(str(folder), train="all").encoder))
+    change_settings(folder, do_normalize=False)
+    assert not torch.equal(first, fingerprint(folder))
+    change_settings(folder, do_normalize=True)
+    assert torch.equal(first, fingerprint(folder))
+
+    folder = save_encoder("parakeet", tmp_path / "parakeet")
+    first = fingerprint(folder)
+    model = transformers.AutoModel.from_pretrained(folder)
+    next(buffer for name, buffer in model.named_buffers() if name.endswith("running_mean")).add_(1.0)
+    model.save_pretrained(folder)
+    assert not torch.equal(first, fingerprint(folder))
 
 
 def test_lacking_weights_are_counted(encoders, tmp_path):

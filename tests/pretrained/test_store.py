@@ -6,7 +6,7 @@ import soundfile
 import torch
 import yaml
 
-from espnet_larm.pretrained.store import FramesReader, Place, add, finished, read_record
+from espnet_larm.pretrained.store import FramesReader, Place, add, finished, read_records
 from espnet_larm.recipe.store_frames import main
 
 SIZE = 6
@@ -50,8 +50,38 @@ def test_a_shard_without_its_table_is_made_again(store):
     folder, kept = store
     (folder / "store/0001.tsv").unlink()
     assert [key for key, _ in finished(folder / "store", SIZE)] == ["b", "a"]
-    # Its number is not given again while the file is there.
+    assert not (folder / "store/0001.npy").exists()
+    assert add(folder / "store", {"d": kept["c"]}, {"d": "x"})["d"].place.shard.name == "0001.npy"
+
+
+@pytest.mark.parametrize("damage", [lambda text: text[:-3], lambda text: text.replace(b"5", b"6"), lambda _: b"\xff"])
+def test_a_damaged_table_is_as_a_damaged_shard(store, damage):
+    folder, _ = store
+    table = folder / "store/0000.tsv"
+    table.write_bytes(damage(table.read_bytes()))
+    with pytest.raises(ValueError, match=r"0000.tsv is damaged; run store-frames again"):
+        FramesReader(str(folder / "frames.scp"))
+    assert [key for key, _ in finished(folder / "store", SIZE)] == ["c"]
+    assert not table.exists() and not table.with_suffix(".npy").exists()
+
+
+def test_changed_frames_are_found_as_they_are_read(store):
+    folder, kept = store
+    shard = folder / "store/0000.npy"
+    # The last of a's.
+    shard.write_bytes(shard.read_bytes()[:-1] + b"\1")
+    reader = FramesReader(str(folder / "frames.scp"))
+    assert np.array_equal(reader["b"], kept["b"])
+    with pytest.raises(ValueError, match=r"0000.npy is damaged: it lost the frames of a; run store-frames again"):
+        reader["a"]
+
+
+def test_other_files_in_a_store_stay(store):
+    folder, kept = store
+    np.save(folder / "store/notes.npy", np.zeros(1))
+    assert {key for key, _ in finished(folder / "store", SIZE)} == {"a", "b", "c"}
     assert add(folder / "store", {"d": kept["c"]}, {"d": "x"})["d"].place.shard.name == "0002.npy"
+    assert (folder / "store/notes.npy").exists()
 
 
 @pytest.mark.parametrize("damage", [lambda content: content[:-9], lambda content: content[:-9] + b"\1" + content[-8:]])
@@ -75,10 +105,16 @@ def test_frames_beyond_float16_are_refused(store):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        (lambda folder: (folder / "store/0001.npy").unlink(), FileNotFoundError, "0001.npy is missing, which"),
+        (lambda folder: (folder / "store/0001.npy").unlink(), FileNotFoundError, "0001.npy is missing; run"),
         (lambda folder: (folder / "store/0001.npy").write_bytes(b"x"), ValueError, "0001.npy is damaged"),
         (lambda folder: np.save(folder / "store/0001.npy", np.zeros((1, SIZE))), ValueError, "cut short: .* of c"),
         (lambda folder: (folder / "frames.scp").write_text("c store/1.npy\n"), ValueError, "is no place of frames"),
+        (lambda folder: (folder / "frames.scp").write_text(""), ValueError, "frames.scp is empty; run store-frames"),
+        (
+            lambda folder: (folder / "frames.scp").write_text(f"a {folder}/store/0001.npy:0:3\n"),
+            ValueError,
+            "0001.npy does not hold a where",
+        ),
     ],
 )
 def test_what_is_wrong_is_named_before_training(store, change, error, message):
@@ -90,11 +126,11 @@ def test_what_is_wrong_is_named_before_training(store, change, error, message):
 def test_a_store_that_was_not_finished_is_named(store):
     folder, _ = store
     with pytest.raises(FileNotFoundError, match=r"store.json is missing, so that the store of .* was not finished"):
-        read_record(folder / "frames.scp")
+        read_records(folder / "frames.scp")
     for content in ("{", "[]"):
         (folder / "store/store.json").write_text(content)
         with pytest.raises(ValueError, match=r"store.json is damaged"):
-            read_record(folder / "frames.scp")
+            read_records(folder / "frames.scp")
 
 
 def test_a_place_is_its_text():
@@ -132,7 +168,7 @@ def test_stored_frames_are_those_of_the_front_end(data, encoders):
         samples = torch.from_numpy(soundfile.read(data / f"{key}.wav", dtype="float32")[0])
         wanted = frontend.hidden(samples[None], torch.tensor([len(samples)]))[0][0]
         torch.testing.assert_close(torch.from_numpy(reader[key]), wanted, atol=2e-3, rtol=2e-3)
-    assert read_record(data / "frames.scp")["layers"] == [0, 1, 2, 3]
+    assert read_records(data / "frames.scp")[0]["layers"] == [0, 1, 2, 3]
 
 
 def test_repeated_it_makes_what_is_missing_or_has_changed(data, monkeypatch, capsys):
@@ -179,7 +215,7 @@ def test_options_of_every_type_are_understood(data, encoders, changes):
     conf = {"model": encoders("whisper"), **changes}
     (data.parent / "other.yaml").write_text(yaml.safe_dump({"frontend": "pretrained", "frontend_conf": conf}))
     assert run(data, config="other.yaml") == 0
-    assert read_record(data / "frames.scp")["layers"] == changes.get("layers", [3])
+    assert read_records(data / "frames.scp")[0]["layers"] == changes.get("layers", [3])
 
 
 @pytest.mark.parametrize(
@@ -203,3 +239,29 @@ def test_a_disk_without_room_is_refused_before_anything_is_computed(data, monkey
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10**9, 10**9, 1000))
     with pytest.raises(ValueError, match=r"the frames take 0.0 GB, and 0.0 GB are free; make room, read fewer layers"):
         run(data)
+
+
+@pytest.mark.parametrize(
+    ("samples", "rate_hz", "message"),
+    [
+        (8000, 8000, "u1 has 8000 Hz, the model reads 16000 Hz; convert the audio"),
+        (0, 16000, "u1 has 0 samples, the front end needs 1; leave it out"),
+    ],
+)
+def test_wrong_audio_is_named_before_anything_is_computed(data, monkeypatch, samples, rate_hz, message):
+    from espnet_larm.recipe import store_frames
+
+    monkeypatch.setattr(store_frames, "_encode", lambda *_: pytest.fail("it began"))
+    soundfile.write(data / "u1.wav", np.zeros(samples), rate_hz)
+    with pytest.raises(ValueError, match=message):
+        run(data)
+
+
+def test_nothing_to_store_and_a_model_of_a_pack_are_refused(data):
+    (data.parent / "other.yaml").write_text("frontend: pretrained\nfrontend_conf: {model_config: {}}")
+    with pytest.raises(ValueError, match=r"frontend_conf: model is missing; name the encoder \(--model\)"):
+        run(data, config="other.yaml")
+    (data / "wav.scp").write_text("")
+    with pytest.raises(ValueError, match=r"wav.scp is empty; there is nothing to store"):
+        run(data)
+    assert not (data / "frames.scp").exists()

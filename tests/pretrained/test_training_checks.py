@@ -3,12 +3,16 @@
 import argparse
 import json
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 
+from espnet_larm import registry
+from espnet_larm.pooling.frontend import AffinityPoolingFrontend
 from espnet_larm.pretrained.frontend import PretrainedFrontend
 from espnet_larm.recipe.store_frames import record_of
-from espnet_larm.train.checks.pretrained import check_masks, check_stored_frames
+from espnet_larm.train.checks.pretrained import check_masks, check_rate, check_stored_frames
 
 
 @pytest.fixture
@@ -61,16 +65,59 @@ def test_a_changed_waveform_is_refused(args, encoders, name):
         check(args, PretrainedFrontend(encoders("whisper")))
 
 
-@pytest.mark.parametrize("conf", [{}, None, {"apply_freq_mask": True}])
-def test_masks_over_learned_features_are_refused(conf):
-    args = argparse.Namespace(frontend="pretrained", specaug="specaug", specaug_conf=conf)
-    with pytest.raises(ValueError, match="apply_freq_mask is true, but .* set apply_freq_mask: false"):
+def test_every_store_of_a_table_is_looked_at(args, tmp_path, encoders):
+    other = tmp_path / "other"
+    other.mkdir()
+    with (tmp_path / "frames.scp").open("a") as file:
+        file.write(f"b {other}/0000.npy:0:1\n")
+    with pytest.raises(FileNotFoundError, match=r"other/store.json is missing"):
+        check(args, PretrainedFrontend(encoders("whisper")))
+    (other / "store.json").write_text(json.dumps(record_of(PretrainedFrontend(encoders("wavlm")))))
+    with pytest.raises(ValueError, match=r"frames.scp holds frames of another model"):
+        check(args, PretrainedFrontend(encoders("whisper")))
+
+
+@pytest.mark.parametrize("frontend", ["pretrained", "affinity_pooling"])
+@pytest.mark.parametrize(
+    ("conf", "name"),
+    [
+        ({}, "apply_freq_mask"),
+        (None, "apply_freq_mask"),
+        ({"apply_freq_mask": True, "apply_time_warp": False}, "apply_freq_mask"),
+        ({"apply_freq_mask": False}, "apply_time_warp"),
+        ({"apply_freq_mask": False, "apply_time_warp": True}, "apply_time_warp"),
+    ],
+)
+def test_masks_over_learned_features_and_time_warp_are_refused(frontend, conf, name):
+    inner = {"frontend": "pretrained"} if frontend == "affinity_pooling" else {}
+    args = argparse.Namespace(frontend=frontend, frontend_conf=inner, specaug="specaug", specaug_conf=conf)
+    with pytest.raises(ValueError, match=f"{name} is true, but .* set {name}: false"):
         check_masks(args)
-    args.frontend = "default"
+    args.frontend, args.frontend_conf = "default", {}
+    check_masks(args)
+    args.frontend = "affinity_pooling"
     check_masks(args)
 
 
+@pytest.mark.parametrize("is_pooled", [False, True])
+def test_waveforms_of_another_rate_are_refused(tmp_path, encoders, is_pooled):
+    for name, rate_hz in (("right", 16000), ("wrong", 8000)):
+        soundfile.write(tmp_path / f"{name}.wav", np.zeros(800), rate_hz)
+        (tmp_path / f"{name}.scp").write_text(f"a {tmp_path}/{name}.wav\n")
+    conf = {"frontend": "pretrained", "frontend_conf": {"model": encoders("whisper")}}
+    registry.register()
+    model = torch.nn.Module()
+    model.frontend = AffinityPoolingFrontend(**conf) if is_pooled else PretrainedFrontend(encoders("whisper"))
+    tables = {name: [(str(tmp_path / f"{name}.scp"), "speech", "sound")] for name in ("right", "wrong")}
+    names = ("train_data_path_and_name_and_type", "valid_data_path_and_name_and_type")
+    check_rate(argparse.Namespace(**dict.fromkeys(names, tables["right"])), model)
+    args = argparse.Namespace(**dict(zip(names, (tables["right"], tables["wrong"]), strict=True)))
+    with pytest.raises(ValueError, match=r"wrong.scp: a has 8000 Hz, but the model of .* reads 16000 Hz"):
+        check_rate(args, model)
+    check_rate(args, torch.nn.Identity())
+
+
 def test_masks_over_time_are_taken():
-    conf = {"apply_freq_mask": False}
+    conf = {"apply_freq_mask": False, "apply_time_warp": False}
     check_masks(argparse.Namespace(frontend="pretrained", specaug="specaug", specaug_conf=conf))
     check_masks(argparse.Namespace(frontend="pretrained", specaug=None, specaug_conf={}))

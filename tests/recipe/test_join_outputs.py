@@ -73,6 +73,12 @@ def test_settings_are_not_added_up() -> None:
         "ctc_weight": 0.3,
         "ngram_weight": 0.9,
         "ngram_file": "4gram.arpa",
+        "word_bonus": 0.5,
+        "oov_penalty": 5.0,
+        "num_words": 12,
+        "num_hotwords": 1,
+        "hotword_weight": 5.0,
+        "is_open": True,
         "decoder_calls": 4,
         "peak_memory_bytes": 7,
     }

@@ -150,3 +150,15 @@ def test_loops_of_their_own_have_a_row_with_their_mean(exp_dir):
     text = (exp_dir / "RESULTS.md").read_text()
     assert "|decode_x/test|auto, mean 3.00|2|8|50.0|50.0|0.0|0.0|50.00|100.00|50.00|50.00|0.0100|" in text
     assert "mean loops 3.00 (rule confidence -0.1, from loop 2 on; utterances by loops 2: 1, 4: 1)" in text
+
+
+def test_a_set_in_which_nothing_was_recognised_has_a_sentence_and_no_row(exp_dir):
+    silent = exp_dir / "decode_x" / "silent"
+    shutil.copytree(exp_dir / "decode_x" / "test", silent)
+    for folder in (silent, silent / "loop2", silent / "loop4"):
+        (folder / "text").write_text("a\nb\n")
+    score(["--ref_dir", str(exp_dir.parent / "ref"), "--hyp_dir", str(silent)])
+    main(["--exp_dir", str(exp_dir)])
+    text = (exp_dir / "RESULTS.md").read_text()
+    assert "decode_x/silent: nothing was recognised: 0 words were written where 8 were said." in text
+    assert "|decode_x/silent" not in text and "|decode_x/test|2|50.00|" in text

@@ -193,3 +193,21 @@ def test_bpe_splits_as_sentencepiece(tmp_path):
 def test_unknown_tokens_are_refused(token_type, bpemodel, error, message):
     with pytest.raises(error, match=message):
         split_tokens(token_type, bpemodel, {})
+
+
+def test_where_nothing_was_recognised_a_sentence_stands_for_the_table(folders, capsys):
+    hyp = folders[1]
+    for folder in (hyp, hyp / "loop2", hyp / "loop4"):
+        write(folder / "text", dict.fromkeys(REFERENCES, ""))
+    write(hyp / "loop4" / "text", {**dict.fromkeys(REFERENCES, ""), "s0-0": "Z"})
+    assert run(folders) == 0
+    out = capsys.readouterr().out
+    assert "nothing was recognised: 0 words were written where 12 were said" in out and "blank plateau" in out
+    assert "95 % interval" not in out and len(out.splitlines()) == 1
+    assert scores(hyp)["error_percent"] == 100 and scores(hyp, "cer")["deletions"] > 0
+    write(hyp / "loop4" / "text", {**dict.fromkeys(REFERENCES, ""), "s0-0": "A"})
+    run(folders)
+    assert "95 % interval" in capsys.readouterr().out, "a word is right"
+    write(hyp / "loop4" / "text", dict.fromkeys(REFERENCES, "Z"))
+    run(folders)
+    assert "95 % interval" in capsys.readouterr().out, "many are written"

@@ -1,6 +1,7 @@
 """`search: edit`: CTC hypotheses that an LM edits, in batches, with times of words and with its calls counted."""
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,9 @@ import torch
 import yaml
 
 from espnet_larm.recognize.config import DecodeConfig
+from espnet_larm.recognize.llm_search import EditCandidate, best_edits
 from espnet_larm.recognize.output.effort import describe_search
+from espnet_larm.speech_llm.editing.editor import edit
 
 EDIT = DecodeConfig(search="edit")
 LETTERS = ["<unk>", "<s>", "</s>", *"ABCDEFGH", "AB", "CD"]
@@ -86,6 +89,86 @@ def test_drafts_of_training_are_those_of_decoding(load, waveforms, has_own_token
             assert drafts == llm.ctc_tokens(output[0], lens) and drafts[0]
 
 
+@pytest.mark.parametrize(("has_own_tokens", "weight"), [(False, 0.4), (True, 0.4), (True, 0.0), (True, 0.9999)])
+def test_the_choice_among_edits_and_ctc_hypotheses_adds_both_scores_in_a_batch_as_alone(
+    load, waveforms, has_own_tokens, weight
+):
+    recognizer = load(has_own_tokens=has_own_tokens)
+    config = replace(EDIT, beam_size=4, nbest=3, ctc_weight=weight)
+    plan, llm, model = recognizer.plan(config), recognizer.heads.llm, recognizer.model
+    for waveform, one in zip(waveforms, recognizer.recognize(waveforms, plan), strict=True):
+        (alone,) = recognizer.recognize([waveform], plan)
+        best = [one.best, *one.others]
+        assert [each.token_ids for each in (alone.best, *alone.others)] == [each.token_ids for each in best]
+        assert 1 < len(best) <= 3 and len({*map(tuple, (each.token_ids for each in best))}) == len(best)
+        with torch.no_grad():
+            output, lens = model.encode(torch.from_numpy(waveform)[None], torch.tensor([len(waveform)]))
+            edited = edit(model.decoder, (output[0], lens), llm.ctc_tokens(output[0], lens))
+            (row,) = llm.edit_candidates(edited, output[0], lens, plan.llm)
+            by_ctc = recognizer.heads.ctc.log_probs(output[0])[0]
+            by_editor = model.decoder.backbone.logits(edited.hidden)[0].log_softmax(-1)
+        for each in row:
+            spelled = list(llm.spell(each.token_ids, is_complete=True).sure)
+            for found, log_probs, tokens, blank in (
+                (each.by_ctc if weight else None, by_ctc, spelled, 0),
+                (each.by_editor, by_editor, each.token_ids, model.eos),
+            ):
+                sizes = torch.tensor([len(log_probs)]), torch.tensor([len(tokens)])
+                loss = torch.nn.functional.ctc_loss(
+                    log_probs.unsqueeze(1), torch.tensor([tokens or [1]]), *sizes, blank, reduction="sum"
+                )
+                assert found is None or found == pytest.approx(-float(loss), abs=1e-3)
+        scores = ((1 - weight) * each.by_editor + weight * each.by_ctc for each in row)
+        ranked = sorted((score for score in scores if math.isfinite(score)), reverse=True)
+        assert [each.score for each in best] == pytest.approx(ranked[: len(best)], abs=1e-3)
+
+
+def test_texts_that_a_score_rules_out_come_last():
+    impossible, possible = EditCandidate([1], -math.inf, -1.0), EditCandidate([2], -5.0, -9.0)
+    better = EditCandidate([3], -6.0, -2.0)
+    assert best_edits([impossible, possible, better], 0.0) == [possible, better]
+    assert best_edits([impossible, possible, better], 0.5) == [better, possible]
+    assert best_edits([impossible], 0.5) == [impossible]
+    # What has no weight has no say.
+    assert EditCandidate([1], -1.0, -math.inf).score(0.0) == -1.0
+
+
+def test_the_weight_with_the_fewest_errors_of_a_development_set_is_chosen(save, tiny_experiment, tmp_path, capsys):
+    from espnet_larm.cli.calibrate import edits
+
+    config, model = save()
+    words = ["--asr_train_config", str(config), "--asr_model_file", str(model), "--beam_size", "3"]
+    words += ["--data_dir", str(tiny_experiment.data), "--device", "cpu", "--weights", "0", "0.5", "0.9"]
+    assert edits.main(words) == 0
+    rows = json.loads((tmp_path / "edit_calibration.json").read_text())
+    assert [row["ctc_weight"] for row in rows] == [None, 0.0, 0.5, 0.9, None]
+    (chosen,) = (row for row in rows if row["is_chosen"])
+    assert chosen["wer_percent"] == min(row["wer_percent"] for row in rows[1:-1]) >= rows[-1]["wer_percent"]
+    options = yaml.safe_load((tmp_path / "decode_edit.yaml").read_text())
+    assert options == {"search": "edit", "beam_size": 3, "ctc_weight": chosen["ctc_weight"]}
+    assert "decode_edit.yaml" in capsys.readouterr().out
+    DecodeConfig(**options)
+
+
+def test_drafts_of_a_file_are_edited_as_those_of_speech(save, waveforms, tmp_path, capsys):
+    from espnet_larm.recipe.drafts import edit_text
+    from espnet_larm.recognize.recognizer import Recognizer
+
+    config, model = save(editing={"text_only": True})
+    recognizer = Recognizer.from_files(config, model)
+    by_ctc = recognizer.recognize(waveforms, DecodeConfig(ctc_weight=1.0))
+    expected = [one.text for one in recognizer.recognize(waveforms, EDIT)]
+    lines = [f"u{number} {one.text}\n" for number, one in enumerate(by_ctc)]
+    (tmp_path / "drafts").write_text("".join(lines))
+    words = ["--asr_train_config", str(config), "--asr_model_file", str(model), "--drafts", str(tmp_path / "drafts")]
+    assert edit_text.main([*words, "--outpath", str(tmp_path / "edited"), "--batch_size", "2"]) == 0
+    assert (tmp_path / "edited").read_text().splitlines() == [f"u{each} {expected[each]}".rstrip() for each in range(3)]
+    assert "3 drafts, " in capsys.readouterr().out
+    config, model = save()
+    with pytest.raises(ValueError, match="does not edit text alone; train a model with"):
+        edit_text.main([*words, "--outpath", str(tmp_path / "edited")])
+
+
 def test_words_have_times_from_the_ctc_head(load, waveforms):
     recognizer = load()
     plain = recognizer.recognize(waveforms, EDIT)
@@ -116,10 +199,9 @@ def test_without_speech_an_utterance_is_its_draft(load, waveforms):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"beam_size": 4}, "beam_size is 4: an option of search token by token, but search is edit"),
         ({"drafts": "ctc"}, "drafts is ctc: an option of search token by token"),
         ({"max_tokens_per_second": 9.0}, "max_tokens_per_second is 9.0: an option of search token by token"),
-        ({"ctc_weight": 0.3}, "ctc_weight is 0.3, but search is edit, in which CTC scores no token"),
+        ({"ngram_file": "4.arpa"}, "ngram_file is 4.arpa: an option of search token by token, but search is edit"),
         ({"ctc_weight": 1.0}, "search is edit: an option of an LM's search, but this model is decoded by CTC alone"),
         ({"search": None, "edit_passes": 2}, "edit_passes is 2, but search is autoregressive; leave it out"),
     ],

@@ -113,9 +113,19 @@ def test_files_that_are_no_ngrams_are_refused(recognizer, arpa, tmp_path):
         recognizer.plan(DecodeConfig(ngram_file=str(tmp_path / "nowhere.arpa")))
 
 
-def test_a_model_that_ctc_decodes_hears_none(recognizer, arpa):
-    with pytest.raises(ValueError, match=r"an option of an LM's search, but this model .* --upstream"):
+def test_ctc_alone_takes_an_ngram_over_words_if_its_tokens_tell_them(recognizer, arpa):
+    with pytest.raises(ValueError, match="score the words of a prefix beam, and beam_size is 1, which is greedy"):
         recognizer.plan(DecodeConfig(ngram_file=str(arpa), ctc_weight=1.0))
+    with pytest.raises(ValueError, match="need tokens that tell where words begin"):
+        recognizer.plan(DecodeConfig(ngram_file=str(arpa), ctc_weight=1.0, beam_size=4))
+
+
+@pytest.mark.parametrize(
+    "option", [{"word_bonus": 1.0}, {"oov_penalty": 1.0}, {"hotwords": "BAD"}, {"lexicon": "ngram"}]
+)
+def test_options_of_ctcs_words_are_refused_where_the_lm_decodes(recognizer, arpa, option):
+    with pytest.raises(ValueError, match="an option of CTC's prefix beam, but the LM decodes; .* ctc_weight: 1.0"):
+        recognizer.plan(DecodeConfig(ngram_file=str(arpa), **option))
 
 
 def test_without_kenlm_the_line_that_installs_it_is_said(recognizer, tmp_path, monkeypatch):

@@ -217,6 +217,25 @@ def test_espnets_encoder_with_a_short_utterance(build, waveforms):
     assert found[0].text and "too short" in found[1].skipped
 
 
+def test_chunks_that_are_entered_are_what_the_encoder_sees(recognizer, waveforms):
+    from espnet_larm.streaming.context import Context, in_context
+
+    whole = recognizer.recognize(waveforms)
+    with in_context(Context(1, 4)):
+        chunks = recognizer.recognize(waveforms)
+        assert_same_transcripts(chunks, [recognizer.recognize([waveform])[0] for waveform in waveforms])
+    assert all(one.best.score != other.best.score for one, other in zip(chunks, whole, strict=True))
+    assert_same_transcripts(recognizer.recognize(waveforms), whole)
+
+
+def test_fast_conformer_gives_a_batch_what_each_utterance_gives_alone(build, waveforms):
+    conf = {**SMALL, "subsampling_channels": 4, "subsampling_factor": 4}
+    recognizer = build("fast_conformer", conf, ctc_weight=1.0)
+    found = recognizer.recognize(waveforms)
+    assert all(one.hypotheses[1].text for one in found)
+    assert_same_transcripts(found, [recognizer.recognize([waveform])[0] for waveform in waveforms])
+
+
 def test_blank_frames_that_skip_are_those_of_each_utterance_alone(recognizer, waveforms):
     # Random weights are sure of little.
     skipping = DecodeConfig(skip_blank=0.01)

@@ -84,14 +84,19 @@ class Trainings:
         upstream: bool = False,
         num_processes: int = 1,
         data: tuple[tuple[str, str, str], ...] = DATA,
+        train_data: tuple[tuple[str, str, str], ...] | None = None,
     ) -> int:
-        """Train or resume; the exit status, negative after a signal. The log is `<output_dir>.log`."""
+        """Train or resume; the exit status, negative after a signal. The log is `<output_dir>.log`.
+
+        With `train_data` empty, the options name the training set and its shapes.
+        """
         argv = ["--config", str(self._config), "--output_dir", str(output_dir), "--resume", "true", "--ngpu", "0"]
         for name in ("train", "valid"):
             folder = self.folder / name
-            for file, called, kind in data:
+            chosen = data if train_data is None or name == "valid" else train_data
+            for file, called, kind in chosen:
                 argv += [f"--{name}_data_path_and_name_and_type", f"{folder}/{file},{called},{kind}"]
-            argv += [f"--{name}_shape_file", f"{folder}/wav.scp"]
+            argv += [f"--{name}_shape_file", f"{folder}/wav.scp"] if chosen else []
         job = {
             "argv": [*argv, *options],
             "log": f"{output_dir}.log",

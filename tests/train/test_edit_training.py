@@ -141,3 +141,33 @@ def test_data_without_a_text_are_refused(optimise, tmp_path):
     (tmp_path / "text").write_text("")
     with pytest.raises(ValueError, match="tokens is not given, and the training data hold no `text`"):
         optimise()
+
+
+@pytest.mark.slow
+def test_shards_are_read_one_after_the_other_and_a_killed_training_goes_on_among_them(
+    trainings, options, drafts, tmp_path
+):
+    """Drafts that simulate-drafts has written, in training; the development set's are files as ever."""
+    from espnet_larm.recipe.drafts.shards import DRAFT, PARTS, SHAPE, TEXT, Drafted, Shards
+
+    shards = Shards(tmp_path / "shards", 3, {})
+    random = np.random.default_rng(0)
+    shards.make(
+        lambda number: [
+            Drafted(f"{number}-{row}", *(" ".join(random.choice(WORDS[3:], 2)) for _ in range(2))) for row in range(4)
+        ]
+    )
+    words = [*options(text_only=True), "--freeze_param", "encoder", "ctc", "--multiple_iterator", "true"]
+    words += ["--train_shape_file", str(shards.folder / SHAPE), "--max_epoch", "2", "--accum_grad", "1"]
+    for part in (TEXT, DRAFT):
+        words += ["--train_data_path_and_name_and_type", f"{shards.folder / part},{part},text"]
+    plain, killed = tmp_path / "plain", tmp_path / "killed"
+    assert PARTS == (TEXT, DRAFT, SHAPE)
+    assert trainings.run(plain, *words, data=TEXTS, train_data=()) == 0, trainings.log(plain)
+    assert "Building 2th iter-factory" in trainings.log(plain)
+    # 6 batches and steps an epoch, 2 of each shard: the signal comes in the second epoch's second shard.
+    fault = {"at": "step", "nth": 9, "do": "term"}
+    assert trainings.run(killed, *words, data=TEXTS, train_data=(), fault=fault) == 75, trainings.log(killed)
+    assert trainings.run(killed, *words, data=TEXTS, train_data=()) == 0, trainings.log(killed)
+    assert "The epoch goes on after" in trainings.log(killed)
+    assert trainings.outcome(killed) == trainings.outcome(plain)

@@ -93,3 +93,26 @@ def test_training_decoding_and_packs_are_those_of_espnets_programs(trainings, la
     again = arguments(trainings, tmp_path / "longer.yaml", unpacked["asr_model_file"], tmp_path / "again")
     decode_by_espnet([*again, "--num_workers", "0", "--maxlenratio", "-1"])
     assert read_table(tmp_path / "again/1best_recog/encoder_interctc_layer2.txt") == expected
+
+
+def test_a_training_on_stored_frames_learns_as_one_on_waveforms_and_decodes_waveforms(trainings, larm_task, tmp_path):
+    from espnet_larm.cli.decode import main as decode
+    from espnet_larm.recipe.store_frames import main as store_frames
+
+    conf = {"model": str(save_encoder("whisper", tmp_path / "ears")), "layers": "mix"}
+    (tmp_path / "store.yaml").write_text(yaml.safe_dump({"frontend": "pretrained", "frontend_conf": conf}))
+    for part in ("train", "valid"):
+        data_dir = str(trainings.folder / part)
+        assert store_frames(["--data_dir", data_dir, "--config", str(tmp_path / "store.yaml")]) == 0
+    losses = []
+    for name, table in (("frames", ("frames.scp", "speech", "frames")), ("sound", ("wav.scp", "speech", "sound"))):
+        weights = train(trainings, tmp_path / name, conf, data=(table, ("text", "text", "text")))
+        reporter = torch.load(tmp_path / name / "checkpoint.pth", weights_only=False)["reporter"]
+        losses.append(reporter["stats"][1]["valid"]["loss"])
+        assert weights["frontend.mix.weights"].any()
+    # Stored in float16.
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    model = tmp_path / "frames/model.pth"
+    torch.save(speak(torch.load(tmp_path / "frames/1epoch.pth", weights_only=True)), model)
+    assert decode(arguments(trainings, tmp_path / "frames/config.yaml", model, tmp_path / "out")) == 0
+    assert any(read_table(tmp_path / "out/loop2/token").values())

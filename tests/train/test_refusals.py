@@ -65,6 +65,39 @@ def build(larm_task, options):
     return build
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, r"^normalize is utterance_mvn, the mean of a whole utterance, .*: global_mvn with stats_file, or null\.$"),
+        (
+            {"frontend": "affinity_pooling", "frontend_conf": {}, "normalize": None},
+            r"^frontend is affinity_pooling, which may read the whole utterance, .*: null, default, sliding_window\.$",
+        ),
+        ({"preencoder": "sinc", "normalize": None, "input_size": 20}, r"^preencoder is sinc, .*: null, linear\.$"),
+    ],
+)
+def test_parts_that_see_the_future_are_refused_around_a_streaming_encoder(changes, message):
+    from espnet_larm.train.checks.streaming import check_streaming
+
+    class Model(torch.nn.Module):
+        def __init__(self, contexts):
+            super().__init__()
+            self.encoder = argparse.Namespace(contexts=contexts)
+
+    args = argparse.Namespace(**{"normalize": "utterance_mvn", "frontend": "default", **changes})
+    with pytest.raises(ValueError, match=message):
+        check_streaming(args, Model(object()))
+    check_streaming(args, Model(None))
+    check_streaming(argparse.Namespace(normalize="global_mvn", frontend="default", preencoder=None), Model(object()))
+
+
+def test_a_training_for_streaming_needs_another_normalisation_than_espnets_default(build):
+    streaming = {"streaming": {"chunk_frames": [4], "left_chunks": [1]}}
+    with pytest.raises(ValueError, match=r"^normalize is utterance_mvn"):
+        build(encoder_conf=streaming)
+    build(encoder_conf=streaming, normalize=None)
+
+
 def test_options_of_a_wrapped_front_end_have_a_place_of_their_own(build):
     usual = {"fs": "16k", "n_fft": 512, "win_length": 400, "hop_length": 160}
     with pytest.raises(
@@ -150,6 +183,17 @@ def test_wrong_values_of_espnets_own_options_end_the_training_before_it_begins(
     monkeypatch.setitem(sys.modules, "loralib", None)
     with pytest.raises(SystemExit, match=message):
         larm_task.main(cmd=options(**changes))
+
+
+def test_statistics_for_folded_batches_need_no_fold_length(larm_task, tmp_path):
+    from espnet_larm.train.checks.top_level import check_top_level
+
+    (tmp_path / "keys").write_text("u1 1\n")
+    parser = larm_task.get_parser()
+    options = ["--output_dir", "x", "--batch_type", "folded", "--train_shape_file", str(tmp_path / "keys")]
+    check_top_level(parser.parse_args([*options, "--collect_stats", "true"]), parser)
+    with pytest.raises(ValueError, match="fold_length has 0 numbers"):
+        check_top_level(parser.parse_args(options), parser)
 
 
 @pytest.mark.parametrize(

@@ -136,3 +136,6 @@ def test_samples_that_are_no_numbers_end_the_pass_with_their_utterance(value):
     batch = (["first", "second", "third"], {"speech": speech, "speech_lengths": torch.tensor([8, 8, 8])})
     with pytest.raises(DataError, match="^second: the audio holds samples that are NaN or infinite"):
         list(LongEnough([batch], Fewest(None, None)))
+    frames = {"speech": batch[1]["speech"].unsqueeze(-1)}
+    with pytest.raises(DataError, match="^second: the stored frames, or features, hold numbers that are NaN"):
+        list(LongEnough([(batch[0], {**batch[1], **frames})], Fewest(None, None)))

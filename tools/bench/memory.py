@@ -19,9 +19,8 @@ import gc
 import multiprocessing
 import sys
 import tempfile
-import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,15 +28,14 @@ import torch
 import yaml
 from benching import SAMPLE_RATE_HZ, SMOLLM2_360M, add_machine, new_parser, read_json, resident_mib
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from espnet_larm.adaptation.llm_weights import METHODS
 from espnet_larm.train.learning import part_of
+from espnet_larm.train.planning.live import REST, LiveTensors
 
 ROOT = Path(__file__).parents[2]
 aten = torch.ops.aten
 CHARACTERS = ["<blank>", "<unk>", "<space>", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ'", "<sos/eos>"]
-REST = "features and losses"
 PARTS = ("encoder", "ctc", "projector", "LM", "LoRA", "added layers", REST)
 Bytes = Mapping[str, int]
 
@@ -67,72 +65,6 @@ class Memory(NamedTuple):
     activations: Bytes
     peak: int
     seen: int | None
-
-
-class LiveTensors(TorchDispatchMode):
-    """Counts the bytes of tensors made in its context that are still alive, by the part that made them.
-
-    Args:
-        known: Tensors that exist already and are not counted.
-
-    Attributes:
-        live: Bytes by part.
-        peak: Most bytes of all parts together so far.
-        part: Part that makes tensors now.
-    """
-
-    def __init__(self, known: Iterable[torch.Tensor] = ()) -> None:
-        super().__init__()
-        self.live: Counter[str] = Counter()
-        self.peak = 0
-        self.part = REST
-        self._known = {tensor.untyped_storage()._cdata for tensor in known}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Do as without it, and look at the results."""
-        result = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, torch.Tensor):
-                self._add(tensor.untyped_storage())
-        return result
-
-    def watch(self, part: str, module: torch.nn.Module) -> None:
-        """Count what a module makes in its forward pass as a part's."""
-        before: list[str] = []
-
-        def enter(*_: Any) -> None:
-            before.append(self.part)
-            self.part = part
-
-        def leave(*_: Any) -> None:
-            self.part = before.pop()
-
-        module.register_forward_pre_hook(enter)
-        module.register_forward_hook(leave)
-
-    def counted(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A function whose tensors count as a part's."""
-
-        def called(*args: Any) -> Any:
-            before, self.part = self.part, part
-            result = function(*args)
-            self.part = before
-            return result
-
-        return called
-
-    def _add(self, storage: torch.UntypedStorage) -> None:
-        # A view has its storage from a tensor that is counted; an empty one has none.
-        if storage._cdata in self._known or not storage.nbytes():
-            return
-        self._known.add(storage._cdata)
-        self.live[self.part] += storage.nbytes()
-        self.peak = max(self.peak, self.live.total())
-        weakref.finalize(storage, self._drop, storage._cdata, self.part, storage.nbytes())
-
-    def _drop(self, key: int, part: str, size: int) -> None:
-        self._known.discard(key)
-        self.live[part] -= size
 
 
 class Unfilled(TorchDispatchMode):
@@ -219,14 +151,7 @@ def measure(args: argparse.Namespace, setting: Setting) -> Memory:
     batch = new_batch(args)
     named = dict(model.named_parameters())
     live = LiveTensors([*named.values(), *model.buffers(), *batch.values()])
-    for part, module in (
-        ("encoder", model.encoder),
-        ("ctc", model.ctc),
-        ("LM", model.decoder.backbone.model.get_output_embeddings()),
-        ("projector", model.decoder.projector),
-    ):
-        live.watch(part, module)
-    model.decoder.read_text = live.counted("LM", model.decoder.read_text)
+    live.watch_model(model)
     reset_peak(args.device)
     with live, computing():
         loss, *_ = model(**batch)

@@ -29,8 +29,8 @@ else
         local/download_split.sh "$split" "$LIBRISPEECH_MIRROR" local/archives.txt downloads
     done
 fi
-options=()
+options=(--case "${LIBRISPEECH_CASE:-keep}")
 [ "${LIBRISPEECH_SUBSET:-}" != mini ] || options+=(--partial)
 read -ra py <<< "${python:-python3 -m espnet_larm}"
 "${py[@]}" prepare-data librispeech --root "$root" --output_dir data --sets "${sets[@]}" \
-    ${options[@]+"${options[@]}"}
+    "${options[@]}"

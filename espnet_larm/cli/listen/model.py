@@ -8,14 +8,19 @@ from typing import TYPE_CHECKING
 
 from espnet_larm.cli.device import add_device, device_of
 from espnet_larm.options import add_option
+<<<<<<< HEAD
 from espnet_larm.pack.models import add_places
 from espnet_larm.recognize.config import DecodeConfig
+=======
+from espnet_larm.recognize.config import WORD_OPTIONS, DecodeConfig
+>>>>>>> main
 
 if TYPE_CHECKING:
     from espnet_larm.listen.transcriber import Transcriber
 
 DECODING = (
     *("beam_size", "ctc_weight", "ngram_file", "ngram_weight", "drafts", "prefix", "suffix", "instruction"),
+    *WORD_OPTIONS,
     *("loop_rule", "loop_threshold", "long_seconds", "longest_piece", "shortest_piece", "overlap"),
 )
 DTYPES = ("float32", "float64", "bfloat16", "float16")
@@ -25,7 +30,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     """Add the options that name a model."""
     model_help = (
         "a pack (.zip), an experiment's folder, the name of a packaged model, or Whisper or a CTC model of "
-        "transformers by folder or hub id (default: the packaged model named default, if there is one)"
+        "transformers by folder or hub id (default: the packaged model named default, which needs no network)"
     )
     parser.add_argument("--model", help=model_help)
     add_places(parser)

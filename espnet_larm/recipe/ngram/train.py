@@ -1,4 +1,11 @@
+<<<<<<< HEAD
 r"""Stage 9: an n-gram over the tokens of a token list, for beam searches (`--ngram_file` of decoding), as an ARPA file.
+=======
+"""Stage 9: an n-gram over a model's tokens or over words, for beam searches (`--ngram_file` of decoding), as ARPA file.
+
+An LM's search reads one over the LM's tokens, CTC's prefix beam one over words (--token_type word), whose vocabulary is
+the words that stand in the text at least --min_count times; all others are `<unk>`.
+>>>>>>> main
 
 Interpolated modified Kneser-Ney: by KenLM's `lmplz` where it is on PATH, which sorts on disk; otherwise in numpy, by
 the same formulas, with all n-grams in memory: 400 bytes a token for 4-grams (4 million tokens take 24 s and 1.8 GB).
@@ -9,13 +16,16 @@ perplexity per token of the development text, where ends of sentences are tokens
 Examples:
     espnet-larm train-ngram --text novels.txt.gz data/train/text --dev_text data/dev/text \
         --token_type char --token_list data/token_list/char/tokens.txt --ngram_num 4 --outpath exp/ngram_char/4gram.arpa
+    python -m espnet_larm train-ngram --text novels.txt.gz --dev_text data/dev/text
+        --token_type word --min_count 2 --ngram_num 3 --outpath exp/ngram_word/3gram.arpa
 """
 
 import argparse
 import itertools
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +37,7 @@ from espnet_larm.recipe.ngram.tokenizing import Spell, check_case, read_tokens, 
 from espnet_larm.recipe.text_lm.options import HelpWithDefaults
 
 AUTO, LMPLZ, NUMPY = "auto", "lmplz", "numpy"
+WORD = "word"
 # Orders that kenlm reads, as pip builds it.
 LEAST_ORDER, MOST_ORDER = 2, 6
 
@@ -41,10 +52,13 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--text", type=Path, nargs="+", required=True, help=text_help)
     dev_help = "text, read alike, whose perplexity is measured, and whose case --text must have"
     parser.add_argument("--dev_text", type=Path, nargs="*", default=[], help=dev_help)
-    parser.add_argument("--token_list", type=Path, required=True, help="the model's tokens, as stage 5 makes them")
-    types = ("char", "bpe", "hugging_face")
-    type_help = "characters, sentencepiece's pieces, or the tokens of an LM"
+    list_help = "the model's tokens, as stage 5 makes them; not for words"
+    parser.add_argument("--token_list", type=Path, help=list_help)
+    types = ("char", "bpe", "hugging_face", WORD)
+    type_help = "characters, sentencepiece's pieces, the tokens of an LM, or words"
     parser.add_argument("--token_type", choices=types, required=True, help=type_help)
+    count_help = "word: how often a word must stand in the text to be known"
+    parser.add_argument("--min_count", type=int, default=1, help=count_help)
     parser.add_argument("--bpemodel", help="bpe: its sentencepiece model; hugging_face: folder or hub id of the LM")
     revision_help = "hugging_face: revision of the LM on the hub; the newest by default"
     parser.add_argument("--revision", help=revision_help)
@@ -69,14 +83,15 @@ def _train(args: argparse.Namespace) -> int:
     if not LEAST_ORDER <= args.ngram_num <= MOST_ORDER:
         raise ValueError(f"--ngram_num {args.ngram_num}; allowed: {LEAST_ORDER} to {MOST_ORDER}.")
     check_no_folder(args.outpath)
-    estimate = _estimator_of(args.estimator)
+    _check_words(args)
+    estimate = _estimator_of(NUMPY if args.min_count > 1 else args.estimator)
     # Imports numpy.
     from espnet_larm.search.kenlm_ngram import KenlmNgram, import_kenlm
 
     # Checked before the work, since nothing reads its result without kenlm.
     import_kenlm()
-    tokens, eos, spell = _tokens_of(args)
     sentences, dev_sentences = read_sentences(args.text), read_sentences(args.dev_text)
+    tokens, eos, spell = _words_of(args, sentences) if args.token_type == WORD else _tokens_of(args)
     check_case(sentences, dev_sentences, "--text")
     args.outpath.parent.mkdir(parents=True, exist_ok=True)
     with folder_beside(args.outpath) as part:
@@ -90,6 +105,43 @@ def _train(args: argparse.Namespace) -> int:
             print(f"development text: {written}\nperplexity: {perplexity:.3f} per token, of {number} with ends")
         move_synced(part / "arpa", args.outpath)
     return 0
+
+
+def _check_words(args: argparse.Namespace) -> None:
+    """Refuse options that do not go with a token type."""
+    if args.min_count < 1:
+        raise ValueError(f"--min_count {args.min_count}; allowed: 1 or more.")
+    if args.token_type != WORD:
+        if args.token_list is None:
+            raise ValueError(f"--token_type {args.token_type} needs --token_list, which stage 5 makes.")
+        if args.min_count > 1:
+            raise ValueError(f"--min_count {args.min_count} is for --token_type {WORD}; leave it out.")
+        return
+    for name in ("token_list", "bpemodel", "revision", "nlsyms"):
+        if getattr(args, name) is not None:
+            raise ValueError(
+                f"--{name} does not go with --token_type {WORD}, whose words are the text's; leave it out."
+            )
+    if args.min_count > 1 and args.estimator == LMPLZ:
+        raise ValueError(f"--min_count {args.min_count} makes words <unk>, which lmplz refuses; allowed: numpy.")
+
+
+def _words_of(args: argparse.Namespace, sentences: Sequence[str]) -> tuple[list[str], int, Spell]:
+    """Take the vocabulary from the text; return it, the index of its end of texts, and a function that splits."""
+    from espnet2.text.cleaner import TextCleaner
+
+    from espnet_larm.recipe.ngram.kneser_ney import END, START
+
+    clean = TextCleaner(None if args.cleaner in (None, "none") else args.cleaner)
+    counts = Counter(word for sentence in sentences for word in clean(sentence).split())
+    known = {word for word, count in counts.items() if count >= args.min_count} - {START, END, UNKNOWN}
+    num_unknown = sum(count for word, count in counts.items() if word not in known)
+    print(f"words: {len(known)} known; {num_unknown} of {counts.total()} in the text are not")
+
+    def spell(sentence: str) -> list[str] | None:
+        return [word if word in known else UNKNOWN for word in clean(sentence).split()]
+
+    return [*sorted(known), END], len(known), spell
 
 
 def _tokens_of(args: argparse.Namespace) -> tuple[list[str], int, Spell]:

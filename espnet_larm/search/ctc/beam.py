@@ -4,7 +4,8 @@ Frame by frame, each hypothesis stays (a blank, or its last token repeated) or g
 reached both ways is one, its probabilities summed. The only loop is over frames. A frame of padding is a certain
 blank, which changes no score: a batch gives what each utterance gives alone (test_padding_changes_nothing).
 Source: Graves (2012); Hannun et al., arXiv:1408.2873. Departures: hypotheses are told apart by a 64-bit hash of their
-tokens instead of by the tokens themselves; two of a beam would meet by chance once in 10^17 searches.
+tokens instead of by the tokens themselves; two of a beam would meet by chance once in 10^17 searches. Words may be
+scored beside it (fusion.py).
 Shapes: B utterances, T frames, V tokens, W hypotheses in the beam, L tokens of the longest result.
 """
 
@@ -12,9 +13,10 @@ from typing import NamedTuple
 
 import torch
 
+from espnet_larm.search.ctc.fusion import Fusion, WordBeam
+from espnet_larm.search.ctc.lexicon import NOTHING
 from espnet_larm.search.ctc.posteriors import PAD
 
-NOTHING = float("-inf")
 # An odd multiplier spreads tokens over all 64 bits; integers wrap.
 HASH_FACTOR = 6364136223846793005
 EMPTY_HASH = 1442695040888963407
@@ -65,7 +67,9 @@ class _Beam(NamedTuple):
         return _Beam(*(field.gather(1, rows) for field in self))
 
 
-def prefix_beam(log_probs: torch.Tensor, lens: torch.Tensor, beam_size: int, blank: int = 0) -> CtcNbest:
+def prefix_beam(
+    log_probs: torch.Tensor, lens: torch.Tensor, beam_size: int, blank: int = 0, fusion: Fusion | None = None
+) -> CtcNbest:
     """Search.
 
     Args:
@@ -73,6 +77,7 @@ def prefix_beam(log_probs: torch.Tensor, lens: torch.Tensor, beam_size: int, bla
         lens: Valid frames (B,), 0 to T.
         beam_size: W, 1 or more. With W large enough to hold every hypothesis the result is exact.
         blank: Id of the blank.
+        fusion: What scores words, whose scores are then added to the hypotheses'.
 
     Raises:
         ValueError: beam_size is below 1.
@@ -81,12 +86,16 @@ def prefix_beam(log_probs: torch.Tensor, lens: torch.Tensor, beam_size: int, bla
         raise ValueError(f"beam_size is {beam_size}; allowed: 1 or more.")
     frames = _pad_with_blanks(log_probs, lens, blank).transpose(0, 1).contiguous()  # (T, B, V)
     beam = _start(log_probs, beam_size, blank)
+    words = None if fusion is None else fusion.begin(len(log_probs), beam_size, log_probs.device)
     parents, tokens = [], []
     for frame in frames:
-        beam, parent, token = _advance(beam, frame, blank)
+        beam, parent, token = _advance(beam, frame, blank, words)
         parents.append(parent)
         tokens.append(token)
-    scores, order = torch.logaddexp(beam.blank, beam.token).sort(dim=1, descending=True, stable=True)
+    scores = torch.logaddexp(beam.blank, beam.token)
+    if words is not None:
+        scores = scores + words.total(scores > NOTHING).to(scores.dtype)
+    scores, order = scores.sort(dim=1, descending=True, stable=True)
     return _trace_back(parents, tokens, order, scores)
 
 
@@ -107,7 +116,9 @@ def _start(log_probs: torch.Tensor, beam_size: int, blank: int) -> _Beam:
     return _Beam(empty, nothing, torch.full_like(places, blank), places + EMPTY_HASH, -1 - places)
 
 
-def _advance(beam: _Beam, frame: torch.Tensor, blank: int) -> tuple[_Beam, torch.Tensor, torch.Tensor]:
+def _advance(
+    beam: _Beam, frame: torch.Tensor, blank: int, words: WordBeam | None
+) -> tuple[_Beam, torch.Tensor, torch.Tensor]:
     """One frame (B, V) further: the new beam, and which hypothesis and token (B, W) each came from."""
     size, width = beam.last.size(1), frame.size(1)
     total = torch.logaddexp(beam.blank, beam.token)
@@ -119,11 +130,17 @@ def _advance(beam: _Beam, frame: torch.Tensor, blank: int) -> tuple[_Beam, torch
     stays_blank = total + frame[:, blank].unsqueeze(1)
     stays_token = _merge(beam, total, beam.token + same, grown, blank)
     candidates = torch.cat([torch.logaddexp(stays_blank, stays_token), grown.flatten(1)], dim=1)
-    values, places = candidates.topk(size, dim=1)
+    if words is None:
+        values, places = candidates.topk(size, dim=1)
+    else:
+        ranks, places = words.with_words(candidates, frame).topk(size, dim=1)
+        values = candidates.gather(1, places).masked_fill(ranks == NOTHING, NOTHING)
     stays = places < size
     grows = (places - size).clamp_min(0)
     parent = torch.where(stays, places, torch.div(grows, width, rounding_mode="floor"))
     token = torch.where(stays, STAYS, grows % width)
+    if words is not None:
+        words.advance(parent, stays, token, values > NOTHING)
     old = beam._replace(blank=stays_blank, token=stays_token).pick(parent)
     return (
         _Beam(

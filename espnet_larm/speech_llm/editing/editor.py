@@ -85,6 +85,8 @@ class Edited(NamedTuple):
         num_positions: Positions of drafts and blanks in all passes together.
         prompt_lens: Positions of prompt and speech that the LM's first layer reads (B,).
         kept: What pooling left of the speech, by site.
+        hidden: States of the last pass (B, N, D).
+        layout: Its drafts with their blanks.
     """
 
     token_ids: list[list[int]]
@@ -92,12 +94,14 @@ class Edited(NamedTuple):
     num_positions: int
     prompt_lens: torch.Tensor
     kept: Mapping[str, Kept]
+    hidden: torch.Tensor
+    layout: Layout
 
 
 @torch.no_grad()
 def edit(
     decoder: Any,
-    speech: tuple[torch.Tensor, torch.Tensor],
+    speech: tuple[torch.Tensor, torch.Tensor] | None,
     drafts: Sequence[Sequence[int]],
     passes: int = 1,
     prompt: Any = None,
@@ -107,7 +111,7 @@ def edit(
 
     Args:
         decoder: A `speech_llm` with `editing`.
-        speech: Encoder frames (B, T, E) and their lengths (B,), which `text_only` leaves aside.
+        speech: Encoder frames (B, T, E) and their lengths (B,), which `text_only` leaves aside; None for none.
         drafts: Tokens of each draft.
         passes: Calls, 1 or more.
         prompt: What stands around the speech; None as in training.
@@ -125,7 +129,8 @@ def edit(
         best, ids = (each.cpu() for each in best_tokens(decoder.backbone, editor, read.hidden, layout))
         found = collapse(best, ids, layout.lens, editor.blank, special)
         token_ids, num_positions = found.to_lists(), num_positions + int(layout.lens.sum())
-    return Edited(token_ids, found.scores.tolist(), num_positions, read.prompt_lens, read.kept)
+    last = read.hidden, layout
+    return Edited(token_ids, found.scores.tolist(), num_positions, read.prompt_lens, read.kept, *last)
 
 
 def best_tokens(

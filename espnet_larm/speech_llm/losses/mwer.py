@@ -68,6 +68,35 @@ class Nbest(NamedTuple):
     mask: torch.Tensor
     num_words: torch.Tensor
 
+    @classmethod
+    def of(
+        cls,
+        tokenizer: Any,
+        texts: list[list[list[int]]],
+        references: Sequence[Sequence[int]],
+        nbest: int,
+        device: torch.device,
+    ) -> "Nbest":
+        """Count the errors of what was found.
+
+        Args:
+            tokenizer: HF's, of the LM.
+            texts: Hypotheses of each utterance, 1 to N.
+            references: Tokens of each utterance.
+            nbest: N.
+            device: Where the figures are.
+        """
+        errors, num_words = count_errors(
+            [[words_of(tokenizer, tokens) for tokens in row] for row in texts],
+            [words_of(tokenizer, tokens) for tokens in references],
+        )
+        mask = torch.zeros(len(texts), nbest, dtype=torch.bool)
+        padded = torch.zeros(len(texts), nbest)
+        for row, counts in enumerate(errors):
+            mask[row, : len(counts)] = True
+            padded[row, : len(counts)] = torch.tensor(counts, dtype=torch.float)
+        return cls(texts, padded.to(device), mask.to(device), torch.tensor(num_words, device=device))
+
     def to_score(self) -> list[tuple[int, int]]:
         """Utterance and place of each hypothesis that the loss depends on: where an utterance's differ in errors."""
         return [
@@ -96,17 +125,7 @@ def find_nbest(
         found = _search(decoder, begun, bounds_near(decoder, begun, map(len, references)), eos, conf)
     # A guard cuts a hypothesis back, perhaps to one that was found, too.
     texts = [[list(each) for each in dict.fromkeys(tuple(one.token_ids) for one in row)] for row in found]
-    errors, num_words = count_errors(
-        [[words_of(decoder.tokenizer, tokens) for tokens in row] for row in texts],
-        [words_of(decoder.tokenizer, tokens) for tokens in references],
-    )
-    mask = torch.zeros(len(texts), conf.nbest, dtype=torch.bool)
-    padded = torch.zeros(len(texts), conf.nbest)
-    for row, counts in enumerate(errors):
-        mask[row, : len(counts)] = True
-        padded[row, : len(counts)] = torch.tensor(counts, dtype=torch.float)
-    device = hs_pad.device
-    return Nbest(texts, padded.to(device), mask.to(device), torch.tensor(num_words, device=device))
+    return Nbest.of(decoder.tokenizer, texts, references, conf.nbest, hs_pad.device)
 
 
 def bounds_near(decoder: Any, begun: SpeechHypotheses, num_tokens: Iterable[int]) -> list[Bounds]:

@@ -64,6 +64,14 @@ def batches_of_an_epoch(iter_factory: Any) -> int | None:
     return len(batches) if most is None else int(most)
 
 
+def length_of(loader: Iterable[Batch]) -> int | None:
+    """Batches of a loader; None for one without a length, which its `__len__` may tell by a TypeError."""
+    try:
+        return len(loader)  # type: ignore[arg-type]
+    except TypeError:
+        return None
+
+
 def check_steps(iter_factory: Any, accum_grad: int) -> None:
     """Refuse a training whose epochs have no step.
 

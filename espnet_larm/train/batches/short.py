@@ -81,6 +81,11 @@ def check_numbers(batch: Batch) -> None:
     if not isinstance(speech, torch.Tensor) or bool(torch.isfinite(speech).all()):
         return
     named = [utt_ids[index] for index, one in enumerate(speech) if not bool(torch.isfinite(one).all())]
+    if speech.dim() == 3:
+        raise DataError(
+            f"{name_some(named)}: the stored frames, or features, hold numbers that are NaN or infinite; leave it out "
+            "or make them again (of frames.scp: store-frames does), then repeat the command."
+        )
     raise DataError(
         f"{name_some(named)}: the audio holds samples that are NaN or infinite; leave it out or make its "
         "audio again (stage 3 names all of them), then repeat the command."

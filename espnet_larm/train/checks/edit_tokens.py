@@ -70,5 +70,8 @@ def _texts(data: Iterable[Any], preprocess: Callable[..., Any] | None) -> Iterat
     """Transcripts of a training's data, in tokens."""
     for path, name, kind in data:
         if name == "text" and kind == "text" and preprocess is not None:
-            for key, text in read_table(Path(path)).items():
-                yield preprocess(key, {"text": text})["text"].tolist()
+            # A folder holds shards (multiple_iterator).
+            files = sorted(Path(path).glob("split.*")) if Path(path).is_dir() else [Path(path)]
+            for file in files:
+                for key, line in read_table(file).items():
+                    yield preprocess(key, {"text": line})["text"].tolist()

@@ -79,9 +79,9 @@ def check_top_level(args: argparse.Namespace, parser: argparse.ArgumentParser) -
 
 
 def _check_fold_lengths(args: argparse.Namespace) -> None:
-    """A length belongs to each shape file, where batches are made by them."""
+    """A length belongs to each shape file, where batches are made by them; not for statistics."""
     given, wanted = args.fold_length, len(args.train_shape_file)
-    if args.batch_type == "folded" and wanted and len(given) != wanted:
+    if args.batch_type == "folded" and not args.collect_stats and wanted and len(given) != wanted:
         raise ValueError(
             f"fold_length has {len(given)} numbers {given} (of the YAML and the command line together), but there are "
             f"{wanted} train_shape_file; give one of each."

@@ -38,6 +38,11 @@ def test_lines_of_json_without_speakers(folder):
     assert [(each.id, each.speaker) for each in found] == [("b", "b"), ("one", "one")]
 
 
+def test_a_manifest_of_nemos_form(folder):
+    row = {"audio_filepath": str(folder / "two.flac"), "duration": 1.0, "text": "YES"}
+    assert [each.audio for each in prepare(folder, json.dumps(row), "train.jsonl")] == [str(folder / "two.flac")]
+
+
 @pytest.mark.parametrize(
     ("text", "name", "message"),
     [
@@ -47,9 +52,26 @@ def test_lines_of_json_without_speakers(folder):
         ("audio\ttext\na.flac\tA\na.wav\tB\n", "a.tsv", "a.tsv:3: the id a is that of .*a.flac, too; give both an id"),
         ('{"audio": "a.flac"', "a.jsonl", "a.jsonl:1: no JSON"),
         ("[1]", "a.jsonl", "a.jsonl:1: no JSON object"),
+        ("audio\ttext\na.flac\tA\tB\n", "a.tsv", "a.tsv:2: more fields than columns; a text must not have tabs"),
+        ("audio\ttext\ttext\na.flac\tA\tB\n", "a.tsv", "a.tsv:1: 2 columns are called text; keep one"),
+        ('{"audio": "a.flac", "text": 0}', "a.jsonl", "a.jsonl:1: text is 0; allowed: a text in quotation marks"),
+        ('{"audio": ["a.wav"], "text": "A"}', "a.jsonl", 'a.jsonl:1: audio is \\["a.wav"\\]; allowed: a text'),
         ("", "a.csv", "a.csv is neither .tsv nor .jsonl"),
     ],
 )
 def test_wrong_lines_are_named(folder, text, name, message):
     with pytest.raises(ValueError, match=message):
         prepare(folder, text, name)
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+@pytest.mark.parametrize("name", ["a.tsv", "a.jsonl"])
+def test_other_encodings_are_named(folder, name, encoding):
+    (folder / name).write_text("audio\ttext\none.flac\tÜ\n", encoding=encoding)
+    with pytest.raises(ValueError, match=f"{name} is not in UTF-8 .*; save it as UTF-8"):
+        main(["manifest", "--root", str(folder), "--output_dir", str(folder / "data"), "--sets", f"train={name}"])
+
+
+def test_numbers_are_ids_and_speakers(folder):
+    (found,) = prepare(folder, '{"audio": "one.flac", "text": "A", "id": 0, "speaker": 7}', "train.jsonl")
+    assert (found.id, found.speaker) == ("7-0", "7")

@@ -127,3 +127,43 @@ def test_what_lmplz_says_when_it_fails_is_said(run, lmplz, tmp_path):
     with pytest.raises(ValueError, match=r"lmplz ended with status 1: Not enough n-grams .--estimator numpy does"):
         run("char")
     assert not (tmp_path / "out/3gram.arpa").exists()
+
+
+def run_words(tmp_path, *options):
+    (tmp_path / "lines.txt").write_text("CALL ANNA\nCALL HANNAH\nALL CAN\nCALL ANNA\n")
+    (tmp_path / "dev.txt").write_text("CALL ANNA\n")
+    files = ["--text", str(tmp_path / "lines.txt"), "--dev_text", str(tmp_path / "dev.txt")]
+    files += ["--outpath", str(tmp_path / "word.arpa"), "--token_type", "word", "--ngram_num", "2"]
+    return train_ngram.main([*files, *options])
+
+
+def test_words_are_those_of_the_text_and_rare_ones_are_unknown(tmp_path, capsys):
+    kenlm = pytest.importorskip("kenlm")
+    assert run_words(tmp_path, "--estimator", "numpy") == 0
+    assert "words: 5 known; 0 of 8 in the text are not" in capsys.readouterr().out
+    assert all(knows(tmp_path / "word.arpa", ["CALL", "ANNA", "HANNAH", "ALL", "CAN", "</s>"]))
+    assert run_words(tmp_path, "--min_count", "2") == 0
+    assert "words: 2 known; 3 of 8 in the text are not" in capsys.readouterr().out
+    assert knows(tmp_path / "word.arpa", ["CALL", "ANNA", "HANNAH", "ALL"]) == [True, True, False, False]
+    model = kenlm.Model(str(tmp_path / "word.arpa"))
+    # All that may come after CALL, the unknown word among it, is as probable together as anything.
+    after = kenlm.State()
+    model.BeginSentenceWrite(before := kenlm.State())
+    model.BaseScore(before, "CALL", after)
+    words = ("CALL", "ANNA", "<unk>", "</s>")
+    assert sum(10 ** model.BaseScore(after, word, kenlm.State()) for word in words) == pytest.approx(1.0, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--min_count", "0"], "--min_count 0; allowed: 1 or more"),
+        (["--bpemodel", "x"], "--bpemodel does not go with --token_type word"),
+        (["--min_count", "2", "--estimator", "lmplz"], "--min_count 2 makes words <unk>, which lmplz refuses"),
+        (["--token_type", "char"], "--token_type char needs --token_list"),
+        (["--token_type", "char", "--token_list", "x", "--min_count", "2"], "--min_count 2 is for --token_type word"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        run_words(tmp_path, *options)

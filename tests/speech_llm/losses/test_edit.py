@@ -5,7 +5,9 @@ import torch
 
 from espnet_larm.llm import chunks
 from espnet_larm.speech_llm.editing.drafts import CtcDrafts, dropout_on
+from espnet_larm.speech_llm.editing.nbest import EditPosteriors
 from espnet_larm.speech_llm.losses.edit import edit_loss
+from espnet_larm.speech_llm.losses.mwer import Mwer
 
 LORA = {"adaptation": "lora", "lora_conf": {"r": 2}}
 ONLY = {"edit_weight": 1.0, "edit_only": True}
@@ -130,6 +132,79 @@ def test_editing_alone_leaves_the_lms_own_loss_out(build):
     }
 
 
+MWER = Mwer(weight=1.0, ce_weight=0.1, nbest=3, beam_size=4, in_validation=False)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("ids", [None, [3, 4, 5, 6]])
+def test_the_mwer_loss_is_that_of_the_best_edits(build, ids):
+    model, speech = moved(build()).eval(), (torch.randn(2, 12, 16), torch.tensor([12, 7]))
+    if ids is not None:
+        model.decoder.editor.restrict(torch.tensor(ids))
+    drafts, references = [[3, 3, 5, 6], [3]], [[3, 4, 5], [6, 3]]
+    plain = edit_loss(model.decoder, speech, drafts, references, 0.02)
+    found = edit_loss(model.decoder, speech, drafts, references, 0.02, MWER)
+    torch.testing.assert_close(found.loss, plain.loss)
+    assert plain.mwer is None and "wer_oracle" not in plain.stats
+    layout = model.decoder.editor.lay_out(drafts, references)
+    posteriors = EditPosteriors(model.decoder, model.decoder.read_draft(speech, layout).hidden, layout)
+    texts = [row[:3] for row in posteriors.search(4)]
+    assert all(len(row) == 3 and len({*map(tuple, row)}) == 3 for row in texts)
+    assert not {0, 1, 2} & {token for row in texts for text in row for token in text}
+    losses = []
+    for row, scores, reference in zip(texts, posteriors.score(texts), references, strict=True):
+        errors = torch.tensor([float(align_errors(text, reference)) for text in row])
+        losses.append((torch.tensor(scores).softmax(0) * (errors - errors.mean())).sum())
+    torch.testing.assert_close(found.mwer, torch.stack(losses).mean(), rtol=1e-4, atol=1e-4)
+    assert float(found.stats["wer_oracle"]) <= float(found.stats["wer_expected"])
+
+
+def align_errors(text, reference):
+    from espnet_larm.scoring.alignment import align
+
+    (aligned,) = align([" ".join(map(str, reference))], [" ".join(map(str, text))], str.split)
+    return aligned.counts.errors
+
+
+def test_mwer_makes_edits_with_fewer_errors_more_probable(build):
+    """Ten steps by MWER alone."""
+    model, speech = (
+        moved(build({"adaptation": "full", "lora_conf": None})),
+        (torch.randn(2, 12, 16), torch.tensor([12, 7])),
+    )
+    model.eval()
+    optimiser = torch.optim.SGD([each for each in model.parameters() if each.requires_grad], lr=0.05)
+    expected = []
+    for _ in range(10):
+        found = edit_loss(model.decoder, speech, [[3, 3, 5, 6], [3]], [[3, 4, 5], [6, 3]], 0.0, MWER)
+        expected.append(float(found.stats["wer_expected"].detach()))
+        optimiser.zero_grad()
+        found.mwer.backward()
+        optimiser.step()
+    assert expected[-1] < expected[0] - 0.02
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_a_model_that_edits_alone_adds_mwer_and_weighs_the_rest_less(build, mode):
+    given = {"mwer_weight": 0.5, "mwer_ce_weight": 0.1, "mwer_nbest": 2, "mwer_in_validation": True}
+    model = moved(build({"editing": {"text_only": True}}, **ONLY, **given)).train(mode)
+    loss, stats, _ = model(**{name: batch()[name] for name in ("text", "text_lengths")}, **DRAFT)
+    torch.testing.assert_close(loss, 0.5 * stats["loss_mwer"] + 0.1 * (stats["loss_edit"] + 0.02 * stats["loss_copy"]))
+    unasked = moved(build({"editing": {"text_only": True}}, **ONLY, mwer_weight=0.5)).eval()
+    assert "loss_mwer" not in unasked(**{name: batch()[name] for name in ("text", "text_lengths")}, **DRAFT)[1]
+
+
+@torch.no_grad()
+def test_texts_that_no_edit_can_be_have_no_probability(build):
+    model = build().eval()
+    model.decoder.editor.restrict(torch.tensor([3, 4, 5]))
+    layout = model.decoder.editor.lay_out([[3, 4], []])
+    posteriors = EditPosteriors(model.decoder, model.decoder.read_draft(None, layout).hidden, layout)
+    (one, unknown, long), (empty,) = posteriors.score([[[3, 4], [3, 6], [3] * 9], [[]]])
+    assert unknown == long == float("-inf") and -50 < one < 0 and -50 < empty < 0
+    assert posteriors.score([[], [[3]]])[0] == []
+
+
 def test_texts_without_speech_train_an_editor_of_texts(build):
     given = {name: batch()[name] for name in ("text", "text_lengths")}
     model = moved(build({"editing": {"text_only": True}}, **ONLY)).train()
@@ -196,7 +271,6 @@ def test_a_ctc_heads_own_tokens_are_spelled_in_the_lms(save_lm, tmp_path):
         ({"editing": None}, {}, "edit_weight is 1.0, but decoder_conf: editing is not given"),
         ({"adaptation": "frozen", "lora_conf": None}, {}, "adaptation is frozen, under which no LM learns to edit"),
         ({}, {"edit_weight": 0.0, "edit_only": True}, "edit_only is true, and edit_weight 0"),
-        ({}, {**ONLY, "mwer_weight": 1.0}, "edit_only leaves the LM's own loss out, but mwer_weight is 1.0"),
         ({"num_heads": 2}, ONLY, "but decoder_conf: num_heads is 2, which needs it"),
     ],
 )

@@ -1,0 +1,6 @@
+"""Property tests: the same examples in every run, of any duration on a machine that is busy."""
+
+from hypothesis import settings
+
+settings.register_profile("fast_conformer", deadline=None, derandomize=True, database=None, max_examples=12)
+settings.load_profile("fast_conformer")
