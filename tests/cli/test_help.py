@@ -103,18 +103,13 @@ def test_names_of_options_are_alike_in_all_commands():
         module = importlib.import_module(COMMANDS[name].module)
         if not hasattr(module, "get_parser"):
             continue
-<<<<<<< HEAD
         parser = module.get_parser()
         # The other options of decode are ESPnet's.
         actions = options_of_ours(parser) if name == "decode" else parser._actions
         assert not [action.option_strings for action in actions if {"true", "false"} <= set(action.choices or ())], name
         options = {option for action in actions for option in action.option_strings}
         assert len(options & {"--encoder_folder", "--encoder"}) != 1, name
-        assert not options & {"--out_dir", "--out", "--outdir", "--output-dir", "--gpu"}, name
-=======
-        options = {option for action in module.get_parser()._actions for option in action.option_strings}
         # The planner's --gpu is the memory of a GPU, which need not be here.
         others = {"--gpu"} if name != "plan" else set()
         assert not options & {"--out_dir", "--out", "--outdir", "--output-dir", *others}, name
->>>>>>> main
         assert not [option for option in options if re.search(r"[A-Z]|\w-\w", option)], name

@@ -8,12 +8,8 @@ from typing import TYPE_CHECKING
 
 from espnet_larm.cli.device import add_device, device_of
 from espnet_larm.options import add_option
-<<<<<<< HEAD
 from espnet_larm.pack.models import add_places
-from espnet_larm.recognize.config import DecodeConfig
-=======
 from espnet_larm.recognize.config import WORD_OPTIONS, DecodeConfig
->>>>>>> main
 
 if TYPE_CHECKING:
     from espnet_larm.listen.transcriber import Transcriber

@@ -1,11 +1,7 @@
-<<<<<<< HEAD
-r"""Stage 9: an n-gram over the tokens of a token list, for beam searches (`--ngram_file` of decoding), as an ARPA file.
-=======
-"""Stage 9: an n-gram over a model's tokens or over words, for beam searches (`--ngram_file` of decoding), as ARPA file.
+r"""Stage 9: an n-gram over a model's tokens or over words, for beam searches (`--ngram_file` of decoding), in ARPA.
 
 An LM's search reads one over the LM's tokens, CTC's prefix beam one over words (--token_type word), whose vocabulary is
 the words that stand in the text at least --min_count times; all others are `<unk>`.
->>>>>>> main
 
 Interpolated modified Kneser-Ney: by KenLM's `lmplz` where it is on PATH, which sorts on disk; otherwise in numpy, by
 the same formulas, with all n-grams in memory: 400 bytes a token for 4-grams (4 million tokens take 24 s and 1.8 GB).
@@ -16,7 +12,7 @@ perplexity per token of the development text, where ends of sentences are tokens
 Examples:
     espnet-larm train-ngram --text novels.txt.gz data/train/text --dev_text data/dev/text \
         --token_type char --token_list data/token_list/char/tokens.txt --ngram_num 4 --outpath exp/ngram_char/4gram.arpa
-    python -m espnet_larm train-ngram --text novels.txt.gz --dev_text data/dev/text
+    espnet-larm train-ngram --text novels.txt.gz --dev_text data/dev/text \
         --token_type word --min_count 2 --ngram_num 3 --outpath exp/ngram_word/3gram.arpa
 """
 
