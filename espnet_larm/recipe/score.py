@@ -1,7 +1,7 @@
 """Stage 13: WER, CER and TER of hypotheses, with bootstrap intervals and alignments.
 
 Examples:
-    python -m espnet_larm score --ref_dir dump/raw/test --hyp_dir exp/asr_x/decode_y/test
+    espnet-larm score --ref_dir dump/raw/test --hyp_dir exp/asr_x/decode_y/test
 
 Reads `text` and `utt2spk` of the reference, and `text` of the hypotheses and of every read-out beside it (`loop4/`,
 ...). Writes `score_wer/`, `score_cer/` and `score_ter/`, each with `result.txt` (like sclite's) and `scores.json`, into

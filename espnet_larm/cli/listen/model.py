@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from espnet_larm.cli.device import add_device, device_of
 from espnet_larm.options import add_option, given_options
+from espnet_larm.pack.models import add_places
 from espnet_larm.recognize.config import WORD_OPTIONS, DecodeConfig
 
 if TYPE_CHECKING:
@@ -35,8 +36,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--asr_model_file", type=Path, help="weights in an experiment's folder (default: its only *.ave.pth)"
     )
-    parser.add_argument("--encoder_folder", help="folder or hub id of the model's speech encoder, if it has moved")
-    parser.add_argument("--llm", help="folder or hub id of the model's LM, if it has moved")
+    add_places(parser)
 
 
 def add_machine(parser: argparse.ArgumentParser) -> None:
@@ -82,6 +82,6 @@ def load(args: argparse.Namespace) -> "Transcriber":
     try:
         with contextlib.redirect_stderr(io.StringIO()):
             source = models.default_model() if args.model is None else args.model
-            return models.load(source, device, args.dtype, args.asr_model_file, args.llm, args.encoder_folder)
+            return models.load(source, device, args.dtype, args.asr_model_file, args.llm, args.encoder)
     finally:
         logging.disable(logging.NOTSET)

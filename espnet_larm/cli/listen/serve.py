@@ -1,10 +1,10 @@
 """Serves transcriptions over HTTP, as OpenAI's API has them: POST /v1/audio/transcriptions.
 
 Examples:
-    espnet-larm serve --model model.zip                      at http://127.0.0.1:8000
+    espnet-larm serve --model model.zip  # at http://127.0.0.1:8000
     espnet-larm serve --model openai/whisper-tiny.en --port 9000
     curl http://127.0.0.1:8000/v1/audio/transcriptions -F file=@talk.m4a
-    ESPNET_LARM_API_KEY=secret espnet-larm serve --model model.zip --host 0.0.0.0    for other machines, with a key
+    ESPNET_LARM_API_KEY=secret espnet-larm serve --model model.zip --host 0.0.0.0  # for other machines, with a key
 
 Clients of OpenAI's API take http://127.0.0.1:8000/v1 as base URL. Recordings of several callers are recognised
 together, with the texts of `espnet-larm transcribe`. Ctrl-C and SIGTERM end the server after the requests that have

@@ -1,11 +1,11 @@
 """Writes down what is said in recordings, of any format and length.
 
 Examples:
-    espnet-larm transcribe --model model.zip talk.m4a                  text on stdout
-    espnet-larm transcribe --model model.zip --loops 4 talk.m4a        with fewer loops
-    espnet-larm transcribe --model model.zip --compare_loops talk.m4a  what each loop says, and its seconds
-    espnet-larm transcribe --model model.zip --format srt,json --output_dir out talks/   all recordings of a folder
-    espnet-larm transcribe --model openai/whisper-tiny.en talk.m4a     a recogniser of transformers
+    espnet-larm transcribe --model model.zip talk.m4a            # text on stdout
+    espnet-larm transcribe --model model.zip --loops 4 talk.m4a  # with fewer loops
+    espnet-larm transcribe --model model.zip --compare_loops talk.m4a  # what each loop says, and its seconds
+    espnet-larm transcribe --model model.zip --format srt,json --output_dir out talks/  # all recordings of a folder
+    espnet-larm transcribe --model openai/whisper-tiny.en talk.m4a  # a recogniser of transformers
     ffmpeg -i rtsp://camera -t 60 -f matroska - | espnet-larm transcribe --model model.zip -
 
 Silence, noise and music are left out (--no_vad recognises them, too). A recording that cannot be read is named, the
