@@ -21,7 +21,7 @@ WITH_ESPNETS_PARSER = ("train",)
 # They read audio or count errors: their options name what numpy computes.
 WITH_NUMPY = (
     *("format-audio", "perturb-speed", "score", "score-loops", "store-frames", "synthesise-speech", "transcribe"),
-    *("decode", "validate-data"),
+    *("decode", "validate-data", "compare-drafts", "score-edits"),
 )
 SLOW = {
     "torch",

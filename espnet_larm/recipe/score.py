@@ -28,7 +28,8 @@ from espnet_larm.scoring.alignment import split_characters, split_words
 from espnet_larm.scoring.bootstrap import MIN_SPEAKERS, Grouping, group_utterances
 from espnet_larm.scoring.experiment import read_out_folders
 from espnet_larm.scoring.sclite import format_result
-from espnet_larm.scoring.scores import Difference, Scores, as_json, compare, describe_silence, is_silent, score
+from espnet_larm.scoring.scores import Difference, Scores, as_json, compare, score
+from espnet_larm.scoring.silence import describe_silence, is_silent
 
 WORDS = "wer"
 UNITS = {WORDS: "word", "cer": "character", "ter": "token"}

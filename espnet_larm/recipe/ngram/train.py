@@ -107,6 +107,9 @@ def _check_words(args: argparse.Namespace) -> None:
     """Refuse options that do not go with a token type."""
     if args.min_count < 1:
         raise ValueError(f"--min_count {args.min_count}; allowed: 1 or more.")
+    if args.nlsyms is not None and not args.nlsyms.is_file():
+        # ESPnet warns, and takes the name for a symbol.
+        raise FileNotFoundError(f"--nlsyms {args.nlsyms} is not there.")
     if args.token_type != WORD:
         if args.token_list is None:
             raise ValueError(f"--token_type {args.token_type} needs --token_list, which stage 5 makes.")
