@@ -1,11 +1,11 @@
 """`espnet-larm COMMAND`, or `python -m espnet_larm COMMAND`: one command for everything here.
 
-    espnet-larm transcribe talk.m4a                                what a recording says
-    espnet-larm COMMAND --help                                     what a command does, its options, examples
-    espnet-larm --version                                          versions of this package, ESPnet and torch
-    python -m espnet_larm -m espnet2.bin.asr_train ...             ESPnet's program, or ours in its place
-    python -m espnet_larm --upstream -m espnet2.bin.asr_inference  ESPnet's own, with the plugins registered
-    python -m espnet_larm script.py ...                            a script, with the plugins registered
+    espnet-larm transcribe talk.m4a                              # what a recording says
+    espnet-larm COMMAND --help                                   # what a command does, its options, examples
+    espnet-larm --version                                        # versions of this package, ESPnet and torch
+    espnet-larm -m espnet2.bin.asr_train --help                  # ESPnet's program, or ours in its place
+    espnet-larm --upstream -m espnet2.bin.asr_inference --help   # ESPnet's own, with the plugins registered
+    espnet-larm script.py                                        # a script, with the plugins registered
 
 A stock recipe takes it as `asr.sh --python "python3 -m espnet_larm"`.
 """
@@ -83,6 +83,7 @@ def _run_command(name: str, arguments: list[str]) -> int:
     sys.argv = [f"espnet-larm {name}", *arguments]
     if COMMANDS[name].is_run_as_program:
         return _run_as_program(COMMANDS[name].module, sys.argv)
+    process.hide_remarks()
     # What a program needs is imported when it runs: help must not wait for torch.
     from espnet_larm.program import run_program
 

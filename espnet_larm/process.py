@@ -9,6 +9,7 @@ import functools
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import io
 import os
 import select
 import sys
@@ -19,6 +20,8 @@ from typing import Any
 
 # A package whose modules may print while they are imported.
 UPSTREAM = "espnet2"
+# It prints at its import that flash_attn is missing, which trainings alone have a use for.
+REMARKING = f"{UPSTREAM}.legacy.nets.pytorch_backend.transformer.attention"
 # Rounds for which a thread spins before it sleeps. With none, steps of small models take 2.5 times as long alone, since
 # waking a thread takes longer than what it then does; with libgomp's 300,000, up to 50 times as long in company.
 SPIN_COUNT = "10000"
@@ -39,6 +42,13 @@ def set_up() -> None:
     if not any(isinstance(finder, _UpstreamFinder) for finder in sys.meta_path):
         # Right before Python's own finder: other finders are still asked first.
         sys.meta_path.insert(_position_of_path_finder(), _UpstreamFinder())
+
+
+def hide_remarks() -> None:
+    """Let ESPnet not say at its import that flash_attn is missing, for programs that do not train."""
+    for finder in sys.meta_path:
+        if isinstance(finder, _UpstreamFinder):
+            finder.hides_remarks = True
 
 
 def stdout_aside() -> contextlib.AbstractContextManager[object]:
@@ -106,6 +116,7 @@ class _UpstreamFinder(importlib.abc.MetaPathFinder):
 
     def __init__(self) -> None:
         self._sought: set[str] = set()
+        self.hides_remarks = False
 
     def find_spec(
         self,
@@ -122,13 +133,14 @@ class _UpstreamFinder(importlib.abc.MetaPathFinder):
             self._sought.discard(fullname)
         if spec is not None and spec.loader is not None:
             # On the object: the loader must stay what inspect and runpy know.
-            spec.loader.exec_module = functools.partial(_run_aside, spec.loader.exec_module)  # type: ignore[method-assign]
+            spec.loader.exec_module = functools.partial(self._run_aside, spec.loader.exec_module)  # type: ignore[method-assign]
         return spec
 
-
-def _run_aside(exec_module: Callable[[ModuleType], None], module: ModuleType) -> None:
-    with stdout_aside():
-        exec_module(module)
+    def _run_aside(self, exec_module: Callable[[ModuleType], None], module: ModuleType) -> None:
+        with stdout_aside(), contextlib.ExitStack() as opened:
+            if self.hides_remarks and module.__name__ == REMARKING:
+                opened.enter_context(contextlib.redirect_stderr(io.StringIO()))
+            exec_module(module)
 
 
 def give_memory_back() -> None:

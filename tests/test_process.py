@@ -21,7 +21,7 @@ WITH_ESPNETS_PARSER = ("train",)
 # They read audio or count errors: their options name what numpy computes.
 WITH_NUMPY = (
     *("format-audio", "perturb-speed", "score", "score-loops", "store-frames", "synthesise-speech", "transcribe"),
-    *("decode", "validate-data"),
+    *("decode", "validate-data", "compare-drafts", "score-edits"),
 )
 SLOW = {
     "torch",
@@ -116,6 +116,28 @@ def test_what_upstream_prints_at_its_import_goes_to_stderr(upstream, capsys):
     printed = capsys.readouterr()
     assert (printed.out, printed.err) == ("", "noise of __init__\nnoise of part\n")
     assert part.VALUE == 3 and "VALUE = 3" in inspect.getsource(part)
+
+
+@pytest.mark.parametrize(
+    ("is_hidden", "said"), [(False, "noise of __init__\nflash_attn is missing\n"), (True, "noise of __init__\n")]
+)
+def test_programs_that_do_not_train_hide_what_upstream_says_of_flash_attn(
+    upstream, tmp_path, monkeypatch, capsys, is_hidden, said
+):
+    monkeypatch.setattr(process, "REMARKING", f"{upstream}.attention")
+    text = "import sys\nprint('flash_attn is missing', file=sys.stderr)\nVALUE = 4\n"
+    (tmp_path / upstream / "attention.py").write_text(text)
+    process.set_up()
+    if is_hidden:
+        process.hide_remarks()
+    from noisy_upstream import attention
+
+    assert attention.VALUE == 4 and capsys.readouterr() == ("", said)
+
+
+def test_what_is_hidden_is_what_upstream_says_of_flash_attn():
+    done = run_python("-m", "espnet_larm", "list", "--name", "larm")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
 
 
 def test_a_module_of_upstreams_that_runs_as_a_program_keeps_its_stdout(upstream, capsys):

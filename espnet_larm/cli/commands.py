@@ -100,7 +100,7 @@ COMMANDS: dict[str, Command] = {
         "espnet_larm.cli.train",
         "train with a program of ESPnet's, asr_train say (stage 11)",
         TRAIN,
-        "asr_train --config conf/tiny/train_larm.yaml --output_dir exp/asr ...",
+        "asr_train --config exp/asr/config.yaml --output_dir exp/again",
         is_run_as_program=True,
     ),
     "plan": Command(

@@ -1,7 +1,7 @@
-"""Stage 12: recognises a data folder in batches: by CTC, all checkpoint loops in one pass, or by the model's LM.
+r"""Stage 12: recognises a data folder in batches: by CTC, all checkpoint loops in one pass, or by the model's LM.
 
 Examples:
-    python -m espnet_larm -m espnet2.bin.asr_inference --data_path_and_name_and_type dump/raw/test/wav.scp,speech,sound
+    espnet-larm decode --data_path_and_name_and_type dump/raw/test/wav.scp,speech,sound \
         --asr_train_config exp/asr_x/config.yaml --asr_model_file exp/asr_x/valid.loss.ave.pth --output_dir out
 
 Takes ESPnet's arguments, and those that `--help` lists under espnet_larm. `--beam_size` 1, the default here, is greedy.

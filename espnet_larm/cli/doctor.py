@@ -25,6 +25,13 @@ PYTHONS = ((3, 12), (3, 13))
 PAIR = {"torch": "2.14.1", "torchaudio": "2.11.1"}
 
 
+def get_parser() -> argparse.ArgumentParser:
+    """The parser of this program, which has no options."""
+    return argparse.ArgumentParser(
+        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
 def main(argv: list[str] | None = None) -> int:
     """Print which packages are there and which are missing.
 
@@ -34,9 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         The exit status: 0 if everything needed is there and every plugin is sound, else 1.
     """
-    argparse.ArgumentParser(
-        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args(argv)
+    get_parser().parse_args(argv)
     for line in describe_machine():
         print(line)
     problem = _obstacle()

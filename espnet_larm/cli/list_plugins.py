@@ -2,8 +2,8 @@
 
 Examples:
     espnet-larm list --name larm
-    espnet-larm list --name larm --yaml    a template that trains as it stands
-    espnet-larm list --markdown            docs/options.md
+    espnet-larm list --name larm --yaml  # a template that trains as it stands
+    espnet-larm list --markdown          # docs/options.md
 
 A plugin's options are the parameters of its constructor, described by their annotation (`options.Option`) or by the
 `Args:` section of the docstring. ESPnet's tasks, which take 10 s to import, are imported only if other packages bring
@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         The exit status: 1 if a plugin is broken or none has the given name, else 0.
     """
-    arguments = _parser().parse_args(argv)
+    arguments = get_parser().parse_args(argv)
     if arguments.markdown:
         print(reference_page(), end="")
         return 0
@@ -184,7 +184,8 @@ def described_arguments(docstring: str | None) -> dict[str, str]:
     return found
 
 
-def _parser() -> argparse.ArgumentParser:
+def get_parser() -> argparse.ArgumentParser:
+    """The parser of this program's options."""
     parser = argparse.ArgumentParser(
         description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
     )

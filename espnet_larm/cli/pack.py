@@ -1,8 +1,8 @@
-"""Stage 14: pack a recogniser into one file: configuration, weights, tokens, statistics, results and a model card.
+r"""Stage 14: pack a recogniser into one file: configuration, weights, tokens, statistics, results and a model card.
 
 Examples:
-    python -m espnet_larm pack asr --exp_dir exp/asr_x
-    python -m espnet_larm -m espnet2.bin.pack asr --asr_train_config exp/asr_x/config.yaml
+    espnet-larm pack asr --exp_dir exp/asr_x
+    espnet-larm -m espnet2.bin.pack asr --asr_train_config exp/asr_x/config.yaml \
         --asr_model_file exp/asr_x/valid.loss.ave.pth --outpath asr_x.zip
 
 It takes ESPnet's arguments for its task `asr`. ESPnet can unpack and use the file, and so can `espnet_larm.load`. The
@@ -42,7 +42,7 @@ from espnet_larm.recognize.model.thresholds import RELAXED_CALIBRATION
 from espnet_larm.scoring.experiment import SetResult, find_results
 
 # Options that ESPnet's program lacks.
-OURS = ("exp_dir", "llm", "encoder", "name", "language", "license", "datasets")
+OURS = ("exp_dir", "llm", "encoder", "name", "language", "license", "datasets", "note")
 CONFIG = "config.yaml"
 # Files of the experiment's folder that are packed if they exist.
 RESULTS = ("RESULTS.md", "images/wer_by_loops.png", CALIBRATION, RELAXED_CALIBRATION, HEAD_FILE)
@@ -73,6 +73,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--datasets", nargs="+", default=[], help="for the model card: names of the training data on the hub"
     )
+    note_help = "for the model card, in Markdown: hours and licences of the corpora, what the model is unfit for"
+    parser.add_argument("--note", default="", metavar="TEXT", help=note_help)
     return parser
 
 
@@ -105,7 +107,7 @@ def main(cmd: list[str] | None = None) -> int:
     name = args.name or exp_dir.resolve().name
     made_with = {package: found for package, found in versions().items() if package in MADE_WITH}
     manifest = Manifest(CONFIG, model_file.name, name, plugins_of(config), {}, made_with, models)
-    about = About("" if args.language == NO_LANGUAGE else args.language, args.license, tuple(args.datasets))
+    about = About("" if args.language == NO_LANGUAGE else args.language, args.license, tuple(args.datasets), args.note)
     num_parameters = count_parameters(config_file, model_file, places)
     card = format_card(manifest, config, datasets_of(config), num_parameters, results_of(exp_dir), about)
     members: Members = {CONFIG: dump_yaml(portable), CARD: card.encode(), **dict(sorted(files.items())), **tokenizer}

@@ -1,7 +1,7 @@
 """ESPnet's training programs with our plugins, in the processes that they spawn, too.
 
 Examples:
-    espnet-larm train asr_train --config conf/tiny/train_larm.yaml --token_list tokens.txt --output_dir exp/asr ...
+    espnet-larm train asr_train --config exp/asr/config.yaml --output_dir exp/again  # a training once more
     espnet-larm train asr_train --help
 
 It takes the arguments of `python -m espnet2.bin.asr_train`, which the launcher sends here; likewise `slu_train`,

@@ -252,7 +252,7 @@ def _undecodable(source: str, stream: BinaryIO, error: Exception) -> AudioError:
     damaged = f"is truncated or damaged ({error})"
     content = next((content for pattern, content in FOREIGN_CONTENT if pattern.match(head)), None)
     if not head:
-        what = "wrote nothing" if is_command(source) else "is truncated to 0 bytes"
+        what = "wrote nothing" if is_command(source) else "is empty"
         return AudioError("empty-audio", f"{source} {what}")
     if content == "" or is_archive_entry(source):
         what = damaged

@@ -20,7 +20,7 @@ class Written(NamedTuple):
         language: Code of the language that was asked for; None if none was.
         text: The whole text.
         segments: It in phrases.
-        words: Whether to write times of words, where the format has a place for them; subtitles have none.
+        words: Whether to write times of words, in WITH_WORDS.
         mean_loops: Mean number of loops where the model chose them by itself; None otherwise.
     """
 
@@ -91,6 +91,8 @@ FORMATS: dict[str, Callable[[Written], str]] = {
     "tsv": as_tsv,
     "json": as_json,
 }
+# They have a place for times of words; subtitles have none.
+WITH_WORDS = frozenset(("txt", "tsv", "json"))
 
 
 def _cues(written: Written) -> list[tuple[float, float, str]]:

@@ -9,12 +9,15 @@ from espnet_larm.errors import OptionError
 from espnet_larm.listen.engine import WHOLE, Engine, Heard, Job, Merged, Request, refuse_language, refuse_loops
 from espnet_larm.listen.segments import spread
 from espnet_larm.recognize.batch import decode_batch
-from espnet_larm.recognize.config import AUTO
+from espnet_larm.recognize.config import AUTO, DecodeConfig
 from espnet_larm.recognize.long.transcribe import cutting_of, text_of_words
 from espnet_larm.recognize.output.results import NO_NUMBERS, Hypothesis, Transcript
 from espnet_larm.recognize.output.words import Word
 from espnet_larm.recognize.plan import Plan
 from espnet_larm.recognize.recognizer import Recognizer
+
+# How messages on the depth begin.
+NUM_LOOPS_IS = "num_loops is "
 
 
 class LarmEngine(Engine):
@@ -56,10 +59,19 @@ class LarmEngine(Engine):
 
     def _plans(self, request: Request, wanted: Sequence[int]) -> list[Plan]:
         if tuple(wanted) == (WHOLE,):
-            return [self.recognizer.plan(request.config)]
+            return [self._plan(request.config)]
         # Each is checked, also where one pass serves all.
-        plans = [self.recognizer.plan(replace(request.config, num_loops=loop)) for loop in wanted]
+        plans = [self._plan(replace(request.config, num_loops=loop)) for loop in wanted]
         return plans[-1:] if plans[-1].llm is None else plans
+
+    def _plan(self, config: DecodeConfig) -> Plan:
+        try:
+            return self.recognizer.plan(config)
+        except ValueError as error:
+            # Whoever listens knows the option by another name.
+            if str(error).startswith(NUM_LOOPS_IS):
+                raise OptionError(f"loops is {str(error).removeprefix(NUM_LOOPS_IS)}") from error
+            raise
 
     def _times_words(self, plan: Plan) -> bool:
         heads = self.recognizer.heads

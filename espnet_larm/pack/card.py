@@ -27,11 +27,13 @@ class About(NamedTuple):
         language: Code such as `en`; empty if not given.
         license: Licence of weights and training data; UNKNOWN if not given.
         datasets: Names of the training data on the hub; empty if not given.
+        note: Markdown: hours and licences of the corpora, what the model is unfit for; empty if not given.
     """
 
     language: str = ""
     license: str = UNKNOWN
     datasets: tuple[str, ...] = ()
+    note: str = ""
 
 
 def format_card(
@@ -59,6 +61,7 @@ def format_card(
         f"# {manifest.name}", "",
         *_description(manifest, config, datasets, num_parameters), "",
         *_use(manifest, 0.0 if has_llm(config) else 1.0),
+        *(["## Note", "", about.note.strip(), ""] if about.note.strip() else []),
         "## Results", "",
         *(format_curve(results) if results or silent else ["Nothing was scored.", ""]),
         *silent,

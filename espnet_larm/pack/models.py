@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from espnet_larm.llm.words import LM, SPEECH_ENCODER, Words
-from espnet_larm.options import add_option, option, options_of
+from espnet_larm.options import add_option, help_of, option
 from espnet_larm.pack.encoder import (
     check_encoder,
     check_encoder_inside,
@@ -33,8 +33,9 @@ class ModelPlaces:
 
 def add_places(parser: Any) -> None:
     """Add the options of `ModelPlaces` to a parser or group, each None unless it is given."""
-    for name, *_ in options_of(ModelPlaces):
-        add_option(parser, ModelPlaces, name)
+    add_option(parser, ModelPlaces, "llm")
+    # Two spellings: recipes call the encoder's place by the shorter one, as Python does.
+    parser.add_argument("--encoder_folder", "--encoder", dest="encoder", help=help_of(ModelPlaces, "encoder"))
 
 
 def conf_of(config: Config, kind: str) -> dict[str, Any]:

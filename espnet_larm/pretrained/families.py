@@ -131,13 +131,13 @@ class Whisper(Family):
 
     def __init__(self, model: Any, settings: Mapping[str, Any] = MappingProxyType({})) -> None:
         super().__init__(model, settings)
-        self.mel = WhisperMel(self.config.num_mel_bins, self.rate_hz)
         self.window = self.settings["chunk_length"] * self.rate_hz
         if (num_frames := self.window // self.hop) != self.config.max_source_positions:
             raise ValueError(
                 f"{SETTINGS}: windows of {self.settings['chunk_length']} s (chunk_length) at {self.rate_hz} Hz are "
                 f"{num_frames} frames, but the model reads {self.config.max_source_positions}; copy the model again."
             )
+        self.mel = WhisperMel(self.config.num_mel_bins, self.rate_hz)
 
     @property
     def defaults(self) -> dict[str, Any]:

@@ -261,8 +261,8 @@ def _cannot_load(model: str, error: Exception) -> str:
     kind = "folder" if path.is_dir() else "file" if path.is_file() else "hub model"
     return (
         f"{WHERE}: model {model}: this {kind} cannot be loaded: {_first_line(error)} Name a folder that "
-        "holds config.json and weights (of a trained model: `decode --encoder FOLDER`, `transcribe --encoder_folder "
-        "FOLDER`); a model of the hub needs a network, and `hf auth login` if it is gated."
+        "holds config.json and weights (of a trained model: --encoder_folder FOLDER); a model of the hub needs a "
+        "network, and `hf auth login` if it is gated."
     )
 
 

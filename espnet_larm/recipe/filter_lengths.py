@@ -1,7 +1,7 @@
 """Stage 4: a formatted set without utterances that are too short, too long or have no transcript.
 
 Examples:
-    python -m espnet_larm filter-lengths --in_dir dump/raw/org/train --output_dir dump/raw/train
+    espnet-larm filter-lengths --in_dir dump/raw/org/train --output_dir dump/raw/train
 
 Dropped utterances are counted and printed; `dropped` in the output folder lists all of them with their reasons.
 """

@@ -4,7 +4,7 @@ A set is either all plain files (data type `sound`) or all archive entries (`kal
 under `kaldi_ark`, too, but as integers, 32768 times louder than an entry.
 
 Examples:
-    python -m espnet_larm format-audio --in_dir data/test --output_dir dump/raw/test --nj 4
+    espnet-larm format-audio --in_dir data/test --output_dir dump/raw/test --nj 4
 
 All audio is decoded to see whether it fits, so this stage reports what is wrong with it, as validate-data does.
 """

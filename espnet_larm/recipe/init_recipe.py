@@ -42,15 +42,17 @@ LIBRISPEECH_LAYOUT = (
 )
 RECIPES = {
     "an4": Recipe("CMU AN4, 42 minutes of spelled names and numbers, which is downloaded (64 MB)"),
-    "librispeech": Recipe("LibriSpeech; without --librispeech it is downloaded", "--librispeech /data/LibriSpeech"),
+    "librispeech": Recipe("LibriSpeech (downloaded without --librispeech)", "--librispeech /data/LibriSpeech"),
     "mini": Recipe("a synthetic corpus, which eSpeak NG makes (pip install espeakng-loader)"),
     "read_speech": Recipe("a corpus in LibriSpeech's layout, split/speaker/chapter/*.trans.txt", LIBRISPEECH_LAYOUT),
 }
 # The recipe that reads tables.
 OF_TABLES = "read_speech"
 TABLES = (".tsv", ".jsonl")
-# They compare trainings with programs of the repository that are not installed.
+# They compare trainings with programs of the repository that are not installed; the plans that these read are the only
+# configurations whose names do not begin with TRAININGS.
 STUDIES = ("run_baselines.sh", "run_study.sh")
+TRAININGS = "train_"
 # In the repository a recipe's folder lies beside the pipeline, and its configurations at the root.
 MOVED = (("../asr.sh", "./asr.sh"), ("../utils/", "utils/"))
 # What asr.sh does in the repository.
@@ -177,7 +179,7 @@ def files_of(root: Path, name: str) -> Iterator[tuple[Path, str]]:
     )
     for base, paths in places:
         yield from ((path, str(path.relative_to(base))) for path in sorted(paths) if path.name not in STUDIES)
-    yield from ((path, f"conf/{path.name}") for path in sorted((conf / name).glob("*.yaml")))
+    yield from ((path, f"conf/{path.name}") for path in sorted((conf / name).glob(f"{TRAININGS}*.yaml")))
 
 
 def format_path_sh() -> str:
@@ -213,7 +215,8 @@ A recipe of espnet-larm {__version__} for {recipe.sentence}.
 ```
 
 The same command goes on where it was interrupted. Error rates by loops stand in `exp/*/RESULTS.md`, and
-`--stage pack --stop_stage pack` makes one file of the model, which `espnet_larm.load` reads.
+`--stage pack --stop_stage pack` makes one file of the model, which `espnet_larm.load`
+and `espnet-larm transcribe --model` read.
 
 `conf/` has the configurations; the head of each says for how much speech and which machine it is meant. `cmd.sh` says
 where jobs run (here, or Slurm), `path.sh` which Python runs them. `asr.sh` and `utils/` are the pipeline.

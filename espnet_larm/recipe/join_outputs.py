@@ -1,7 +1,7 @@
 """End of stage 12: joins the outputs of parallel decoding jobs in one folder.
 
 Examples:
-    python -m espnet_larm join-outputs --input_dirs logdir/output.1 logdir/output.2 --output_dir exp/.../test
+    espnet-larm join-outputs --input_dirs logdir/output.1 logdir/output.2 --output_dir exp/asr_x/decode_y/test
 
 `1best_recog/` becomes the folder's own files; `loop<k>/` and `<n>best_recog/` keep their folders; `stats.json` is
 summed. Such folders that only an earlier decoding made are removed, or they would be taken for this one's.

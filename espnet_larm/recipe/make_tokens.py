@@ -1,8 +1,8 @@
-"""Stage 5: the token list, and for BPE its sentencepiece model, from the training text; or the tokens of an LM.
+r"""Stage 5: the token list, and for BPE its sentencepiece model, from the training text; or the tokens of an LM.
 
 Examples:
-    python -m espnet_larm make-tokens --text dump/raw/train/text --token_type char --output_dir data/token_list/char
-    python -m espnet_larm make-tokens --text dump/raw/train/text --token_type hugging_face --llm models/SmolLM2 \
+    espnet-larm make-tokens --text dump/raw/train/text --token_type char --output_dir data/token_list/char
+    espnet-larm make-tokens --text dump/raw/train/text --token_type hugging_face --llm models/SmolLM2 \
         --output_dir data/token_list/smollm2
 
 Lists are in ESPnet's order: `<blank>` first (CTC hard-wires it to 0), `<unk>`, the tokens, `<sos/eos>` last.

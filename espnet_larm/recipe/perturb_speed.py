@@ -3,7 +3,7 @@
 Source: Ko et al., "Audio Augmentation for Speech Recognition", Interspeech 2015: factors 0.9, 1.0 and 1.1.
 
 Examples:
-    python -m espnet_larm perturb-speed --in_dir data/train --output_dir data/train_sp --factors 0.9 1.0 1.1
+    espnet-larm perturb-speed --in_dir data/train --output_dir data/train_sp --factors 0.9 1.0 1.1
 """
 
 import argparse

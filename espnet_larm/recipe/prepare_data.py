@@ -1,8 +1,8 @@
 """Stage 1: makes Kaldi data folders of a corpus.
 
 Examples:
-    python -m espnet_larm prepare-data an4 --root downloads/an4 --output_dir data
-    python -m espnet_larm prepare-data manifest --root my_corpus --output_dir data --sets train=train.tsv dev=dev.tsv
+    espnet-larm prepare-data an4 --root downloads/an4 --output_dir data
+    espnet-larm prepare-data manifest --root my_corpus --output_dir data --sets train=train.tsv dev=dev.tsv
 
 A manifest is a table of recordings: TSV whose first line names the columns audio, text and speaker, or JSONL with
 these keys. Paths of audio are relative to it; speaker may be left out.

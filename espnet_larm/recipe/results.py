@@ -1,7 +1,7 @@
 """Stage 13, after scoring: RESULTS.md and a picture of everything scored in an experiment's folder.
 
 Examples:
-    python -m espnet_larm results --exp_dir exp/asr_x
+    espnet-larm results --exp_dir exp/asr_x
 
 Writes `RESULTS.md` (tables by set and loop with intervals and real-time factors, and what they came from: commit,
 configuration, command, seed, data, machine, date, versions) and `images/wer_by_loops.png`.

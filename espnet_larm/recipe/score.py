@@ -1,7 +1,7 @@
 """Stage 13: WER, CER and TER of hypotheses, with bootstrap intervals and alignments.
 
 Examples:
-    python -m espnet_larm score --ref_dir dump/raw/test --hyp_dir exp/asr_x/decode_y/test
+    espnet-larm score --ref_dir dump/raw/test --hyp_dir exp/asr_x/decode_y/test
 
 Reads `text` and `utt2spk` of the reference, and `text` of the hypotheses and of every read-out beside it (`loop4/`,
 ...). Writes `score_wer/`, `score_cer/` and `score_ter/`, each with `result.txt` (like sclite's) and `scores.json`, into
@@ -28,7 +28,8 @@ from espnet_larm.scoring.alignment import split_characters, split_words
 from espnet_larm.scoring.bootstrap import MIN_SPEAKERS, Grouping, group_utterances
 from espnet_larm.scoring.experiment import read_out_folders
 from espnet_larm.scoring.sclite import format_result
-from espnet_larm.scoring.scores import Difference, Scores, as_json, compare, describe_silence, is_silent, score
+from espnet_larm.scoring.scores import Difference, Scores, as_json, compare, score
+from espnet_larm.scoring.silence import describe_silence, is_silent
 
 WORDS = "wer"
 UNITS = {WORDS: "word", "cer": "character", "ter": "token"}

@@ -1,7 +1,7 @@
 """Word error rates by loops of a stock recipe of ESPnet's, after its stage 12 with `--python "python3 -m espnet_larm"`.
 
 Examples:
-    python -m espnet_larm score-loops --exp_dir exp/asr_x --data_dir dump/raw
+    espnet-larm score-loops --exp_dir exp/asr_x --data_dir dump/raw
 
 ESPnet's stages join and score the last loop alone. This program joins what all decoding jobs wrote at every checkpoint
 loop, scores it and prints the tables. Everything goes to `<exp_dir>/by_loops/`, RESULTS.md and its picture included:

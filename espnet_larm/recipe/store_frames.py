@@ -1,7 +1,7 @@
 """Stage 10: keeps the frames of a frozen, pre-trained front end on the disk; training then reads them.
 
 Examples:
-    python -m espnet_larm store-frames --data_dir dump/raw/train_sp --config conf/train_x.yaml
+    espnet-larm store-frames --data_dir dump/raw/train_sp --config conf/train_x.yaml
 
 Reads `frontend_conf` of the configuration, of which model, revision and layers count. Writes
 `frames/<hash of model and layers>/` and `frames.scp` into the data folder; train with

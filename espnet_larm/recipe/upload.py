@@ -24,10 +24,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--pack", type=Path, required=True, help="the pack, which stage 14 makes")
     parser.add_argument("--hf_repo", required=True, help="repository on the hub, user/name")
     parser.add_argument(
-        "--private",
-        choices=("true", "false"),
-        default="false",
-        help="whether a new repository is private; one that is there stays as it is",
+        "--private", action="store_true", help="make a new repository private; one that is there stays as it is"
     )
     add_places(parser)
     return parser
@@ -43,7 +40,7 @@ def main(cmd: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         manifest = write_hub_folder(args.pack, args.hf_repo, folder)
-        visible = "private" if args.private == "true" else "public"
+        visible = "private" if args.private else "public"
         print(f"{args.pack} -> {address_of(args.hf_repo)} ({visible} if it is new):")
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
             print(f"  {path.relative_to(folder)}  {path.stat().st_size:,} bytes")
@@ -51,7 +48,7 @@ def main(cmd: list[str] | None = None) -> int:
             if model.is_needed:
                 print(f"  without the weights of {model}, which it names")
         print(f"  licence: {licence_of(folder)}", flush=True)
-        address = upload(folder, args.hf_repo, f"Upload {manifest.name}", args.private == "true")
+        address = upload(folder, args.hf_repo, f"Upload {manifest.name}", args.private)
     print(f'{address}\nespnet_larm.load("{args.hf_repo}") loads it.')
     return 0
 

@@ -158,7 +158,7 @@ class DecodeConfig:
     )
     loop_rule: str | None = option(
         None,
-        "with num_loops auto, when an utterance leaves: its CTC hypothesis did not change, its CTC posteriors changed "
+        "with auto loops, when an utterance leaves: its CTC hypothesis did not change, its CTC posteriors changed "
         "little, the CTC head is confident, the encoder's state moves on evenly, or a head that espnet-larm "
         "train-halting-head has trained expects nothing of deeper loops",
         choices=LOOP_RULES,

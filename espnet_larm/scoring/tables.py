@@ -6,7 +6,7 @@ The columns `from` and `to` bound 95 % of the resamples, in percent, or in point
 from collections.abc import Iterator, Sequence
 
 from espnet_larm.scoring.experiment import AUTO, AUTO_NUMBER, MEASURES, ReadOutResult, SetResult
-from espnet_larm.scoring.scores import describe_silence, is_silent
+from espnet_larm.scoring.silence import describe_silence, is_silent
 
 COLUMNS = ("dataset", "loops", "Snt", "Wrd", "Corr", "Sub", "Del", "Ins", "Err", "S.Err", "from", "to", "RTF")
 CHANGES = ("dataset", "measure", "loops", "points", "from", "to", "")

@@ -40,6 +40,8 @@ def _as_json(found: Transcription, asked: Asked, language: str | None) -> dict[s
     if asked.form == VERBOSE:
         known = {"task": "transcribe", "language": language or UNKNOWN, "duration": round(found.duration_s, 3)}
         said = {**known, **said}
+    if found.mean_loops is not None:
+        said["mean_loops"] = round(found.mean_loops, 3)
     if len(asked.loops) > 1:
         said["loops"] = {
             str(loop): {**_said(each.text, each.segments, asked), "seconds": round(found.seconds[loop], 4)}

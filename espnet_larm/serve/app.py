@@ -78,7 +78,7 @@ async def transcriptions(request: Request) -> Response:
         async with received(request, service.limits) as upload:
             asked = read_fields(upload.fields, service.name)
             with refusals(upload):
-                job = service.prepare(asked.loops, asked.language, asked.words)
+                job = service.prepare(asked.loops, asked.language, asked.words, asked.auto)
                 found = await until_gone(request, service.transcribe(job, upload.path))
             return answer(found, asked, upload.name, asked.language or service.language)
 

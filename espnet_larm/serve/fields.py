@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from espnet_larm.errors import OptionError
 from espnet_larm.listen.engine import read_loops
+from espnet_larm.recognize.config import AUTO
 from espnet_larm.serve.errors import NO_MODEL, WRONG, RequestError
 
 JSON, TEXT, SRT, VTT, VERBOSE = FORMS = ("json", "text", "srt", "vtt", "verbose_json")
@@ -28,12 +29,14 @@ class Asked(NamedTuple):
         loops: Depths to give a text of, ascending; empty for the model's own.
         language: Code of the spoken language; None if it is not named.
         granularities: What to give times of in `verbose_json`.
+        auto: Whether each piece of the recording shall have as many loops as it needs.
     """
 
     form: str
     loops: tuple[int, ...]
     language: str | None
     granularities: frozenset[str]
+    auto: bool = False
 
     @property
     def words(self) -> bool:
@@ -69,8 +72,9 @@ def read_fields(fields: Sequence[tuple[str, str]], model: str) -> Asked:
             raise RequestError(WRONG, f"{name} is {said[name][:40]}; {allowed}.", name)
     _check_temperature(said.get("temperature", "0"))
     form = _one_of("response_format", said.get("response_format", JSON), FORMS)
-    loops = _loops(said["loops"], form) if "loops" in said else ()
-    return Asked(form, loops, said.get("language"), _granularities(granularities, form))
+    auto = said.get("loops") == AUTO
+    loops = _loops(said["loops"], form) if "loops" in said and not auto else ()
+    return Asked(form, loops, said.get("language"), _granularities(granularities, form), auto)
 
 
 def _one_of(name: str, value: str, allowed: Sequence[str]) -> str:
@@ -92,7 +96,7 @@ def _loops(word: str, form: str) -> tuple[int, ...]:
     try:
         loops = read_loops(word)
     except OptionError as error:
-        raise RequestError(WRONG, str(error), "loops") from error
+        raise RequestError(WRONG, f"{str(error).removesuffix('.')}, or {AUTO}.", "loops") from error
     if len(loops) > 1 and form not in WITH_LOOPS:
         allowed = f"allowed: one loop, or response_format {' or '.join(WITH_LOOPS)}"
         raise RequestError(WRONG, f"loops is {word} with response_format {form}; {allowed}.", "loops")

@@ -48,6 +48,8 @@ class Service:
         language: Code of the language that is spoken where a caller names none; a model without a choice of languages
             takes it as said of itself, and accepts callers who name it.
         vad: Leave out what is no speech.
+        auto: Options of decoding for callers who ask for `auto` loops; by default `config`, and the rule that is
+            calibrated beside the model.
 
     Attributes:
         loops: Depths that callers can ask for; empty for a model without loops.
@@ -56,7 +58,7 @@ class Service:
         started: Seconds since the epoch when it was made.
 
     Raises:
-        ValueError: The model cannot do what `config` and `language` ask.
+        ValueError: The model cannot do what `config`, `language` and `auto` ask.
     """
 
     def __init__(
@@ -67,16 +69,20 @@ class Service:
         config: DecodeConfig = DecodeConfig(),  # noqa: B008  # immutable
         language: str | None = None,
         vad: bool = True,
+        auto: DecodeConfig | None = None,
     ) -> None:
         self.name, self.limits, self.language, self.loops = name, limits, language, transcriber.loops
         self.sample_rate_hz = transcriber.sample_rate_hz
         self.started = int(time.time())
         self.num_requests = 0
         self._transcriber, self._config, self._vad = transcriber, config, vad
+        self._auto = auto or replace(config, num_loops=AUTO)
         # The same request gives the same job, whose callers share batches.
         self._prepare = functools.lru_cache(MOST_JOBS)(transcriber.prepare)
         self._has_languages = transcriber.has_languages
         self._prepare(Request(language=language if self._has_languages else None, config=config))
+        if auto is not None:
+            self.prepare(auto=True)
         self._batcher = Batcher(limits.batch_seconds * self.sample_rate_hz, limits.batch_size)
         self.counts = Counts()
         self._threads = ThreadPoolExecutor(limits.max_requests, "recording")
@@ -114,12 +120,13 @@ class Service:
         # Some models go deeper than they were trained to, at any cost: that is not for callers to choose.
         if self.loops and (other := [str(loop) for loop in loops if loop not in self.loops]):
             raise OptionError(f"loops is {', '.join(other)}; allowed: {', '.join(map(str, self.loops))}.")
+        if auto and not self.loops:
+            raise OptionError("loops is auto, but this model has no loops; leave the option out.")
         if self._has_languages:
             language = language or self.language
         elif language == self.language:
             language = None
-        config = replace(self._config, num_loops=AUTO) if auto else self._config
-        request = Request(loops, language, words, config)
+        request = Request(loops, language, words, self._auto if auto else self._config)
         job = self._prepare(request)
         # Who asks for words gets the same, and so shares batches with who does not.
         return self._prepare(request._replace(needs_words=False)) if words else job

@@ -152,7 +152,8 @@ class LarmASRTask(ASRTask):
                 if getattr(model.decoder, "editor", None) is not None:
                     take_training_tokens(args, model.decoder, cls.build_preprocess_fn(args, False))
             # For the record: see allow_tf32.
-            args.use_tf32 = args.use_tf32 or (args.use_amp and torch.backends.cuda.matmul.allow_tf32)
+            if getattr(args, "use_amp", False) and torch.backends.cuda.matmul.allow_tf32:
+                args.use_tf32 = True
             check_masks(args)
             check_streaming(args, model)
             check_stored_frames(args, model)

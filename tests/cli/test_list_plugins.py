@@ -181,4 +181,4 @@ def test_ranges_of_annotated_options_are_listed(capsys):
 def test_the_options_of_decoding_are_listed(capsys):
     assert list_plugins.main(["--name", "decoding"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "ctc_weight: float weight of CTC beside the LM (0 to 1; 1.0 is CTC alone" in shown
+    assert "ctc_weight: float weight of CTC beside the LM; with search edit, " in shown

@@ -47,6 +47,11 @@ def test_experiment_becomes_one_file_with_a_card(pack, exp_dir, capsys):
     assert "asr_tiny_valid.loss.ave.zip: " in capsys.readouterr().out
 
 
+def test_a_note_stands_in_the_card(pack, exp_dir):
+    assert pack("--exp_dir", exp_dir, "--note", "Unfit for whispers.") == 0
+    assert "## Note\n\nUnfit for whispers.\n" in read(exp_dir / "asr_tiny_valid.loss.ave.zip")["README.md"].decode()
+
+
 def test_card_counts_parameters_as_the_training_does(pack, exp_dir, larm_task):
     from espnet2.torch_utils.model_summary import get_human_readable_count, model_summary
 

@@ -77,7 +77,7 @@ def test_a_missing_archive_is_named() -> None:
 def test_a_truncated_file_is_refused(make_audio: MakeAudio, name: str, share: float) -> None:
     path = make_audio(name)
     cut(path, share)
-    with pytest.raises(ValueError, match=f"{name} is truncated"):
+    with pytest.raises(ValueError, match=f"{name} is {'truncated' if share else 'empty'}"):
         read_audio(path)
 
 
@@ -121,7 +121,7 @@ def test_a_part_without_a_sample_is_a_bad_segment(make_audio: MakeAudio, part: s
 def test_a_file_without_bytes_is_empty(tmp_path: Path) -> None:
     (tmp_path / "a.flac").touch()
     for source in (str(tmp_path / "a.flac"), "true |"):
-        with pytest.raises(AudioError, match=r"is truncated to 0 bytes|wrote nothing") as caught:
+        with pytest.raises(AudioError, match=r"is empty|wrote nothing") as caught:
             read_audio(source)
         assert caught.value.kind == "empty-audio"
 

@@ -79,7 +79,7 @@ def test_half_a_file_of_ffmpegs_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is truncated to 0 bytes"),
+        (b"", "is empty"),
         (b"hello\n", "is no audio: it is text"),
         (b"<!DOCTYPE html><p>", "is no audio: it is a web page"),
         (np.random.default_rng(0).bytes(5000), "is no audio, or damaged"),

@@ -1,6 +1,7 @@
 """Recognisers of transformers: tiny random CTC models, and the Whisper that a user may have."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -173,6 +174,11 @@ def test_languages_are_those_of_a_multilingual_whisper(tmp_path, noise):
         one.transcribe(noise, RATE, language="de")
 
 
+def letters_of(text):
+    """Letters and digits: Whisper parts names that are spelt, and hyphenates numbers, as it happens."""
+    return re.sub("[^a-z0-9]", "", text.lower())
+
+
 @pytest.fixture(scope="module")
 def whisper():
     """The real Whisper tiny.en."""
@@ -188,6 +194,17 @@ def test_whispers_words_have_times_within_the_speech(whisper, utterances):
     words = [word for segment in found.segments for word in segment.words]
     assert len(words) > 2 and words[0].start_s > 2.5 and words[-1].end_s <= found.duration_s
     assert all(word.start_s <= word.end_s for word in words)
+
+
+@pytest.mark.slow
+def test_silence_around_an_utterance_changes_no_word(whisper, utterances):
+    for samples in utterances[:3]:
+        alone = whisper.transcribe(samples, RATE).text
+        assert alone
+        for seconds in (0.1, 0.25, 0.5, 1.0):
+            silence = np.zeros(round(seconds * RATE), np.float32)
+            found = whisper.transcribe(np.concatenate([silence, samples, silence]), RATE).text
+            assert letters_of(found) == letters_of(alone), seconds
 
 
 @pytest.mark.slow

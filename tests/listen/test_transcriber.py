@@ -8,6 +8,7 @@ import soundfile
 
 import espnet_larm
 from espnet_larm.listen.engine import Request
+from espnet_larm.listen.speech import find_speech
 from espnet_larm.recognize.config import DecodeConfig
 
 RATE = 16000
@@ -85,12 +86,16 @@ def test_silence_noise_and_music_give_no_words(transcriber, noises):
         assert (found.text, found.segments, found.duration_s) == ("", (), 60.0)
 
 
-def test_silence_around_an_utterance_changes_no_word_by_the_gate(transcriber, utterances):
+@pytest.mark.parametrize("seconds", [0.1, 0.25, 0.5, 1.0])
+def test_silence_around_an_utterance_costs_no_speech_at_the_gate(utterances, seconds):
+    """Its words are compared in test_hugging_face.py, since a model with random weights hears none."""
     for samples in utterances[:3]:
-        alone = transcriber.transcribe(samples, RATE)
-        silence = np.zeros(RATE, np.float32)
-        found = transcriber.transcribe(np.concatenate([silence, samples, silence]), RATE)
-        assert found.segments and abs(found.segments[0].start_s - 1 - alone.segments[0].start_s) < 0.3
+        silence = np.zeros(round(seconds * RATE), np.float32)
+        alone = find_speech(samples, RATE)
+        found = find_speech(np.concatenate([silence, samples, silence]), RATE)
+        # Chunks of the detector lie elsewhere, and it keeps a state from chunk to chunk.
+        assert abs(found[0].start - len(silence) - alone[0].start) < 0.3 * RATE
+        assert abs(found[-1].end - len(silence) - alone[-1].end) < 0.3 * RATE
 
 
 def test_a_model_that_needs_no_times_guesses_them(transcriber, path, monkeypatch):
@@ -104,8 +109,8 @@ def test_a_model_that_needs_no_times_guesses_them(transcriber, path, monkeypatch
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"loops": 3}, "num_loops is 3; allowed: 2, 4"),
-        ({"loops": (2, 3)}, "num_loops is 3; allowed: 2, 4"),
+        ({"loops": 3}, "^loops is 3; allowed: 2, 4"),
+        ({"loops": (2, 3)}, "^loops is 3; allowed: 2, 4"),
         ({"language": "en"}, "language is en, but this model has no choice of languages"),
         ({"config": DecodeConfig(instruction="Write.")}, "instruction is Write.: an option of an LM's search"),
     ],

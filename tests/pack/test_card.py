@@ -52,6 +52,13 @@ def test_header_is_what_hubs_read():
     assert entry["metrics"] == [{"type": "wer", "name": "word error rate, loop 6", "value": 22.0}]
 
 
+def test_a_note_is_a_section_before_the_results_and_nothing_without_one():
+    noted = card(about=About(note="5.4 hours of *LibriSpeech*, CC BY 4.0.\n\nUnfit for children's speech.\n"))
+    section = "## Note\n\n5.4 hours of *LibriSpeech*, CC BY 4.0.\n\nUnfit for children's speech.\n\n"
+    assert f"{section}## Results\n" in noted
+    assert noted.replace(section, "") == card() == card(about=About(note=" \n"))
+
+
 def test_error_rates_by_loops_stand_in_one_table():
     faster = result()._replace(tag="beam", read_outs=result().read_outs[:1])
     text = card([result(), faster])

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from espnet_larm.data.kaldi_dir import read_table
 from espnet_larm.recipe.init_recipe import RECIPES, main, recipes_root
@@ -89,9 +90,23 @@ def test_everything_that_a_recipe_names_is_in_its_folder(name, tmp_path):
         missing = [word for word in named if not (folder / word).is_file()]
         assert not missing, f"{path}: {missing}"
         assert "../utils" not in texts[path] and "../asr.sh" not in texts[path]
-    assert "./run.sh" in texts[folder / "README.md"] and ".venv" not in texts[folder / "run.sh"]
+    # Plans of studies, which have rows, are for programs that are not installed.
+    configurations = {path.name: yaml.safe_load(path.read_text()) for path in (ROOT / "conf" / name).glob("*.yaml")}
+    kept = {conf for conf, content in configurations.items() if "rows" not in content}
+    assert {path.name for path in folder.glob("conf/*.yaml")} == {*kept, "decode_ctc_greedy.yaml"}
+    readme = texts[folder / "README.md"]
+    assert "`espnet_larm.load`\nand `espnet-larm transcribe --model` read." in readme
+    assert "./run.sh" in readme and ".venv" not in texts[folder / "run.sh"]
     done = run(folder, "--help")
     assert done.returncode == 0 and "--asr_config" in done.stdout, done.stderr
+
+
+def test_help_separates_corpora_by_semicolons_and_by_nothing_else(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "LibriSpeech (downloaded without --librispeech);" in said
+    assert not [recipe.sentence for recipe in RECIPES.values() if ";" in recipe.sentence]
 
 
 def test_the_experiment_has_the_name_that_it_has_in_the_repository(mine, tmp_path):

@@ -21,7 +21,7 @@ def test_files_and_licence_are_printed_before_anything_is_sent(run, hub, tiny_pa
 
 
 def test_a_new_repository_can_be_private(run, hub, tiny_pack, capsys):
-    assert run("--pack", tiny_pack, "--hf_repo", "ann/tiny", "--private", "true") == 0
+    assert run("--pack", tiny_pack, "--hf_repo", "ann/tiny", "--private") == 0
     assert hub.private == {"ann/tiny"} and "meta.yaml" in hub.files("ann/tiny")
     assert 'espnet_larm.load("ann/tiny") loads it.' in capsys.readouterr().out
 

@@ -54,6 +54,13 @@ def test_a_recording_is_answered_with_its_text_in_each_form(start):
         ({"temperature": "nan"}, 400, "temperature", "temperature is nan; allowed: 0"),
         ({"stream": "true"}, 400, "stream", "stream is true; allowed: false"),
         ({"loops": "2"}, 400, None, "loops is 2, but this model has no loops"),
+        ({"loops": "auto"}, 400, None, "loops is auto, but this model has no loops"),
+        (
+            {"loops": "auto,2"},
+            400,
+            "loops",
+            "loops is auto,2; allowed: whole numbers from 1 on, 2,4,6 for example, or auto.",
+        ),
         ({"loops": "x"}, 400, "loops", "loops is x; allowed: whole numbers from 1 on"),
         ({"loops": "2,4", "response_format": "srt"}, 400, "loops", "loops is 2,4 with response_format srt; allowed"),
         ({"beam": "4"}, 400, "beam", "beam is no field here; allowed: file, model, response_format"),
@@ -81,7 +88,7 @@ def test_what_a_form_may_not_ask_is_refused_with_its_field(start, ruler, fields,
 def test_recordings_that_cannot_be_read_are_named_as_their_sender_does(start):
     client = start()
     truncated = "../etc/talk.flac"
-    assert error(ask(client, b"", truncated)) == (400, "file", "talk.flac is truncated to 0 bytes.")
+    assert error(ask(client, b"", truncated)) == (400, "file", "talk.flac is empty.")
     assert error(ask(client, b"hello world\n", "a.txt")) == (400, "file", "a.txt is no audio: it is text.")
     noise = np.random.default_rng(0).bytes(5000)
     assert error(ask(client, noise, "a.m4a"))[2].startswith("a.m4a is no audio, or damaged")

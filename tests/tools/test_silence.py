@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import silence as tool
 
+from espnet_larm.listen.speech import Stretch
 from espnet_larm.recognize.output.results import EMPTY, Transcript
 
 
@@ -46,6 +47,39 @@ def test_each_kind_and_length_is_decoded_and_told_by_loop(larm_task, tiny_experi
         ("digital", "0"), ("digital", "0.3"), ("faint noise", "0"), ("faint noise", "0.3")
     ]  # fmt: skip
     assert rows[0][2:] == rows[2][2:]
+
+
+def texts_of(transcripts):
+    return [[each.text for each in transcript.hypotheses.values()] for transcript in transcripts]
+
+
+def test_with_the_gate_silence_around_the_speech_changes_no_text(tiny_experiment, monkeypatch):
+    """A detector that hears all but zeros stands for the real one, which hears nothing in the tiny set's noise."""
+
+    def find(samples, _):
+        loud = np.flatnonzero(samples)
+        return [Stretch(int(loud[0]), int(loud[-1]) + 1)] if len(loud) else []
+
+    monkeypatch.setattr(tool, "find_speech", find)
+    options = ["--exp_dir", tiny_experiment.config.parent, "--asr_model_file", tiny_experiment.model.name, "--vad"]
+    args = tool.get_parser().parse_args([str(each) for each in (*options, "--data_dir", tiny_experiment.data)])
+    bench = tool.Bench(args)
+    samples = list(bench.audio.values())
+    texts = [texts_of(bench.recognize(samples))]
+    for seconds in tool.SECONDS:
+        around = [tool.surround(each, seconds, 16000, None) for each in samples]
+        texts.append(texts_of(bench.recognize_speech(around)))
+    assert texts[1:] == texts[:1] * len(tool.SECONDS)
+    assert texts_of(bench.recognize(around)) != texts[0]
+    silence = bench.recognize_speech([np.zeros(16000, np.float32)])
+    assert texts_of(silence) == [["", ""]]
+
+
+def test_texts_of_stretches_are_joined_at_each_loop():
+    joined = tool.join_transcripts(
+        [Transcript({2: said("a"), 4: said("b")}), Transcript({2: said("c"), 4: said("d")})], [2, 4]
+    )
+    assert [each.text for each in joined.hypotheses.values()] == ["a c", "b d"]
 
 
 def test_words_are_counted_over_all_utterances_at_each_loop():

@@ -2,7 +2,8 @@
 """Cost of silence around the speech: a test set is decoded by CTC with silence added on both sides.
 
 Prints word error rates and numbers of word errors at each read-out of the encoder, for digital silence (zeros) and for
-faint noise (white, 60 dB below full scale). The seed decides the noise, so that all models get the same.
+faint noise (white, 60 dB below full scale). The seed decides the noise, so that all models get the same. --vad first
+cuts off what is no speech, as `espnet-larm transcribe` does.
 
     cd egs/mini && python ../../tools/bench/silence.py --exp_dir exp/asr_train_larm_raw_char_sp --data_dir dump/raw/test
 """
@@ -18,8 +19,9 @@ import torch
 from benching import add_machine, new_parser
 
 from espnet_larm.data.kaldi_dir import read_dir
+from espnet_larm.listen.speech import find_speech
 from espnet_larm.recognize.audio import AudioTable
-from espnet_larm.recognize.output.results import Transcript
+from espnet_larm.recognize.output.results import EMPTY, Transcript
 from espnet_larm.recognize.recognizer import Recognizer
 from espnet_larm.scoring.alignment import Counts, add_counts, align, split_words
 
@@ -73,7 +75,7 @@ class Bench:
         )
         gain = 10 ** (args.gain_db / 20)
         self.audio = {key: gain * table.read(key) for key in self.texts}
-        self.seed = args.seed
+        self.seed, self.vad = args.seed, args.vad
 
     def rows(self, seconds: Sequence[float]) -> Iterator[Row]:
         """Measure each kind at each length; 0 seconds are alike in both."""
@@ -87,10 +89,33 @@ class Bench:
         waveforms = [
             surround(samples, seconds, self.recognizer.sample_rate_hz, noise) for samples in self.audio.values()
         ]
+        transcripts = self.recognize_speech(waveforms) if self.vad else self.recognize(waveforms)
+        return Row(kind, seconds, count_errors(list(self.texts.values()), transcripts))
+
+    def recognize(self, waveforms: Sequence[np.ndarray]) -> list[Transcript]:
+        """Recognise waveforms (N,) in batches."""
         transcripts = []
         for start in range(0, len(waveforms), BATCH_SIZE):
             transcripts += self.recognizer.recognize(waveforms[start : start + BATCH_SIZE])
-        return Row(kind, seconds, count_errors(list(self.texts.values()), transcripts))
+        return transcripts
+
+    def recognize_speech(self, waveforms: Sequence[np.ndarray]) -> list[Transcript]:
+        """Recognise the stretches of speech in waveforms (N,), and join the texts of each waveform."""
+        found = [find_speech(samples, self.recognizer.sample_rate_hz) for samples in waveforms]
+        pieces = [
+            samples[each.start : each.end]
+            for samples, stretches in zip(waveforms, found, strict=True)
+            for each in stretches
+        ]
+        heard = iter(self.recognize(pieces))
+        numbers = self.recognizer.plan().numbers
+        return [join_transcripts([next(heard) for _ in stretches], numbers) for stretches in found]
+
+
+def join_transcripts(transcripts: Sequence[Transcript], numbers: Sequence[int]) -> Transcript:
+    """One transcript for stretches of a recording, with the read-outs of these numbers; empty texts for no stretch."""
+    texts = {number: " ".join(each.hypotheses[number].text for each in transcripts) for number in numbers}
+    return Transcript({number: EMPTY._replace(text=text) for number, text in texts.items()})
 
 
 def count_errors(texts: Sequence[str], transcripts: Sequence[Transcript]) -> dict[int, Counts]:
@@ -133,6 +158,7 @@ def get_parser() -> argparse.ArgumentParser:
         help="seconds of silence on each side (0 0.1 0.25 0.5 1)",
     )
     parser.add_argument("--gain_db", type=float, default=0.0, help="gain of the speech alone, in dB (0)")
+    parser.add_argument("--vad", action="store_true", help="recognise the stretches of speech alone")
     parser.add_argument("--seed", type=int, default=0, help="seed of the noise (0)")
     return parser
 

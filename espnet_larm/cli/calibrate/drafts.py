@@ -1,4 +1,4 @@
-"""Thresholds of drafts on a development set: a table thresholds x (WER, calls, real-time factor), and which to take.
+r"""Thresholds of drafts on a development set: a table thresholds x (WER, calls, real-time factor), and which to take.
 
 `--accept threshold`, of draft heads: decodes the set a token a call, with all drafts verified (the same words), and
 with each tau as threshold (not the same words). Writes `drafts_calibration.md` and `.json` beside the model, and
@@ -9,9 +9,9 @@ model, which `--accept relaxed` of decoding reads and packs hold.
 Of those that lose at most `--target_wer_loss` points of WER the one with the fewest calls is chosen.
 
 Examples:
-    python -m espnet_larm calibrate-drafts --asr_train_config exp/asr_x/config.yaml
+    espnet-larm calibrate-drafts --asr_train_config exp/asr_x/config.yaml \
         --asr_model_file exp/asr_x/latest.pth --data_dir dump/raw/dev --target_wer_loss 0.2
-    python -m espnet_larm calibrate-drafts --accept relaxed --asr_train_config exp/asr_x/config.yaml
+    espnet-larm calibrate-drafts --accept relaxed --asr_train_config exp/asr_x/config.yaml \
         --asr_model_file exp/asr_x/latest.pth --data_dir dump/raw/dev --target_wer_loss -0.1
 """
 

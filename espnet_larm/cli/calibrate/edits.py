@@ -1,11 +1,11 @@
-"""The weight of CTC in the choice among edits (`--search edit --ctc_weight`), found on a development set.
+r"""The weight of CTC in the choice among edits (`--search edit --ctc_weight`), found on a development set.
 
 An editor's best edits and the CTC head's best hypotheses are scored once by both, and the set is scored with each of
 `--weights`. Writes `edit_calibration.md` and `.json`, and `decode_edit.yaml` for `--inference_config`, beside the
 model.
 
 Examples:
-    python -m espnet_larm calibrate-edits --asr_train_config exp/asr_x/config.yaml
+    espnet-larm calibrate-edits --asr_train_config exp/asr_x/config.yaml \
         --asr_model_file exp/asr_x/valid.wer_edit.ave.pth --data_dir dump/raw/dev --beam_size 8
 """
 

@@ -1,4 +1,4 @@
-"""A halting head for `num_loops: auto`: a linear layer that says whether deeper loops would hear an utterance better.
+r"""A halting head for `num_loops: auto`: a linear layer that says whether deeper loops would hear an utterance better.
 
 Runs all loops of the trained model on a set, and trains the layer on the label "a deeper checkpoint loop has a CTC loss
 that is lower by more than delta, a token", from the mean and deviation of the utterance's frames. The model stays as it
@@ -8,7 +8,7 @@ Writes `halting_head.json` beside the model, which `--loop_rule head` reads and 
 labels of held-out speakers are foretold, beside what the loop's number alone tells.
 
 Examples:
-    python -m espnet_larm train-halting-head --asr_train_config exp/asr_x/config.yaml
+    espnet-larm train-halting-head --asr_train_config exp/asr_x/config.yaml \
         --asr_model_file exp/asr_x/latest.pth --data_dir dump/raw/dev_other
 """
 

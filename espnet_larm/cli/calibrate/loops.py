@@ -1,4 +1,4 @@
-"""When utterances leave the looped encoder (`num_loops: auto`): a threshold for each rule, and the rule to take.
+r"""When utterances leave the looped encoder (`num_loops: auto`): a threshold for each rule, and the rule to take.
 
 Decodes a development set at every checkpoint loop, and counts what each rule would lose and save with every threshold.
 With `--max_wer_loss` the fewest loops are taken that are shown, by a paired bootstrap, to lose at most so many points
@@ -8,7 +8,7 @@ Writes `loops_calibration.json` beside the model, which `--num_loops auto` reads
 `loops_calibration_ctc.md`, or `_llm.md` for a model that its LM decodes.
 
 Examples:
-    python -m espnet_larm calibrate-loops --asr_train_config exp/asr_x/config.yaml
+    espnet-larm calibrate-loops --asr_train_config exp/asr_x/config.yaml \
         --asr_model_file exp/asr_x/latest.pth --data_dir dump/raw/dev --max_wer_loss 0.3
 """
 

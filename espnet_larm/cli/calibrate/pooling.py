@@ -1,4 +1,4 @@
-"""tau of affinity pooling for a wanted retention, on a development set: a table tau x (retention, WER, cost).
+r"""tau of affinity pooling for a wanted retention, on a development set: a table tau x (retention, WER, cost).
 
 Encodes the set once, looks for the tau of each `--retention` by what it leaves alone, then decodes with these and with
 those of `--grid`. Pooled is the LM's `input`, behind one of its layers (`deep`), or the `frontend`'s frames, where the
@@ -10,7 +10,7 @@ place calibrated last. Decoding cannot change a front end: of that place there i
 Utterances too short for the encoder are left out of all rows, and named.
 
 Examples:
-    python -m espnet_larm calibrate-pooling --asr_train_config exp/asr_x/config.yaml
+    espnet-larm calibrate-pooling --asr_train_config exp/asr_x/config.yaml \
         --asr_model_file exp/asr_x/latest.pth --data_dir dump/raw/dev --retention 0.8
 """
 

@@ -1,9 +1,9 @@
 """Opens a page in the browser: record or drop a file, and see its text at each loop.
 
 Examples:
-    espnet-larm demo --model model.zip                           at http://127.0.0.1:8000
-    espnet-larm demo --model model.zip --port 9000 --no_open     without opening a browser
-    ESPNET_LARM_API_KEY=secret espnet-larm demo --model model.zip --host 0.0.0.0    for others, who need the key
+    espnet-larm demo --model model.zip                        # at http://127.0.0.1:8000
+    espnet-larm demo --model model.zip --port 9000 --no_open  # without opening a browser
+    ESPNET_LARM_API_KEY=secret espnet-larm demo --model model.zip --host 0.0.0.0  # for others, who need the key
 
 The same server answers clients of OpenAI's API, as `espnet-larm serve` does. It deletes a recording once it is
 recognised. Browsers give the microphone to this machine's own pages and to HTTPS alone; files can be dropped from

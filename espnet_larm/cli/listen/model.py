@@ -4,19 +4,24 @@ import argparse
 import contextlib
 import io
 import logging
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from espnet_larm.cli.device import add_device, device_of
-from espnet_larm.options import add_option
+from espnet_larm.options import add_option, given_options
+from espnet_larm.pack.models import add_places
 from espnet_larm.recognize.config import WORD_OPTIONS, DecodeConfig
 
 if TYPE_CHECKING:
     from espnet_larm.listen.transcriber import Transcriber
 
+# Options of loops that each piece of a recording chooses by itself.
+LEAVING = ("loop_rule", "loop_threshold")
 DECODING = (
     *("beam_size", "ctc_weight", "ngram_file", "ngram_weight", "drafts", "prefix", "suffix", "instruction"),
     *WORD_OPTIONS,
-    *("loop_rule", "loop_threshold", "long_seconds", "longest_piece", "shortest_piece", "overlap"),
+    *LEAVING,
+    *("long_seconds", "longest_piece", "shortest_piece", "overlap"),
 )
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 
@@ -28,8 +33,10 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         "transformers by folder or hub id (default: the packaged model named default, which needs no network)"
     )
     parser.add_argument("--model", help=model_help)
-    parser.add_argument("--encoder_folder", help="folder or hub id of the model's speech encoder, if it has moved")
-    parser.add_argument("--llm", help="folder or hub id of the model's LM, if it has moved")
+    parser.add_argument(
+        "--asr_model_file", type=Path, help="weights in an experiment's folder (default: its only *.ave.pth)"
+    )
+    add_places(parser)
 
 
 def add_machine(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +52,12 @@ def add_decoding(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("decoding, for models of ours")
     for name in DECODING:
         add_option(group, DecodeConfig, name)
+
+
+def given_decoding(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The given options of decoding: those of any number of loops, and those of LEAVING."""
+    given = given_options(DecodeConfig, args)
+    return given, {name: given.pop(name) for name in LEAVING if name in given}
 
 
 def set_log_level(args: argparse.Namespace) -> None:
@@ -69,6 +82,6 @@ def load(args: argparse.Namespace) -> "Transcriber":
     try:
         with contextlib.redirect_stderr(io.StringIO()):
             source = models.default_model() if args.model is None else args.model
-            return models.load(source, device, args.dtype, llm=args.llm, encoder=args.encoder_folder)
+            return models.load(source, device, args.dtype, args.asr_model_file, args.llm, args.encoder)
     finally:
         logging.disable(logging.NOTSET)

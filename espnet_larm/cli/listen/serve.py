@@ -1,10 +1,10 @@
 """Serves transcriptions over HTTP, as OpenAI's API has them: POST /v1/audio/transcriptions.
 
 Examples:
-    espnet-larm serve --model model.zip                      at http://127.0.0.1:8000
+    espnet-larm serve --model model.zip  # at http://127.0.0.1:8000
     espnet-larm serve --model openai/whisper-tiny.en --port 9000
     curl http://127.0.0.1:8000/v1/audio/transcriptions -F file=@talk.m4a
-    ESPNET_LARM_API_KEY=secret espnet-larm serve --model model.zip --host 0.0.0.0    for other machines, with a key
+    ESPNET_LARM_API_KEY=secret espnet-larm serve --model model.zip --host 0.0.0.0  # for other machines, with a key
 
 Clients of OpenAI's API take http://127.0.0.1:8000/v1 as base URL. Recordings of several callers are recognised
 together, with the texts of `espnet-larm transcribe`. Ctrl-C and SIGTERM end the server after the requests that have
@@ -20,9 +20,9 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from espnet_larm.cli.listen.model import add_decoding, add_machine, add_model, load, set_log_level
+from espnet_larm.cli.listen.model import add_decoding, add_machine, add_model, given_decoding, load, set_log_level
 from espnet_larm.options import Option, add_option, given_options, number
-from espnet_larm.recognize.config import DecodeConfig
+from espnet_larm.recognize.config import AUTO, DecodeConfig
 from espnet_larm.serve.limits import Limits
 
 if TYPE_CHECKING:
@@ -163,13 +163,18 @@ def make_service(args: argparse.Namespace) -> "Service":
         FileNotFoundError: It is not there.
     """
     limits = Limits(**given_options(Limits, args))
-    config = DecodeConfig(**given_options(DecodeConfig, args))
+    given, leaving = given_decoding(args)
+    config = DecodeConfig(**given)
+    auto = DecodeConfig(**given, **leaving, num_loops=AUTO) if leaving else None
     transcriber = load(args)
+    if leaving and not transcriber.loops:
+        name, value = next(iter(leaving.items()))
+        raise ValueError(f"{name} is {value}, but the model has no loops; leave it out.")
 
     from espnet_larm.serve.service import Service
 
     name = args.model_name or _name_of(args.model)
-    return Service(transcriber, name, limits, config, args.language, not args.no_vad)
+    return Service(transcriber, name, limits, config, args.language, not args.no_vad, auto)
 
 
 def _name_of(model: str | None) -> str:

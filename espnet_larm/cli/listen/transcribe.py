@@ -1,11 +1,11 @@
 """Writes down what is said in recordings, of any format and length.
 
 Examples:
-    espnet-larm transcribe --model model.zip talk.m4a                  text on stdout
-    espnet-larm transcribe --model model.zip --loops 4 talk.m4a        with fewer loops
-    espnet-larm transcribe --model model.zip --compare_loops talk.m4a  what each loop says, and its seconds
-    espnet-larm transcribe --model model.zip --format srt,json --output_dir out talks/   all recordings of a folder
-    espnet-larm transcribe --model openai/whisper-tiny.en talk.m4a     a recogniser of transformers
+    espnet-larm transcribe --model model.zip talk.m4a            # text on stdout
+    espnet-larm transcribe --model model.zip --loops 4 talk.m4a  # with fewer loops
+    espnet-larm transcribe --model model.zip --compare_loops talk.m4a  # what each loop says, and its seconds
+    espnet-larm transcribe --model model.zip --format srt,json --output_dir out talks/  # all recordings of a folder
+    espnet-larm transcribe --model openai/whisper-tiny.en talk.m4a  # a recogniser of transformers
     ffmpeg -i rtsp://camera -t 60 -f matroska - | espnet-larm transcribe --model model.zip -
 
 Silence, noise and music are left out (--no_vad recognises them, too). A recording that cannot be read is named, the
@@ -17,17 +17,20 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from espnet_larm.cli.listen.model import add_decoding, add_machine, add_model, load, set_log_level
+from espnet_larm.cli.listen.model import add_decoding, add_machine, add_model, given_decoding, load, set_log_level
 from espnet_larm.cli.listen.recordings import Recording, find_recordings
 from espnet_larm.cli.listen.transcripts import Printer, Progress, Writer, parse_formats, parse_loops
 from espnet_larm.data.audio_error import AudioError
 from espnet_larm.errors import is_stated
-from espnet_larm.options import given_options
+from espnet_larm.listen.formats import FORMATS, WITH_WORDS
 from espnet_larm.recognize.config import AUTO, DecodeConfig
 
 if TYPE_CHECKING:
     from espnet_larm.listen.engine import Job
     from espnet_larm.listen.transcriber import Transcriber
+
+
+_FOLDER = "name a folder for the files with --output_dir"
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -102,14 +105,17 @@ def prepare(args: argparse.Namespace, transcriber: "Transcriber") -> "Job":
     """
     from espnet_larm.listen.engine import Request
 
-    given = given_options(DecodeConfig, args)
+    given, leaving = given_decoding(args)
     if args.loops == AUTO:
         if args.compare_loops:
             raise ValueError("loops is auto, and compare_loops compares fixed numbers; leave one of both out.")
         if not transcriber.loops:
             raise ValueError("loops is auto, but the model has no loops; leave the option out.")
-        config = DecodeConfig(**given, num_loops=AUTO)
+        config = DecodeConfig(**given, **leaving, num_loops=AUTO)
         return transcriber.prepare(Request((), args.language, args.words, config))
+    if leaving:
+        name, value = next(iter(leaving.items()))
+        raise ValueError(f"{name} is {value}, which needs loops auto; set it, or leave {name} out.")
     if args.compare_loops and not transcriber.loops:
         raise ValueError("compare_loops is true, but the model has no loops; leave the option out.")
     loops = args.loops or (transcriber.loops if args.compare_loops else ())
@@ -118,13 +124,37 @@ def prepare(args: argparse.Namespace, transcriber: "Transcriber") -> "Job":
 
 
 def _check(args: argparse.Namespace, num_recordings: int) -> None:
-    if args.output_dir is not None:
-        if args.output_dir.exists() and not args.output_dir.is_dir():
-            raise NotADirectoryError(f"output_dir is {args.output_dir}, which is a file; name a folder.")
-    elif len(args.format) > 1 or (num_recordings > 1 and args.format != ("txt",)):
+    if args.words and not WITH_WORDS.intersection(args.format):
         raise ValueError(
-            f"format is {','.join(args.format)}, of {num_recordings} recordings; stdout takes txt, or one format of "
-            "one recording: name a folder for the files with --output_dir."
+            f"words is true with format {','.join(args.format)}, which has no place for them; allowed: "
+            f"{', '.join(name for name in FORMATS if name in WITH_WORDS)}."
+        )
+    if args.output_dir is None:
+        _check_stdout(args, num_recordings)
+    elif args.output_dir.exists() and not args.output_dir.is_dir():
+        raise NotADirectoryError(f"output_dir is {args.output_dir}, which is a file; name a folder.")
+
+
+def _check_stdout(args: argparse.Namespace, num_recordings: int) -> None:
+    """Refuse what stdout cannot hold."""
+    if args.compare_loops:
+        # They say what files look like; stdout has the comparison.
+        without_effect = {"format": ",".join(args.format) if args.format != ("txt",) else "", "words": args.words}
+        for name, value in without_effect.items():
+            if value:
+                said = str(value).lower()
+                raise ValueError(f"{name} is {said}, but compare_loops prints plain text; leave it out, or {_FOLDER}.")
+    elif len(args.format) > 1 or (num_recordings > 1 and args.format != ("txt",)):
+        number = "1 recording" if num_recordings == 1 else f"{num_recordings} recordings"
+        raise ValueError(
+            f"format is {','.join(args.format)}, of {number}; stdout takes txt, or one format of one recording: "
+            f"{_FOLDER}."
+        )
+    elif args.loops != AUTO and len(args.loops) > 1 and args.format != ("txt",):
+        # One after the other they would be neither JSON nor subtitles.
+        raise ValueError(
+            f"loops is {','.join(map(str, args.loops))} with format {args.format[0]}, which holds one loop's text; "
+            f"name one loop, or {_FOLDER}."
         )
 
 

@@ -1,7 +1,7 @@
 """Makes the synthetic corpus of egs/mini, in LibriSpeech's layout. Needs the extra `mini` (eSpeak NG, GPL).
 
 Examples:
-    python -m espnet_larm synthesise-speech --output_dir downloads/synthetic --minutes 20 --seed 1
+    espnet-larm synthesise-speech --output_dir downloads/synthetic --minutes 20 --seed 1
 
 eSpeak NG speaks the sentences of recipe/corpora/sentences.py. Each reader is a voice with a rate and pitch of its own;
 dev and test readers speak with variants that no training reader has. Noise and gain vary from utterance to utterance.

@@ -1,11 +1,11 @@
-"""Measures how far drafts to learn from are from those of a test set: error rates, their spread, and kinds of errors.
+r"""Measures how far drafts to learn from are from those of a test set: error rates, their spread, and kinds of errors.
 
 The distance of two sets of drafts is the Jensen-Shannon divergence, in bits, of their errors in characters (what was
 written for what): 0 for the same kinds at the same rates among each other, 1 for none in common. Two halves of the test
 set have one, too, which is the least that can be hoped for.
 
 Examples:
-    python -m espnet_larm compare-drafts --text exp/simulated/text/split.0 --drafts exp/simulated/draft/split.0
+    espnet-larm compare-drafts --text exp/simulated/text/split.0 --drafts exp/simulated/draft/split.0 \
         --other_text dump/raw/dev/text --other_drafts exp/asr_x/decode/dev/loop4/text
 """
 

@@ -1,4 +1,4 @@
-"""Makes drafts of speech by a model's CTC head, with dropout and SpecAugment on: what an LM learns to edit.
+r"""Makes drafts of speech by a model's CTC head, with dropout and SpecAugment on: what an LM learns to edit.
 
 A model recognises the speech that it has learned too well. So its drafts are made with dropout and SpecAugment, several
 times with other ones (--copies), or by models that have not learned it: `split-folds` cuts a training set into folds by
@@ -6,7 +6,7 @@ speaker, a model is trained without each, and this program drafts each fold with
 Writes `text<copy>` in Kaldi's form, resumed behind the last utterance written, and prints how wrong the drafts are.
 
 Examples:
-    python -m espnet_larm draft-speech --asr_train_config exp/asr_x/config.yaml
+    espnet-larm draft-speech --asr_train_config exp/asr_x/config.yaml \
         --asr_model_file exp/asr_x/valid.loss.ave.pth --data_dir dump/raw/train --copies 3 --output_dir exp/drafts/train
 """
 

@@ -1,7 +1,7 @@
-"""Edits drafts that stand in a file, without speech: those of any recogniser, by a model that is `text_only`.
+r"""Edits drafts that stand in a file, without speech: those of any recogniser, by a model that is `text_only`.
 
 Examples:
-    python -m espnet_larm edit-text --asr_train_config exp/asr_edit/config.yaml
+    espnet-larm edit-text --asr_train_config exp/asr_edit/config.yaml \
         --asr_model_file exp/asr_edit/latest.pth --drafts exp/other/decode/test/loop4/text --outpath exp/edited/text
 """
 

@@ -4,7 +4,7 @@ Writes `fold<k>` and `rest<k>`, all other folds, for each k. After a training on
 each fold, `cat` of the drafts is a whole set of them.
 
 Examples:
-    python -m espnet_larm split-folds --data_dir dump/raw/train --num_folds 4 --output_dir dump/raw/train_folds
+    espnet-larm split-folds --data_dir dump/raw/train --num_folds 4 --output_dir dump/raw/train_folds
 """
 
 import argparse

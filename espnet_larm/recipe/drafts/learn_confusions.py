@@ -1,11 +1,11 @@
-"""Learns how a recogniser errs: a confusion model from references and drafts, with which `simulate-drafts` makes more.
+r"""Learns how a recogniser errs: a confusion model from references and drafts, with which `simulate-drafts` makes more.
 
 Drafts are those of speech that the recogniser has not learned: of the development set, say. Units are characters, or
 with --bpemodel the pieces of the CTC head. --data_dirs and --held_out_dirs name folders of the speech that is
 learned from and tested on; a speaker in both is refused.
 
 Examples:
-    python -m espnet_larm learn-confusions --text dump/raw/dev/text --drafts exp/asr_x/decode/dev/loop4/text
+    espnet-larm learn-confusions --text dump/raw/dev/text --drafts exp/asr_x/decode/dev/loop4/text \
         --data_dirs dump/raw/dev --held_out_dirs dump/raw/other dump/raw/cv --outpath exp/confusions.json
 """
 

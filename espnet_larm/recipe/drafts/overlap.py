@@ -1,11 +1,11 @@
-"""Leaves lines out of a text for LMs that test sets share: an LM that has read a test set's book knows its answers.
+r"""Leaves lines out of a text for LMs that test sets share: an LM that has read a test set's book knows its answers.
 
 A line that shares --ngram words in a row with a test set goes. Where --book_hits different ones lie within --book_lines
 lines, the text holds a book of the test set: all of these lines go, and as many before and behind them. Prints how much
 of each test set the text held before and holds now, by n-grams of several lengths.
 
 Examples:
-    python -m espnet_larm remove-overlap --text novels.txt.gz --held_out_text dump/raw/other/text dump/raw/cv/text
+    espnet-larm remove-overlap --text novels.txt.gz --held_out_text dump/raw/other/text dump/raw/cv/text \
         --outpath exp/novels_without_tests.txt.gz
 """
 

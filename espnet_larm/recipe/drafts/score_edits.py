@@ -1,11 +1,11 @@
-"""Counts what an editor mends and what it spoils: words that are right in the edit alone, and in the draft alone.
+r"""Counts what an editor mends and what it spoils: words that are right in the edit alone, and in the draft alone.
 
 Several sets are pooled in the last row. The interval of the difference bounds 95 % of resamples of speakers, paired.
 Rivals are scored by the same command: any hypotheses take the place of --edits.
 
 Examples:
-    python -m espnet_larm score-edits --data_dirs dump/raw/other dump/raw/cv
-        --drafts exp/asr_x/decode/other/loop4/text exp/asr_x/decode/cv/loop4/text
+    espnet-larm score-edits --data_dirs dump/raw/other dump/raw/cv \
+        --drafts exp/asr_x/decode/other/loop4/text exp/asr_x/decode/cv/loop4/text \
         --edits exp/asr_edit/edit/other/loop4/text exp/asr_edit/edit/cv/loop4/text
 """
 

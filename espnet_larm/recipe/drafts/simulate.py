@@ -1,4 +1,4 @@
-"""Makes drafts of plain text, for an LM that learns to edit them without speech (a Denoising LM).
+r"""Makes drafts of plain text, for an LM that learns to edit them without speech (a Denoising LM).
 
 (a) By a confusion model of a recogniser (`learn-confusions`), at a chosen word error rate (--wer_percent).
 (b) By eSpeak NG, which reads the text aloud in many voices, and a recogniser that writes it down (--asr_train_config);
@@ -8,9 +8,9 @@ Writes shards, each with `text`, `draft` and `shape`, which training reads one a
 are mixed in with --real_text, --real_drafts and --real_fraction.
 
 Examples:
-    python -m espnet_larm simulate-drafts --text novels.txt.gz --case lower --confusions exp/confusions.json
+    espnet-larm simulate-drafts --text novels.txt.gz --case lower --confusions exp/confusions.json \
         --wer_percent 45 --output_dir exp/simulated
-    python -m espnet_larm simulate-drafts --text novels.txt.gz --case lower --lines 2000 --output_dir exp/spoken
+    espnet-larm simulate-drafts --text novels.txt.gz --case lower --lines 2000 --output_dir exp/spoken \
         --asr_train_config exp/asr_x/config.yaml --asr_model_file exp/asr_x/valid.loss.ave.pth
 """
 

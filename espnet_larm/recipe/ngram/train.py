@@ -1,4 +1,4 @@
-"""Stage 9: an n-gram over a model's tokens or over words, for beam searches (`--ngram_file` of decoding), as ARPA file.
+r"""Stage 9: an n-gram over a model's tokens or over words, for beam searches (`--ngram_file` of decoding), in ARPA.
 
 An LM's search reads one over the LM's tokens, CTC's prefix beam one over words (--token_type word), whose vocabulary is
 the words that stand in the text at least --min_count times; all others are `<unk>`.
@@ -10,9 +10,9 @@ binaries of it; KenLM's `build_binary` can, and decoding takes those too. Prints
 perplexity per token of the development text, where ends of sentences are tokens.
 
 Examples:
-    python -m espnet_larm train-ngram --text novels.txt.gz data/train/text --dev_text data/dev/text
+    espnet-larm train-ngram --text novels.txt.gz data/train/text --dev_text data/dev/text \
         --token_type char --token_list data/token_list/char/tokens.txt --ngram_num 4 --outpath exp/ngram_char/4gram.arpa
-    python -m espnet_larm train-ngram --text novels.txt.gz --dev_text data/dev/text
+    espnet-larm train-ngram --text novels.txt.gz --dev_text data/dev/text \
         --token_type word --min_count 2 --ngram_num 3 --outpath exp/ngram_word/3gram.arpa
 """
 
@@ -107,6 +107,9 @@ def _check_words(args: argparse.Namespace) -> None:
     """Refuse options that do not go with a token type."""
     if args.min_count < 1:
         raise ValueError(f"--min_count {args.min_count}; allowed: 1 or more.")
+    if args.nlsyms is not None and not args.nlsyms.is_file():
+        # ESPnet warns, and takes the name for a symbol.
+        raise FileNotFoundError(f"--nlsyms {args.nlsyms} is not there.")
     if args.token_type != WORD:
         if args.token_list is None:
             raise ValueError(f"--token_type {args.token_type} needs --token_list, which stage 5 makes.")

@@ -4,7 +4,7 @@ For a recogniser of small letters and an LM of capitals, such as one of LibriSpe
 capitals alone: two that would become one are refused.
 
 Examples:
-    python -m espnet_larm lower-case-lm --llm models/novels-3M --output_dir exp/novels-3M-lower
+    espnet-larm lower-case-lm --llm models/novels-3M --output_dir exp/novels-3M-lower
 """
 
 import argparse

@@ -6,7 +6,7 @@ those before it.
 Shapes: B blocks, L positions of a block, V tokens.
 
 Examples:
-    python -m espnet_larm lm-perplexity --llm exp/lm --text data/test/text
+    espnet-larm lm-perplexity --llm exp/lm --text data/test/text
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Stages 6 and 7: trains a small Llama from text, tokenizer included, that can stand wherever an LM is named.
+r"""Stages 6 and 7: trains a small Llama from text, tokenizer included, that can stand wherever an LM is named.
 
 It is trained on blocks of `<s> sentence </s>` and measured on text that it never sees. The same command resumes it; a
 SIGTERM lets it save and end with status 75. --output_dir gets config.json, weights and tokenizer as Hugging Face's
@@ -7,8 +7,8 @@ What was begun in a folder is continued with the same options only. The folder h
 config.json, so that its tokens are known before its weights) and, while it is trained, `checkpoints/`.
 
 Examples:
-    python -m espnet_larm train-lm --text novels.txt.gz --num_valid_lines 6000 --output_dir exp/lm
-    python -m espnet_larm train-lm --config conf/librispeech/train_lm_3m.yaml --text data/train/text more.txt \
+    espnet-larm train-lm --text novels.txt.gz --num_valid_lines 6000 --output_dir exp/lm
+    espnet-larm train-lm --config conf/librispeech/train_lm_3m.yaml --text data/train/text more.txt \
         --valid_text data/dev/text --output_dir exp/lm --ngpu 0
 """
 

@@ -1,11 +1,11 @@
-"""Validates data folders and lists every problem with file, line and remedy, before hours are spent on them.
+r"""Validates data folders and lists every problem with file, line and remedy, before hours are spent on them.
 
 Examples:
-    python -m espnet_larm validate-data --data_dirs data/train data/dev data/test --nj 4
-    python -m espnet_larm validate-data --data_dirs data/train --audio stat
-    python -m espnet_larm validate-data --data_dirs dump/raw/train --audio none \
+    espnet-larm validate-data --data_dirs data/train data/dev data/test --nj 4
+    espnet-larm validate-data --data_dirs data/train --audio stat
+    espnet-larm validate-data --data_dirs dump/raw/train --audio none \
         --token_list data/token_list/char/tokens.txt
-    python -m espnet_larm validate-data --list
+    espnet-larm validate-data --list
 
 Audio is decoded unless `--audio` says otherwise; commands in wav.scp are run for that, as in training. The exit status
 is 1 if there is an error, 0 if there are at most warnings. asr.sh calls it before stages 2 and 3 (files, paths) and 10

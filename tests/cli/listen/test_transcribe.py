@@ -74,10 +74,22 @@ def test_what_cannot_be_read_is_named_and_the_others_are_done(run, model, record
     assert err.splitlines() == [
         "ERROR: gone.wav is missing; name a file, a folder, or - for stdin.",
         err.splitlines()[1],
-        "ERROR: empty.wav is truncated to 0 bytes.",
+        "ERROR: empty.wav is empty.",
         "ERROR: noise.m4a is no audio, or damaged (Invalid data found when processing input).",
     ]
     assert err.splitlines()[1].startswith("ERROR: nothing holds no recordings, that is no files that end in .3gp, ")
+
+
+def test_weights_of_a_folder_without_an_average_are_named(recordings, tiny_experiment, capsys):
+    folder = str(tiny_experiment.config.parent)
+    words = ["--model", folder, "--no_vad", "talks/one.wav"]
+    with pytest.raises(FileNotFoundError, match="name one with asr_model_file: model.pth"):
+        transcribe.main(words)
+    for name in ("model.pth", str(tiny_experiment.model)):
+        assert transcribe.main([*words, "--asr_model_file", name]) == 0
+        assert capsys.readouterr().out.strip()
+    with pytest.raises(FileNotFoundError, match="other.pth"):
+        transcribe.main([*words, "--asr_model_file", "other.pth"])
 
 
 def test_stdin_is_a_recording_of_any_container(run, model, recordings, monkeypatch):
@@ -109,6 +121,9 @@ def test_loops_have_a_line_or_a_file_each(run, model, recordings):
     assert run("--loops", "2,4", "--output_dir", "out", "talks/one.wav")[0] == 0
     assert Path("out/one.loop2.txt").read_text() == f"{two}\n"
     assert Path("out/one.loop4.txt").read_text() == f"{four}\n"
+    assert run("--loops", "2,4", "--format", "json", "--output_dir", "out", "talks/one.wav")[0] == 0
+    assert json.loads(Path("out/one.loop2.json").read_text())["text"] == two
+    assert json.loads(run("--loops", "2", "--format", "json", "talks/one.wav")[1])["text"] == two
 
 
 def test_auto_runs_as_many_loops_as_a_recording_needs(run, model, recordings):
@@ -128,17 +143,46 @@ def test_compare_loops_prints_each_loops_seconds_and_text(run, model, recordings
     assert [text for _, text in found] == wanted
     assert [start.split()[:2] for start, _ in found] == [["loop", "2"], ["loop", "4"]]
     assert 0 <= float(found[0][0].split()[2]) <= float(found[1][0].split()[2])
+    compared = run("--compare_loops", "--words", "--format", "json,srt", "--output_dir", "out", "talks/one.wav")
+    assert compared[0] == 0 and compared[1].splitlines()[0] == head
+    known = json.loads(Path("out/one.loop2.json").read_text())
+    assert known["segments"][0]["words"] and Path("out/one.loop4.srt").is_file()
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--loops", "auto", "talks/one.wav"], "num_loops is auto, but there is no loops_calibration.json beside the"),
+        (["--loops", "auto", "talks/one.wav"], "^loops is auto, but there is no loops_calibration.json beside the"),
         (["--loops", "auto", "--compare_loops", "talks/one.wav"], "loops is auto, and compare_loops compares fixed"),
-        (["--loops", "3", "talks/one.wav"], "num_loops is 3; allowed: 2, 4"),
+        (["--loops", "3", "talks/one.wav"], "^loops is 3; allowed: 2, 4"),
+        (
+            ["--loop_rule", "unchanged", "talks/one.wav"],
+            "loop_rule is unchanged, which needs loops auto; set it, or leave",
+        ),
         (["--language", "en", "talks/one.wav"], "language is en, but this model has no choice of languages"),
         (["--format", "srt", "talks"], "format is srt, of 2 recordings; stdout takes txt"),
-        (["--format", "srt,txt", "talks/one.wav"], "name a folder for the files with --output_dir"),
+        (
+            ["--format", "srt,txt", "talks/one.wav"],
+            "format is srt,txt, of 1 recording; stdout takes txt, .* --output_dir",
+        ),
+        (
+            ["--loops", "2,4", "--format", "json", "talks/one.wav"],
+            "loops is 2,4 with format json, which holds one loop's",
+        ),
+        (["--loops", "2,4", "--format", "srt", "talks/one.wav"], "one loop, or name a folder for the files with --out"),
+        (
+            ["--compare_loops", "--format", "json", "talks/one.wav"],
+            "format is json, but compare_loops prints plain text",
+        ),
+        (
+            ["--compare_loops", "--words", "talks/one.wav"],
+            "words is true, but compare_loops prints plain text; leave it",
+        ),
+        (["--words", "--format", "srt", "talks/one.wav"], "words is true with format srt, which has no place for them"),
+        (
+            ["--words", "--format", "srt,vtt", "--output_dir", "out", "talks"],
+            "words is true with format srt,vtt, which has no place for them; allowed: txt, tsv, json",
+        ),
         (["--output_dir", "talks/one.wav", "talks"], "output_dir is talks/one.wav, which is a file"),
         (["--device", "cuda:77", "talks"], "device is cuda:77, but torch sees . GPUs here"),
     ],

@@ -2,6 +2,7 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
 
@@ -9,8 +10,10 @@ pytest.importorskip("starlette", reason="the extra serve is not installed")
 
 from starlette.testclient import TestClient
 
+from espnet_larm.cli.listen import serve as serve_command
+from espnet_larm.cli.listen.demo import get_parser
 from espnet_larm.errors import DataError
-from espnet_larm.serve.app import build_app
+from espnet_larm.serve.app import TRANSCRIPTIONS, build_app
 from espnet_larm.serve.demo.routes import OPEN_PATHS, PATHS, demo_routes
 from espnet_larm.serve.limits import Limits
 
@@ -59,7 +62,7 @@ def test_the_page_learns_what_the_model_offers(client, browse, transcriber):
     known = client.get("/demo/model").json()
     assert known["name"] == "tiny" and known["loops"] == [2, 4] and known["has_word_times"]
     assert not known["auto"]["is_allowed"]
-    assert known["auto"]["why"].startswith("num_loops is auto, but there is no loops_calibration.json beside the model")
+    assert known["auto"]["why"].startswith("loops is auto, but there is no loops_calibration.json beside the model")
     limited = browse(transcriber, max_upload_mb=0.5, max_seconds=7.0).get("/demo/model").json()
     assert limited["most_bytes"] == 500_000 and limited["most_s"] == 7.0 and "0.5 MB" in limited["too_large"]
 
@@ -95,10 +98,49 @@ def test_auto_gives_one_text_and_the_loops_that_were_used(browse, adaptive, tiny
     assert fixed["mean_loops"] is None and [each["loop"] for each in fixed["loops"]] == [2, 4]
 
 
+def test_the_rule_of_the_command_line_holds_for_auto_alone(transcriber, tiny_experiment, monkeypatch):
+    """A rule that stops at once, of a model that nobody has calibrated."""
+    path = tiny_experiment.data / "u1.wav"
+    monkeypatch.setattr(serve_command, "load", lambda _: transcriber)
+    words = ["--model", "tiny", "--no_vad", "--loop_rule", "confidence", "--loop_threshold", "-100"]
+    service = serve_command.make_service(get_parser().parse_args(words))
+    client = TestClient(build_app(service, None, demo_routes(service), OPEN_PATHS))
+    two, four = (transcriber.transcribe(path, loops=loop, vad=False).text for loop in (2, 4))
+    assert two != four
+    assert client.get("/demo/model").json()["auto"]["is_allowed"]
+    result = lines_of(send(client, path, data={"auto": "true"}))[-1]
+    assert result["mean_loops"] == 2.0 and result["loops"][0]["text"] == two
+    fixed = lines_of(send(client, path))[-1]
+    assert fixed["mean_loops"] is None and [each["text"] for each in fixed["loops"]] == [two, four]
+
+    def ask(**fields):
+        return client.post(TRANSCRIPTIONS, files={"file": ("a.wav", path.read_bytes())}, data=fields).json()
+
+    assert ask(loops="auto") == {"text": two, "mean_loops": 2.0}
+    assert ask() == {"text": four}
+    service.close()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--loop_threshold", "-1"], "loop_threshold is -1.0, but of which rule is not said; set loop_rule, too"),
+        (["--loop_rule", "state"], "loop_rule is state, and its threshold is not known; set loop_threshold"),
+    ],
+)
+def test_a_rule_that_no_caller_could_use_is_refused_at_the_start(transcriber, monkeypatch, words, message):
+    monkeypatch.setattr(serve_command, "load", lambda _: transcriber)
+    with pytest.raises(ValueError, match=message):
+        serve_command.make_service(get_parser().parse_args(["--model", "tiny", *words]))
+    monkeypatch.setattr(serve_command, "load", lambda _: SimpleNamespace(loops=()))
+    with pytest.raises(ValueError, match=f"{words[0][2:]} is .*, but the model has no loops; leave it out"):
+        serve_command.make_service(get_parser().parse_args(["--model", "tiny", *words]))
+
+
 def test_auto_is_refused_with_its_reason_where_the_model_cannot(client, tiny_experiment):
     answer = send(client, tiny_experiment.data / "u1.wav", data={"auto": "true"})
     assert answer.status_code == 400
-    assert answer.json()["error"]["message"].startswith("num_loops is auto, but there is no loops_calibration.json")
+    assert answer.json()["error"]["message"].startswith("loops is auto, but there is no loops_calibration.json")
     assert client.app.state.service.num_requests == 0
 
 

@@ -179,8 +179,9 @@ class Reducing(NamedTuple):
 
     reduce: Reduce
     is_off: bool = False
+    needs_ctc: bool = False
 
-    def __call__(self, xs_pad: torch.Tensor, lens: torch.Tensor) -> Pooled:
+    def __call__(self, xs_pad: torch.Tensor, lens: torch.Tensor, path: None = None) -> Pooled:  # noqa: ARG002
         """Reduce speech (B, S, D) with its lengths (B,)."""
         return self.reduce(xs_pad, lens)
 
