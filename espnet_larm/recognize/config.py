@@ -65,7 +65,7 @@ class DecodeConfig:
         None,
         "taken off CTC's prefix beam for each word that the n-gram does not know, natural logarithm",
         least=0.0,
-        unset="5",
+        unset="10",
     )
     lexicon: str | None = option(
         None,

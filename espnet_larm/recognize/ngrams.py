@@ -14,7 +14,8 @@ from espnet_larm.search.kenlm_ngram import END, KenlmNgram, words_of
 # Of the model's tokens; an n-gram of a small text, made by other programs, lacks some.
 LEAST_KNOWN = 0.5
 UNKNOWN = "<unk>"
-OOV_PENALTY = HOTWORD_WEIGHT = 5.0
+# On read speech's development set, with weights of 0.5, 1 and 1.5, penalties of 10 and 15 were better than 2 and 5.
+OOV_PENALTY, HOTWORD_WEIGHT = 10.0, 5.0
 REMEDY = "train one over this model's tokens: stage 9 (--use_ngram true), or python -m espnet_larm train-ngram"
 
 
@@ -134,7 +135,7 @@ def load_word_fusion(config: DecodeConfig, tokens: Sequence[str]) -> WordFusion 
         0.0 if ngram_file is None else OOV_PENALTY if config.oov_penalty is None else config.oov_penalty,
         HOTWORD_WEIGHT if config.hotword_weight is None else config.hotword_weight,
     )
-    ngram, unknown, log10s = None, frozenset[int](), [0.0] * (len(words) + 1)
+    ngram, unknown = None, frozenset[int]()
     if ngram_file is not None:
         ngram = KenlmNgram(ngram_file, [*words, UNKNOWN, END], len(words) + 1)
         unknown = frozenset(index for index, is_known in enumerate(ngram.knows(words)) if not is_known)
@@ -143,18 +144,43 @@ def load_word_fusion(config: DecodeConfig, tokens: Sequence[str]) -> WordFusion 
                 f"ngram_file {ngram_file} knows {len(words) - len(unknown)} of the {len(words)} words of lexicon "
                 f"{config.lexicon}: it is of the other case, or of tokens; name one over such words."
             )
+    fusion = fuse(words, spelled, ngram, weights, hot, unknown, is_open=config.lexicon is None)
+    return WordFusion(None if ngram_file is None else ngram_file.name, fusion)
+
+
+def fuse(
+    words: Sequence[str],
+    spelled: Sequence[Spelled | None],
+    ngram: KenlmNgram | None,
+    weights: Weights,
+    hotwords: frozenset[int],
+    unknown: frozenset[int],
+    *,
+    is_open: bool,
+) -> Fusion:
+    """Make what scores words, from words that are known by their index.
+
+    Args:
+        words: All words.
+        spelled: How tokens are spelled.
+        ngram: Model of the words, then of an unknown one and the end.
+        weights: Weights of the terms.
+        hotwords: Indices of words with a bonus.
+        unknown: Indices of words that the n-gram does not know.
+        is_open: Whether there may be others.
+    """
+    log10s = [0.0] * (len(words) + 1)
+    if ngram is not None:
         alone = ngram.nothing()
         log10s = [ngram.score(alone, len(words) if index in unknown else index)[0] for index in range(len(words) + 1)]
     # What each word adds where nothing is known of those before it, and last what an unknown one does.
     scores = [weights.ngram * log10 + weights.word_bonus for log10 in log10s]
-    for index in (*unknown - hot, len(words)):
+    for index in (*unknown - hotwords, len(words)):
         scores[index] -= weights.oov_penalty
-    for index in hot:
+    for index in hotwords:
         scores[index] += weights.hotword
-    is_open = config.lexicon is None
     lexicon = Lexicon(words, spelled, scores[:-1], scores[-1] if is_open else NOTHING)
-    fusion = Fusion(lexicon, ngram, weights, hot, unknown, is_open)
-    return WordFusion(None if ngram_file is None else ngram_file.name, fusion)
+    return Fusion(lexicon, ngram, weights, hotwords, unknown, is_open)
 
 
 def spell_tokens(tokens: Sequence[str]) -> list[Spelled | None]:

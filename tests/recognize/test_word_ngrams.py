@@ -102,7 +102,7 @@ def test_what_scores_words_stands_in_the_statistics(arpa, tiny_experiment, tmp_p
     assert decode.main([word for name, value in options.items() for word in (f"--{name}", str(value))]) == 0
     stats = json.loads((tmp_path / "out/stats.json").read_text())
     assert stats["ngram_file"] == "2gram.arpa" and stats["num_words"] == len(WORDS) + 1
-    assert (stats["ngram_weight"], stats["word_bonus"], stats["oov_penalty"]) == (0.9, 0.5, 5.0)
+    assert (stats["ngram_weight"], stats["word_bonus"], stats["oov_penalty"]) == (0.9, 0.5, 10.0)
     assert (stats["num_hotwords"], stats["hotword_weight"], stats["is_open"]) == (1, 5.0, True)
     assert "ngram_weight 0.9 (2gram.arpa)" in describe_decoding(stats)
 

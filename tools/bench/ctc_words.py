@@ -26,10 +26,10 @@ import torch
 from benching import SAMPLE_RATE_HZ, new_parser, print_header
 
 from espnet_larm.recognize.config import DecodeConfig
-from espnet_larm.recognize.ngrams import load_word_fusion, spell_tokens
+from espnet_larm.recognize.ngrams import fuse, load_word_fusion, spell_tokens
 from espnet_larm.scoring.alignment import add_counts, align, split_words
 from espnet_larm.search.ctc.beam import prefix_beam
-from espnet_larm.search.ctc.fusion import Fusion
+from espnet_larm.search.ctc.fusion import Fusion, Weights
 from espnet_larm.search.ctc.posteriors import greedy
 
 # Utterances in a batch of a search.
@@ -186,19 +186,19 @@ def errors(posteriors: Posteriors, found: Found) -> tuple[int, int]:
     return counts.errors, counts.units
 
 
-def fusion_of(args: argparse.Namespace, tokens: list[str], weight: float, bonus: float, penalty: float) -> Fusion:
-    """Ours, with weights."""
-    config = DecodeConfig(
-        beam_size=args.beam_size,
-        ngram_file=str(args.ngram_file),
-        ngram_weight=weight,
-        word_bonus=bonus,
-        oov_penalty=penalty,
-        lexicon=args.lexicon,
-    )
+def load(args: argparse.Namespace, tokens: list[str]) -> Fusion:
+    """Read the n-gram, once for all weights."""
+    config = DecodeConfig(beam_size=args.beam_size, ngram_file=str(args.ngram_file), lexicon=args.lexicon)
     loaded = load_word_fusion(config, tokens)
     assert loaded is not None
     return loaded.fusion
+
+
+def with_weights(fusion: Fusion, tokens: list[str], weights: Sequence[float]) -> Fusion:
+    """The same with ngram_weight, word_bonus and oov_penalty."""
+    words, spelled = fusion.lexicon.words, spell_tokens(tokens)
+    unknown = frozenset(fusion.unknown_words)
+    return fuse(words, spelled, fusion.ngram, Weights(*weights), frozenset(), unknown, is_open=fusion.is_open)
 
 
 @torch.inference_mode()
@@ -206,16 +206,17 @@ def search(args: argparse.Namespace) -> None:
     """Choose on the development set, decode the test sets, print the table."""
     torch.set_num_threads(1)
     dev, tests = read(args.dev), [read(path) for path in args.tests]
+    loaded = load(args, dev.tokens)
     print(" ".join(sys.argv), f"| torch {torch.__version__}, CPU, 1 thread, CPU seconds")
     print_header("ngram_weight", "word_bonus", "oov_penalty", "word errors of dev")
     chosen, least = (0.0, 0.0, 0.0), errors(dev, ours(dev, args.beam_size, None))[0]
     print(f"| 0 | 0 | 0 | {least} |", flush=True)
     for weights in itertools.product(args.ngram_weights, args.word_bonuses, args.oov_penalties):
-        wrong, _ = errors(dev, ours(dev, args.beam_size, fusion_of(args, dev.tokens, *weights)))
+        wrong, _ = errors(dev, ours(dev, args.beam_size, with_weights(loaded, dev.tokens, weights)))
         print(f"| {' | '.join(f'{each:g}' for each in weights)} | {wrong} |", flush=True)
         if wrong < least:
             chosen, least = weights, wrong
-    fusion = fusion_of(args, dev.tokens, *chosen)
+    fusion = with_weights(loaded, dev.tokens, chosen)
     ways: dict[str, Callable[[Posteriors], Found]] = {
         "greedy": lambda one: ours(one, 1, None),
         f"prefix beam {args.beam_size}": lambda one: ours(one, args.beam_size, None),
