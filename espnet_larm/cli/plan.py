@@ -67,7 +67,7 @@ def main(cmd: list[str] | None = None) -> int:
     utterances = utterances_of(ours, args, trained.model)
     utterances = utterances._replace(number=ours.utterances or batch_of(args, utterances))
     # The larger batch last: what a first pass alone makes (caches, tables) is then there.
-    count_step(trained, utterances._replace(number=1))
+    count_step(trained, utterances._replace(number=1, seconds=min(1.0, utterances.seconds), text_len=1))
     small, large = (count_step(trained, utterances._replace(number=number), args.accum_grad) for number in COUNTED)
     for line in report(ours, args, trained, Growth(small, large), utterances):
         print(line)
