@@ -224,7 +224,8 @@ def test_another_models_checkpoint_is_refused(encoders, tmp_path):
 
 def test_layers_begin_to_learn_where_a_frozen_training_ended(encoders):
     state = PretrainedFrontend(encoders("whisper")).state_dict()
-    PretrainedFrontend(encoders("whisper"), train="last_n").load_state_dict(state, strict=True)
+    learning = PretrainedFrontend(encoders("whisper"), train="last_n")
+    assert not any(learning.load_state_dict(state, strict=True))
 
 
 def test_casts_of_the_whole_model_leave_its_type(encoders):
