@@ -52,7 +52,7 @@ def map_chunks[Item, Result](
             results[number] = function(number, chunk)
             progress.add(len(chunk))
     else:
-        with ProcessPoolExecutor(min(num_jobs, len(chunks)), initializer=end_with_parent) as pool:
+        with _open_pool(min(num_jobs, len(chunks))) as pool:
             futures = {pool.submit(function, number, chunk): number for number, chunk in enumerate(chunks)}
             for future in as_completed(futures):
                 results[futures[future]] = future.result()
@@ -84,7 +84,7 @@ def stream_chunks[Item, Result](
             progress.add(len(chunk))
         return
     pending: deque[tuple[Future[Result], int]] = deque()
-    with ProcessPoolExecutor(num_jobs, initializer=end_with_parent) as pool:
+    with _open_pool(num_jobs) as pool:
         while True:
             while len(pending) < CHUNKS_PER_PROCESS * num_jobs and (chunk := list(islice(source, STREAM_CHUNK_SIZE))):
                 pending.append((pool.submit(function, chunk), len(chunk)))
@@ -93,6 +93,11 @@ def stream_chunks[Item, Result](
             future, size = pending.popleft()
             yield future.result()
             progress.add(size)
+
+
+def _open_pool(num_jobs: int) -> ProcessPoolExecutor:
+    # A fork copies the locks that other threads hold (those of torch and PyAV among them), and then waits for ever.
+    return ProcessPoolExecutor(num_jobs, multiprocessing.get_context("forkserver"), initializer=end_with_parent)
 
 
 def end_with_parent() -> None:

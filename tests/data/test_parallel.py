@@ -32,8 +32,9 @@ def begin(pipe: Connection) -> None:
 
 
 def test_no_process_outlives_a_parent_that_is_killed() -> None:
-    ours, theirs = multiprocessing.get_context("fork").Pipe(duplex=False)
-    parent = multiprocessing.get_context("fork").Process(target=begin, args=[theirs])
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    parent = context.Process(target=begin, args=[theirs])
     parent.start()
     theirs.close()
     assert sorted([ours.recv(), ours.recv()]) == [0, 1]

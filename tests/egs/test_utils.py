@@ -164,7 +164,8 @@ def test_an_interrupted_script_leaves_no_process_of_its_live_jobs_pool(bash: Bas
         "    time.sleep(5)\n"
         "    pathlib.Path(f'survived.{number}').touch()\n"
         "    os._exit(1)\n"
-        "map_chunks(work, 'ab', 2, 'done')\n"
+        "if __name__ == '__main__':\n"
+        "    map_chunks(work, 'ab', 2, 'done')\n"
     )
     stop = f"(while [ ! -e started.0 ] || [ ! -e started.1 ]; do sleep 0.1; done; kill {target}) &"
     # This returns when the last process has closed descriptor 9.
