@@ -197,7 +197,8 @@ class Backbone(KeepsTypes):
 
         Args:
             embeddings: (B, L, D), of any floating type.
-            positions: For the rotary embedding (B, L); they need not agree with what the cache holds.
+            positions: For the rotary embedding (B, L); they need not agree with what the cache holds. Of steps behind
+                a prompt, positions and lens are best on the CPU, where the cache asks for them without a wait.
             lens: Valid positions of each row (B,).
             speech: True where a position is speech (B, L); None for no speech.
             cache: What came before and is to be remembered; None to remember nothing.
@@ -240,7 +241,7 @@ class Backbone(KeepsTypes):
         ragged = None
         if bool((num_new < longest).any()):
             ragged = Ragged.of(num_new, longest, stream.hidden.device)
-        hidden, positions = stream.hidden, stream.positions
+        hidden, positions = stream.hidden, stream.positions.to(stream.hidden.device)
         if ragged is not None:
             hidden, positions = ragged.flat(hidden), ragged.flat(positions)
         now = stream._replace(hidden=hidden, positions=positions)

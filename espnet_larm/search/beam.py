@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from espnet_larm.search.bookkeeping import Beam, FoundBeams, Place, within_bounds
+from espnet_larm.search.bookkeeping import Beam, FoundBeams, Place, mark_held_open, within_bounds
+from espnet_larm.search.fetch import fetch
 from espnet_larm.search.hypotheses import Bounds, TokenHypothesis
 from espnet_larm.search.lookahead import NOTHING, Root, longest
 from espnet_larm.search.multi_token import HypothesisModel
@@ -118,16 +119,22 @@ class _Search(Beam):
         """The best choices of each utterance, the best first, from places behind the rows that are asked."""
         scores = self.scores(list(asked.values()), list(asked))  # (N, V)
         some = [rows[index] for index in asked]
-        allowed = within_bounds(scores, [row.hypothesis for row in some], self.eos)
-        totals = allowed + allowed.new_tensor([row.hypothesis.score for row in some]).unsqueeze(1)
-        found = _best_of(totals, [row.utterance for row in some], self.width)
-        ends, indices = scores[:, self.eos].tolist(), list(asked)
+        hypotheses = [row.hypothesis for row in some]
+        allowed, wants_end, may_end = within_bounds(scores, hypotheses, self.eos)
+        totals = allowed + allowed.new_tensor([hypothesis.score for hypothesis in hypotheses]).unsqueeze(1)
+        best = _best_of(totals, [row.utterance for row in some], self.width)
+        # Of a row that is never chosen, any score.
+        own = allowed[best.rows.clamp(max=len(some) - 1), best.tokens]
+        ends, held, *found = fetch(scores[:, self.eos], wants_end, best.rows, best.tokens, own, best.totals)
+        mark_held_open(hypotheses, held, may_end)
+        indices = list(asked)
         return {
             utterance: [
-                Choice(indices[place], token, float(allowed[place, token]), ends[place], total)
-                for place, token, total in best
+                Choice(indices[place], token, score, ends[place], total)
+                for place, token, score, total in zip(*each, strict=True)
+                if total > NOTHING
             ]
-            for utterance, best in found.items()
+            for utterance, *each in zip(best.utterances, *found, strict=True)
         }
 
     def _grown(self, rows: Sequence[_Row], choices: Sequence[Choice]) -> list[tuple[int, _Row, int | None]]:
@@ -165,8 +172,24 @@ class _Search(Beam):
         return [row._replace(read=self.read[row.utterance, tuple(row.hypothesis.token_ids)]) for row in rows]
 
 
-def _best_of(totals: torch.Tensor, utterances: Sequence[int], width: int) -> dict[int, list[tuple[int, int, float]]]:
-    """The `width` best (row, token, total) of each utterance, the best first, from totals of rows (N, V)."""
+class _Best(NamedTuple):
+    """The best choices of utterances, the best first.
+
+    Attributes:
+        utterances: U of them.
+        rows: Row of each choice (U, W).
+        tokens: Its token (U, W).
+        totals: Its total (U, W); -inf where there is no choice.
+    """
+
+    utterances: list[int]
+    rows: torch.Tensor
+    tokens: torch.Tensor
+    totals: torch.Tensor
+
+
+def _best_of(totals: torch.Tensor, utterances: Sequence[int], width: int) -> _Best:
+    """The `width` best choices of each utterance, from totals of rows (N, V)."""
     members: dict[int, list[int]] = {}
     for index, utterance in enumerate(utterances):
         members.setdefault(utterance, []).append(index)
@@ -174,10 +197,8 @@ def _best_of(totals: torch.Tensor, utterances: Sequence[int], width: int) -> dic
     # Behind the rows, one that is never chosen.
     padded = torch.cat([totals, totals.new_full((1, vocab_size), NOTHING)])
     slots = torch.tensor([[*each, *[len(utterances)] * (most - len(each))] for each in members.values()])
-    together = padded[slots.to(totals.device)].flatten(1)  # (U, W V)
+    slots = slots.to(totals.device)
+    together = padded[slots].flatten(1)  # (U, W V)
     best, places = together.topk(min(width, together.size(1)), dim=1)
-    found = {}
-    for utterance, own, values, where in zip(members, slots.tolist(), best.tolist(), places.tolist(), strict=True):
-        chosen = [(*divmod(place, vocab_size), value) for place, value in zip(where, values, strict=True)]
-        found[utterance] = [(own[slot], token, value) for slot, token, value in chosen if value > NOTHING]
-    return found
+    chosen = torch.div(places, vocab_size, rounding_mode="floor")
+    return _Best(list(members), slots.gather(1, chosen), places % vocab_size, best)

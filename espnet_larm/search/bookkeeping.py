@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from espnet_larm.search.hypotheses import Bounds, Ended, TokenHypothesis, hold_open
+from espnet_larm.search.hypotheses import Bounds, Ended, TokenHypothesis
 from espnet_larm.search.lookahead import NOTHING, Guess, Lookahead, Root, look_ahead
 from espnet_larm.search.multi_token import HypothesisModel, Scorer, padded
 
@@ -117,6 +117,8 @@ class Beam:
         self.hypotheses = [TokenHypothesis(one, guards_loops, measure) for one in bounds]
         self.ended = [Ended(nbest, string_of) for _ in bounds]
         self.num_row_calls = 0
+        # Of the scorer's rows, as long as they stay; None where they went on since it was asked.
+        self._slack: list[float] | None = None
 
     def scores(self, places: Sequence[Place], rows: Sequence[int]) -> torch.Tensor:
         """Scores of the tokens (P, V) behind places, with the scorer's rows there."""
@@ -127,16 +129,19 @@ class Beam:
         """By how much the score of each of the scorer's rows may rise again."""
         if self.scorer is None:
             return [0.0] * num_rows
-        slack: list[float] = self.scorer.slack().tolist()
-        return slack
+        if self._slack is None:
+            self._slack = self.scorer.slack().tolist()
+        return self._slack
 
     def keep(self, rows: Sequence[int], tokens: Sequence[int | None] = ()) -> None:
         """Keep these of the scorer's rows, in this order, each with its next token; None waits for one."""
         if self.scorer is None or not rows:
             return
         self.scorer.select(torch.tensor(rows))
+        self._slack = None if self._slack is None else [self._slack[row] for row in rows]
         taken = [(place, token) for place, token in enumerate(tokens) if token is not None]
         if taken:
+            self._slack = None
             self.scorer.take(torch.tensor([token for _, token in taken]), torch.tensor([place for place, _ in taken]))
 
     def grow(
@@ -153,6 +158,8 @@ class Beam:
         """The roots, and guesses of how they go on, from the states that their last tokens were chosen from."""
         if self.lookahead is None:
             return [Guess(index, (), root.score, (root.scored,)) for index, root in enumerate(roots)]
+        # The scorer gets rows of guesses.
+        self._slack = None
         log_probs = self.lookahead.logits_of(self.reader.states(places)).log_softmax(-1)
         return look_ahead(roots, log_probs, self.width, self.eos, self.lookahead.least, self.scorer)
 
@@ -171,15 +178,39 @@ class Beam:
         return FoundBeams(found, self.reader.num_calls, self.num_row_calls, self.reader.num_row_tokens)
 
 
-def within_bounds(scores: torch.Tensor, hypotheses: list[TokenHypothesis], eos: int) -> torch.Tensor:
-    """Scores (N, V) without what is not allowed: a hypothesis ends at its bound, and not before its least size."""
-    allowed = hold_open(scores, hypotheses, eos).clone()
-    for index, hypothesis in enumerate(hypotheses):
-        if hypothesis.room == 0:
-            # Whatever the best token is, an end is what it costs.
-            best = int(allowed[index].argmax())
-            allowed[index] = NOTHING
-            allowed[index, best] = scores[index, eos]
-        elif not hypothesis.may_end:
-            allowed[index, eos] = NOTHING
-    return allowed
+class WithinBounds(NamedTuple):
+    """What hypotheses may go on with.
+
+    Attributes:
+        scores: Scores (N, V), -inf for what is not allowed: a hypothesis ends at its bound, and not before its least
+            size.
+        wants_end: Whether an end was the best token before that (N,).
+        may_end: Whether each hypothesis is long enough to end, known on the CPU.
+    """
+
+    scores: torch.Tensor
+    wants_end: torch.Tensor
+    may_end: list[bool]
+
+
+def within_bounds(scores: torch.Tensor, hypotheses: Sequence[TokenHypothesis], eos: int) -> WithinBounds:
+    """What is allowed of scores (N, V)."""
+    may_end = [hypothesis.may_end for hypothesis in hypotheses]
+    full = [row for row, hypothesis in enumerate(hypotheses) if hypothesis.room == 0]
+    early = [row for row, may in enumerate(may_end) if not may]
+    allowed = scores.clone()
+    if early:
+        allowed[torch.tensor(early, device=scores.device), eos] = NOTHING
+    if full:
+        rows = torch.tensor(full, device=scores.device)
+        own = scores[rows]
+        # Whatever the best token is, an end is what it costs.
+        best = own.argmax(1, keepdim=True)
+        allowed[rows] = torch.full_like(own, NOTHING).scatter_(1, best, own[:, eos].unsqueeze(1))
+    return WithinBounds(allowed, scores.argmax(-1) == eos, may_end)
+
+
+def mark_held_open(hypotheses: Sequence[TokenHypothesis], wants_end: Sequence[bool], may_end: Sequence[bool]) -> None:
+    """Mark hypotheses whose best token was an end that came too early."""
+    for hypothesis, wants, may in zip(hypotheses, wants_end, may_end, strict=True):
+        hypothesis.was_held_open |= wants and not may

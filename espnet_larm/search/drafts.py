@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from espnet_larm.search.fetch import fetch
 from espnet_larm.search.hypotheses import TokenHypothesis
 
 
@@ -74,8 +75,8 @@ class HeadDrafts:
         if self.tau > 0.0:
             sure = logits.softmax(-1).gather(-1, tokens.unsqueeze(-1))[..., 0]
             is_drafted &= (sure.cumprod(1) if self.is_product else sure) >= self.tau
-        lens = is_drafted.int().cumprod(1).sum(1).tolist()
-        return [row[:length] for row, length in zip(tokens.tolist(), lens, strict=True)]
+        rows = zip(*fetch(tokens, is_drafted.int().cumprod(1).sum(1)), strict=True)
+        return [row[:length] for row, length in rows]
 
     def select(self, rows: torch.Tensor) -> None:
         """Do nothing: it holds nothing of the rows."""

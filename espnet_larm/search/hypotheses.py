@@ -4,10 +4,12 @@ All searches of an LM keep their rows here, so that the same guards end the same
 """
 
 import enum
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
 import torch
+
+from espnet_larm.search.fetch import fetch
 
 # A loop is a part of at most LONGEST_PART tokens that comes MIN_COPIES times and fills MIN_LOOP tokens: digits that
 # somebody spells ("four four four four") are none.
@@ -160,14 +162,40 @@ def loop_start(token_ids: list[int]) -> int | None:
     return None
 
 
-def hold_open(scores: torch.Tensor, hypotheses: list[TokenHypothesis], eos: int) -> torch.Tensor:
-    """Rule out the end in scores (N, V) where it is the best token of a hypothesis that is too short; mark those."""
-    ends = (scores.argmax(-1) == eos).tolist()
-    early = [row for row, hypothesis in enumerate(hypotheses) if ends[row] and not hypothesis.may_end]
-    if not early:
-        return scores
-    for row in early:
-        hypotheses[row].was_held_open = True
-    held = scores.clone()
-    held[early, eos] = float("-inf")
-    return held
+class NextToken(NamedTuple):
+    """The next token of a hypothesis.
+
+    Attributes:
+        token: Id of the token.
+        score: Its score.
+        end_score: Score of an end in its place.
+    """
+
+    token: int
+    score: float
+    end_score: float
+
+
+def choose(
+    wanted: torch.Tensor, scores: torch.Tensor, hypotheses: Sequence[TokenHypothesis], eos: int
+) -> list[NextToken]:
+    """The token that each hypothesis wants most; of one that is too short to end, the best other, and it is marked.
+
+    Args:
+        wanted: How much each token is wanted (N, V).
+        scores: Scores of the tokens (N, V).
+        hypotheses: The hypotheses.
+        eos: The token that ends one.
+    """
+    first = other = wanted.argmax(-1)
+    if any(hypothesis.bounds.least for hypothesis in hypotheses):
+        # Both answers in one copy: whether a hypothesis may end takes its text, and is asked only where it matters.
+        other = wanted.index_fill(1, torch.tensor([eos], device=wanted.device), float("-inf")).argmax(-1)
+    best = torch.stack([first, other], dim=1)
+    tokens, values, end_scores = fetch(best, scores.gather(1, best), scores[:, eos])
+    chosen = []
+    for hypothesis, both, some, end_score in zip(hypotheses, tokens, values, end_scores, strict=True):
+        held = both[0] == eos and not hypothesis.may_end
+        hypothesis.was_held_open |= held
+        chosen.append(NextToken(both[held], some[held], end_score))
+    return chosen

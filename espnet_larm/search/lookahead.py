@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 
+from espnet_larm.search.fetch import fetch
 from espnet_larm.search.multi_token import Scorer
 
 NOTHING = float("-inf")
@@ -105,9 +106,9 @@ def _grown(
     frontier: Sequence[Guess], roots: Sequence[Root], scores: torch.Tensor, width: int, eos: int, least: float
 ) -> list[Guess]:
     """Guesses with a token more, the best of each utterance, from the scores of tokens behind each guess (F, V)."""
-    values, tokens = scores.topk(min(width, scores.size(1)), dim=1)
+    values, tokens = fetch(*scores.topk(min(width, scores.size(1)), dim=1))
     found: dict[int, list[Guess]] = {}
-    for guess, some_values, some_tokens in zip(frontier, values.tolist(), tokens.tolist(), strict=True):
+    for guess, some_values, some_tokens in zip(frontier, values, tokens, strict=True):
         found.setdefault(roots[guess.root].utterance, []).extend(
             guess._replace(tokens=(*guess.tokens, token), score=guess.score + value)
             for value, token in zip(some_values, some_tokens, strict=True)

@@ -20,7 +20,7 @@ from typing import NamedTuple, Protocol
 import torch
 
 from espnet_larm.search.drafts import Drafts, NoDrafts
-from espnet_larm.search.hypotheses import Bounds, TokenHypothesis, hold_open
+from espnet_larm.search.hypotheses import Bounds, TokenHypothesis, choose
 
 
 class HypothesisModel(Protocol):
@@ -152,7 +152,9 @@ def greedy(
         # Of padding, nothing is asked.
         starts = torch.tensor([len(draft) + 1 for draft in proposed]).cumsum(0)
         is_read = torch.arange(hidden.size(1)) < starts.diff(prepend=starts.new_zeros(1)).unsqueeze(1)
-        logits = model.logits_of(hidden[is_read.to(hidden.device)])
+        # Places, not a mask: a GPU would be waited for until it has counted them.
+        rows_read, places_read = is_read.nonzero().to(hidden.device).unbind(1)
+        logits = model.logits_of(hidden[rows_read, places_read])
         taken = replay(logits, [0, *starts.tolist()], running, proposed, least)
         if least is None:
             found.proposed.update(map(len, proposed))
@@ -248,35 +250,25 @@ class _Replay:
         scores = logits.log_softmax(-1)
         if self.scorer is not None:
             scores = self.scorer.combine(scores, torch.tensor(rows))
-        chosen = self._choose(
-            scores, [hypotheses[row] for row in rows], [drafts[row][place : place + 1] for row in rows], least
-        )
-        both = torch.tensor([[token, self.eos] for token in chosen], device=scores.device)
-        for row, token, (score, end) in zip(rows, chosen, scores.gather(1, both).tolist(), strict=True):
-            hypotheses[row].add(token, score, end, self.eos)
-        return dict(zip(rows, chosen, strict=True))
+        wanted = self._wanted(scores, [drafts[row][place : place + 1] for row in rows], least)
+        chosen = choose(wanted, scores, [hypotheses[row] for row in rows], self.eos)
+        for row, choice in zip(rows, chosen, strict=True):
+            hypotheses[row].add(*choice, self.eos)
+        return {row: choice.token for row, choice in zip(rows, chosen, strict=True)}
 
-    def _choose(
-        self,
-        scores: torch.Tensor,
-        hypotheses: list[TokenHypothesis],
-        drafted: list[Sequence[int]],
-        least: float | None,
-    ) -> list[int]:
-        """The next token of rows, from scores (N', V): what greedy search takes, or unverified what is drafted."""
+    def _wanted(self, scores: torch.Tensor, drafted: list[Sequence[int]], least: float | None) -> torch.Tensor:
+        """How much tokens are wanted, from their scores (N', V); unverified, what is drafted is wanted most."""
         if self.verifies and least is None:
-            found: list[int] = hold_open(scores, hypotheses, self.eos).argmax(-1).tolist()
-            return found
+            return scores
         rows = torch.tensor([row for row, draft in enumerate(drafted) if draft], dtype=torch.long)
         tokens = torch.tensor([token for draft in drafted for token in draft], dtype=torch.long)
         places = rows.to(scores.device), tokens.to(scores.device)
+        fixed = torch.full_like(scores[places], math.inf)
         if least is not None:
             is_believed = scores[places] > (math.log(least) if least > 0.0 else -math.inf)
-            places = places[0][is_believed], places[1][is_believed]
+            fixed = torch.where(is_believed, fixed, scores[places])
         # As if nothing else came near; an end that comes too early leaves the others as they are.
-        fixed = scores.index_put(places, scores.new_tensor(math.inf))
-        taken: list[int] = hold_open(fixed, hypotheses, self.eos).argmax(-1).tolist()
-        return taken
+        return scores.index_put(places, fixed)
 
 
 def padded(rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 
+from espnet_larm.search.fetch import fetch
 from espnet_larm.search.multi_token import Scorer
 
 NOTHING = float("-inf")
@@ -73,12 +74,13 @@ class NgramScorer:
         has_end = (candidates == self.eos).any(1)
         candidates[:, -1] = torch.where(has_end, candidates[:, -1], self.eos)
         best[:, -1] = torch.where(has_end, best[:, -1], log_probs[:, self.eos])
+        asked = zip(rows.tolist(), *fetch(candidates, best > NOTHING), strict=True)
         scores = [
             [
                 self._ask(self.states[row], token)[0] if is_open else 0.0
                 for token, is_open in zip(tokens, are_open, strict=True)
             ]
-            for row, tokens, are_open in zip(rows.tolist(), candidates.tolist(), (best > NOTHING).tolist(), strict=True)
+            for row, tokens, are_open in asked
         ]
         both = best + self.weight * torch.tensor(scores, dtype=best.dtype, device=device)
         return torch.full_like(log_probs, NOTHING).scatter_(1, candidates, both)

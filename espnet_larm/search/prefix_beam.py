@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from espnet_larm.search.bookkeeping import Beam, FoundBeams, Place, within_bounds
+from espnet_larm.search.bookkeeping import Beam, FoundBeams, Place, mark_held_open, within_bounds
+from espnet_larm.search.fetch import fetch
 from espnet_larm.search.hypotheses import Bounds, TokenHypothesis
 from espnet_larm.search.lookahead import NOTHING, Guess, Root
 from espnet_larm.search.multi_token import HypothesisModel
@@ -61,6 +62,26 @@ class _Leaf(NamedTuple):
     bonus: float
 
 
+class _Known(NamedTuple):
+    """What is known on the CPU of the tokens behind S nodes.
+
+    Attributes:
+        end_scores: Score of an end (S).
+        end_totals: Total of an end (S); -inf where it is not allowed.
+        best: The W best totals (S, W).
+        values: The best totals without ends and what was read (S, M).
+        tokens: Their tokens (S, M).
+        scores: Their scores (S, M).
+    """
+
+    end_scores: list[float]
+    end_totals: list[float]
+    best: list[list[float]]
+    values: list[list[float]]
+    tokens: list[list[int]]
+    scores: list[list[float]]
+
+
 @torch.no_grad()
 def prefix_beam(
     model: HypothesisModel, bounds: Sequence[Bounds], eos: int, width: int, *rest: Any, **options: Any
@@ -100,7 +121,14 @@ class _Search(Beam):
                     spots[key] = len(places)
                     places.append((Place(row, length), scored))
         scores = self.scores([place for place, _ in places], [scored for _, scored in places])
-        ends_best = (scores.argmax(-1) == self.eos).tolist()
+        read = [
+            (spots[utterance, (*leaf.hypothesis.token_ids, *leaf.tokens[:length])], token)
+            for leaf, utterance in zip(leaves, utterances, strict=True)
+            for length, token in enumerate(leaf.tokens)
+        ]
+        rows, tokens = torch.tensor(read, dtype=torch.long, device=scores.device).view(-1, 2).unbind(1)
+        some, end_scores, ends_best = fetch(scores[rows, tokens], scores[:, self.eos], scores.argmax(-1) == self.eos)
+        score_of = dict(zip(read, some, strict=True))
         found: dict[int, _Node] = {}
         dead: set[int] = set()
         for leaf, utterance in zip(leaves, utterances, strict=True):
@@ -114,27 +142,25 @@ class _Search(Beam):
                 if here not in found:
                     # As `hold_open` has it, before the hypothesis is copied.
                     hypothesis.was_held_open |= ends_best[before] and not hypothesis.may_end
-                    score, end_score = scores[before, [token, self.eos]].tolist()
+                    score = score_of[before, token]
                     hypothesis = hypothesis.copy()
-                    if score == NOTHING or not hypothesis.add(token, score, end_score, self.eos):
+                    if score == NOTHING or not hypothesis.add(token, score, end_scores[before], self.eos):
                         dead.add(here)
                         if hypothesis.ending is not None:
                             self.ended[utterance].add(hypothesis)
                         break
                     found[here] = _Node(utterance, hypothesis, *places[here], leaf.bonus)
                 hypothesis, before = found[here].hypothesis, here
-        return list(found.values()), scores[list(found)]
+        return list(found.values()), scores[torch.tensor(list(found), device=scores.device)]
 
     def _leaves(self, nodes: Sequence[_Node], scores: torch.Tensor) -> list[_Leaf]:
         """The leaves of all utterances that are read next, from the scores of tokens behind the nodes (S, V)."""
-        allowed = within_bounds(scores, [node.hypothesis for node in nodes], self.eos)
-        totals = allowed + allowed.new_tensor([node.hypothesis.score for node in nodes]).unsqueeze(1)
-        end_scores = scores[:, self.eos].tolist()
-        self._end(nodes, totals, end_scores)
+        known = self._known(nodes, scores)
+        self._end(nodes, known)
         roots: list[tuple[int, TokenHypothesis, float]] = []
-        for index, token, more in self._best(nodes, totals):
+        for index, place, more in self._best(nodes, known):
             node = nodes[index]
-            chosen = token, float(allowed[index, token]), end_scores[index]
+            chosen = known.tokens[index][place], known.scores[index][place], known.end_scores[index]
             if (hypothesis := self.grow(node.utterance, node.hypothesis, *chosen)) is not None:
                 roots.append((index, hypothesis, node.bonus + more))
         roots = self._hopeful(nodes, roots)
@@ -154,22 +180,32 @@ class _Search(Beam):
         self.keep(kept)
         return [roots[place] for place in kept]
 
-    def _end(self, nodes: Sequence[_Node], totals: torch.Tensor, end_scores: Sequence[float]) -> None:
-        """End hypotheses whose end is one of the W best choices among the nodes of the same length."""
+    def _known(self, nodes: Sequence[_Node], scores: torch.Tensor) -> "_Known":
+        """What the next leaves are chosen by, from the scores of tokens behind the nodes (S, V), in one copy."""
+        hypotheses = [node.hypothesis for node in nodes]
+        allowed, wants_end, may_end = within_bounds(scores, hypotheses, self.eos)
+        totals = allowed + allowed.new_tensor([hypothesis.score for hypothesis in hypotheses]).unsqueeze(1)
         best = totals.topk(min(self.width, totals.size(1)), dim=1).values
-        ends = totals[:, self.eos].tolist()
+        values, tokens = self._new(nodes, totals).topk(min(MORE * self.width, totals.size(1)), dim=1)
+        ends, end_totals = scores[:, self.eos], totals[:, self.eos]
+        held, *known = fetch(wants_end, ends, end_totals, best, values, tokens, allowed.gather(1, tokens))
+        mark_held_open(hypotheses, held, may_end)
+        return _Known(*known)
+
+    def _end(self, nodes: Sequence[_Node], known: "_Known") -> None:
+        """End hypotheses whose end is one of the W best choices among the nodes of the same length."""
         groups: dict[tuple[int, int], list[int]] = {}
         for index, node in enumerate(nodes):
             groups.setdefault((node.utterance, len(node.hypothesis.token_ids)), []).append(index)
-        values = best.tolist()
+        ends, scores = known.end_totals, known.end_scores
         for (utterance, _), members in groups.items():
-            ranked = sorted((value for index in members for value in values[index]), reverse=True)[: self.width]
+            ranked = sorted((value for index in members for value in known.best[index]), reverse=True)[: self.width]
             for index in members:
                 if ends[index] > NOTHING and ends[index] >= ranked[-1]:
-                    self.grow(utterance, nodes[index].hypothesis, self.eos, end_scores[index], end_scores[index])
+                    self.grow(utterance, nodes[index].hypothesis, self.eos, scores[index], scores[index])
 
-    def _best(self, nodes: Sequence[_Node], totals: torch.Tensor) -> list[tuple[int, int, float]]:
-        """The W best (node, next token, what merging adds) of each utterance, without ends and what was read."""
+    def _new(self, nodes: Sequence[_Node], totals: torch.Tensor) -> torch.Tensor:
+        """Totals (S, V) without ends and what was read."""
         index_of = {(node.utterance, tuple(node.hypothesis.token_ids)): index for index, node in enumerate(nodes)}
         known = [
             (index_of[node.utterance, before], node.hypothesis.token_ids[-1])
@@ -181,27 +217,31 @@ class _Search(Beam):
         if known:
             rows, tokens = torch.tensor(known, device=new.device).unbind(1)
             new[rows, tokens] = NOTHING
-        values, tokens = new.topk(min(MORE * self.width, new.size(1)), dim=1)
-        choices: dict[int, list[tuple[float, int, int]]] = {}
-        for index, (some_values, some_tokens) in enumerate(zip(values.tolist(), tokens.tolist(), strict=True)):
+        return new
+
+    def _best(self, nodes: Sequence[_Node], known: "_Known") -> list[tuple[int, int, float]]:
+        """The W best (node, place among its best tokens, what merging adds) of each utterance."""
+        choices: dict[int, list[tuple[float, int, int, int]]] = {}
+        for index, (some_values, some_tokens) in enumerate(zip(known.values, known.tokens, strict=True)):
             choices.setdefault(nodes[index].utterance, []).extend(
-                (value + nodes[index].bonus, index, token)
-                for value, token in zip(some_values, some_tokens, strict=True)
+                (value + nodes[index].bonus, index, token, place)
+                for place, (value, token) in enumerate(zip(some_values, some_tokens, strict=True))
                 if value > NOTHING
             )
         return [choice for each in choices.values() for choice in self._merged(nodes, each)]
 
     def _merged(
-        self, nodes: Sequence[_Node], choices: Sequence[tuple[float, int, int]]
+        self, nodes: Sequence[_Node], choices: Sequence[tuple[float, int, int, int]]
     ) -> list[tuple[int, int, float]]:
-        """The W best of an utterance's (score, node, token), with what merging adds."""
+        """The W best of an utterance's (score, node, token, place), with what merging adds."""
         longer = (
-            (rank(score, len(nodes[index].hypothesis.token_ids) + 1), score, index, token)
-            for score, index, token in choices
+            (rank(score, len(nodes[index].hypothesis.token_ids) + 1), score, index, token, place)
+            for score, index, token, place in choices
         )
         best = sorted(longer, reverse=True)[: MORE * self.width]
         candidates = [
-            ([*nodes[index].hypothesis.token_ids, token], score, (index, token)) for _, score, index, token in best
+            ([*nodes[index].hypothesis.token_ids, token], score, (index, place))
+            for _, score, index, token, place in best
         ]
         return [(*choice, more) for choice, more in merge(candidates, self.string_of)[: self.width]]
 

@@ -84,10 +84,11 @@ class SpeechHypotheses:
                 f"a hypothesis has grown to {int(after.max())} positions, prompt included, more than the "
                 f"{self.backbone.max_positions} of the LM's context."
             )
-        positions = (self.next_positions.unsqueeze(1) + torch.arange(tokens.size(1))).to(tokens.device)
-        stream = self.backbone(self.backbone.embed(tokens), positions, num_new.to(tokens.device), cache=self.cache)
+        # Positions and lengths stay on the CPU, as in the cache, where no step waits for a GPU.
+        positions = self.next_positions.unsqueeze(1) + torch.arange(tokens.size(1))
+        stream = self.backbone(self.backbone.embed(tokens), positions, num_new, cache=self.cache)
         # A row without a new token keeps its last state.
-        last = _last(stream.hidden, stream.lens.clamp(min=1))
+        last = _last(stream.hidden, num_new.clamp(min=1).to(tokens.device))
         self.hidden = torch.where((num_new > 0).to(last.device).unsqueeze(1), last, self.hidden)
         self.next_positions = after
         self.num_steps += 1

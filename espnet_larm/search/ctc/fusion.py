@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 
 from espnet_larm.search.ctc.lexicon import NO_WORD, NOTHING, ROOT, UNKNOWN, Lexicon
+from espnet_larm.search.fetch import fetch
 from espnet_larm.search.ngram_scorer import Ngram
 
 # Tokens of a frame that may be added to hypotheses, the best by CTC.
@@ -126,12 +127,14 @@ class WordBeam:
         self.node = torch.where(stays, node, self.lexicon.step(node, token))
         self.end, self.after = end, after
         grown = ~stays & is_there
-        asked = torch.stack((self.state[grown], self.node[grown])).cpu().T.tolist()
-        if not asked:
+        rows = list(zip(*fetch(*(each.flatten() for each in (grown, self.state, self.node))), strict=True))
+        places = [place for place, (has_grown, _, _) in enumerate(rows) if has_grown]
+        if not places:
             return
-        found = [self._end_of(each[0], each[1]) for each in asked]
-        self.end[grown] = torch.tensor([score for score, _ in found], device=end.device)
-        self.after[grown] = torch.tensor([number for _, number in found], device=end.device)
+        found = [self._end_of(*rows[place][1:]) for place in places]
+        there = torch.tensor(places, device=end.device)
+        self.end.view(-1)[there] = torch.tensor([score for score, _ in found], device=end.device)
+        self.after.view(-1)[there] = torch.tensor([number for _, number in found], device=end.device)
 
     def total(self, is_there: torch.Tensor) -> torch.Tensor:
         """Score of all words (B, W), the last ones and the ends of the utterances among them.
@@ -146,11 +149,10 @@ class WordBeam:
         ngram, weight = self.fusion.ngram, self.fusion.weights.ngram
         if ngram is not None:
             number = len(self.lexicon.words) + 1
-            numbers = self.after.unique().tolist()
-            ends = torch.zeros(len(self._states), device=ended.device)
-            for each in numbers:
+            ends = [0.0] * len(self._states)
+            for each in set(self.after.flatten().tolist()):
                 ends[each] = weight * ngram.score(self._states[each], number)[0]
-            ended = ended + ends[self.after]
+            ended = ended + torch.tensor(ends, device=ended.device)[self.after]
         return torch.where(may_end, ended, self.base)
 
     def _base_with(self, tokens: torch.Tensor) -> torch.Tensor:

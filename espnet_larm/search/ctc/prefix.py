@@ -86,8 +86,6 @@ class CtcPrefixScores:
     def _append(self, before: Prefixes, utterances: torch.Tensor, tokens: torch.Tensor) -> Prefixes:
         """One token (N, K) after each prefix (N, K), none where it is PAD."""
         is_none = tokens == PAD
-        if bool(is_none.all()):
-            return before
         here = self.log_probs[utterances.unsqueeze(1), :, tokens.clamp(min=0)]  # (N, K, T)
         blank = self.blank[utterances].unsqueeze(1)  # (N, 1, T)
         # A token after itself needs a blank between.
