@@ -43,11 +43,11 @@ def as_txt(written: Written) -> str:
     return "".join(f"{word.start_s:.2f}\t{word.end_s:.2f}\t{word.text}\n" for word in words)
 
 
-def as_srt(written: Written) -> str:
-    """SubRip: numbered subtitles."""
+def as_srt(written: Written, first: int = 1) -> str:
+    """SubRip: numbered subtitles, from the number `first` on."""
     return "\n".join(
         f"{number}\n{_clock(start_s, ',')} --> {_clock(end_s, ',')}\n{text}\n"
-        for number, (start_s, end_s, text) in enumerate(_cues(written), 1)
+        for number, (start_s, end_s, text) in enumerate(_cues(written), first)
     )
 
 
