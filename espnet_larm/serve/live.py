@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 RATE = 16000
 # What is heard of one stream in a step.
 PIECE_S = 1.0
+MOST_END = 1000
 # Codes of RFC 6455: what a message holds cannot be taken; a rule is broken; the server failed.
 NORMAL, UNSUPPORTED, POLICY, FAILED = 1000, 1003, 1008, 1011
 
@@ -193,7 +194,8 @@ async def _next(websocket: WebSocket) -> bytes | None:
 
 def _is_end(text: str) -> bool:
     try:
-        said: Any = json.loads(text)
+        # A long text could nest deeper than Python does.
+        said: Any = json.loads(text) if len(text) < MOST_END else None
     except ValueError:
         return False
     return isinstance(said, dict) and said.get("type") == "end"

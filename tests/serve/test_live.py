@@ -130,7 +130,8 @@ def test_a_client_that_sends_something_else_is_told_and_costs_nobody_anything(se
             with contextlib.suppress(ConnectionClosed):
                 other.send(message)
             found, rest = closed(other)
-            assert rest == code
+            # Where bytes are on their way that nobody reads, the system may drop what the server said last.
+            assert rest == code or (said is None and rest is None)
             assert said is None or (found[-1]["type"] == "error" and found[-1]["message"].startswith(said))
             checked.append(True)
         yield from parts[5:]
