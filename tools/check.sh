@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that must hold before a commit: ruff, mypy, shellcheck, the site of docs/, tests. About 25 minutes on 2 cores.
+# Everything that must hold before a commit: ruff, mypy, shellcheck, the site of docs/, tests. About 15 minutes on 2 cores.
 #
 # It sets its environment up by itself (tools/setup.sh), runs all checks also when one fails, and ends with a summary.
 # ESPNET_LARM_VENV names another environment than .venv. Arguments go to pytest:
@@ -46,7 +46,9 @@ check "ruff format" ruff format --check .
 check mypy mypy
 check shellcheck shellcheck "${scripts[@]}"
 check mkdocs env NO_MKDOCS_2_WARNING=1 python -m mkdocs build --strict --quiet
-check pytest python -m pytest "$@"
+# Files of tests go to a process a core, each with one thread; -n 0 runs them in one.
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+check pytest python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile "$@"
 
 echo "== summary"
 printf '%s\n' "${summary[@]}"

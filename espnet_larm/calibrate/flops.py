@@ -40,7 +40,7 @@ def prefill_flops(backbone: Backbone, text_lens: torch.Tensor, *speech_lens: tor
         speech_lens: Positions of speech in each row (B,), for each of the LM's layers in order; `by_layer` makes them.
     """
     layers = [
-        sum(layer_flops(layer, text_lens, speech) for _, layer in backbone.layers_at(index))
+        sum(_layer_flops(layer, text_lens, speech) for _, layer in backbone.layers_at(index))
         for index, speech in enumerate(speech_lens)
     ]
     assert len(layers) == len(backbone.layers)
@@ -57,7 +57,7 @@ def by_layer(
     return [speech_lens] * layer + [deep_lens] * (num_layers - layer)
 
 
-def layer_flops(layer: torch.nn.Module, text_lens: torch.Tensor, speech_lens: torch.Tensor) -> int:
+def _layer_flops(layer: torch.nn.Module, text_lens: torch.Tensor, speech_lens: torch.Tensor) -> int:
     """FLOPs of a layer, HF's or an added one, for positions of text (B,) and of speech (B,) in each row."""
     positions = (text_lens + speech_lens).to(torch.float64)
     pairs = float(positions.square().sum())

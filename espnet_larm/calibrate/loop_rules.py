@@ -116,7 +116,7 @@ def is_shown(row: Row, max_wer_loss: float) -> bool:
     return max(row.points, row.interval.high) <= max_wer_loss
 
 
-def best_at_mean(rows: Sequence[Row], mean_loops: float) -> Row | None:
+def _best_at_mean(rows: Sequence[Row], mean_loops: float) -> Row | None:
     """The row with the most loops up to a mean; None if there is none."""
     return max((row for row in rows if row.mean_loops <= mean_loops), key=lambda row: row.mean_loops, default=None)
 
@@ -138,7 +138,7 @@ def choose(
     deepest = traces.loops[-1]
     every = [row for rows in by_rule.values() for row in rows]
     if max_wer_loss is None:
-        found = [best_at_mean(rows, mean_loops) for rows in by_rule.values()]
+        found = [_best_at_mean(rows, mean_loops) for rows in by_rule.values()]
         best = [row for row in found if row is not None]
         if not best:
             least = min(row.mean_loops for row in every)
@@ -147,7 +147,7 @@ def choose(
     found = [best_within_loss(rows, max_wer_loss) for rows in by_rule.values()]
     best = [row for row in found if row is not None and row.mean_loops < deepest]
     if not best:
-        raise ValueError(why_none_is_shown(every, int(traces.words.sum()), max_wer_loss, deepest))
+        raise ValueError(_why_none_is_shown(every, int(traces.words.sum()), max_wer_loss, deepest))
     return best, min(best, key=lambda row: (row.mean_loops, row.wer_percent))
 
 
@@ -165,7 +165,7 @@ def check_size(num_words: int, max_wer_loss: float) -> None:
         )
 
 
-def why_none_is_shown(rows: Sequence[Row], num_words: int, max_wer_loss: float, num_loops: int) -> str:
+def _why_none_is_shown(rows: Sequence[Row], num_words: int, max_wer_loss: float, num_loops: int) -> str:
     """Why no row is shown to lose so little, with the number of words that would show it."""
     hopeful = [row for row in rows if row.points < max_wer_loss and row.mean_loops < num_loops]
     if not hopeful:

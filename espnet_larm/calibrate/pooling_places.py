@@ -159,7 +159,7 @@ class SpeechPlace:
         return self.folder.decode(self.conf(**options))
 
 
-def with_frontend(recognizer: Recognizer, frontend: torch.nn.Module) -> Recognizer:
+def _with_frontend(recognizer: Recognizer, frontend: torch.nn.Module) -> Recognizer:
     """The recogniser with another front end; all other parts are shared."""
     model = copy.copy(recognizer.model)
     model._modules = {**model._modules, "frontend": frontend}
@@ -206,7 +206,7 @@ class FrontendPlace:
         frontend = AffinityPoolingFrontend(**{**self._options, "tau": OFF})
         frontend.load_state_dict(recognizer.model.frontend.state_dict())
         self.frontend = frontend.eval().to(recognizer.device)
-        self.recognizer = with_frontend(recognizer, self.frontend)
+        self.recognizer = _with_frontend(recognizer, self.frontend)
         folder = EncodedFolder(self.recognizer, table, keys, batch_seconds)
         self.left_out = folder.left_out
         self.keys = [key for key in keys if key not in self.left_out]

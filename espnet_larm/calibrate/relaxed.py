@@ -97,7 +97,7 @@ def calibrate(
     # What is done once, such as laying out weights, is in no row.
     decode(plan_of_greedy, keys[:NUM_WARM])
     yield decode(plan_of_greedy, keys).row({"drafts": NONE})
-    entropies = most_entropies(recognizer, table, keys, batching)
+    entropies = _most_entropies(recognizer, table, keys, batching)
     thresholds, parts = cut(entropies)
     by_ctc = [decode(plan_of_ctc, part) for part in parts]
     for tau, plan in plans.items():
@@ -130,7 +130,7 @@ def _decode(
 
 
 @torch.no_grad()
-def most_entropies(
+def _most_entropies(
     recognizer: Recognizer, table: AudioTable, keys: Sequence[str], batching: Batching
 ) -> dict[str, float]:
     """The entropy of each utterance's least certain frame; 0 where no frame is read out.

@@ -103,7 +103,7 @@ def _add_ours(parser: argparse.ArgumentParser) -> None:
     add_places(group)
 
 
-def get_help_parser() -> argparse.ArgumentParser:
+def _get_help_parser() -> argparse.ArgumentParser:
     """A parser for --help alone, without the imports that ESPnet's options take."""
     parser = argparse.ArgumentParser(
         description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -120,7 +120,7 @@ def main(cmd: list[str] | None = None) -> int:
     """Decode; print the real-time factor of each loop."""
     words = sys.argv[1:] if cmd is None else cmd
     if {"-h", "--help"}.intersection(words):
-        get_help_parser().print_help()
+        _get_help_parser().print_help()
         return 0
     if HELP_ALL in words:
         get_parser().print_help()
@@ -160,8 +160,8 @@ def main(cmd: list[str] | None = None) -> int:
         write_stats(output_dir, stats)
         if not stats["failed"]:
             finished.forget()
-    print_costs(stats)
-    return report_failures(stats["failed"], len(keys), output_dir)
+    _print_costs(stats)
+    return _report_failures(stats["failed"], len(keys), output_dir)
 
 
 def options_of_ours(parser: argparse.ArgumentParser) -> list[argparse.Action]:
@@ -261,7 +261,7 @@ def speech_of(triples: list[tuple[str, str, str]]) -> tuple[Path, str]:
     return Path(path), audio_type
 
 
-def print_costs(stats: dict[str, Any]) -> None:
+def _print_costs(stats: dict[str, Any]) -> None:
     """Print seconds and real-time factor by read-out, and the memory."""
     from espnet_larm.recognize.output.effort import describe_frames, describe_leaving, describe_search
 
@@ -291,7 +291,7 @@ def print_costs(stats: dict[str, Any]) -> None:
     print(f"peak memory: {stats['peak_memory_bytes'] / 2**20:.0f} MiB")
 
 
-def report_failures(failed: dict[str, str], num_keys: int, output_dir: Path) -> int:
+def _report_failures(failed: dict[str, str], num_keys: int, output_dir: Path) -> int:
     """Log what could not be read, last, where it is seen; return the exit status."""
     if not failed:
         return 0

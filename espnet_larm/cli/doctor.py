@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
         print(problem)
         return 1
     found = check_environment()
-    for line in describe_espnet(found):
+    for line in _describe_espnet(found):
         print(line)
     for finding in found:
         print(_row(finding))
@@ -70,7 +70,7 @@ def describe_machine() -> list[str]:
     ]
 
 
-def describe_espnet(found: list[Finding]) -> list[str]:
+def _describe_espnet(found: list[Finding]) -> list[str]:
     """A line about the installed ESPnet and the supported one."""
     return [
         f"ESPnet     {finding.version or 'none'}{f' ({finding.note})' if finding.note else ''}; "

@@ -108,11 +108,11 @@ def check_requirements(package: str, extras: Iterable[str] = ()) -> list[Finding
         # Lower bounds first, as people write them.
         specifier = ",".join(sorted(map(str, requirement.specifier), reverse=True))
         inner = f"[{','.join(sorted(requirement.extras))}]" if requirement.extras else ""
-        found.append(check_requirement(requirement.name, specifier, inner, is_optional=not needed))
+        found.append(_check_requirement(requirement.name, specifier, inner, is_optional=not needed))
     return found
 
 
-def check_requirement(name: str, specifier: str = "", extras: str = "", *, is_optional: bool = False) -> Finding:
+def _check_requirement(name: str, specifier: str = "", extras: str = "", *, is_optional: bool = False) -> Finding:
     """Look for one distribution.
 
     Args:

@@ -102,14 +102,14 @@ def main(cmd: list[str] | None = None) -> int:
     portable, files = make_portable(config, exp_dir)
     if files.setdefault(model_file.name, model_file) != model_file:
         raise ValueError(f"{files[model_file.name]} and {model_file} have one name; rename one of them.")
-    files |= extra_files(exp_dir, args.option, files)
-    portable, tokenizer, models = make_models_portable(portable, fingerprints_in(read_weights(model_file)))
+    files |= _extra_files(exp_dir, args.option, files)
+    portable, tokenizer, models = make_models_portable(portable, _fingerprints_in(read_weights(model_file)))
     name = args.name or exp_dir.resolve().name
     made_with = {package: found for package, found in versions().items() if package in MADE_WITH}
     manifest = Manifest(CONFIG, model_file.name, name, plugins_of(config), {}, made_with, models)
     about = About("" if args.language == NO_LANGUAGE else args.language, args.license, tuple(args.datasets), args.note)
     num_parameters = count_parameters(config_file, model_file, places)
-    card = format_card(manifest, config, datasets_of(config), num_parameters, results_of(exp_dir), about)
+    card = format_card(manifest, config, _datasets_of(config), num_parameters, _results_of(exp_dir), about)
     members: Members = {CONFIG: dump_yaml(portable), CARD: card.encode(), **dict(sorted(files.items())), **tokenizer}
     if taken := {CONFIG, CARD, META, *tokenizer} & files.keys():
         raise ValueError(f"{files[min(taken)]} has a name that packs need for themselves; leave it out or rename it.")
@@ -162,7 +162,7 @@ def check(args: argparse.Namespace) -> tuple[Path, Path, Path]:
     return config_file, model_file, outpath
 
 
-def extra_files(exp_dir: Path, options: list[Path], named: dict[str, Path]) -> dict[str, Path]:
+def _extra_files(exp_dir: Path, options: list[Path], named: dict[str, Path]) -> dict[str, Path]:
     """Results and the files of --option (folders with all their files), by name in the pack.
 
     Raises:
@@ -180,7 +180,7 @@ def extra_files(exp_dir: Path, options: list[Path], named: dict[str, Path]) -> d
     return found
 
 
-def datasets_of(config: Config) -> list[str]:
+def _datasets_of(config: Config) -> list[str]:
     """Names of the training sets' folders."""
     paths = [Path(path) for path, *_ in config.get("train_data_path_and_name_and_type") or []]
     return list(dict.fromkeys(path.parent.name for path in paths))
@@ -200,7 +200,7 @@ def count_parameters(config_file: Path, model_file: Path, places: ModelPlaces) -
     return sum_of(learning_parts(model)).total
 
 
-def fingerprints_in(weights: Mapping[str, Any]) -> dict[str, str]:
+def _fingerprints_in(weights: Mapping[str, Any]) -> dict[str, str]:
     """SHA-256 of the models that are left out of the weights or that training began with, by kind."""
     from espnet_larm.llm.fingerprint import FINGERPRINT, hexadecimal
 
@@ -208,7 +208,7 @@ def fingerprints_in(weights: Mapping[str, Any]) -> dict[str, str]:
     return {words_of(name).argument: hexadecimal(tensor) for name, tensor in found.items()}
 
 
-def results_of(exp_dir: Path) -> list[SetResult]:
+def _results_of(exp_dir: Path) -> list[SetResult]:
     """Scored sets of an experiment; empty if nothing was scored."""
     try:
         return find_results(exp_dir)

@@ -47,7 +47,7 @@ def train(program: str, cmd: list[str]) -> None:
     args = parser.parse_args(cmd)
     check_top_level(args, task.get_parser())
     if program == "st_train":
-        check_translation_encoder(args)
+        _check_translation_encoder(args)
     # It imports torch, which must find the process set up.
     from espnet_larm.train.record import locked_folder
 
@@ -55,7 +55,7 @@ def train(program: str, cmd: list[str]) -> None:
         task.main(args=args)
 
 
-def check_translation_encoder(args: argparse.Namespace) -> None:
+def _check_translation_encoder(args: argparse.Namespace) -> None:
     """Refuse an encoder that gives or wants more than a model of speech translation takes or gives.
 
     Raises:

@@ -65,7 +65,7 @@ def is_whole(path: Path) -> bool:
         return False
 
 
-def is_compressed(path: Path) -> bool:
+def _is_compressed(path: Path) -> bool:
     """Whether a zip file is compressed, or says that it holds more bytes than it has."""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -92,7 +92,7 @@ def read_tensors(path: Path, mmap: bool = False) -> Any:
 
     if path.suffix == SAFETENSORS:
         return _read_safetensors(path)
-    if is_compressed(path):
+    if _is_compressed(path):
         raise ValueError(
             f"{path} is compressed, which torch's files are not: it may grow beyond any memory, and is refused."
         )

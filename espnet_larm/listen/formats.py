@@ -35,7 +35,7 @@ class Written(NamedTuple):
     mean_loops: float | None = None
 
 
-def as_txt(written: Written) -> str:
+def _as_txt(written: Written) -> str:
     """A paragraph; with times of words, a line a word: start, end, word."""
     if not written.words:
         return f"{written.text}\n"
@@ -51,7 +51,7 @@ def as_srt(written: Written, first: int = 1) -> str:
     )
 
 
-def as_vtt(written: Written) -> str:
+def _as_vtt(written: Written) -> str:
     """WebVTT: subtitles of web pages."""
     escaped = ((start, end, text.replace("&", "&amp;").replace("<", "&lt;")) for start, end, text in _cues(written))
     return "\n".join(
@@ -59,7 +59,7 @@ def as_vtt(written: Written) -> str:
     )
 
 
-def as_tsv(written: Written) -> str:
+def _as_tsv(written: Written) -> str:
     """A table: start and end in milliseconds, text; a row a segment, or with times of words a row a word."""
     rows: list[tuple[float, float, str]] = [(each.start_s, each.end_s, each.text) for each in written.segments]
     if written.words:
@@ -85,10 +85,10 @@ def as_json(written: Written) -> str:
 
 
 FORMATS: dict[str, Callable[[Written], str]] = {
-    "txt": as_txt,
+    "txt": _as_txt,
     "srt": as_srt,
-    "vtt": as_vtt,
-    "tsv": as_tsv,
+    "vtt": _as_vtt,
+    "tsv": _as_tsv,
     "json": as_json,
 }
 # They have a place for times of words; subtitles have none.

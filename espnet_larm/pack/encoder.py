@@ -14,14 +14,14 @@ from espnet_larm.pack.options import Config
 FRONTEND, AROUND = "pretrained", "affinity_pooling"
 
 
-def has_encoder(config: Config) -> bool:
+def _has_encoder(config: Config) -> bool:
     """Whether the front end is a pre-trained speech encoder, or wraps one."""
     return config.get("frontend") == FRONTEND or _is_wrapped(config)
 
 
 def encoder_conf(config: Config) -> dict[str, Any]:
     """Options of the speech encoder; none for a model without one."""
-    if not has_encoder(config):
+    if not _has_encoder(config):
         return {}
     conf = config.get("frontend_conf") or {}
     inner = conf.get("frontend_conf") if _is_wrapped(config) else conf
@@ -43,7 +43,7 @@ def name_encoder(
         FileNotFoundError: The encoder is not there.
         ValueError: An encoder is given, but the model needs none.
     """
-    conf = named_anew(SPEECH_ENCODER, encoder_conf(config) if has_encoder(config) else None, encoder, places, needed)
+    conf = named_anew(SPEECH_ENCODER, encoder_conf(config) if _has_encoder(config) else None, encoder, places, needed)
     if conf != encoder_conf(config):
         config.update(_with_conf(config, conf))
 

@@ -43,7 +43,7 @@ def conf_of(config: Config, kind: str) -> dict[str, Any]:
     return llm_conf(config) if kind == LM.argument else encoder_conf(config)
 
 
-def of_kind(models: Iterable[NamedModel], kind: str) -> NamedModel | None:
+def _of_kind(models: Iterable[NamedModel], kind: str) -> NamedModel | None:
     """The model of a kind, if there is one."""
     return next((model for model in models if model.kind == kind), None)
 
@@ -63,8 +63,8 @@ def name_models(
         FileNotFoundError: A model is not there.
         ValueError: A model is given that the configuration does not need.
     """
-    name_llm(config, given.llm, places, of_kind(needed, LM.argument))
-    name_encoder(config, given.encoder, places, of_kind(needed, SPEECH_ENCODER.argument))
+    name_llm(config, given.llm, places, _of_kind(needed, LM.argument))
+    name_encoder(config, given.encoder, places, _of_kind(needed, SPEECH_ENCODER.argument))
 
 
 def check_models(config: Config) -> None:

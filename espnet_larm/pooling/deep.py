@@ -36,10 +36,10 @@ def pool_deep(pooling: Pooling, stream: Stream, path: CtcPath | None = None) -> 
     if not longest:
         return stream
     pool = partial(pooling, path=None if path is None else path.first(longest))
-    return pool_speech(stream, lens, longest, pool)[0]
+    return _pool_speech(stream, lens, longest, pool)[0]
 
 
-def pool_speech(
+def _pool_speech(
     stream: Stream,
     speech_lens: torch.Tensor,
     longest: int,

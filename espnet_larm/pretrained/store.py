@@ -173,11 +173,11 @@ def read_records(scp: Path) -> list[dict[str, Any]]:
         FileNotFoundError: The table or a store is missing.
         ValueError: One of them is damaged, or the table is empty.
     """
-    folders = dict.fromkeys(place.shard.parent for place in read_places(scp).values())
+    folders = dict.fromkeys(place.shard.parent for place in _read_places(scp).values())
     return [_read_record(folder / RECORD, scp) for folder in folders]
 
 
-def read_places(scp: Path) -> dict[str, Place]:
+def _read_places(scp: Path) -> dict[str, Place]:
     """Where the frames of each utterance of a `frames.scp` are.
 
     Raises:
@@ -218,7 +218,7 @@ class FramesReader(Mapping[str, np.ndarray]):
     """
 
     def __init__(self, path: str) -> None:
-        self.places = read_places(Path(path))
+        self.places = _read_places(Path(path))
         shards = dict.fromkeys(place.shard for place in self.places.values())
         tables = {shard: _read_table(shard) for shard in shards}
         self._shards = {shard: _open(shard) for shard in shards}

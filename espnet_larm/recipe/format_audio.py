@@ -101,7 +101,7 @@ def _format(args: argparse.Namespace) -> int:
         formatted = format_audio(utterances, args.output_dir / "data", args.fs, args.nj, report.is_error)
     except UnusableAudioError as error:
         raise error.explained(report, audio_table(args.in_dir)) from error
-    write_formatted(args.output_dir, utterances, formatted)
+    _write_formatted(args.output_dir, utterances, formatted)
     remove_unused_archives(args.output_dir / "data", list(formatted.sources.values()))
     add_findings(report, audio_table(args.in_dir), formatted.findings)
     for line in report.lines():
@@ -117,7 +117,7 @@ def _format(args: argparse.Namespace) -> int:
     return 0
 
 
-def write_formatted(folder: Path, utterances: list[Utterance], formatted: Formatted) -> None:
+def _write_formatted(folder: Path, utterances: list[Utterance], formatted: Formatted) -> None:
     """Write the data folder of what could be read, with the two files that ESPnet adds to it."""
     sources = formatted.sources
     kept = [each._replace(audio=sources[each.id]) for each in utterances if each.id in sources]
@@ -146,7 +146,7 @@ def format_audio(
     """
     items = [Rendering(utterance.id, utterance.audio) for utterance in utterances]
     all_checked = map_chunks(functools.partial(_check_chunk, sample_rate=sample_rate), items, num_jobs, "checked")
-    findings = raise_if_bad(all_checked, is_error)
+    findings = _raise_if_bad(all_checked, is_error)
     checked = [entry for entry in all_checked if entry.is_readable]
     plain = {entry.kind for entry in checked} - {"archived", "other"}
     all_plain = all(entry.kind in plain for entry in checked)
@@ -166,7 +166,7 @@ def format_audio(
     )
 
 
-def raise_if_bad(entries: Iterable[Checked], is_error: Callable[[str], bool]) -> list[tuple[str, Finding]]:
+def _raise_if_bad(entries: Iterable[Checked], is_error: Callable[[str], bool]) -> list[tuple[str, Finding]]:
     """Raise one UnusableAudioError for all that is an error; return what else was found."""
     bad: list[tuple[str, Finding]] = []
     others: list[tuple[str, Finding]] = []

@@ -81,14 +81,14 @@ def main(cmd: list[str] | None = None) -> int:
     if args.manifests is None:
         name, recipe, defaults = args.corpus, RECIPES[args.corpus], dict[str, str]()
     else:
-        defaults = options_of_tables(args.manifests)
+        defaults = _options_of_tables(args.manifests)
         name, recipe = OF_TABLES, Recipe(f"the recordings of {args.manifests.resolve()}")
     target = args.folder.resolve()
     with folder_beside(target) as beside:
         made = beside / target.name
-        copy_recipe(recipes_root(), name, made, defaults)
-        (made / "path.sh").write_text(format_path_sh(), encoding="utf-8")
-        (made / "README.md").write_text(format_readme(target.name, recipe), encoding="utf-8")
+        _copy_recipe(recipes_root(), name, made, defaults)
+        (made / "path.sh").write_text(_format_path_sh(), encoding="utf-8")
+        (made / "README.md").write_text(_format_readme(target.name, recipe), encoding="utf-8")
         made.replace(target)
     print(f"{args.folder}: a recipe for {recipe.sentence}; README.md says what is there.")
     print(f"next: cd {shlex.quote(str(args.folder))} && {' '.join(filter(None, ['./run.sh', recipe.options]))}")
@@ -107,7 +107,7 @@ def recipes_root() -> Path:
     raise FileNotFoundError(f"{PACKAGE} was installed without recipes; install espnet-larm again, as a wheel.")
 
 
-def options_of_tables(folder: Path) -> dict[str, str]:
+def _options_of_tables(folder: Path) -> dict[str, str]:
     """Defaults of run.sh that name the tables of a folder.
 
     Args:
@@ -140,7 +140,7 @@ def options_of_tables(folder: Path) -> dict[str, str]:
     return {"manifests": absolute, "train": tables["train"], "dev": tables["dev"], "tests": pairs}
 
 
-def copy_recipe(root: Path, name: str, folder: Path, defaults: dict[str, str]) -> None:
+def _copy_recipe(root: Path, name: str, folder: Path, defaults: dict[str, str]) -> None:
     """Copy a recipe with the pipeline and its configurations into one folder.
 
     Args:
@@ -182,7 +182,7 @@ def files_of(root: Path, name: str) -> Iterator[tuple[Path, str]]:
     yield from ((path, f"conf/{path.name}") for path in sorted((conf / name).glob(f"{TRAININGS}*.yaml")))
 
 
-def format_path_sh() -> str:
+def _format_path_sh() -> str:
     """The recipe's path.sh, which names the Python that runs here, and the package's folder if it needs that."""
     python = Path(sys.executable)
     command = [sys.executable, "-I", "-c", "import espnet_larm; print(espnet_larm.__path__[0])"]
@@ -198,7 +198,7 @@ def format_path_sh() -> str:
     )
 
 
-def format_readme(name: str, recipe: Recipe) -> str:
+def _format_readme(name: str, recipe: Recipe) -> str:
     """The README.md of a recipe's folder."""
     command = " ".join(filter(None, ["./run.sh", recipe.options]))
     return f"""# {name}

@@ -57,7 +57,7 @@ def _join(args: argparse.Namespace) -> int:
         raise FileNotFoundError(f"{args.input_dirs[0]}/{BEST}/text is missing; the decoding jobs wrote no result.")
     for name in folders:
         target = args.output_dir if name == BEST else args.output_dir / name
-        tables = join_tables([job / name for job in args.input_dirs])
+        tables = _join_tables([job / name for job in args.input_dirs])
         write_tables(target, tables)
         if LOOPS not in tables and (target / LOOPS).is_file():
             # Of an earlier decoding, in which each utterance had loops of its own.
@@ -74,7 +74,7 @@ def _join(args: argparse.Namespace) -> int:
     return 0
 
 
-def join_tables(folders: Sequence[Path]) -> dict[str, dict[str, str]]:
+def _join_tables(folders: Sequence[Path]) -> dict[str, dict[str, str]]:
     """Join the lines of tables that have one name in several folders.
 
     Raises:

@@ -146,10 +146,10 @@ def train_bpe(
         )
     except RuntimeError as error:
         raise ValueError(f"--nbpe {num_pieces} does not fit the training text: {error}") from error
-    return bpe_tokens(model_prefix.with_name(model_prefix.name + ".model"))
+    return _bpe_tokens(model_prefix.with_name(model_prefix.name + ".model"))
 
 
-def bpe_tokens(model_path: Path) -> list[str]:
+def _bpe_tokens(model_path: Path) -> list[str]:
     """List the tokens of a sentencepiece model, without its control pieces."""
     import sentencepiece
 

@@ -55,7 +55,7 @@ def _perturb(args: argparse.Namespace) -> int:
     try:
         copies = perturb_speed(utterances, args.factors, archive_dir, args.fs, args.nj, report.is_error)
     except UnusableAudioError as error:
-        error.findings = of_originals(error.findings, args.factors)
+        error.findings = _of_originals(error.findings, args.factors)
         raise error.explained(report, audio_table(args.in_dir)) from error
     write_dir(args.output_dir, copies)
     remove_unused_archives(archive_dir, [copy.audio for copy in copies])
@@ -65,7 +65,7 @@ def _perturb(args: argparse.Namespace) -> int:
     return 0
 
 
-def of_originals(findings: Sequence[tuple[str, Finding]], factors: Sequence[str]) -> list[tuple[str, Finding]]:
+def _of_originals(findings: Sequence[tuple[str, Finding]], factors: Sequence[str]) -> list[tuple[str, Finding]]:
     """Turn findings about copies into findings about their originals, each once."""
     found = {}
     for key, finding in findings:

@@ -57,7 +57,7 @@ def _read_sets(args: argparse.Namespace) -> dict[str, list[Utterance]]:
     if args.corpus == "manifest":
         return {name: read_manifests(args.root[0] / part for part in parts) for name, parts in named.items()}
     roots = {split: _root_of(split, args.root) for parts in named.values() for split in parts}
-    check_official_counts(roots, args.partial)
+    _check_official_counts(roots, args.partial)
     return {
         name: sorted(utterance for split in splits for utterance in read_librispeech(roots[split], [split]))
         for name, splits in named.items()
@@ -69,7 +69,7 @@ def _root_of(split: str, roots: Sequence[Path]) -> Path:
     return next((root for root in roots if (root / split).is_dir()), roots[0])
 
 
-def check_official_counts(roots: Mapping[str, Path], partial: bool) -> None:
+def _check_official_counts(roots: Mapping[str, Path], partial: bool) -> None:
     """Refuse official splits that are not whole; with `partial` they are only reported."""
     counts = {split: count_utterances(root, split) for split, root in roots.items()}
     if not partial:

@@ -84,16 +84,16 @@ def describe(exp_dir: Path, config: Mapping[str, Any], results: Sequence[SetResu
     yield "configuration", without_root(str(config.get("config") or "not recorded"))
     yield "command", command(exp_dir)
     yield "seed", str(config.get("seed", "not recorded"))
-    yield from describe_training(read_journal(exp_dir / JOURNAL))
+    yield from _describe_training(read_journal(exp_dir / JOURNAL))
     for name in ("train", "valid"):
         paths = [path for path, *_ in config.get(f"{name}_data_path_and_name_and_type") or []]
-        yield f"{name} data", describe_data(paths)
+        yield f"{name} data", _describe_data(paths)
     yield "machine of scoring", in_words(scoring["machine"])
     for result in results:
         yield f"decoding of {result.tag}/{result.name}", describe_decoding(result.stats)
 
 
-def describe_training(spent: "Spent | None") -> Iterator[tuple[str, str]]:
+def _describe_training(spent: "Spent | None") -> Iterator[tuple[str, str]]:
     """Yield what the training came from, which need not be what scoring came from."""
     if spent is None:
         yield "training", "not recorded"
@@ -105,14 +105,14 @@ def describe_training(spent: "Spent | None") -> Iterator[tuple[str, str]]:
         sessions += f", resumed {count(len(spent.starts) - 1, 'time')}"
     epochs = f"{count(len(spent.epochs), 'epoch')} in {duration(spent.seconds)}"
     yield "training", f"{epochs}; {sessions}; began {spent.starts[0]['time']}"
-    yield "trainable", describe_learning([LearningPart(**each) for each in spent.starts[-1].get("parameters", ())])
+    yield "trainable", _describe_learning([LearningPart(**each) for each in spent.starts[-1].get("parameters", ())])
     yield "commits of training", all_of(start["commit"] for start in spent.starts)
     yield "versions of training", all_of(in_words(start["versions"]) for start in spent.starts)
     machines = (f"{in_words(start['machine'])}, processes {start['num_processes']}" for start in spent.starts)
     yield "machines of training", all_of(machines)
 
 
-def describe_learning(found: "Sequence[LearningPart]") -> str:
+def _describe_learning(found: "Sequence[LearningPart]") -> str:
     """Say how much of the model learned, and of each part."""
     if not found:
         return "not recorded"
@@ -157,7 +157,7 @@ def command(exp_dir: Path) -> str:
     return "not recorded"
 
 
-def describe_data(paths: Sequence[str]) -> str:
+def _describe_data(paths: Sequence[str]) -> str:
     """Name the folders of data files, and how many utterances they have."""
     folders = list(dict.fromkeys(Path(path).parent for path in paths))
     described = []

@@ -63,16 +63,16 @@ def main(cmd: list[str] | None = None) -> int:
     folders = {**read_out_folders(args.hyp_dir), LAST: args.hyp_dir}
     hypotheses = {name: read_table(folder / "text") for name, folder in folders.items()}
     grouping = group_utterances(list(references), utt2spk)
-    warn_of_odd_sets(references, hypotheses, grouping)
+    _warn_of_odd_sets(references, hypotheses, grouping)
     has_table = True
-    for unit, split in splitters(args).items():
+    for unit, split in _splitters(args).items():
         if not any(map(split, references.values())):
             raise ValueError(
                 f"{args.ref_dir}/text: no reference holds a {UNITS[unit]}, so that there is no {unit.upper()}; score a "
                 "set with transcripts."
             )
         scores = {name: score(references, hypotheses[name], split, grouping) for name in folders}
-        differences = compare_in_order(scores)
+        differences = _compare_in_order(scores)
         speaker_of = {utterance: utt2spk.get(utterance, utterance) for utterance in references}
         records = {}
         for name, folder in folders.items():
@@ -88,7 +88,7 @@ def main(cmd: list[str] | None = None) -> int:
             print(f"{args.hyp_dir}: {describe_silence(records[LAST])}")
             has_table = False
         if has_table:
-            print_table(unit, scores, differences)
+            _print_table(unit, scores, differences)
     return 0
 
 
@@ -97,22 +97,22 @@ def left_out(symbols: Sequence[str], unit: str) -> str:
     return f", without {' '.join(symbols)}" if symbols and unit != "ter" else ""
 
 
-def words_without(symbols: Sequence[str], text: str) -> list[str]:
+def _words_without(symbols: Sequence[str], text: str) -> list[str]:
     """Split a text into words, and leave out symbols."""
     return [word for word in split_words(text) if word not in symbols]
 
 
-def characters_without(symbols: Sequence[str], text: str) -> list[str]:
+def _characters_without(symbols: Sequence[str], text: str) -> list[str]:
     """Split a text into characters, and leave out symbols, also beside letters."""
     return split_characters(functools.reduce(lambda rest, symbol: rest.replace(symbol, ""), symbols, text))
 
 
-def splitters(args: argparse.Namespace) -> Splitters:
+def _splitters(args: argparse.Namespace) -> Splitters:
     """Make functions from a text to its units, by unit; `ter` only where the model's tokens are known."""
     symbols = read_symbols(args.nlsyms)
     known: dict[str, Callable[[str], list[str]]] = {
-        WORDS: functools.partial(words_without, symbols),
-        "cer": functools.partial(characters_without, symbols),
+        WORDS: functools.partial(_words_without, symbols),
+        "cer": functools.partial(_characters_without, symbols),
     }
     path = args.asr_train_config or args.hyp_dir.resolve().parents[1] / "config.yaml"
     config: dict[str, Any] = {}
@@ -170,7 +170,7 @@ def split_tokens(token_type: str, bpemodel: str | None, llm: Mapping[str, Any]) 
     return pieces
 
 
-def warn_of_odd_sets(
+def _warn_of_odd_sets(
     references: Mapping[str, str], hypotheses: Mapping[str, Mapping[str, str]], grouping: Grouping
 ) -> None:
     """Print to stderr what the table hides: missing hypotheses, empty references, too few speakers."""
@@ -196,13 +196,13 @@ def warn_of_odd_sets(
         )
 
 
-def compare_in_order(scores: Mapping[str, Scores]) -> list[Difference]:
+def _compare_in_order(scores: Mapping[str, Scores]) -> list[Difference]:
     """Compare each read-out with the next."""
     names = [name for name in scores if name != LAST]
     return [compare(before, after, scores) for before, after in itertools.pairwise(names)]
 
 
-def print_table(unit: str, scores: Mapping[str, Scores], differences: list[Difference]) -> None:
+def _print_table(unit: str, scores: Mapping[str, Scores], differences: list[Difference]) -> None:
     """Print the rates of all read-outs, and the changes from each to the next."""
     print(f"{unit.upper()} %      Snt    Wrd   Corr    Sub    Del    Ins    Err  S.Err   95 % interval of Err")
     shown = [name for name in scores if name != LAST] or [LAST]

@@ -33,7 +33,7 @@ def get_parser() -> argparse.ArgumentParser:
 def main(cmd: list[str] | None = None) -> int:
     """Join and score the outputs, and print the tables."""
     args = get_parser().parse_args(cmd)
-    found = list(decoded_sets(args.exp_dir))
+    found = list(_decoded_sets(args.exp_dir))
     if not found:
         raise FileNotFoundError(
             f"{args.exp_dir}/*/*/logdir/output.*/stats.json: there is none; decode with our program (stage 12 with "
@@ -55,7 +55,7 @@ def main(cmd: list[str] | None = None) -> int:
     return results.main(["--exp_dir", str(folder)])
 
 
-def decoded_sets(exp_dir: Path) -> Iterator[Path]:
+def _decoded_sets(exp_dir: Path) -> Iterator[Path]:
     """Find the folders of sets that our program decoded: `<inference tag>/<set>`, or `<inference tag>/org/<set>`."""
     for pattern in ("*/*", "*/org/*"):
         for path in sorted(exp_dir.glob(pattern)):

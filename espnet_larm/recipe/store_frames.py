@@ -61,7 +61,7 @@ def get_parser() -> argparse.ArgumentParser:
 def main(cmd: list[str] | None = None) -> int:
     """Make or complete the store."""
     args = get_parser().parse_args(cmd)
-    frontend = load_frontend(args.config, args.model, "cuda" if args.ngpu else "cpu")
+    frontend = _load_frontend(args.config, args.model, "cuda" if args.ngpu else "cpu")
     sources = read_sources(args.data_dir / "wav.scp")
     if not sources:
         raise ValueError(f"{args.data_dir / 'wav.scp'} is empty; there is nothing to store.")
@@ -76,7 +76,7 @@ def main(cmd: list[str] | None = None) -> int:
     return 0
 
 
-def load_frontend(config: Path, model: str | None, device: str) -> Any:
+def _load_frontend(config: Path, model: str | None, device: str) -> Any:
     """The front end that a configuration of training names, in eval mode.
 
     Raises:

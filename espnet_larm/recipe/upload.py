@@ -47,13 +47,13 @@ def main(cmd: list[str] | None = None) -> int:
         for model in manifest.models:
             if model.is_needed:
                 print(f"  without the weights of {model}, which it names")
-        print(f"  licence: {licence_of(folder)}", flush=True)
+        print(f"  licence: {_licence_of(folder)}", flush=True)
         address = upload(folder, args.hf_repo, f"Upload {manifest.name}", args.private)
     print(f'{address}\nespnet_larm.load("{args.hf_repo}") loads it.')
     return 0
 
 
-def licence_of(folder: Path) -> str:
+def _licence_of(folder: Path) -> str:
     """The licence in the model card of a folder, or what to do where there is none."""
     from espnet_larm.pack.card import CARD, UNKNOWN, header_of
 

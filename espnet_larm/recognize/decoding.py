@@ -193,7 +193,7 @@ def decode_table(
     return tally.stats(recognizer)
 
 
-def log_start(lengths: Sequence[int]) -> None:
+def _log_start(lengths: Sequence[int]) -> None:
     """Log that utterances begin, as `calculate_rtf.py` of ESPnet's recipes reads it.
 
     Args:
@@ -203,17 +203,17 @@ def log_start(lengths: Sequence[int]) -> None:
         logger.info("speech length: %d", length)
 
 
-def log_end(lengths: Sequence[int], transcripts: Sequence[Transcript]) -> None:
+def _log_end(lengths: Sequence[int], transcripts: Sequence[Transcript]) -> None:
     """Log the hypotheses of utterances that began together.
 
     The first has the time of all: the recipes' program adds up the seconds between both lines of each.
 
     Args:
-        lengths: Number of samples of each utterance; `log_start` was called with the first.
+        lengths: Number of samples of each utterance; `_log_start` was called with the first.
         transcripts: A transcript for each.
     """
     for index, transcript in enumerate(transcripts):
-        log_start(lengths[index : index + 1] if index else ())
+        _log_start(lengths[index : index + 1] if index else ())
         logger.info("best hypo: %s", transcript.text)
 
 
@@ -256,9 +256,9 @@ def _batches(recognizer: Recognizer, table: AudioTable, keys: Sequence[str], bat
 
 def _decode_batch(recognizer: Recognizer, waveforms: dict[str, Any], plan: Plan) -> Done:
     lengths = [len(waveform) for waveform in waveforms.values()]
-    log_start(lengths[:1])
+    _log_start(lengths[:1])
     transcripts, cost = recognizer.decode(list(waveforms.values()), plan)
-    log_end(lengths, transcripts)
+    _log_end(lengths, transcripts)
     return Done(dict(zip(waveforms, transcripts, strict=True)), sum(lengths), cost)
 
 
@@ -267,13 +267,13 @@ def _decode_long(recognizer: Recognizer, table: AudioTable, key: str, tally: Tal
     minutes = table.length(key) / recognizer.sample_rate_hz / 60
     logger.info("%s has %.1f minutes: it is cut at silences, recognised in pieces, and joined", key, minutes)
     num_samples = [table.length(key)]
-    log_start(num_samples)
+    _log_start(num_samples)
     try:
         (transcript,), cost = recognizer.decode_blocks(table.stream(key), tally.plan)
     except (OSError, ValueError) as error:
         logger.error("%s: %s", key, error)
-        log_end(num_samples, [skipped_transcript([0], str(error))])
+        _log_end(num_samples, [skipped_transcript([0], str(error))])
         tally.failed[key] = str(error)
         return None
-    log_end(num_samples, [transcript])
+    _log_end(num_samples, [transcript])
     return Done({key: transcript}, table.length(key), cost, is_cut=True)

@@ -49,11 +49,11 @@ def load_ngram(path: Path, weight: float, tokens: Sequence[str], eos: int, speci
         ImportError: kenlm is not installed.
     """
     ngram = KenlmNgram(path, tokens, eos)
-    check_vocabulary(ngram, path, [token for index, token in enumerate(tokens) if index not in special])
+    _check_vocabulary(ngram, path, [token for index, token in enumerate(tokens) if index not in special])
     return Fused(path.name, weight, ngram)
 
 
-def check_vocabulary(ngram: KenlmNgram, path: Path, tokens: Sequence[str]) -> None:
+def _check_vocabulary(ngram: KenlmNgram, path: Path, tokens: Sequence[str]) -> None:
     """Refuse an n-gram that knows too few of a model's tokens.
 
     Raises:

@@ -78,7 +78,7 @@ def make_plan(
     """
     check_loops(model.encoder, config.fixed_loops)
     _check_skipping(model, config.skip_blank)
-    is_by_llm = uses_llm(model, searcher, config.ctc_weight)
+    is_by_llm = _uses_llm(model, searcher, config.ctc_weight)
     leaving = None
     numbers = read_out_numbers(model.encoder, config.fixed_loops)
     if config.num_loops == AUTO:
@@ -127,7 +127,7 @@ def _check_skipping(model: Any, skip_blank: float) -> None:
         )
 
 
-def uses_llm(model: Any, searcher: LlmSearcher | None, ctc_weight: float | None) -> bool:
+def _uses_llm(model: Any, searcher: LlmSearcher | None, ctc_weight: float | None) -> bool:
     """Whether the LM decodes: it does where there is one, unless ctc_weight is 1.0.
 
     Raises:

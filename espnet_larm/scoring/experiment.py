@@ -60,11 +60,11 @@ class SetResult(NamedTuple):
 
 def read_out_folders(folder: Path) -> dict[str, Path]:
     """Find `loop2/`, `loop4/`, ... (or `layer6/`, ...) of a decoded set, in order of the numbers."""
-    found = [(number, path) for path in folder.glob("*/") if (number := read_out_number(path.name)) is not None]
+    found = [(number, path) for path in folder.glob("*/") if (number := _read_out_number(path.name)) is not None]
     return {path.name: path for _, path in sorted(found)}
 
 
-def read_out_number(name: str) -> int | None:
+def _read_out_number(name: str) -> int | None:
     """Find the k of `loop<k>` or `layer<k>`, AUTO_NUMBER of `auto`; None for any other folder."""
     if name == AUTO:
         return AUTO_NUMBER
@@ -85,7 +85,7 @@ def mean_loops(used: Mapping[str, int]) -> float | None:
 
 def is_of_a_decoding(name: str) -> bool:
     """Whether a folder of this name holds hypotheses of one decoding."""
-    return NBEST.fullmatch(name) is not None or read_out_number(name) is not None
+    return NBEST.fullmatch(name) is not None or _read_out_number(name) is not None
 
 
 def find_results(exp_dir: Path) -> list[SetResult]:
@@ -110,7 +110,7 @@ def _read_set(folder: Path, tag: str, *names: str) -> SetResult:
     last = _read_scores(folder)
     read_outs = []
     for name, path in read_out_folders(folder).items():
-        number = read_out_number(name)
+        number = _read_out_number(name)
         read_outs.append(ReadOutResult(number, _read_scores(path), _seconds(costs, number)))
     if not read_outs:
         only = max((AUTO_NUMBER if name == AUTO else int(name) for name in costs), default=None)

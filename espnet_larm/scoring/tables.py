@@ -24,7 +24,7 @@ def format_summary(results: Sequence[SetResult]) -> Iterator[str]:
             factor = real_time_factor(result, read_out)
             rows.append(
                 [
-                    *(f"{result.tag}/{result.name}", read_out_name(result.unit, read_out.number)),
+                    *(f"{result.tag}/{result.name}", _read_out_name(result.unit, read_out.number)),
                     *map(_percent, (words["error_percent"], *words["interval_percent"], letters.get("error_percent"))),
                     "-" if factor is None else f"{factor:.4f}",
                 ]
@@ -75,7 +75,7 @@ def format_curve(results: Sequence[SetResult], measure: str = "wer") -> Iterator
         if found:
             rows.append([f"{result.tag}/{result.name}", *(found.get(each, "-") for each in named)])
     if rows:
-        columns = ("dataset", *(read_out_name(*each) for each in named))
+        columns = ("dataset", *(_read_out_name(*each) for each in named))
         yield from (f"### {measure.upper()} % by loops", "", *_table(columns, rows), "")
 
 
@@ -86,7 +86,7 @@ def real_time_factor(result: SetResult, read_out: ReadOutResult) -> float | None
     return read_out.seconds / result.audio_seconds
 
 
-def read_out_name(unit: str, number: int | None) -> str:
+def _read_out_name(unit: str, number: int | None) -> str:
     """Name of a read-out: `2`, `layer 2`, `auto`, or `last` where the number is not known."""
     if number is None:
         return "last"
@@ -101,7 +101,7 @@ def _row(result: SetResult, read_out: ReadOutResult, measure: str) -> list[str]:
     parts = [scores[name] for name in ("correct", "substitutions", "deletions", "insertions")]
     rates = [f"{100 * part / units:.1f}" if units else "-" for part in parts]
     factor = real_time_factor(result, read_out)
-    loops = read_out_name(result.unit, read_out.number)
+    loops = _read_out_name(result.unit, read_out.number)
     if read_out.number == AUTO_NUMBER and result.mean_loops is not None:
         loops += f", mean {result.mean_loops:.2f}"
     return [

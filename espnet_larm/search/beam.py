@@ -120,7 +120,7 @@ class _Search(Beam):
         some = [rows[index] for index in asked]
         allowed = within_bounds(scores, [row.hypothesis for row in some], self.eos)
         totals = allowed + allowed.new_tensor([row.hypothesis.score for row in some]).unsqueeze(1)
-        found = best_of(totals, [row.utterance for row in some], self.width)
+        found = _best_of(totals, [row.utterance for row in some], self.width)
         ends, indices = scores[:, self.eos].tolist(), list(asked)
         return {
             utterance: [
@@ -165,7 +165,7 @@ class _Search(Beam):
         return [row._replace(read=self.read[row.utterance, tuple(row.hypothesis.token_ids)]) for row in rows]
 
 
-def best_of(totals: torch.Tensor, utterances: Sequence[int], width: int) -> dict[int, list[tuple[int, int, float]]]:
+def _best_of(totals: torch.Tensor, utterances: Sequence[int], width: int) -> dict[int, list[tuple[int, int, float]]]:
     """The `width` best (row, token, total) of each utterance, the best first, from totals of rows (N, V)."""
     members: dict[int, list[int]] = {}
     for index, utterance in enumerate(utterances):

@@ -113,7 +113,7 @@ def repair(staging: Staging, reporter: Reporter, criteria: Sequence[Sequence[str
     if epoch == 0:
         return
     _restore_epoch(staging, epoch)
-    while missing := [best for best in best_epochs(reporter, criteria, num_best) if not _restore_epoch(staging, best)]:
+    while missing := [best for best in _best_epochs(reporter, criteria, num_best) if not _restore_epoch(staging, best)]:
         for best in sorted(missing):
             logger.warning(
                 "%depoch.pth is missing or damaged and cannot be made again: epoch %d is left out of averaging.",
@@ -121,7 +121,7 @@ def repair(staging: Staging, reporter: Reporter, criteria: Sequence[Sequence[str
                 best,
             )
             del reporter.stats[best]
-    staging.drop_all_but(best_epochs(reporter, criteria, num_best) | {epoch})
+    staging.drop_all_but(_best_epochs(reporter, criteria, num_best) | {epoch})
     replace_link(staging.output_dir / "latest.pth", f"{epoch}epoch.pth")
     for phase, key, mode in criteria:
         if reporter.has(phase, key):
@@ -129,7 +129,7 @@ def repair(staging: Staging, reporter: Reporter, criteria: Sequence[Sequence[str
             replace_link(link, f"{reporter.get_best_epoch(phase, key, mode)}epoch.pth")
 
 
-def best_epochs(reporter: Reporter, criteria: Sequence[Sequence[str]], num_best: int) -> set[int]:
+def _best_epochs(reporter: Reporter, criteria: Sequence[Sequence[str]], num_best: int) -> set[int]:
     """Epochs that ESPnet would average by one of the criteria."""
     found = set()
     for phase, key, mode in criteria:

@@ -48,7 +48,10 @@ def panels(history: History) -> dict[str, dict[str, tuple[list[int], list[float]
         **{
             f"validation {name} by loop": {
                 label: curve(history, "valid", key)
-                for key, label in [*((key, f"loop {loop_of(key)}") for key in sorted(earlier[kind], key=loop_of)), last]
+                for key, label in [
+                    *((key, f"loop {_loop_of(key)}") for key in sorted(earlier[kind], key=_loop_of)),
+                    last,
+                ]
                 if key in keys
             }
             for kind, name, last in (
@@ -67,7 +70,7 @@ def curve(history: History, phase: str, key: str) -> tuple[list[int], list[float
     return epochs, [float(points[epoch]) for epoch in epochs]
 
 
-def loop_of(key: str) -> int:
+def _loop_of(key: str) -> int:
     """The number of the loop, which ESPnet calls a layer; 0 for the last."""
     match = EARLIER_LOOP.fullmatch(key)
     return int(match[2]) if match else 0

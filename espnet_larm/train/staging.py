@@ -45,7 +45,7 @@ class Staging:
 
     def adopt(self) -> None:
         """Publish what a killed run had saved whole but not published, so that no epoch is lost."""
-        if not is_saved(self.folder / CHECKPOINT) or not is_whole(self.folder / CHECKPOINT):
+        if not _is_saved(self.folder / CHECKPOINT) or not is_whole(self.folder / CHECKPOINT):
             return
         for path in self._saved():
             if not is_whole(path):
@@ -86,7 +86,7 @@ class Staging:
         for path in self.folder.glob("*.pth"):
             if path.is_symlink() and epoch_of(path) is None and path.name != CHECKPOINT:
                 replace_link(self.output_dir / path.name, str(path.readlink()))
-        if not is_saved(self.folder / CHECKPOINT):
+        if not _is_saved(self.folder / CHECKPOINT):
             return
         self._move_checkpoint()
         self._remove_dropped()
@@ -104,7 +104,7 @@ class Staging:
 
         torch.save reports a full disk as a RuntimeError about its archive, without a word of the disk.
         """
-        broken = [path for path in self.folder.glob("*.pth") if is_saved(path) and not is_whole(path)]
+        broken = [path for path in self.folder.glob("*.pth") if _is_saved(path) and not is_whole(path)]
         for path in broken:
             path.unlink()
             logger.error(
@@ -117,7 +117,7 @@ class Staging:
             )
 
     def _saved(self) -> list[Path]:
-        return [path for path in self.folder.glob("*.pth") if is_saved(path) and path.name != CHECKPOINT]
+        return [path for path in self.folder.glob("*.pth") if _is_saved(path) and path.name != CHECKPOINT]
 
     def _move_parameters(self) -> None:
         for path in self._saved():
@@ -142,7 +142,7 @@ class Staging:
         self._linked -= self._dropped
 
 
-def is_saved(path: Path) -> bool:
+def _is_saved(path: Path) -> bool:
     """Whether ESPnet wrote the file: links lead to what is published."""
     return path.is_file() and not path.is_symlink()
 

@@ -57,7 +57,7 @@ def main(cmd: list[str] | None = None) -> int:
     from espnet_larm.serve.demo.routes import OPEN_PATHS, demo_routes
 
     def announce(service: "Service", address: str) -> None:
-        page = page_of(address)
+        page = _page_of(address)
         print(f"{service.name} can be tried at {page}; Ctrl-C ends it.", file=sys.stderr, flush=True)
         if not args.no_open and any(map(os.environ.get, DISPLAYS)):
             # What follows the # goes to no server. Some browsers return only when they are closed.
@@ -67,7 +67,7 @@ def main(cmd: list[str] | None = None) -> int:
     return run(args, announce, demo_routes, OPEN_PATHS)
 
 
-def page_of(address: str) -> str:
+def _page_of(address: str) -> str:
     """Where a browser on this machine finds the page of a server at an address."""
     parts = urlsplit(address)
     host = f"localhost:{parts.port}" if parts.hostname in ALL_ADDRESSES else parts.netloc

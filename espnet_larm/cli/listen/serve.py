@@ -55,12 +55,12 @@ def add_server(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model_name", help="what clients know the model by (default: the name of its file)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1)")
     parser.add_argument("--port", type=PORT, default=8000, help="its port; 0 for one that is free (default: 8000)")
-    add_serving(parser)
+    _add_serving(parser)
     add_machine(parser)
     add_decoding(parser)
 
 
-def add_serving(parser: argparse.ArgumentParser) -> None:
+def _add_serving(parser: argparse.ArgumentParser) -> None:
     """Add the options of a service: what it takes on, and what it makes of all recordings."""
     language_help = (
         "code of the spoken language: the one that a multilingual Whisper expects where a client names none, or the "
@@ -161,7 +161,7 @@ def read_key() -> str | None:
 
 
 def make_service(args: argparse.Namespace) -> "Service":
-    """The service that the options of `add_model`, `add_serving`, `add_machine` and `add_decoding` name.
+    """The service that the options of `add_model`, `_add_serving`, `add_machine` and `add_decoding` name.
 
     Raises:
         ValueError: The model is refused, or an option does not go with it.

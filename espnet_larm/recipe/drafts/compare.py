@@ -92,12 +92,12 @@ def kinds_of(references: Sequence[str], drafts: Sequence[str]) -> Kinds:
         add_counts([each.counts for each in words]),
         add_counts([each.counts for each in characters]),
         tuple(quartiles),
-        errors_of(characters),
+        _errors_of(characters),
         sum(written) / max(1, len(written)),
     )
 
 
-def errors_of(aligned: Sequence[Alignment]) -> Counter[Error]:
+def _errors_of(aligned: Sequence[Alignment]) -> Counter[Error]:
     """How often each character was written as each other."""
     return Counter((ref or "", hyp or "") for each in aligned for ref, hyp in each.pairs if ref != hyp)
 

@@ -33,7 +33,7 @@ def main(cmd: list[str] | None = None) -> int:
     from espnet_larm.data.kaldi_dir import read_dir, read_table, write_tables
 
     utterances = read_dir(args.data_dir)
-    fold_of = deal({each.id: each.speaker for each in utterances}, args.num_folds, args.seed)
+    fold_of = _deal({each.id: each.speaker for each in utterances}, args.num_folds, args.seed)
     tables = {name: read_table(path) for name in TABLES if (path := args.data_dir / name).is_file()}
     for fold in range(1, args.num_folds + 1):
         for kind, is_chosen in (("fold", fold.__eq__), ("rest", fold.__ne__)):
@@ -61,7 +61,7 @@ def _speakers(utt2spk: Mapping[str, str]) -> dict[str, str]:
     return {speaker: " ".join(keys) for speaker, keys in found.items()}
 
 
-def deal(utt2spk: Mapping[str, str], num_folds: int, seed: int) -> dict[str, int]:
+def _deal(utt2spk: Mapping[str, str], num_folds: int, seed: int) -> dict[str, int]:
     """A fold, 1 to num_folds, for each utterance: all of a speaker's in one, and folds of about the same size.
 
     Raises:

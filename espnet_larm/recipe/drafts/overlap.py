@@ -44,8 +44,8 @@ def main(cmd: list[str] | None = None) -> int:
     # Case makes no difference: the novels are in capitals, transcripts perhaps not.
     tests = {path: [line.lower().split() for line in read_sentences([path])] for path in args.held_out_text}
     lines = read_sentences(args.text)
-    hits = hits_of(lines, [words for test in tests.values() for words in test], args.ngram)
-    left_out = lines_to_leave_out(hits, len(lines), args.book_hits, args.book_lines)
+    hits = _hits_of(lines, [words for test in tests.values() for words in test], args.ngram)
+    left_out = _lines_to_leave_out(hits, len(lines), args.book_hits, args.book_lines)
     kept = [line for place, line in enumerate(lines) if place not in left_out]
     if not kept:
         raise ValueError("--text shares all of its lines with --held_out_text; take another text.")
@@ -70,7 +70,7 @@ def ngrams(words: Sequence[str], size: int) -> Iterator[tuple[str, ...]]:
     return zip(*(words[start:] for start in range(size)), strict=False)
 
 
-def hits_of(lines: Sequence[str], tests: Iterable[Sequence[str]], size: int) -> dict[int, set[tuple[str, ...]]]:
+def _hits_of(lines: Sequence[str], tests: Iterable[Sequence[str]], size: int) -> dict[int, set[tuple[str, ...]]]:
     """By the number of a line, n-grams that it shares with a test; lines without are left out."""
     wanted = {each for words in tests for each in ngrams(words, size)}
     found = {}
@@ -80,7 +80,7 @@ def hits_of(lines: Sequence[str], tests: Iterable[Sequence[str]], size: int) -> 
     return found
 
 
-def lines_to_leave_out(
+def _lines_to_leave_out(
     hits: Mapping[int, set[tuple[str, ...]]], num_lines: int, book_hits: int, book_lines: int
 ) -> set[int]:
     """Numbers of the lines that go: those with hits, and stretches around many."""

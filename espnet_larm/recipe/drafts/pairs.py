@@ -49,7 +49,7 @@ def read_pairs(references: Sequence[Path], drafts: Sequence[Path]) -> Drafts:
     return found
 
 
-def speakers_of(folders: Sequence[Path]) -> set[str]:
+def _speakers_of(folders: Sequence[Path]) -> set[str]:
     """Speakers of data folders."""
     return {speaker for folder in folders for speaker in read_table(folder / "utt2spk").values()}
 
@@ -67,7 +67,7 @@ def check_speakers(learned: Sequence[Path], tests: Sequence[Path]) -> str:
     Raises:
         ValueError: A speaker is in both.
     """
-    ours, theirs = speakers_of(learned), speakers_of(tests)
+    ours, theirs = _speakers_of(learned), _speakers_of(tests)
     if shared := sorted(ours & theirs):
         raise ValueError(
             f"{len(shared)} speakers of --held_out_dirs are in --data_dirs: {name_some(shared)}; learn from other ones."

@@ -63,15 +63,15 @@ def main(cmd: list[str] | None = None) -> int:
     print(f"| {' | '.join(COLUMNS)} |\n|{' --- |' * len(COLUMNS)}")
     pooled = Edits([], [], 0, {}, [])
     for folder, drafts, edits in zip(args.data_dirs, args.drafts, args.edits, strict=True):
-        read = read_edits(folder, drafts, edits)
-        print(row_of(folder.name, read))
+        read = _read_edits(folder, drafts, edits)
+        print(_row_of(folder.name, read))
         pooled = pooled.plus(read)
     if len(args.data_dirs) > 1:
-        print(row_of("all", pooled))
+        print(_row_of("all", pooled))
     return 0
 
 
-def read_edits(folder: Path, drafts: Path, edits: Path) -> Edits:
+def _read_edits(folder: Path, drafts: Path, edits: Path) -> Edits:
     """Read and align a set."""
     from espnet_larm.data.kaldi_dir import read_table
     from espnet_larm.recipe.drafts.pairs import read_pairs
@@ -84,7 +84,7 @@ def read_edits(folder: Path, drafts: Path, edits: Path) -> Edits:
     return Edits(drafted, edited, changed, speakers, [f"{folder}/{key}" for key in before.ids])
 
 
-def row_of(name: str, edits: Edits) -> str:
+def _row_of(name: str, edits: Edits) -> str:
     """A row of the table."""
     from espnet_larm.scoring.bootstrap import group_utterances, interval, resample_rates
 
@@ -92,7 +92,7 @@ def row_of(name: str, edits: Edits) -> str:
     grouping = group_utterances(edits.ids, edits.speakers)
     low, high = interval(resample_rates(counts[1], grouping) - resample_rates(counts[0], grouping))
     before, after = map(add_counts, counts)
-    fixed, broken = fixed_and_broken(edits.drafts, edits.edits)
+    fixed, broken = _fixed_and_broken(edits.drafts, edits.edits)
     cells = (
         *(name, before.units, f"{before.error_percent:.2f}", f"{after.error_percent:.2f}"),
         *(f"{after.error_percent - before.error_percent:+.2f}", f"{low:+.2f}", f"{high:+.2f}"),
@@ -101,7 +101,7 @@ def row_of(name: str, edits: Edits) -> str:
     return f"| {' | '.join(map(str, cells))} |"
 
 
-def fixed_and_broken(drafts: Sequence[Alignment], edits: Sequence[Alignment]) -> tuple[int, int]:
+def _fixed_and_broken(drafts: Sequence[Alignment], edits: Sequence[Alignment]) -> tuple[int, int]:
     """Words of references that are right in the edit alone, and in the draft alone."""
     fixed = broken = 0
     for before, after in zip(drafts, edits, strict=True):

@@ -76,7 +76,7 @@ def main(cmd: list[str] | None = None) -> int:
     from espnet_larm.recipe.drafts.pairs import read_pairs
     from espnet_larm.recipe.drafts.shards import Drafted, Shards, mixed
 
-    texts = chosen_lines(args)
+    texts = _chosen_lines(args)
     if args.confusions is not None and not args.confusions.is_file():
         raise FileNotFoundError(f"--confusions {args.confusions} is missing; espnet-larm learn-confusions makes it.")
     real: list[Drafted] = []
@@ -89,7 +89,7 @@ def main(cmd: list[str] | None = None) -> int:
 
     def pairs_of(place: int) -> list[Drafted]:
         nonlocal make
-        make = make or maker_of(args, texts)
+        make = make or _maker_of(args, texts)
         lines = texts[place * args.lines_per_shard : (place + 1) * args.lines_per_shard]
         drafts = make(lines, np.random.default_rng([args.seed, place]))
         pairs = [Drafted(f"{place:05d}-{row:06d}", *each) for row, each in enumerate(zip(lines, drafts, strict=True))]
@@ -115,7 +115,7 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError(f"--least_words is {args.least_words}; allowed: --most_words, {args.most_words}, or less.")
 
 
-def chosen_lines(args: argparse.Namespace) -> list[str]:
+def _chosen_lines(args: argparse.Namespace) -> list[str]:
     """Lines of a good length in the wanted case, in a drawn order.
 
     Raises:
@@ -136,7 +136,7 @@ def chosen_lines(args: argparse.Namespace) -> list[str]:
     return [lines[place] for place in order]
 
 
-def maker_of(args: argparse.Namespace, texts: Sequence[str]) -> Maker:
+def _maker_of(args: argparse.Namespace, texts: Sequence[str]) -> Maker:
     """What makes drafts."""
     if args.confusions is None:
         from espnet_larm.recipe.drafts.recognised import load_recogniser

@@ -45,7 +45,7 @@ def scan_table(path: Path, report: Report) -> Table | None:
                 has_windows_ends = True
                 report.add("windows-text", "lines from here on end with CR LF", path, number)
             _check_bytes(raw, path, number, report)
-            line = parse_line(raw, number)
+            line = _parse_line(raw, number)
             if line is None:
                 report.add("odd-spacing", "the line is blank", path, number)
                 continue
@@ -63,7 +63,7 @@ def scan_table(path: Path, report: Report) -> Table | None:
     return table
 
 
-def parse_line(raw: bytes, number: int) -> Line | None:
+def _parse_line(raw: bytes, number: int) -> Line | None:
     """Read a line as ESPnet does, id and value separated by any white space; None if it is blank."""
     if number == 1:
         raw = raw.removeprefix(BYTE_ORDER_MARK)
@@ -75,7 +75,7 @@ def find_lines(path: Path, keys: Iterable[str]) -> dict[str, int]:
     """Map each of `keys` that is in the file to the number of its line."""
     wanted = set(keys)
     with path.open("rb") as raw_lines:
-        lines = (parse_line(raw, number) for number, raw in enumerate(raw_lines, 1))
+        lines = (_parse_line(raw, number) for number, raw in enumerate(raw_lines, 1))
         return {line.key: line.number for line in lines if line and line.key in wanted}
 
 

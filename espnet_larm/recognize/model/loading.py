@@ -67,7 +67,7 @@ def load_model(
     """
     args = read_config(config_file, llm, encoder)
     model = LarmASRTask.build_model(args)
-    load_weights(model, model_file)
+    _load_weights(model, model_file)
     for name, child in model.named_children():
         child.to(feature_dtype(dtype) if name in ("frontend", "normalize") else dtype)
     return LoadedModel(model.to(device).eval(), args)
@@ -109,7 +109,7 @@ def sample_rate_of(args: argparse.Namespace) -> int:
     return int(humanfriendly.parse_size(fs) if isinstance(fs, str) else fs)
 
 
-def load_weights(model: torch.nn.Module, model_file: Path) -> None:
+def _load_weights(model: torch.nn.Module, model_file: Path) -> None:
     """Put the weights of a file into a model, all of them.
 
     Raises:

@@ -218,7 +218,7 @@ def describe_search(stats: Mapping[str, Any]) -> str:
         text = f"edited CTC hypotheses, calls for each: {search['edit_passes']}"
         if "row_calls_per_word" in stats:
             text += f"; {stats['row_calls_per_word']:.2f} calls a word"
-        return text + describe_pooling(stats)
+        return text + _describe_pooling(stats)
     text = f"{search['beam_type']} beam of {search['beam_size']}; " if is_beam else ""
     text += f"drafts: {drafting['drafts']}"
     if is_ordinary:
@@ -237,10 +237,10 @@ def describe_search(stats: Mapping[str, Any]) -> str:
     if "accepted_by_fraction" in stats:
         ways = (f"{way} {fraction:.1%}" for way, fraction in stats["accepted_by_fraction"].items())
         text += f"; utterances by who took their hypothesis: {', '.join(ways)}"
-    return text + describe_pooling(stats)
+    return text + _describe_pooling(stats)
 
 
-def describe_pooling(stats: Mapping[str, Any]) -> str:
+def _describe_pooling(stats: Mapping[str, Any]) -> str:
     """Where speech was pooled, how, and what it left; empty where it was not."""
     if not stats.get("pooling"):
         return ""

@@ -126,14 +126,14 @@ def edit(
     for _ in range(passes):
         layout = editor.lay_out(token_ids)
         read = decoder.read_draft(speech, layout, prompt, pooling)
-        best, ids = (each.cpu() for each in best_tokens(decoder.backbone, editor, read.hidden, layout))
+        best, ids = (each.cpu() for each in _best_tokens(decoder.backbone, editor, read.hidden, layout))
         found = collapse(best, ids, layout.lens, editor.blank, special)
         token_ids, num_positions = found.to_lists(), num_positions + int(layout.lens.sum())
     last = read.hidden, layout
     return Edited(token_ids, found.scores.tolist(), num_positions, read.prompt_lens, read.kept, *last)
 
 
-def best_tokens(
+def _best_tokens(
     backbone: Backbone, editor: Editor, hidden: torch.Tensor, layout: Layout
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probabilities and ids of the best token at each position (B, N), from states (B, N, D)."""

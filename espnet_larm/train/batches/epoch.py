@@ -44,7 +44,7 @@ def describe_batches(iter_factory: Any, accum_grad: int, distributed_option: Dis
         distributed_option: ESPnet's option with the number of processes.
     """
     num_processes = distributed_option.dist_world_size if distributed_option.distributed else 1
-    num_batches = batches_of_an_epoch(iter_factory)
+    num_batches = _batches_of_an_epoch(iter_factory)
     if num_batches is None:
         return f"Effective batch: {num_processes} process(es) x accum_grad {accum_grad} x the iterator's batch"
     sizes = [len(batch) for batch in iter_factory.sampler.batches]
@@ -55,7 +55,7 @@ def describe_batches(iter_factory: Any, accum_grad: int, distributed_option: Dis
     )
 
 
-def batches_of_an_epoch(iter_factory: Any) -> int | None:
+def _batches_of_an_epoch(iter_factory: Any) -> int | None:
     """Batches that ESPnet's factory gives in an epoch; None for one without a list of batches (chunks)."""
     batches = getattr(getattr(iter_factory, "sampler", None), "batches", None)
     if not batches:
@@ -78,7 +78,7 @@ def check_steps(iter_factory: Any, accum_grad: int) -> None:
     Raises:
         OptionError: An epoch has fewer batches than a step takes.
     """
-    num_batches = batches_of_an_epoch(iter_factory)
+    num_batches = _batches_of_an_epoch(iter_factory)
     if accum_grad < 1:
         raise OptionError(f"accum_grad is {accum_grad}; allowed: 1 or more, the batches of a step.")
     if num_batches is not None and num_batches < accum_grad:

@@ -82,7 +82,7 @@ class CtcRoom:
 def needed_frames_told(model: torch.nn.Module) -> Iterator[None]:
     """Give a pooling front end the number of frames that transcripts need, while the model reads a batch."""
     model = _without_wrapper(model)
-    if not can_be_told(model):
+    if not _can_be_told(model):
         yield
         return
     # The hooks are on the module that runs, which torch's DataParallel copies.
@@ -93,7 +93,7 @@ def needed_frames_told(model: torch.nn.Module) -> Iterator[None]:
         yield
 
 
-def can_be_told(model: Any) -> bool:
+def _can_be_told(model: Any) -> bool:
     """Whether the front end pools, a CTC head needs frames, and how many of the front end's they take is known."""
     if getattr(model, "ctc", None) is None or not _pools(model):
         return False
