@@ -96,11 +96,12 @@ class LiveService:
             waiting = [each for each in self._waiting if not each[1].cancelled()]
             self._waiting = []
             feeds = [feed for feed, _ in waiting]
+            results: list[list[Event] | Exception]
             try:
                 results = await asyncio.get_running_loop().run_in_executor(self._thread, self._step, feeds)
             except RuntimeError as error:
                 # The service was closed.
-                results = [error] * len(feeds)
+                results = [error for _ in feeds]
             for (_, found), result in zip(waiting, results, strict=True):
                 if found.done():
                     continue

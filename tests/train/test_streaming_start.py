@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from espnet2.torch_utils.load_pretrained_model import load_pretrained_model
+
 from espnet_larm.train.checks.init_param import check_init_params
 
 CONF = Path(__file__).parents[2] / "conf"
