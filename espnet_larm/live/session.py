@@ -133,10 +133,15 @@ class LiveRecognizer:
             The events of each.
 
         Raises:
-            ValueError: Samples are not (N,), or no finite numbers in [-1, 1]; or a session has ended.
+            ValueError: Samples are not (N,), or no finite numbers in [-1, 1]; or a session has ended, stands twice in
+                feeds, or is of another recogniser.
             TypeError: Samples are of another type than int16, float32 and float64.
         """
         started = time.perf_counter()
+        if len({id(feed.session) for feed in feeds}) < len(feeds) or any(
+            feed.session.recognizer is not self for feed in feeds
+        ):
+            raise ValueError("feeds name a session twice, or one of another recogniser; allowed: each of this one once.")
         heard = [self._features(feed) for feed in feeds]
         if not feeds:
             return []

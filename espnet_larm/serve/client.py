@@ -15,12 +15,14 @@ from typing import Any
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+# What the server says last.
+LAST = ("done", "error")
 END = json.dumps({"type": "end"})
 CLOSE_S = 5.0
 
 
 def hear(url: str, blocks: Iterable[bytes], rate_hz: int = 16000, key: str | None = None) -> Iterator[dict[str, Any]]:
-    """Yield what the server says, as soon as it does.
+    """Yield what the server says, as soon as it does; `done` or `error` is the last of it.
 
     Args:
         url: Address of streams, `ws://host:port/v1/audio/live`.
@@ -31,15 +33,16 @@ def hear(url: str, blocks: Iterable[bytes], rate_hz: int = 16000, key: str | Non
 
     Raises:
         websockets.exceptions.InvalidStatus: The server lets nobody in; `error.response.body` says why.
-        websockets.exceptions.ConnectionClosed: The connection broke.
+        websockets.exceptions.ConnectionClosed: The connection broke, or a message was too long.
     """
     headers = {} if key is None else {"Authorization": f"Bearer {key}"}
     with connect(f"{url}?rate={rate_hz}", additional_headers=headers, close_timeout=CLOSE_S) as connection:
-        sender = threading.Thread(target=_send, args=(connection, blocks), daemon=True)
-        sender.start()
+        threading.Thread(target=_send, args=(connection, blocks), daemon=True).start()
         for message in connection:
-            yield json.loads(message)
-        sender.join()
+            said = json.loads(message)
+            yield said
+            if said["type"] in LAST:
+                return
 
 
 def _send(connection: ClientConnection, blocks: Iterable[bytes]) -> None:

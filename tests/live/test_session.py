@@ -201,6 +201,13 @@ def test_a_session_that_has_ended_is_refused(live):
     assert live.feed([]) == []
 
 
+def test_a_session_of_another_recogniser_and_one_that_stands_twice_are_refused(recognizer, live):
+    session, other = live.start(), LiveRecognizer(recognizer, ENDLESS).start()
+    for feeds in ([Feed(session, speech(10))] * 2, [Feed(other, speech(10))]):
+        with pytest.raises(ValueError, match="feeds name a session twice, or one of another recogniser"):
+            live.feed(feeds)
+
+
 @pytest.mark.parametrize(
     ("config", "decoding", "message"),
     [
