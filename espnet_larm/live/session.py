@@ -141,7 +141,9 @@ class LiveRecognizer:
         if len({id(feed.session) for feed in feeds}) < len(feeds) or any(
             feed.session.recognizer is not self for feed in feeds
         ):
-            raise ValueError("feeds name a session twice, or one of another recogniser; allowed: each of this one once.")
+            raise ValueError(
+                "feeds name a session twice, or one of another recogniser; allowed: each of this one once."
+            )
         heard = [self._features(feed) for feed in feeds]
         if not feeds:
             return []

@@ -1,14 +1,17 @@
 """transcribe --live: raw samples from a pipe to texts in each format, and what is refused."""
 
+import io
 import json
-import subprocess
+import os
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
 import soxr
 
+from espnet_larm.cli.listen import live
 from espnet_larm.cli.listen.transcribe import main
 from espnet_larm.live.config import LiveConfig
 from espnet_larm.live.session import LiveRecognizer
@@ -126,23 +129,35 @@ def test_options_of_live_use_need_it(tmp_path):
         main([])
 
 
-def test_a_pipe_is_heard_as_it_comes_and_ctrl_c_ends_it_with_what_was_heard(live_files, wanted):  # noqa: F811
+def test_a_pipe_is_heard_as_it_comes(live_files, wanted, monkeypatch):  # noqa: F811
     config, model = live_files
-    program = [sys.executable, "-m", "espnet_larm", "transcribe", "--live", "--model", str(config.parent)]
     options = ["--asr_model_file", str(model), "--chunk_frames", "3", "--endpoint_s", "0.2"]
-    with subprocess.Popen(
-        [*program, *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
-        killer = threading.Timer(300, process.kill)
-        killer.start()
-        process.stdin.write(data())
-        process.stdin.flush()
-        # Text comes while the pipe is open.
-        first = process.stdout.readline().decode()
-        for _ in wanted[1:-1]:
-            process.stdout.readline()
-        process.send_signal(2)
-        rest = process.stdout.read().decode().splitlines()
-        killer.cancel()
-    assert first.rstrip("\n") == wanted[0].text and len(rest) <= 1
-    assert process.returncode == 130
+    reader, writer = os.pipe()
+    out, statuses = io.StringIO(), []
+    monkeypatch.setattr(sys, "stdout", out)
+    with open(reader, "rb") as source, open(writer, "wb") as pipe:
+        monkeypatch.setattr(sys, "stdin", SimpleStdin(source))
+        program = ["--live", "--model", str(config.parent), *options]
+        thread = threading.Thread(target=lambda: statuses.append(main(program)))
+        thread.start()
+        pipe.write(data())
+        pipe.flush()
+        # Texts come while the pipe is open.
+        deadline = time.monotonic() + 120
+        while wanted[0].text not in out.getvalue() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        said = out.getvalue()
+        pipe.close()
+        thread.join()
+    assert said.startswith(f"{wanted[0].text}\n")
+    assert out.getvalue().splitlines() == [event.text for event in wanted] and statuses == [0]
+
+
+def test_ctrl_c_ends_it_with_what_was_heard(listen, wanted, monkeypatch):
+    def interrupted(stdin):
+        yield stdin.read()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(live, "_blocks", interrupted)
+    status, out, _ = listen(data())
+    assert status == 130 and out.splitlines() == [event.text for event in wanted]
