@@ -138,12 +138,9 @@ class LiveRecognizer:
             TypeError: Samples are of another type than int16, float32 and float64.
         """
         started = time.perf_counter()
-        if len({id(feed.session) for feed in feeds}) < len(feeds) or any(
-            feed.session.recognizer is not self for feed in feeds
-        ):
-            raise ValueError(
-                "feeds name a session twice, or one of another recogniser; allowed: each of this one once."
-            )
+        sessions = {id(feed.session) for feed in feeds if feed.session.recognizer is self}
+        if len(sessions) < len(feeds):
+            raise ValueError("feeds name a session twice, or one of another recogniser; allowed: own ones, each once.")
         heard = [self._features(feed) for feed in feeds]
         if not feeds:
             return []

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Cost of live streams: processor seconds a second of audio, for one stream and for several that share steps.
 
-Weights are random and the audio is noise, since neither changes what a chunk costs; text costs a little more. One thread.
-Below 1 / streams of the first column a core hears them all.
+Weights are random and the audio is noise, since neither changes what a chunk costs; text costs a little more. One
+thread. A core hears all streams at once where they take less than a second together.
 
     python tools/bench/live.py                                  the size of conf/an4
     python tools/bench/live.py --config conf/read_speech/train_larm_live.yaml --streams 1 8 --chunk_frames 16

@@ -135,7 +135,7 @@ def test_a_pipe_is_heard_as_it_comes(live_files, wanted, monkeypatch):  # noqa: 
     reader, writer = os.pipe()
     out, statuses = io.StringIO(), []
     monkeypatch.setattr(sys, "stdout", out)
-    with open(reader, "rb") as source, open(writer, "wb") as pipe:
+    with os.fdopen(reader, "rb") as source, os.fdopen(writer, "wb") as pipe:
         monkeypatch.setattr(sys, "stdin", SimpleStdin(source))
         program = ["--live", "--model", str(config.parent), *options]
         thread = threading.Thread(target=lambda: statuses.append(main(program)))
