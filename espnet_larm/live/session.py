@@ -93,12 +93,13 @@ class LiveRecognizer:
     ) -> None:
         model = recognizer.model
         self._encoder = _streaming_encoder(recognizer)
-        self._plan = _plan_of(recognizer, decoding)
-        self._heads, self._model = recognizer.heads, model
-        self._ctc, self._times = recognizer.heads.ctc, recognizer.heads.frame_times
-        self.sample_rate_hz = recognizer.sample_rate_hz
         self.frontend = LiveFrontend(model)
         self.context = _context_of(self._encoder, config)
+        self.sample_rate_hz = recognizer.sample_rate_hz
+        self._heads, self._model = recognizer.heads, model
+        self._ctc, self._times = recognizer.heads.ctc, recognizer.heads.frame_times
+        # Last of what may refuse the model, since it may read a large n-gram.
+        self._plan = _plan_of(recognizer, decoding)
         self._start = self._encoder.start_streams(self.context, 1, decoding.fixed_loops, decoding.skip_blank)
         self._final_loop = self._start.settings.num_loops
         self._partial_loop = _partial_loop(self._encoder, config, self._final_loop)

@@ -24,6 +24,8 @@ RATE_OPTION = Option("rate of the samples on stdin, in Hz", least=4000, most=384
 BLOCK_BYTES = 1 << 14
 # Exit status of a program that Ctrl-C ended: 128 + SIGINT.
 INTERRUPTED = 130
+# What a table and subtitles of the web begin with, once.
+HEADS = {"tsv": "start\tend\ttext\n", "vtt": "WEBVTT\n\n"}
 CUTTING = ("long_seconds", "longest_piece", "shortest_piece", "overlap")
 
 
@@ -141,10 +143,6 @@ class Screen:
         if self.form in HEADS and not is_first:
             text = text.removeprefix(HEADS[self.form])
         return ("\n" if self.form == "vtt" and not is_first else "") + text
-
-
-# What a table and subtitles of the web begin with, once.
-HEADS = {"tsv": "start\tend\ttext\n", "vtt": "WEBVTT\n\n"}
 
 
 def _check(args: argparse.Namespace, stdin: BinaryIO) -> None:
