@@ -60,7 +60,7 @@ def live(recognizer):
     return LiveRecognizer(recognizer, ENDLESS)
 
 
-@given(length=st.integers(0, 40_000), sizes=SIZES)
+@given(length=st.integers(0, 30_000), sizes=SIZES)
 def test_a_session_says_what_the_masked_offline_forward_says(recognizer, live, length, sizes):
     samples = speech(length, seed=length)
     events, session = run(live, samples, sizes)
@@ -96,7 +96,7 @@ def test_pauses_part_the_text_and_change_no_word(recognizer):
 
 @given(data=st.data())
 def test_sessions_that_share_steps_say_what_each_says_alone(recognizer, live, data):
-    lens = data.draw(st.lists(st.integers(0, 20_000), min_size=2, max_size=3), label="lens")
+    lens = data.draw(st.lists(st.integers(0, 12_000), min_size=2, max_size=3), label="lens")
     waiting = {index: speech(length, index) for index, length in enumerate(lens)}
     sessions, events = [live.start() for _ in lens], [[] for _ in lens]
     while waiting:
