@@ -59,8 +59,8 @@ EXTRAS = {
     "lm-eval": ["lm-eval>=0.4.4"],
     # N-grams in beam searches. There are no wheels: pip builds it, with a C++ compiler, and on Python 3.12 only.
     "ngram": ["kenlm>=0.2"],
-    # espnet-larm serve and demo.
-    "serve": ["starlette>=0.46", "uvicorn>=0.34", "python-multipart>=0.0.20"],
+    # espnet-larm serve and demo. websockets is for streams, with a part of uvicorn that came with 0.35.
+    "serve": ["starlette>=0.46", "uvicorn>=0.35", "websockets>=14", "python-multipart>=0.0.20"],
     # openai is a client of what `serve` answers. Playwright drives the demo page in a Chromium of the system; it brings
     # no browser.
     "test": ["pytest>=9", "pytest-xdist>=3.8", "hypothesis>=6", "httpx>=0.27", "openai>=1.50", "playwright>=1.50"],

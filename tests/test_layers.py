@@ -16,7 +16,7 @@ LAYERS = (
     ("__main__", "espnet3"),
     ("cli",),
     ("serve",),
-    ("calibrate", "listen", "recipe"),
+    ("calibrate", "listen", "live", "recipe"),
     ("recognize", "registered"),
     ("train",),
     ("speech_llm", "pack", "program"),

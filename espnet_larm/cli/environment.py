@@ -42,6 +42,7 @@ OPTIONAL_FOR = {
     "uv": "tools/lock.sh",
     "starlette": "serve",
     "uvicorn": "serve",
+    "websockets": "serve",
     "python-multipart": "serve",
     "pytest": "tests",
     "httpx": "tests",

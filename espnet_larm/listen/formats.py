@@ -43,11 +43,11 @@ def _as_txt(written: Written) -> str:
     return "".join(f"{word.start_s:.2f}\t{word.end_s:.2f}\t{word.text}\n" for word in words)
 
 
-def _as_srt(written: Written) -> str:
-    """SubRip: numbered subtitles."""
+def as_srt(written: Written, first: int = 1) -> str:
+    """SubRip: numbered subtitles, from the number `first` on."""
     return "\n".join(
         f"{number}\n{_clock(start_s, ',')} --> {_clock(end_s, ',')}\n{text}\n"
-        for number, (start_s, end_s, text) in enumerate(_cues(written), 1)
+        for number, (start_s, end_s, text) in enumerate(_cues(written), first)
     )
 
 
@@ -86,7 +86,7 @@ def as_json(written: Written) -> str:
 
 FORMATS: dict[str, Callable[[Written], str]] = {
     "txt": _as_txt,
-    "srt": _as_srt,
+    "srt": as_srt,
     "vtt": _as_vtt,
     "tsv": _as_tsv,
     "json": as_json,

@@ -1,4 +1,4 @@
-"""The application: OpenAI's endpoint of transcriptions, the models, health, and errors as JSON.
+"""The application: OpenAI's endpoint of transcriptions, streams, the models, health, and errors as JSON.
 
     app = build_app(service, key="secret", extra_routes=[Route("/", page)], open_paths=["/"])
 
@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from espnet_larm.data.audio_error import AudioError
@@ -37,10 +37,12 @@ from espnet_larm.serve.errors import (
     error_response,
 )
 from espnet_larm.serve.fields import ALIAS, read_fields
+from espnet_larm.serve.live import live
 from espnet_larm.serve.service import Service
 from espnet_larm.serve.uploads import Upload, received
 
 HEALTH, MODELS, TRANSCRIPTIONS = "/health", "/v1/models", "/v1/audio/transcriptions"
+LIVE = "/v1/audio/live"
 
 
 def build_app(
@@ -62,6 +64,7 @@ def build_app(
         Route(MODELS, models),
         Route(MODELS + "/{name:path}", model),
         Route(TRANSCRIPTIONS, transcriptions, methods=["POST"]),
+        WebSocketRoute(LIVE, live),
         *extra_routes,
     ]
     guard = [Middleware(_Guard, key=key, open_paths={HEALTH, *open_paths})] if key is not None else []
@@ -101,6 +104,8 @@ async def health(request: Request) -> Response:
     """Whether the server answers, and how much it has to do."""
     service: Service = request.app.state.service
     known = {"model": service.name, "requests": service.num_requests, **service.counts._asdict()}
+    if service.live is not None:
+        known |= {"streams": service.live.num_streams, "steps": service.live.num_steps}
     return JSONResponse({"status": "ok", **known})
 
 
@@ -180,7 +185,8 @@ class _Guard:
         self.app, self.key, self.open_paths = app, key.encode(), open_paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] not in self.open_paths and not self._has_key(Headers(scope=scope)):
+        is_asked = scope["type"] in ("http", "websocket") and scope["path"] not in self.open_paths
+        if is_asked and not self._has_key(Headers(scope=scope)):
             message = "the key is missing or wrong; send Authorization: Bearer with the server's key."
             await RequestError(WRONG_KEY, message).response()(scope, receive, send)
             return

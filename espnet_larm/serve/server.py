@@ -12,6 +12,8 @@ import uvicorn
 from starlette.types import ASGIApp
 
 BACKLOG = 2048
+# The longest message of a stream: 32 s at 16 kHz. A client that sends a longer one is cut off before it is read.
+MOST_MESSAGE_BYTES = 1 << 20
 # Exit status of a program that Ctrl-C ended: 128 + SIGINT.
 INTERRUPTED = 130
 
@@ -81,8 +83,11 @@ class Server(uvicorn.Server):
     def __init__(self, app: ASGIApp, announce: Callable[[], None]) -> None:
         # One implementation of HTTP, whatever else is installed: not all bound what they read in the same way.
         super().__init__(
-            uvicorn.Config(app, http="h11", ws="none", lifespan="off", log_config=None, server_header=False)
-        )
+            uvicorn.Config(
+                app, http="h11", ws="websockets-sansio", ws_max_size=MOST_MESSAGE_BYTES, ws_per_message_deflate=False,
+                lifespan="off", log_config=None, server_header=False,
+            )
+        )  # fmt: skip
         self.announce = announce
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

@@ -16,10 +16,12 @@ from espnet_larm.listen.engine import Heard, Job, Request
 from espnet_larm.listen.inputs import Audio
 from espnet_larm.listen.speech import Stretch, find_speech_in
 from espnet_larm.listen.transcriber import Progress, Transcriber, Transcription, collect
+from espnet_larm.live.session import LiveRecognizer
 from espnet_larm.recognize.config import AUTO, DecodeConfig
 from espnet_larm.serve.batching import Batcher, Caller, Work
 from espnet_larm.serve.errors import FULL, RequestError
 from espnet_larm.serve.limits import Limits
+from espnet_larm.serve.live import LiveService
 
 # Plans that are kept: a model has few depths and languages.
 MOST_JOBS = 64
@@ -50,11 +52,15 @@ class Service:
         vad: Leave out what is no speech.
         auto: Options of decoding for callers who ask for `auto` loops; by default `config`, and the rule that is
             calibrated beside the model.
+        live: The same model for streams; None for one that hears none.
+        why_not_live: Why it hears none.
 
     Attributes:
         loops: Depths that callers can ask for; empty for a model without loops.
         sample_rate_hz: The rate of the audio that the model takes.
         counts: How much the model had to do so far.
+        live: What hears streams; None if the model hears none.
+        why_not_live: Why it hears none.
         started: Seconds since the epoch when it was made.
 
     Raises:
@@ -70,6 +76,8 @@ class Service:
         language: str | None = None,
         vad: bool = True,
         auto: DecodeConfig | None = None,
+        live: LiveRecognizer | None = None,
+        why_not_live: str = "the server was not asked to.",
     ) -> None:
         self.name, self.limits, self.language, self.loops = name, limits, language, transcriber.loops
         self.sample_rate_hz = transcriber.sample_rate_hz
@@ -85,6 +93,7 @@ class Service:
             self.prepare(auto=True)
         self._batcher = Batcher(limits.batch_seconds * self.sample_rate_hz, limits.batch_size)
         self.counts = Counts()
+        self.live, self.why_not_live = None if live is None else LiveService(live, limits), why_not_live
         self._threads = ThreadPoolExecutor(limits.max_requests, "recording")
 
     @contextlib.contextmanager
@@ -181,6 +190,8 @@ class Service:
     def close(self) -> None:
         """End all threads; recordings that are not done are dropped."""
         self._batcher.close()
+        if self.live is not None:
+            self.live.close()
         self._threads.shutdown(cancel_futures=True)
 
     def _count(self, job: Job, waveforms: Sequence[np.ndarray]) -> Heard:

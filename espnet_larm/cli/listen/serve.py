@@ -21,19 +21,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from espnet_larm.cli.listen.model import add_decoding, add_machine, add_model, given_decoding, load, set_log_level
-from espnet_larm.options import Option, add_option, given_options, number
+from espnet_larm.errors import is_stated
+from espnet_larm.live.config import LiveConfig
+from espnet_larm.options import Option, add_option, add_options, given_options, number
 from espnet_larm.recognize.config import AUTO, DecodeConfig
 from espnet_larm.serve.limits import Limits
 
 if TYPE_CHECKING:
     from starlette.routing import BaseRoute
 
+    from espnet_larm.listen.transcriber import Transcriber
+    from espnet_larm.live.session import LiveRecognizer
     from espnet_larm.serve.service import Service
 
 KEY = "ESPNET_LARM_API_KEY"
-PACKAGES = ("starlette", "uvicorn", "python_multipart")
+PACKAGES = ("starlette", "uvicorn", "websockets", "python_multipart")
 PORT = number(int, Option("port", least=0, most=65535))
-LIMITS = ("max_upload_mb", "max_seconds", "max_requests", "batch_wait_ms", "batch_seconds", "batch_size")
+LIMITS = ("max_upload_mb", "max_seconds", "max_requests", "max_streams", "batch_wait_ms", "batch_seconds", "batch_size")
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -67,6 +71,7 @@ def _add_serving(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("limits and batches")
     for name in LIMITS:
         add_option(group, Limits, name)
+    add_options(parser, LiveConfig, "live streams, of models that were trained for streaming")
 
 
 def main(cmd: list[str] | None = None) -> int:
@@ -174,7 +179,27 @@ def make_service(args: argparse.Namespace) -> "Service":
     from espnet_larm.serve.service import Service
 
     name = args.model_name or _name_of(args.model)
-    return Service(transcriber, name, limits, config, args.language, not args.no_vad, auto)
+    live, why_not = _live(args, transcriber, config)
+    return Service(transcriber, name, limits, config, args.language, not args.no_vad, auto, live, why_not)
+
+
+def _live(
+    args: argparse.Namespace, transcriber: "Transcriber", config: DecodeConfig
+) -> tuple["LiveRecognizer | None", str]:
+    """The model for streams, or why there is none.
+
+    Raises:
+        ValueError: Options of streams were given, and the model hears none, or they do not go with it.
+    """
+    from espnet_larm.live.session import LiveRecognizer
+
+    given = given_options(LiveConfig, args)
+    try:
+        return LiveRecognizer(transcriber.recognizer, LiveConfig(**given), config), ""
+    except (ValueError, TypeError) as error:
+        if given or not is_stated(error):
+            raise
+        return None, str(error)
 
 
 def _name_of(model: str | None) -> str:

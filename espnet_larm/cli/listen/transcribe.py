@@ -7,6 +7,7 @@ Examples:
     espnet-larm transcribe --model model.zip --format srt,json --output_dir out talks/  # all recordings of a folder
     espnet-larm transcribe --model openai/whisper-tiny.en talk.m4a  # a recogniser of transformers
     ffmpeg -i rtsp://camera -t 60 -f matroska - | espnet-larm transcribe --model model.zip -
+    arecord -t raw -f S16_LE -r 16000 | espnet-larm transcribe --live --model model.zip  # while somebody speaks
 
 Silence, noise and music are left out (--no_vad recognises them, too). A recording that cannot be read is named, the
 others are written, and the exit status is 1.
@@ -17,6 +18,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from espnet_larm.cli.listen.live import add_live, refuse_live_options, transcribe_live
 from espnet_larm.cli.listen.model import add_decoding, add_machine, add_model, given_decoding, load, set_log_level
 from espnet_larm.cli.listen.recordings import Recording, find_recordings
 from espnet_larm.cli.listen.transcripts import Printer, Progress, Writer, parse_formats, parse_loops
@@ -39,7 +41,7 @@ def get_parser() -> argparse.ArgumentParser:
         description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "recordings", nargs="+", metavar="RECORDING", help="a file, a folder that is searched, or - for stdin"
+        "recordings", nargs="*", metavar="RECORDING", help="a file, a folder that is searched, or - for stdin"
     )
     add_model(parser)
     loops_help = (
@@ -64,6 +66,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--no_vad", action="store_true", help="recognise silence, noise and music, too")
     add_machine(parser)
     add_decoding(parser)
+    add_live(parser)
     return parser
 
 
@@ -77,8 +80,15 @@ def main(cmd: list[str] | None = None) -> int:
         ValueError: An option is wrong, or does not go with the model.
         FileNotFoundError: There is no such model.
     """
-    args = get_parser().parse_args(cmd)
+    parser = get_parser()
+    args = parser.parse_args(cmd)
     set_log_level(args)
+    if args.live:
+        _check_words(args)
+        return transcribe_live(args, sys.stdin.buffer)
+    refuse_live_options(args)
+    if not args.recordings:
+        parser.error("the following arguments are required: RECORDING")
     recordings, missing = find_recordings(args.recordings)
     _check(args, len(recordings) + len(missing))
     for sentence in missing:
@@ -124,15 +134,19 @@ def prepare(args: argparse.Namespace, transcriber: "Transcriber") -> "Job":
 
 
 def _check(args: argparse.Namespace, num_recordings: int) -> None:
+    _check_words(args)
+    if args.output_dir is None:
+        _check_stdout(args, num_recordings)
+    elif args.output_dir.exists() and not args.output_dir.is_dir():
+        raise NotADirectoryError(f"output_dir is {args.output_dir}, which is a file; name a folder.")
+
+
+def _check_words(args: argparse.Namespace) -> None:
     if args.words and not WITH_WORDS.intersection(args.format):
         raise ValueError(
             f"words is true with format {','.join(args.format)}, which has no place for them; allowed: "
             f"{', '.join(name for name in FORMATS if name in WITH_WORDS)}."
         )
-    if args.output_dir is None:
-        _check_stdout(args, num_recordings)
-    elif args.output_dir.exists() and not args.output_dir.is_dir():
-        raise NotADirectoryError(f"output_dir is {args.output_dir}, which is a file; name a folder.")
 
 
 def _check_stdout(args: argparse.Namespace, num_recordings: int) -> None:

@@ -82,21 +82,50 @@ def prefix_beam(
     Raises:
         ValueError: beam_size is below 1.
     """
-    if beam_size < 1:
-        raise ValueError(f"beam_size is {beam_size}; allowed: 1 or more.")
-    frames = _pad_with_blanks(log_probs, lens, blank).transpose(0, 1).contiguous()  # (T, B, V)
-    beam = _start(log_probs, beam_size, blank)
-    words = None if fusion is None else fusion.begin(len(log_probs), beam_size, log_probs.device)
-    parents, tokens = [], []
-    for frame in frames:
-        beam, parent, token = _advance(beam, frame, blank, words)
-        parents.append(parent)
-        tokens.append(token)
-    scores = torch.logaddexp(beam.blank, beam.token)
-    if words is not None:
-        scores = scores + words.total(scores > NOTHING).to(scores.dtype)
-    scores, order = scores.sort(dim=1, descending=True, stable=True)
-    return _trace_back(parents, tokens, order, scores)
+    search = PrefixSearch(len(log_probs), beam_size, log_probs, blank, fusion)
+    search.read(_pad_with_blanks(log_probs, lens, blank))
+    return search.found()
+
+
+class PrefixSearch:
+    """A search that reads its frames piece by piece, and can be asked at any time.
+
+    Args:
+        num_utterances: B.
+        beam_size: W, 1 or more.
+        like: A tensor of the type and device of the log-probabilities.
+        blank: Id of the blank.
+        fusion: What scores words.
+
+    Raises:
+        ValueError: beam_size is below 1.
+    """
+
+    def __init__(
+        self, num_utterances: int, beam_size: int, like: torch.Tensor, blank: int = 0, fusion: Fusion | None = None
+    ) -> None:
+        if beam_size < 1:
+            raise ValueError(f"beam_size is {beam_size}; allowed: 1 or more.")
+        self._blank = blank
+        self._beam = _start(like, num_utterances, beam_size, blank)
+        self._words = None if fusion is None else fusion.begin(num_utterances, beam_size, like.device)
+        self._parents: list[torch.Tensor] = []
+        self._tokens: list[torch.Tensor] = []
+
+    def read(self, log_probs: torch.Tensor) -> None:
+        """Go on by further frames (B, T, V); the same as all frames at once (test_pieces_are_the_whole)."""
+        for frame in log_probs.transpose(0, 1).contiguous():  # (T, B, V)
+            self._beam, parent, token = _advance(self._beam, frame, self._blank, self._words)
+            self._parents.append(parent)
+            self._tokens.append(token)
+
+    def found(self) -> CtcNbest:
+        """The hypotheses, as if the utterances ended here."""
+        scores = torch.logaddexp(self._beam.blank, self._beam.token)
+        if self._words is not None:
+            scores = scores + self._words.total(scores > NOTHING).to(scores.dtype)
+        scores, order = scores.sort(dim=1, descending=True, stable=True)
+        return _trace_back(self._parents, self._tokens, order, scores)
 
 
 def _pad_with_blanks(log_probs: torch.Tensor, lens: torch.Tensor, blank: int) -> torch.Tensor:
@@ -106,13 +135,13 @@ def _pad_with_blanks(log_probs: torch.Tensor, lens: torch.Tensor, blank: int) ->
     return torch.where(padded.unsqueeze(2), certain, log_probs)
 
 
-def _start(log_probs: torch.Tensor, beam_size: int, blank: int) -> _Beam:
+def _start(like: torch.Tensor, num_utterances: int, beam_size: int, blank: int) -> _Beam:
     """The empty hypothesis, and W - 1 places that hold none: their keys are their own, their parents nobody's."""
-    shape = (log_probs.size(0), beam_size)
-    nothing = log_probs.new_full(shape, NOTHING)
+    shape = (num_utterances, beam_size)
+    nothing = like.new_full(shape, NOTHING)
     empty = nothing.clone()
     empty[:, 0] = 0.0
-    places = torch.arange(beam_size, device=log_probs.device).expand(shape)
+    places = torch.arange(beam_size, device=like.device).expand(shape)
     return _Beam(empty, nothing, torch.full_like(places, blank), places + EMPTY_HASH, -1 - places)
 
 

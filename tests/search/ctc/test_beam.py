@@ -1,5 +1,6 @@
 """CTC prefix beam search beside exhaustive sums and beside the textbook's search with dictionaries."""
 
+import itertools
 import math
 from collections import defaultdict
 from itertools import groupby, product
@@ -7,7 +8,7 @@ from itertools import groupby, product
 import pytest
 import torch
 
-from espnet_larm.search.ctc.beam import prefix_beam
+from espnet_larm.search.ctc.beam import PrefixSearch, prefix_beam
 from espnet_larm.search.ctc.posteriors import PAD, greedy
 
 
@@ -105,6 +106,17 @@ def test_padding_changes_nothing():
         alone = prefix_beam(log_probs[row : row + 1, :length], lens[row : row + 1], 6)
         assert alone.to_lists()[0] == together.to_lists()[row]
         torch.testing.assert_close(alone.scores[0], together.scores[row])
+
+
+@pytest.mark.parametrize("edges", [(0, 17), (0, 1, 1, 9, 17), tuple(range(18))])
+def test_pieces_are_the_whole(edges):
+    log_probs, lens = random_log_probs(), torch.full((5,), 17)
+    search = PrefixSearch(5, 4, log_probs)
+    for start, end in itertools.pairwise(edges):
+        search.read(log_probs[:, start:end])
+        found, wanted = search.found(), prefix_beam(log_probs, lens.clamp(max=end), 4)
+        assert found.to_lists() == wanted.to_lists()
+        assert torch.equal(found.scores, wanted.scores)
 
 
 def test_no_frames_give_the_empty_text_alone():

@@ -1,0 +1,163 @@
+"""transcribe --live: raw samples from a pipe to texts in each format, and what is refused."""
+
+import io
+import json
+import os
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+import soxr
+
+from espnet_larm.cli.listen import live
+from espnet_larm.cli.listen.transcribe import main
+from espnet_larm.live.config import LiveConfig
+from espnet_larm.live.session import LiveRecognizer
+from tests.live.conftest import live_files, recognizer, speech  # noqa: F401  # fixtures
+
+CONFIG = {"chunk_frames": 3, "endpoint_s": 0.2}
+
+
+@pytest.fixture
+def listen(live_files, monkeypatch, tmp_path, capsys):  # noqa: F811
+    """Runs the program on bytes of stdin; gives its exit status, stdout and stderr."""
+
+    def run(data, *options):
+        path = tmp_path / "stdin"
+        path.write_bytes(data)
+        config, model = live_files
+        named = ["--model", str(config.parent), "--asr_model_file", str(model)]
+        with path.open("rb") as file:
+            monkeypatch.setattr(sys, "stdin", SimpleStdin(file))
+            status = main(["--live", *named, "--chunk_frames", "3", "--endpoint_s", "0.2", *options])
+        return status, *capsys.readouterr()
+
+    return run
+
+
+class SimpleStdin:
+    """What sys.stdin has of use here."""
+
+    def __init__(self, buffer):
+        self.buffer = buffer
+
+
+@pytest.fixture(scope="module")
+def wanted(recognizer):  # noqa: F811
+    """Events of the library for the same samples."""
+    session = LiveRecognizer(recognizer, LiveConfig(**CONFIG)).start()
+    events = session.feed(speech(60_000)) + session.finish()
+    finals = [event for event in events if event.is_final]
+    assert len(finals) > 1
+    return finals
+
+
+def data(samples=None):
+    return (speech(60_000) if samples is None else samples).astype("<i2").tobytes()
+
+
+def test_final_texts_go_to_stdout_and_partial_ones_to_stderr(listen, wanted):
+    status, out, err = listen(data(), "--hold_s", "0")
+    assert status == 0 and out.splitlines() == [event.text for event in wanted]
+    *partials, last = err.splitlines()
+    assert partials and all(line.startswith("... ") for line in partials)
+    assert last.startswith("3.8 s heard, real-time factor ") and last.endswith("shown words withdrawn")
+
+
+def test_formats_go_on_from_text_to_text(listen, wanted):
+    _, out, _ = listen(data(), "--words")
+    words = [word for event in wanted for word in event.words]
+    assert out.splitlines() == [f"{word.start_s:.2f}\t{word.end_s:.2f}\t{word.text}" for word in words]
+    _, out, _ = listen(data(), "--format", "json", "--words")
+    assert [json.loads(line) for line in out.splitlines()] == [event.message() for event in wanted]
+    _, out, _ = listen(data(), "--format", "tsv", "--words")
+    head, *rows = out.splitlines()
+    assert head == "start\tend\ttext" and [row.split("\t")[2] for row in rows] == [word.text for word in words]
+    _, out, _ = listen(data(), "--format", "srt")
+    cues = out.split("\n\n")
+    assert [cue.split("\n")[0] for cue in cues] == [str(number + 1) for number in range(len(cues))]
+    assert len(cues) >= len(wanted) and all(" --> " in cue.split("\n")[1] for cue in cues)
+    _, out, _ = listen(data(), "--format", "vtt")
+    assert out.startswith("WEBVTT\n\n00:") and out.count("WEBVTT") == 1
+    assert out.count(" --> ") == len(cues)
+
+
+def test_another_rate_and_depth(listen, recognizer):  # noqa: F811
+    samples = speech(60_000)
+    _, out, _ = listen(data(samples), "--rate", "8000", "--loops", "2")
+    from espnet_larm.recognize.config import DecodeConfig
+
+    session = LiveRecognizer(recognizer, LiveConfig(**CONFIG), DecodeConfig(num_loops=2)).start()
+    resampled = soxr.resample(samples.astype(np.float32) / 32768, 8000, 16000)
+    events = session.feed(resampled) + session.finish()
+    assert out.splitlines() == [event.text for event in events if event.is_final]
+
+
+def test_what_was_heard_is_written_before_the_error_of_half_a_sample(listen, wanted, capsys):
+    with pytest.raises(ValueError, match="ended within a sample"):
+        listen(data() + b"x")
+    assert capsys.readouterr().out.splitlines() == [event.text for event in wanted]
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "message"),
+    [
+        (b"", ["talk.wav"], "recordings are talk.wav; --live reads stdin alone"),
+        (b"", ["--format", "srt,txt"], "format is srt,txt; --live writes one format"),
+        (b"", ["--format", "srt", "--words"], "words is true with format srt"),
+        (b"", ["--loops", "2,4"], "loops is 2,4; --live gives final texts of one loop"),
+        (b"", ["--loops", "auto"], "loops is auto; a stream runs every chunk to the same loop"),
+        (b"", ["--no_vad"], "no_vad is True, which has no effect on --live"),
+        (b"", ["--overlap", "3"], "overlap is 3.0, which has no effect on --live"),
+        (b"", ["--loop_rule", "state"], "loop_rule is state, which has no effect on --live"),
+        (b"", ["--partial_loop", "3"], "partial_loop is 3; allowed: 2, 4"),
+        (b"RIFF....WAVE", [], "begins as a WAV file"),
+    ],
+)
+def test_what_live_use_cannot_do_is_refused(listen, content, options, message):
+    with pytest.raises(ValueError, match=message):
+        listen(content, *options)
+
+
+def test_options_of_live_use_need_it(tmp_path):
+    for option, value, name in (("--rate", "8000", "rate is 8000"), ("--endpoint_s", "2", "endpoint_s is 2.0")):
+        with pytest.raises(ValueError, match=f"{name}, which needs --live"):
+            main(["talk.wav", option, value])
+    with pytest.raises(SystemExit):
+        main([])
+
+
+def test_a_pipe_is_heard_as_it_comes(live_files, wanted, monkeypatch):  # noqa: F811
+    config, model = live_files
+    options = ["--asr_model_file", str(model), "--chunk_frames", "3", "--endpoint_s", "0.2"]
+    reader, writer = os.pipe()
+    out, statuses = io.StringIO(), []
+    monkeypatch.setattr(sys, "stdout", out)
+    with os.fdopen(reader, "rb") as source, os.fdopen(writer, "wb") as pipe:
+        monkeypatch.setattr(sys, "stdin", SimpleStdin(source))
+        program = ["--live", "--model", str(config.parent), *options]
+        thread = threading.Thread(target=lambda: statuses.append(main(program)))
+        thread.start()
+        pipe.write(data())
+        pipe.flush()
+        # Texts come while the pipe is open.
+        deadline = time.monotonic() + 120
+        while wanted[0].text not in out.getvalue() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        said = out.getvalue()
+        pipe.close()
+        thread.join()
+    assert said.startswith(f"{wanted[0].text}\n")
+    assert out.getvalue().splitlines() == [event.text for event in wanted] and statuses == [0]
+
+
+def test_ctrl_c_ends_it_with_what_was_heard(listen, wanted, monkeypatch):
+    def interrupted(stdin):
+        yield stdin.read()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(live, "_blocks", interrupted)
+    status, out, _ = listen(data())
+    assert status == 130 and out.splitlines() == [event.text for event in wanted]
