@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that must hold before a commit: ruff, mypy, shellcheck, the site of docs/, tests. About 15 minutes on 2 cores.
+# Everything that must hold before a commit: ruff, mypy, shellcheck, the site of docs/, tests. About 20 minutes on 2 cores.
 #
 # It sets its environment up by itself (tools/setup.sh), runs all checks also when one fails, and ends with a summary.
 # ESPNET_LARM_VENV names another environment than .venv. Arguments go to pytest:

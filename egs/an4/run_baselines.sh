@@ -30,7 +30,7 @@ an4_root=$(callers_folder "$an4_root")
 [ -z "$an4_root" ] || options+=(--an4_root "$an4_root")
 report=()
 ! "$report_only" || report+=(--report_only)
-"$report_only" || [ -f exp/asr_stats_raw_char_sp/train/speech_shape ] || ./run.sh "${options[@]}" --stop_stage stats
+"$report_only" || [ -f exp/asr_stats_raw_char_train_nodev_sp/train/speech_shape ] || ./run.sh "${options[@]}" --stop_stage stats
 # shellcheck source=/dev/null
 . ./path.sh
 PATH=${ESPNET_LARM_VENV:-$PWD/../../.venv}/bin:$PATH

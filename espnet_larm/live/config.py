@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 from espnet_larm.options import check_options, option
 
+# Rates of samples that are resampled to the model's.
+LEAST_HZ, MOST_HZ = 4000, 384_000
+
 
 @dataclass(frozen=True)
 class LiveConfig:

@@ -8,9 +8,9 @@ import soxr
 
 from espnet_larm.data.stream import QUALITY
 from espnet_larm.errors import DataError, OptionError
+from espnet_larm.live.config import LEAST_HZ, MOST_HZ
 
 SAMPLE_BYTES = 2
-LEAST_HZ, MOST_HZ = 4000, 384_000
 FULL_SCALE = 32768.0
 # How a WAV file begins.
 WAV = b"RIFF"

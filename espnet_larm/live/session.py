@@ -25,6 +25,7 @@ from espnet2.asr.preencoder.linear import LinearProjection
 from espnet_larm.live.config import LiveConfig
 from espnet_larm.live.frontend import LiveFrontend, Unheard
 from espnet_larm.live.paths import Search
+from espnet_larm.live.pcm import FULL_SCALE
 from espnet_larm.live.utterances import Event, Rules, Shown, Utterances
 from espnet_larm.recognize.config import AUTO, DecodeConfig
 from espnet_larm.recognize.long.transcribe import text_of_words
@@ -35,7 +36,6 @@ from espnet_larm.streaming.context import Context
 from espnet_larm.streaming.encoder import StreamingEncoder
 from espnet_larm.streaming.stream import StreamState
 
-FULL_SCALE = 32768.0
 # Floats may pass 1.0 a little; numbers beyond this are in another unit.
 MOST = 8.0
 

@@ -10,6 +10,7 @@ Lists are in ESPnet's order: `<blank>` first (CTC hard-wires it to 0), `<unk>`, 
 
 import argparse
 import functools
+import io
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -103,8 +104,8 @@ def character_tokens(texts: Iterable[str], non_linguistic: Iterable[str] = ()) -
 
 
 def train_bpe(
-    texts_path: Path,
-    model_prefix: Path,
+    texts: Iterable[str],
+    model_path: Path,
     num_pieces: int,
     mode: str,
     coverage: float = 1.0,
@@ -114,8 +115,8 @@ def train_bpe(
     """Train a sentencepiece model.
 
     Args:
-        texts_path: A transcript a line.
-        model_prefix: Written as `<prefix>.model` and `<prefix>.vocab`.
+        texts: Transcripts.
+        model_path: Written.
         num_pieces: Size of its vocabulary, <unk>, <s> and </s> included.
         mode: `unigram` or `bpe`.
         coverage: Fraction of the characters that get a piece; 1 is right for alphabets.
@@ -132,10 +133,12 @@ def train_bpe(
 
     if mode not in BPE_MODES:
         raise ValueError(f"--bpemode {mode} is not known; allowed: {', '.join(BPE_MODES)}.")
+    written = io.BytesIO()
     try:
+        # A model that is trained from a file holds its path, and so do packs.
         sentencepiece.SentencePieceTrainer.train(
-            input=str(texts_path),
-            model_prefix=str(model_prefix),
+            sentence_iterator=iter(texts),
+            model_writer=written,
             vocab_size=num_pieces,
             model_type=mode,
             character_coverage=coverage,
@@ -146,7 +149,8 @@ def train_bpe(
         )
     except RuntimeError as error:
         raise ValueError(f"--nbpe {num_pieces} does not fit the training text: {error}") from error
-    return _bpe_tokens(model_prefix.with_name(model_prefix.name + ".model"))
+    model_path.write_bytes(written.getvalue())
+    return _bpe_tokens(model_path)
 
 
 def _bpe_tokens(model_path: Path) -> list[str]:
@@ -165,10 +169,9 @@ def _make(args: argparse.Namespace, part: Path) -> list[str]:
     non_linguistic = read_symbols(args.nlsyms)
     if args.token_type == "char":  # noqa: S105  # no password
         return character_tokens(texts, non_linguistic)
-    (part / "train.txt").write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
     return train_bpe(
-        part / "train.txt",
-        part / "bpe",
+        texts,
+        part / "bpe.model",
         args.nbpe,
         args.bpemode,
         args.bpe_char_cover,

@@ -589,8 +589,7 @@ def test_stage_14_packs_a_model_with_an_lm_that_has_moved_and_pieces_for_its_ctc
 
     pieces = tmp_path / "data/token_list/bpe_unigram9"
     pieces.mkdir(parents=True)
-    (tmp_path / "text").write_text("A B C D\nAB CD\nABCD\n" * 5)
-    tokens = train_bpe(tmp_path / "text", pieces / "bpe", 9, "unigram")
+    tokens = train_bpe(["A B C D", "AB CD", "ABCD"] * 5, pieces / "bpe.model", 9, "unigram")
     (pieces / "tokens.txt").write_text("".join(f"{token}\n" for token in tokens))
     names = {"ctc_token_list": "data/token_list/bpe_unigram9/tokens.txt"}
     bpe = {"ctc_token_type": "bpe", "ctc_bpemodel": "data/token_list/bpe_unigram9/bpe.model"}

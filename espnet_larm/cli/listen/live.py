@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from espnet_larm.cli.listen.model import given_decoding, load
 from espnet_larm.cli.listen.transcripts import CLEAR
-from espnet_larm.live.config import LiveConfig
+from espnet_larm.live.config import LEAST_HZ, MOST_HZ, LiveConfig
 from espnet_larm.options import Option, add_options, given_options, number
 from espnet_larm.recognize.config import AUTO, DecodeConfig
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from espnet_larm.live.utterances import Event
 
 RATE = 16000
-RATE_OPTION = Option("rate of the samples on stdin, in Hz", least=4000, most=384_000)
+RATE_OPTION = Option("rate of the samples on stdin, in Hz", least=LEAST_HZ, most=MOST_HZ)
 # What one read takes at most; a pipe gives what it has.
 BLOCK_BYTES = 1 << 14
 # Exit status of a program that Ctrl-C ended: 128 + SIGINT.

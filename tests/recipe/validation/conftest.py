@@ -91,8 +91,7 @@ def sound_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_dir(root / "set", [Utterance(key, key[:3], f"audio/{key}.flac", text) for key, text in TEXTS.items()])
     write_tables(root / "tokens", {"text": TEXTS})
     (root / "tokens/tokens.txt").write_text("".join(f"{token}\n" for token in character_tokens(TEXTS.values())))
-    (root / "tokens/train.txt").write_text("".join(f"{text}\n" for text in TEXTS.values()) * 5)
-    listed = train_bpe(root / "tokens/train.txt", root / "tokens/bpe", 20, "unigram")
+    listed = train_bpe([*TEXTS.values()] * 5, root / "tokens/bpe.model", 20, "unigram")
     (root / "tokens/bpe.txt").write_text("".join(f"{token}\n" for token in listed))
     return root
 
