@@ -19,6 +19,7 @@ from espnet_larm.draws import forget_draws
 from espnet_larm.fast_conformer.blocks import BATCH, LAYER, NORMS, Block, describe_stream, describe_utterances
 from espnet_larm.fast_conformer.subsampling import FACTORS, FastConformerSubsampling
 from espnet_larm.options import Option, check_parameters
+from espnet_larm.streaming.consistency import give_lesson
 from espnet_larm.streaming.context import Context, Contexts, current_context
 from espnet_larm.streaming.encoder import StreamingEncoder
 from espnet_larm.streaming.stream import Chunk, Settings, Window
@@ -128,13 +129,17 @@ class FastConformerEncoder(StreamingEncoder):
             Frames (B, T', D), zero behind the lengths; their valid lengths (B,); None.
 
         Raises:
+            ValueError: A loss of consistency needs a model that adds it.
             TooShortUttError: An utterance has no frame.
         """
         if self.training:
             context = Context() if self.contexts is None else self.contexts.draw()
         else:
             context = current_context(self.contexts)
-        return (*self.encode(xs_pad, ilens, context), None)
+        hs_pad, hlens = self.encode(xs_pad, ilens, context)
+        if self.training:
+            give_lesson(self.contexts, context, [hs_pad], hlens, lambda other: [self.encode(xs_pad, ilens, other)[0]])
+        return hs_pad, hlens, None
 
     def encode(self, xs_pad: torch.Tensor, ilens: torch.Tensor, context: Context) -> tuple[torch.Tensor, torch.Tensor]:
         """Frames (B, T', D) and their lengths (B,) in a context; what `forward` does, with its arguments.

@@ -37,6 +37,7 @@ from espnet_larm.looped.sampling import SAMPLINGS, UNIFORM, LoopSampling
 from espnet_larm.looped.subsampling import CONV, FACTORS, KINDS, LINEAR, ConvSubsampling, LinearSubsampling
 from espnet_larm.looped.together import NO_SAMPLING, check_together
 from espnet_larm.options import Option, check_parameters
+from espnet_larm.streaming.consistency import give_lesson
 from espnet_larm.streaming.context import Context, Contexts, current_context
 from espnet_larm.streaming.encoder import StreamingEncoder
 from espnet_larm.streaming.stream import Chunk, Settings, Window
@@ -277,14 +278,20 @@ model_conf:
             all zero behind the lengths; its valid lengths (B,); None.
 
         Raises:
-            ValueError: Feedback needs `ctc`.
+            ValueError: Feedback needs `ctc`, or a loss of consistency a model that adds it.
             TooShortUttError: An utterance is shorter than the subsampling needs.
         """
         num_loops = context = None
         if self.training:
             num_loops = self.num_loops if self.sampling is None else self.sampling.draw()
             context = Context() if self.contexts is None else self.contexts.draw()
-        *others, last = self.read_outs(xs_pad, ilens, ctc, num_loops, context=context)
+        *others, last = reads = list(self.read_outs(xs_pad, ilens, ctc, num_loops, context=context))
+
+        def encode(context: Context) -> list[torch.Tensor]:
+            return [read.hs_pad for read in self.read_outs(xs_pad, ilens, ctc, num_loops, context=context)]
+
+        if context is not None:
+            give_lesson(self.contexts, context, [read.hs_pad for read in reads], last.hlens, encode)
         if num_loops == 1 and self.state is not None:
             last = last._replace(hs_pad=last.hs_pad + self._nothing_of_what_loops_share())
         if not others:

@@ -15,7 +15,7 @@ import torch
 from typeguard import typechecked
 
 from espnet_larm.draws import Draws
-from espnet_larm.options import Option, check_conf
+from espnet_larm.options import Option, check_conf, check_parameters
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +90,8 @@ class Contexts(Draws):
             them.
 
     Raises:
-        ValueError: A list is empty, or has something else than numbers of its range and its word.
+        ValueError: A list is empty, or has something else than numbers of its range and its word; or a weight of
+            consistency has nothing to compare.
     """
 
     @typechecked
@@ -115,10 +116,28 @@ class Contexts(Draws):
                 note="a list of all and 0 to 100000",
             ),
         ] = None,
+        consistency_weight: Annotated[
+            float,
+            Option(
+                "weight, beside the CTC loss, of a loss that draws the CTC posteriors in chunks to those of the whole "
+                "utterance, at each checkpoint loop (docs/howto/streaming.md). A step in chunks then encodes twice, "
+                "once without gradient: a third to a half more time; 0.2 is a start",
+                least=0.0,
+                note="0 is off",
+            ),
+        ] = 0.0,
     ) -> None:
+        check_parameters(Contexts.__init__, {"consistency_weight": consistency_weight}, WHERE)
         super().__init__(SALT)
         self.chunk_frames = _read(f"{WHERE}: chunk_frames", chunk_frames, DEFAULT_CHUNKS, FULL, 1)
         self.left_chunks = _read(f"{WHERE}: left_chunks", left_chunks, DEFAULT_LEFT, ALL, 0)
+        self.consistency_weight = consistency_weight
+        if consistency_weight > 0 and len({each is None for each in self.chunk_frames}) < 2:
+            raise ValueError(
+                f"{WHERE}: consistency_weight is {consistency_weight}, but chunk_frames is "
+                f"{[each or FULL for each in self.chunk_frames]}: {FULL} teaches chunks, so both must be trained. Add "
+                "what is missing, or leave the weight out."
+            )
 
     @classmethod
     def of(cls, section: dict[str, Any] | None) -> "Contexts | None":

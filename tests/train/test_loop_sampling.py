@@ -10,11 +10,17 @@ pytestmark = pytest.mark.slow
 # With 2 loops, each a checkpoint, half of the steps run one, which has no intermediate loss.
 LOOPS = ("--encoder_conf", "loop_sampling=uniform")
 CHUNKS = ("--encoder_conf", "streaming={chunk_frames: [full, 2], left_chunks: [0, 1]}", "--normalize", "none")
+CONSISTENCY = (
+    "--encoder_conf",
+    "streaming={chunk_frames: [full, 2], left_chunks: [0, 1], consistency_weight: 0.2}",
+    "--normalize",
+    "none",
+)
 
 
 @pytest.mark.parametrize(
     ("options", "name", "num_processes"),
-    [(LOOPS, "sampling", 1), (LOOPS, "sampling", 2), (CHUNKS, "contexts", 2)],
+    [(LOOPS, "sampling", 1), (LOOPS, "sampling", 2), (CHUNKS, "contexts", 2), (CONSISTENCY, "contexts", 2)],
 )
 def test_an_interrupted_training_draws_what_an_undisturbed_one_does(trainings, tmp_path, options, name, num_processes):
     folders = [tmp_path / "plain", tmp_path / "interrupted"]
@@ -31,3 +37,6 @@ def test_an_interrupted_training_draws_what_an_undisturbed_one_does(trainings, t
     states = torch.load(folders[0] / "checkpoint.pth", weights_only=False)
     for phases in states["reporter"]["stats"].values():
         assert math.isfinite(phases["train"]["loss"]) and math.isfinite(phases["valid"]["loss_interctc_layer1"])
+        # The mean of the steps in chunks, which are the same in both processes.
+        consistency = phases["train"].get("loss_consistency")
+        assert (consistency is not None and consistency > 0) == (options is CONSISTENCY)

@@ -77,6 +77,7 @@ def build(larm_task, options):
     ],
 )
 def test_parts_that_see_the_future_are_refused_around_a_streaming_encoder(changes, message):
+    from espnet_larm.streaming.context import Contexts
     from espnet_larm.train.checks.streaming import check_streaming
 
     class Model(torch.nn.Module):
@@ -86,9 +87,9 @@ def test_parts_that_see_the_future_are_refused_around_a_streaming_encoder(change
 
     args = argparse.Namespace(**{"normalize": "utterance_mvn", "frontend": "default", **changes})
     with pytest.raises(ValueError, match=message):
-        check_streaming(args, Model(object()))
+        check_streaming(args, Model(Contexts()))
     check_streaming(args, Model(None))
-    check_streaming(argparse.Namespace(normalize="global_mvn", frontend="default", preencoder=None), Model(object()))
+    check_streaming(argparse.Namespace(normalize="global_mvn", frontend="default", preencoder=None), Model(Contexts()))
 
 
 def test_a_training_for_streaming_needs_another_normalisation_than_espnets_default(build):

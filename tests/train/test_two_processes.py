@@ -70,6 +70,11 @@ def test_a_looped_encoder_with_sampled_loops(compare):
     compare(*DOUBLE, "--encoder_conf", "loop_sampling=uniform", "--encoder_conf", "num_loops=4")
 
 
+def test_chunks_that_whole_utterances_teach(compare):
+    streaming = "streaming={chunk_frames: [full, 2], left_chunks: [1], consistency_weight: 0.3}"
+    compare(*DOUBLE, "--normalize", "none", "--encoder_conf", streaming)
+
+
 @pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask:UserWarning")  # torch's, of WavLM's mask
 @pytest.mark.parametrize(("kind", "conf"), [("wavlm", {"layers": "mix"}), ("whisper", {"train": "last_n"})])
 def test_a_pre_trained_front_end(compare, trainings, tmp_path, kind, conf):

@@ -14,10 +14,13 @@ def check_streaming(args: argparse.Namespace, model: torch.nn.Module) -> None:
     """Refuse parts that see the future of a frame around an encoder that is trained for streaming.
 
     Raises:
-        ValueError: The front end, the normalisation or another part reads the whole utterance.
+        ValueError: The front end, the normalisation or another part reads the whole utterance; or a loss of consistency
+            has no posteriors, or an encoder that does not learn.
     """
-    if getattr(getattr(model, "encoder", None), "contexts", None) is None:
+    if (contexts := getattr(getattr(model, "encoder", None), "contexts", None)) is None:
         return
+    if contexts.consistency_weight > 0:
+        _check_consistency(contexts.consistency_weight, model)
     why = "which a frame of a stream has not heard; allowed with encoder_conf: streaming"
     if getattr(args, "normalize", None) == "utterance_mvn":
         raise ValueError(
@@ -28,3 +31,13 @@ def check_streaming(args: argparse.Namespace, model: torch.nn.Module) -> None:
         if name not in allowed:
             words = ", ".join("null" if each is None else each for each in allowed)
             raise ValueError(f"{kind} is {name}, which may read the whole utterance, {why}: {words}.")
+
+
+def _check_consistency(given_weight: float, model: torch.nn.Module) -> None:
+    given = f"encoder_conf: streaming: consistency_weight is {given_weight}"
+    if getattr(model, "ctc", None) is None:
+        raise ValueError(
+            f"{given}, which compares CTC posteriors; set model_conf: ctc_weight above 0, or leave it out."
+        )
+    if not any(parameter.requires_grad for parameter in model.encoder.parameters()):
+        raise ValueError(f"{given}, but the encoder is frozen; let it learn (freeze_param), or leave the weight out.")
