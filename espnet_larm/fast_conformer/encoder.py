@@ -8,6 +8,7 @@ of frames to the left and to the right: [70, 13] is `left_chunks: [5], chunk_fra
 Shapes: B utterances, T frames, F features, D model size.
 """
 
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import torch
@@ -157,13 +158,13 @@ class FastConformerEncoder(StreamingEncoder):
             xs = layer(xs, frames)
         return xs.masked_fill(~frames.mask.unsqueeze(-1), 0.0), hlens
 
-    def encode_chunk(self, chunk: Chunk, ctc: CTC | None) -> dict[int, torch.Tensor]:  # noqa: ARG002
+    def encode_chunk(self, chunk: Chunk, ctc: CTC | None) -> Iterator[tuple[int, torch.Tensor]]:  # noqa: ARG002
         """What `stream` needs of this encoder."""
         xs = self.input_scale * self.subsampling.stream(chunk)
         frames = describe_stream(chunk.hlens, xs, chunk.settings.context, chunk.past)
         for layer in self.layers:
             xs = layer(xs, frames)
-        return {1: xs.masked_fill(~frames.mask.unsqueeze(-1), 0.0)}
+        yield 1, xs.masked_fill(~frames.mask.unsqueeze(-1), 0.0)
 
     @property
     def window(self) -> Window:

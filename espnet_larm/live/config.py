@@ -34,7 +34,8 @@ class LiveConfig:
     )
     partial_loop: int | None = option(
         None,
-        "checkpoint loop that partial texts are read at; final ones are read at the last loop, of the same pass",
+        "checkpoint loop that partial texts are read at, before the deeper loops run; final ones are read at the last "
+        "loop, of the same pass",
         least=1,
         most=1000,
         unset="the last",

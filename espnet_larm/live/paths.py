@@ -5,6 +5,7 @@ Both read frames as they come, and give the hypothesis that the search of the wh
 Shapes: T frames, V tokens.
 """
 
+import copy
 import itertools
 from collections.abc import Collection
 from typing import NamedTuple
@@ -91,6 +92,12 @@ class GreedyPath:
         silent = {self._search.blank, *self._search.no_text}
         return sum(1 for _ in itertools.takewhile(silent.__contains__, reversed(self._ids)))
 
+    def copy(self) -> "GreedyPath":
+        """A path that goes on from here by itself."""
+        other = copy.copy(self)
+        other._ids, other._best = list(self._ids), list(self._best)
+        return other
+
     def after(self, frame: int) -> "GreedyPath":
         """The path of the frames from one on."""
         rest = type(self)(self._search, self._ids[frame - 1] if frame else self._before)
@@ -119,6 +126,14 @@ class BeamPath(GreedyPath):
             self._beam = PrefixSearch(1, beam_size, masked, blank, fusion)
         self._beam.read(masked.unsqueeze(0))
         self._log_probs.append(masked)
+
+    def copy(self) -> "BeamPath":
+        """A path that goes on from here by itself."""
+        other = super().copy()
+        assert isinstance(other, BeamPath)
+        other._log_probs = list(self._log_probs)
+        other._beam = None if self._beam is None else self._beam.copy()
+        return other
 
     def token_ids(self) -> list[int]:
         """The hypothesis so far."""

@@ -7,14 +7,15 @@
             print(event.is_final, event.text)
     events = session.finish()
 
-All loops run for every chunk; partial texts may be read at an earlier one. Texts are those of the masked offline
-forward pass, whatever the pieces and whoever else is heard in the same step
+All loops run for every chunk; partial texts may be read at an earlier one, before the deeper ones run. Texts are those
+of the masked offline forward pass, whatever the pieces and whoever else is heard in the same step
 (test_a_session_says_what_the_masked_offline_forward_says).
 Shapes: N samples, B streams, T frames, V tokens.
 """
 
+import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -28,13 +29,14 @@ from espnet_larm.live.paths import Search
 from espnet_larm.live.pcm import FULL_SCALE
 from espnet_larm.live.utterances import Event, Rules, Shown, Utterances
 from espnet_larm.recognize.config import AUTO, DecodeConfig
+from espnet_larm.recognize.ctc import CtcSearcher
 from espnet_larm.recognize.long.transcribe import text_of_words
 from espnet_larm.recognize.output.words import Word
 from espnet_larm.recognize.plan import Plan
 from espnet_larm.recognize.recognizer import Recognizer
 from espnet_larm.streaming.context import Context
 from espnet_larm.streaming.encoder import StreamingEncoder
-from espnet_larm.streaming.stream import StreamState
+from espnet_larm.streaming.stream import StreamOutputs, StreamState
 
 # Floats may pass 1.0 a little; numbers beyond this are in another unit.
 MOST = 8.0
@@ -122,13 +124,16 @@ class LiveRecognizer:
         return text_of_words(self._heads, self._plan, words)
 
     @torch.no_grad()
-    def feed(self, feeds: Sequence[Feed]) -> list[list[Event]]:
+    def feed(self, feeds: Sequence[Feed], on_partial: Callable[[int, Event], None] | None = None) -> list[list[Event]]:
         """Let several sessions hear something in one step.
 
         Nothing has changed if an error is raised.
 
         Args:
             feeds: Sessions of this recogniser, each once, and what they hear.
+            on_partial: Called with a feed's place and a partial text where `partial_loop` is an early one, before the
+                deeper loops of its chunk run. What it was called with is not in the result; nor is it called for what
+                follows a text that has become final in this step. Final texts are the same with it and without.
 
         Returns:
             The events of each.
@@ -151,25 +156,67 @@ class LiveRecognizer:
         if self._model.preencoder is not None:
             xs_pad, lens = self._model.preencoder(xs_pad, lens)
         state = StreamState.join([feed.session.state for feed in feeds])
-        outputs, state = self._encoder.stream(state, xs_pad, lens, self._model.ctc, last)
-        final = self._ctc.log_probs(outputs.hs_pad[self._final_loop])
-        is_other = self._partial_loop != self._final_loop
-        partial = self._ctc.log_probs(outputs.hs_pad[self._partial_loop]) if is_other else final
-        rows = zip(feeds, heard, state.split(), outputs.hlens.tolist(), final.cpu(), partial.cpu(), strict=True)
-        events = []
-        for feed, (_, unheard), own, length, of_final, of_partial in rows:
-            found = feed.session.utterances.read(of_final[:length], of_partial[:length])
-            events.append(found + (feed.session.utterances.finish() if feed.is_last else []))
-            feed.session.go_on(unheard, own, len(feed.samples), feed.is_last)
+        texts = [feed.session.utterances.copy() for feed in feeds]
+        step = _Step(texts, self._ctc, self._partial_loop, self._final_loop)
+        is_early = on_partial is not None and self._partial_loop != self._final_loop
+        reader = functools.partial(step.read_early, on_partial) if is_early else None
+        outputs, state = self._encoder.stream(state, xs_pad, lens, self._model.ctc, last, reader)
+        if not is_early:
+            step.read(outputs)
+        for feed, utterances, found in zip(feeds, texts, step.events, strict=True):
+            found.extend(utterances.finish() if feed.is_last else [])
+        for feed, (_, unheard), own, utterances in zip(feeds, heard, state.split(), texts, strict=True):
+            feed.session.go_on(unheard, own, utterances, len(feed.samples), feed.is_last)
         spent = (time.perf_counter() - started) / len(feeds)
         for feed in feeds:
             feed.session.seconds += spent
-        return events
+        return step.events
 
     def _features(self, feed: Feed) -> tuple[torch.Tensor, Unheard]:
         if feed.session.is_over:
             raise ValueError("the session has ended; start a new one for what follows.")
         return self.frontend.advance(feed.session.unheard, _checked(feed.samples), feed.is_last)
+
+
+class _Step:
+    """What a step makes of the utterances of several sessions.
+
+    Attributes:
+        events: By session, what was said and not told yet.
+    """
+
+    def __init__(self, utterances: Sequence[Utterances], ctc: CtcSearcher, partial_loop: int, final_loop: int) -> None:
+        self._utterances, self._ctc, self._partial_loop, self._final_loop = utterances, ctc, partial_loop, final_loop
+        self.events: list[list[Event]] = [[] for _ in utterances]
+
+    def read(self, outputs: StreamOutputs) -> None:
+        """Read all chunks, after all loops."""
+        final = self._log_probs(outputs, self._final_loop)
+        partial = final if self._partial_loop == self._final_loop else self._log_probs(outputs, self._partial_loop)
+        for utterances, found, *both in zip(self._utterances, self.events, final, partial, strict=True):
+            found.extend(utterances.read(*both))
+
+    def read_early(self, on_partial: Callable[[int, Event], None], loop: int, outputs: StreamOutputs) -> None:
+        """Read a chunk at one of its loops."""
+        if loop not in (self._partial_loop, self._final_loop):
+            return
+        for place, log_probs in enumerate(self._log_probs(outputs, loop)):
+            if len(log_probs) == 0:
+                continue
+            found = self.events[place]
+            if loop == self._final_loop:
+                found.extend(self._utterances[place].read(log_probs, None))
+                continue
+            for event in self._utterances[place].foresee(log_probs):
+                if found:
+                    found.append(event)
+                else:
+                    on_partial(place, event)
+
+    def _log_probs(self, outputs: StreamOutputs, loop: int) -> list[torch.Tensor]:
+        """By session (T, V)."""
+        log_probs = self._ctc.log_probs(outputs.hs_pad[loop]).cpu()
+        return [each[:length] for each, length in zip(log_probs, outputs.hlens.tolist(), strict=True)]
 
 
 class LiveSession:
@@ -192,11 +239,13 @@ class LiveSession:
         self.recognizer, self.unheard, self.state, self.utterances = recognizer, unheard, state, utterances
         self.is_over, self.seconds, self._num_samples = False, 0.0, 0
 
-    def feed(self, samples: np.ndarray) -> list[Event]:
+    def feed(self, samples: np.ndarray, on_partial: Callable[[Event], None] | None = None) -> list[Event]:
         """Hear the next samples.
 
         Args:
             samples: (N,) at the recogniser's rate, floats in [-1, 1] or int16; any number of them.
+            on_partial: Called with partial texts of an early `partial_loop` before the deeper loops run, as
+                `LiveRecognizer.feed` says; they are not in the result then.
 
         Returns:
             What has become final, and the partial text if it is another one than before; often nothing.
@@ -205,7 +254,8 @@ class LiveSession:
             ValueError: Samples are not (N,), or no finite numbers in [-1, 1]; or the session has ended.
             TypeError: Samples are of another type than int16, float32 and float64.
         """
-        return self.recognizer.feed([Feed(self, samples)])[0]
+        told = None if on_partial is None else lambda _, event: on_partial(event)
+        return self.recognizer.feed([Feed(self, samples)], told)[0]
 
     def finish(self) -> list[Event]:
         """End the stream.
@@ -224,9 +274,11 @@ class LiveSession:
         audio_s = self._num_samples / self.recognizer.sample_rate_hz
         return Heard(audio_s, self.seconds, self.utterances.shown)
 
-    def go_on(self, unheard: Unheard, state: StreamState, num_samples: int, is_over: bool) -> None:
+    def go_on(
+        self, unheard: Unheard, state: StreamState, utterances: Utterances, num_samples: int, is_over: bool
+    ) -> None:
         """Keep what a step has left; the recogniser calls it."""
-        self.unheard, self.state, self.is_over = unheard, state, is_over
+        self.unheard, self.state, self.utterances, self.is_over = unheard, state, utterances, is_over
         self._num_samples += num_samples
 
 

@@ -5,6 +5,7 @@ become final, and the last goes on. Silence between utterances is dropped, so th
 Shapes: T frames, V tokens.
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -115,12 +116,30 @@ class Utterances:
         self._last_words: list[tuple[int, ...]] = []
         self._last_text = ""
 
-    def read(self, final: torch.Tensor, partial: torch.Tensor) -> list[Event]:
+    def copy(self) -> "Utterances":
+        """The utterances so far, which go on from here by themselves."""
+        other = copy.copy(self)
+        other._begin(self._final.copy(), self._partial.copy() if self._has_own_partials else None)
+        return other
+
+    def foresee(self, partial: torch.Tensor) -> list[Event]:
+        """Go on by frames whose final posteriors are still to come; `read` then gets these without the partial ones.
+
+        Args:
+            partial: Log-probabilities (T, V) that partial texts are read of, where they are read of own ones.
+
+        Returns:
+            At most one partial text.
+        """
+        self._partial.read(partial)
+        return self._show()
+
+    def read(self, final: torch.Tensor, partial: torch.Tensor | None) -> list[Event]:
         """Go on by some frames.
 
         Args:
             final: Log-probabilities (T, V) that final texts are read of.
-            partial: The same of partial texts.
+            partial: The same of partial texts; None where `foresee` has read them.
 
         Returns:
             What has become final, and at most one partial text, at the end.
@@ -132,10 +151,10 @@ class Utterances:
             is_pause = self._num_silent >= self._rules.endpoint
             if not is_pause and before + end - begin < self._rules.most:
                 continue
-            self._add(final[begin:end], partial[begin:end])
+            self._add(final[begin:end], None if partial is None else partial[begin:end])
             events += self._end() if is_pause else self._cut()
             begin, before = end, self._final.num_frames
-        self._add(final[begin:], partial[begin:])
+        self._add(final[begin:], None if partial is None else partial[begin:])
         return events + self._show()
 
     def finish(self) -> list[Event]:
@@ -146,11 +165,11 @@ class Utterances:
         self._final = final
         self._partial = final if partial is None else partial
 
-    def _add(self, final: torch.Tensor, partial: torch.Tensor) -> None:
+    def _add(self, final: torch.Tensor, partial: torch.Tensor | None) -> None:
         if len(final) == 0:
             return
         self._final.read(final)
-        if self._has_own_partials:
+        if self._has_own_partials and partial is not None:
             self._partial.read(partial)
 
     def _end(self) -> list[Event]:
@@ -172,13 +191,14 @@ class Utterances:
         token_ids = [spot.token_id for spot in spots]
         text = self._to_text(self._names(token_ids)).strip()
         said = self._split(token_ids)
-        is_all = num_frames == self._final.num_frames
+        # A partial text may have been shown of frames that the final one has not reached.
+        is_all = num_frames == self._partial.num_frames
         self._count(said, self._last_words if is_all else self._last_words[: len(said)])
         events = []
         if text and words:
             events.append(Event(True, text, words[0].start_s, words[-1].end_s, words))
         elif self._last_text:
-            events.append(Event(False, "", self._start_s(), self._end_s()))
+            events.append(Event(False, "", self._start_s(), self._end_s(self._final)))
         partial = self._partial.after(num_frames) if self._has_own_partials else None
         self._begin(self._final.after(num_frames), partial)
         self._first_frame += num_frames
@@ -201,7 +221,7 @@ class Utterances:
         said = [tuple(token_ids[group.start : group.stop]) for group in groups]
         self._count(said, self._last_words)
         self._last_words, self._last_text = said, text
-        return [Event(False, text, self._start_s(), self._end_s())]
+        return [Event(False, text, self._start_s(), self._end_s(self._partial))]
 
     def _count(self, said: Sequence[tuple[int, ...]], before: Sequence[tuple[int, ...]]) -> None:
         """Compare words that are shown with those that were."""
@@ -229,5 +249,5 @@ class Utterances:
     def _start_s(self) -> float:
         return self._times.start_s(self._first_frame)
 
-    def _end_s(self) -> float:
-        return self._times.start_s(self._first_frame + self._final.num_frames)
+    def _end_s(self, path: GreedyPath) -> float:
+        return self._times.start_s(self._first_frame + path.num_frames)

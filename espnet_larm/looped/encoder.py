@@ -10,7 +10,7 @@ stays inside the loop: it is what the CTC head says of the loop's own state, wit
 Shapes: B utterances, T frames, F features, D model size. Masks are True where valid.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from typing import Annotated, Any, NamedTuple
 
 import torch
@@ -340,7 +340,7 @@ model_conf:
         last = num_loops or self.current_loops
         yield from self._run(start, hlens, describe, ctc, last, skip_blank)
 
-    def encode_chunk(self, chunk: Chunk, ctc: CTC | None) -> dict[int, torch.Tensor]:
+    def encode_chunk(self, chunk: Chunk, ctc: CTC | None) -> Iterator[tuple[int, torch.Tensor]]:
         """What `stream` needs of this encoder."""
         self._check_head(ctc)
         start, hlens = self.subsampling(chunk.xs_pad, chunk.ilens)
@@ -350,7 +350,8 @@ model_conf:
         def describe(lens: torch.Tensor, num_frames: int) -> Frames:
             return describe_stream(lens, num_frames, self.head_size, start, context, chunk.starts, chunk.past)
 
-        return {read.number: read.hs_pad for read in self._run(start, hlens, describe, ctc, num_loops, skip_blank)}
+        for read in self._run(start, hlens, describe, ctc, num_loops, skip_blank):
+            yield read.number, read.hs_pad
 
     def check_settings(self, settings: Settings) -> None:
         """Refuse a number of loops that cannot be read out.

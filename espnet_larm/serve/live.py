@@ -5,17 +5,17 @@ It gets `{"type": "ready", ...}`, then `partial` and `final` with text, start an
 text, and gets the last texts, `{"type": "done", ...}` and the end of the connection. What it does wrong is said as
 `{"type": "error", "message": ...}` before the connection is closed.
 
-A client that sends faster than the model hears is not read from meanwhile. Nobody waits for more than a second of
-another's audio.
+A partial text of an early loop is sent before the deeper loops of its step have run. A client that sends faster than
+the model hears is not read from meanwhile. Nobody waits for more than a second of another's audio.
 """
 
 import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -55,7 +55,7 @@ class LiveService:
         self.num_streams = self.num_steps = 0
         self._most = limits.max_streams
         self._thread = ThreadPoolExecutor(1, "live")
-        self._waiting: list[tuple[Feed, asyncio.Future[list[Event]]]] = []
+        self._waiting: list[_Waiting] = []
         self._running: asyncio.Task[None] | None = None
 
     @contextlib.contextmanager
@@ -73,18 +73,28 @@ class LiveService:
         finally:
             self.num_streams -= 1
 
-    async def hear(self, feed: Feed) -> list[Event]:
-        """Let a session hear something, in one step with all others that wait. Cancelling it drops what waits.
+    async def hear(self, feed: Feed) -> AsyncGenerator[Event]:
+        """Let a session hear something, in one step with all others that wait; closing it drops what waits.
+
+        Yields:
+            What is said, partial texts of an early loop before the step has ended.
 
         Raises:
             ValueError: What `LiveRecognizer.feed` raises.
         """
         loop = asyncio.get_running_loop()
-        found: asyncio.Future[list[Event]] = loop.create_future()
-        self._waiting.append((feed, found))
+        waiting = _Waiting(feed, loop.create_future(), asyncio.Queue(), loop)
+        waiting.found.add_done_callback(lambda _: waiting.early.put_nowait(None))
+        self._waiting.append(waiting)
         if self._running is None or self._running.done():
             self._running = loop.create_task(self._run())
-        return await found
+        try:
+            while (event := await waiting.early.get()) is not None:
+                yield event
+            for event in await waiting.found:
+                yield event
+        finally:
+            waiting.found.cancel()
 
     def close(self) -> None:
         """End the thread after its step."""
@@ -93,32 +103,55 @@ class LiveService:
     async def _run(self) -> None:
         """Steps, one after the other, as long as somebody waits."""
         while self._waiting:
-            waiting = [each for each in self._waiting if not each[1].cancelled()]
+            waiting = [each for each in self._waiting if not each.found.cancelled()]
             self._waiting = []
-            feeds = [feed for feed, _ in waiting]
             results: list[list[Event] | Exception]
             try:
-                results = await asyncio.get_running_loop().run_in_executor(self._thread, self._step, feeds)
+                results = await asyncio.get_running_loop().run_in_executor(self._thread, self._step, waiting)
             except RuntimeError as error:
                 # The service was closed.
-                results = [error for _ in feeds]
-            for (_, found), result in zip(waiting, results, strict=True):
-                if found.done():
+                results = [error for _ in waiting]
+            for each, result in zip(waiting, results, strict=True):
+                if each.found.done():
                     continue
                 if isinstance(result, Exception):
-                    found.set_exception(result)
+                    each.found.set_exception(result)
                 else:
-                    found.set_result(result)
+                    each.found.set_result(result)
 
-    def _step(self, feeds: Sequence[Feed]) -> list[list[Event] | Exception]:
-        """The events of each; where a step fails, each is tried alone, and an error is given to whom it belongs."""
+    def _step(self, waiting: Sequence["_Waiting"]) -> list[list[Event] | Exception]:
+        """The events of each; where a step fails, each is tried alone, and an error is given to whom it belongs.
+
+        A partial text may then be told twice, which changes nothing.
+        """
         self.num_steps += 1
         try:
-            return list(self.recognizer.feed(feeds))
+            feeds = [each.feed for each in waiting]
+            return list(self.recognizer.feed(feeds, lambda place, event: waiting[place].tell(event)))
         except Exception as error:  # noqa: BLE001  # the streams' handlers raise it
-            if len(feeds) == 1:
+            if len(waiting) == 1:
                 return [error]
-        return [result for feed in feeds for result in self._step([feed])]
+        return [result for each in waiting for result in self._step([each])]
+
+
+class _Waiting(NamedTuple):
+    """A stream that waits for a step.
+
+    Attributes:
+        feed: What it hears.
+        found: The events that the step ends with.
+        early: Events before that; None when there are no more.
+        loop: Where both are waited for.
+    """
+
+    feed: Feed
+    found: asyncio.Future[list[Event]]
+    early: asyncio.Queue[Event | None]
+    loop: asyncio.AbstractEventLoop
+
+    def tell(self, event: Event) -> None:
+        """Tell an event while the step runs, from its thread."""
+        self.loop.call_soon_threadsafe(self.early.put_nowait, event)
 
 
 async def live(websocket: WebSocket) -> None:
@@ -167,8 +200,9 @@ async def _serve(websocket: WebSocket, service: LiveService, reader: PcmReader) 
 
 
 async def _hear(websocket: WebSocket, service: LiveService, feed: Feed) -> None:
-    for event in await service.hear(feed):
-        await websocket.send_json(event.message())
+    async with contextlib.aclosing(service.hear(feed)) as events:
+        async for event in events:
+            await websocket.send_json(event.message())
 
 
 async def _next(websocket: WebSocket) -> bytes | None:

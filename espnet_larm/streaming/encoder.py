@@ -4,6 +4,7 @@ Shapes: B streams, T features, F their size, D model size.
 """
 
 import abc
+from collections.abc import Iterator
 
 import torch
 
@@ -11,7 +12,7 @@ from espnet2.asr.ctc import CTC
 from espnet2.asr.encoder.abs_encoder import AbsEncoder
 
 from espnet_larm.streaming.context import Context, Contexts
-from espnet_larm.streaming.stream import Chunk, Settings, StreamOutputs, StreamState, Window, advance
+from espnet_larm.streaming.stream import Chunk, Reader, Settings, StreamOutputs, StreamState, Window, advance
 
 
 class StreamingEncoder(AbsEncoder):
@@ -33,8 +34,8 @@ class StreamingEncoder(AbsEncoder):
         """How features become chunks."""
 
     @abc.abstractmethod
-    def encode_chunk(self, chunk: Chunk, ctc: CTC | None) -> dict[int, torch.Tensor]:
-        """Inputs of the CTC head (R, T', D) by number of the read-out, for a chunk of R streams."""
+    def encode_chunk(self, chunk: Chunk, ctc: CTC | None) -> Iterator[tuple[int, torch.Tensor]]:
+        """Yield read-outs of a chunk of R streams as they are computed: number, inputs of the CTC head (R, T', D)."""
 
     @abc.abstractmethod
     def allowed_loops(self, limit: int) -> list[int]:
@@ -56,11 +57,13 @@ class StreamingEncoder(AbsEncoder):
         ilens: torch.Tensor,
         ctc: CTC | None,
         is_last: torch.Tensor | None = None,
+        reader: Reader | None = None,
     ) -> tuple[StreamOutputs, StreamState]:
         """Encode the chunks of streams that new features make whole, through all loops.
 
         Every chunk runs to the last loop, since each loop attends to what the same loop made of the chunks before:
-        partial results read an early checkpoint loop, final ones the last, of the same call. No chunk leaves earlier.
+        partial results read an early checkpoint loop, final ones the last, of the same call. No chunk leaves earlier,
+        but `reader` has what an early loop says before the deeper loops of the chunk run.
 
         Args:
             state: The state of `start_streams` or of the call before; it stays as it is.
@@ -69,6 +72,8 @@ class StreamingEncoder(AbsEncoder):
             ctc: The model's CTC head, for the feedback and for `skip_blank`.
             is_last: Streams that end with them (B,), True where one does: what is left is a shorter chunk. None for no
                 stream. Features that are too few for a frame give none.
+            reader: Called at each checkpoint loop of each chunk with its number and what it says of the chunk, in the
+                form of the call's outputs, which have the same again. What it raises ends the call.
 
         Returns:
             What all checkpoint loops say of the new chunks: for the same context the frames that `read_outs` gives of
@@ -80,10 +85,10 @@ class StreamingEncoder(AbsEncoder):
         if self.training:
             raise ValueError("a stream needs the encoder in eval mode; call its eval() first.")
 
-        def encode(chunk: Chunk) -> dict[int, torch.Tensor]:
+        def encode(chunk: Chunk) -> Iterator[tuple[int, torch.Tensor]]:
             return self.encode_chunk(chunk, ctc)
 
-        outputs, state = advance(state, xs_pad, ilens, is_last, self.window, encode)
+        outputs, state = advance(state, xs_pad, ilens, is_last, self.window, encode, reader)
         if not outputs.hs_pad:
             nothing = xs_pad.new_zeros(len(xs_pad), 0, self.output_size())
             outputs = outputs._replace(hs_pad=dict.fromkeys(self.allowed_loops(state.settings.num_loops), nothing))

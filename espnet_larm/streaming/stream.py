@@ -5,7 +5,7 @@ come (tests/streaming/test_larm.py, tests/fast_conformer/test_encoder.py). Its s
 Shapes: B streams, T features, F their size, C frames a chunk, D model size.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -106,6 +106,10 @@ class StreamOutputs(NamedTuple):
     hs_pad: dict[int, torch.Tensor]
 
 
+# What the reader of a stream gets as soon as a checkpoint loop of a chunk is computed: its number, and the new frames.
+Reader = Callable[[int, StreamOutputs], None]
+
+
 class Window(NamedTuple):
     """How features become chunks of C frames: a chunk needs `factor` C + `overlap`, and uses up `factor` C.
 
@@ -150,7 +154,8 @@ def advance(
     ilens: torch.Tensor,
     is_last: torch.Tensor | None,
     window: Window,
-    encode: Callable[[Chunk], dict[int, torch.Tensor]],
+    encode: Callable[[Chunk], Iterator[tuple[int, torch.Tensor]]],
+    reader: Reader | None = None,
 ) -> tuple[StreamOutputs, StreamState]:
     """Encode what has become whole.
 
@@ -161,7 +166,8 @@ def advance(
         is_last: The streams that end with them (B,), True where one does; their rest is encoded as a shorter chunk.
             None for no stream.
         window: How features become chunks.
-        encode: Gives (R, T', D) by loop for a chunk of R streams, T' the most of its frames.
+        encode: Yields loops and their (R, T', D) for a chunk of R streams, T' the most of its frames.
+        reader: Called with each of them, before the next loop is computed.
 
     Raises:
         ValueError: Numbers do not fit, or a stream that has ended gets more.
@@ -192,7 +198,13 @@ def advance(
             tensor([numbers[row] for row in rows]), tensor([starts[row] for row in rows]), tensor(ends), past,
             state.settings,
         )  # fmt: skip
-        pieces.append((rows, encode(chunk)))
+        read_outs = {}
+        for loop, hs_pad in encode(chunk):
+            read_outs[loop] = hs_pad
+            if reader is not None:
+                early = _joined([(rows, {loop: hs_pad})], len(pending))
+                reader(loop, StreamOutputs(tensor(starts), tensor(numbers), early))
+        pieces.append((rows, read_outs))
         kept = _put_back(kept, past.kept, rows, len(pending))
         for row in rows:
             given[row] += numbers[row]

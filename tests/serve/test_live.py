@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import httpx
 import numpy as np
@@ -210,9 +211,31 @@ def test_a_long_message_gives_way_to_others(model, serve):
     url, service = serve()
     lengths = []
     step = service.live._step
-    service.live._step = lambda feeds: (lengths.extend(len(feed.samples) for feed in feeds), step(feeds))[1]
+    service.live._step = lambda waiting: (lengths.extend(len(each.feed.samples) for each in waiting), step(waiting))[1]
     list(hear(url, [pcm(speech(80_000))]))
     assert max(lengths) == 16_000 and sum(lengths) == 80_000
+
+
+def test_a_partial_text_is_sent_while_the_deep_loops_run(serve, recognizer, monkeypatch):  # noqa: F811
+    early = LiveRecognizer(recognizer, replace(CONFIG, partial_loop=2))
+    url, _ = serve(live=early)
+    may_go, step = threading.Event(), recognizer.model.encoder._step
+
+    def held(stack, loop, *rest):
+        assert loop < 3 or may_go.wait(60)
+        return step(stack, loop, *rest)
+
+    samples = speech(30_000)
+    with connect(url) as connection:
+        assert json.loads(connection.recv(timeout=20))["type"] == "ready"
+        monkeypatch.setattr(recognizer.model.encoder, "_step", held)
+        connection.send(pcm(samples))
+        said = json.loads(connection.recv(timeout=20))
+        assert said["type"] == "partial" and said["text"]
+        may_go.set()
+        connection.send(END)
+        rest, code = closed(connection)
+    assert code == 1000 and finals(rest) == wanted(early, samples)
 
 
 def test_a_stream_that_brings_nothing_is_ended(serve, monkeypatch):
@@ -227,10 +250,10 @@ def test_a_fault_of_the_model_ends_its_stream_alone(serve, model, monkeypatch, c
     url, _ = serve()
     feed = model.feed
 
-    def faulty(feeds):
+    def faulty(feeds, on_partial):
         if any(len(each.samples) == 666 for each in feeds):
             raise KeyError("a mistake")
-        return feed(feeds)
+        return feed(feeds, on_partial)
 
     monkeypatch.setattr(model, "feed", faulty)
     samples = speech(30_000)

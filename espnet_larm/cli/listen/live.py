@@ -73,7 +73,7 @@ def transcribe_live(args: argparse.Namespace, stdin: BinaryIO) -> int:
     status = 0
     try:
         for data in _blocks(stdin):
-            screen.show(session.feed(reader.read(data)))
+            screen.show(session.feed(reader.read(data), lambda event: screen.show([event])))
     except KeyboardInterrupt:
         status = INTERRUPTED
     try:

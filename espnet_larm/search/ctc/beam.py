@@ -9,6 +9,7 @@ scored beside it (fusion.py).
 Shapes: B utterances, T frames, V tokens, W hypotheses in the beam, L tokens of the longest result.
 """
 
+import copy
 from typing import NamedTuple
 
 import torch
@@ -111,6 +112,14 @@ class PrefixSearch:
         self._words = None if fusion is None else fusion.begin(num_utterances, beam_size, like.device)
         self._parents: list[torch.Tensor] = []
         self._tokens: list[torch.Tensor] = []
+
+    def copy(self) -> "PrefixSearch":
+        """A search that goes on from here by itself."""
+        other = copy.copy(self)
+        # What it holds is replaced from frame to frame, never written to; numbers of an n-gram's states are shared.
+        other._words = copy.copy(self._words)
+        other._parents, other._tokens = list(self._parents), list(self._tokens)
+        return other
 
     def read(self, log_probs: torch.Tensor) -> None:
         """Go on by further frames (B, T, V); the same as all frames at once (test_pieces_are_the_whole)."""

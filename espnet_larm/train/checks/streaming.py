@@ -36,8 +36,6 @@ def check_streaming(args: argparse.Namespace, model: torch.nn.Module) -> None:
 def _check_consistency(given_weight: float, model: torch.nn.Module) -> None:
     given = f"encoder_conf: streaming: consistency_weight is {given_weight}"
     if getattr(model, "ctc", None) is None:
-        raise ValueError(
-            f"{given}, which compares CTC posteriors; set model_conf: ctc_weight above 0, or leave it out."
-        )
-    if not any(parameter.requires_grad for parameter in model.encoder.parameters()):
+        raise ValueError(f"{given}, which compares CTC posteriors; set ctc_weight above 0, or leave it out.")
+    if not any(each.requires_grad for name, each in model.named_parameters() if name.startswith("encoder.")):
         raise ValueError(f"{given}, but the encoder is frozen; let it learn (freeze_param), or leave the weight out.")

@@ -66,6 +66,23 @@ def test_final_texts_go_to_stdout_and_partial_ones_to_stderr(listen, wanted):
     assert last.startswith("3.8 s heard, real-time factor ") and last.endswith("shown words withdrawn")
 
 
+def test_partial_texts_of_an_early_loop_are_written_before_the_deep_loops_run(listen, wanted, monkeypatch):
+    from espnet_larm.looped.encoder import LarmEncoder
+
+    written, order, step = live.Screen._write_partial, [], LarmEncoder._step
+
+    def logged(encoder, stack, loop, *rest):
+        order.append(loop)
+        return step(encoder, stack, loop, *rest)
+
+    monkeypatch.setattr(LarmEncoder, "_step", logged)
+    monkeypatch.setattr(live.Screen, "_write_partial", lambda self, text: (order.append(text), written(self, text)))
+    _, out, err = listen(data(), "--partial_loop", "2", "--hold_s", "0")
+    assert out.splitlines() == [event.text for event in wanted]
+    early = [place for place, each in enumerate(order) if isinstance(each, str) and order[place - 1] == 2]
+    assert early and all(order[place + 1] == 3 for place in early) and err.count("... ") >= len(early)
+
+
 def test_formats_go_on_from_text_to_text(listen, wanted):
     _, out, _ = listen(data(), "--words")
     words = [word for event in wanted for word in event.words]

@@ -6,7 +6,7 @@ from itertools import groupby, product
 import pytest
 import torch
 
-from espnet_larm.search.ctc.beam import prefix_beam
+from espnet_larm.search.ctc.beam import PrefixSearch, prefix_beam
 from espnet_larm.search.ctc.fusion import Fusion, Weights
 from espnet_larm.search.ctc.lexicon import NO_WORD, NOTHING, ROOT, UNKNOWN, Lexicon, Spelled
 
@@ -120,6 +120,21 @@ def test_a_batch_gives_what_each_utterance_gives_alone():
         alone = prefix_beam(log_probs[index : index + 1, :length], lens[index : index + 1], 5, fusion=fusion)
         assert alone.to_lists()[0] == together.to_lists()[index]
         torch.testing.assert_close(alone.scores[0], together.scores[index])
+
+
+def test_a_copy_of_a_search_goes_on_by_itself():
+    fusion = fusion_of(Weights(0.7, 0.4, 1.0, 0.8), hotwords=(1,))
+    first, second = random_log_probs(2, 12)
+    search = PrefixSearch(1, 4, first, 0, fusion)
+    search.read(first[None, :6])
+    other = search.copy()
+    search.read(first[None, 6:])
+    other.read(second[None, 6:])
+    mixed = torch.cat([first[:6], second[6:]])
+    for found, whole in ((search, first), (other, mixed)):
+        wanted = prefix_beam(whole[None], torch.tensor([12]), 4, 0, fusion)
+        assert found.found().to_lists() == wanted.to_lists()
+        torch.testing.assert_close(found.found().scores, wanted.scores)
 
 
 def test_a_narrow_beam_finds_the_best_and_a_lexicon_holds():
