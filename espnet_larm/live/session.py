@@ -158,10 +158,11 @@ class LiveRecognizer:
         state = StreamState.join([feed.session.state for feed in feeds])
         texts = [feed.session.utterances.copy() for feed in feeds]
         step = _Step(texts, self._ctc, self._partial_loop, self._final_loop)
-        is_early = on_partial is not None and self._partial_loop != self._final_loop
-        reader = functools.partial(step.read_early, on_partial) if is_early else None
+        reader = None
+        if on_partial is not None and self._partial_loop != self._final_loop:
+            reader = functools.partial(step.read_early, on_partial)
         outputs, state = self._encoder.stream(state, xs_pad, lens, self._model.ctc, last, reader)
-        if not is_early:
+        if reader is None:
             step.read(outputs)
         for feed, utterances, found in zip(feeds, texts, step.events, strict=True):
             found.extend(utterances.finish() if feed.is_last else [])

@@ -37,7 +37,7 @@ from espnet_larm.serve.errors import (
     error_response,
 )
 from espnet_larm.serve.fields import ALIAS, read_fields
-from espnet_larm.serve.live import live
+from espnet_larm.serve.live import key_of_protocols, live
 from espnet_larm.serve.service import Service
 from espnet_larm.serve.uploads import Upload, received
 
@@ -55,7 +55,8 @@ def build_app(
 
     Args:
         service: The model.
-        key: What callers must send as `Authorization: Bearer KEY`; None lets everybody in.
+        key: What callers must send as `Authorization: Bearer KEY`, or pages as a subprotocol of a WebSocket
+            (`key_of_protocols`); None lets everybody in.
         extra_routes: Further routes, a page for example.
         open_paths: Paths of these that need no key.
     """
@@ -186,7 +187,8 @@ class _Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         is_asked = scope["type"] in ("http", "websocket") and scope["path"] not in self.open_paths
-        if is_asked and not self._has_key(Headers(scope=scope)):
+        headers = Headers(scope=scope)
+        if is_asked and not self._has_key(headers) and not self._is_key(key_of_protocols(scope, headers)):
             message = "the key is missing or wrong; send Authorization: Bearer with the server's key."
             await RequestError(WRONG_KEY, message).response()(scope, receive, send)
             return
@@ -194,5 +196,9 @@ class _Guard:
 
     def _has_key(self, headers: Headers) -> bool:
         scheme, _, given = headers.get("authorization", "").partition(" ")
-        # Headers are Latin-1; the time of the comparison does not tell where they differ.
-        return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode("latin-1"), self.key)
+        # Headers are Latin-1.
+        return scheme.lower() == "bearer" and self._is_key(given.strip().encode("latin-1"))
+
+    def _is_key(self, given: bytes) -> bool:
+        # The time of the comparison does not tell where they differ.
+        return hmac.compare_digest(given, self.key)

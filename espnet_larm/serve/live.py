@@ -3,13 +3,16 @@
 A client connects to /v1/audio/live?rate=16000 and sends messages of raw samples (16 bits, little-endian, one channel).
 It gets `{"type": "ready", ...}`, then `partial` and `final` with text, start and end. It sends `{"type": "end"}` as
 text, and gets the last texts, `{"type": "done", ...}` and the end of the connection. What it does wrong is said as
-`{"type": "error", "message": ...}` before the connection is closed.
+`{"type": "error", "message": ...}` before the connection is closed. A page, which cannot send headers, offers the key
+as a subprotocol beside `live`: `bearer.` and its base64url.
 
 A partial text of an early loop is sent before the deeper loops of its step have run. A client that sends faster than
 the model hears is not read from meanwhile. Nobody waits for more than a second of another's audio.
 """
 
 import asyncio
+import base64
+import binascii
 import contextlib
 import json
 import logging
@@ -18,6 +21,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from starlette.datastructures import Headers
+from starlette.types import Scope
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from espnet_larm.errors import is_stated
@@ -31,6 +36,8 @@ from espnet_larm.serve.uploads import STALLED_S
 logger = logging.getLogger(__name__)
 
 RATE = 16000
+# Subprotocols that a page offers: one that is chosen, and one that holds the key.
+PROTOCOL, BEARER = "live", "bearer."
 # What is heard of one stream in a step.
 PIECE_S = 1.0
 MOST_END = 1000
@@ -154,6 +161,18 @@ class _Waiting(NamedTuple):
         self.loop.call_soon_threadsafe(self.early.put_nowait, event)
 
 
+def key_of_protocols(scope: Scope, headers: Headers) -> bytes:
+    """The key that a page offers as a subprotocol of a WebSocket; empty if there is none."""
+    if scope["type"] != "websocket":
+        return b""
+    offered = [each.strip() for each in headers.get("sec-websocket-protocol", "").split(",")]
+    word = next((each.removeprefix(BEARER) for each in offered if each.startswith(BEARER)), "")
+    try:
+        return base64.urlsafe_b64decode(word.encode("latin-1") + b"=" * (-len(word) % 4))
+    except binascii.Error:
+        return b""
+
+
 async def live(websocket: WebSocket) -> None:
     """Hear a stream."""
     service: LiveService | None = websocket.app.state.service.live
@@ -163,7 +182,7 @@ async def live(websocket: WebSocket) -> None:
             raise RequestError(NO_STREAMS, f"this model hears no streams: {websocket.app.state.service.why_not_live}")
         reader = _reader(websocket, service)
         with service.place():
-            await websocket.accept()
+            await websocket.accept(PROTOCOL if PROTOCOL in websocket.scope["subprotocols"] else None)
             await _serve(websocket, service, reader)
     except RequestError as error:
         await websocket.send_denial_response(error.response())

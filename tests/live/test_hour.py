@@ -40,7 +40,10 @@ def test_what_is_held_is_counted():
     assert held({"a": [1] * 1000}) > 8000 and held((np.zeros(500)[:2],)) >= 4000
 
 
-@pytest.mark.parametrize(("minutes", "beam_size"), [(3, 1), (3, 4), pytest.param(60, 1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("minutes", "beam_size"),
+    [(3, 1), pytest.param(3, 4, marks=pytest.mark.slow), pytest.param(60, 1, marks=pytest.mark.slow)],
+)
 def test_a_session_takes_no_more_memory_than_its_first_minute(recognizer, minutes, beam_size):
     config = LiveConfig(chunk_frames=50, left_chunks=2, partial_loop=2, endpoint_s=0.5, max_utterance_s=4.0)
     live = LiveRecognizer(recognizer, config, DecodeConfig(beam_size=beam_size))

@@ -1,5 +1,6 @@
 """Streams over WebSocket: texts of the library, shared steps, limits, and clients that do what they should not."""
 
+import base64
 import contextlib
 import json
 import socket
@@ -274,6 +275,34 @@ def test_who_may_not_is_not_let_in(serve):
     assert list(hear(url, blocks(samples), key="secret"))[-1]["type"] == "done"
     response = refusal(url, origin="http://elsewhere.example", additional_headers={"Authorization": "Bearer secret"})
     assert response.status_code == 403 and b"another site" in response.body
+
+
+def as_protocol(key):
+    return "bearer." + base64.urlsafe_b64encode(key.encode()).decode().rstrip("=")
+
+
+@pytest.mark.parametrize("key", ["secret", "s?cr/t+~", "s"])
+def test_a_page_offers_the_key_as_a_subprotocol(serve, key):
+    url, _ = serve(key=key)
+    with connect(url, subprotocols=["live", as_protocol(key)]) as connection:
+        assert connection.subprotocol == "live"
+        assert json.loads(connection.recv(timeout=20))["type"] == "ready"
+    wrong = (as_protocol(f"{key}x"), as_protocol(key[:-1]), "bearer.", "bearer.x", "secret")
+    for protocols in (*(["live", each] for each in wrong), ["live"]):
+        assert refusal(url, subprotocols=protocols).status_code == 401
+
+
+def test_a_subprotocol_is_chosen_only_where_one_is_offered(serve):
+    url, _ = serve()
+    for offered, chosen in ((["live"], "live"), (["other"], None), (None, None)):
+        with connect(url, subprotocols=offered) as connection:
+            assert connection.subprotocol == chosen
+
+
+def test_the_key_of_a_websocket_opens_nothing_else(serve):
+    url, _ = serve(key="secret")
+    address = url.replace("ws", "http", 1).removesuffix(LIVE) + "/v1/models"
+    assert httpx.get(address, headers={"Sec-WebSocket-Protocol": as_protocol("secret")}).status_code == 401
 
 
 def test_wrong_rates_and_models_that_hear_no_streams_are_refused(serve):

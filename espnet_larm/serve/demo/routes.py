@@ -78,7 +78,7 @@ class _Demo:
 
     async def model(self, request: Request) -> Response:  # noqa: ARG002
         """What the page may offer."""
-        limits = self.service.limits
+        limits, hears = self.service.limits, self.service.live
         return JSONResponse(
             {
                 "name": self.service.name,
@@ -88,6 +88,7 @@ class _Demo:
                 "most_bytes": limits.max_upload_bytes,
                 "too_large": f"has more than {limits.max_upload_mb:g} MB; send a compressed format, or a part of it.",
                 "most_s": limits.max_seconds,
+                "live": None if hears is None else {"rate": hears.recognizer.sample_rate_hz},
             }
         )
 

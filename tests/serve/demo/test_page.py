@@ -3,6 +3,7 @@
 pytest -m recipe tests/serve/demo/test_page.py
 """
 
+import json
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ import yaml
 
 import espnet_larm
 from espnet_larm.recognize.leaving.calibration import CTC, Calibrated, write_calibration
+from tests.live.conftest import live_files  # noqa: F401  # a fixture
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed (the extra test has it)")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -46,8 +48,18 @@ def expect(locator):
 class Server:
     """`espnet-larm demo` in a process of its own."""
 
-    def __init__(self, model, **environment):
-        command = [sys.executable, "-m", "espnet_larm", "demo", "--model", str(model), "--no_vad", "--no_open"]
+    def __init__(self, model, options=(), **environment):
+        command = [
+            sys.executable,
+            "-m",
+            "espnet_larm",
+            "demo",
+            "--model",
+            str(model),
+            "--no_vad",
+            "--no_open",
+            *options,
+        ]
         self.process = subprocess.Popen(
             [*command, "--port", "0", "--device", "cpu"],
             stderr=subprocess.PIPE,
@@ -72,8 +84,8 @@ class Server:
 def start():
     started = []
 
-    def start(model, **environment):
-        started.append(Server(model, **environment))
+    def start(model, options=(), **environment):
+        started.append(Server(model, options, **environment))
         return started[-1]
 
     yield start
@@ -319,6 +331,98 @@ def test_a_server_with_a_key_asks_for_it_and_takes_it_from_the_address(start, vi
     page = visit(f"{server.address}#key=secret")
     recognise(page, speech)
     assert page.url == server.address
+
+
+@pytest.fixture(scope="module")
+def live_model(live_files, tmp_path_factory):  # noqa: F811
+    """An experiment of a model that streams."""
+    folder = tmp_path_factory.mktemp("live")
+    config, weights = live_files
+    shutil.copy(config, folder / "config.yaml")
+    shutil.copy(weights, folder / "valid.loss.ave.pth")
+    return folder
+
+
+@pytest.fixture
+def listening(start, visit, live_model):
+    """A page that listens, of a server with a key, and what the server has said to it."""
+    options = ["--max_utterance_s", "2", "--hold_s", "0"]
+    server = start(live_model, options, ESPNET_LARM_API_KEY="s?cret/")
+    page, said = visit(f"{server.address}#key=s%3Fcret/"), []
+    page.on("websocket", lambda stream: stream.on("framereceived", lambda data: said.append(json.loads(data))))
+    page.click("#listen")
+    expect(page.locator("#hush")).to_be_focused()
+    return page, said
+
+
+def grow(page, said, kind):
+    """Wait until the server has said something of a kind with a text."""
+    for _ in range(400):
+        if any(each["type"] == kind and each["text"] for each in said):
+            return
+        page.wait_for_timeout(50)
+    pytest.fail(f"no {kind} text: {said[-3:]}")
+
+
+def test_what_is_spoken_is_shown_while_it_is_spoken(listening):
+    page, said = listening
+    grow(page, said, "partial")
+    grow(page, said, "final")
+    expect(page.locator("#clock")).to_contain_text(re.compile(r"^\d+\.\d s$"))
+    colours = [page.locator(f"#{name}").evaluate("it => getComputedStyle(it).color") for name in ("finals", "partial")]
+    assert colours[0] != colours[1]
+    page.keyboard.press("Enter")
+    expect(page.locator("#status")).to_have_text(re.compile(r"^\d+\.\d s heard\.$"), timeout=30_000)
+    assert said[0]["type"] == "ready" and said[-1]["type"] == "done" and said[-1]["duration"] > 0.5
+    finals = [each["text"] for each in said if each["type"] == "final"]
+    assert page.locator("#finals").inner_text() == " ".join(finals)
+    expect(page.locator("#partial")).to_have_text("")
+    expect(page.locator("#listen")).to_be_focused()
+    expect(page.locator("#hush")).to_be_hidden()
+
+
+def test_partial_texts_are_grey_until_they_are_final(listening):
+    page, said = listening
+    grow(page, said, "partial")
+    # The page shows the last one, whatever comes between two looks.
+    page.wait_for_function("document.querySelector('#partial').textContent !== ''")
+    page.click("#hush")
+    expect(page.locator("#status")).to_contain_text("s heard.", timeout=30_000)
+    # A second stream begins anew.
+    number = len(said)
+    page.click("#listen")
+    expect(page.locator("#hush")).to_be_focused()
+    page.click("#hush")
+    expect(page.locator("#status")).to_contain_text("s heard.", timeout=30_000)
+    assert said[number]["type"] == "ready" and said[-1]["type"] == "done"
+    finals = [each["text"] for each in said[number:] if each["type"] == "final"]
+    assert page.locator("#finals").inner_text() == " ".join(finals)
+
+
+def test_a_stream_that_ends_with_its_server_is_named(start, visit, live_model):
+    server = start(live_model)
+    page = visit(server.address, refused=["WebSocket"])
+    page.click("#listen")
+    expect(page.locator("#hush")).to_be_visible()
+    server.process.kill()
+    server.process.communicate()
+    expect(page.locator("#error")).to_contain_text("ended the stream too early")
+    expect(page.locator("#listen")).to_be_visible()
+
+
+def test_a_server_that_hears_as_many_streams_as_it_may_is_named(start, visit, live_model):
+    server = start(live_model, options=["--max_streams", "1"])
+    first, second = (visit(server.address, refused=["WebSocket"]) for _ in range(2))
+    first.click("#listen")
+    expect(first.locator("#hush")).to_be_visible()
+    second.click("#listen")
+    expect(second.locator("#error")).to_contain_text("The server does not take this stream: it may hear too many")
+    expect(second.locator("#listen")).to_be_enabled()
+
+
+def test_a_model_that_does_not_stream_offers_no_live_button(page, speech):
+    recognise(page, speech)
+    expect(page.locator("#listen")).to_be_hidden()
 
 
 def test_a_server_that_is_gone_is_named(start, visit, model, speech):

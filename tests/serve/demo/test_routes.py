@@ -13,17 +13,19 @@ from starlette.testclient import TestClient
 from espnet_larm.cli.listen import serve as serve_command
 from espnet_larm.cli.listen.demo import get_parser
 from espnet_larm.errors import DataError
+from espnet_larm.live.session import LiveRecognizer
 from espnet_larm.serve.app import TRANSCRIPTIONS, build_app
 from espnet_larm.serve.demo.routes import OPEN_PATHS, PATHS, demo_routes
 from espnet_larm.serve.limits import Limits
+from tests.live.conftest import live_files, recognizer  # noqa: F401  # fixtures
 
 
 @pytest.fixture
 def browse(serve):
     """Makes clients of a server with the page."""
 
-    def browse(transcriber, key=None, **limits):
-        service = serve(transcriber, limits=Limits(**limits))
+    def browse(transcriber, key=None, live=None, **limits):
+        service = serve(transcriber, limits=Limits(**limits), live=live)
         return TestClient(build_app(service, key, demo_routes(service), OPEN_PATHS))
 
     return browse
@@ -65,6 +67,12 @@ def test_the_page_learns_what_the_model_offers(client, browse, transcriber):
     assert known["auto"]["why"].startswith("loops is auto, but there is no loops_calibration.json beside the model")
     limited = browse(transcriber, max_upload_mb=0.5, max_seconds=7.0).get("/demo/model").json()
     assert limited["most_bytes"] == 500_000 and limited["most_s"] == 7.0 and "0.5 MB" in limited["too_large"]
+
+
+def test_live_recognition_is_offered_where_the_model_streams(client, browse, transcriber, recognizer):  # noqa: F811
+    assert client.get("/demo/model").json()["live"] is None
+    hears = browse(transcriber, live=LiveRecognizer(recognizer))
+    assert hears.get("/demo/model").json()["live"] == {"rate": 16000}
 
 
 def test_texts_of_all_loops_are_those_of_transcribe(client, transcriber, tiny_experiment):

@@ -1,12 +1,14 @@
 // The page: takes a recording, sends it as it is, and shows what the server tells line by line.
 // With `auto` it is sent once more, and the model chooses the loops.
 
+import { Live } from "./live.js";
 import { Picture } from "./picture.js";
 import { Player } from "./player.js";
 import { Recorder, whyNoRecording } from "./recorder.js";
 import { ask, keepKey, linesOf, takeKeyFromAddress, WrongKey } from "./server.js";
 import { Texts } from "./texts.js";
 
+const SPEAK = "Speak: what may still change is grey.";
 const AUTO = "as many loops as each stretch of speech needs";
 const part = Object.fromEntries([...document.querySelectorAll("[id]")].map((element) => [element.id, element]));
 const player = new Player(part.audio, part["no-audio"]);
@@ -17,7 +19,10 @@ let sending = null;
 let lastFile = null;
 
 function say(sentence) {
-  part.status.textContent = sentence;
+  // Readers of the screen say again what is set again.
+  if (part.status.textContent !== sentence) {
+    part.status.textContent = sentence;
+  }
 }
 
 function fail(sentence) {
@@ -147,9 +152,62 @@ async function record(recorder) {
   }
 }
 
-function showRecording(isOn) {
-  part.live.hidden = part.stop.hidden = !isOn;
+function showRecording(isOn, stop = part.stop) {
+  part.live.hidden = stop.hidden = !isOn;
   part.record.hidden = part.choose.hidden = part.hint.hidden = isOn;
+  part.listen.hidden = isOn || model.live === null;
+}
+
+// Live -------------------------------------------------------------------------------------------------------------
+
+function setUpLive() {
+  part.listen.hidden = model.live === null;
+  if (model.live === null) {
+    return;
+  }
+  part.listen.disabled = part.record.disabled;
+  const live = new Live(part.level, part.clock, model.live.rate);
+  part.hush.addEventListener("click", () => {
+    part.hush.disabled = true;
+    live.stop();
+  });
+  part.listen.addEventListener("click", () => listen(live));
+}
+
+async function listen(live) {
+  part.error.hidden = part.result.hidden = true;
+  part.record.disabled = part.listen.disabled = true;
+  part.finals.textContent = part.partial.textContent = "";
+  say("Waiting for the microphone …");
+  try {
+    const done = await live.listen(
+      () => {
+        part.heard.hidden = part.hush.disabled = false;
+        showRecording(true, part.hush);
+        say(SPEAK);
+        part.hush.focus();
+      },
+      showSaid,
+      (seconds) => say(seconds > 1 ? `The server is ${seconds.toFixed(0)} s behind.` : SPEAK),
+    );
+    part.partial.textContent = "";
+    say(`${done.duration.toFixed(1)} s heard.`);
+  } catch (error) {
+    fail(error.message);
+  } finally {
+    showRecording(false, part.hush);
+    part.record.disabled = part.listen.disabled = false;
+    if (document.activeElement === document.body) {
+      part.listen.focus();
+    }
+  }
+}
+
+function showSaid({ type, text }) {
+  if (type === "final") {
+    part.finals.append(part.finals.textContent && text ? ` ${text}` : text);
+  }
+  part.partial.textContent = type === "final" ? "" : text;
 }
 
 // Files ------------------------------------------------------------------------------------------------------------
@@ -203,6 +261,7 @@ async function begin() {
   part.guessed.hidden = model.has_word_times;
   part.audio.addEventListener("play", followSound);
   setUpRecording();
+  setUpLive();
   setUpFiles();
 }
 

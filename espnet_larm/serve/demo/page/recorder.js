@@ -16,6 +16,31 @@ export function whyNoRecording() {
   return "";
 }
 
+// Rejects with a sentence.
+export async function openMicrophone() {
+  try {
+    return await navigator.mediaDevices.getUserMedia({ audio: true });
+  } catch (error) {
+    throw new Error(sentenceOf(error));
+  }
+}
+
+// Shows how loud a source is and the seconds since now, until the function that it returns is called.
+export function showLevel(source, level, clock, onTick = () => {}) {
+  const analyser = source.context.createAnalyser();
+  source.connect(analyser);
+  const samples = new Float32Array(analyser.fftSize);
+  const start = performance.now();
+  const tick = setInterval(() => {
+    const seconds = (performance.now() - start) / 1000;
+    analyser.getFloatTimeDomainData(samples);
+    level.value = Math.min(1, 3 * Math.sqrt(samples.reduce((sum, each) => sum + each * each, 0) / samples.length));
+    clock.textContent = `${seconds.toFixed(1)} s`;
+    onTick(seconds);
+  }, TICK_MS);
+  return () => clearInterval(tick);
+}
+
 export class Recorder {
   #level;
   #clock;
@@ -31,26 +56,13 @@ export class Recorder {
 
   // Resolves to what was recorded, after `stop`. Rejects with a sentence.
   async record(onStart) {
-    let stream;
-    try {
-      stream = await navigator.mediaDevices.getUserMedia({ audio: true });
-    } catch (error) {
-      throw new Error(sentenceOf(error));
-    }
+    const stream = await openMicrophone();
     const context = new AudioContext();
-    const analyser = context.createAnalyser();
-    context.createMediaStreamSource(stream).connect(analyser);
-    const samples = new Float32Array(analyser.fftSize);
-    const start = performance.now();
-    const tick = setInterval(() => {
-      const seconds = (performance.now() - start) / 1000;
-      analyser.getFloatTimeDomainData(samples);
-      this.#level.value = Math.min(1, 3 * Math.sqrt(samples.reduce((sum, each) => sum + each * each, 0) / samples.length));
-      this.#clock.textContent = `${seconds.toFixed(1)} s`;
+    const stopMeter = showLevel(context.createMediaStreamSource(stream), this.#level, this.#clock, (seconds) => {
       if (seconds >= this.#mostSeconds) {
         this.stop();
       }
-    }, TICK_MS);
+    });
     try {
       this.#recorder = new MediaRecorder(stream);
       onStart();
@@ -59,7 +71,7 @@ export class Recorder {
       throw new Error(sentenceOf(error));
     } finally {
       this.#recorder = null;
-      clearInterval(tick);
+      stopMeter();
       stream.getTracks().forEach((track) => track.stop());
       await context.close();
     }

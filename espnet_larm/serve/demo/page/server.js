@@ -36,6 +36,17 @@ export async function ask(path, options = {}) {
   return response;
 }
 
+// A stream of this server. A browser sends no headers with it: the key is offered as a subprotocol, in base64url.
+export function openStream(path, rate) {
+  const address = new URL(`${path}?rate=${rate}`, location.href);
+  address.protocol = address.protocol.replace("http", "ws");
+  const key = sessionStorage.getItem(KEY);
+  const word = key === null ? "" : btoa(key).replaceAll("+", "-").replaceAll("/", "_").replace(/=+$/, "");
+  const stream = new WebSocket(address, key === null ? ["live"] : ["live", `bearer.${word}`]);
+  stream.binaryType = "arraybuffer";
+  return stream;
+}
+
 // The lines of an answer as they come; the last is a `result`, or throws.
 export async function* linesOf(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
