@@ -59,6 +59,8 @@ EXTRAS = {
     "lm-eval": ["lm-eval>=0.4.4"],
     # N-grams in beam searches. There are no wheels: pip builds it, with a C++ compiler, and on Python 3.12 only.
     "ngram": ["kenlm>=0.2"],
+    # transcribe --live --microphone. Wheels for Linux have no PortAudio: the system's libportaudio2.
+    "microphone": ["sounddevice>=0.5"],
     # espnet-larm serve and demo. websockets is for streams, with a part of uvicorn that came with 0.35.
     "serve": ["starlette>=0.46", "uvicorn>=0.35", "websockets>=14", "python-multipart>=0.0.20"],
     # openai is a client of what `serve` answers. Playwright drives the demo page in a Chromium of the system; it brings

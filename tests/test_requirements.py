@@ -111,7 +111,7 @@ def test_pythons_are_those_of_the_classifiers_the_doctor_and_the_locks():
     assert [path.name for path in sorted((ROOT / "requirements").glob("py*.txt"))] == ["py312.txt", "py313.txt"]
 
 
-@pytest.mark.parametrize("name", ["py312", "py313", "mini", "ngram", "docs"])
+@pytest.mark.parametrize("name", ["py312", "py313", "mini", "ngram", "microphone", "docs"])
 def test_lock_has_a_hash_for_everything_and_no_host_or_path(name):
     path = ROOT / f"requirements/{name}.txt"
     text = path.read_text()
@@ -125,7 +125,7 @@ def test_lock_has_a_hash_for_everything_and_no_host_or_path(name):
 @pytest.mark.parametrize("name", ["py312", "py313"])
 def test_lock_holds_what_setup_py_asks_for(name):
     lock = {}
-    for each in (name, "mini", "ngram", "docs"):
+    for each in (name, "mini", "ngram", "microphone", "docs"):
         lock.update(locked(ROOT / f"requirements/{each}.txt"))
     extras = of_setup_py("EXTRAS")
     # --lm_eval_tasks alone uses it; nothing here installs it.

@@ -53,5 +53,6 @@ for version in 3.12 3.13; do
 done
 lock_extra mini --no-deps "$@"
 lock_extra ngram --no-deps "$@"
+lock_extra microphone --no-deps "$@"
 # It goes into the environment that has the others.
 lock_extra docs --constraint requirements/py312.txt "$@"

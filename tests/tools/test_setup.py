@@ -116,7 +116,7 @@ def test_python_of_uv_is_found(tmp_path, make_python, only_old_pythons):
 def test_unknown_extra_is_refused_with_the_allowed_ones_before_anything_is_made(tmp_path, options, extras, wrong):
     done = run_setup(*options, "--extras", extras)
     assert done.returncode == 2
-    assert f"--extras: {wrong} is not known; allowed: mini, ngram, docs" in done.stderr
+    assert f"--extras: {wrong} is not known; allowed: mini, ngram, microphone, docs" in done.stderr
     assert not (tmp_path / "venv").exists()
 
 

@@ -1,15 +1,17 @@
-"""`transcribe --live`: raw PCM on stdin to texts, partial ones on stderr while they change, final ones on stdout."""
+"""`transcribe --live`: raw PCM of stdin or a microphone to texts, partial ones on stderr, final ones on stdout."""
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from espnet_larm.cli.listen.model import given_decoding, load
 from espnet_larm.cli.listen.transcripts import CLEAR
+from espnet_larm.errors import DataError
 from espnet_larm.live.config import LEAST_HZ, MOST_HZ, LiveConfig
 from espnet_larm.options import Option, add_options, given_options, number
 from espnet_larm.recognize.config import AUTO, DecodeConfig
@@ -19,7 +21,9 @@ if TYPE_CHECKING:
     from espnet_larm.live.utterances import Event
 
 RATE = 16000
-RATE_OPTION = Option("rate of the samples on stdin, in Hz", least=LEAST_HZ, most=MOST_HZ)
+RATE_OPTION = Option("rate of the samples in Hz", least=LEAST_HZ, most=MOST_HZ)
+# The system's default microphone, in place of a name.
+DEFAULT = ""
 # What one read takes at most; a pipe gives what it has.
 BLOCK_BYTES = 1 << 14
 # Exit status of a program that Ctrl-C ended: 128 + SIGINT.
@@ -36,7 +40,12 @@ def add_live(parser: argparse.ArgumentParser) -> None:
         "partial texts to stderr, final ones to stdout"
     )
     parser.add_argument("--live", action="store_true", help=live_help)
-    rate_help = f"with --live, {RATE_OPTION.sentence} (default: {RATE})"
+    rate_help = f"with --live, {RATE_OPTION.sentence} (default: {RATE}, a microphone's own)"
+    microphone_help = (
+        "with --live, hear this machine's microphone in place of stdin, or the device of this name or number; Ctrl-C "
+        "ends it (the extra `microphone`)"
+    )
+    parser.add_argument("--microphone", nargs="?", const=DEFAULT, metavar="DEVICE", help=microphone_help)
     parser.add_argument("--rate", type=number(int, RATE_OPTION), metavar="HZ", help=rate_help)
     add_options(parser, LiveConfig, "live use, with --live")
 
@@ -47,40 +56,54 @@ def refuse_live_options(args: argparse.Namespace) -> None:
     Raises:
         ValueError: One was given.
     """
-    given = given_options(LiveConfig, args) | ({} if args.rate is None else {"rate": args.rate})
+    given = given_options(LiveConfig, args)
+    given |= {name: value for name in ("rate", "microphone") if (value := getattr(args, name)) is not None}
     for name, value in given.items():
-        raise ValueError(f"{name} is {value}, which needs --live; set it, or leave {name} out.")
+        raise ValueError(
+            f"{name} is {'given' if value == DEFAULT else value}, which needs --live; set it, or leave {name} out."
+        )
 
 
 def transcribe_live(args: argparse.Namespace, stdin: BinaryIO) -> int:
-    """Write what is said in the samples on stdin, until they end.
+    """Write what is said in the samples on stdin until they end, or in those of a microphone until Ctrl-C.
 
     Returns:
-        The exit status; 130 if Ctrl-C ended it, after what was heard has been written.
+        The exit status; 130 if Ctrl-C ended stdin. What was heard before it is written.
 
     Raises:
-        ValueError: An option is wrong, does not go with live use or with the model, or stdin has no raw samples.
+        ValueError: An option is wrong, does not go with live use or with the model, stdin has no raw samples, or the
+            microphone stops.
         FileNotFoundError: There is no such model.
+        ImportError: A microphone's packages are not installed.
     """
     _check(args, stdin)
-    recognizer = _recognizer(args)
 
+    from espnet_larm.live.microphone import Microphone
     from espnet_larm.live.pcm import PcmReader
 
+    microphone = None if args.microphone is None else Microphone(args.microphone or None, args.rate)
+    recognizer = _recognizer(args)
     session = recognizer.start()
-    reader = PcmReader(args.rate or RATE, recognizer.sample_rate_hz)
+    rate = args.rate or RATE if microphone is None else microphone.rate_hz
+    reader = PcmReader(rate, recognizer.sample_rate_hz)
     screen = Screen(args.format[0], args.words, recognizer)
-    status = 0
+    status, is_stopped = 0, microphone is not None
     try:
-        for data in _blocks(stdin):
-            screen.show(session.feed(reader.read(data), lambda event: screen.show([event])))
+        with contextlib.closing(_blocks(stdin) if microphone is None else microphone.blocks()) as blocks:
+            for data in blocks:
+                screen.show(session.feed(reader.read(data), lambda event: screen.show([event])))
     except KeyboardInterrupt:
-        status = INTERRUPTED
+        # A microphone has no other end.
+        status, is_stopped = INTERRUPTED if microphone is None else 0, False
     try:
         screen.show(session.feed(reader.finish()))
     finally:
         screen.show(session.finish())
         screen.sum_up(session.heard)
+    if microphone is not None and microphone.lost_s:
+        print(f"WARNING: {microphone.lost_s:.1f} s were lost: the model is slower than speech.", file=sys.stderr)
+    if is_stopped:
+        raise DataError("the microphone has stopped; it may have been unplugged.")
     return status
 
 
@@ -148,10 +171,10 @@ class Screen:
 def _check(args: argparse.Namespace, stdin: BinaryIO) -> None:
     if args.recordings not in ([], ["-"]):
         raise ValueError(f"recordings are {' '.join(args.recordings)}; --live reads stdin alone: leave them out.")
-    if stdin.isatty():
+    if args.microphone is None and stdin.isatty():
         raise ValueError(
             f"stdin is a terminal; pipe samples into it: arecord -t raw -f S16_LE -r {RATE} | espnet-larm transcribe "
-            "--live"
+            "--live, or give --microphone"
         )
     if len(args.format) > 1:
         raise ValueError(f"format is {','.join(args.format)}; --live writes one format, to stdout.")
@@ -182,7 +205,7 @@ def _recognizer(args: argparse.Namespace) -> "LiveRecognizer":
     return LiveRecognizer(recognizer, config, decoding)
 
 
-def _blocks(stdin: BinaryIO) -> Iterator[bytes]:
+def _blocks(stdin: BinaryIO) -> Generator[bytes]:
     """What comes, as soon as it comes."""
     while data := os.read(stdin.fileno(), BLOCK_BYTES):
         yield data

@@ -8,6 +8,7 @@ Examples:
     espnet-larm transcribe --model openai/whisper-tiny.en talk.m4a  # a recogniser of transformers
     ffmpeg -i rtsp://camera -t 60 -f matroska - | espnet-larm transcribe --model model.zip -
     arecord -t raw -f S16_LE -r 16000 | espnet-larm transcribe --live --model model.zip  # while somebody speaks
+    espnet-larm transcribe --live --microphone --model model.zip  # the same with the extra `microphone`
 
 Silence, noise and music are left out (--no_vad recognises them, too). A recording that cannot be read is named, the
 others are written, and the exit status is 1.

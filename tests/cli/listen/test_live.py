@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -13,9 +14,11 @@ import soxr
 
 from espnet_larm.cli.listen import live
 from espnet_larm.cli.listen.transcribe import main
+from espnet_larm.errors import DataError
 from espnet_larm.live.config import LiveConfig
 from espnet_larm.live.session import LiveRecognizer
 from tests.live.conftest import live_files, recognizer, speech  # noqa: F401  # fixtures
+from tests.live.test_microphone import pretend
 
 CONFIG = {"chunk_frames": 3, "endpoint_s": 0.2}
 
@@ -83,6 +86,32 @@ def test_partial_texts_of_an_early_loop_are_written_before_the_deep_loops_run(li
     assert early and all(order[place + 1] == 3 for place in early) and err.count("... ") >= len(early)
 
 
+@pytest.mark.parametrize("options", [["--microphone"], ["--microphone", "Webcam", "--rate", "16000"]])
+def test_a_microphone_is_heard_until_ctrl_c(listen, wanted, monkeypatch, options):
+    # More than is heard before Ctrl-C comes, with the first final text.
+    module = pretend(monkeypatch, np.tile(speech(60_000), 4), default=2)
+    show = live.Screen.show
+
+    def show_and_interrupt(screen, events):
+        show(screen, events)
+        if any(event.is_final for event in events):
+            monkeypatch.setattr(live.Screen, "show", show)
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(live.Screen, "show", show_and_interrupt)
+    status, out, err = listen(b"RIFF is not read", *options)
+    assert status == 0 and module.num_closed == 1
+    assert out.splitlines()[0] == wanted[0].text and len(out.splitlines()) <= 2
+    assert " s heard, real-time factor " in err
+
+
+def test_a_microphone_that_stops_has_its_texts_and_a_sentence(listen, wanted, monkeypatch, capsys):
+    pretend(monkeypatch, speech(60_000), default=2)
+    with pytest.raises(DataError, match="the microphone has stopped"):
+        listen(b"", "--microphone")
+    assert capsys.readouterr().out.splitlines() == [event.text for event in wanted]
+
+
 def test_formats_go_on_from_text_to_text(listen, wanted):
     _, out, _ = listen(data(), "--words")
     words = [word for event in wanted for word in event.words]
@@ -139,9 +168,11 @@ def test_what_live_use_cannot_do_is_refused(listen, content, options, message):
 
 
 def test_options_of_live_use_need_it(tmp_path):
-    for option, value, name in (("--rate", "8000", "rate is 8000"), ("--endpoint_s", "2", "endpoint_s is 2.0")):
+    given = (["--rate", "8000"], "rate is 8000"), (["--endpoint_s", "2"], "endpoint_s is 2.0")
+    given += (["--microphone"], "microphone is given"), (["--microphone", "USB"], "microphone is USB")
+    for options, name in given:
         with pytest.raises(ValueError, match=f"{name}, which needs --live"):
-            main(["talk.wav", option, value])
+            main(["talk.wav", *options])
     with pytest.raises(SystemExit):
         main([])
 
