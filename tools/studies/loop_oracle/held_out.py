@@ -4,8 +4,8 @@
         --dev exp/*/dev/loop_oracle.json --test exp/*/test/loop_oracle.json
 
 The files are those of `studies.loop_oracle.run`, one of each kind a model, in the same order; nothing is decoded again.
-Writes `held_out.md`: each fixed number of loops beside the deepest of training, those beyond training too; then what the
-rules do, beside the same mean loops without a choice: a mixture of the two fixed numbers around it, on the same
+Writes `held_out.md`: each fixed number of loops beside the deepest of training, those beyond training too; then what
+the rules do, beside the same mean loops without a choice: a mixture of the two fixed numbers around it, on the same
 utterances. Intervals are over speakers, whose errors are those of all models together.
 """
 
