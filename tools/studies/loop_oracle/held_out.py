@@ -39,11 +39,21 @@ class Outcome(NamedTuple):
     errors: "Floats"
 
 
+class Chosen(NamedTuple):
+    """A rule and its threshold."""
+
+    rule: str
+    threshold: float
+
+    def __str__(self) -> str:
+        return f"{self.rule}:{self.threshold:.4g}"
+
+
 class Aim(NamedTuple):
     """By what a threshold is chosen on a development set: one of both.
 
     Attributes:
-        share: At most this share of the deepest loop on average, with the fewest errors.
+        share: The most loops up to this share of the deepest one on average; of all rules that with the fewest errors.
         loss: The fewest loops with at most so many points of WER more than at the deepest loop, as counted.
     """
 
@@ -113,11 +123,12 @@ def format_rules(devs: Sequence["Kept"], tests: Sequence["Kept"], aims: Sequence
     for aim in aims:
         for name in (*names, ANY_RULE):
             rules = names if name == ANY_RULE else [name]
-            found = [held_out(dev.trained, test.trained, rules, aim) for dev, test in zip(devs, tests, strict=True)]
-            if any(outcome is None for outcome in found):
-                rows.append([str(aim), name, "no threshold on dev", *[""] * 4])
+            found = [choose(dev.trained, rules, aim) for dev in devs]
+            chosen = [each for each in found if each is not None]
+            if len(chosen) < len(devs):
+                rows.append([str(aim), name, "no threshold on dev", *[""] * 5])
                 continue
-            outcomes = [outcome for outcome in found if outcome is not None]
+            outcomes = [left_by(test.trained, each) for test, each in zip(tests, chosen, strict=True)]
             equal = [mixture(test.trained, each.loops.mean()) for test, each in zip(tests, outcomes, strict=True)]
             share = sum(each.loops.mean() / test.num_loops for test, each in zip(tests, outcomes, strict=True))
             rows.append(
@@ -129,37 +140,38 @@ def format_rules(devs: Sequence["Kept"], tests: Sequence["Kept"], aims: Sequence
                     f"{_wer(tests, equal):.2f}",
                     _difference(tests, outcomes, equal),
                     _difference(tests, outcomes, deepest),
+                    ", ".join(map(str, chosen)),
                 ]
             )
     columns = ("threshold by dev", "rule", "loops run", "WER %", "fixed, equal mean loops")
-    yield from table_of((*columns, "points to that (from, to)", "points to the deepest (from, to)"), rows)
+    yield from table_of((*columns, "points to that (from, to)", "points to the deepest (from, to)", "chosen"), rows)
 
 
-def held_out(dev: "Traces", test: "Traces", rules: Sequence[str], aim: Aim) -> Outcome | None:
-    """What the best of some rules does on a test set, rule and threshold chosen on a development set.
+def choose(dev: "Traces", rules: Sequence[str], aim: Aim) -> Chosen | None:
+    """The best of some rules with the best of its thresholds; None where none has what the aim asks for."""
+    from espnet_larm.calibrate.loop_rules import thresholds_of
 
-    Returns:
-        None where no threshold of any rule has what the aim asks for.
-    """
-    from espnet_larm.calibrate.loop_rules import places_left, thresholds_of
-
-    best: tuple[tuple[float, float], str, float] | None = None
+    best = []
     for rule in rules:
+        allowed = []
         for threshold in thresholds_of(dev, rule):
-            done = _outcome(dev, places_left(dev, rule, threshold))
+            done = left_by(dev, Chosen(rule, threshold))
             loops, errors = float(done.loops.mean()), float(done.errors.sum())
-            if aim.share is None:
-                assert aim.loss is not None
-                is_allowed = errors - dev.errors[:, -1].sum() <= aim.loss * dev.words.sum() / 100
-                rank = (loops, errors)
-            else:
-                is_allowed = loops <= aim.share * dev.loops[-1] + 1e-9
-                rank = (errors, loops)
-            if is_allowed and (best is None or rank < best[0]):
-                best = (rank, rule, threshold)
-    if best is None:
-        return None
-    return _outcome(test, places_left(test, best[1], best[2]))
+            if aim.share is not None and loops <= aim.share * dev.loops[-1] + 1e-9:
+                allowed.append((-loops, errors, threshold))
+            if aim.loss is not None and errors - dev.errors[:, -1].sum() <= aim.loss * dev.words.sum() / 100:
+                allowed.append((loops, errors, threshold))
+        if allowed:
+            loops, errors, threshold = min(allowed)
+            best.append(((errors, -loops) if aim.share is not None else (loops, errors), Chosen(rule, threshold)))
+    return min(best, key=lambda each: each[0])[1] if best else None
+
+
+def left_by(traces: "Traces", chosen: Chosen) -> Outcome:
+    """What a set does where utterances leave by a rule."""
+    from espnet_larm.calibrate.loop_rules import places_left
+
+    return _outcome(traces, places_left(traces, chosen.rule, chosen.threshold))
 
 
 def _outcome(traces: "Traces", places: "Integers") -> Outcome:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from espnet_larm.calibrate.loop_traces import Traces
-from studies.loop_oracle.held_out import Aim, Outcome, at_loop, held_out, main, mixture
+from studies.loop_oracle.held_out import Aim, Outcome, at_loop, choose, left_by, main, mixture
 from studies.loop_oracle.kept import Kept, read_kept, write_kept
 
 NAN = float("nan")
@@ -29,15 +29,16 @@ SPEAKERS = ["one", "one", "two", "two"]
 
 def test_thresholds_are_chosen_on_dev_and_used_on_test() -> None:
     dev, test = DEV.up_to(4), TEST.up_to(4)
-    lossless = held_out(dev, test, ["confidence"], Aim(None, 0.0))
-    assert lossless is not None
-    np.testing.assert_array_equal(lossless.loops, [2, 2, 4, 4])
-    np.testing.assert_array_equal(lossless.errors, [0, 1, 0, 1])
+    lossless = choose(dev, ["confidence"], Aim(None, 0.0))
+    assert lossless is not None and -0.8 < lossless.threshold <= -0.2
+    found = left_by(test, lossless)
+    np.testing.assert_array_equal(found.loops, [2, 2, 4, 4])
+    np.testing.assert_array_equal(found.errors, [0, 1, 0, 1])
     # Up to 2.6 loops on average: one utterance may stay, the least sure.
-    few = held_out(dev, test, ["confidence", "unchanged"], Aim(0.65, None))
-    assert few is not None
-    np.testing.assert_array_equal(few.loops, [2, 2, 4, 2])
-    assert held_out(dev, test, ["unchanged"], Aim(0.6, None)) is None
+    few = choose(dev, ["confidence", "unchanged"], Aim(0.65, None))
+    assert few is not None and few.rule == "confidence"
+    np.testing.assert_array_equal(left_by(test, few).loops, [2, 2, 4, 2])
+    assert choose(dev, ["unchanged"], Aim(0.6, None)) is None
 
 
 def test_a_mixture_is_what_a_choice_without_a_look_gives() -> None:
