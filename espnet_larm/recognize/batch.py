@@ -203,7 +203,7 @@ class _Batch:
         config = self.plan.config
         if self.plan.llm is None:
             fusion = None if self.plan.words is None else self.plan.words.fusion
-            return self.heads.ctc.find(hs_pad, hlens, config.beam_size, config.nbest, fusion)
+            return self.heads.ctc.find(hs_pad, hlens, config.beam_size, config.nbest, fusion, self.plan.rescorer)
         assert self.heads.llm is not None
         seconds = [len(self.waveforms[index]) / self.heads.sample_rate_hz for index in group]
         found = self.heads.llm.find(hs_pad, hlens, self.plan.llm, seconds)
