@@ -126,7 +126,7 @@ class _Batch:
                 reason = f"{len(waveform)} samples are too few for a frame"
                 self.transcripts[index] = skipped_transcript(self.plan.numbers, reason)
             else:
-                self.features[index] = extract(self.model, samples.to(self.heads.device))
+                self.features[index] = extract(self.model, samples.to(self.heads.device, non_blocking=True))
 
     def _groups(self) -> list[list[int]]:
         """Indices of utterances that share a batch."""
