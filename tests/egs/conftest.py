@@ -54,7 +54,7 @@ def recipe(tmp_path: Path) -> Recipe:
     def run(*options: str) -> subprocess.CompletedProcess[str]:
         sets = ["--train_set", "train", "--valid_set", "dev", "--test_sets", "test", "--nj", "1", "--ngpu", "0"]
         command = [str(ROOT / "egs/asr.sh"), *sets, "--python", f"{sys.executable} -m espnet_larm", *options]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=1800, check=False)
 
     return run
 

@@ -5,8 +5,8 @@ through `__torch_dispatch__`, below autograd. There devices that a GPU would not
 what would wait for one is counted: values that the CPU asks for, results whose size depends on values, and copies to
 the GPU that are not `non_blocking`. Autocast casts above autograd, by torch's lists for CUDA. Fake tensors know
 devices, too, but have no values for a search to branch on. Here the values are the CPU's, so that a result can be
-compared with the CPU's. What it does not show: kernels, memory, autocast inside of what torch has in C++, and code that
-asks for CUDA itself.
+compared with the CPU's. What it does not show: kernels, memory, autocast inside of what torch has in C++ or computes
+again in a backward pass, and code that asks for CUDA itself.
 """
 
 import sys

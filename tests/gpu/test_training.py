@@ -127,7 +127,6 @@ AUTOCAST = {
     ),
     "LoRA": lambda _, build: build(encoder_conf={"dropout_rate": 0.0}, **SPEECH_LLMS["LoRA"]),
     "added layers": lambda _, build: build(encoder_conf={"dropout_rate": 0.0}, **SPEECH_LLMS["added layers"]),
-    "word errors": lambda _, build: build(encoder_conf={"dropout_rate": 0.0}, **SPEECH_LLMS["word errors"]),
 }
 
 
