@@ -2,7 +2,8 @@
 
     PYTHONPATH=tools python tools/pictures.py
 
-It writes egs/an4/wer_by_loops.png (the README's), baselines.png, adaptation_study.png and similarity_profile.png.
+It writes egs/an4/wer_by_loops.png and wer_by_seconds.png (the README's), baselines.png, adaptation_study.png and
+similarity_profile.png.
 """
 
 import re
@@ -206,6 +207,35 @@ def _span(mean: float, values: Sequence[float]) -> list[list[float]]:
     return [[mean - min(values)], [max(values) - mean]] if values else [[0.0], [0.0]]
 
 
+def draw_seconds(text: str, path: Path) -> None:
+    """Draw WER against seconds of a set: fixed numbers of loops, utterances that leave by a rule, other encoders."""
+    rows = table_with(text, "way", "mean loops", "WER %", "s (range)")
+    figure = new_figure(7.5, 4.4)
+    axes = figure.subplots()
+    fixed = [row for row in rows if row[0].isdigit()]
+    axes.plot(*zip(*map(_cost, fixed), strict=True), "-o", color=OURS, label="all utterances run these loops")
+    for row in fixed:
+        axes.annotate(row[0], _cost(row), (0, 7), textcoords="offset points", fontsize=8, color=OURS, ha="center")
+    others = [row for row in rows if not row[1]]
+    left = [row for row in rows if row not in fixed and row not in others]
+    rules = dict.fromkeys(row[0].partition(":")[0] for row in left)
+    for color, rule in zip(("C1", "C2", "C3", "C4", "C5"), rules, strict=False):
+        points = [_cost(row) for row in left if row[0].partition(":")[0] == rule]
+        axes.plot(*zip(*points, strict=True), "D", color=color, markersize=5, label=f"each leaves by {rule}")
+    for row in others:
+        axes.plot(*_cost(row), "s", color=OTHERS)
+        axes.annotate(row[0], _cost(row), (7, 0), textcoords="offset points", fontsize=9, color=OTHERS, va="center")
+    axes.set(xlabel="seconds for the test set on one core", ylabel="word error rate, %", xlim=(0, None))
+    axes.legend(frameon=False, fontsize=8)
+    _tidy(axes)
+    save_figure(figure, path, dpi=120)
+
+
+def _cost(row: Sequence[str]) -> tuple[float, float]:
+    """Seconds and word error rate."""
+    return numbers(row[3])[0], float(row[2])
+
+
 def draw_cosines(text: str, path: Path) -> None:
     """Draw the profile of cosines as the study does."""
     rows = table_with(text, "layer", "within words")
@@ -221,6 +251,7 @@ def main() -> int:
     """Draw all of them."""
     text = (FOLDER / "RESULTS.md").read_text(encoding="utf-8")
     draw_loops(text, FOLDER / "wer_by_loops.png")
+    draw_seconds(text, FOLDER / "wer_by_seconds.png")
     draw_baselines(text, FOLDER / "baselines.png")
     draw_adaptation(text, FOLDER / "adaptation_study.png")
     draw_cosines(text, FOLDER / "similarity_profile.png")

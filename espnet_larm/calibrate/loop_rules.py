@@ -58,7 +58,7 @@ def rows_of(traces: Traces, rule: str, grouping: Grouping) -> list[Row]:
         grouping: Groups of the utterances, for intervals.
     """
     found: dict[float, Row] = {}
-    for row in rows_at(traces, rule, _thresholds(traces, rule), grouping):
+    for row in rows_at(traces, rule, thresholds_of(traces, rule), grouping):
         found.setdefault(row.mean_loops, row)
     return sorted(found.values(), key=lambda row: row.mean_loops)
 
@@ -91,7 +91,7 @@ def _intervals_of_loss(traces: Traces, errors: Sequence[Integers], grouping: Gro
     return [interval(each) for each in points.T]
 
 
-def _thresholds(traces: Traces, rule: str) -> list[float]:
+def thresholds_of(traces: Traces, rule: str) -> list[float]:
     """Thresholds between the numbers that were measured before the last loop, and one beyond them all."""
     if (only := RULES[rule].threshold) is not None:
         return [only]

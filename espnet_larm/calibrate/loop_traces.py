@@ -55,6 +55,16 @@ class Traces(NamedTuple):
         """Word error rate of one number of errors an utterance (U,)."""
         return 100.0 * float(errors.sum()) / max(1, int(self.words.sum()))
 
+    def up_to(self, num_loops: int) -> "Traces":
+        """What the set does in the loops up to `num_loops`."""
+        count = sum(loop <= num_loops for loop in self.loops)
+        return self._replace(
+            loops=self.loops[:count],
+            texts=[texts[:count] for texts in self.texts],
+            errors=self.errors[:, :count],
+            numbers={name: values[:, :count] for name, values in self.numbers.items()},
+        )
+
 
 def trace(
     recognizer: Recognizer,
@@ -62,6 +72,7 @@ def trace(
     references: Mapping[str, str],
     config: DecodeConfig = DecodeConfig(),  # noqa: B008  # immutable
     batching: Batching = Batching(),  # noqa: B008  # immutable
+    num_loops: int | None = None,
 ) -> Traces:
     """Decode a set at every checkpoint loop, and measure it by every rule that can let an utterance leave.
 
@@ -71,20 +82,23 @@ def trace(
         references: Texts by utterance.
         config: How to decode.
         batching: How to read and batch.
+        num_loops: The last loop, which may be beyond those trained; the last trained one by default.
 
     Raises:
-        ValueError: No utterance of the model can leave early, one has no text, audio cannot be read, or the halting
-            head beside the model is another's.
+        ValueError: No utterance of the model can leave early, one has no text, audio cannot be read, the halting head
+            beside the model is another's, or `num_loops` cannot be read out.
     """
     model = recognizer.model
     check_can_leave(model)
-    loops = tuple(model.encoder.allowed_loops(model.encoder.num_loops))
+    num_loops = num_loops or model.encoder.num_loops
+    model.encoder.check_loops(num_loops)
+    loops = tuple(model.encoder.allowed_loops(num_loops))
     keys = keys_with_text(table, references, config.long_seconds * recognizer.sample_rate_hz)
     plan = recognizer.plan(config)
     rules = rules_of(model, recognizer.halting_head)
     found = {key: _Trace([], {name: [] for name in rules}) for key in keys}
     for waveforms in loaded_batches(recognizer, table, keys, batching):
-        _follow(recognizer, plan, rules, waveforms, found)
+        _follow(recognizer, plan, rules, waveforms, found, num_loops)
     # What is too short for a frame says nothing at any loop.
     texts = [found[key].texts or [""] * len(loops) for key in keys]
     aligned = [
@@ -115,6 +129,7 @@ def _follow(
     rules: Mapping[str, Rule],
     waveforms: dict[str, Waveform],
     found: Mapping[str, _Trace],
+    num_loops: int,
 ) -> None:
     """Add what a batch says and measures at each loop to `found`."""
     model, heads = recognizer.model, recognizer.heads
@@ -123,7 +138,7 @@ def _follow(
         return
     seconds = [len(waveforms[key]) / recognizer.sample_rate_hz for key in features]
     xs_pad, ilens = pad_features(list(features.values()))
-    outputs = read_outs(model, xs_pad, ilens, skip_blank=plan.config.skip_blank)
+    outputs = read_outs(model, xs_pad, ilens, num_loops, plan.config.skip_blank)
     followed = numbers_at(outputs, heads.ctc.log_probs, model.blank_id, list(rules.values()))
     for read, by_rule in followed:
         if plan.llm is None:

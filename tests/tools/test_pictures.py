@@ -8,7 +8,14 @@ TEXT = (pictures.FOLDER / "RESULTS.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
-    "draw", [pictures.draw_loops, pictures.draw_baselines, pictures.draw_adaptation, pictures.draw_cosines]
+    "draw",
+    [
+        pictures.draw_loops,
+        pictures.draw_seconds,
+        pictures.draw_baselines,
+        pictures.draw_adaptation,
+        pictures.draw_cosines,
+    ],
 )
 def test_a_picture_is_drawn_from_the_page(draw, tmp_path):
     draw(TEXT, tmp_path / "picture.png")

@@ -3,7 +3,8 @@
 
 Encoder, search and the rule are timed; front end and reading of audio are not, since both ways share them. A way is a
 number of loops, or a rule with its threshold: `6`, `unchanged`, `confidence:-0.05`; `auto` is what is calibrated beside
-the model. Ratios are medians of the ratios within a turn, first way over each other.
+the model. Ratios are medians of the ratios within a turn, first way over each other. Other models (--peer) take their
+turns, too, with all their layers.
 
     cd egs/an4 && python ../../tools/bench/leaving.py --asr_train_config exp/asr_x/config.yaml
         --asr_model_file exp/asr_x/valid.loss.ave.pth --data_dir dump/raw/test --ways 6 4 auto confidence:-0.05
@@ -50,6 +51,10 @@ def get_parser() -> argparse.ArgumentParser:
     add_machine(parser, threads=1)
     add_cpu_time(parser)
     parser.add_argument("--ways", nargs="+", required=True, help="numbers of loops, auto, or rules with thresholds")
+    peer_help = "a name, the config.yaml and the weights of another model of the same data; may be repeated"
+    parser.add_argument(
+        "--peer", nargs=3, action="append", default=[], metavar=("NAME", "CONFIG", "FILE"), help=peer_help
+    )
     parser.add_argument("--utterances", type=int, help="utterances to decode, spread over the set (all)")
     return parser
 
@@ -82,9 +87,12 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     logging.disable(logging.WARNING)
     recognizer = Recognizer.from_files(args.asr_train_config, args.asr_model_file, args.device, llm=args.llm)
+    peers = {name: Recognizer.from_files(config, weights, args.device) for name, config, weights in args.peer}
     if args.cpu_time:
-        recognizer.heads.now = time.process_time  # type: ignore[method-assign]
-    plans = {way: recognizer.plan(config_of(way)) for way in args.ways}
+        for each in (recognizer, *peers.values()):
+            each.heads.now = time.process_time  # type: ignore[method-assign]
+    plans = {way: (recognizer, recognizer.plan(config_of(way))) for way in args.ways}
+    plans.update({name: (peer, peer.plan(DecodeConfig())) for name, peer in peers.items()})
     references = read_table(args.data_dir / "text")
     table = AudioTable(args.data_dir / "wav.scp", "sound", recognizer.sample_rate_hz, recognizer.preprocess)
     keys = table.keys(None)
@@ -96,8 +104,8 @@ def main() -> None:
     runs: dict[str, list[float]] = {way: [] for way in plans}
     found: dict[str, dict[str, Transcript]] = {}
     for turn in range(args.repeats + 1):
-        for way, plan in plans.items():
-            seconds, found[way] = decode(recognizer, plan, batches)
+        for way, (model, plan) in plans.items():
+            seconds, found[way] = decode(model, plan, batches)
             if turn:
                 runs[way].append(seconds)
     print(" ".join(sys.argv), f"| torch {torch.__version__}, {args.device}, {args.threads} threads")
@@ -106,11 +114,11 @@ def main() -> None:
     print_header("way", "mean loops", "WER %", "s (range)", f"{args.ways[0]} / way (range)")
     for way, seconds in runs.items():
         used = [each.loops for each in found[way].values() if each.loops is not None]
-        loops = statistics.mean(used) if used else int(way)
+        loops = f"{statistics.mean(used):.2f}" if used else f"{int(way):.2f}" if way in args.ways else ""
         aligned = align([references[key] for key in keys], [found[way][key].text for key in keys], split_words)
         rate = add_counts([one.counts for one in aligned]).error_percent
         ratio = spread(ratios(runs[args.ways[0]], seconds))
-        print(f"| {way} | {loops:.2f} | {rate:.2f} | {spread(seconds)} | {ratio} |")
+        print(f"| {way} | {loops} | {rate:.2f} | {spread(seconds)} | {ratio} |")
 
 
 if __name__ == "__main__":

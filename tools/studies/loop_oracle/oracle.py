@@ -45,9 +45,8 @@ def curves_of(traces: Traces, grouping: Grouping) -> Curves:
         grouping: Groups of its utterances, for intervals.
     """
     places = {EQUAL: equal_places(traces), FEWEST: traces.errors.argmin(axis=1)}
-    fixed = [Point(float(loop), traces.wer_percent(traces.errors[:, at])) for at, loop in enumerate(traces.loops)]
     return Curves(
-        fixed,
+        fixed_of(traces),
         {name: point_of(traces, each) for name, each in places.items()},
         {
             name: {loop: int((each == at).sum()) for at, loop in enumerate(traces.loops)}
@@ -55,6 +54,11 @@ def curves_of(traces: Traces, grouping: Grouping) -> Curves:
         },
         {name: rows_of(traces, name, grouping) for name in traces.numbers},
     )
+
+
+def fixed_of(traces: Traces) -> list[Point]:
+    """A point for each number of loops that all utterances run."""
+    return [Point(float(loop), traces.wer_percent(traces.errors[:, at])) for at, loop in enumerate(traces.loops)]
 
 
 def equal_places(traces: Traces) -> Integers:

@@ -4,11 +4,11 @@
         --asr_model_file EXP/valid.loss.ave.pth --data_dirs dump/raw/test --output_dir EXP/loop_oracle
 
 Several sets are pooled. Writes `loop_oracle.md`, `loop_oracle.png` (WER against mean loops) and `loop_oracle.json`
-(what each utterance does at each loop), with `_llm` behind the name if an LM decodes.
+(what each utterance does at each loop), with `_llm` behind the name if an LM decodes. Rules and oracles choose among
+the loops of training; `--num_loops` decodes more, as fixed numbers.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -39,6 +39,7 @@ def get_parser() -> argparse.ArgumentParser:
     add_model_options(parser)
     parser.add_argument("--data_dirs", type=Path, nargs="+", required=True, help="data folders: wav.scp, text, utt2spk")
     parser.add_argument("--output_dir", type=Path, required=True, help="folder for the results")
+    parser.add_argument("--num_loops", type=int, help="the deepest fixed number of loops (the deepest of training)")
     add_option(parser, DecodeConfig, "ctc_weight")
     add_option(parser, Batching, "batch_seconds")
     add_device(parser)
@@ -51,12 +52,15 @@ def main(cmd: list[str] | None = None) -> int:
     from espnet_larm.data.kaldi_dir import read_dir
     from espnet_larm.recognize.recognizer import Recognizer
     from espnet_larm.scoring.bootstrap import group_utterances
-    from studies.loop_oracle.oracle import curves_of
+    from studies.loop_oracle.kept import Kept, write_kept
+    from studies.loop_oracle.oracle import curves_of, fixed_of
 
     recognizer = Recognizer.from_files(args.asr_train_config, args.asr_model_file, device_of(args.device), llm=args.llm)
-    traces = _traces(args, recognizer)
     speakers = {one.id: one.speaker for folder in args.data_dirs for one in read_dir(folder)}
-    curves = curves_of(traces, group_utterances(traces.keys, speakers))
+    every = _traces(args, recognizer)
+    kept = Kept(every, [speakers[key] for key in every.keys], recognizer.model.encoder.num_loops)
+    traces = kept.trained
+    curves = curves_of(traces, group_utterances(traces.keys, speakers))._replace(fixed=fixed_of(every))
     name = f"{NAME}_llm" if traces.is_by_llm else NAME
     facts = {
         "sets": ", ".join(without_root(str(folder)) for folder in args.data_dirs),
@@ -72,7 +76,7 @@ def main(cmd: list[str] | None = None) -> int:
     ]
     draw(curves, args.output_dir / f"{name}.png")
     write_text(args.output_dir / f"{name}.md", "\n".join(lines) + "\n")
-    write_text(args.output_dir / f"{name}.json", json.dumps(_kept(traces)))
+    write_kept(kept, args.output_dir / f"{name}.json")
     print("\n".join(lines))
     return 0
 
@@ -90,7 +94,7 @@ def _traces(args: argparse.Namespace, recognizer: "Recognizer") -> "Traces":
     found = []
     for folder in args.data_dirs:
         table = AudioTable(folder / "wav.scp", "sound", recognizer.sample_rate_hz, recognizer.preprocess)
-        found.append(trace(recognizer, table, read_table(folder / "text"), config, batching))
+        found.append(trace(recognizer, table, read_table(folder / "text"), config, batching, args.num_loops))
     return Traces(
         [key for each in found for key in each.keys],
         found[0].loops,
@@ -102,27 +106,11 @@ def _traces(args: argparse.Namespace, recognizer: "Recognizer") -> "Traces":
     )
 
 
-def _kept(traces: "Traces") -> dict[str, object]:
-    numbers = {name: values.tolist() for name, values in traces.numbers.items()}
-    # JSON has no NaN.
-    numbers = {
-        name: [[None if value != value else value for value in row] for row in rows]  # noqa: PLR0124
-        for name, rows in numbers.items()
-    }
-    return {
-        "keys": traces.keys,
-        "loops": traces.loops,
-        "errors": traces.errors.tolist(),
-        "words": traces.words.tolist(),
-        "numbers": numbers,
-    }
-
-
 def format_curves(traces: "Traces", curves: "Curves") -> Iterator[str]:
     """Tables: fixed loops and oracles; and of each curve the fewest mean loops at some losses."""
     from studies.loop_oracle.oracle import Point, loops_at_loss
 
-    deepest = curves.fixed[-1].wer_percent
+    deepest = traces.wer_percent(traces.errors[:, -1])
     rows = [("fixed", point, "") for point in curves.fixed]
     for name, point in curves.oracles.items():
         used = ", ".join(f"{loop}: {number}" for loop, number in curves.chosen[name].items())
