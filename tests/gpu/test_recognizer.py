@@ -53,7 +53,6 @@ CTC = {
     "with a prefix beam": DecodeConfig(beam_size=4, nbest=2),
     "with hotwords": DecodeConfig(beam_size=4, hotwords="HAG"),
     "at an earlier loop": DecodeConfig(num_loops=2),
-    "as unchanged as need be": DecodeConfig(num_loops="auto", loop_rule="unchanged"),
     "as confident as need be": DecodeConfig(num_loops="auto", loop_rule="confidence", loop_threshold=-0.8),
 }
 
