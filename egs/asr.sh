@@ -5,8 +5,8 @@
 #   1 data  2 speed  3 format  4 filter  5 tokens  6 lm_stats  7 lm_train  8 lm_perplexity  9 ngram
 #   10 stats  11 train  12 decode  13 score  14 pack  15 upload
 # Stages 6-8 train an LM from --lm_train_text. Where it decodes (--token_type hugging_face, and no other LM is named), 6
-# runs before 5, because it makes the tokens. With --use_ngram true, 9 trains an n-gram, over an LM's tokens or for CTC over
-# words. Every stage can be repeated. Relative paths of --lm_*_text, --ngram_text, --ngram_file and
+# runs before 5, because it makes the tokens. With --use_lm true it is one of ESPnet's instead, which scores hypotheses. With
+# --use_ngram true, 9 trains an n-gram, over an LM's tokens or for CTC over words. Every stage can be repeated. Relative paths of --lm_*_text, --ngram_text, --ngram_file and
 # --hugging_face_model_name_or_path count from the folder in which run.sh is called, or else from the recipe's. The 42
 # minutes of egs/an4 take about an hour on two cores.
 #
@@ -24,7 +24,7 @@ repository=$(dirname "$egs_dir")
 # others need (tools/bench/RESULTS.md). This is for ESPnet's programs; espnet_larm/process.py does it for ours. A policy
 # that the user has set is kept.
 [ -n "${OMP_WAIT_POLICY+set}" ] || export OMP_WAIT_POLICY=passive GOMP_SPINCOUNT="${GOMP_SPINCOUNT-10000}"
-for helper in log options jobs training files names asr_parts summary; do
+for helper in log options jobs training files names asr_parts scoring_lm summary; do
     # shellcheck source=/dev/null
     . "$egs_dir/utils/$helper.sh"
 done
@@ -80,11 +80,14 @@ g2p=none  # ESPnet's grapheme-to-phoneme converter
 lm_train_text=  # files to train an LM from, a sentence a line, plain or .gz; in those called `text`, ids come first
 lm_dev_text=  # files to measure it on while it is trained; by default the last lines of lm_train_text
 lm_test_text=  # files for the perplexity of stage 8; by default the text that stage 7 measured on
-lm_config=  # YAML with options of train-lm, found like asr_config
-lm_args=  # options of train-lm, such as "--max_steps 100"
+lm_config=  # YAML with options of train-lm, found like asr_config; with use_lm, of ESPnet's lm_train (a Transformer by default)
+lm_args=  # options of train-lm, such as "--max_steps 100"; with use_lm, of lm_train, such as "--max_epoch 10"
 lm_tag=  # name of the LM; by default from the config and lm_args
 lm_exp=  # folder of the LM; <expdir>/lm_<lm_tag> by default
-use_lm=false  # not supported yet: an LM that only scores; the one above decodes, with token_type hugging_face
+use_lm=false  # train ESPnet's LM over the recipe's tokens (stages 6-8), and score hypotheses with it (stage 12)
+lm_stats_dir=  # use_lm: folder of its texts and their lengths; <expdir>/lm_stats_<lm_tag> by default
+lm_fold_length=150  # use_lm: in tokens; batches of longer sentences are smaller
+inference_lm=valid.loss.ave.pth  # use_lm: file of weights in the LM's folder
 # --- N-gram
 use_ngram=false  # train an n-gram (stage 9), over an LM's tokens or for CTC over words, and score with it (stage 12)
 ngram_num=3  # number of tokens of the longest n-grams, 2 to 6
@@ -223,6 +226,7 @@ make_tokens() { # TYPE DIR
 
 stage_lm_stats() {
     local options=()
+    ! "$use_lm" || { scoring_lm_stats; return; }
     log "$lm_train_text -> $lm_exp/tokenizer"
     lm_options
     run_live "$lm_exp/lm_stats.log" "${py[@]}" train-lm "${options[@]}" --tokenizer_only true
@@ -230,6 +234,7 @@ stage_lm_stats() {
 
 stage_lm_train() {
     local options=()
+    ! "$use_lm" || { scoring_lm_train; return; }
     need_file "$lm_exp/tokenizer/tokenizer.json" lm_stats
     log "$lm_train_text -> $lm_exp (log: $lm_exp/train.log)"
     lm_options
@@ -239,6 +244,7 @@ stage_lm_train() {
 
 stage_lm_perplexity() {
     local options=(--llm "$lm_exp" --ngpu "$lm_ngpu")
+    ! "$use_lm" || { scoring_lm_perplexity; return; }
     need_file "$lm_exp/config.json" lm_train
     log "${lm_test_text:-$lm_exp/valid.txt} -> $lm_exp/perplexity.log"
     # shellcheck disable=SC2206 # files are words
@@ -283,7 +289,7 @@ stage_stats() {
         "${py[@]}" -m espnet2.bin.asr_train --collect_stats true "${options[@]}" --ngpu 0 \
         --train_shape_file "$logdir/train.@JOB@.scp" --valid_shape_file "$logdir/valid.@JOB@.scp" \
         --output_dir "$logdir/stats.@JOB@" $asr_args
-    aggregate_stats "$num_jobs"
+    aggregate_stats "$num_jobs" "$asr_stats_dir"
 }
 
 stage_train() {
@@ -339,8 +345,14 @@ stage_decode() {
     if "$use_ngram"; then
         "$has_ngram" || need_file "$ngram_file" ngram
         options+=(--ngram_file "$ngram_file")
-        # Words are scored in a prefix beam, and configurations for CTC are greedy; --inference_args has the last word.
-        [ "$token_type" = hugging_face ] || options+=(--beam_size 10)
+    fi
+    if "$use_lm"; then
+        need_file "$lm_exp/$inference_lm" lm_train
+        options+=(--lm_train_config "$lm_exp/config.yaml" --lm_file "$lm_exp/$inference_lm")
+    fi
+    # Words and LMs score a prefix beam, and configurations for CTC are greedy; --inference_args has the last word.
+    if "$use_lm" || { "$use_ngram" && [ "$token_type" != hugging_face ]; }; then
+        [ -n "$inference_config" ] && grep -Eq '^beam_size: *([2-9]|1[0-9])' "$inference_config" || options+=(--beam_size 10)
     fi
     ! "$gpu_inference" || num_gpus=1
     for set in $eval_sets; do

@@ -73,7 +73,8 @@ check_options() {
         die "--token_type hugging_face needs --hugging_face_model_name_or_path, a folder or hub id, or" \
             "--lm_train_text to train an LM from"
     for name in lm_dev_text lm_test_text lm_config lm_args; do
-        [ -z "${!name}" ] || [ -n "$lm_train_text" ] || die "--$name needs --lm_train_text, the text to train an LM from"
+        [ -z "${!name}" ] || [ -n "$lm_train_text" ] || "$use_lm" ||
+            die "--$name needs --lm_train_text, the text to train an LM from, or --use_lm true"
     done
     [[ $ctc_token_type =~ ^(char|bpe)?$ ]] || die "--ctc_token_type $ctc_token_type is not known; allowed: char, bpe"
     [ -z "$ctc_token_type" ] || [ "$token_type" = hugging_face ] ||
@@ -86,8 +87,8 @@ check_options() {
     fi
     [[ $feats_normalize =~ ^(global_mvn|utterance_mvn)$ ]] ||
         die "--feats_normalize $feats_normalize is not known; allowed: global_mvn, utterance_mvn"
-    ! "$use_lm" || die "--use_lm true: LMs that score hypotheses come with the beam search; leave it out." \
-        "An LM decodes with --token_type hugging_face"
+    ! "$use_lm" || [ "$token_type" != hugging_face ] ||
+        die "--use_lm true is for --token_type char and bpe; with hugging_face an LM decodes, and --use_ngram true scores"
     [[ $ngram_num =~ ^[2-6]$ ]] || die "--ngram_num $ngram_num is not supported; allowed: 2 to 6"
     [ -z "$ngram_text" ] || "$use_ngram" || die "--ngram_text needs --use_ngram true"
     [ -z "$ngram_file" ] || "$use_ngram" || die "--ngram_file needs --use_ngram true"
@@ -100,6 +101,7 @@ check_options() {
     # Numbers are checked below.
     lm_ngpu=1
     [ "$ngpu" != 0 ] || lm_ngpu=0
+    ! "$use_lm" || lm_ngpu=$ngpu
     train_threads=$(num_cores)
     nj=${nj:-$train_threads} inference_nj=${inference_nj:-$train_threads}
     [[ ! $fs =~ ^[0-9]+k$ ]] || fs=${fs%k}000
@@ -114,7 +116,7 @@ check_options() {
 
 why_not() { # NUMBER: prints why a stage has nothing to do
     case ${stage_names[$1]} in
-        lm_*) [ -n "$lm_train_text" ] || echo "--lm_train_text names no text to train an LM from" ;;
+        lm_*) [ -n "$lm_train_text" ] || echo "--lm_train_text names no text to train an LM from, and --use_lm is false" ;;
         ngram)
             "$use_ngram" || echo "--use_ngram is false"
             ! "$use_ngram" || ! "$has_ngram" || echo "--ngram_file names one"
@@ -125,7 +127,7 @@ why_not() { # NUMBER: prints why a stage has nothing to do
 check_gpus() { # before hours of preparation are spent; a scheduler has them on other machines
     [ "$cmd_backend" = local ] || return 0
     will_run 11 && need_gpus ngpu "$ngpu" "--ngpu 0 trains on the CPU"
-    [ -z "$lm_train_text" ] || ! will_run 7 || need_gpus ngpu "$lm_ngpu" "--ngpu 0 trains on the CPU"
+    [ -z "$lm_train_text" ] && ! "$use_lm" || ! will_run 7 || need_gpus ngpu "$lm_ngpu" "--ngpu 0 trains on the CPU"
     will_run 12 && "$gpu_inference" && need_gpus gpu_inference 1 "leave it out to decode on the CPU"
     return 0
 }
@@ -274,18 +276,18 @@ counted_decoding() { # LOG: prints the utterances that all jobs of stage 12 have
     echo "$sum"
 }
 
-aggregate_stats() { # NUM_JOBS: joins their statistics in asr_stats_dir
-    local part vocabulary_size parts=$asr_stats_dir/.part inputs=()
-    for ((part = 1; part <= $1; part++)); do inputs+=(--input_dir "$asr_stats_dir/logdir/stats.$part"); done
+aggregate_stats() { # NUM_JOBS DIR: joins their statistics in DIR
+    local part vocabulary_size parts=$2/.part inputs=()
+    for ((part = 1; part <= $1; part++)); do inputs+=(--input_dir "$2/logdir/stats.$part"); done
     rm -rf "$parts"
-    run_live "$asr_stats_dir/aggregate.log" \
+    run_live "$2/aggregate.log" \
         "${py[@]}" -m espnet2.bin.aggregate_stats_dirs "${inputs[@]}" --output_dir "$parts"
     vocabulary_size=$(wc -l < "$token_list")
     for part in train valid; do
         awk -v size="$vocabulary_size" '{ print $0 "," size }' "$parts/$part/text_shape" \
             > "$parts/$part/text_shape.$token_type"
-        rm -rf "${asr_stats_dir:?}/$part"
-        mv "$parts/$part" "$asr_stats_dir/$part"
+        rm -rf "${2:?}/$part"
+        mv "$parts/$part" "$2/$part"
     done
     rmdir "$parts"
 }

@@ -19,6 +19,7 @@ set_names() { # names folders as ESPnet does
     local set_tag=$suffix
     [ "$train_set_plain" = train ] || set_tag=_$train_set
     set_token_folders "$language" "$set_tag"
+    ! "$use_lm" || set_scoring_lm_names "$language" "$set_tag"
     # Looked for only when a stage needs them: preparing data asks for no configuration.
     [ "$stop_stage" -lt 10 ] || asr_config=${asr_config:+$(find_file asr_config "$asr_config" "$repository")}
     ! "$store_frames" || ! will_run 10 || check_frozen
@@ -57,6 +58,7 @@ set_names() { # names folders as ESPnet does
     fi
     if [ -z "$inference_tag" ]; then
         inference_tag=$(basename "${inference_config:-inference}" .yaml)$(tag_of "$inference_args")
+        ! "$use_lm" || inference_tag+=_$(basename "$lm_exp")_$(printf %s "${inference_lm%.*}" | tr / _)
         if "$use_ngram"; then
             "$has_ngram" || inference_tag+=_${ngram_exp##*/}
             inference_tag+=_$(basename "${ngram_file%.gz}" .arpa)
@@ -123,7 +125,7 @@ other_sets_there() { # prints a sentence on data of other training sets than the
 set_lm_names() { # the LM that stages 6-8 train, the one whose tokens are used, and the order of stages
     llm_of_tokens=$hugging_face_model_name_or_path
     stage_order=({1..15})
-    [ -n "$lm_train_text" ] || return 0
+    [ -n "$lm_train_text" ] && ! "$use_lm" || return 0
     lm_config=${lm_config:+$(find_file lm_config "$lm_config" "$repository")}
     lm_tag=${lm_tag:-$(name_of_config "${lm_config:-train_lm}" "$repository")$(tag_of "$lm_args")}
     lm_exp=${lm_exp:-$expdir/lm_$lm_tag}

@@ -8,7 +8,7 @@ say_what_is_there() { # STAGE: the last one that was asked for
         for set in "$train_set" "$valid_set"; do say_place "data of $set" "$data_feats/$set" wav.scp; done
         say_place tokens "$token_dir" tokens.txt
         [ -z "$ctc_token_type" ] || say_place "tokens of CTC" "$ctc_token_dir" tokens.txt
-        [ -z "${lm_exp:-}" ] || say_place LM "$lm_exp" config.json
+        [ -z "${lm_exp:-}" ] || say_place LM "$lm_exp" "config.$("$use_lm" && echo yaml || echo json)"
         ! "$use_ngram" || say_place n-gram "$ngram_file"
         say_place statistics "$asr_stats_dir" train/speech_shape
         say_place experiment "$asr_exp" config.yaml

@@ -61,7 +61,7 @@ run_and_pass_signals() { # LOG COMMAND...: sets `status`, and `is_stopped` if a 
 
 show_epochs() { # reads the train.log of ESPnet or train-lm; logs a line an epoch or checkpoint, and each minute
     # In bash, because awk may read a pipe in blocks, and lines would come epochs late.
-    local line of='' left='' train valid accuracy
+    local line of='' left='' train valid accuracy errors
     while IFS= read -r line; do
         if [[ $line =~ ([0-9]+)/([0-9]+)epoch\ started\.?(\ Estimated\ time\ to\ finish:\ (.*))? ]]; then
             of=${BASH_REMATCH[2]} left=${BASH_REMATCH[4]%% and *}
@@ -69,9 +69,12 @@ show_epochs() { # reads the train.log of ESPnet or train-lm; logs a line an epoc
             train=${BASH_REMATCH[2]} valid=${BASH_REMATCH[3]%%\[att_plot\]*}
             accuracy=$(value_of acc "$valid")
             [ "$accuracy" = - ] && accuracy= || accuracy=", valid acc $accuracy"
-            printf '  epoch %s/%s: loss %s, valid loss %s, valid cer_ctc %s%s; %s%s\n' "${BASH_REMATCH[1]}" "$of" \
-                "$(value_of loss "$train")" "$(value_of loss "$valid")" "$(plateau_or "$(value_of cer_ctc "$valid")")" \
-                "$accuracy" "$(value_of time "$train")" "${left:+, about $left left}" >&2
+            # A text LM has no error rate.
+            errors=$(value_of cer_ctc "$valid")
+            [ "$errors" = - ] && errors= || errors=", valid cer_ctc $(plateau_or "$errors")"
+            printf '  epoch %s/%s: loss %s, valid loss %s%s%s; %s%s\n' "${BASH_REMATCH[1]}" "$of" \
+                "$(value_of loss "$train")" "$(value_of loss "$valid")" "$errors" "$accuracy" \
+                "$(value_of time "$train")" "${left:+, about $left left}" >&2
         elif [[ $line =~ INFO:\ (step\ [0-9]+[^:]*:\ loss\ .*) ]]; then
             printf '  %s\n' "${BASH_REMATCH[1]}" >&2
         fi

@@ -5,11 +5,12 @@ Examples:
         --asr_train_config exp/asr_x/config.yaml --asr_model_file exp/asr_x/valid.loss.ave.pth --output_dir out
 
 Takes ESPnet's arguments, and those that `--help` lists under espnet_larm. `--beam_size` 1, the default here, is greedy.
-What our searches cannot do (an attention or transducer decoder, `--lm_file`, features from archives, ...) is handed
+What our searches cannot do (an attention or transducer decoder, `--penalty`, features from archives, ...) is handed
 over to ESPnet's own program, which is logged.
 A model with an LM is decoded by the LM, or with `--ctc_weight 1.0` by its CTC head alone, at all loops. With a lower
 weight CTC scores the LM's tokens too, and so does an n-gram over them with `--ngram_file` (`--ngram_weight`, 0.9).
-Where CTC decodes alone, `--ngram_file` is one over words, which scores the prefix beam (`--beam_size 10`).
+Where CTC decodes alone, `--ngram_file` is one over words, which scores the prefix beam (`--beam_size 10`), and a text
+LM of ESPnet's (`--lm_train_config`, `--lm_file`) rescores what the beam has found.
 `--pooling` merges speech tokens that the LM reads.
 `--num_loops auto` runs as many loops as each utterance needs, by a rule that `calibrate-loops` has set for the model.
 Writes `1best_recog/` (up to `--nbest`), `loop<k>/` (or `auto/`) and `stats.json`.
@@ -26,7 +27,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from espnet_larm.cli.espnet_options import check_values, espnets_model, espnets_option, forget_defaults
+from espnet_larm.cli.espnet_options import (
+    check_values,
+    espnets_lm,
+    espnets_model,
+    espnets_option,
+    forget_defaults,
+)
 from espnet_larm.files.locks import locked
 from espnet_larm.files.reading import read_yaml
 from espnet_larm.options import add_option, add_options, given_options, help_of
@@ -61,6 +68,9 @@ ESPNETS = {
     "ctc_weight": "weight of CTC beside the LM",
     "ngram_file": "n-gram over the LM's tokens, or over words for CTC alone",
     "ngram_weight": "its weight (default: 0.9)",
+    "lm_train_config": "config.yaml of a text LM of ESPnet's that rescores CTC's beam",
+    "lm_file": "its weights",
+    "lm_weight": "weight of its logarithms (default: 1.0)",
 }
 
 
@@ -173,8 +183,10 @@ def why_espnet(args: argparse.Namespace) -> str:
     """Why ESPnet's own program must decode; empty if ours does."""
     if reason := espnets_option(args):
         return reason
-    config_file = Path(args.asr_train_config or "")
-    return espnets_model(read_yaml(config_file), args) if config_file.is_file() else ""
+    config_file, lm_config = Path(args.asr_train_config or ""), Path(args.lm_train_config or "")
+    if config_file.is_file() and (reason := espnets_model(read_yaml(config_file), args)):
+        return reason
+    return espnets_lm(read_yaml(lm_config)) if lm_config.is_file() else ""
 
 
 def batching_of(args: argparse.Namespace) -> Batching:
@@ -231,7 +243,8 @@ def depends_on(args: argparse.Namespace, plan: "Plan") -> dict[str, Any]:
     wav_scp, audio_type = speech_of(args.data_path_and_name_and_type)
     config = plan.config
     lexicon = None if config.lexicon == NGRAM else config.lexicon
-    options = (args.asr_train_config, args.asr_model_file, args.bpemodel, config.ngram_file, lexicon, wav_scp)
+    options = [args.asr_train_config, args.asr_model_file, args.bpemodel, config.ngram_file, lexicon, wav_scp]
+    options += [config.lm_train_config, config.lm_file]
     files = {str(path): (Path(path).stat().st_size, Path(path).stat().st_mtime_ns) for path in options if path}
     names = ("ngpu", "dtype", "seed", "token_type", "llm", "encoder")
     return {

@@ -14,8 +14,6 @@ from espnet_larm.recognize.audio import AUDIO_TYPES
 # Name -> the only value that our searches honour.
 CTC_VALUES = {
     "penalty": 0.0,
-    "lm_train_config": None,
-    "lm_file": None,
     "word_lm_train_config": None,
     "word_lm_file": None,
     "model_tag": None,
@@ -29,6 +27,8 @@ CTC_VALUES = {
     "transducer_conf": None,
     "partial_ar": False,
 }
+# The kind of ESPnet's models of text that ours rescores by.
+SENTENCE_MODEL = "lm"
 RANGES = {
     "seed": SEED,
     "minlenratio": Option("share of the input's length", least=0),
@@ -37,8 +37,9 @@ RANGES = {
 
 
 def forget_defaults(parser: argparse.ArgumentParser) -> None:
-    """Make ctc_weight, ngram_weight and the options of CTC_VALUES None unless the user sets them; greedy search."""
-    parser.set_defaults(**dict.fromkeys(CTC_VALUES), ctc_weight=None, ngram_weight=None, beam_size=1)
+    """Make weights and the options of CTC_VALUES None unless the user sets them; greedy search."""
+    weights = dict.fromkeys(("ctc_weight", "ngram_weight", "lm_weight"))
+    parser.set_defaults(**dict.fromkeys(CTC_VALUES), **weights, beam_size=1)
 
 
 def check_values(args: argparse.Namespace, actions: Iterable[argparse.Action]) -> None:
@@ -65,6 +66,8 @@ def espnets_option(args: argparse.Namespace) -> str:
         value = getattr(args, name)
         if value is not None and value != ours:
             return f"{name} is {value}"
+    if args.lm_file is not None and args.beam_size == 1:
+        return f"lm_file is {args.lm_file} and beam_size 1: it rescores a beam of ours (--beam_size 10, say)"
     for path, name, data_type in args.data_path_and_name_and_type:
         if name == "speech" and data_type not in AUDIO_TYPES:
             return f"{name} ({path}) is of type {data_type}"
@@ -84,6 +87,14 @@ def espnets_model(config: Mapping[str, Any], args: argparse.Namespace) -> str:
     # ESPnet trains none with CTC alone, whatever the YAML says.
     if decoder is None or (config.get("model_conf") or {}).get("ctc_weight") == 1.0:
         return ""
+    if decoder == "speech_llm" and args.ctc_weight != 1.0 and args.lm_file is not None:
+        return f"lm_file is {args.lm_file}, which scores CTC's hypotheses, and the model has an LM that decodes"
     if decoder != "speech_llm" and args.ctc_weight != 1.0:
         return f"the model has decoder: {decoder} (ctc_weight 1.0 leaves it aside)"
     return ""
+
+
+def espnets_lm(config: Mapping[str, Any]) -> str:
+    """What in the options of a text LM's training asks for ESPnet's own program; empty if nothing does."""
+    kind = config.get("model", SENTENCE_MODEL)
+    return "" if kind == SENTENCE_MODEL else f"the LM that scores has model: {kind}"

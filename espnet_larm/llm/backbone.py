@@ -241,7 +241,7 @@ class Backbone(KeepsTypes):
         ragged = None
         if bool((num_new < longest).any()):
             ragged = Ragged.of(num_new, longest, stream.hidden.device)
-        hidden, positions = stream.hidden, stream.positions.to(stream.hidden.device)
+        hidden, positions = stream.hidden, stream.positions.to(stream.hidden.device, non_blocking=True)
         if ragged is not None:
             hidden, positions = ragged.flat(hidden), ragged.flat(positions)
         now = stream._replace(hidden=hidden, positions=positions)

@@ -58,7 +58,8 @@ class Segment:
             self.keys[:, :, start : start + keys.size(2)] = keys
             self.values[:, :, start : start + keys.size(2)] = values
         else:
-            positions = (self.lens.unsqueeze(1) + torch.arange(keys.size(2))).to(keys.device)  # (rows, L)
+            positions = self.lens.unsqueeze(1) + torch.arange(keys.size(2))  # (rows, L)
+            positions = positions.to(keys.device, non_blocking=True)
             rows = torch.arange(len(keys), device=keys.device).unsqueeze(1)
             self.keys[rows, :, positions] = keys.transpose(1, 2)
             self.values[rows, :, positions] = values.transpose(1, 2)
@@ -67,7 +68,7 @@ class Segment:
     def select(self, rows: torch.Tensor) -> None:
         """Keep these rows, in this order, some perhaps several times."""
         if self.keys is not None and self.values is not None:
-            there = rows.to(self.keys.device)
+            there = rows.to(self.keys.device, non_blocking=True)
             self.keys, self.values = self.keys[there], self.values[there]
         if self.positions is not None:
             self.positions = self.positions[rows]
@@ -242,7 +243,7 @@ class KeyValueCache:
             in_prompt = in_prompt & (prompt_positions.unsqueeze(1) > window.positions.unsqueeze(2) - window.size)
             in_text &= torch.arange(longest) > own - window.size
         hidden = ~torch.cat([in_prompt, in_text], dim=2)[:, None, None]
-        self._seen[size] = _Seen(made_for, hidden.to(prompt.keys.device))
+        self._seen[size] = _Seen(made_for, hidden.to(prompt.keys.device, non_blocking=True))
         return self._seen[size].hidden
 
     def _per_utterance(self, rows: torch.Tensor, stored: torch.Tensor) -> torch.Tensor:
@@ -278,7 +279,7 @@ class _Places(NamedTuple):
         ranks[order] = torch.arange(len(order)) - (counts.cumsum(0) - counts)[owners[order]]
         slots = torch.zeros((len(counts), int(counts.max())), dtype=torch.long)
         slots[owners, ranks] = torch.arange(len(owners))
-        return cls(owners.to(device), ranks.to(device), slots.to(device))
+        return cls(*(each.to(device, non_blocking=True) for each in (owners, ranks, slots)))
 
 
 class _Seen(NamedTuple):

@@ -46,7 +46,7 @@ class Ragged(NamedTuple):
     def of(cls, lens: torch.Tensor, longest: int, device: torch.device) -> "Ragged":
         """From valid positions of each row (B,), on the CPU."""
         rows, places = (torch.arange(longest) < lens.unsqueeze(1)).nonzero(as_tuple=True)
-        return cls(rows.to(device), places.to(device), (len(lens), longest))
+        return cls(rows.to(device, non_blocking=True), places.to(device, non_blocking=True), (len(lens), longest))
 
     def flat(self, padded: torch.Tensor) -> torch.Tensor:
         """(B, L, ...) to (1, M, ...)."""

@@ -24,7 +24,7 @@ TABLES = ("text", "token", "token_int", "score", LOOPS)
 CTM = "ctm"
 BEST = "1best_recog"
 NOT_ADDED = (
-    *("peak_", "wall_", "ctc_weight", "ngram_weight"),
+    *("peak_", "wall_", "ctc_weight", "ngram_weight", "lm_weight"),
     *("word_bonus", "oov_penalty", "num_words", "num_hotwords", "hotword_weight", "is_open"),
 )
 # Settings, which all jobs share, and ratios, which are made anew.

@@ -193,10 +193,13 @@ def describe_decoding(stats: Mapping[str, Any]) -> str:
         text += f"; guards met: {guarded}"
         # Sets that an earlier version decoded have no such figures.
         text += f"; {describe_search(stats)}" if "drafting" in stats else ""
-    elif ngram or stats.get("num_words"):
+    elif ngram or stats.get("num_words") or stats.get("lm_file"):
+        text += f"; beam_size {stats['search']['beam_size']}"
+    if "decoder_calls" not in stats and (ngram or stats.get("num_words")):
         hotwords = f", {stats['num_hotwords']} hotwords" if stats["num_hotwords"] else ""
-        text += f"; beam_size {stats['search']['beam_size']}{ngram}, word_bonus {stats['word_bonus']:g}, "
+        text += f"{ngram}, word_bonus {stats['word_bonus']:g}, "
         text += f"{stats['num_words']} words{hotwords}, {'any others' if stats['is_open'] else 'no others'}"
+    text += f", lm_weight {stats['lm_weight']:g} ({stats['lm_file']})" if stats.get("lm_file") else ""
     if stats.get("num_halved_batches"):
         text += f"; {stats['num_halved_batches']} times a batch was halved for lack of memory"
     return text

@@ -126,7 +126,7 @@ class _Batch:
                 reason = f"{len(waveform)} samples are too few for a frame"
                 self.transcripts[index] = skipped_transcript(self.plan.numbers, reason)
             else:
-                self.features[index] = extract(self.model, samples.to(self.heads.device))
+                self.features[index] = extract(self.model, samples.to(self.heads.device, non_blocking=True))
 
     def _groups(self) -> list[list[int]]:
         """Indices of utterances that share a batch."""
@@ -203,7 +203,7 @@ class _Batch:
         config = self.plan.config
         if self.plan.llm is None:
             fusion = None if self.plan.words is None else self.plan.words.fusion
-            return self.heads.ctc.find(hs_pad, hlens, config.beam_size, config.nbest, fusion)
+            return self.heads.ctc.find(hs_pad, hlens, config.beam_size, config.nbest, fusion, self.plan.rescorer)
         assert self.heads.llm is not None
         seconds = [len(self.waveforms[index]) / self.heads.sample_rate_hz for index in group]
         found = self.heads.llm.find(hs_pad, hlens, self.plan.llm, seconds)

@@ -58,6 +58,17 @@ class DecodeConfig:
     ngram_weight: float = option(
         0.9, "weight of the n-gram's logarithms to base 10", least=0.0, note="0.0 leaves it out", is_apart=True
     )
+    lm_train_config: str | None = option(
+        None, "where CTC decodes alone, config.yaml of the text LM that lm_file has the weights of", is_apart=True
+    )
+    lm_file: str | None = option(
+        None,
+        "where CTC decodes alone, weights of a text LM of ESPnet's over the CTC head's tokens, which rescores the beam",
+        is_apart=True,
+    )
+    lm_weight: float = option(
+        1.0, "weight of that LM's natural logarithms", least=0.0, note="0.0 leaves it out", is_apart=True
+    )
     word_bonus: float | None = option(
         None, "added to CTC's prefix beam for each word, natural logarithm; above 0 for more words", unset="0"
     )
@@ -198,6 +209,10 @@ class DecodeConfig:
             self._refuse("hotwords", "hotword_weight")
         if self.lexicon == NGRAM and self.ngram_file is None:
             raise ValueError("lexicon is ngram, which needs ngram_file; set it, or name a file of words.")
+        if self.lm_train_config is None:
+            self._refuse("lm_train_config", "lm_file")
+        if self.lm_file is None:
+            self._refuse("lm_file", "lm_train_config")
         if self.num_loops != AUTO:
             self._refuse(f"num_loops: {AUTO}", "loop_rule", "loop_threshold")
         if self.accept != RELAXED:
@@ -242,8 +257,8 @@ LLM_OPTIONS = (
     *("relaxed_entropy", "relaxed_tau", "max_tokens_per_second", "least_ctc_share", "stops_loops"),
     *("prefix", "suffix", "instruction", "pooling"),
 )
-# Options of words in CTC's prefix beam.
-WORD_OPTIONS = ("word_bonus", "oov_penalty", "lexicon", "hotwords", "hotword_weight")
+# Options of CTC's prefix beam.
+WORD_OPTIONS = ("word_bonus", "oov_penalty", "lexicon", "hotwords", "hotword_weight", "lm_train_config", "lm_file")
 
 
 @dataclass(frozen=True)

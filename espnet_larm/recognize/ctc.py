@@ -16,6 +16,7 @@ from espnet2.text.build_tokenizer import build_tokenizer
 
 from espnet_larm.data.text import on_one_line
 from espnet_larm.recognize.model.features import feature_dtype
+from espnet_larm.recognize.model.text_lm import Rescorer
 from espnet_larm.recognize.output.results import Hypothesis
 from espnet_larm.recognize.output.words import FrameTimes, Word, has_words, make_words
 from espnet_larm.search.ctc.align import NO_PATH, align
@@ -52,6 +53,7 @@ class CtcSearcher:
         beam_size: int = 1,
         nbest: int = 1,
         fusion: Fusion | None = None,
+        rescorer: Rescorer | None = None,
     ) -> list[list[Hypothesis]]:
         """The best hypotheses of each utterance, at least one.
 
@@ -61,6 +63,7 @@ class CtcSearcher:
             beam_size: Hypotheses in the prefix beam; 1 is greedy search.
             nbest: Hypotheses to keep, at most beam_size.
             fusion: What scores words in the prefix beam.
+            rescorer: The text LM that scores what the beam has found, before nbest are chosen.
         """
         model, no_text = self.model, self.no_text
         log_probs = self.log_probs(hs_pad)
@@ -70,10 +73,14 @@ class CtcSearcher:
             return [[self._hypothesis(token_ids, score)] for token_ids, score in rows]
         log_probs[:, :, no_text] = float("-inf")
         found = prefix_beam(log_probs, hlens, beam_size, model.blank_id, fusion)
-        return [
-            [self._hypothesis(*pair) for pair in list(zip(texts, scores, strict=False))[:nbest]]
+        kept = nbest if rescorer is None else beam_size
+        hypotheses = [
+            [self._hypothesis(*pair) for pair in list(zip(texts, scores, strict=False))[:kept]]
             for texts, scores in zip(found.to_lists(), found.scores.tolist(), strict=True)
         ]
+        if rescorer is None:
+            return hypotheses
+        return [rescored[:nbest] for rescored in rescorer.rescore(hypotheses)]
 
     def log_probs(self, hs_pad: torch.Tensor) -> torch.Tensor:
         """(B, T, D) to (B, T, V), in float32 at least: sums over frames would lose half precision's three digits."""

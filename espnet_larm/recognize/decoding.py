@@ -127,10 +127,11 @@ class Tally:
         return {"frames": {"before": self.cost.num_frames, "left": self.cost.num_frames_left}}
 
     def _stats_of_llm(self, recognizer: Recognizer) -> dict[str, Any]:
-        """Calls, prompt and guards of the LM that decoded, or what scored CTC's words; nothing if none did."""
+        """Calls, prompt and guards of the LM that decoded, or what scored CTC's hypotheses; nothing if none did."""
         plan = self.plan.llm
         if plan is None:
-            return {} if self.plan.words is None else self.plan.words.stats()
+            scorers = (self.plan.words, self.plan.rescorer)
+            return {name: value for scorer in scorers if scorer for name, value in scorer.stats().items()}
         decoder = recognizer.model.decoder
         prompt = decoder.prompt if plan.prompt is None else plan.prompt
         pooling = decoder.pooling if plan.pooling is None else plan.pooling

@@ -15,6 +15,7 @@ from espnet_larm.recognize.leaving.halting_head import FoundHead
 from espnet_larm.recognize.leaving.leave import Leaving
 from espnet_larm.recognize.llm_search import LlmPlan, LlmSearcher
 from espnet_larm.recognize.model.read_outs import has_loops, read_out_numbers
+from espnet_larm.recognize.model.text_lm import Rescorer, load_rescorer
 from espnet_larm.recognize.model.thresholds import Thresholds
 from espnet_larm.recognize.ngrams import WordFusion, load_ngram, load_word_fusion
 from espnet_larm.scoring.experiment import AUTO_NUMBER
@@ -35,6 +36,7 @@ class Plan(NamedTuple):
         llm: What the LM's search does; None where CTC alone decodes.
         leaving: When utterances leave, with `num_loops: auto`; None where all run the same loops.
         words: What scores words where CTC alone decodes; None if nothing does.
+        rescorer: The text LM that rescores the beam there; None if none does.
     """
 
     config: DecodeConfig
@@ -42,6 +44,7 @@ class Plan(NamedTuple):
     llm: LlmPlan | None
     leaving: Leaving | None = None
     words: WordFusion | None = None
+    rescorer: Rescorer | None = None
 
     @property
     def last_loop(self) -> int | None:
@@ -73,7 +76,7 @@ def make_plan(
 
     Raises:
         ValueError: An option does not go with the model or with another option.
-        FileNotFoundError: The n-gram is not there.
+        FileNotFoundError: The n-gram, or a file of the text LM, is not there.
         ImportError: kenlm, which reads n-grams, is not installed.
     """
     check_loops(model.encoder, config.fixed_loops)
@@ -87,7 +90,9 @@ def make_plan(
     if not is_by_llm:
         _refuse_llm_options(config)
         tokens = getattr(model, "ctc_token_list", model.token_list)
-        return Plan(config, tuple(numbers), None, leaving, load_word_fusion(config, tokens))
+        weights = next(model.ctc.parameters())
+        rescorer = load_rescorer(config, tokens, weights.device, weights.dtype)
+        return Plan(config, tuple(numbers), None, leaving, load_word_fusion(config, tokens), rescorer)
     for name, value in config.set_options(*WORD_OPTIONS).items():
         raise ValueError(
             f"{name} is {value}: an option of CTC's prefix beam, but the LM decodes; leave it out, or set ctc_weight: "

@@ -137,7 +137,7 @@ class Recognizer:
 
         Raises:
             ValueError: An option does not go with the model or with another option.
-            FileNotFoundError: The n-gram is not there.
+            FileNotFoundError: The n-gram, or a file of the text LM, is not there.
             ImportError: kenlm, which reads n-grams, is not installed.
         """
         return make_plan(self.model, self.heads.llm, config, self.calibration, self.thresholds, self.halting_head)

@@ -121,7 +121,8 @@ class _Search(Beam):
         some = [rows[index] for index in asked]
         hypotheses = [row.hypothesis for row in some]
         allowed, wants_end, may_end = within_bounds(scores, hypotheses, self.eos)
-        totals = allowed + allowed.new_tensor([hypothesis.score for hypothesis in hypotheses]).unsqueeze(1)
+        before = torch.tensor([hypothesis.score for hypothesis in hypotheses], dtype=allowed.dtype).unsqueeze(1)
+        totals = allowed + before.to(allowed.device, non_blocking=True)
         best = _best_of(totals, [row.utterance for row in some], self.width)
         # Of a row that is never chosen, any score.
         own = allowed[best.rows.clamp(max=len(some) - 1), best.tokens]
@@ -197,7 +198,7 @@ def _best_of(totals: torch.Tensor, utterances: Sequence[int], width: int) -> _Be
     # Behind the rows, one that is never chosen.
     padded = torch.cat([totals, totals.new_full((1, vocab_size), NOTHING)])
     slots = torch.tensor([[*each, *[len(utterances)] * (most - len(each))] for each in members.values()])
-    slots = slots.to(totals.device)
+    slots = slots.to(totals.device, non_blocking=True)
     together = padded[slots].flatten(1)  # (U, W V)
     best, places = together.topk(min(width, together.size(1)), dim=1)
     chosen = torch.div(places, vocab_size, rounding_mode="floor")

@@ -45,7 +45,7 @@ class Reader:
 
     def states(self, places: Sequence[Place]) -> torch.Tensor:
         """States behind tokens of the last call (P, D)."""
-        rows, tokens_read = torch.tensor(places, device=self.hidden.device).unbind(1)
+        rows, tokens_read = torch.tensor(places).to(self.hidden.device, non_blocking=True).unbind(1)
         return self.hidden[rows, tokens_read]
 
     def log_probs(self, places: Sequence[Place]) -> torch.Tensor:
@@ -61,7 +61,7 @@ class Reader:
         if bool(num_back.any()):
             self.model.give_back(num_back, hidden)
         together, self._lens = padded(tokens)
-        self.hidden = self.model.read(together.to(hidden.device), self._lens)
+        self.hidden = self.model.read(together.to(hidden.device, non_blocking=True), self._lens)
         self.num_calls += 1
         self.num_row_tokens += int(self._lens.sum())
 
@@ -200,9 +200,9 @@ def within_bounds(scores: torch.Tensor, hypotheses: Sequence[TokenHypothesis], e
     early = [row for row, may in enumerate(may_end) if not may]
     allowed = scores.clone()
     if early:
-        allowed[torch.tensor(early, device=scores.device), eos] = NOTHING
+        allowed[torch.tensor(early).to(scores.device, non_blocking=True), eos] = NOTHING
     if full:
-        rows = torch.tensor(full, device=scores.device)
+        rows = torch.tensor(full).to(scores.device, non_blocking=True)
         own = scores[rows]
         # Whatever the best token is, an end is what it costs.
         best = own.argmax(1, keepdim=True)

@@ -75,7 +75,7 @@ class CtcScorer:
         self._asked = (torch.zeros(0), torch.zeros(0))
         self.utterances = torch.arange(len(self.prefixes.score), device=self.prefixes.score.device)
         self._silent = torch.tensor([token for token in silent if token != eos], dtype=torch.long)
-        self._silent = self._silent.to(self.utterances.device)
+        self._silent = self._silent.to(self.utterances.device, non_blocking=True)
         self.token_ids: list[list[int]] = [[] for _ in self.utterances]
         self.spelled: list[list[int]] = [[] for _ in self.utterances]
 
@@ -92,7 +92,7 @@ class CtcScorer:
         # The end is always one of them: in place of the worst if it is not among the best.
         is_end = candidates == self.eos
         candidates[:, -1] = torch.where(is_end.any(1), candidates[:, -1], self.eos)
-        there = rows.to(self.utterances.device)
+        there = rows.to(self.utterances.device, non_blocking=True)
         scores = self._score(candidates, rows.tolist(), there)
         if len(self._asked[0]) != len(self.utterances):
             shape = len(self.utterances), num_candidates
@@ -104,9 +104,9 @@ class CtcScorer:
 
     def take(self, tokens: torch.Tensor, rows: torch.Tensor) -> None:
         """Rows (N',), of those last asked about, go on with tokens (N',), none of them the end."""
-        there = rows.to(self.utterances.device)
+        there = rows.to(self.utterances.device, non_blocking=True)
         candidates, scores = (one[there] for one in self._asked)
-        is_token = candidates == tokens.to(candidates.device).unsqueeze(1)
+        is_token = candidates == tokens.to(candidates.device, non_blocking=True).unsqueeze(1)
         self.whole[there] = scores.gather(1, is_token.int().argmax(1, keepdim=True))[:, 0]
         extensions = []
         for row, token in zip(rows.tolist(), tokens.tolist(), strict=True):
@@ -121,7 +121,7 @@ class CtcScorer:
 
     def select(self, rows: torch.Tensor) -> None:
         """Keep these rows (N',), on the CPU, in this order, some perhaps several times."""
-        there = rows.to(self.utterances.device)
+        there = rows.to(self.utterances.device, non_blocking=True)
         self.prefixes = self.prefixes.pick(there)
         self.utterances, self.whole = self.utterances[there], self.whole[there]
         self._asked = self._asked[0][there], self._asked[1][there]
@@ -144,8 +144,9 @@ class CtcScorer:
         extensions = self._padded([[one or [] for one in row] for row in more])
         extended = self.prefix_scores.extend(self.prefixes.pick(there), self.utterances[there], extensions)
         scores = torch.where(candidates == self.eos, self.prefix_scores.ended(extended), extended.score)
-        takes_back = torch.tensor([[one is None for one in row] for row in more], device=scores.device)
-        return scores.masked_fill(takes_back, IMPOSSIBLE).clamp(min=IMPOSSIBLE)
+        takes_back = torch.tensor([[one is None for one in row] for row in more])
+        is_out = takes_back.to(scores.device, non_blocking=True)
+        return scores.masked_fill(is_out, IMPOSSIBLE).clamp(min=IMPOSSIBLE)
 
     def _spelled(self, row: int, token: int) -> list[int]:
         is_end = token == self.eos
@@ -160,6 +161,5 @@ class CtcScorer:
     def _padded(self, extensions: list[list[list[int]]]) -> torch.Tensor:
         longest = max(len(one) for row in extensions for one in row)
         padded = [[[*one, *[PAD] * (longest - len(one))] for one in row] for row in extensions]
-        return torch.tensor(padded, dtype=torch.long, device=self.utterances.device).view(
-            len(extensions), len(extensions[0]), longest
-        )
+        together = torch.tensor(padded, dtype=torch.long).view(len(extensions), len(extensions[0]), longest)
+        return together.to(self.utterances.device, non_blocking=True)

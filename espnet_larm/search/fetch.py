@@ -1,4 +1,9 @@
-"""One copy of several results of a step to the CPU, since each copy waits for all that a GPU was asked before."""
+"""One copy of several results of a step to the CPU, since each copy waits for all that a GPU was asked before.
+
+Copies to the GPU wait alike, unless `non_blocking=True` is said, as searches, caches and decoder say it of what they
+choose on the CPU. That is safe for memory as torch gives it: CUDA has read it, or a copy of it, when the call returns.
+It would not be for pinned memory that is written to again, which nothing here does, nor for copies to the CPU.
+"""
 
 from typing import Any
 

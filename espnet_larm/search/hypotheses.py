@@ -190,7 +190,9 @@ def choose(
     first = other = wanted.argmax(-1)
     if any(hypothesis.bounds.least for hypothesis in hypotheses):
         # Both answers in one copy: whether a hypothesis may end takes its text, and is asked only where it matters.
-        other = wanted.index_fill(1, torch.tensor([eos], device=wanted.device), float("-inf")).argmax(-1)
+        others = wanted.clone()
+        others[:, eos] = float("-inf")
+        other = others.argmax(-1)
     best = torch.stack([first, other], dim=1)
     tokens, values, end_scores = fetch(best, scores.gather(1, best), scores[:, eos])
     chosen = []

@@ -87,7 +87,8 @@ def look_ahead(
         frontier = [guess for guess in frontier if roots[guess.root].room > place]
         if not frontier:
             break
-        scores = log_probs[torch.tensor([guess.root for guess in frontier]).to(log_probs.device), place]
+        asked = torch.tensor([guess.root for guess in frontier])
+        scores = log_probs[asked.to(log_probs.device, non_blocking=True), place]
         if scorer is not None:
             scores = scorer.combine(scores, torch.tensor([guess.scored[-1] for guess in frontier]))
         grown = _grown(frontier, roots, scores, width, eos, least)

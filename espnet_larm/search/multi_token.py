@@ -153,7 +153,7 @@ def greedy(
         starts = torch.tensor([len(draft) + 1 for draft in proposed]).cumsum(0)
         is_read = torch.arange(hidden.size(1)) < starts.diff(prepend=starts.new_zeros(1)).unsqueeze(1)
         # Places, not a mask: a GPU would be waited for until it has counted them.
-        rows_read, places_read = is_read.nonzero().to(hidden.device).unbind(1)
+        rows_read, places_read = is_read.nonzero().to(hidden.device, non_blocking=True).unbind(1)
         logits = model.logits_of(hidden[rows_read, places_read])
         taken = replay(logits, [0, *starts.tolist()], running, proposed, least)
         if least is None:
@@ -165,7 +165,8 @@ def greedy(
         if any(proposed):
             last, places = torch.tensor(taken), torch.arange(len(taken))
             num_back = torch.tensor([len(draft) for draft in proposed]) - last
-            model.give_back(num_back, hidden[places.to(hidden.device), last.to(hidden.device)])
+            places, last = (each.to(hidden.device, non_blocking=True) for each in (places, last))
+            model.give_back(num_back, hidden[places, last])
         going = [row for row, hypothesis in enumerate(running) if hypothesis.ending is None]
         if not going:
             return found
@@ -190,7 +191,7 @@ def _within_bounds(drafts: Sequence[Sequence[int]], hypotheses: Sequence[TokenHy
 def _read(model: HypothesisModel, rows: Sequence[Sequence[int]], found: Found) -> tuple[torch.Tensor, Found]:
     """The states (N, L, D) after each row's tokens, which one call reads, and the counts with this call."""
     tokens, num_new = padded(rows)
-    hidden = model.read(tokens.to(model.hidden.device), num_new)
+    hidden = model.read(tokens.to(model.hidden.device, non_blocking=True), num_new)
     return hidden, found._replace(
         num_calls=found.num_calls + 1,
         num_row_calls=found.num_row_calls + len(rows),
@@ -226,7 +227,7 @@ class _Replay:
         taken, rows, place = [0] * len(hypotheses), list(range(len(hypotheses))), 0
         while rows:
             there = torch.tensor([starts[row] + place for row in rows])
-            own = logits if len(rows) == len(logits) else logits[there.to(logits.device)]
+            own = logits if len(rows) == len(logits) else logits[there.to(logits.device, non_blocking=True)]
             tokens = self._step(own, hypotheses, drafts, rows, place, least)
             going = [row for row in rows if hypotheses[row].ending is None]
             if self.scorer is not None and going:
@@ -262,7 +263,7 @@ class _Replay:
             return scores
         rows = torch.tensor([row for row, draft in enumerate(drafted) if draft], dtype=torch.long)
         tokens = torch.tensor([token for draft in drafted for token in draft], dtype=torch.long)
-        places = rows.to(scores.device), tokens.to(scores.device)
+        places = rows.to(scores.device, non_blocking=True), tokens.to(scores.device, non_blocking=True)
         fixed = torch.full_like(scores[places], math.inf)
         if least is not None:
             is_believed = scores[places] > (math.log(least) if least > 0.0 else -math.inf)

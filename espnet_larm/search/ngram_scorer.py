@@ -67,7 +67,7 @@ class NgramScorer:
             rows: Indices of the rows (N',), on the CPU.
         """
         device = log_probs.device
-        best, candidates = log_probs.index_fill(1, self.silent.to(device), NOTHING).topk(
+        best, candidates = log_probs.index_fill(1, self.silent.to(device, non_blocking=True), NOTHING).topk(
             min(self.num_candidates, log_probs.size(1)), dim=1
         )
         # The end is always one of them: in place of the worst if it is not among the best.
@@ -82,7 +82,7 @@ class NgramScorer:
             ]
             for row, tokens, are_open in asked
         ]
-        both = best + self.weight * torch.tensor(scores, dtype=best.dtype, device=device)
+        both = best + self.weight * torch.tensor(scores, dtype=best.dtype).to(device, non_blocking=True)
         return torch.full_like(log_probs, NOTHING).scatter_(1, candidates, both)
 
     def take(self, tokens: torch.Tensor, rows: torch.Tensor) -> None:

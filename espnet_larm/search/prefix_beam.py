@@ -126,7 +126,8 @@ class _Search(Beam):
             for leaf, utterance in zip(leaves, utterances, strict=True)
             for length, token in enumerate(leaf.tokens)
         ]
-        rows, tokens = torch.tensor(read, dtype=torch.long, device=scores.device).view(-1, 2).unbind(1)
+        there = torch.tensor(read, dtype=torch.long).view(-1, 2).to(scores.device, non_blocking=True)
+        rows, tokens = there.unbind(1)
         some, end_scores, ends_best = fetch(scores[rows, tokens], scores[:, self.eos], scores.argmax(-1) == self.eos)
         score_of = dict(zip(read, some, strict=True))
         found: dict[int, _Node] = {}
@@ -151,7 +152,7 @@ class _Search(Beam):
                         break
                     found[here] = _Node(utterance, hypothesis, *places[here], leaf.bonus)
                 hypothesis, before = found[here].hypothesis, here
-        return list(found.values()), scores[torch.tensor(list(found), device=scores.device)]
+        return list(found.values()), scores[torch.tensor(list(found)).to(scores.device, non_blocking=True)]
 
     def _leaves(self, nodes: Sequence[_Node], scores: torch.Tensor) -> list[_Leaf]:
         """The leaves of all utterances that are read next, from the scores of tokens behind the nodes (S, V)."""
@@ -184,7 +185,8 @@ class _Search(Beam):
         """What the next leaves are chosen by, from the scores of tokens behind the nodes (S, V), in one copy."""
         hypotheses = [node.hypothesis for node in nodes]
         allowed, wants_end, may_end = within_bounds(scores, hypotheses, self.eos)
-        totals = allowed + allowed.new_tensor([hypothesis.score for hypothesis in hypotheses]).unsqueeze(1)
+        before = torch.tensor([hypothesis.score for hypothesis in hypotheses], dtype=allowed.dtype).unsqueeze(1)
+        totals = allowed + before.to(allowed.device, non_blocking=True)
         best = totals.topk(min(self.width, totals.size(1)), dim=1).values
         values, tokens = self._new(nodes, totals).topk(min(MORE * self.width, totals.size(1)), dim=1)
         ends, end_totals = scores[:, self.eos], totals[:, self.eos]
@@ -213,9 +215,10 @@ class _Search(Beam):
             if node.hypothesis.token_ids
             and (node.utterance, before := tuple(node.hypothesis.token_ids[:-1])) in index_of
         ]
-        new = totals.index_fill(1, torch.tensor([self.eos], device=totals.device), NOTHING)
+        new = totals.clone()
+        new[:, self.eos] = NOTHING
         if known:
-            rows, tokens = torch.tensor(known, device=new.device).unbind(1)
+            rows, tokens = torch.tensor(known).to(new.device, non_blocking=True).unbind(1)
             new[rows, tokens] = NOTHING
         return new
 

@@ -465,7 +465,7 @@ class SpeechLlmDecoder(AbsDecoder, BatchScorerInterface):
 
     def _embed_all(self, tokens: Sequence[int], like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, bool]:
         """The same tokens for each row."""
-        ids = torch.tensor(tokens, dtype=torch.long, device=like.device)
+        ids = torch.tensor(tokens, dtype=torch.long).to(like.device, non_blocking=True)
         rows = self.backbone.embed(ids).expand(len(like), -1, -1)
         return rows, torch.full((len(like),), len(tokens), device=like.device), False
 

@@ -88,8 +88,8 @@ class SpeechHypotheses:
         positions = self.next_positions.unsqueeze(1) + torch.arange(tokens.size(1))
         stream = self.backbone(self.backbone.embed(tokens), positions, num_new, cache=self.cache)
         # A row without a new token keeps its last state.
-        last = _last(stream.hidden, num_new.clamp(min=1).to(tokens.device))
-        self.hidden = torch.where((num_new > 0).to(last.device).unsqueeze(1), last, self.hidden)
+        last = _last(stream.hidden, num_new.clamp(min=1).to(tokens.device, non_blocking=True))
+        self.hidden = torch.where((num_new > 0).to(last.device, non_blocking=True).unsqueeze(1), last, self.hidden)
         self.next_positions = after
         self.num_steps += 1
         return stream.hidden
@@ -98,7 +98,7 @@ class SpeechHypotheses:
         """Keep these rows (B',), on the CPU, in this order, some perhaps several times."""
         self.cache.select(rows)
         self.next_positions = self.next_positions[rows]
-        self.hidden = self.hidden[rows.to(self.hidden.device)]
+        self.hidden = self.hidden[rows.to(self.hidden.device, non_blocking=True)]
 
     def give_back(self, num_tokens: torch.Tensor, hidden: torch.Tensor) -> None:
         """Forget the last tokens (B,) of each row.

@@ -190,7 +190,7 @@ def advance(
         ends = [last[row] and len(pending[row]) < frames + window.overlap for row in rows]
 
         def tensor(values: list[Any]) -> torch.Tensor:
-            return torch.tensor(values, device=xs_pad.device)
+            return torch.tensor(values).to(xs_pad.device, non_blocking=True)
 
         past = Past(kept if len(rows) == len(pending) else [each[rows] for each in kept])
         chunk = Chunk(
@@ -210,8 +210,8 @@ def advance(
             given[row] += numbers[row]
             pending[row] = pending[row][frames:]
     outputs = StreamOutputs(
-        torch.tensor(state.num_frames, device=xs_pad.device),
-        torch.tensor(given, device=xs_pad.device),
+        torch.tensor(state.num_frames).to(xs_pad.device, non_blocking=True),
+        torch.tensor(given).to(xs_pad.device, non_blocking=True),
         _joined(pieces, len(pending)),
     )
     # Copies: a view would keep all features alive that came with it.
@@ -253,7 +253,7 @@ def _put_back(
     """What all streams keep, after some of them have gone on."""
     if len(rows) == num_streams:
         return tuple(new)
-    places = torch.tensor(rows, device=new[0].device)
+    places = torch.tensor(rows).to(new[0].device, non_blocking=True)
     old = kept or _zeros(new, num_streams)
     return tuple(each.index_copy(0, places, part) for each, part in zip(old, new, strict=True))
 
@@ -264,7 +264,8 @@ def _joined(pieces: list[tuple[list[int], dict[int, torch.Tensor]]], num_streams
     for rows, read_outs in pieces:
         for number, hs_pad in read_outs.items():
             whole = hs_pad.new_zeros(num_streams, *hs_pad.shape[1:])
-            joined.setdefault(number, []).append(whole.index_copy(0, torch.tensor(rows, device=hs_pad.device), hs_pad))
+            places = torch.tensor(rows).to(hs_pad.device, non_blocking=True)
+            joined.setdefault(number, []).append(whole.index_copy(0, places, hs_pad))
     return {number: torch.cat(parts, dim=1) for number, parts in joined.items()}
 
 

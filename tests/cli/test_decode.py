@@ -251,10 +251,19 @@ def test_a_weight_of_ctc_changes_nothing_where_nothing_is_beside_it(decode):
     assert (weighted / "1best_recog/score").read_bytes() == (plain / "1best_recog/score").read_bytes()
 
 
-@pytest.mark.parametrize("options", [["--lm_file", "lm.pth", "--lm_train_config", "lm.yaml"], ["--penalty", "0.1"]])
-def test_what_ours_cannot_do_is_handed_over_with_all_arguments_and_said(decode, monkeypatch, caplog, options):
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--lm_file", "lm.pth", "--lm_train_config", "lm.yaml"],
+        ["--beam_size", "4", "--lm_file", "lm.pth", "--lm_train_config", "multitask.yaml"],
+        ["--penalty", "0.1"],
+    ],
+)
+def test_what_ours_cannot_do_is_handed_over_with_all_arguments_and_said(decode, tmp_path, monkeypatch, caplog, options):
     calls = []
     monkeypatch.setattr("espnet2.bin.asr_inference.main", calls.append)
+    monkeypatch.chdir(tmp_path)
+    Path("multitask.yaml").write_text("model: lm_multitask\n")
     with caplog.at_level(logging.INFO):
         status, out = decode(*options)
     assert status == 0 and not out.exists()

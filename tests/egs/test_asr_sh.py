@@ -2,7 +2,6 @@
 
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,37 +12,12 @@ import soundfile
 import torch
 import yaml
 
-from espnet_larm.data.kaldi_dir import Utterance, read_dir, read_table, write_dir
+from espnet_larm.data.kaldi_dir import read_dir, read_table
 from espnet_larm.recognize.config import DecodeConfig
 
 ROOT = Path(__file__).parents[2]
+LM_OF_THE_HUB = ["--token_type", "hugging_face", "--hugging_face_model_name_or_path", "org/lm"]
 Recipe = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture
-def recipe(tmp_path: Path) -> Recipe:
-    """Run asr.sh in a recipe whose local/data.sh copies folders that are prepared here."""
-    source = tmp_path / "source"
-    for name, rate in (("train", 16000), ("dev", 8000), ("test", 16000)):
-        utterances = []
-        for number in range(3):
-            path = source / "audio" / name / f"{number}.flac"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            soundfile.write(path, np.random.default_rng(number).uniform(-0.5, 0.5, rate), rate)
-            utterances.append(Utterance(f"s{number}-u", f"s{number}", str(path), f"WORD {'AB'[number % 2]}"))
-        write_dir(source / name, utterances)
-    (tmp_path / "local").mkdir()
-    (tmp_path / "local/data.sh").write_text(
-        "#!/usr/bin/env bash\nmkdir -p data && cp -r source/{train,dev,test} data/\n"
-    )
-    (tmp_path / "local/data.sh").chmod(0o755)
-
-    def run(*options: str) -> subprocess.CompletedProcess[str]:
-        sets = ["--train_set", "train", "--valid_set", "dev", "--test_sets", "test", "--nj", "1", "--ngpu", "0"]
-        command = [str(ROOT / "egs/asr.sh"), *sets, "--python", f"{sys.executable} -m espnet_larm", *options]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)
-
-    return run
 
 
 def files(folder: Path) -> dict[Path, bytes]:
@@ -156,7 +130,15 @@ def test_a_text_that_the_tokens_cannot_spell_stops_stage_10(recipe: Recipe, tmp_
         ),
         (["--ctc_token_type", "word"], "--ctc_token_type word is not known; allowed: char, bpe"),
         (["--first_asr_config", "conf/nowhere.yaml"], "--first_asr_config conf/nowhere.yaml: no such file in"),
-        (["--use_lm", "true"], "--use_lm true: LMs that score hypotheses come with the beam search; leave it out"),
+        (
+            ["--use_lm", "true", *LM_OF_THE_HUB],
+            "--use_lm true is for --token_type char and bpe; with hugging_face an LM",
+        ),
+        (["--use_lm", "true", "--stage", "lm_train"], "train/text_shape.char is missing; run --stage lm_stats first"),
+        (
+            ["--use_lm", "true", "--lm_tag", "x", "--stage", "lm_perplexity"],
+            "exp/lm_x/valid.loss.ave.pth is missing; run",
+        ),
         (["--ngram_file", "3gram.arpa"], "--ngram_file needs --use_ngram true"),
         (
             ["--use_ngram", "true", "--ngram_file", "3gram.arpa", "--ngram_text", "novels.txt"],
@@ -168,7 +150,10 @@ def test_a_text_that_the_tokens_cannot_spell_stops_stage_10(recipe: Recipe, tmp_
             ["--use_ngram", "true", "--stage", "ngram", "--stop_stage", "ngram"],
             "dump/raw/dev/text is missing; run --stage filter first",
         ),
-        (["--lm_config", "conf/tiny/train_lm.yaml"], "--lm_config needs --lm_train_text, the text to train an LM from"),
+        (
+            ["--lm_config", "conf/tiny/train_lm.yaml"],
+            "--lm_config needs --lm_train_text, the text to train an LM from, or --use_lm true",
+        ),
         (["--lm_train_text", "x", "--lm_config", "conf/nowhere.yaml"], "--lm_config conf/nowhere.yaml: no such file"),
         (["--lm_train_text", "x", "--stage", "lm_train"], "tokenizer.json is missing; run --stage lm_stats first"),
         (["--lm_train_text", "x", "--stage", "lm_perplexity"], "config.json is missing; run --stage lm_train first"),
@@ -200,7 +185,10 @@ def test_without_text_for_an_lm_its_stages_are_skipped_with_the_reason(recipe: R
     done = recipe("--stage", "lm_stats", "--stop_stage", "ngram")
     assert done.returncode == 0
     for stage in ("6 (lm_stats)", "7 (lm_train)", "8 (lm_perplexity)"):
-        assert f"stage {stage} is skipped: --lm_train_text names no text to train an LM from" in done.stderr
+        assert (
+            f"stage {stage} is skipped: --lm_train_text names no text to train an LM from, and --use_lm is false"
+            in done.stderr
+        )
     assert "stage 9 (ngram) is skipped: --use_ngram is false" in done.stderr
 
 
@@ -303,27 +291,6 @@ def test_a_signal_to_a_recipe_reaches_its_pipeline(name: str, tmp_path: Path) ->
     (tmp_path / "asr.sh").chmod(0o755)
     with subprocess.Popen(["bash", tmp_path / name / "run.sh"], stdout=subprocess.PIPE, text=True) as process:
         assert process.communicate(timeout=60)[0] == f"{process.pid}\n"
-
-
-@pytest.fixture
-def calls(recipe: Recipe, tmp_path: Path) -> Callable[..., list[str]]:
-    """Run stages of the recipe with a program in place of Python that notes how it was called."""
-    (tmp_path / "python").write_text(f'#!/bin/sh\necho "$*" >> {tmp_path}/calls\n')
-    (tmp_path / "python").chmod(0o755)
-    for name in ("train", "dev", "test"):
-        (tmp_path / "dump/raw" / name).mkdir(parents=True)
-        for file in ("text", "wav.scp"):
-            (tmp_path / "dump/raw" / name / file).write_text("u1 A\n")
-        (tmp_path / "dump/raw" / name / "audio_format").write_text("flac\n")
-
-    def calls(stage: str, *options: str) -> list[str]:
-        recipe("--stage", stage, "--stop_stage", stage, "--python", f"{tmp_path}/python", *options)
-        return (tmp_path / "calls").read_text().splitlines()
-
-    return calls
-
-
-LM_OF_THE_HUB = ["--token_type", "hugging_face", "--hugging_face_model_name_or_path", "org/lm"]
 
 
 @pytest.mark.parametrize("policy", [None, "active"])

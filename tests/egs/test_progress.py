@@ -1,5 +1,6 @@
 """Progress of stages in numbers, and what a recipe says at its end."""
 
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +33,9 @@ def test_a_stage_that_counts_shows_utterances_and_the_time_left(bash: Bash) -> N
         "9 of 9 utterances, about 0 s left",
     ]
     counted = "count() { echo 4; }; counts_done=count counts_of=8 run_jobs title 1 0 d/x.@JOB@.log sleep 0.7"
-    assert " s, 4 of 8 utterances, about 0 s left\n" in bash(f"job_seconds_between_reports=0.3; {counted}").stderr
+    told = bash(f"job_seconds_between_reports=0.3; {counted}").stderr
+    # A busy machine takes longer.
+    assert re.search(r" s, 4 of 8 utterances, about \d+ s left\n", told)
 
 
 def test_training_shows_progress_within_an_epoch_and_says_what_an_error_rate_of_one_is(

@@ -2,10 +2,11 @@
 
 Within `PretendGpu`, what is asked for on "cuda" is a tensor of this kind; everything that torch does with one goes
 through `__torch_dispatch__`, below autograd. There devices that a GPU would not mix raise, as they would on a GPU, and
-what would wait for one is counted: values that the CPU asks for, and results whose size depends on values. Fake tensors
-of torch know devices, too, but have no values for a search to branch on. Here the values are the CPU's, so that a
-result can be compared with the CPU's. What it does not show: kernels, memory, autocast, which leaves these tensors as
-they are, and code that asks for CUDA itself.
+what would wait for one is counted: values that the CPU asks for, results whose size depends on values, and copies to
+the GPU that are not `non_blocking`. Autocast casts above autograd, by torch's lists for CUDA. Fake tensors know
+devices, too, but have no values for a search to branch on. Here the values are the CPU's, so that a result can be
+compared with the CPU's. What it does not show: kernels, memory, autocast inside of what torch has in C++ or computes
+again in a backward pass, and code that asks for CUDA itself.
 """
 
 import sys
@@ -16,6 +17,7 @@ from typing import Any, Self
 from unittest import mock
 
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -48,6 +50,49 @@ WAITING = {
     aten._ctc_loss.Tensor,
     aten._ctc_loss.default,
 }
+
+
+# What autocast computes in half precision on CUDA, and what in float32 (torch's documentation of `torch.amp`).
+HALVED = {
+    *(torch.nn.functional.linear, torch.nn.functional.conv1d, torch.nn.functional.conv2d, torch.matmul, torch.mm),
+    *(torch.bmm, torch.addmm, torch.baddbmm, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.Tensor.__rmatmul__),
+    *(torch.Tensor.mm, torch.Tensor.bmm, torch.nn.functional.scaled_dot_product_attention),
+}
+IN_FLOAT = {
+    *(torch.softmax, torch.log_softmax, torch.nn.functional.softmax, torch.nn.functional.log_softmax),
+    *(torch.Tensor.softmax, torch.Tensor.log_softmax, torch.exp, torch.Tensor.exp, torch.log, torch.Tensor.log),
+    *(
+        torch.pow,
+        torch.Tensor.pow,
+        torch.Tensor.__pow__,
+        torch.rsqrt,
+        torch.Tensor.rsqrt,
+        torch.norm,
+        torch.Tensor.norm,
+    ),
+    *(torch.sum, torch.Tensor.sum, torch.cumsum, torch.Tensor.cumsum, torch.nn.functional.layer_norm),
+    *(torch.nn.functional.cross_entropy, torch.nn.functional.nll_loss, torch.nn.functional.mse_loss),
+    *(torch.nn.functional.cosine_similarity, torch.nn.functional.normalize),
+}
+
+
+class _Autocast(TorchFunctionMode):
+    """Casts the arguments of torch's functions as autocast does on a GPU, where it is on and a tensor is on the GPU."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        wanted = None
+        if torch.is_autocast_enabled("cuda") and (func in HALVED or func in IN_FLOAT):
+            wanted = torch.get_autocast_dtype("cuda") if func in HALVED else torch.float32
+        if wanted is None or "dtype" in kwargs:
+            return func(*args, **kwargs)
+
+        def cast(each: Any) -> Any:
+            is_cast = isinstance(each, GpuTensor) and each.is_floating_point() and each.dtype != torch.float64
+            return each.to(wanted) if is_cast else each
+
+        with torch.autocast("cuda", enabled=False):
+            return func(*tree_map(cast, args), **tree_map(cast, kwargs))
 
 
 class GpuTensor(torch.Tensor):
@@ -120,7 +165,7 @@ class PretendGpu(TorchDispatchMode):
 
     Attributes:
         waits: How often the CPU waited for the GPU, by operation and the first line of ours that it comes from.
-        copies: How often values went to the GPU, likewise.
+        copies: How often values went to the GPU, likewise; those that were not non_blocking are among the waits, too.
     """
 
     def __init__(self) -> None:
@@ -149,6 +194,9 @@ class PretendGpu(TorchDispatchMode):
             mock.patch.object(torch.cuda, "_lazy_init"),
             mock.patch.object(torch.cuda, "synchronize"),
             mock.patch.object(torch.cuda, "empty_cache"),
+            # What autocast asks.
+            mock.patch.object(torch.cuda.amp.common, "amp_definitely_not_available", return_value=False),
+            mock.patch.object(torch.cuda, "is_bf16_supported", return_value=True),
         ]
         for patch in patches:
             patch.start()
@@ -171,7 +219,7 @@ class PretendGpu(TorchDispatchMode):
             _check(func, args, kwargs, given)
         if asked is not None:
             kwargs["device"] = CPU
-        self._count(func, args, given, ours, asked)
+        self._count(func, args, kwargs, given, ours, asked)
         shapes = [(each.values.shape, each.values.stride()) for each in ours]
         found = func(*tree_map(_values, args), **tree_map(_values, kwargs))
         if shapes != [(each.values.shape, each.values.stride()) for each in ours]:
@@ -189,7 +237,9 @@ class PretendGpu(TorchDispatchMode):
         by_values = {id(each.values): each for each in ours}
         return tree_map(lambda each: _on_gpu(each, by_values), found)
 
-    def _count(self, func: Any, args: Any, given: list[Any], ours: list[Any], asked: torch.device | None) -> None:
+    def _count(
+        self, func: Any, args: Any, kwargs: Any, given: list[Any], ours: list[Any], asked: torch.device | None
+    ) -> None:
         place = str(func), _caller()
         to_cpu = bool(ours) and (
             (func is aten._to_copy.default and asked is not None and asked.type == "cpu")
@@ -200,12 +250,16 @@ class PretendGpu(TorchDispatchMode):
         )
         # repeat_interleave by a tensor of counts, unless the size of the result is said.
         repeats = func is aten.repeat_interleave.Tensor and bool(ours)
-        if to_cpu or is_mask or repeats or (func in WAITING and ours):
-            self.waits[place] += 1
-        elif (func is aten._to_copy.default and not ours and asked is not None and asked.type != "cpu") or (
-            func in INDEXING | {aten.copy_.default} and 0 < len(ours) < len(given)
-        ):
+        goes_on = bool(kwargs.get("non_blocking") or (func is aten.copy_.default and len(args) > 2 and args[2]))
+        if to_cpu and goes_on:
+            raise RuntimeError(f"a copy to the CPU that nothing waits for has no values yet, in {_caller()}")
+        is_upload = (func is aten._to_copy.default and not ours and asked is not None and asked.type != "cpu") or (
+            func in INDEXING | {aten.copy_.default} and 0 < len(ours) < len(given) and not to_cpu
+        )
+        if is_upload:
             self.copies[place] += 1
+        if to_cpu or is_mask or repeats or (func in WAITING and ours) or (is_upload and not goes_on):
+            self.waits[place] += 1
 
 
 def _lists_on_gpu(index: Any) -> Any:
@@ -278,7 +332,7 @@ def _put(value: Any) -> Any:
 @contextmanager
 def pretend_gpu() -> Iterator[PretendGpu]:
     """The mode, with the attention of torch that has no kernel of its own on a GPU."""
-    with PretendGpu() as gpu, torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+    with PretendGpu() as gpu, _Autocast(), torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
         yield gpu
 
 

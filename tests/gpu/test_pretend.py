@@ -46,6 +46,44 @@ def test_what_a_gpu_takes_from_the_cpu_is_taken(gpu):
     assert not isinstance(here, GpuTensor) and here.tolist() == [[5.0, 5.0, 5.0], [3.0, 4.0, 5.0]]
 
 
+def test_autocast_computes_products_in_half_precision_and_sums_and_gradients_in_float32(gpu):
+    torch.manual_seed(0)
+    linear, xs = gpu.put(torch.nn.Linear(5, 4)), torch.randn(3, 5, device="cuda")
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        hidden = linear(xs)
+        scores = hidden.log_softmax(1)
+        assert (hidden.dtype, scores.dtype) == (torch.bfloat16, torch.float32)
+        assert (xs @ xs.T).dtype == torch.bfloat16 and (xs + xs).dtype == torch.float32
+        with torch.autocast("cuda", enabled=False):
+            assert linear(xs).dtype == torch.float32
+    scores[:, 0].sum().backward()
+    assert linear.weight.grad.dtype == torch.float32 and linear.weight.grad.is_cuda
+    assert linear(xs).dtype == torch.float32
+    here = torch.nn.Linear(5, 4)
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        assert here(torch.randn(3, 5)).dtype == torch.float32
+
+
+def test_a_copy_to_the_cpu_that_nothing_waits_for_raises(gpu):
+    each = torch.ones(2, device="cuda")
+    with pytest.raises(RuntimeError, match=r"has no values yet, in gpu/test_pretend.py"):
+        each.to("cpu", non_blocking=True)
+    with pytest.raises(RuntimeError, match="has no values yet"):
+        torch.zeros(2).copy_(each, non_blocking=True)
+
+
+def test_a_copy_to_the_gpu_waits_unless_it_is_said_that_it_need_not(gpu):
+    here = torch.arange(3.0)
+    there = here.to("cuda", non_blocking=True)
+    there.copy_(here, non_blocking=True)
+    assert (gpu.copies.total(), gpu.num_waits) == (2, 0)
+    for copy in (here.to, lambda device: torch.tensor([1], device=device), lambda _: there.copy_(here)):
+        copies, waits = gpu.copies.total(), gpu.num_waits
+        copy("cuda")
+        assert (gpu.copies.total(), gpu.num_waits) == (copies + 1, waits + 1)
+    assert there.tolist() == [0.0, 1.0, 2.0]
+
+
 WAITS = {
     "item": lambda each: each.sum().item(),
     "list": lambda each: each.tolist(),
@@ -65,7 +103,7 @@ WAITS = {
 
 @pytest.mark.parametrize("wait", WAITS)
 def test_a_wait_is_counted_once_with_its_place(gpu, wait):
-    each = torch.tensor([1.0, 2.0, 3.0], device="cuda")
+    each = torch.tensor([1.0, 2.0, 3.0]).to("cuda", non_blocking=True)
     assert gpu.num_waits == 0 and gpu.copies.total() == 1
     WAITS[wait](each)
     assert gpu.num_waits == 1
@@ -97,7 +135,9 @@ def test_a_training_step_is_that_of_the_cpu():
     there.load_state_dict(here.state_dict())
     expected = step("cpu", here, xs)
     with pretend_gpu() as gpu:
-        found = step("cuda", gpu.put(there), gpu.put(xs))
+        given = gpu.put(there), gpu.put(xs)
+        gpu.waits.clear()
+        found = step("cuda", *given)
         assert all(isinstance(each, GpuTensor) for each in found)
         assert gpu.num_waits == 0
         assert all(torch.equal(each.cpu(), other) for each, other in zip(found, expected, strict=True))

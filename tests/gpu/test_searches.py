@@ -47,23 +47,29 @@ def scorers(log_probs, lens, names):
     return chain([made[name]() for name in names])
 
 
-# Search, options, and how often it may wait in a call: for its choices, once more for each scorer, and once for what a
-# scorer may give back; as often again for each token that is drafted (3) or looked ahead (2). Never once a hypothesis.
+# Search, options, how often it may wait in a call, and how often it may copy to the GPU. It waits for its choices, once
+# more for each scorer, and once for what a scorer may give back; as often again for each token that is drafted (3) or
+# looked ahead (2). Never once a hypothesis. What it chose it copies for each cache and scorer, without a wait.
 SEARCHES = {
-    "greedy": (greedy, {}, 1),
-    "greedy with CTC and an n-gram": (greedy, {"names": ["ctc", "ngram"]}, 3),
-    "greedy with drafts": (greedy, {"drafts": True}, 5),
-    "greedy with drafts, CTC": (greedy, {"drafts": True, "names": ["ctc"]}, 9),
-    "greedy with unverified drafts": (greedy, {"drafts": True, "verifies": False}, 5),
-    "greedy behind an opening": (greedy, {"opening": Opening([[3, 4, EOS], [5, EOS], [EOS], [6, 7, EOS]], 0.05)}, 2),
-    "beam": (beam, {"width": 3}, 1),
-    "beam with CTC and an n-gram": (beam, {"width": 3, "names": ["ctc", "ngram"]}, 4),
-    "beam that looks ahead": (beam, {"width": 3, "looks": True}, 5),
-    "beam that looks ahead with CTC": (beam, {"width": 3, "looks": True, "names": ["ctc"]}, 11),
-    "prefix beam": (prefix_beam, {"width": 3}, 2),
-    "prefix beam with CTC and an n-gram": (prefix_beam, {"width": 3, "names": ["ctc", "ngram"]}, 5),
-    "prefix beam that looks ahead": (prefix_beam, {"width": 3, "looks": True}, 4),
-    "prefix beam that looks ahead with CTC": (prefix_beam, {"width": 3, "looks": True, "names": ["ctc"]}, 8),
+    "greedy": (greedy, {}, 1, 9),
+    "greedy with CTC and an n-gram": (greedy, {"names": ["ctc", "ngram"]}, 3, 18),
+    "greedy with drafts": (greedy, {"drafts": True}, 5, 15),
+    "greedy with drafts, CTC": (greedy, {"drafts": True, "names": ["ctc"]}, 9, 28),
+    "greedy with unverified drafts": (greedy, {"drafts": True, "verifies": False}, 5, 24),
+    "greedy behind an opening": (
+        greedy,
+        {"opening": Opening([[3, 4, EOS], [5, EOS], [EOS], [6, 7, EOS]], 0.05)},
+        2,
+        11,
+    ),
+    "beam": (beam, {"width": 3}, 1, 16),
+    "beam with CTC and an n-gram": (beam, {"width": 3, "names": ["ctc", "ngram"]}, 4, 28),
+    "beam that looks ahead": (beam, {"width": 3, "looks": True}, 5, 24),
+    "beam that looks ahead with CTC": (beam, {"width": 3, "looks": True, "names": ["ctc"]}, 11, 48),
+    "prefix beam": (prefix_beam, {"width": 3}, 2, 18),
+    "prefix beam with CTC and an n-gram": (prefix_beam, {"width": 3, "names": ["ctc", "ngram"]}, 5, 30),
+    "prefix beam that looks ahead": (prefix_beam, {"width": 3, "looks": True}, 4, 25),
+    "prefix beam that looks ahead with CTC": (prefix_beam, {"width": 3, "looks": True, "names": ["ctc"]}, 8, 45),
 }
 # Lengths of prompts, and where the LM's layers see windows, of those.
 AT_START = 6
@@ -73,7 +79,7 @@ def heads_of(toy, num_ahead=2):
     """Heads that know nothing."""
     size = toy.decoder.backbone.hidden_size
     table = torch.randn(size, num_ahead * toy.vocab_size, generator=torch.Generator().manual_seed(0))
-    return lambda hidden: (hidden @ table.to(hidden.device)).view(len(hidden), num_ahead, toy.vocab_size)
+    return lambda hidden: (hidden @ table.to(hidden.device, non_blocking=True)).view(-1, num_ahead, toy.vocab_size)
 
 
 def run(search, toy, frames, log_probs, names=(), drafts=False, looks=False, width=None, **options):
@@ -100,13 +106,15 @@ def log_probs():
 
 @pytest.mark.parametrize("name", SEARCHES)
 def test_a_search_finds_what_it_finds_on_the_cpu_and_waits_seldom(gpu, toy, frames, log_probs, name):
-    search, options, most = SEARCHES[name]
+    search, options, most, most_copies = SEARCHES[name]
     _, expected = run(search, toy, frames, log_probs, **options)
     toy.decoder = gpu.put(toy.decoder)
     given = gpu.put(frames), gpu.put(log_probs)
     gpu.waits.clear()
+    gpu.copies.clear()
     found, there = run(search, toy, *given, **options)
     assert gpu.num_waits <= AT_START + most * found.num_calls, gpu.waits
+    assert gpu.copies.total() <= most_copies * found.num_calls, gpu.copies
     scores = [each.pop(1) for row in there for each in row]
     assert scores == pytest.approx([each.pop(1) for row in expected for each in row], abs=1e-4)
     assert there == expected

@@ -118,3 +118,28 @@ SPEECH_LLMS = {
 def test_a_speech_llm(gpu, build_speech_llm, kind):
     model = build_speech_llm(encoder_conf={"dropout_rate": 0.0}, **SPEECH_LLMS[kind])
     assert compare(gpu, model) <= 100
+
+
+AUTOCAST = {
+    "a looped encoder": lambda build, _: build(encoder_conf={"num_loops": 4, "loop_sampling": "uniform"}),
+    "a conformer with affinity pooling": lambda build, _: build(
+        encoder_conf={"block": "conformer"}, frontend="affinity_pooling", frontend_conf={"tau": 0.5}
+    ),
+    "LoRA": lambda _, build: build(encoder_conf={"dropout_rate": 0.0}, **SPEECH_LLMS["LoRA"]),
+    "added layers": lambda _, build: build(encoder_conf={"dropout_rate": 0.0}, **SPEECH_LLMS["added layers"]),
+}
+
+
+@pytest.mark.parametrize("kind", AUTOCAST)
+def test_mixed_precision_has_losses_and_gradients_in_float32_near_those_without(gpu, build, build_speech_llm, kind):
+    model = AUTOCAST[kind](build, build_speech_llm)
+    expected = step(copy.deepcopy(model), batch())
+    there, given = gpu.put(model), gpu.put(batch())
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        loss, *_ = there(**given)
+    loss.backward()
+    gradients = {name: each.grad for name, each in there.named_parameters() if each.grad is not None}
+    assert loss.dtype == torch.float32 and loss.is_cuda and gradients.keys() == expected[2].keys()
+    assert all(each.dtype == torch.float32 and bool(each.isfinite().all()) for each in gradients.values())
+    # bfloat16 has 8 bits.
+    torch.testing.assert_close(loss.detach().cpu(), expected[0], rtol=0.05, atol=0.05)

@@ -73,6 +73,8 @@ def test_settings_are_not_added_up() -> None:
         "ctc_weight": 0.3,
         "ngram_weight": 0.9,
         "ngram_file": "4gram.arpa",
+        "lm_file": "lm.pth",
+        "lm_weight": 0.4,
         "word_bonus": 0.5,
         "oov_penalty": 5.0,
         "num_words": 12,

@@ -74,7 +74,7 @@ def extract(model: ESPnetASRModel, waveform: torch.Tensor) -> Features:
     """
     dtype = weight_behind_features(model).dtype
     xs = waveform.unsqueeze(0).to(feature_dtype(dtype))
-    lens = torch.tensor([xs.size(1)], device=xs.device)
+    lens = torch.tensor([xs.size(1)]).to(xs.device, non_blocking=True)
     edges = None
     if hasattr(model.frontend, "pool"):
         pooled = model.frontend.pool(xs, lens)
@@ -98,7 +98,7 @@ def _edges(pooled: Pooled) -> tuple[int, ...] | None:
 
 def pad_features(features: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     """One batch (B, T, F), zeros after each end, and the valid frames (B,)."""
-    lens = torch.tensor([len(one) for one in features], device=features[0].device)
+    lens = torch.tensor([len(one) for one in features]).to(features[0].device, non_blocking=True)
     return pad_sequence(list(features), batch_first=True), lens
 
 

@@ -132,9 +132,11 @@ class WordBeam:
         if not places:
             return
         found = [self._end_of(*rows[place][1:]) for place in places]
-        there = torch.tensor(places, device=end.device)
-        self.end.view(-1)[there] = torch.tensor([score for score, _ in found], device=end.device)
-        self.after.view(-1)[there] = torch.tensor([number for _, number in found], device=end.device)
+        scores, numbers = zip(*found, strict=True)
+        there, of_words, after_words = (
+            torch.tensor(each).to(end.device, non_blocking=True) for each in (places, scores, numbers)
+        )
+        self.end.view(-1)[there], self.after.view(-1)[there] = of_words, after_words
 
     def total(self, is_there: torch.Tensor) -> torch.Tensor:
         """Score of all words (B, W), the last ones and the ends of the utterances among them.
@@ -152,7 +154,7 @@ class WordBeam:
             ends = [0.0] * len(self._states)
             for each in set(self.after.flatten().tolist()):
                 ends[each] = weight * ngram.score(self._states[each], number)[0]
-            ended = ended + torch.tensor(ends, device=ended.device)[self.after]
+            ended = ended + torch.tensor(ends).to(ended.device, non_blocking=True)[self.after]
         return torch.where(may_end, ended, self.base)
 
     def _base_with(self, tokens: torch.Tensor) -> torch.Tensor:

@@ -63,7 +63,7 @@ def collapse(
     valid = torch.arange(ids.size(1), device=lens.device) < lens.unsqueeze(1)  # (B, T)
     starts = torch.ones_like(valid)
     starts[:, 1:] = ids[:, 1:] != ids[:, :-1]
-    keep = valid & starts & ~torch.isin(ids, torch.tensor([blank, *dropped], device=ids.device))
+    keep = valid & starts & ~torch.isin(ids, torch.tensor([blank, *dropped]).to(ids.device, non_blocking=True))
     scores = best.masked_fill(~valid, 0.0).sum(dim=1)
     return CtcHypotheses(*_pack(ids, keep), scores)
 

@@ -31,13 +31,14 @@ def log_probs_of(
     scored = [[] if min(text, default=0) < 0 else text for _, text in flat]
     columns = [blank, *sorted({token for text in scored for token in text})]
     class_of = {token: number for number, token in enumerate(columns)}
-    rows = torch.tensor([row for row, _ in flat], device=log_probs.device)
+    rows = torch.tensor([row for row, _ in flat]).to(log_probs.device, non_blocking=True)
     text_lens = torch.tensor([len(text) for text in scored])
     classes = torch.zeros(len(scored), max(1, int(text_lens.max())), dtype=torch.long)
     for padded, text in zip(classes, scored, strict=True):
         padded[: len(text)] = torch.tensor([class_of[token] for token in text], dtype=torch.long)
-    chosen = log_probs[..., torch.tensor(columns, device=log_probs.device)][rows]  # (R, T, K)
-    given = chosen.transpose(0, 1), classes.to(rows.device), lens.to(rows.device)[rows], text_lens.to(rows.device)
+    chosen = log_probs[..., torch.tensor(columns).to(rows.device, non_blocking=True)][rows]  # (R, T, K)
+    classes, lens, text_lens = (each.to(rows.device, non_blocking=True) for each in (classes, lens, text_lens))
+    given = chosen.transpose(0, 1), classes, lens[rows], text_lens
     scores = iter((-functional.ctc_loss(*given, reduction="none")).tolist())
     found = [NO_PATH if min(text, default=0) < 0 else score for (_, text), score in zip(flat, scores, strict=True)]
     values = iter(found)
