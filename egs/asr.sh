@@ -6,8 +6,9 @@
 #   10 stats  11 train  12 decode  13 score  14 pack  15 upload
 # Stages 6-8 train an LM from --lm_train_text. Where it decodes (--token_type hugging_face, and no other LM is named), 6
 # runs before 5, because it makes the tokens. With --use_lm true it is one of ESPnet's instead, which scores hypotheses. With
-# --use_ngram true, 9 trains an n-gram, over an LM's tokens or for CTC over words. Every stage can be repeated. Relative paths of --lm_*_text, --ngram_text, --ngram_file and
-# --hugging_face_model_name_or_path count from the folder in which run.sh is called, or else from the recipe's. The 42
+# --use_ngram true, 9 trains an n-gram, over an LM's tokens or for CTC over words. Every stage can be repeated. Relative
+# paths of --lm_*_text, --ngram_text, --ngram_file and --hugging_face_model_name_or_path count from the folder in which
+# run.sh is called, or else from the recipe's. The 42
 # minutes of egs/an4 take about an hour on two cores.
 #
 #   ../asr.sh --train_set train --valid_set dev --test_sets "test" --asr_config conf/an4/train_larm.yaml

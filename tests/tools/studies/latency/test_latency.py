@@ -29,7 +29,8 @@ def files(tiny_experiment, tmp_path_factory):
     # As many tokens as blanks, so that there are words.
     model = Recognizer.from_files(config, model_file).model
     with torch.no_grad():
-        *_, read = model.encoder.read_outs(torch.randn(1, 400, 80, generator=torch.Generator().manual_seed(0)), torch.tensor([400]), model.ctc)
+        xs = torch.randn(1, 400, 80, generator=torch.Generator().manual_seed(0))
+        *_, read = model.encoder.read_outs(xs, torch.tensor([400]), model.ctc)
         logits = model.ctc.ctc_lo(read.hs_pad)
         weights["ctc.ctc_lo.bias"][0] -= (logits[..., 0] - logits[..., 1:].amax(dim=-1)).median()
     torch.save(weights, model_file)
