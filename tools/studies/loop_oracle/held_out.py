@@ -68,9 +68,13 @@ def get_parser() -> argparse.ArgumentParser:
     """Options of this program."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False, formatter_class=HelpWithDefaults)
     parser.add_argument("--dev", type=Path, nargs="+", required=True, help="loop_oracle.json of development sets")
-    parser.add_argument("--test", type=Path, nargs="+", required=True, help="those of test sets, in the same order")
+    parser.add_argument(
+        "--test", type=Path, nargs="+", required=True, help="loop_oracle.json of test sets, in the same order"
+    )
     parser.add_argument("--output_dir", type=Path, required=True, help="folder for the results")
-    parser.add_argument("--shares", type=float, nargs="*", default=[0.6, 0.75, 0.9], help="shares of the deepest loop")
+    parser.add_argument(
+        "--shares", type=float, nargs="*", default=[0.35, 0.4, 0.5, 0.6], help="shares of the deepest loop"
+    )
     parser.add_argument("--losses", type=float, nargs="*", default=[0.0, 0.2], help="points of WER lost on dev")
     return parser
 
