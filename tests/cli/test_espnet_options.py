@@ -11,7 +11,7 @@ from espnet_larm.cli.espnet_options import CTC_VALUES, espnets_model, espnets_op
 def options(**values):
     ours = {"beam_size": 1, "nbest": 1, "ngpu": 0, "ctc_weight": None, "batch_seconds": 60.0, "batch_size": 1}
     files = {"asr_train_config": "config.yaml", "asr_model_file": "model.pth"}
-    ngram = {"ngram_file": None, "ngram_weight": None}
+    ngram = dict.fromkeys(("ngram_file", "ngram_weight", "lm_file", "lm_train_config"))
     speech = {"data_path_and_name_and_type": [("wav.scp", "speech", "sound")]}
     defaults = {**dict.fromkeys(CTC_VALUES), **ours, **ngram, **speech, **files}
     return argparse.Namespace(**{**defaults, **values})

@@ -66,7 +66,7 @@ class Lexicon:
         moved = object.__new__(Lexicon)
         moved.__dict__ |= self.__dict__
         for name in ("starts", "best", "_keys", "_targets"):
-            setattr(moved, name, getattr(self, name).to(device))
+            setattr(moved, name, getattr(self, name).to(device, non_blocking=True))
         return moved
 
     def step(self, nodes: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
