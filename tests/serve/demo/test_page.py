@@ -49,19 +49,9 @@ class Server:
     """`espnet-larm demo` in a process of its own."""
 
     def __init__(self, model, options=(), **environment):
-        command = [
-            sys.executable,
-            "-m",
-            "espnet_larm",
-            "demo",
-            "--model",
-            str(model),
-            "--no_vad",
-            "--no_open",
-            *options,
-        ]
+        command = [sys.executable, "-m", "espnet_larm", "demo", "--model", str(model)]
         self.process = subprocess.Popen(
-            [*command, "--port", "0", "--device", "cpu"],
+            [*command, "--no_vad", "--no_open", *options, "--port", "0", "--device", "cpu"],
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
