@@ -212,7 +212,7 @@ def draw_seconds(text: str, path: Path) -> None:
     rows = table_with(text, "way", "mean loops", "WER %", "s (range)")
     figure = new_figure(7.5, 4.4)
     axes = figure.subplots()
-    fixed = [row for row in rows if row[0].isdigit()]
+    fixed = sorted((row for row in rows if row[0].isdigit()), key=lambda row: int(row[0]))
     axes.plot(*zip(*map(_cost, fixed), strict=True), "-o", color=OURS, label="all utterances run these loops")
     for row in fixed:
         axes.annotate(row[0], _cost(row), (0, 7), textcoords="offset points", fontsize=8, color=OURS, ha="center")
