@@ -1,14 +1,15 @@
 # shellcheck shell=bash disable=SC2016 # what is in single quotes is evaluated at a signal, or by the scheduler's shell
 # Runs commands here or through a scheduler, as cmd_backend in cmd.sh says. Sourced after log.sh.
 #
-# A job that ends writes its number to a file beside the logs: .failed_jobs, so that the FIRST failing log is the one
-# shown, or .finished_jobs, which are counted. A signal to the script ends its jobs.
+# A job that ends leaves an empty file in .jobs beside the logs: failed.NUMBER, so that the FIRST failing log is the one
+# shown, or finished.NUMBER, which are counted. A signal to the script ends its jobs.
 
 cmd_backend=${cmd_backend:-local}  # local or slurm
 sbatch_cpu_options=${sbatch_cpu_options:-}
 sbatch_gpu_options=${sbatch_gpu_options:-}
 job_seconds_between_reports=10
 job_seconds_to_end=20  # after a signal; then jobs are killed
+job_seconds_to_see_files=60  # slurm: how late one machine may see another's files
 
 num_cores() { # prints how many cores this process may use; OMP_NUM_THREADS, which nproc obeys, is about threads
     env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc
@@ -77,12 +78,12 @@ END
 # With saves_results set, a failure is returned, so that the caller can save what the jobs did. With counts_done, a
 # function that prints from LOG how many utterances all jobs have done, and counts_of, their number, progress is counted.
 run_jobs() { # TITLE NUM_JOBS NUM_GPUS LOG COMMAND...: @JOB@ in LOG and COMMAND becomes 1 ... NUM_JOBS
-    local title=$1 num_jobs=$2 num_gpus=$3 log=$4 dir failed start=$SECONDS reporter status=0
+    local title=$1 num_jobs=$2 num_gpus=$3 log=$4 dir first start=$SECONDS reporter status=0
+    local reason="it never began: the scheduler has refused it (above), or somebody cancelled it"
     shift 4
     dir=$(dirname "$log")
-    failed=$dir/.failed_jobs
-    mkdir -p "$dir"
-    rm -f "$failed" "$dir/.finished_jobs"
+    rm -rf "$dir/.jobs"
+    mkdir -p "$dir/.jobs"
     report_jobs "$title" "$num_jobs" "$log" &
     reporter=$!
     case $cmd_backend in
@@ -91,15 +92,15 @@ run_jobs() { # TITLE NUM_JOBS NUM_GPUS LOG COMMAND...: @JOB@ in LOG and COMMAND 
     esac
     kill "$reporter" 2>/dev/null || true
     wait "$reporter" 2>/dev/null || true
-    if [ -s "$failed" ] || [ "$status" -ne 0 ]; then
-        local first=1
-        [ ! -s "$failed" ] || first=$(head -n 1 "$failed")
-        show_tail "${log//@JOB@/$first}"
+    if [ "$status" -ne 0 ]; then
+        first=$(first_failed "$num_jobs" "$dir")
+        log=${log//@JOB@/$first}
+        if [ -e "$log" ]; then show_tail "$log"; reason="its log is $log"; fi
         if [ -n "${saves_results:-}" ]; then
-            log "$title: job $first of $num_jobs failed; its log is ${log//@JOB@/$first}"
+            log "$title: job $first of $num_jobs failed; $reason"
             return 1
         fi
-        fail "$title: job $first of $num_jobs; its log is ${log//@JOB@/$first}"
+        fail "$title: job $first of $num_jobs; $reason"
     fi
     log "$title: $num_jobs job(s) done in $((SECONDS - start)) s; logs: ${log//@JOB@/*}"
 }
@@ -119,15 +120,30 @@ report_jobs() { # TITLE NUM_JOBS LOG: logs the jobs' progress every few seconds,
 }
 
 progress_of() { # NUM_JOBS LOG SECONDS: prints what is done, or the last line of the first job that is not finished
-    local finished job last num_finished=0 counted=''
-    finished=$(dirname "$2")/.finished_jobs
-    [ ! -f "$finished" ] || num_finished=$(wc -l < "$finished")
-    for ((job = 1; job < $1; job++)); do grep -qsx "$job" "$finished" || break; done
+    local job last counted='' dir
+    dir=$(dirname "$2")
+    job=$(first_unfinished "$1" "$dir")
     [ -z "${counts_done:-}" ] || counted=$(share_done "$("$counts_done" "$2")" "${counts_of:-0}" "$3")
     last=$(grep -s 'INFO: ' "${2//@JOB@/$job}" | tail -n 1 | sed 's/.*INFO: //' | cut -c 1-100 || true)
-    [ "$1" -eq 1 ] || last="$num_finished of $1 jobs done${last:+, job $job: $last}"
+    [ "$1" -eq 1 ] || last="$(num_finished "$dir") of $1 jobs done${last:+, job $job: $last}"
     [ -z "$counted" ] || last=$counted
     echo "${last:+, $last}"
+}
+
+first_unfinished() { # NUM_JOBS FOLDER: prints the number of the first job that has not finished, or of the last
+    local job
+    for ((job = 1; job < $1; job++)); do [ -e "$2/.jobs/finished.$job" ] || break; done
+    echo "$job"
+}
+
+num_finished() { # FOLDER
+    find "$1/.jobs" -name 'finished.*' | wc -l
+}
+
+first_failed() { # NUM_JOBS FOLDER: prints the number of the job that failed first, or was ended without a word
+    local failed
+    failed=$(find "$2/.jobs" -name 'failed.*' -printf '%T@ %f\n' | sort -n | sed 's/.*failed\.//; q')
+    echo "${failed:-$(first_unfinished "$1" "$2")}"
 }
 
 share_done() { # DONE ALL SECONDS: prints `12 of 40 utterances, about 3 min left`; nothing where nothing is done
@@ -137,9 +153,9 @@ share_done() { # DONE ALL SECONDS: prints `12 of 40 utterances, about 3 min left
 }
 
 run_jobs_here() { # NUM_JOBS NUM_GPUS LOG COMMAND...: runs as many jobs at a time as there are cores (GPUs)
-    local num_jobs=$1 num_gpus=$2 log=$3 failed job slots slot gpus=() pids=() slot_pids=()
+    local num_jobs=$1 num_gpus=$2 log=$3 dir job slots slot gpus=() pids=() slot_pids=()
     shift 3
-    failed=$(dirname "$log")/.failed_jobs
+    dir=$(dirname "$log")
     slots=$(num_cores)
     if [ "$num_gpus" -gt 0 ]; then
         mapfile -t gpus < <(visible_gpus)
@@ -149,14 +165,14 @@ run_jobs_here() { # NUM_JOBS NUM_GPUS LOG COMMAND...: runs as many jobs at a tim
     end_jobs_at_signals 'kill "$reporter" 2>/dev/null; end_groups "${pids[@]}"; wait "${pids[@]}"'
     for ((job = 1; job <= num_jobs; job++)); do
         until take_free_slot; do wait -n || true; done
-        [ ! -s "$failed" ] || break
+        ! compgen -G "$dir/.jobs/failed.*" > /dev/null || break
         start_group run_one_job "$job" "$(IFS=,; echo "${gpus[*]:slot * num_gpus:num_gpus}")" "${log//@JOB@/$job}" \
             "${@//@JOB@/$job}"
         pids+=($!) slot_pids[slot]=$!
     done
     for job in "${pids[@]}"; do wait "$job" || true; done
     trap - INT TERM
-    [ ! -s "$failed" ]
+    [ "$(num_finished "$dir")" -eq "$num_jobs" ]
 }
 
 take_free_slot() { # sets `slot` to one of `slots` whose job in `slot_pids` has ended; fails if all are at work
@@ -185,30 +201,45 @@ run_one_job() { # JOB DEVICES LOG COMMAND...
     "$@" > "$log" 2>&1 &
     child=$!
     until wait "$child" || status=$? result=failed; ! kill -0 "$child" 2>/dev/null; do :; done
-    echo "$job" >> "$(dirname "$log")/.${result}_jobs"
+    touch "$(dirname "$log")/.jobs/$result.$job"
     return "$status"
 }
 
 run_jobs_by_slurm() { # TITLE NUM_JOBS NUM_GPUS LOG COMMAND...
-    local title=$1 num_jobs=$2 num_gpus=$3 log=$4 dir script name waiter status=0 options=$sbatch_cpu_options
+    local title=$1 num_jobs=$2 num_gpus=$3 log=$4 dir script name waiter job tries=0 status=0 options=$sbatch_cpu_options
     shift 4
     [ "$num_gpus" -eq 0 ] || options="$sbatch_gpu_options --gres=gpu:$num_gpus"
     dir=$(dirname "$log")
     script=$dir/.job.sh
+    # A job that a scheduler never starts has no log to show.
+    for ((job = 1; job <= num_jobs; job++)); do rm -f "${log//@JOB@/$job}"; done
     {
-        printf '#!/usr/bin/env bash\nresult=finished\n'
+        # When the script ends, Slurm kills what is left: at a signal to all processes, it waits for the command.
+        printf '#!/usr/bin/env bash\ntrap : TERM\nresult=finished jobs=%q/.jobs\n' "$dir"
+        # A job that Slurm has interrupted and starts again has not failed.
+        printf 'rm -f "$jobs/failed.$SLURM_ARRAY_TASK_ID"\n'
         printf '%q ' "$@" | sed "s/@JOB@/\${SLURM_ARRAY_TASK_ID}/g"
-        printf '|| result=failed\necho "${SLURM_ARRAY_TASK_ID}" >> %q/.${result}_jobs\n[ $result = finished ]\n' "$dir"
+        printf '|| result=failed\ntouch "$jobs/$result.$SLURM_ARRAY_TASK_ID"\n[ $result = finished ]\n'
     } > "$script"
     # The array can be cancelled by a name of its own; sbatch alone knows its number, and waits.
     name=${title// /-}-$$
     # shellcheck disable=SC2086 # the options are words
     sbatch --wait --quiet --job-name "$name" --array "1-$num_jobs" --output "${log//@JOB@/%a}" $options "$script" &
     waiter=$!
-    end_jobs_at_signals 'kill "$waiter" "$reporter" 2>/dev/null; scancel --name "$name"'
+    end_jobs_at_signals 'kill "$waiter" "$reporter" 2>/dev/null; wait "$waiter"; cancel_array "$name"'
     wait "$waiter" || status=$?
+    # To sbatch, a job that was cancelled while it waited has not failed.
+    while [ "$status" -eq 0 ] && [ "$(num_finished "$dir")" -lt "$num_jobs" ]; do
+        [ $((tries += 1)) -le "$job_seconds_to_see_files" ] || status=1
+        sleep 1
+    done
     trap - INT TERM
     return "$status"
+}
+
+cancel_array() { # NAME: ends its jobs, and waits until they have ended
+    scancel --name "$1"
+    while [ -n "$(squeue --noheader --name "$1" 2>/dev/null)" ]; do sleep 0.5; done
 }
 
 run_live() { # LOG COMMAND...: runs one job, which may start processes, with its output on the screen and in LOG

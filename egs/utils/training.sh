@@ -6,11 +6,12 @@ requeue_warning_s=${requeue_warning_s:-120}  # slurm: seconds before the time li
 max_requeues=${max_requeues:-100}  # slurm: how often an interrupted training is submitted again
 
 run_training() { # NUM_GPUS NUM_NODES LOG COMMAND...: appends to LOG, a line an epoch; returns 0 or requeue_status
-    local num_gpus=$1 num_nodes=$2 log=$3 follower status is_stopped=false requeue launcher=()
+    local num_gpus=$1 num_nodes=$2 log=$3 follower status is_stopped=false requeue launcher=() name=training-$$
     shift 3
     if [ "$cmd_backend" = slurm ]; then
         # shellcheck disable=SC2206 # the options are words
-        launcher=(srun --nodes "$num_nodes" --ntasks-per-node 1 --signal "TERM@$requeue_warning_s" $sbatch_gpu_options)
+        launcher=(srun --job-name "$name" --nodes "$num_nodes" --ntasks-per-node 1 --signal "TERM@$requeue_warning_s"
+            $sbatch_gpu_options)
         [ "$num_gpus" -eq 0 ] || launcher+=("--gres=gpu:$num_gpus")
     fi
     touch "$log"
@@ -47,7 +48,7 @@ run_and_pass_signals() { # LOG COMMAND...: sets `status`, and `is_stopped` if a 
     # A signal to this script reaches the training, which then ends in its own way.
     start_group "$@" >> "$log" 2>&1
     child=$!
-    trap 'is_stopped=true; ((signals += 1)); kill -TERM $child 2>/dev/null' INT TERM
+    trap 'is_stopped=true; ((signals += 1)); ask_to_end "$child"' INT TERM
     wait "$child" || status=$?
     # A signal ends the wait and not the training.
     while [ "$signals" -gt "$seen" ]; do
@@ -57,6 +58,13 @@ run_and_pass_signals() { # LOG COMMAND...: sets `status`, and `is_stopped` if a 
     # Helpers that a killed training has left; there are none else.
     kill -KILL -- "-$child" 2>/dev/null || true
     trap - INT TERM
+}
+
+ask_to_end() { # CHILD: sends the training a SIGTERM
+    local step=''
+    # srun would kill its job at a SIGTERM, before it saves; srun itself is ended while its job waits for a machine.
+    [ "$cmd_backend" != slurm ] || step=$(squeue --noheader --steps --format '%i %j' | sed -n "s/ $name\$//p") || true
+    if [ -n "$step" ]; then scancel --signal TERM "$step"; else kill -TERM "$1" 2>/dev/null; fi || true
 }
 
 show_epochs() { # reads the train.log of ESPnet or train-lm; logs a line an epoch or checkpoint, and each minute
