@@ -27,7 +27,7 @@ def bash(tmp_path: Path) -> Callable[[str], subprocess.CompletedProcess[str]]:
         command = ["bash", "-c", f"set -euo pipefail; {helpers}{script}"]
         # A session of its own, in which a test can send what a Ctrl-C sends: a signal to the whole group.
         return subprocess.run(
-            command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False, start_new_session=True
+            command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False, start_new_session=True
         )
 
     return run
