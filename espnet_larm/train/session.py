@@ -63,8 +63,6 @@ class Session:
         staging: The folder in which ESPnet saves.
         stop: Tells whether a SIGTERM has come.
         options: ESPnet's options, with the experiment's folder.
-        rank: This process's number.
-        num_processes: Number of all.
 
     Args:
         options: See above.
@@ -76,8 +74,8 @@ class Session:
         self.stop = StopRequest()
         self.options = options
         self._distributed = distributed
-        self.rank = torch.distributed.get_rank() if distributed else 0
-        self.num_processes = torch.distributed.get_world_size() if distributed else 1
+        self._rank = torch.distributed.get_rank() if distributed else 0
+        self._num_processes = torch.distributed.get_world_size() if distributed else 1
         self._journal: Journal | None = None
         self._running: Running | None = None
         self._frozen: FrozenWeights | None = None
@@ -94,15 +92,15 @@ class Session:
         Raises:
             ValueError: Every checkpoint is damaged.
         """
-        if self.rank == 0:
+        if self._rank == 0:
             output_dir, chosen = self.staging.output_dir, None
             if self.options.resume:
                 self.staging.adopt()
-                chosen = newest(output_dir, self.num_processes)
+                chosen = newest(output_dir, self._num_processes)
             else:
                 (output_dir / INTERRUPTED).unlink(missing_ok=True)
             # Without a checkpoint, the hours and commits of an earlier training in the folder do not count.
-            self._journal = Journal(output_dir / JOURNAL, chosen is not None, self.num_processes)
+            self._journal = Journal(output_dir / JOURNAL, chosen is not None, self._num_processes)
             self.staging.reset(chosen.epoch if chosen else 0)
             if chosen:
                 (self.staging.folder / CHECKPOINT).symlink_to(f"../{chosen.path.name}")
@@ -118,14 +116,14 @@ class Session:
         epoch = read_progress(checkpoint).epoch
         logger.info("%s is %s, after %d epochs.", checkpoint, checkpoint.resolve().name, epoch)
         started = read_states(checkpoint).get("epoch_in_progress")
-        self._resumed = started["ranks"][self.rank] if started else None
-        if self.rank == 0:
+        self._resumed = started["ranks"][self._rank] if started else None
+        if self._rank == 0:
             repair(self.staging, reporter, self.options.best_model_criterion, max(self._num_best()))
         if self._distributed:
             history = [reporter.state_dict()]
             torch.distributed.broadcast_object_list(history, src=0)
             reporter.load_state_dict(history[0])
-        if self.rank == 0:
+        if self._rank == 0:
             # ESPnet saves under this name next, and would write through the link. All processes have loaded it by now.
             checkpoint.unlink()
 
@@ -137,7 +135,7 @@ class Session:
         """
         is_first = self._running is None
         self._running, self._reporter, self._is_trained = running, reporter, False
-        if self.rank == 0:
+        if self._rank == 0:
             if is_first and isinstance(self.options, RecordedOptions):
                 write_text(self.staging.output_dir / CONFIG, self.options.config)
             self.staging.publish()
@@ -168,7 +166,7 @@ class Session:
         Raises:
             OSError: It does not fit.
         """
-        if self.rank == 0 and self._running is not None:
+        if self._rank == 0 and self._running is not None:
             num_averages = len(self.options.best_model_criterion) * sum(num > 1 for num in self._num_best())
             need = need_of(self._running.model, self._running.optimizers, num_averages)
             check_room(self.staging.output_dir, need)
@@ -247,7 +245,7 @@ class Session:
 
     def close(self) -> None:
         """Publish the last epoch and the averages."""
-        if self.rank == 0:
+        if self._rank == 0:
             self.staging.close()
             self._draw()
         if self._journal is not None:
@@ -278,9 +276,9 @@ class Session:
         captured = capture_progress(self._reporter, self._batches.num_taken, self._is_trained)
         ranks = [captured]
         if self._distributed:
-            ranks = [{}] * self.num_processes
+            ranks = [{}] * self._num_processes
             torch.distributed.all_gather_object(ranks, captured)
-        if self.rank == 0:
+        if self._rank == 0:
             model, optimizers, schedulers, scaler = self._running
             states = {
                 "model": getattr(model, "module", model).state_dict(),

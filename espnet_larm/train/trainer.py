@@ -93,7 +93,8 @@ class LarmTrainer(Trainer):
             criteria = checked_criteria(trainer_options, schedulers, values)
         trainer_options = dataclasses.replace(trainer_options, best_model_criterion=criteria)
         session = Session(trainer_options, distributed_option.distributed)
-        with session.stop.listen(), ends_with_its_peers(session.rank, session.num_processes):
+        rank, num_processes = distributed_option.dist_rank or 0, distributed_option.dist_world_size or 1
+        with session.stop.listen(), ends_with_its_peers(rank, num_processes):
             session.open()
             # ESPnet calls methods of the class, and hands no object of ours on to them.
             holder: Any = type(cls.__name__, (cls,), {"session": session})
