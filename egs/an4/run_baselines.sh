@@ -20,12 +20,14 @@ num_jobs=1  # runs at once
 plan=conf/an4/baselines.yaml  # the grid, from the repository's root
 exp_dir=exp/baselines  # a folder a run, and RESULTS.md
 an4_root=  # as run.sh has it
+feats_normalize=  # as run.sh has it; global_mvn for streams
 report_only=false  # train nothing
 # End of options
 parse_options "$PWD/run_baselines.sh" "$@"
 
 [ -f ../../"$plan" ] || die "--plan $plan: no such file in the repository"
 options=(--ngpu "$ngpu")
+[ -z "$feats_normalize" ] || options+=(--feats_normalize "$feats_normalize")
 an4_root=$(callers_folder "$an4_root")
 [ -z "$an4_root" ] || options+=(--an4_root "$an4_root")
 report=()

@@ -10,7 +10,7 @@
 #   simulate, compare    drafts of the novels in shards, and how far they are from the development set's
 #   train   the editor, then with --mwer true again by word errors
 #   decode  the weight of CTC on the development set, and the edits of the test sets
-#   rival   CTC with a beam and an n-gram of the same novels, whose weight the development set chooses
+#   rival   CTC with a beam and a word trigram of the same novels, whose weight the development set chooses
 #   score   words fixed and broken, of the edits and of the rival
 # For a fair test: test speakers are in neither the training set nor the development set, or the confusion model is
 # refused; the test sets are read at the end, once.
@@ -43,8 +43,7 @@ seed=0  # seed of drafts and training
 train_args=  # further options of the trainings, such as "--max_epoch 1 --num_iters_per_epoch 100"
 mwer=false  # go on by word errors of the best edits
 beam_size=8  # best edits, and as many CTC hypotheses
-ngram_weights="0.3 0.6 0.9"  # weights of the rival's n-gram that are tried
-ngram_lines=100000  # lines of the text that the n-gram learns from: 3 GB of memory
+ngram_weights="0.5 1 1.25"  # weights of the rival's trigram that are tried, each with a bonus of 1 a word
 expdir=exp/denoise  # folder of all results
 python="python3 -m espnet_larm"  # command that runs Python, of one or more words
 stop_step=score  # last step: drafts, text, simulate, compare, train, decode, rival or score
@@ -173,13 +172,12 @@ step_decode() {
 
 step_rival() {
     local set weight chosen
-    if [ ! -f "$expdir/4gram.arpa" ]; then
-        gzip -cd "$expdir/text.txt.gz" | awk -v most="$ngram_lines" 'NR <= most { print tolower($0) }' \
-            > "$expdir/ngram.txt"
-        "${py[@]}" train-ngram --text "$expdir/ngram.txt" --token_type bpe --bpemodel "$model/bpe.model" \
-            --token_list "$expdir/ctc_tokens.txt" --ngram_num 4 --outpath "$expdir/4gram.arpa"
+    if [ ! -f "$expdir/3gram.arpa" ]; then
+        gzip -cd "$expdir/text.txt.gz" | awk -v most="$lines" 'NR <= most { print tolower($0) }' > "$expdir/ngram.txt"
+        "${py[@]}" train-ngram --text "$expdir/ngram.txt" --token_type word --min_count 2 --ngram_num 3 \
+            --outpath "$expdir/3gram.arpa"
     fi
-    local rival=("${ctc[@]}" --ctc_weight 1.0 --beam_size "$beam_size" --ngram_file "$expdir/4gram.arpa")
+    local rival=("${ctc[@]}" --ctc_weight 1.0 --beam_size 10 --ngram_file "$expdir/3gram.arpa" --word_bonus 1)
     for weight in $ngram_weights; do
         decode "$expdir/rival/$dev_set/$weight" "$dev_set" "${rival[@]}" --ngram_weight "$weight"
     done

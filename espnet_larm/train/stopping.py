@@ -1,4 +1,8 @@
-"""Handling of SIGTERM: a training ends where it can resume, with an exit status that asks for a requeue."""
+"""How a training ends before its end.
+
+After a SIGTERM, where it can resume, with an exit status that asks for a requeue. After the death of one of its
+processes, in all others, with a sentence instead of the traceback of each.
+"""
 
 import atexit
 import contextlib
@@ -6,12 +10,21 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from types import FrameType
 from typing import Any
 
+import torch
+from torch.multiprocessing.spawn import ProcessExitedException
+
 # EX_TEMPFAIL of sysexits.h: a temporary failure, to be tried again.
 REQUEUE_STATUS = 75
+# EX_UNAVAILABLE of sysexits.h: what a process needs has gone, here another process.
+PEER_LOST_STATUS = 69
+# Seconds from the loss of a peer to the end, in which the process that spawned both notices which one ended first.
+PEER_LOST_GRACE_S = 2.0
+RESUMES = "The same command resumes from the last checkpoint."
 
 
 class StopRequest:
@@ -78,3 +91,59 @@ def sigterm_goes_to_workers() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+@contextlib.contextmanager
+def ends_with_its_peers(rank: int, num_processes: int) -> Iterator[None]:
+    """End a training process with a sentence when another one is gone, on whose gradients it waits.
+
+    A process that ESPnet spawned ends without a word: the one that spawned it, or spawned the other, says it.
+
+    Args:
+        rank: This process's number.
+        num_processes: Number of all.
+
+    Raises:
+        SystemExit: The connection to another process is lost.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not _is_lost_connection(error):
+            raise
+        time.sleep(PEER_LOST_GRACE_S)
+        if multiprocessing.parent_process() is not None:
+            raise SystemExit(PEER_LOST_STATUS) from None
+        peer = f"rank {1 - rank}" if num_processes == 2 else f"another of the {num_processes} processes"
+        raise SystemExit(
+            f"ERROR: {peer} of this training has ended, and rank {rank} ends with it. Its own log says why, unless it "
+            f"was killed. {RESUMES}"
+        ) from None
+
+
+def _is_lost_connection(error: RuntimeError) -> bool:
+    # gloo raises plain RuntimeErrors, which begin with the line of its source.
+    return isinstance(error, torch.distributed.DistError) or "gloo/transport" in str(error)
+
+
+def status_after(error: ProcessExitedException, first_rank: int, num_processes: int) -> int | str:
+    """What to exit with after one of the spawned processes has ended: its status, or a sentence.
+
+    Args:
+        error: torch's account of the process that ended first; the others are ended by then.
+        first_rank: Rank of the first process spawned here.
+        num_processes: Number of processes of the training, on all machines.
+    """
+    rank = first_rank + error.error_index
+    if error.exit_code < 0:
+        return (
+            f"ERROR: rank {rank} of {num_processes} (process {error.error_pid}) was ended by {error.signal_name}, and "
+            f"the other processes here were ended with it. The system sends SIGKILL when memory runs out. {RESUMES}"
+        )
+    if error.exit_code == PEER_LOST_STATUS:
+        return (
+            f"ERROR: a process of this training has ended, and rank {rank} of {num_processes}, which was connected "
+            f"to it, with all others here. Its own log says why, unless it was killed. {RESUMES}"
+        )
+    # The process has logged why.
+    return int(error.exit_code)

@@ -18,6 +18,7 @@ from torch.multiprocessing.spawn import ProcessExitedException
 
 from espnet2.asr.espnet_model import ESPnetASRModel
 from espnet2.tasks.asr import ASRTask
+from espnet2.train.distributed_utils import get_node_rank
 
 from espnet_larm import registry
 from espnet_larm.llm.tokens import DRAFT
@@ -44,7 +45,7 @@ from espnet_larm.train.refusals import (
     without_nulls,
 )
 from espnet_larm.train.resumption import check_same_training
-from espnet_larm.train.stopping import sigterm_goes_to_workers
+from espnet_larm.train.stopping import sigterm_goes_to_workers, status_after
 from espnet_larm.train.trainer import LarmTrainer, make_deterministic, use_deterministic_losses
 
 logger = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ class LarmASRTask(ASRTask):
         """ESPnet's main; with a process for each GPU, it passes on signals and the exit status.
 
         Raises:
-            SystemExit: An option is wrong, or a training process ended with a status.
+            SystemExit: An option is wrong, or a training process ended with a status or was killed.
         """
         args = cls.get_parser().parse_args(cmd) if args is None else args
         with sigterm_goes_to_workers(), ends_with_a_sentence():
@@ -72,10 +73,9 @@ class LarmASRTask(ASRTask):
                 try:
                     super().main(args=args)
                 except ProcessExitedException as error:
-                    # A process that ended by itself has logged why.
-                    if error.exit_code < 0:
-                        raise
-                    sys.exit(error.exit_code)
+                    # ESPnet has set the number of processes by now.
+                    first = args.ngpu * (get_node_rank(args.dist_rank, args.dist_launcher) or 0)
+                    sys.exit(status_after(error, first, args.dist_world_size))
 
     @classmethod
     def main_worker(cls, args: argparse.Namespace) -> None:

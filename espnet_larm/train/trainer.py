@@ -33,6 +33,7 @@ from espnet_larm.train.record import record_of, take_config_back
 from espnet_larm.train.refusals import traced_to_first_batch
 from espnet_larm.train.reported import ReportedValues, check_numbers, checked_criteria, only_numbers
 from espnet_larm.train.session import RecordedOptions, Running, Session
+from espnet_larm.train.stopping import ends_with_its_peers
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ class LarmTrainer(Trainer):
         """Train as ESPnet does, with whole files in the experiment's folder at every instant.
 
         Raises:
-            SystemExit: A SIGTERM has come; the status is REQUEUE_STATUS.
+            SystemExit: A SIGTERM has come; the status is REQUEUE_STATUS. Or another process of the training is gone.
             OSError: The disk is full. The checkpoint is as it was.
             RuntimeError: A frozen weight has changed.
             ValueError: `--resume true`, and every checkpoint is damaged.
@@ -92,7 +93,8 @@ class LarmTrainer(Trainer):
             criteria = checked_criteria(trainer_options, schedulers, values)
         trainer_options = dataclasses.replace(trainer_options, best_model_criterion=criteria)
         session = Session(trainer_options, distributed_option.distributed)
-        with session.stop.listen():
+        rank, num_processes = distributed_option.dist_rank or 0, distributed_option.dist_world_size or 1
+        with session.stop.listen(), ends_with_its_peers(rank, num_processes):
             session.open()
             # ESPnet calls methods of the class, and hands no object of ours on to them.
             holder: Any = type(cls.__name__, (cls,), {"session": session})

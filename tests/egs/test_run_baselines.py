@@ -48,6 +48,11 @@ def test_a_relative_folder_of_the_corpus_is_the_callers(call, tmp_path):
     assert prepared == f"run.sh {options} --stop_stage stats" and grid.endswith(f" -- {options}")
 
 
+def test_features_of_streams_are_normalised_alike_in_all_runs(call):
+    prepared, grid = call("--feats_normalize", "global_mvn")
+    assert "--feats_normalize global_mvn" in prepared and grid.endswith(" -- --ngpu 1 --feats_normalize global_mvn")
+
+
 def test_a_report_alone_prepares_nothing(call):
     (grid,) = call("--report_only", "true")
     assert grid.endswith("--report_only -- --ngpu 1")

@@ -5,8 +5,8 @@ through `__torch_dispatch__`, below autograd. There devices that a GPU would not
 what would wait for one is counted: values that the CPU asks for, results whose size depends on values, and copies to
 the GPU that are not `non_blocking`. Autocast casts above autograd, by torch's lists for CUDA. Fake tensors know
 devices, too, but have no values for a search to branch on. Here the values are the CPU's, so that a result can be
-compared with the CPU's. What it does not show: kernels, memory, autocast inside of what torch has in C++ or computes
-again in a backward pass, and code that asks for CUDA itself.
+compared with the CPU's. What it does not show: kernels, memory, autocast inside of what torch has in C++, and code that
+asks for CUDA itself.
 """
 
 import sys
@@ -17,6 +17,7 @@ from typing import Any, Self
 from unittest import mock
 
 import torch
+from torch.autograd.graph import _engine_run_backward
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
@@ -81,6 +82,9 @@ class _Autocast(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func in (torch.Tensor.backward, torch.autograd.backward):
+            with mock.patch.object(torch.autograd, "_engine_run_backward", self._run_backward):
+                return func(*args, **kwargs)
         wanted = None
         if torch.is_autocast_enabled("cuda") and (func in HALVED or func in IN_FLOAT):
             wanted = torch.get_autocast_dtype("cuda") if func in HALVED else torch.float32
@@ -93,6 +97,11 @@ class _Autocast(TorchFunctionMode):
 
         with torch.autocast("cuda", enabled=False):
             return func(*tree_map(cast, args), **tree_map(cast, kwargs))
+
+    def _run_backward(self, *args: Any, **kwargs: Any) -> Any:
+        """The backward pass in the mode, which torch takes off for it: it may compute activations again."""
+        with self:
+            return _engine_run_backward(*args, **kwargs)
 
 
 class GpuTensor(torch.Tensor):

@@ -125,8 +125,16 @@ AUTOCAST = {
     "a conformer with affinity pooling": lambda build, _: build(
         encoder_conf={"block": "conformer"}, frontend="affinity_pooling", frontend_conf={"tau": 0.5}
     ),
+    "a looped encoder whose activations are computed again": lambda build, _: build(
+        encoder_conf={"activation_checkpointing": True}
+    ),
     "LoRA": lambda _, build: build(encoder_conf={"dropout_rate": 0.0}, **SPEECH_LLMS["LoRA"]),
     "added layers": lambda _, build: build(encoder_conf={"dropout_rate": 0.0}, **SPEECH_LLMS["added layers"]),
+    "word errors": lambda _, build: build(
+        encoder_conf={"dropout_rate": 0.0},
+        decoder_conf={"activation_checkpointing": True},
+        **SPEECH_LLMS["word errors"],
+    ),
 }
 
 

@@ -85,24 +85,21 @@ class Trainings:
         num_processes: int = 1,
         data: tuple[tuple[str, str, str], ...] = DATA,
         train_data: tuple[tuple[str, str, str], ...] | None = None,
+        records: bool = False,
     ) -> int:
         """Train or resume; the exit status, negative after a signal. The log is `<output_dir>.log`.
 
-        With `train_data` empty, the options name the training set and its shapes.
+        With `train_data` empty, the options name the training set and its shapes. With `records`, `read` tells what
+        was trained on.
         """
-        argv = ["--config", str(self._config), "--output_dir", str(output_dir), "--resume", "true", "--ngpu", "0"]
-        for name in ("train", "valid"):
-            folder = self.folder / name
-            chosen = data if train_data is None or name == "valid" else train_data
-            for file, called, kind in chosen:
-                argv += [f"--{name}_data_path_and_name_and_type", f"{folder}/{file},{called},{kind}"]
-            argv += [f"--{name}_shape_file", f"{folder}/wav.scp"] if chosen else []
+        argv = self.options(output_dir, data, data if train_data is None else train_data)
         job = {
-            "argv": [*argv, *options],
+            "argv": [*argv, "--ngpu", "0", *options],
             "log": f"{output_dir}.log",
             "fault": fault,
             "upstream": upstream,
             "num_processes": num_processes,
+            "records": records,
         }
         assert self._forker.stdin is not None and self._forker.stdout is not None
         self._forker.stdin.write(json.dumps(job) + "\n")
@@ -111,6 +108,25 @@ class Trainings:
 
     def log(self, output_dir: Path) -> str:
         return Path(f"{output_dir}.log").read_text()
+
+    def options(
+        self,
+        output_dir: Path,
+        data: tuple[tuple[str, str, str], ...] = DATA,
+        train_data: tuple[tuple[str, str, str], ...] = DATA,
+    ) -> list[str]:
+        """Options of a training, but for its processes."""
+        argv = ["--config", str(self._config), "--output_dir", str(output_dir), "--resume", "true"]
+        for name, chosen in (("train", train_data), ("valid", data)):
+            folder = self.folder / name
+            for file, called, kind in chosen:
+                argv += [f"--{name}_data_path_and_name_and_type", f"{folder}/{file},{called},{kind}"]
+            argv += [f"--{name}_shape_file", f"{folder}/wav.scp"] if chosen else []
+        return argv
+
+    def read(self, output_dir: Path, rank: int) -> list[list[str]]:
+        """Ids of the batches that a process has trained on, in their order."""
+        return [line.split() for line in Path(f"{output_dir}.log.read.{rank}").read_text().splitlines()]
 
     def outcome(self, output_dir: Path) -> dict[str, Any]:
         """All that a training leaves behind, but for measured times: files, links, tensors, statistics."""

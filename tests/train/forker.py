@@ -1,7 +1,8 @@
 """Runs trainings as processes of their own without importing ESPnet (12 s) for each: imports once, then forks.
 
-Reads a JSON line a training from stdin, {"argv", "log", "upstream", "num_processes", "fault"}, and answers each with
-its exit status (negative: the signal), the highest if there are several processes. A fault is one of
+Reads a JSON line a training from stdin, {"argv", "log", "upstream", "num_processes", "fault", "records"}, and answers
+each with its exit status (negative: the signal), the highest if there are several processes. With `records`, process N
+appends to `<log>.read.N` a line with the ids of each batch that it trains on. A fault is one of
 
     {"at": "forward", "nth": 7, "do": "kill"}                        before the model's 7th batch, validation included
     {"at": "step", "nth": 3, "do": "kill"}                           before the optimiser's 3rd step
@@ -118,6 +119,24 @@ def inject_into_save(torch, fault):
     torch.save = before_nth(save, fault["nth"], on_save, lambda _, path, *rest: path.name == fault["file"])
 
 
+def record_batches(path):
+    """Write down the utterances of each batch that ESPnet's loop trains on."""
+    import torch
+
+    from espnet2.train import trainer
+
+    to_device = trainer.to_device
+
+    def recorded(batch, *arguments):
+        # Validation has no gradients.
+        if torch.is_grad_enabled():
+            with path.open("a") as file:
+                file.write(" ".join(batch["utt_id"]) + "\n")
+        return to_device(batch, *arguments)
+
+    trainer.to_device = recorded
+
+
 def train(job, rank):
     """The forked child: never returns."""
     status = 1
@@ -128,6 +147,8 @@ def train(job, rank):
         os.dup2(log, 2)
         if job["fault"] and rank == job["num_processes"] - 1:
             inject(job["fault"])
+        if job["records"]:
+            record_batches(pathlib.Path(f"{job['log']}.read.{rank}"))
         from espnet2.tasks.asr import ASRTask
 
         from espnet_larm.train.task import LarmASRTask

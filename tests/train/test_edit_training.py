@@ -8,6 +8,8 @@ import pytest
 import torch
 import yaml
 
+from espnet_larm.recipe.drafts.shards import Drafted, Shards
+
 WORDS = ["<unk>", "<s>", "</s>", *("".join(letters) for letters in itertools.product("ABC", repeat=3))]
 TEXTS = (("text", "text", "text"), ("drafts", "draft", "text"))
 
@@ -82,6 +84,28 @@ def test_an_editor_of_texts_learns_without_speech_and_edits_what_the_ctc_head_re
     refused = tmp_path / "refused"
     assert trainings.run(refused, *options(), data=TEXTS) != 0
     assert "the data have no speech; without, an LM learns only to edit text" in trainings.log(refused)
+
+
+@pytest.mark.slow
+def test_two_processes_read_each_pair_of_all_shards_once_an_epoch(trainings, options, drafts, tmp_path):
+    shards, random = Shards(tmp_path / "shards", 3, {}), np.random.default_rng(2)
+    words = [[f"p{number}", *random.choice(WORDS[3:], 2)] for number in range(16)]
+    # The last shard has one batch of five pairs, since a sixth pair alone could not be shared.
+    for number, some in enumerate((words[:4], words[4:10], words[10:])):
+        shards.write(number, [Drafted(*each) for each in some])
+    shards.finish()
+    folder = tmp_path / "run"
+    given = ["--multiple_iterator", "true", "--batch_type", "length", "--batch_bins", "13", "--accum_grad", "1"]
+    given += ["--valid_batch_type", "unsorted"]
+    for name in ("text", "draft"):
+        given += ["--train_data_path_and_name_and_type", f"{shards.folder}/{name},{name},text"]
+    given += ["--train_shape_file", f"{shards.folder}/shape", "--freeze_param", "encoder", "ctc", "decoder.projector"]
+    status = trainings.run(
+        folder, *options(text_only=True), *given, data=TEXTS, train_data=(), num_processes=2, records=True
+    )
+    assert status == 0, trainings.log(folder)
+    one, other = (list(itertools.chain(*trainings.read(folder, rank))) for rank in (0, 1))
+    assert sorted(one + other) == sorted(each[0] for each in words)
 
 
 @pytest.fixture

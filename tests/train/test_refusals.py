@@ -465,11 +465,12 @@ def test_what_fails_at_the_first_batch_alone_is_said_with_its_part(larm_task, bu
 def test_a_process_that_was_killed_is_said(larm_task, monkeypatch, options):
     from torch.multiprocessing.spawn import ProcessExitedException
 
-    def end(*_, **__):
+    def end(args):
+        args.dist_world_size = 2
         raise ProcessExitedException("process 0 ended", error_index=0, error_pid=1, exit_code=-9, signal_name="SIGKILL")
 
     monkeypatch.setattr(larm_task.__base__, "main", end)
-    with pytest.raises(ProcessExitedException):
+    with pytest.raises(SystemExit, match=r"ERROR: rank 0 of 2 \(process 1\) was ended by SIGKILL.* command resumes"):
         larm_task.main(cmd=options())
 
 

@@ -9,7 +9,7 @@ import contextlib
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -189,8 +189,16 @@ def count_step(trained: Trained, utterances: Utterances, accum_grad: int = 1) ->
     )
 
 
-def time_steps(trained: Trained, utterances: Utterances, num_steps: int = 3) -> float:
+def time_steps(
+    trained: Trained, utterances: Utterances, num_steps: int = 3, clock: Callable[[], float] = time.perf_counter
+) -> float:
     """Make training steps, after one that does not count.
+
+    Args:
+        trained: The model; its weights change.
+        utterances: The batch.
+        num_steps: How many count.
+        clock: Seconds since some moment.
 
     Returns:
         Seconds of a step.
@@ -200,12 +208,12 @@ def time_steps(trained: Trained, utterances: Utterances, num_steps: int = 3) -> 
     batch = new_batch(model, utterances, str(device))
     for index in range(num_steps + 1):
         if index == 1:
-            start = _now(device)
+            start = _now(device, clock)
         optimizer.zero_grad(set_to_none=True)
         _loss(trained, batch).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-    return (_now(device) - start) / num_steps
+    return (_now(device, clock) - start) / num_steps
 
 
 def _loss(trained: Trained, batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -214,10 +222,10 @@ def _loss(trained: Trained, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     return loss
 
 
-def _now(device: torch.device) -> float:
+def _now(device: torch.device, clock: Callable[[], float]) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter()
+    return clock()
 
 
 def _tensors_there(model: Any, batch: dict[str, torch.Tensor]) -> list[torch.Tensor]:

@@ -276,8 +276,12 @@ def test_all_that_cross_entropy_trains_gets_a_gradient_whatever_is_found(build_s
     assert all(found[name].any() for name in found if "layers.1.mlp" in name or "ctc" in name or "heads" in name)
 
 
-def test_under_autocast_all_that_learns_gets_a_gradient(build_speech_llm):
-    model = build_speech_llm(decoder_conf={"adaptation": "full", "num_heads": 2}, model_conf=ON).train()
+@pytest.mark.parametrize("recomputes", [False, True])
+def test_under_autocast_all_that_learns_gets_a_gradient(build_speech_llm, recomputes):
+    conf = {"adaptation": "full", "num_heads": 2, "activation_checkpointing": recomputes}
+    model = build_speech_llm(
+        decoder_conf=conf, model_conf=ON, encoder_conf={"activation_checkpointing": recomputes}
+    ).train()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss, stats, _ = model(**batch())
     assert loss.dtype == torch.float32 and stats["loss_mwer"].dtype == torch.float32
