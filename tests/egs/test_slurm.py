@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "scontrol", "sinfo")
+PROGRAMS = ("setpriv", "munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "scontrol", "sinfo")
 PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"  # where Debian has daemons, which not every user's PATH names
 
 # Processes are found by their parents and not by control groups, so that this works within a container. Of the four
@@ -88,7 +88,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def start(folder: Path, program: str, *arguments: str) -> subprocess.Popen[bytes]:
     with (folder / f"{program}.out").open("wb") as output:
-        command = [shutil.which(program, path=PATH) or program, *arguments]
+        # They end when pytest does, however it ends.
+        command = ["setpriv", "--pdeathsig", "TERM", shutil.which(program, path=PATH) or program, *arguments]
         # A Ctrl-C is for the tests, which then end the daemons.
         return subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
 
@@ -252,22 +253,24 @@ def test_a_recipe_that_fails_within_a_job_fails_the_job(slurm: Bash, tmp_path: P
     assert slurm("sbatch --wait batch.sh").returncode == 3
 
 
-def test_a_recipe_trains_on_in_a_new_job_and_decodes_in_parts_as_it_does_here(
+TINY = ["--asr_config", "conf/tiny/train_larm.yaml", "--inference_config", "conf/decode_ctc_greedy.yaml"]
+TINY += ["--asr_tag", "tiny", "--inference_asr_model", "latest.pth", "--batch_size", "1"]
+
+
+def test_a_recipe_that_slurm_and_its_caller_interrupt_trains_each_epoch_once(
     slurm: Bash, recipe: Recipe, tmp_path: Path
 ) -> None:
-    options = ["--asr_config", "conf/tiny/train_larm.yaml", "--inference_config", "conf/decode_ctc_greedy.yaml"]
-    options += ["--asr_tag", "tiny", "--inference_asr_model", "latest.pth", "--batch_size", "1"]
     (tmp_path / "cmd.sh").write_text("cmd_backend=slurm\n")
-    done = recipe(*options, "--nj", "2", "--stop_stage", "stats")
+    done = recipe(*TINY, "--nj", "2", "--stop_stage", "stats")
     assert done.returncode == 0 and "stats: 2 job(s) done" in done.stderr, done.stderr
     train_log = tmp_path / "exp/asr_tiny/train.log"
     with ThreadPoolExecutor() as pool:
-        train = pool.submit(recipe, *options, "--stage", "train", "--asr_args", "--max_epoch 9999")
-        wait_until(lambda: train_log.exists() and "1epoch results" in train_log.read_text(), 600)
+        train = pool.submit(recipe, *TINY, "--stage", "train", "--asr_args", "--max_epoch 9999")
+        wait_until(lambda: train_log.exists() and "1epoch results" in train_log.read_text(), 300)
         # As Slurm does before a time limit, which a busy machine might reach before its first epoch.
         (step,) = slurm("squeue --noheader --steps --format %i").stdout.split()
         assert slurm(f"scancel --signal TERM {step}").returncode == 0
-        wait_until(lambda: "epoch started" in train_log.read_text().partition("SIGTERM: saving")[2], 600)
+        wait_until(lambda: "epoch started" in train_log.read_text().partition("SIGTERM: saving")[2], 300)
         (script,) = re.findall(r"training-(\d+)", slurm("squeue --noheader --format %j").stdout)
         os.kill(int(script), signal.SIGTERM)
         done = train.result()
@@ -275,19 +278,29 @@ def test_a_recipe_trains_on_in_a_new_job_and_decodes_in_parts_as_it_does_here(
     assert done.stderr.count("training was interrupted and has saved; submitting it again") == 1
     said = train_log.read_text()
     assert said.count("SIGTERM: saving") == 2
-    epochs = [int(number) for number in re.findall(r" (\d+)epoch results: ", said)]
-    assert epochs == list(range(1, len(epochs) + 1))
-    options += ["--asr_args", f"--max_epoch {len(epochs) + 1}", "--stop_stage", "score"]
-    done = recipe(*options, "--stage", "train", "--inference_nj", "2")
-    assert done.returncode == 0 and "decode test: 2 job(s) done" in done.stderr, done.stderr
+    epochs = len(re.findall(r"epoch results: ", said))
+    done = recipe(*TINY, "--stage", "train", "--stop_stage", "train", "--asr_args", f"--max_epoch {epochs + 1}")
+    assert done.returncode == 0, done.stderr
+    trained = re.findall(r" (\d+)epoch results: ", train_log.read_text())
+    assert [int(epoch) for epoch in trained] == list(range(1, epochs + 2))
+
+
+def test_a_recipe_decodes_in_parts_as_it_does_here_and_names_a_part_that_fails(
+    slurm: Bash, recipe: Recipe, tmp_path: Path
+) -> None:
+    options = [*TINY, "--asr_args", "--max_epoch 1", "--stop_stage", "decode"]
+    assert recipe(*options, "--inference_nj", "1").returncode == 0
     (text,) = (tmp_path / "exp/asr_tiny").glob("*/test/text")
-    in_parts = text.read_text()
-    (tmp_path / "cmd.sh").unlink()
-    assert recipe(*options, "--stage", "decode", "--inference_nj", "1").returncode == 0
-    assert len(in_parts.splitlines()) == 3 and text.read_text() == in_parts
-    # A part that cannot read its audio fails; what it and the other one have heard is kept.
+    here = text.read_text()
     (tmp_path / "cmd.sh").write_text("cmd_backend=slurm\n")
+    done = recipe(*options, "--stage", "decode", "--inference_nj", "2")
+    assert done.returncode == 0 and "decode test: 2 job(s) done" in done.stderr, done.stderr
+    assert len(here.splitlines()) == 3 and text.read_text() == here
+    # What was decoded is kept for a decoding that goes on; here it would hide the damage.
+    for finished in text.parent.rglob("finished.jsonl"):
+        finished.unlink()
     (tmp_path / "source/audio/test/2.flac").write_bytes(b"damaged")
     done = recipe(*options, "--stage", "decode", "--inference_nj", "2")
-    assert done.returncode == 1 and re.search(r"decode test: job 2 of 2 failed; its log is \S+\.2\.log", done.stderr)
-    assert len(text.read_text().splitlines()) == 2
+    assert done.returncode == 1
+    assert re.search(r"decode test: job 2 of 2 failed; its log is \S+\.2\.log", done.stderr), done.stderr
+    assert text.read_text().splitlines() == here.splitlines()[:2]
