@@ -16,18 +16,24 @@ Recipe = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def bash(tmp_path: Path) -> Callable[[str], subprocess.CompletedProcess[str]]:
+def bash(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run a script in an empty folder with all helpers sourced."""
     helpers = "".join(
         f". {ROOT}/egs/utils/{name}.sh; "
         for name in ("log", "options", "jobs", "training", "files", "names", "asr_parts", "scoring_lm", "summary")
     )
 
-    def run(script: str) -> subprocess.CompletedProcess[str]:
+    def run(script: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
         command = ["bash", "-c", f"set -euo pipefail; {helpers}{script}"]
         # A session of its own, in which a test can send what a Ctrl-C sends: a signal to the whole group.
         return subprocess.run(
-            command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False, start_new_session=True
+            command,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+            start_new_session=True,
         )
 
     return run

@@ -126,7 +126,8 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
 def slurm(cluster: Path, bash: Bash, monkeypatch: pytest.MonkeyPatch) -> Bash:
     """Run a script with all helpers sourced and jobs that go to Slurm."""
     monkeypatch.setenv("SLURM_CONF", str(cluster))
-    return lambda script: bash(f"cmd_backend=slurm; {script}")
+    # Slurm counts time limits in minutes.
+    return lambda script: bash(f"cmd_backend=slurm; {script}", timeout_s=300)
 
 
 def test_parts_run_with_their_numbers_and_gpus_of_their_own(slurm: Bash, tmp_path: Path) -> None:
