@@ -13,10 +13,10 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch.multiprocessing.spawn import ProcessExitedException
+if TYPE_CHECKING:
+    from torch.multiprocessing.spawn import ProcessExitedException
 
 # EX_TEMPFAIL of sysexits.h: a temporary failure, to be tried again.
 REQUEUE_STATUS = 75
@@ -122,11 +122,14 @@ def ends_with_its_peers(rank: int, num_processes: int) -> Iterator[None]:
 
 
 def _is_lost_connection(error: RuntimeError) -> bool:
+    # Here, since programs that train no network of ESPnet's import this module, and start without torch.
+    import torch
+
     # gloo raises plain RuntimeErrors, which begin with the line of its source.
     return isinstance(error, torch.distributed.DistError) or "gloo/transport" in str(error)
 
 
-def status_after(error: ProcessExitedException, first_rank: int, num_processes: int) -> int | str:
+def status_after(error: "ProcessExitedException", first_rank: int, num_processes: int) -> int | str:
     """What to exit with after one of the spawned processes has ended: its status, or a sentence.
 
     Args:
