@@ -8,7 +8,6 @@ of frames to the left and to the right: [70, 13] is `left_chunks: [5], chunk_fra
 Shapes: B utterances, T frames, F features, D model size.
 """
 
-from collections.abc import Iterator
 from typing import Annotated, Any
 
 import torch
@@ -23,6 +22,7 @@ from espnet_larm.options import Option, check_parameters
 from espnet_larm.streaming.consistency import give_lesson
 from espnet_larm.streaming.context import Context, Contexts, current_context
 from espnet_larm.streaming.encoder import StreamingEncoder
+from espnet_larm.streaming.read_out import ReadOut, ReadOuts
 from espnet_larm.streaming.stream import Chunk, Settings, Window
 
 NEEDS_CAUSAL = "chunks need encoder_conf: causal: true, with which the encoder must be trained."
@@ -158,13 +158,13 @@ class FastConformerEncoder(StreamingEncoder):
             xs = layer(xs, frames)
         return xs.masked_fill(~frames.mask.unsqueeze(-1), 0.0), hlens
 
-    def encode_chunk(self, chunk: Chunk, ctc: CTC | None) -> Iterator[tuple[int, torch.Tensor]]:  # noqa: ARG002
+    def encode_chunk(self, chunk: Chunk, ctc: CTC | None) -> ReadOuts:  # noqa: ARG002
         """What `stream` needs of this encoder."""
         xs = self.input_scale * self.subsampling.stream(chunk)
         frames = describe_stream(chunk.hlens, xs, chunk.settings.context, chunk.past)
         for layer in self.layers:
             xs = layer(xs, frames)
-        yield 1, xs.masked_fill(~frames.mask.unsqueeze(-1), 0.0)
+        yield ReadOut(1, xs.masked_fill(~frames.mask.unsqueeze(-1), 0.0), chunk.hlens)
 
     @property
     def window(self) -> Window:

@@ -7,13 +7,12 @@
             print(event.is_final, event.text)
     events = session.finish()
 
-All loops run for every chunk; partial texts may be read at an earlier one, before the deeper ones run. Texts are those
-of the masked offline forward pass, whatever the pieces and whoever else is heard in the same step
-(test_a_session_says_what_the_masked_offline_forward_says).
+Partial texts may be read at an early loop, before the deeper ones run. With `num_loops: auto` a chunk leaves by a rule
+that looks at its own frames. Texts are those of the masked offline forward pass, whatever the pieces and whoever else
+is heard in the same step (test_a_session_says_what_the_masked_offline_forward_says).
 Shapes: N samples, B streams, T frames, V tokens.
 """
 
-import functools
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -28,8 +27,9 @@ from espnet_larm.live.frontend import LiveFrontend, Unheard
 from espnet_larm.live.paths import Search
 from espnet_larm.live.pcm import FULL_SCALE
 from espnet_larm.live.utterances import Event, Rules, Shown, Utterances
-from espnet_larm.recognize.config import AUTO, DecodeConfig
+from espnet_larm.recognize.config import DecodeConfig
 from espnet_larm.recognize.ctc import CtcSearcher
+from espnet_larm.recognize.leaving.leave import Leaving, Watch
 from espnet_larm.recognize.long.transcribe import text_of_words
 from espnet_larm.recognize.output.words import Word
 from espnet_larm.recognize.plan import Plan
@@ -63,11 +63,13 @@ class Heard(NamedTuple):
         audio_s: Seconds of audio.
         seconds: Seconds of computing; a step that several sessions shared is divided among them.
         shown: How steady its texts were.
+        mean_loops: Loops that its frames have run, on average; 0 before the first chunk.
     """
 
     audio_s: float
     seconds: float
     shown: Shown
+    mean_loops: float
 
 
 class LiveRecognizer:
@@ -113,6 +115,11 @@ class LiveRecognizer:
         half_window_s = self.frontend.margin / self.sample_rate_hz
         self.latency_s = self._times.hop_s * self._encoder.latency(self.context) + half_window_s
 
+    @property
+    def lets_chunks_leave(self) -> bool:
+        """Whether chunks leave by a rule before the last loop."""
+        return self._plan.leaving is not None
+
     def start(self) -> "LiveSession":
         """A session that has heard nothing."""
         has_own_partials = self._partial_loop != self._final_loop
@@ -157,10 +164,9 @@ class LiveRecognizer:
             xs_pad, lens = self._model.preencoder(xs_pad, lens)
         state = StreamState.join([feed.session.state for feed in feeds])
         texts = [feed.session.utterances.copy() for feed in feeds]
-        step = _Step(texts, self._ctc, self._partial_loop, self._final_loop)
-        reader = None
-        if on_partial is not None and self._partial_loop != self._final_loop:
-            reader = functools.partial(step.read_early, on_partial)
+        step = _Step(texts, self._ctc, self._partial_loop, self._final_loop, self._plan.leaving, on_partial)
+        is_early = on_partial is not None and self._partial_loop != self._final_loop
+        reader = step.read_early if is_early or self._plan.leaving is not None else None
         outputs, state = self._encoder.stream(state, xs_pad, lens, self._model.ctc, last, reader)
         if reader is None:
             step.read(outputs)
@@ -169,8 +175,10 @@ class LiveRecognizer:
         for feed, (_, unheard), own, utterances in zip(feeds, heard, state.split(), texts, strict=True):
             feed.session.go_on(unheard, own, utterances, len(feed.samples), feed.is_last)
         spent = (time.perf_counter() - started) / len(feeds)
-        for feed in feeds:
+        for feed, frames, frame_loops in zip(feeds, step.num_frames, step.num_loops, strict=True):
             feed.session.seconds += spent
+            feed.session.num_frames += frames
+            feed.session.num_loops += frame_loops
         return step.events
 
     def _features(self, feed: Feed) -> tuple[torch.Tensor, Unheard]:
@@ -184,40 +192,77 @@ class _Step:
 
     Attributes:
         events: By session, what was said and not told yet.
+        num_frames: By session, frames that were read.
+        num_loops: By session, the loops that they have run, all together.
     """
 
-    def __init__(self, utterances: Sequence[Utterances], ctc: CtcSearcher, partial_loop: int, final_loop: int) -> None:
+    def __init__(
+        self,
+        utterances: Sequence[Utterances],
+        ctc: CtcSearcher,
+        partial_loop: int,
+        final_loop: int,
+        leaving: Leaving | None,
+        on_partial: Callable[[int, Event], None] | None,
+    ) -> None:
         self._utterances, self._ctc, self._partial_loop, self._final_loop = utterances, ctc, partial_loop, final_loop
+        self._leaving, self._on_partial = leaving, on_partial
+        self._watch: Watch | None = None
+        self._last_read = 0
         self.events: list[list[Event]] = [[] for _ in utterances]
+        self.num_frames, self.num_loops = [0] * len(utterances), [0] * len(utterances)
 
     def read(self, outputs: StreamOutputs) -> None:
         """Read all chunks, after all loops."""
-        final = self._log_probs(outputs, self._final_loop)
-        partial = final if self._partial_loop == self._final_loop else self._log_probs(outputs, self._partial_loop)
-        for utterances, found, *both in zip(self._utterances, self.events, final, partial, strict=True):
-            found.extend(utterances.read(*both))
+        final = self._split(self._ctc.log_probs(outputs.hs_pad[self._final_loop]), outputs)
+        partial = final
+        if self._partial_loop != self._final_loop:
+            partial = self._split(self._ctc.log_probs(outputs.hs_pad[self._partial_loop]), outputs)
+        for place, both in enumerate(zip(final, partial, strict=True)):
+            self.events[place].extend(self._utterances[place].read(*both))
+            self._count(place, len(both[0]), self._final_loop)
 
-    def read_early(self, on_partial: Callable[[int, Event], None], loop: int, outputs: StreamOutputs) -> None:
-        """Read a chunk at one of its loops."""
-        if loop not in (self._partial_loop, self._final_loop):
-            return
-        for place, log_probs in enumerate(self._log_probs(outputs, loop)):
-            if len(log_probs) == 0:
+    def read_early(self, loop: int, outputs: StreamOutputs) -> torch.Tensor | None:
+        """Read a chunk at one of its loops, and say which chunks go on; None for all."""
+        if self._leaving is None and loop not in (self._partial_loop, self._final_loop):
+            return None
+        log_probs = self._ctc.log_probs(outputs.hs_pad[loop])
+        leaves = self._leaves(loop, outputs, log_probs)
+        has_own_partials = self._partial_loop != self._final_loop
+        ends = [loop == self._final_loop] * len(self.events) if leaves is None else leaves.tolist()
+        for place, (each, is_end) in enumerate(zip(self._split(log_probs, outputs), ends, strict=True)):
+            if len(each) == 0:
                 continue
-            found = self.events[place]
-            if loop == self._final_loop:
-                found.extend(self._utterances[place].read(log_probs, None))
-                continue
-            for event in self._utterances[place].foresee(log_probs):
-                if found:
-                    found.append(event)
-                else:
-                    on_partial(place, event)
+            # A chunk that leaves before the loop of partial texts has none later.
+            if has_own_partials and (loop == self._partial_loop or (is_end and loop < self._partial_loop)):
+                self._tell(place, self._utterances[place].foresee(each))
+            if is_end:
+                self.events[place].extend(self._utterances[place].read(each, None if has_own_partials else each))
+                self._count(place, len(each), loop)
+        return None if leaves is None else ~leaves
 
-    def _log_probs(self, outputs: StreamOutputs, loop: int) -> list[torch.Tensor]:
+    def _leaves(self, loop: int, outputs: StreamOutputs, log_probs: torch.Tensor) -> torch.Tensor | None:
+        if self._leaving is None:
+            return None
+        if self._watch is None or loop <= self._last_read:
+            self._watch = Watch(self._ctc.model.blank_id, self._leaving)
+        self._last_read = loop
+        return self._watch.leaves(loop, log_probs, outputs.hs_pad[loop], outputs.hlens)
+
+    def _tell(self, place: int, events: Sequence[Event]) -> None:
+        for event in events:
+            if self.events[place] or self._on_partial is None:
+                self.events[place].append(event)
+            else:
+                self._on_partial(place, event)
+
+    def _count(self, place: int, num_frames: int, loop: int) -> None:
+        self.num_frames[place] += num_frames
+        self.num_loops[place] += num_frames * loop
+
+    def _split(self, log_probs: torch.Tensor, outputs: StreamOutputs) -> list[torch.Tensor]:
         """By session (T, V)."""
-        log_probs = self._ctc.log_probs(outputs.hs_pad[loop]).cpu()
-        return [each[:length] for each, length in zip(log_probs, outputs.hlens.tolist(), strict=True)]
+        return [each[:length] for each, length in zip(log_probs.cpu(), outputs.hlens.tolist(), strict=True)]
 
 
 class LiveSession:
@@ -232,6 +277,8 @@ class LiveSession:
         utterances: What is said.
         is_over: Whether it has ended.
         seconds: Seconds of computing.
+        num_frames: Encoder frames so far.
+        num_loops: The loops that they have run, all together.
     """
 
     def __init__(
@@ -239,6 +286,7 @@ class LiveSession:
     ) -> None:
         self.recognizer, self.unheard, self.state, self.utterances = recognizer, unheard, state, utterances
         self.is_over, self.seconds, self._num_samples = False, 0.0, 0
+        self.num_frames = self.num_loops = 0
 
     def feed(self, samples: np.ndarray, on_partial: Callable[[Event], None] | None = None) -> list[Event]:
         """Hear the next samples.
@@ -273,7 +321,7 @@ class LiveSession:
     def heard(self) -> Heard:
         """How much it has heard so far, and what that took."""
         audio_s = self._num_samples / self.recognizer.sample_rate_hz
-        return Heard(audio_s, self.seconds, self.utterances.shown)
+        return Heard(audio_s, self.seconds, self.utterances.shown, self.num_loops / max(1, self.num_frames))
 
     def go_on(
         self, unheard: Unheard, state: StreamState, utterances: Utterances, num_samples: int, is_over: bool
@@ -305,9 +353,9 @@ def _streaming_encoder(recognizer: Recognizer) -> StreamingEncoder:
 
 
 def _plan_of(recognizer: Recognizer, decoding: DecodeConfig) -> Plan:
-    if decoding.num_loops == AUTO:
-        raise ValueError("loops is auto; a stream runs every chunk to the same loop: give a number.")
     plan = recognizer.plan(decoding)
+    if plan.leaving is not None:
+        recognizer.model.encoder.check_chunks_can_leave()
     if plan.llm is not None:
         raise ValueError("the model's LM reads whole utterances; set ctc_weight 1.0 for live use, by its CTC head.")
     return plan

@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional
 
 from espnet_larm.streaming.context import Context, attended_in_chunks
-from espnet_larm.streaming.past import Past
+from espnet_larm.streaming.past import Held, Past
 
 ROTARY_BASE = 10000.0
 
@@ -30,6 +30,7 @@ class Frames(NamedTuple):
             valid ones.
         context: The chunks that bound what a frame sees; None for the whole utterance.
         past: What comes before the chunk that these frames are; None where they begin at the beginning.
+        held: What frames were that have left; None where none can.
     """
 
     mask: torch.Tensor
@@ -39,6 +40,22 @@ class Frames(NamedTuple):
     attended: torch.Tensor | None = None
     context: Context | None = None
     past: Past | None = None
+    held: Held | None = None
+
+    def enter(self, part: str, loop: int = 0) -> None:
+        """Say whose modules keep what they read from now on."""
+        if self.past is not None:
+            self.past.enter(part, loop)
+        if self.held is not None:
+            self.held.enter(part)
+
+    def only(self, stays: torch.Tensor, rows: torch.Tensor) -> "Frames":
+        """Those of some of the streams (B,), which have these places in the whole batch; modules run them alone."""
+        assert self.attended is not None and self.past is not None
+        self.past.only(rows)
+        return self._replace(
+            mask=self.mask[stays], cos=self.cos[stays], sin=self.sin[stays], attended=self.attended[stays]
+        )
 
 
 def describe_frames(lens: torch.Tensor, num_frames: int, head_size: int, like: torch.Tensor) -> Frames:
@@ -136,6 +153,8 @@ class SelfAttention(torch.nn.Module):
         qkv = qkv.permute(2, 0, 3, 1, 4)  # (3, B, H, T, S)
         queries, keys = rotate(qkv[:2], frames).unbind(0)
         values = qkv[2]
+        if frames.held is not None:
+            keys, values = frames.held.hold(keys, dim=2), frames.held.hold(values, dim=2)
         if frames.past is not None and frames.context is not None:
             left = frames.context.left_frames
             keys, values = frames.past.extend(keys, left, dim=2), frames.past.extend(values, left, dim=2)
@@ -186,6 +205,8 @@ class ConvModule(torch.nn.Module):
         """(B, T, D) to (B, T, D); a padded frame enters the convolution as zero."""
         gated = functional.glu(self.gate(xs), dim=-1)
         gated = gated.masked_fill(~frames.mask.unsqueeze(-1), 0.0)
+        if frames.held is not None:
+            gated = frames.held.hold(gated)
         if frames.context is None:
             mixed = self.depthwise(gated.transpose(1, 2)).transpose(1, 2)
         else:

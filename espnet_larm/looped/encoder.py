@@ -10,8 +10,8 @@ stays inside the loop: it is what the CTC head says of the loop's own state, wit
 Shapes: B utterances, T frames, F features, D model size. Masks are True where valid.
 """
 
-from collections.abc import Callable, Generator, Iterator
-from typing import Annotated, Any, NamedTuple
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -20,7 +20,6 @@ from typeguard import typechecked
 from espnet2.asr.ctc import CTC
 
 from espnet_larm.draws import forget_draws
-from espnet_larm.looped.blank_skipping import frames_to_feed
 from espnet_larm.looped.blocks import (
     ConformerBlock,
     Frames,
@@ -33,6 +32,7 @@ from espnet_larm.looped.blocks import (
 )
 from espnet_larm.looped.loop import Clock, Depth, DepthFilm, LoopState
 from espnet_larm.looped.loop_numbers import LoopNumbers
+from espnet_larm.looped.running import Running
 from espnet_larm.looped.sampling import SAMPLINGS, UNIFORM, LoopSampling
 from espnet_larm.looped.subsampling import CONV, FACTORS, KINDS, LINEAR, ConvSubsampling, LinearSubsampling
 from espnet_larm.looped.together import NO_SAMPLING, check_together
@@ -40,27 +40,11 @@ from espnet_larm.options import Option, check_parameters
 from espnet_larm.streaming.consistency import give_lesson
 from espnet_larm.streaming.context import Context, Contexts, current_context
 from espnet_larm.streaming.encoder import StreamingEncoder
+from espnet_larm.streaming.read_out import ReadOut, ReadOuts, next_read_out
 from espnet_larm.streaming.stream import Chunk, Settings, Window
 
-
-class ReadOut(NamedTuple):
-    """An input of the CTC head.
-
-    Attributes:
-        number: Number of the checkpoint loop (of the layer, in an encoder without loops), 1 for the first.
-        hs_pad: (B, T, D); of a looped encoder zero behind the lengths.
-        hlens: Valid frames (B,).
-        rows: Places of these utterances in the batch that was given (B,); None for all of them, in order.
-    """
-
-    number: int
-    hs_pad: torch.Tensor
-    hlens: torch.Tensor
-    rows: torch.Tensor | None = None
-
-
-# What a reader may send back at each read-out: which of its utterances stay (B,), True where one does.
-ReadOuts = Generator[ReadOut, torch.Tensor | None, None]
+# Parts whose modules keep frames of a stream, beside the prelude.
+STACK, FEEDBACK, CODA = "stack", "feedback", "coda"
 
 
 class LarmEncoder(LoopNumbers, StreamingEncoder):
@@ -306,12 +290,16 @@ model_conf:
         num_loops: int | None = None,
         skip_blank: float = 1.0,
         context: Context | None = None,
+        by_chunk: bool = False,
     ) -> ReadOuts:
         """Yield each checkpoint loop as soon as it is computed: a reader that stops has paid for no further loop.
 
         A reader that sends a mask (B,) back keeps those utterances alone: the others leave the batch, which is cut to
         the longest that is left, and no further loop is run once all have left. Who stays gets what a batch without
         leaving gives, to rounding (test_who_stays_gets_what_a_whole_batch_gives).
+
+        With `by_chunk` it sends (B, N) back, True where a chunk goes on: all loops run, and chunks that have left stand
+        in them as in a stream (`stream`), which this is the offline form of.
 
         Args:
             xs_pad: Features (B, T, F).
@@ -322,9 +310,10 @@ model_conf:
             skip_blank: Frames that a checkpoint loop says are blank with more than this probability skip the
                 feed-forward layers of the loops up to the next; 1 skips none. Needs `ctc`, and eval mode.
             context: What a frame sees. None for the one that `in_context` gives, or the widest that was trained.
+            by_chunk: Whether chunks of the context leave, not utterances.
 
         Raises:
-            ValueError: Feedback needs `ctc`.
+            ValueError: Feedback needs `ctc`, chunks that leave need a context with chunks, and loops that share blocks.
             TooShortUttError: An utterance is shorter than the subsampling needs.
         """
         self._check_head(ctc)
@@ -338,9 +327,13 @@ model_conf:
             return describe_chunks(lens, num_frames, self.head_size, start, seen)
 
         last = num_loops or self.current_loops
-        yield from self._run(start, hlens, describe, ctc, last, skip_blank)
+        if by_chunk:
+            if seen.chunk_frames is None:
+                raise ValueError("chunks leave, but the context is of whole utterances; give one with chunk_frames.")
+            self.check_chunks_can_leave()
+        yield from self._run(start, hlens, describe, ctc, last, skip_blank, seen.chunk_frames if by_chunk else None)
 
-    def encode_chunk(self, chunk: Chunk, ctc: CTC | None) -> Iterator[tuple[int, torch.Tensor]]:
+    def encode_chunk(self, chunk: Chunk, ctc: CTC | None) -> ReadOuts:
         """What `stream` needs of this encoder."""
         self._check_head(ctc)
         start, hlens = self.subsampling(chunk.xs_pad, chunk.ilens)
@@ -350,8 +343,24 @@ model_conf:
         def describe(lens: torch.Tensor, num_frames: int) -> Frames:
             return describe_stream(lens, num_frames, self.head_size, start, context, chunk.starts, chunk.past)
 
-        for read in self._run(start, hlens, describe, ctc, num_loops, skip_blank):
-            yield read.number, read.hs_pad
+        read_outs, stays = self._run(start, hlens, describe, ctc, num_loops, skip_blank), None
+        while (read := next_read_out(read_outs, stays)) is not None:
+            stays = yield read
+        loops = range(1, num_loops + 1)
+        for part, of in ((STACK, loops), (FEEDBACK, loops[1:]), (CODA, self.allowed_loops(num_loops))):
+            chunk.past.fill(part, of)
+
+    def check_chunks_can_leave(self) -> None:
+        """Refuse blocks of whose keys and values other loops know nothing.
+
+        Raises:
+            ValueError: Loops do not share their blocks.
+        """
+        if not self.share_blocks:
+            raise ValueError(
+                "a chunk that leaves early stands in deeper loops with its keys and values of an earlier one, but the "
+                "model was trained with encoder_conf: share_blocks: false; set a number of loops."
+            )
 
     def check_settings(self, settings: Settings) -> None:
         """Refuse a number of loops that cannot be read out.
@@ -385,32 +394,41 @@ model_conf:
         ctc: CTC | None,
         last: int,
         skip_blank: float,
+        chunk_frames: int | None = None,
     ) -> ReadOuts:
-        """Run prelude and loops on the front end's output (B, T, D) with its lengths (B,), which `describe` takes."""
-        frames = describe(hlens, start.size(1))
-        rows = None
+        """Run prelude and loops on the front end's output (B, T, D) with its lengths (B,), which `describe` takes.
+
+        With `chunk_frames` chunks of so many frames leave, and what has left is held.
+        """
+        batch = Running(describe, hlens, start.size(1), chunk_frames)
         if self.prelude is not None:
-            start = self._checkpointed(self.prelude, start, frames)
-        output = None
+            batch.frames.enter("prelude")
+            start = self._checkpointed(self.prelude, start, batch.frames)
+        output = hidden = None
         for loop in range(1, last + 1):
             stack = self.stacks[0 if self.share_blocks else loop - 1]
-            output = self._checkpointed(self._step, stack, loop, output, start, frames, ctc)
+            ran = self._checkpointed(self._step, stack, loop, output, start, batch.frames, ctc)
+            output = batch.hold(output, ran)
             if self._is_checkpoint(loop):
-                hidden = output
-                if self.coda is not None:
-                    hidden = self._checkpointed(self.coda, output, frames._replace(fed=None))
-                hidden = hidden.masked_fill(~frames.mask.unsqueeze(-1), 0.0)
-                stays = yield ReadOut(loop, hidden, hlens, rows)
-                if stays is not None and not stays.all():
+                hidden = batch.hold(hidden, self._end(loop, output, batch.frames))
+                stays = yield ReadOut(loop, hidden, batch.hlens, batch.rows)
+                if stays is not None:
+                    if loop < last and batch.runs_streams and not stays.all():
+                        # Later chunks that run the next loop read what those say that leave.
+                        gone = batch.frames.only(~stays, batch.places(~stays))
+                        self._enter(loop + 1, output[~stays], start[~stays], gone, ctc)
                     if not stays.any():
                         return
-                    rows = stays.nonzero().squeeze(1) if rows is None else rows[stays]
-                    hlens = hlens[stays]
-                    longest = int(hlens.max())
-                    start, output, hidden = (each[stays, :longest] for each in (start, output, hidden))
-                    frames = describe(hlens, longest)
+                    start, output, hidden = batch.keep(stays, start, output, hidden)
                 if skip_blank < 1.0 and loop < last and ctc is not None:
-                    frames = frames._replace(fed=frames_to_feed(ctc.softmax(hidden), frames.mask, skip_blank))
+                    batch.skip(ctc.softmax(hidden), skip_blank)
+
+    def _end(self, loop: int, output: torch.Tensor, frames: Frames) -> torch.Tensor:
+        """What the CTC head reads of a loop's output, zero behind the lengths."""
+        if self.coda is not None:
+            frames.enter(CODA, loop)
+            output = self._checkpointed(self.coda, output, frames._replace(fed=None))
+        return output.masked_fill(~frames.mask.unsqueeze(-1), 0.0)
 
     def _nothing_of_what_loops_share(self) -> torch.Tensor:
         """Zero, with a gradient of zero for weights that one loop does not use: DDP waits for one of every weight."""
@@ -434,14 +452,22 @@ model_conf:
         ctc: CTC | None,
     ) -> torch.Tensor:
         """The stack's output at a loop, from that of the loop before (None at the first)."""
-        depth = Depth.of(loop, self.clock, self.film)
-        if previous is None:
-            state = start if depth is None else depth(start)
-        else:
-            assert self.state is not None
-            feedback = None
-            if self.conditioning_layer is not None and ctc is not None:
-                feedback = (ctc.softmax(previous), self.conditioning_layer)
-            state = self.state(previous, start, depth, feedback, frames.mask, frames.past)
+        state = self._enter(loop, previous, start, frames, ctc)
+        frames.enter(STACK, loop)
         hidden: torch.Tensor = stack(state, frames)
         return hidden
+
+    def _enter(
+        self, loop: int, previous: torch.Tensor | None, start: torch.Tensor, frames: Frames, ctc: CTC | None
+    ) -> torch.Tensor:
+        """The state that enters a loop."""
+        depth = Depth.of(loop, self.clock, self.film)
+        if previous is None:
+            return start if depth is None else depth(start)
+        assert self.state is not None
+        feedback = None
+        if self.conditioning_layer is not None and ctc is not None:
+            feedback = (ctc.softmax(previous), self.conditioning_layer)
+        frames.enter(FEEDBACK, loop)
+        state: torch.Tensor = self.state(previous, start, depth, feedback, frames.mask, frames.past)
+        return state

@@ -4,7 +4,6 @@ Shapes: B streams, T features, F their size, D model size.
 """
 
 import abc
-from collections.abc import Iterator
 
 import torch
 
@@ -12,6 +11,7 @@ from espnet2.asr.ctc import CTC
 from espnet2.asr.encoder.abs_encoder import AbsEncoder
 
 from espnet_larm.streaming.context import Context, Contexts
+from espnet_larm.streaming.read_out import ReadOuts
 from espnet_larm.streaming.stream import Chunk, Reader, Settings, StreamOutputs, StreamState, Window, advance
 
 
@@ -34,8 +34,8 @@ class StreamingEncoder(AbsEncoder):
         """How features become chunks."""
 
     @abc.abstractmethod
-    def encode_chunk(self, chunk: Chunk, ctc: CTC | None) -> Iterator[tuple[int, torch.Tensor]]:
-        """Yield read-outs of a chunk of R streams as they are computed: number, inputs of the CTC head (R, T', D)."""
+    def encode_chunk(self, chunk: Chunk, ctc: CTC | None) -> ReadOuts:
+        """Yield read-outs of a chunk of streams as they are computed."""
 
     @abc.abstractmethod
     def allowed_loops(self, limit: int) -> list[int]:
@@ -61,9 +61,10 @@ class StreamingEncoder(AbsEncoder):
     ) -> tuple[StreamOutputs, StreamState]:
         """Encode the chunks of streams that new features make whole, through all loops.
 
-        Every chunk runs to the last loop, since each loop attends to what the same loop made of the chunks before:
-        partial results read an early checkpoint loop, final ones the last, of the same call. No chunk leaves earlier,
-        but `reader` has what an early loop says before the deeper loops of the chunk run.
+        Partial results read an early checkpoint loop, final ones the last, of the same call; `reader` has what an early
+        loop says before the deeper loops of the chunk run, and may let the chunk leave there. Each loop attends to what
+        the same loop made of the chunks before. A chunk that has left stands in the deeper loops with its keys, values,
+        frames of convolutions and posteriors of the loop at which it left, and says there what it said at that loop.
 
         Args:
             state: The state of `start_streams` or of the call before; it stays as it is.
@@ -73,7 +74,9 @@ class StreamingEncoder(AbsEncoder):
             is_last: Streams that end with them (B,), True where one does: what is left is a shorter chunk. None for no
                 stream. Features that are too few for a frame give none.
             reader: Called at each checkpoint loop of each chunk with its number and what it says of the chunk, in the
-                form of the call's outputs, which have the same again. What it raises ends the call.
+                form of the call's outputs, which have the same again; it has no frames of streams without a chunk, or
+                whose chunk has left. It may answer which chunks go on (B,), True where one does. What it raises ends
+                the call.
 
         Returns:
             What all checkpoint loops say of the new chunks: for the same context the frames that `read_outs` gives of
@@ -85,13 +88,14 @@ class StreamingEncoder(AbsEncoder):
         if self.training:
             raise ValueError("a stream needs the encoder in eval mode; call its eval() first.")
 
-        def encode(chunk: Chunk) -> Iterator[tuple[int, torch.Tensor]]:
+        def encode(chunk: Chunk) -> ReadOuts:
             return self.encode_chunk(chunk, ctc)
 
-        outputs, state = advance(state, xs_pad, ilens, is_last, self.window, encode, reader)
+        loops = self.allowed_loops(state.settings.num_loops)
+        outputs, state = advance(state, xs_pad, ilens, is_last, self.window, encode, loops, reader)
         if not outputs.hs_pad:
             nothing = xs_pad.new_zeros(len(xs_pad), 0, self.output_size())
-            outputs = outputs._replace(hs_pad=dict.fromkeys(self.allowed_loops(state.settings.num_loops), nothing))
+            outputs = outputs._replace(hs_pad=dict.fromkeys(loops, nothing))
         return outputs, state
 
     def start_streams(
@@ -102,8 +106,7 @@ class StreamingEncoder(AbsEncoder):
         Args:
             context: What a frame sees, bounded on both sides.
             num_streams: B.
-            num_loops: The last loop of every chunk; None for the number that was trained. `auto` is for whole
-                utterances: a chunk that left early would have nothing for later chunks to attend to in deeper loops.
+            num_loops: The last loop of every chunk; None for the number that was trained.
             skip_blank: Frames that a checkpoint loop says are blank with more than this probability skip feed-forward
                 layers up to the next one; 1 skips none.
 
@@ -115,10 +118,7 @@ class StreamingEncoder(AbsEncoder):
             self.contexts.check(context)
         num_loops = self.num_loops if num_loops is None else num_loops
         if not isinstance(num_loops, int):
-            raise ValueError(
-                f"num_loops is {num_loops}; a stream runs every chunk to the same loop, since later chunks attend to "
-                "it there: give a number."
-            )
+            raise ValueError(f"num_loops is {num_loops}; give a number, and a reader that says which chunks leave.")
         settings = Settings(context, num_loops, skip_blank)
         self.check_settings(settings)
         lead = next(self.parameters()).new_zeros(self.window.lead, self.input_size)

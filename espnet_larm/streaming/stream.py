@@ -5,13 +5,20 @@ come (tests/streaming/test_larm.py, tests/fast_conformer/test_encoder.py). Its s
 Shapes: B streams, T features, F their size, C frames a chunk, D model size.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
 
 from espnet_larm.streaming.context import Context
-from espnet_larm.streaming.past import Past
+from espnet_larm.streaming.past import Past, Place
+from espnet_larm.streaming.read_out import ReadOuts, next_read_out
+
+# What encoders keep, by place, each (B, ...).
+Kept = Mapping[Place, torch.Tensor]
+NOTHING: Kept = MappingProxyType({})
 
 
 class Settings(NamedTuple):
@@ -36,14 +43,14 @@ class StreamState(NamedTuple):
         features: By stream, features that wait for their chunk to be whole, each (n, F), n below what a chunk needs.
         num_frames: By stream, encoder frames that were given so far.
         is_over: By stream, whether its end was given.
-        kept: What the encoder's modules keep, each (B, ...); empty as long as no stream has had a chunk.
+        kept: What the encoder's modules keep, by place, each (B, ...); empty as long as no stream has had a chunk.
     """
 
     settings: Settings
     features: tuple[torch.Tensor, ...]
     num_frames: tuple[int, ...]
     is_over: tuple[bool, ...]
-    kept: tuple[torch.Tensor, ...] = ()
+    kept: Kept = NOTHING
 
     @classmethod
     def start(cls, settings: Settings, lead: torch.Tensor, num_streams: int = 1) -> "StreamState":
@@ -59,13 +66,13 @@ class StreamState(NamedTuple):
     @property
     def num_bytes(self) -> int:
         """Memory of all tensors."""
-        return sum(each.element_size() * each.nelement() for each in (*self.features, *self.kept))
+        return sum(each.element_size() * each.nelement() for each in (*self.features, *self.kept.values()))
 
     def split(self) -> "list[StreamState]":
         """A state of its own for each stream; it holds no memory of the others."""
         rows = zip(self.features, self.num_frames, self.is_over, strict=True)
         return [
-            StreamState(self.settings, (features,), (number,), (over,), tuple(each[[row]] for each in self.kept))
+            StreamState(self.settings, (features,), (number,), (over,), _rows_of(self.kept, [row]))
             for row, (features, number, over) in enumerate(rows)
         ]
 
@@ -80,14 +87,14 @@ class StreamState(NamedTuple):
             raise ValueError("no state to join; give one or more.")
         if other := next((each.settings for each in states if each.settings != states[0].settings), None):
             raise ValueError(f"streams of one batch share their settings, but {states[0].settings} is not {other}.")
-        started = next((each.kept for each in states if each.kept), ())
+        started = next((each.kept for each in states if each.kept), NOTHING)
         rows = [each.kept or _zeros(started, len(each.features)) for each in states]
         return StreamState(
             states[0].settings,
             tuple(features for state in states for features in state.features),
             tuple(number for state in states for number in state.num_frames),
             tuple(over for state in states for over in state.is_over),
-            tuple(torch.cat(parts) for parts in zip(*rows, strict=True)),
+            {place: torch.cat([each[place] for each in rows]) for place in started},
         )
 
 
@@ -107,7 +114,8 @@ class StreamOutputs(NamedTuple):
 
 
 # What the reader of a stream gets as soon as a checkpoint loop of a chunk is computed: its number, and the new frames.
-Reader = Callable[[int, StreamOutputs], None]
+# It may answer which streams' chunks go on to the next loop (B,), True where one does; None for all.
+Reader = Callable[[int, StreamOutputs], torch.Tensor | None]
 
 
 class Window(NamedTuple):
@@ -154,7 +162,8 @@ def advance(
     ilens: torch.Tensor,
     is_last: torch.Tensor | None,
     window: Window,
-    encode: Callable[[Chunk], Iterator[tuple[int, torch.Tensor]]],
+    encode: Callable[[Chunk], ReadOuts],
+    loops: Sequence[int],
     reader: Reader | None = None,
 ) -> tuple[StreamOutputs, StreamState]:
     """Encode what has become whole.
@@ -166,7 +175,8 @@ def advance(
         is_last: The streams that end with them (B,), True where one does; their rest is encoded as a shorter chunk.
             None for no stream.
         window: How features become chunks.
-        encode: Yields loops and their (R, T', D) for a chunk of R streams, T' the most of its frames.
+        encode: Yields read-outs of a chunk of R streams.
+        loops: Their loops.
         reader: Called with each of them, before the next loop is computed.
 
     Raises:
@@ -192,19 +202,17 @@ def advance(
         def tensor(values: list[Any]) -> torch.Tensor:
             return torch.tensor(values).to(xs_pad.device, non_blocking=True)
 
-        past = Past(kept if len(rows) == len(pending) else [each[rows] for each in kept])
+        past = Past(kept if len(rows) == len(pending) else _rows_of(kept, rows))
         chunk = Chunk(
             torch.nn.utils.rnn.pad_sequence(taken, batch_first=True), tensor([len(each) for each in taken]),
             tensor([numbers[row] for row in rows]), tensor([starts[row] for row in rows]), tensor(ends), past,
             state.settings,
         )  # fmt: skip
-        read_outs = {}
-        for loop, hs_pad in encode(chunk):
-            read_outs[loop] = hs_pad
-            if reader is not None:
-                early = _joined([(rows, {loop: hs_pad})], len(pending))
-                reader(loop, StreamOutputs(tensor(starts), tensor(numbers), early))
-        pieces.append((rows, read_outs))
+        tell = None
+        if reader is not None:
+            first = StreamOutputs(tensor(starts), tensor(numbers), {})
+            tell = functools.partial(_told, reader, first, tensor(rows))
+        pieces.append((rows, _read(encode(chunk), loops, tell)))
         kept = _put_back(kept, past.kept, rows, len(pending))
         for row in rows:
             given[row] += numbers[row]
@@ -239,6 +247,45 @@ def _checked(
     return lens, last
 
 
+def _read(
+    read_outs: ReadOuts,
+    loops: Sequence[int],
+    tell: Callable[[int, torch.Tensor, torch.Tensor | None], torch.Tensor | None] | None,
+) -> dict[int, torch.Tensor]:
+    """What all loops say of a chunk of R streams, each (R, T, D); who has left says the same at deeper ones."""
+    found: dict[int, torch.Tensor] = {}
+    hs_pad, stays = None, None
+    while (read := next_read_out(read_outs, stays)) is not None:
+        hs_pad = read.hs_pad if read.rows is None or hs_pad is None else hs_pad.index_copy(0, read.rows, read.hs_pad)
+        found[read.number] = hs_pad
+        stays = None if tell is None else tell(read.number, hs_pad, read.rows)
+    return {loop: found.get(loop, hs_pad) for loop in loops}  # type: ignore[misc]
+
+
+def _told(
+    reader: Reader, outputs: StreamOutputs, rows: torch.Tensor, loop: int, hs_pad: torch.Tensor,
+    left: torch.Tensor | None,
+) -> torch.Tensor | None:  # fmt: skip
+    """Ask a reader.
+
+    Args:
+        reader: The reader.
+        outputs: Starts and lengths of B streams; `hs_pad` is put in.
+        rows: Those that have a chunk (R,).
+        loop: The loop.
+        hs_pad: What it says of them (R, T, D).
+        left: Places among them of those that run still (S,); None for all.
+
+    Returns:
+        Which of those stay (S,); None for all.
+    """
+    runs = rows if left is None else rows[left]
+    whole = hs_pad.new_zeros(len(outputs.hlens), *hs_pad.shape[1:]).index_copy(0, rows, hs_pad)
+    hlens = torch.zeros_like(outputs.hlens).index_copy(0, runs, outputs.hlens[runs])
+    stays = reader(loop, StreamOutputs(outputs.starts, hlens, {loop: whole}))
+    return None if stays is None else stays[runs]
+
+
 def _num_ready(num_features: int, start: int, is_end: bool, frames: int, window: Window) -> int:
     """Frames of the next chunk that can be given: all of it, what is left at the end of a stream, or none."""
     if num_features >= frames + window.overlap:
@@ -247,15 +294,13 @@ def _num_ready(num_features: int, start: int, is_end: bool, frames: int, window:
     return 0 if is_silent or not is_end else max(0, window.num_outputs(num_features))
 
 
-def _put_back(
-    kept: Sequence[torch.Tensor], new: Sequence[torch.Tensor], rows: list[int], num_streams: int
-) -> tuple[torch.Tensor, ...]:
+def _put_back(kept: Kept, new: Kept, rows: list[int], num_streams: int) -> Kept:
     """What all streams keep, after some of them have gone on."""
     if len(rows) == num_streams:
-        return tuple(new)
-    places = torch.tensor(rows).to(new[0].device, non_blocking=True)
+        return new
+    places = torch.tensor(rows).to(next(iter(new.values())).device, non_blocking=True)
     old = kept or _zeros(new, num_streams)
-    return tuple(each.index_copy(0, places, part) for each, part in zip(old, new, strict=True))
+    return {place: old[place].index_copy(0, places, part) for place, part in new.items()}
 
 
 def _joined(pieces: list[tuple[list[int], dict[int, torch.Tensor]]], num_streams: int) -> dict[int, torch.Tensor]:
@@ -269,5 +314,9 @@ def _joined(pieces: list[tuple[list[int], dict[int, torch.Tensor]]], num_streams
     return {number: torch.cat(parts, dim=1) for number, parts in joined.items()}
 
 
-def _zeros(kept: Sequence[torch.Tensor], num_streams: int) -> tuple[torch.Tensor, ...]:
-    return tuple(each.new_zeros(num_streams, *each.shape[1:]) for each in kept)
+def _rows_of(kept: Kept, rows: list[int]) -> Kept:
+    return {place: each[rows] for place, each in kept.items()}
+
+
+def _zeros(kept: Kept, num_streams: int) -> Kept:
+    return {place: each.new_zeros(num_streams, *each.shape[1:]) for place, each in kept.items()}

@@ -213,7 +213,7 @@ def test_a_session_of_another_recogniser_and_one_that_stands_twice_are_refused(r
     ("config", "decoding", "message"),
     [
         ({"partial_loop": 3}, {}, "partial_loop is 3; allowed: 2, 4"),
-        ({}, {"num_loops": "auto"}, "loops is auto; a stream runs every chunk to the same loop"),
+        ({}, {"num_loops": "auto"}, "num_loops is auto, but there is no loops_calibration.json beside the model"),
         ({}, {"num_loops": 3}, "num_loops is 3; allowed"),
         ({}, {"drafts": "ctc"}, "drafts is ctc: an option of an LM's search"),
     ],

@@ -159,14 +159,14 @@ def test_a_state_does_not_grow_and_holds_no_more_memory_than_it_says(encoders, c
     state, sizes = encoder.start_streams(Context(2, 4)), []
     for number in range(30):
         _, state = encoder.stream(state, features(16, number).unsqueeze(0), torch.tensor([16]), ctc)
-        held = {each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in state.kept}
+        held = {each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in state.kept.values()}
         sizes.append((state.num_bytes, sum(held.values())))
     assert len(set(sizes[1:])) == 1
     # A cache may be the end of what a chunk attended to.
     assert sizes[-1][1] <= 2 * sizes[-1][0]
     alone = state.split()[0]
-    assert all(each.untyped_storage().nbytes() == each.nbytes for each in alone.kept)
-    assert not any(each.requires_grad for each in state.kept)
+    assert all(each.untyped_storage().nbytes() == each.nbytes for each in alone.kept.values())
+    assert not any(each.requires_grad for each in state.kept.values())
 
 
 @pytest.mark.slow
@@ -206,10 +206,10 @@ def test_a_stream_says_after_hours_what_it_says_at_once(encoders, ctc):
 def test_a_call_leaves_its_state_as_it_was(encoders, ctc):
     encoder, xs = encoders["conformer"], features(48).unsqueeze(0)
     _, state = encoder.stream(encoder.start_streams(Context(2, 4)), xs, torch.tensor([48]), ctc)
-    before = [each.clone() for each in (*state.kept, *state.features)]
+    before = [each.clone() for each in (*state.kept.values(), *state.features)]
     once, twice = (encoder.stream(state, xs, torch.tensor([48]), ctc)[0] for _ in range(2))
     assert torch.equal(once.hs_pad[4], twice.hs_pad[4])
-    assert all(torch.equal(old, new) for old, new in zip(before, (*state.kept, *state.features), strict=True))
+    assert all(torch.equal(old, new) for old, new in zip(before, (*state.kept.values(), *state.features), strict=True))
 
 
 def test_features_that_are_too_few_give_no_frame_and_no_error(encoders, ctc):
@@ -266,7 +266,11 @@ def test_who_stays_gets_in_chunks_what_a_whole_batch_gives(encoders, ctc):
         (Context(4, 0), {}, "chunk_frames is 0; allowed: 1 to 100000, or none for full"),
         (Context(-1, 4), {}, "left_chunks is -1; allowed: 0 to 100000, or none for all"),
         (Context(True, 4), {}, "left_chunks is True; allowed: 0 to"),
-        (Context(1, 4), {"num_loops": "auto"}, "num_loops is auto; a stream runs every chunk to the same loop"),
+        (
+            Context(1, 4),
+            {"num_loops": "auto"},
+            "num_loops is auto; give a number, and a reader",
+        ),
         (Context(1, 4), {"num_loops": 3}, "num_loops is 3; allowed: 2, 4"),
     ],
 )

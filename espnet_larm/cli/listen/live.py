@@ -136,8 +136,9 @@ class Screen:
         """Write what was heard, how fast, and how steady partial texts were."""
         factor = f", real-time factor {heard.seconds / heard.audio_s:.2f}" if heard.audio_s else ""
         shown = f"{heard.shown.withdrawn} of {heard.shown.words} shown words withdrawn"
+        loops = f", {heard.mean_loops:.2f} loops a frame" if self.recognizer.lets_chunks_leave else ""
         clear = CLEAR if self.is_terminal else ""
-        print(f"{clear}{heard.audio_s:.1f} s heard{factor}, {shown}", file=sys.stderr, flush=True)
+        print(f"{clear}{heard.audio_s:.1f} s heard{factor}, {shown}{loops}", file=sys.stderr, flush=True)
 
     def _write_partial(self, text: str) -> None:
         if self.is_terminal:
@@ -193,8 +194,11 @@ def _recognizer(args: argparse.Namespace) -> "LiveRecognizer":
     from espnet_larm.live.session import LiveRecognizer
 
     given, leaving = given_decoding(args)
-    for name, value in leaving.items():
-        raise ValueError(f"{name} is {value}, which has no effect on --live; leave it out.")
+    if args.loops == AUTO:
+        given |= leaving
+    else:
+        for name, value in leaving.items():
+            raise ValueError(f"{name} is {value}, which needs loops auto; set it, or leave {name} out.")
     if args.loops:
         given["num_loops"] = args.loops if args.loops == AUTO else args.loops[0]
     config, decoding = LiveConfig(**given_options(LiveConfig, args)), DecodeConfig(**given)

@@ -4,16 +4,14 @@ An encoder with a method `read_outs` has loops, and promises that a batch gives 
 Shapes: B utterances, T frames, F features, D model size.
 """
 
-import contextlib
-
 import torch
 
 from espnet2.asr.encoder.abs_encoder import AbsEncoder
 from espnet2.asr.espnet_model import ESPnetASRModel
 from espnet2.asr.preencoder.linear import LinearProjection
 
-from espnet_larm.looped.encoder import ReadOut, ReadOuts
 from espnet_larm.recognize.output.words import FrameTimes
+from espnet_larm.streaming.read_out import ReadOut, ReadOuts, next_read_out
 
 # Divisible by 2, 3, 4, 6 and 8.
 MEASURED_FRAMES = 240
@@ -50,6 +48,7 @@ def read_outs(
     ilens: torch.Tensor,
     num_loops: int | None = None,
     skip_blank: float = 1.0,
+    by_chunk: bool = False,
 ) -> ReadOuts:
     """Encode a batch as `ESPnetASRModel.encode` does after its features.
 
@@ -63,6 +62,7 @@ def read_outs(
         ilens: Valid frames (B,).
         num_loops: The last loop; the encoder's own number by default, None for an encoder without loops.
         skip_blank: Probability of blank above which frames skip feed-forward layers; 1 for an encoder without loops.
+        by_chunk: Whether chunks of a stream's context leave, not utterances.
 
     Raises:
         TooShortUttError: An utterance is shorter than the subsampling needs.
@@ -71,15 +71,14 @@ def read_outs(
         xs_pad, ilens = model.preencoder(xs_pad, ilens)
     if has_loops(model.encoder):
         # Said in each call: what `looped` gives to ESPnet's own programs does not count here.
-        loops = model.encoder.read_outs(xs_pad, ilens, model.ctc, num_loops or model.encoder.num_loops, skip_blank)
+        last = num_loops or model.encoder.num_loops
+        loops = model.encoder.read_outs(xs_pad, ilens, model.ctc, last, skip_blank, by_chunk=by_chunk)
         stays = None
-        with contextlib.suppress(StopIteration):
-            while True:
-                read = loops.send(stays)
-                if read.number >= model.encoder.num_loops:
-                    hs_pad, hlens = _post_encode(model, read.hs_pad, read.hlens)
-                    read = read._replace(hs_pad=hs_pad, hlens=hlens)
-                stays = yield read
+        while (read := next_read_out(loops, stays)) is not None:
+            if read.number >= model.encoder.num_loops:
+                hs_pad, hlens = _post_encode(model, read.hs_pad, read.hlens)
+                read = read._replace(hs_pad=hs_pad, hlens=hlens)
+            stays = yield read
         return
     *layers, last = read_out_numbers(model.encoder)
     needs_ctc = any(getattr(model.encoder, name, False) for name in ("interctc_use_conditioning", "ctc_trim"))

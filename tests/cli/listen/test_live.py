@@ -69,6 +69,16 @@ def test_final_texts_go_to_stdout_and_partial_ones_to_stderr(listen, wanted):
     assert last.startswith("3.8 s heard, real-time factor ") and last.endswith("shown words withdrawn")
 
 
+def test_chunks_leave_by_a_rule_with_loops_auto(listen, wanted):
+    rule = ("--loops", "auto", "--loop_rule", "confidence", "--loop_threshold")
+    status, out, err = listen(data(), *rule, "-0.03")
+    last = err.splitlines()[-1]
+    assert status == 0 and out and last.endswith(" loops a frame")
+    assert 2 < float(last.split()[-4]) < 4
+    status, out, err = listen(data(), *rule, "1")
+    assert out.splitlines() == [event.text for event in wanted] and err.endswith(", 4.00 loops a frame\n")
+
+
 def test_partial_texts_of_an_early_loop_are_written_before_the_deep_loops_run(listen, wanted, monkeypatch):
     from espnet_larm.looped.encoder import LarmEncoder
 
@@ -157,7 +167,7 @@ def test_what_was_heard_is_written_before_the_error_of_half_a_sample(listen, wan
         (b"", ["--loops", "auto"], "loops is auto; a stream runs every chunk to the same loop"),
         (b"", ["--no_vad"], "no_vad is True, which has no effect on --live"),
         (b"", ["--overlap", "3"], "overlap is 3.0, which has no effect on --live"),
-        (b"", ["--loop_rule", "state"], "loop_rule is state, which has no effect on --live"),
+        (b"", ["--loop_rule", "state"], "loop_rule is state, which needs loops auto; set it, or leave"),
         (b"", ["--partial_loop", "3"], "partial_loop is 3; allowed: 2, 4"),
         (b"RIFF....WAVE", [], "begins as a WAV file"),
     ],

@@ -15,6 +15,7 @@ from espnet_larm.live.frontend import LiveFrontend
 from espnet_larm.recognize.audio import AudioTable
 from espnet_larm.recognize.batch import Waveform
 from espnet_larm.recognize.config import Batching
+from espnet_larm.recognize.leaving.leave import Leaving, run_chunks_until_left
 from espnet_larm.recognize.model.features import pad_features
 from espnet_larm.recognize.model.read_outs import measure_frame_times, read_outs
 from espnet_larm.recognize.output.results import EMPTY, Hypothesis
@@ -65,12 +66,12 @@ class Decoded(NamedTuple):
     Attributes:
         chunk_s: Seconds of a chunk; None for whole utterances.
         latency_s: Algorithmic latency; None for whole utterances.
-        loops: By checkpoint loop.
+        loops: By checkpoint loop, and by rule and mean loops of a frame where chunks leave by one.
     """
 
     chunk_s: float | None
     latency_s: float | None
-    loops: dict[int, AtLoop]
+    loops: dict[str, AtLoop]
 
 
 class Clock(NamedTuple):
@@ -161,7 +162,9 @@ def _batches(
         yield from loaded_batches(recognizer, table, keys_with_text(table, texts), batching)
 
 
-def decode(recognizer: Recognizer, reference: Reference, context: Context, batching: Batching) -> Decoded:
+def decode(
+    recognizer: Recognizer, reference: Reference, context: Context, batching: Batching, leavings: Sequence[Leaving] = ()
+) -> Decoded:
     """Decode the sets greedily, in the context of a stream.
 
     Args:
@@ -169,25 +172,44 @@ def decode(recognizer: Recognizer, reference: Reference, context: Context, batch
         reference: The sets.
         context: What a frame sees.
         batching: How to read and batch.
+        leavings: Rules by which chunks leave, each in a pass of its own; without effect on whole utterances.
 
     Raises:
         ValueError: An utterance cannot be read, or the front end or normalisation cannot stream.
     """
-    clock = Clock.of(recognizer, context)
-    found: dict[int, dict[str, Hypothesis]] = {}
+    model, ctc, clock = recognizer.model, recognizer.heads.ctc, Clock.of(recognizer, context)
+    rules = [] if context.chunk_frames is None else [f"{each.name}:{each.threshold:g}" for each in leavings]
+    found: dict[str, dict[str, Hypothesis]] = {}
     durations: dict[str, float] = {}
+    frames, loops_run = dict.fromkeys(rules, 0), dict.fromkeys(rules, 0)
     for waveforms in _batches(recognizer, reference.data_dirs, reference.texts, batching):
         durations.update({key: len(each) / recognizer.sample_rate_hz for key, each in waveforms.items()})
         features = features_of(recognizer, waveforms)
         if not features:
             continue
+        batch = pad_features(list(features.values()))
         with torch.no_grad(), in_context(context):
-            for read in read_outs(recognizer.model, *pad_features(list(features.values()))):
-                best = [each[0] for each in recognizer.heads.ctc.find(read.hs_pad, read.hlens, 1)]
-                timed = recognizer.heads.ctc.add_words(best, read.hs_pad, read.hlens, [clock.times] * len(best))
-                found.setdefault(read.number, {}).update(zip(features, timed, strict=True))
+            reads = [(str(read.number), read) for read in read_outs(model, *batch)]
+            for name, leaving in zip(rules, leavings, strict=False):
+                assert context.chunk_frames is not None
+                by_chunk = read_outs(model, *batch, by_chunk=True)
+                read, left_at = run_chunks_until_left(
+                    by_chunk, ctc.log_probs, model.blank_id, leaving, context.chunk_frames
+                )
+                at = left_at.repeat_interleave(context.chunk_frames, dim=1)[:, : read.hs_pad.size(1)]
+                there = torch.arange(at.size(1), device=at.device) < read.hlens.unsqueeze(1)
+                frames[name] += int(there.sum())
+                loops_run[name] += int(at.masked_fill(~there, 0).sum())
+                reads.append((name, read))
+            for name, read in reads:
+                best = [each[0] for each in ctc.find(read.hs_pad, read.hlens, 1)]
+                timed = ctc.add_words(best, read.hs_pad, read.hlens, [clock.times] * len(best))
+                found.setdefault(name, {}).update(zip(features, timed, strict=True))
     latency_s = None if clock.chunk_frames is None else clock.lookahead_s + clock.times.hop_s
-    loops = {loop: _at_loop(by_key, reference, clock, durations) for loop, by_key in found.items()}
+    loops = {}
+    for name, by_key in found.items():
+        title = f"{name}, {loops_run[name] / frames[name]:.2f}" if name in rules else name
+        loops[title] = _at_loop(by_key, reference, clock, durations)
     return Decoded(clock.chunk_s, latency_s, loops)
 
 

@@ -8,7 +8,7 @@ Several sets are pooled, several models compared (--model again). Writes `latenc
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from espnet_larm.recognize.config import Batching
 from studies.reports import command_of, origin_lines, table_of, write_text
 
 if TYPE_CHECKING:
+    from espnet_larm.recognize.leaving.leave import Leaving
     from espnet_larm.recognize.recognizer import Recognizer
     from espnet_larm.streaming.context import Context
     from studies.latency.decoding import Decoded, Reference
@@ -43,6 +44,8 @@ def get_parser() -> argparse.ArgumentParser:
     chunk_help = f"lengths of chunks in seconds, {FULL} for whole utterances"
     parser.add_argument("--chunks", nargs="+", default=[FULL, "1.28", "0.64", "0.32"], help=chunk_help)
     parser.add_argument("--left_chunks", type=int, default=16, help="chunks before its own that a frame attends to")
+    rules_help = "rules by which chunks leave before the last loop, with their thresholds: divergence:0.1 for example"
+    parser.add_argument("--rules", nargs="+", default=[], metavar="RULE:THRESHOLD", help=rules_help)
     add_option(parser, Batching, "batch_seconds")
     add_device(parser)
     return parser
@@ -64,7 +67,7 @@ def main(cmd: list[str] | None = None) -> int:
         recognizer = aligner if not args.aligner and not rows else Recognizer.from_files(config, weights, device)
         for seconds in chunks:
             context = context_of(recognizer, seconds, args.left_chunks)
-            decoded = decode(recognizer, reference, context, batching)
+            decoded = decode(recognizer, reference, context, batching, leavings_of(recognizer, args.rules))
             rows += list(rows_of(name, decoded, reference))
     columns = ("model", "chunk", "latency, s", "loops", "WER %", "from", "to")
     facts = {
@@ -92,6 +95,30 @@ def _seconds(chunk: str) -> float | None:
     if not 0 < seconds < float("inf"):
         raise ValueError(f"--chunks has {chunk}; allowed: {FULL} and positive numbers of seconds.")
     return seconds
+
+
+def leavings_of(recognizer: "Recognizer", rules: Sequence[str]) -> "list[Leaving]":
+    """Rules with thresholds; none for a model without loops.
+
+    Raises:
+        ValueError: A rule is not known, or the model cannot let chunks leave.
+    """
+    from espnet_larm.recognize.config import AUTO, DecodeConfig
+    from espnet_larm.recognize.model.read_outs import has_loops
+
+    if not has_loops(recognizer.model.encoder):
+        return []
+    leavings = []
+    for rule in rules:
+        name, _, threshold = rule.partition(":")
+        try:
+            number = float(threshold) if threshold else None
+        except ValueError:
+            raise ValueError(f"--rules has {rule}; allowed: a rule, or a rule and a threshold.") from None
+        leaving = recognizer.plan(DecodeConfig(num_loops=AUTO, loop_rule=name, loop_threshold=number)).leaving
+        assert leaving is not None
+        leavings.append(leaving)
+    return leavings
 
 
 def context_of(recognizer: "Recognizer", seconds: float | None, left_chunks: int) -> "Context":
@@ -131,7 +158,7 @@ def rows_of(name: str, decoded: "Decoded", reference: "Reference") -> Iterator[l
         delays = at_loop.delays_s
         late = ["-", "-"] if not delays else [f"{np.mean(delays):.2f}", f"{np.percentile(delays, 95):.2f}"]
         rate = errors.sum() / words.sum()
-        yield [name, chunk, latency, str(loop), f"{rate:.2f}", f"{bounds.low:.2f}", f"{bounds.high:.2f}", *late]
+        yield [name, chunk, latency, loop, f"{rate:.2f}", f"{bounds.low:.2f}", f"{bounds.high:.2f}", *late]
 
 
 if __name__ == "__main__":

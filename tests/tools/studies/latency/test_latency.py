@@ -79,19 +79,19 @@ def test_words_that_are_right_have_a_delay(recognizer, tiny_experiment):
     assert any(reference.ends_s)
     # What the model says is the reference, so that all words are right, and told when all has been heard.
     full = decode(recognizer, reference, Context(), Batching())
-    assert set(full.loops) == {2, 4} and full.latency_s is None
-    texts = dict(zip(reference.keys, full.loops[4].texts, strict=True))
+    assert set(full.loops) == {"2", "4"} and full.latency_s is None
+    texts = dict(zip(reference.keys, full.loops["4"].texts, strict=True))
     counts = [len(text.split()) for text in texts.values()]
     ends = [[0.1] * count for count in counts]
     own = reference._replace(texts=texts, ends_s=ends, num_words=counts)
     assert sum(counts) >= 7
-    again = decode(recognizer, own, Context(), Batching()).loops[4]
+    again = decode(recognizer, own, Context(), Batching()).loops["4"]
     assert sum(again.errors) == 0 and len(again.delays_s) == sum(counts)
     ends_of_speech = sorted(each / 16000 for each in (9000, 25600, 6400, 16000, 21111, 12345))
     assert sorted(set(again.delays_s)) == pytest.approx([seconds - 0.1 for seconds in ends_of_speech])
     chunked = decode(recognizer, own, Context(2, 4), Batching())
     assert chunked.chunk_s == pytest.approx(4 * 0.01 * recognizer.model.encoder.window.factor)
-    assert len(chunked.loops[4].delays_s) > 0 and np.mean(chunked.loops[4].delays_s) < np.mean(again.delays_s)
+    assert len(chunked.loops["4"].delays_s) > 0 and np.mean(chunked.loops["4"].delays_s) < np.mean(again.delays_s)
 
 
 def test_the_report_has_a_row_for_each_loop_and_chunk(files, tiny_experiment, tmp_path, capsys):
@@ -106,6 +106,22 @@ def test_the_report_has_a_row_for_each_loop_and_chunk(files, tiny_experiment, tm
     ]
     assert all(np.isfinite(float(row[5])) for row in rows)
     assert (tmp_path / "latency.md").read_text().startswith("# Error rates by latency")
+
+
+def test_a_rule_has_a_row_with_its_mean_loops(files, recognizer, tiny_experiment, tmp_path, capsys):
+    options = ["--model", "tiny", *files, "--data_dirs", str(tiny_experiment.data), "--output_dir", str(tmp_path)]
+    thresholds = [-1000, -0.4, -0.2, -0.1, -0.05, -0.02, 1]
+    rules = ["--rules", *[f"confidence:{each}" for each in thresholds]]
+    assert main([*options, "--chunks", "full", "0.32", "--left_chunks", "2", *rules]) == 0
+    rows = [[cell.strip() for cell in line.split("|")] for line in capsys.readouterr().out.splitlines()]
+    at = {row[4]: row[5:] for row in rows if len(row) > 4 and row[2] == "0.32 s"}
+    # All leave at once, none do, and some.
+    assert at["confidence:-1000, 2.00"] == at["2"] and at["confidence:1, 4.00"] == at["4"]
+    means = [float(name.split(", ")[1]) for name in at if name.startswith("confidence")]
+    assert len(means) == 7 and means == sorted(means) and any(2 < mean < 4 for mean in means)
+    assert sum(row[2] == "full" for row in rows if len(row) > 4) == 2
+    with pytest.raises(ValueError, match="--rules has confidence:high; allowed: a rule, or a rule and a threshold"):
+        main([*options, "--rules", "confidence:high"])
 
 
 def test_chunks_that_no_frames_make_up_are_refused(files, tiny_experiment, tmp_path):
