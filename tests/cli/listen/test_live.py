@@ -164,7 +164,7 @@ def test_what_was_heard_is_written_before_the_error_of_half_a_sample(listen, wan
         (b"", ["--format", "srt,txt"], "format is srt,txt; --live writes one format"),
         (b"", ["--format", "srt", "--words"], "words is true with format srt"),
         (b"", ["--loops", "2,4"], "loops is 2,4; --live gives final texts of one loop"),
-        (b"", ["--loops", "auto"], "loops is auto; a stream runs every chunk to the same loop"),
+        (b"", ["--loops", "auto"], "loops is auto, but there is no loops_calibration.json beside the model"),
         (b"", ["--no_vad"], "no_vad is True, which has no effect on --live"),
         (b"", ["--overlap", "3"], "overlap is 3.0, which has no effect on --live"),
         (b"", ["--loop_rule", "state"], "loop_rule is state, which needs loops auto; set it, or leave"),
