@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""egs/librispeech/run.sh from the first stage to the statistics, on as many utterances as LibriSpeech has, of short audio.
+"""egs/librispeech/run.sh up to the statistics, on as many utterances as LibriSpeech has, of short audio.
 
 Nobody waits for a training to learn that the preparation of 960 hours takes too much disk or time. The corpus is
 generated: LibriSpeech's splits, speakers and numbers of utterances, whose audio are a few recordings that are cut short
@@ -12,7 +12,6 @@ that it leaves. With several lengths of audio a line through them says what a st
 """
 
 import argparse
-import gzip
 import itertools
 import os
 import random
@@ -29,6 +28,7 @@ import numpy as np
 import soundfile
 from benching import new_parser, print_header
 
+from espnet_larm.data.text import read_sentences
 from espnet_larm.recipe.corpora.librispeech import NUM_UTTERANCES
 
 ROOT = Path(__file__).parents[2]
@@ -63,12 +63,9 @@ def main() -> None:
     parser = new_parser(__doc__)
     parser.add_argument("--audio", type=Path, required=True, help="folder with .flac files at 16 kHz")
     parser.add_argument("--text", type=Path, required=True, help="a sentence a line, plain or .gz, in capitals")
-    parser.add_argument(
-        "--work_dir", type=Path, required=True, help="folder for a clone and the corpora; it must be new"
-    )
+    parser.add_argument("--work_dir", type=Path, required=True, help="new folder for clones and corpora")
     parser.add_argument("--subset", choices=list(TRAIN), default="100", help="hours of training data (100)")
     parser.add_argument("--seconds", type=float, nargs="+", default=[0.8], help="lengths of an utterance (0.8)")
-    parser.add_argument("--share", type=float, default=1.0, help="share of the training utterances, for a trial (1.0)")
     parser.add_argument("--nj", type=int, default=1, help="processes (1)")
     args = parser.parse_args()
     if args.work_dir.exists():
@@ -111,8 +108,6 @@ def make_corpus(folder: Path, splits: Sequence[str], args: argparse.Namespace, s
     texts, choice, number = sentences(args.text, max(1, round(2 * seconds))), random.Random(0), 0
     for index, split in enumerate(splits):
         count = NUM_UTTERANCES[split]
-        if split.startswith("train"):
-            count = round(count * args.share)
         for place in range(-(-count // PER_CHAPTER)):
             speaker, chapter = 1000 * (index + 1) + place // CHAPTERS, 100_000 + place
             chapter_dir = folder / split / str(speaker) / str(chapter)
@@ -141,10 +136,7 @@ def cut(audio: Path, folder: Path, seconds: float) -> Iterator[Path]:
 
 def sentences(path: Path, most: int) -> Iterator[str]:
     """Beginnings of a text's lines, over and over."""
-    opened = gzip.open(path, "rt") if path.suffix == ".gz" else path.open()
-    with opened as lines:
-        found = [" ".join(line.split()[:most]) for line in itertools.islice(lines, 200_000) if line.split()]
-    return itertools.cycle(found)
+    return itertools.cycle(" ".join(line.split()[:most]) for line in read_sentences([path], 200_000))
 
 
 def run_stage(clone: Path, stage: str, args: argparse.Namespace, corpus: Path) -> Cost:
