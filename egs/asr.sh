@@ -320,6 +320,8 @@ train_model() { # CONFIG EXPERIMENT INITIAL_WEIGHTS [earlier]
         options+=(--normalize global_mvn --normalize_conf "stats_file=$asr_stats_dir/train/feats_stats.npz")
     [ -z "$pretrained_model" ] || options+=(--init_param "$pretrained_model")
     [ "$num_nodes" -eq 1 ] || options+=(--dist_launcher slurm --dist_init_method "file://$PWD/$asr_exp/.dist_init_$$")
+    # ESPnet takes nccl, which needs GPUs.
+    [ "$num_nodes" -eq 1 ] || [ "$ngpu" -gt 0 ] || options+=(--dist_backend gloo)
     # shellcheck disable=SC2086 # words
     run_training "$ngpu" "$num_nodes" "$asr_exp/train.log" env "OMP_NUM_THREADS=${OMP_NUM_THREADS:-$train_threads}" \
         "${py[@]}" -m espnet2.bin.asr_train "${options[@]}" --ngpu "$ngpu" --multiprocessing_distributed true \

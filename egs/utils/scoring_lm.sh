@@ -70,6 +70,8 @@ scoring_lm_train() {
     mkdir -p "$lm_exp"
     scoring_lm_options
     [ "$num_nodes" -eq 1 ] || options+=(--dist_launcher slurm --dist_init_method "file://$PWD/$lm_exp/.dist_init_$$")
+    # ESPnet takes nccl, which needs GPUs.
+    [ "$num_nodes" -eq 1 ] || [ "$ngpu" -gt 0 ] || options+=(--dist_backend gloo)
     # shellcheck disable=SC2086 # words
     run_training "$ngpu" "$num_nodes" "$lm_exp/train.log" env "OMP_NUM_THREADS=${OMP_NUM_THREADS:-$train_threads}" \
         "${py[@]}" -m espnet2.bin.lm_train "${options[@]}" --ngpu "$ngpu" --multiprocessing_distributed true \

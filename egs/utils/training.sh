@@ -19,14 +19,14 @@ run_training() { # NUM_GPUS NUM_NODES LOG COMMAND...: appends to LOG, a line an 
     follower=$!
     for ((requeue = 1; ; requeue++)); do
         run_and_pass_signals "$log" ${launcher[@]+"${launcher[@]}"} "$@"
+        # The file in which several nodes met: torch wants a new one.
+        rm -f "$(dirname "$log")/.dist_init_$$"
         # Submitted again if the scheduler interrupted it, and not the caller.
         if [ "$status" -ne "$requeue_status" ] || [ "$cmd_backend" != slurm ] || "$is_stopped" ||
             [ "$requeue" -gt "$max_requeues" ]; then
             break
         fi
         log "training was interrupted and has saved; submitting it again, $requeue of at most $max_requeues times"
-        # The file in which several nodes meet: torch wants a new one.
-        rm -f "$(dirname "$log")/.dist_init_$$"
     done
     # The follower reads once a second; without the pause the last epoch's line would be lost.
     sleep 1.5

@@ -20,19 +20,19 @@ PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"  # where Debian has daemons, whic
 
 # Processes are found by their parents and not by control groups, so that this works within a container. Of the four
 # processors, some may be made up: jobs here wait more than they compute. Two devices that are everywhere are the GPUs.
+# A second node is this machine again, for trainings on two; not every Slurm is built for it.
 SLURM_CONF = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={ports[0]}
-SlurmdPort={ports[1]}
 SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
 AuthInfo=socket={folder}/munge.socket,cred_expire=5
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool/%n
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd.%n.pid
 ProctrackType=proctrack/linuxproc
 MailProg=/bin/true
 MpiDefault=none
@@ -40,10 +40,14 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 SlurmdParameters=config_overrides
 GresTypes=gpu
-NodeName={host} NodeAddr=127.0.0.1 CPUs=4 Gres=gpu:2
-PartitionName=test Nodes=ALL Default=YES MaxTime=INFINITE
+NodeName={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=4 Gres=gpu:2
+NodeName={second} NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=4
+PartitionName=test Nodes={host} Default=YES MaxTime=INFINITE
+PartitionName=both Nodes=ALL MaxTime=INFINITE
 """
 GRES_CONF = "Name=gpu File=/dev/null\nName=gpu File=/dev/zero\n"
+
+SECOND = "second"
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.slow, pytest.mark.recipe]
@@ -53,7 +57,7 @@ Recipe = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Start Slurm with one node, which is this machine, and return its configuration."""
+    """Start Slurm, whose nodes are this machine, and return its configuration."""
     missing = [program for program in PROGRAMS if shutil.which(program, path=PATH) is None]
     if missing:
         pytest.skip(f"{', '.join(missing)} cannot be found: Debian's packages slurm-wlm and munge have all of Slurm")
@@ -62,7 +66,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         (folder / name).mkdir()
     user, host = pwd.getpwuid(os.getuid()).pw_name, socket.gethostname().partition(".")[0]
     conf = folder / "slurm.conf"
-    conf.write_text(SLURM_CONF.format(folder=folder, user=user, host=host, ports=free_ports(2)))
+    conf.write_text(SLURM_CONF.format(folder=folder, user=user, host=host, second=SECOND, ports=free_ports(3)))
     (folder / "gres.conf").write_text(GRES_CONF)
     if slurm_version() >= (24, 5):  # older ones do without control groups by themselves, and do not know the word
         (folder / "cgroup.conf").write_text("CgroupPlugin=disabled\n")
@@ -74,8 +78,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     daemons = [start(folder, "munged", "--force", "--foreground", *(f"--{name}={munge[name]}" for name in munge))]
     try:
         wait_until((folder / "munge.socket").exists)
-        daemons += [start(folder, "slurmctld", "-D", "-f", str(conf)), start(folder, "slurmd", "-D", "-f", str(conf))]
-        wait_until(lambda: ask(conf, "sinfo", "--noheader", "--format", "%T") == "idle\n")
+        daemons.append(start(folder, "slurmctld", "-D", "-f", str(conf)))
+        daemons += [start(folder, "slurmd", "-D", "-N", node, "-f", str(conf)) for node in (host, SECOND)]
+        wait_until(lambda: state_of(conf, host) == "idle")
         yield conf
         ask(conf, "scancel", "--partition", "test")
         wait_until(lambda: ask(conf, "squeue", "--noheader") == "")
@@ -86,8 +91,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             daemon.wait(30)
 
 
+def state_of(conf: Path, node: str) -> str:
+    return ask(conf, "sinfo", "--noheader", "--nodes", node, "--partition", "both", "--format", "%T").strip()
+
+
 def start(folder: Path, program: str, *arguments: str) -> subprocess.Popen[bytes]:
-    with (folder / f"{program}.out").open("wb") as output:
+    with (folder / f"{program}.out").open("ab") as output:
         # They end when pytest does, however it ends.
         command = ["setpriv", "--pdeathsig", "TERM", shutil.which(program, path=PATH) or program, *arguments]
         # A Ctrl-C is for the tests, which then end the daemons.
@@ -284,6 +293,22 @@ def test_a_recipe_that_slurm_and_its_caller_interrupt_trains_each_epoch_once(
     assert done.returncode == 0, done.stderr
     trained = re.findall(r" (\d+)epoch results: ", train_log.read_text())
     assert [int(epoch) for epoch in trained] == list(range(1, epochs + 2))
+
+
+def test_a_recipe_trains_on_two_nodes_and_resumes(cluster: Path, slurm: Bash, recipe: Recipe, tmp_path: Path) -> None:
+    if state_of(cluster, SECOND) != "idle":
+        pytest.skip("this Slurm runs one node on a machine: it was built without --enable-multiple-slurmd")
+    (tmp_path / "cmd.sh").write_text("cmd_backend=slurm sbatch_gpu_options='--partition both'\n")
+    train = [*TINY, "--num_nodes", "2", "--stop_stage", "train", "--asr_args"]
+    done = recipe(*train, "--max_epoch 1")
+    assert done.returncode == 0, done.stderr
+    log = tmp_path / "exp/asr_tiny/train.log"
+    # Its first process of two speaks.
+    assert ":0/2] " in log.read_text() and "1epoch results: " in log.read_text()
+    done = recipe(*train, "--max_epoch 2")
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r" (\d+)epoch results: ", log.read_text()) == ["1", "2"]
+    assert not list(log.parent.glob(".dist_init*"))
 
 
 def test_a_recipe_decodes_in_parts_as_it_does_here_and_names_a_part_that_fails(
