@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Cost of live streams: processor seconds a second of audio, for one stream and for several that share steps.
 
+And how long after a chunk is whole each checkpoint loop has spoken: an early one gives its partial text sooner.
 Weights are random and the audio is noise, since neither changes what a chunk costs; text costs a little more. One
 thread. A core hears all streams at once where they take less than a second together.
 
@@ -20,6 +21,7 @@ from benching import SAMPLE_RATE_HZ, new_parser, print_header
 from espnet_larm.live.config import LiveConfig
 from espnet_larm.live.session import Feed, LiveRecognizer
 from espnet_larm.recognize.recognizer import Recognizer
+from espnet_larm.streaming.stream import StreamOutputs
 from espnet_larm.train.task import LarmASRTask
 
 PIECE_S = 0.1
@@ -37,13 +39,17 @@ def main() -> None:
     parser.add_argument("--vocab_size", type=int, default=30, help="tokens (default: 30)")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    live = LiveRecognizer(Recognizer(build(args), " ".join), LiveConfig(chunk_frames=args.chunk_frames))
+    recognizer = Recognizer(build(args), " ".join)
+    live = LiveRecognizer(recognizer, LiveConfig(chunk_frames=args.chunk_frames))
     measure(live, 1, 1.0)
     print(f"chunks of {args.chunk_frames} frames, algorithmic latency {live.latency_s:.3f} s")
     print_header("streams", "processor seconds a second of audio", "of all streams together")
     for streams in args.streams:
         spent = measure(live, streams, args.seconds)
         print(f"| {streams} | {spent / streams:.3f} | {spent:.3f} |")
+    print_header("loop", "processor milliseconds from a whole chunk to what it says, median", "95 % within")
+    for loop, times_s in measure_loops(recognizer, live, args.seconds).items():
+        print(f"| {loop} | {1000 * np.median(times_s):.1f} | {1000 * np.percentile(times_s, 95):.1f} |")
 
 
 def build(args: argparse.Namespace) -> torch.nn.Module:
@@ -65,6 +71,31 @@ def measure(live: LiveRecognizer, streams: int, seconds: float) -> float:
     for pieces in np.split(noise, range(size, noise.shape[1], size), axis=1):
         live.feed([Feed(session, samples) for session, samples in zip(sessions, pieces, strict=True)])
     return (time.process_time() - start) / seconds
+
+
+@torch.no_grad()
+def measure_loops(recognizer: Recognizer, live: LiveRecognizer, seconds: float) -> dict[int, list[float]]:
+    """By checkpoint loop, processor seconds from each whole chunk of a stream to the loop's posteriors of it."""
+    model = recognizer.model
+    encoder, ctc = model.encoder, model.ctc
+    state = encoder.start_streams(live.context)
+    found: dict[int, list[float]] = {}
+    features = encoder.window.factor * live.context.chunk_frames
+    generator = torch.Generator().manual_seed(0)
+    frame_s = model.frontend.hop_length / SAMPLE_RATE_HZ
+    for number in range(int(seconds / (features * frame_s)) + 1):
+        xs = torch.randn(1, features, encoder.input_size, generator=generator)
+        begin = time.process_time()
+
+        def note(loop: int, outputs: StreamOutputs, begin: float = begin) -> None:
+            ctc.log_softmax(outputs.hs_pad[loop])
+            found.setdefault(loop, []).append(time.process_time() - begin)
+
+        _, state = encoder.stream(state, xs, torch.tensor([features]), ctc, None, note)
+        if number == 0:
+            # It waits for the look-ahead, and warms up.
+            found.clear()
+    return found
 
 
 if __name__ == "__main__":
