@@ -313,7 +313,9 @@ model_conf:
             by_chunk: Whether chunks of the context leave, not utterances.
 
         Raises:
-            ValueError: Feedback needs `ctc`, chunks that leave need a context with chunks, and loops that share blocks.
+            ValueError: Feedback needs `ctc`, chunks that leave need a context with chunks, and loops that share blocks;
+                or a mask has another shape.
+            TypeError: What is sent back is no mask.
             TooShortUttError: An utterance is shorter than the subsampling needs.
         """
         self._check_head(ctc)
@@ -413,7 +415,9 @@ model_conf:
                 hidden = batch.hold(hidden, self._end(loop, output, batch.frames))
                 stays = yield ReadOut(loop, hidden, batch.hlens, batch.rows)
                 if stays is not None:
+                    batch.check(stays)
                     if loop < last and batch.runs_streams and not stays.all():
+                        self.check_chunks_can_leave()
                         # Later chunks that run the next loop read what those say that leave.
                         gone = batch.frames.only(~stays, batch.places(~stays))
                         self._enter(loop + 1, output[~stays], start[~stays], gone, ctc)

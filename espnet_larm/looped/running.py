@@ -10,6 +10,7 @@ import torch
 from espnet_larm.looped.blank_skipping import frames_to_feed
 from espnet_larm.looped.blocks import Frames
 from espnet_larm.streaming.past import Held
+from espnet_larm.streaming.read_out import check_answer
 
 
 class Running:
@@ -54,6 +55,16 @@ class Running:
         if self.frames.held is None or before is None:
             return now
         return torch.where(self.frames.held.mask.unsqueeze(-1), before, now)
+
+    def check(self, stays: torch.Tensor) -> None:
+        """Refuse an answer that `keep` cannot take.
+
+        Raises:
+            TypeError: It is no mask.
+            ValueError: It has another shape.
+        """
+        num_chunks = [] if self._chunk_frames is None else [-(-self.frames.mask.size(1) // self._chunk_frames)]
+        check_answer(stays, len(self.hlens), *num_chunks)
 
     def keep(self, stays: torch.Tensor, *values: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Let some leave.

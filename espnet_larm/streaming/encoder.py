@@ -59,7 +59,7 @@ class StreamingEncoder(AbsEncoder):
         is_last: torch.Tensor | None = None,
         reader: Reader | None = None,
     ) -> tuple[StreamOutputs, StreamState]:
-        """Encode the chunks of streams that new features make whole, through all loops.
+        """Encode the chunks of streams that new features make whole, through all loops unless `reader` lets them leave.
 
         Partial results read an early checkpoint loop, final ones the last, of the same call; `reader` has what an early
         loop says before the deeper loops of the chunk run, and may let the chunk leave there. Each loop attends to what
@@ -83,7 +83,9 @@ class StreamingEncoder(AbsEncoder):
             all features at once (test_a_stream_gives_what_the_masked_offline_forward_gives). The next state.
 
         Raises:
-            ValueError: Feedback needs `ctc`; shapes do not fit the state; a stream has ended; the encoder trains.
+            ValueError: Feedback needs `ctc`; shapes do not fit the state; a stream has ended; the encoder trains; chunks
+                leave, but loops have blocks of their own.
+            TypeError: `reader` answers something else than a mask.
         """
         if self.training:
             raise ValueError("a stream needs the encoder in eval mode; call its eval() first.")
@@ -106,7 +108,7 @@ class StreamingEncoder(AbsEncoder):
         Args:
             context: What a frame sees, bounded on both sides.
             num_streams: B.
-            num_loops: The last loop of every chunk; None for the number that was trained.
+            num_loops: The loop at which chunks that have not left leave; None for the number that was trained.
             skip_blank: Frames that a checkpoint loop says are blank with more than this probability skip feed-forward
                 layers up to the next one; 1 skips none.
 

@@ -29,6 +29,20 @@ class ReadOut(NamedTuple):
 ReadOuts = Generator[ReadOut, torch.Tensor | None, None]
 
 
+def check_answer(stays: torch.Tensor, *shape: int) -> None:
+    """Refuse an answer that is no mask of this shape; numbers would be taken for places.
+
+    Raises:
+        TypeError: It is something else than a mask.
+        ValueError: It has another shape.
+    """
+    if not isinstance(stays, torch.Tensor) or stays.dtype != torch.bool:
+        kind = stays.dtype if isinstance(stays, torch.Tensor) else type(stays).__name__
+        raise TypeError(f"a reader answers {kind}; allowed: a tensor of bool, True for what goes on, or None for all.")
+    if stays.shape != shape:
+        raise ValueError(f"a reader answers a mask of the shape {tuple(stays.shape)}; allowed: {shape}.")
+
+
 def next_read_out(read_outs: ReadOuts, stays: torch.Tensor | None) -> ReadOut | None:
     """The next read-out of those that stay; None at the end.
 

@@ -14,7 +14,7 @@ import torch
 
 from espnet_larm.streaming.context import Context
 from espnet_larm.streaming.past import Past, Place
-from espnet_larm.streaming.read_out import ReadOuts, next_read_out
+from espnet_larm.streaming.read_out import ReadOuts, check_answer, next_read_out
 
 # What encoders keep, by place, each (B, ...).
 Kept = Mapping[Place, torch.Tensor]
@@ -283,7 +283,10 @@ def _told(
     whole = hs_pad.new_zeros(len(outputs.hlens), *hs_pad.shape[1:]).index_copy(0, rows, hs_pad)
     hlens = torch.zeros_like(outputs.hlens).index_copy(0, runs, outputs.hlens[runs])
     stays = reader(loop, StreamOutputs(outputs.starts, hlens, {loop: whole}))
-    return None if stays is None else stays[runs]
+    if stays is None:
+        return None
+    check_answer(stays, len(outputs.hlens))
+    return stays[runs]
 
 
 def _num_ready(num_features: int, start: int, is_end: bool, frames: int, window: Window) -> int:

@@ -225,3 +225,31 @@ def test_chunks_cannot_leave_blocks_of_their_own_nor_whole_utterances(encoders, 
     unshared = new_encoder(share_blocks=False, feedback=False).eval()
     with pytest.raises(ValueError, match="trained with encoder_conf: share_blocks: false; set a number of loops"):
         list(unshared.read_outs(xs, torch.tensor([40]), ctc, context=Context(1, 4), by_chunk=True))
+
+
+def test_chunks_cannot_leave_blocks_of_their_own_in_a_stream_either(ctc):
+    encoder = new_encoder(share_blocks=False, feedback=False).eval()
+    state, xs_pad, lens = encoder.start_streams(Context(1, 4)), features(40).unsqueeze(0), torch.tensor([40])
+    with pytest.raises(ValueError, match="trained with encoder_conf: share_blocks: false; set a number of loops"):
+        encoder.stream(state, xs_pad, lens, ctc, None, Plan([[2] * 10], 4))
+    # At the last loop there is nothing deeper to stand in.
+    encoder.stream(state, xs_pad, lens, ctc, None, Plan([[4] * 10], 4))
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "message"),
+    [
+        ([True], TypeError, "a reader answers list; allowed: a tensor of bool"),
+        (torch.tensor([1]), TypeError, "a reader answers torch.int64; allowed: a tensor of bool"),
+        (torch.tensor([True, False]), ValueError, r"a mask of the shape \(2,\); allowed: \(1,"),
+    ],
+)
+def test_an_answer_that_is_no_mask_of_the_streams_or_chunks_is_refused(encoders, ctc, answer, error, message):
+    encoder, context, xs_pad, lens = encoders["transformer"], Context(1, 4), features(40)[None], torch.tensor([40])
+    with pytest.raises(error, match=message):
+        encoder.stream(encoder.start_streams(context), xs_pad, lens, ctc, None, lambda *_: answer)
+    for by_chunk in (False, True):
+        reads = encoder.read_outs(xs_pad, lens, ctc, context=context, by_chunk=by_chunk)
+        next(reads)
+        with pytest.raises(error, match=message):
+            reads.send(answer)
