@@ -13,6 +13,7 @@ is heard in the same step (test_a_session_says_what_the_masked_offline_forward_s
 Shapes: N samples, B streams, T frames, V tokens.
 """
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -26,17 +27,18 @@ from espnet_larm.live.config import LiveConfig
 from espnet_larm.live.frontend import LiveFrontend, Unheard
 from espnet_larm.live.paths import Search
 from espnet_larm.live.pcm import FULL_SCALE
+from espnet_larm.live.step import Step
 from espnet_larm.live.utterances import Event, Rules, Shown, Utterances
 from espnet_larm.recognize.config import DecodeConfig
-from espnet_larm.recognize.ctc import CtcSearcher
-from espnet_larm.recognize.leaving.leave import Leaving, Watch
 from espnet_larm.recognize.long.transcribe import text_of_words
 from espnet_larm.recognize.output.words import Word
 from espnet_larm.recognize.plan import Plan
 from espnet_larm.recognize.recognizer import Recognizer
 from espnet_larm.streaming.context import Context
 from espnet_larm.streaming.encoder import StreamingEncoder
-from espnet_larm.streaming.stream import StreamOutputs, StreamState
+from espnet_larm.streaming.stream import StreamState
+
+logger = logging.getLogger(__name__)
 
 # Floats may pass 1.0 a little; numbers beyond this are in another unit.
 MOST = 8.0
@@ -164,7 +166,7 @@ class LiveRecognizer:
             xs_pad, lens = self._model.preencoder(xs_pad, lens)
         state = StreamState.join([feed.session.state for feed in feeds])
         texts = [feed.session.utterances.copy() for feed in feeds]
-        step = _Step(texts, self._ctc, self._partial_loop, self._final_loop, self._plan.leaving, on_partial)
+        step = Step(texts, self._ctc, self._partial_loop, self._final_loop, self._plan.leaving, on_partial)
         is_early = on_partial is not None and self._partial_loop != self._final_loop
         reader = step.read_early if is_early or self._plan.leaving is not None else None
         outputs, state = self._encoder.stream(state, xs_pad, lens, self._model.ctc, last, reader)
@@ -185,84 +187,6 @@ class LiveRecognizer:
         if feed.session.is_over:
             raise ValueError("the session has ended; start a new one for what follows.")
         return self.frontend.advance(feed.session.unheard, _checked(feed.samples), feed.is_last)
-
-
-class _Step:
-    """What a step makes of the utterances of several sessions.
-
-    Attributes:
-        events: By session, what was said and not told yet.
-        num_frames: By session, frames that were read.
-        num_loops: By session, the loops that they have run, all together.
-    """
-
-    def __init__(
-        self,
-        utterances: Sequence[Utterances],
-        ctc: CtcSearcher,
-        partial_loop: int,
-        final_loop: int,
-        leaving: Leaving | None,
-        on_partial: Callable[[int, Event], None] | None,
-    ) -> None:
-        self._utterances, self._ctc, self._partial_loop, self._final_loop = utterances, ctc, partial_loop, final_loop
-        self._leaving, self._on_partial = leaving, on_partial
-        self._watch: Watch | None = None
-        self._last_read = 0
-        self.events: list[list[Event]] = [[] for _ in utterances]
-        self.num_frames, self.num_loops = [0] * len(utterances), [0] * len(utterances)
-
-    def read(self, outputs: StreamOutputs) -> None:
-        """Read all chunks, after all loops."""
-        final = self._split(self._ctc.log_probs(outputs.hs_pad[self._final_loop]), outputs)
-        partial = final
-        if self._partial_loop != self._final_loop:
-            partial = self._split(self._ctc.log_probs(outputs.hs_pad[self._partial_loop]), outputs)
-        for place, both in enumerate(zip(final, partial, strict=True)):
-            self.events[place].extend(self._utterances[place].read(*both))
-            self._count(place, len(both[0]), self._final_loop)
-
-    def read_early(self, loop: int, outputs: StreamOutputs) -> torch.Tensor | None:
-        """Read a chunk at one of its loops, and say which chunks go on; None for all."""
-        if self._leaving is None and loop not in (self._partial_loop, self._final_loop):
-            return None
-        log_probs = self._ctc.log_probs(outputs.hs_pad[loop])
-        leaves = self._leaves(loop, outputs, log_probs)
-        has_own_partials = self._partial_loop != self._final_loop
-        ends = [loop == self._final_loop] * len(self.events) if leaves is None else leaves.tolist()
-        for place, (each, is_end) in enumerate(zip(self._split(log_probs, outputs), ends, strict=True)):
-            if len(each) == 0:
-                continue
-            # A chunk that leaves before the loop of partial texts has none later.
-            if has_own_partials and (loop == self._partial_loop or (is_end and loop < self._partial_loop)):
-                self._tell(place, self._utterances[place].foresee(each))
-            if is_end:
-                self.events[place].extend(self._utterances[place].read(each, None if has_own_partials else each))
-                self._count(place, len(each), loop)
-        return None if leaves is None else ~leaves
-
-    def _leaves(self, loop: int, outputs: StreamOutputs, log_probs: torch.Tensor) -> torch.Tensor | None:
-        if self._leaving is None:
-            return None
-        if self._watch is None or loop <= self._last_read:
-            self._watch = Watch(self._ctc.model.blank_id, self._leaving)
-        self._last_read = loop
-        return self._watch.leaves(loop, log_probs, outputs.hs_pad[loop], outputs.hlens)
-
-    def _tell(self, place: int, events: Sequence[Event]) -> None:
-        for event in events:
-            if self.events[place] or self._on_partial is None:
-                self.events[place].append(event)
-            else:
-                self._on_partial(place, event)
-
-    def _count(self, place: int, num_frames: int, loop: int) -> None:
-        self.num_frames[place] += num_frames
-        self.num_loops[place] += num_frames * loop
-
-    def _split(self, log_probs: torch.Tensor, outputs: StreamOutputs) -> list[torch.Tensor]:
-        """By session (T, V)."""
-        return [each[:length] for each, length in zip(log_probs.cpu(), outputs.hlens.tolist(), strict=True)]
 
 
 class LiveSession:
@@ -297,7 +221,8 @@ class LiveSession:
                 `LiveRecognizer.feed` says; they are not in the result then.
 
         Returns:
-            What has become final, and the partial text if it is another one than before; often nothing.
+            What has become final, and the partial text if it is another one than before, with `num_loops: auto` after
+            each chunk; often nothing.
 
         Raises:
             ValueError: Samples are not (N,), or no finite numbers in [-1, 1]; or the session has ended.
@@ -358,6 +283,13 @@ def _plan_of(recognizer: Recognizer, decoding: DecodeConfig) -> Plan:
         recognizer.model.encoder.check_chunks_can_leave()
     if plan.llm is not None:
         raise ValueError("the model's LM reads whole utterances; set ctc_weight 1.0 for live use, by its CTC head.")
+    if plan.leaving is not None and decoding.loop_threshold is None and plan.leaving.rule.threshold is None:
+        logger.warning(
+            "chunks leave by %s at %g, which was calibrated for whole utterances and fits no chunk; set loop_rule and "
+            "loop_threshold.",
+            plan.leaving.name,
+            plan.leaving.threshold,
+        )
     return plan
 
 

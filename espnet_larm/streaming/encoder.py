@@ -83,8 +83,8 @@ class StreamingEncoder(AbsEncoder):
             all features at once (test_a_stream_gives_what_the_masked_offline_forward_gives). The next state.
 
         Raises:
-            ValueError: Feedback needs `ctc`; shapes do not fit the state; a stream has ended; the encoder trains; chunks
-                leave, but loops have blocks of their own.
+            ValueError: Feedback needs `ctc`; shapes do not fit the state; a stream has ended; the encoder trains; or
+                chunks leave, but loops have blocks of their own.
             TypeError: `reader` answers something else than a mask.
         """
         if self.training:

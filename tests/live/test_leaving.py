@@ -1,5 +1,6 @@
 """Chunks that leave a live stream by a rule: texts are those of the offline form, and loops are spared."""
 
+import logging
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,9 @@ from hypothesis import strategies as st
 
 from espnet_larm.live.config import LiveConfig
 from espnet_larm.live.session import Feed, LiveRecognizer
+from espnet_larm.live.step import Step
 from espnet_larm.recognize.config import DecodeConfig
+from espnet_larm.recognize.leaving.calibration import CTC, Calibrated
 from espnet_larm.recognize.leaving.leave import run_chunks_until_left
 from espnet_larm.recognize.model.features import extract_features
 from tests.live.conftest import speech
@@ -106,3 +109,29 @@ def test_models_whose_loops_share_nothing_are_refused(recognizer, monkeypatch):
     monkeypatch.setattr(recognizer.model.encoder, "share_blocks", False)
     with pytest.raises(ValueError, match="trained with encoder_conf: share_blocks: false; set a number of loops"):
         LiveRecognizer(recognizer, LiveConfig(chunk_frames=3, left_chunks=2), AUTO)
+
+
+def test_posteriors_that_nobody_reads_are_not_copied(recognizer, monkeypatch):
+    read, split = [], Step._split
+
+    def noted(step, log_probs, outputs):
+        read.extend(outputs.hs_pad)
+        return split(step, log_probs, outputs)
+
+    monkeypatch.setattr(Step, "_split", noted)
+    never, samples = replace(AUTO, loop_threshold=1.0), speech(10_000)
+    run(LiveRecognizer(recognizer, ENDLESS, never), samples, [4000])
+    assert set(read) == {4}
+    read.clear()
+    run(LiveRecognizer(recognizer, replace(ENDLESS, partial_loop=2), never), samples, [4000])
+    assert set(read) == {2, 4}
+
+
+def test_thresholds_of_whole_utterances_are_taken_with_a_warning(recognizer, monkeypatch, caplog):
+    monkeypatch.setattr(recognizer, "calibration", {CTC: Calibrated("confidence", {"confidence": -0.25})})
+    with caplog.at_level(logging.WARNING):
+        LiveRecognizer(recognizer, ENDLESS, AUTO)
+        assert caplog.text == ""
+        live = LiveRecognizer(recognizer, ENDLESS, DecodeConfig(num_loops="auto"))
+    assert live.lets_chunks_leave
+    assert "chunks leave by confidence at -0.25, which was calibrated for whole utterances" in caplog.text
