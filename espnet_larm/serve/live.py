@@ -262,11 +262,13 @@ def _pieces(data: bytes, rate_hz: int) -> Iterable[bytes]:
 
 def _summed_up(session: LiveSession) -> dict[str, Any]:
     heard = session.heard
+    loops = {"mean_loops": round(heard.mean_loops, 3)} if session.recognizer.lets_chunks_leave else {}
     return {
         "duration": round(heard.audio_s, 3),
         "seconds": round(heard.seconds, 3),
         "shown": heard.shown.words,
         "withdrawn": heard.shown.withdrawn,
+        **loops,
     }
 
 

@@ -16,8 +16,10 @@ import soxr
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
+from espnet_larm.cli.listen import serve as serve_command
 from espnet_larm.live.config import LiveConfig
 from espnet_larm.live.session import LiveRecognizer
+from espnet_larm.recognize.config import DecodeConfig
 from espnet_larm.serve import live as streams
 from espnet_larm.serve.app import LIVE, build_app
 from espnet_larm.serve.client import END, hear
@@ -97,6 +99,56 @@ def test_streams_share_steps_and_get_what_each_gets_alone(serve, model):
         assert [each["text"] for each in found] == [each["text"] for each in alone]
     num_blocks = sum(len(blocks(samples)) for samples in several)
     assert service.live.num_steps < num_blocks
+
+
+@pytest.fixture
+def from_options(live_files):  # noqa: F811
+    """Makes a service of the options of the command."""
+    config, weights = live_files
+    with contextlib.ExitStack() as opened:
+
+        def make(*words):
+            named = ["--model", str(config.parent), "--asr_model_file", str(weights)]
+            live = ["--chunk_frames", "3", "--endpoint_s", "0.2", "--hold_s", "0"]
+            service = serve_command.make_service(serve_command.get_parser().parse_args([*named, *live, *words]))
+            opened.callback(service.close)
+            return service
+
+        yield make
+
+
+def test_chunks_of_streams_leave_by_a_rule_with_stream_loops_auto(from_options, recognizer):  # noqa: F811
+    rule = {"loop_rule": "confidence", "loop_threshold": -0.03}
+    service = from_options("--stream_loops", "auto", *(f"--{name}={value}" for name, value in rule.items()))
+    samples = speech(40_000)
+    with running(build_app(service, None)) as address:
+        *messages, done = hear(address.replace("http", "ws") + LIVE, blocks(samples, 4000))
+    model = LiveRecognizer(recognizer, CONFIG, DecodeConfig(num_loops="auto", **rule))
+    found, alone = finals(messages), wanted(model, samples)
+    assert [each["text"] for each in found] == [each["text"] for each in alone] != []
+    assert 2 < done["mean_loops"] < 4
+
+
+def test_streams_run_the_loops_that_stream_loops_names(from_options):
+    for words, loops in (([], 4), (["--stream_loops", "2"], 2)):
+        recognizer = from_options(*words).live.recognizer  # noqa: F811
+        session = recognizer.start()
+        session.feed(speech(8000))
+        assert session.heard.mean_loops == loops and not recognizer.lets_chunks_leave
+        assert "mean_loops" not in streams._summed_up(session)
+
+
+@pytest.mark.parametrize(
+    ("loops", "message"),
+    [
+        ("2,4", "stream_loops is 2,4; streams have final texts of one loop: name one, or auto"),
+        ("3", "num_loops is 3; allowed: 2, 4"),
+        ("auto", "num_loops is auto, but there is no loops_calibration.json beside the model"),
+    ],
+)
+def test_stream_loops_that_the_model_cannot_run_are_refused_at_the_start(from_options, loops, message):
+    with pytest.raises(ValueError, match=message):
+        from_options("--stream_loops", loops)
 
 
 def refusal(url, **options):

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from espnet_larm.cli.listen.model import add_decoding, add_machine, add_model, given_decoding, load, set_log_level
+from espnet_larm.cli.listen.transcripts import parse_loops
 from espnet_larm.errors import is_stated
 from espnet_larm.live.config import LiveConfig
 from espnet_larm.options import Option, add_option, add_options, given_options, number
@@ -71,7 +72,12 @@ def _add_serving(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("limits and batches")
     for name in LIMITS:
         add_option(group, Limits, name)
-    add_options(parser, LiveConfig, "live streams, of models that were trained for streaming")
+    group = add_options(parser, LiveConfig, "live streams, of models that were trained for streaming")
+    loops_help = (
+        "loop of final texts of streams, or auto, with which a chunk leaves by --loop_rule when its frames are clear "
+        "(default: as trained)"
+    )
+    group.add_argument("--stream_loops", type=parse_loops, default=(), metavar="N", help=loops_help)
 
 
 def main(cmd: list[str] | None = None) -> int:
@@ -171,6 +177,11 @@ def make_service(args: argparse.Namespace) -> "Service":
     given, leaving = given_decoding(args)
     config = DecodeConfig(**given)
     auto = DecodeConfig(**given, **leaving, num_loops=AUTO) if leaving else None
+    streams = config
+    if args.stream_loops == AUTO:
+        streams = auto or DecodeConfig(**given, num_loops=AUTO)
+    elif args.stream_loops:
+        streams = DecodeConfig(**given, num_loops=_only(args.stream_loops))
     transcriber = load(args)
     if leaving and not transcriber.loops:
         name, value = next(iter(leaving.items()))
@@ -179,8 +190,21 @@ def make_service(args: argparse.Namespace) -> "Service":
     from espnet_larm.serve.service import Service
 
     name = args.model_name or _name_of(args.model)
-    live, why_not = _live(args, transcriber, config)
+    live, why_not = _live(args, transcriber, streams)
     return Service(transcriber, name, limits, config, args.language, not args.no_vad, auto, live, why_not)
+
+
+def _only(loops: Sequence[int]) -> int:
+    """The loop of final texts.
+
+    Raises:
+        ValueError: There are several.
+    """
+    if len(loops) > 1:
+        raise ValueError(
+            f"stream_loops is {','.join(map(str, loops))}; streams have final texts of one loop: name one, or auto."
+        )
+    return loops[0]
 
 
 def _live(
@@ -194,10 +218,11 @@ def _live(
     from espnet_larm.live.session import LiveRecognizer
 
     given = given_options(LiveConfig, args)
+    is_asked = bool(given or args.stream_loops)
     try:
         return LiveRecognizer(transcriber.recognizer, LiveConfig(**given), config), ""
     except (ValueError, TypeError) as error:
-        if given or not is_stated(error):
+        if is_asked or not is_stated(error):
             raise
         return None, str(error)
 
