@@ -106,8 +106,9 @@ def leavings_of(recognizer: "Recognizer", rules: Sequence[str]) -> "list[Leaving
     from espnet_larm.recognize.config import AUTO, DecodeConfig
     from espnet_larm.recognize.model.read_outs import has_loops
 
-    if not has_loops(recognizer.model.encoder):
+    if not rules or not has_loops(recognizer.model.encoder):
         return []
+    recognizer.model.encoder.check_chunks_can_leave()
     leavings = []
     for rule in rules:
         name, _, threshold = rule.partition(":")
