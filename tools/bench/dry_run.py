@@ -78,11 +78,13 @@ def main() -> None:
         splits = [*TRAIN[args.subset], *(name for name in NUM_UTTERANCES if not name.startswith("train"))]
         number = make_corpus(corpus, splits, args, seconds)
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(recipe)], check=True)
-        costs.append([run_stage(recipe, stage, args, corpus) for stage in STAGES])
         print(f"{number} utterances of {seconds:g} s, --subset {args.subset}, --nj {args.nj}")
         print_header("stage", "seconds", "CPU seconds", "MB left")
-        for stage, cost in zip(STAGES, costs[-1], strict=True):
-            print(f"| {stage} | {cost.seconds:.0f} | {cost.cpu_seconds:.0f} | {cost.num_bytes / 1e6:.0f} |")
+        costs.append([])
+        for stage in STAGES:
+            cost = run_stage(recipe, stage, args, corpus)
+            costs[-1].append(cost)
+            print(f"| {stage} | {cost.seconds:.0f} | {cost.cpu_seconds:.0f} | {cost.num_bytes / 1e6:.0f} |", flush=True)
         shutil.rmtree(recipe)
         shutil.rmtree(corpus)
     if len(costs) > 1:
