@@ -50,7 +50,7 @@ class Frames(NamedTuple):
             self.held.enter(part)
 
     def only(self, stays: torch.Tensor, rows: torch.Tensor) -> "Frames":
-        """Those of some of the streams (B,), which have these places in the whole batch; modules run them alone."""
+        """Narrow to some of the streams (B,), which have these places in the whole batch; modules run them alone."""
         assert self.attended is not None and self.past is not None
         self.past.only(rows)
         return self._replace(

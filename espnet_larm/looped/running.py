@@ -70,11 +70,11 @@ class Running:
         """Let some leave.
 
         Args:
-            stays: Which utterances go on (B,), or which of their chunks (B, N).
+            stays: Utterances that go on (B,), or their chunks (B, N), True where one does.
             values: (B, T, D) each.
 
         Returns:
-            Those of the utterances that go on, cut to the longest of them; all where chunks are held.
+            The values of utterances that go on, cut to the longest of them; all where chunks are held.
         """
         if self.frames.held is not None:
             assert self._chunk_frames is not None

@@ -130,7 +130,7 @@ class Held:
         """What a module reads: its frames, and where they have left, what it read of them at the loop before.
 
         Args:
-            frames: Those of this loop (B, ..., T, ...), with time in `dim`.
+            frames: Frames of this loop (B, ..., T, ...), with time in `dim`.
             dim: The dimension of time.
         """
         place = self._part, self._number

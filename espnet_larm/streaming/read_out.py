@@ -48,7 +48,7 @@ def next_read_out(read_outs: ReadOuts, stays: torch.Tensor | None) -> ReadOut | 
 
     Args:
         read_outs: A batch's.
-        stays: Which utterances of the read-out before stay (B,); None for all, and at the first.
+        stays: Utterances of the read-out before that stay (B,), True where one does; None for all, and at the first.
     """
     try:
         return read_outs.send(stays)

@@ -271,13 +271,13 @@ def _told(
     Args:
         reader: The reader.
         outputs: Starts and lengths of B streams; `hs_pad` is put in.
-        rows: Those that have a chunk (R,).
+        rows: Streams that have a chunk (R,).
         loop: The loop.
         hs_pad: What it says of them (R, T, D).
         left: Places among them of those that run still (S,); None for all.
 
     Returns:
-        Which of those stay (S,); None for all.
+        A mask of those that stay (S,); None for all.
     """
     runs = rows if left is None else rows[left]
     whole = hs_pad.new_zeros(len(outputs.hlens), *hs_pad.shape[1:]).index_copy(0, rows, hs_pad)

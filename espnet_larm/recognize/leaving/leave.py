@@ -60,7 +60,7 @@ class Watch:
     def leaves(
         self, number: int, log_probs: torch.Tensor | None, hs_pad: torch.Tensor, hlens: torch.Tensor
     ) -> torch.Tensor:
-        """Which utterances leave at a loop (B,), True where one does.
+        """Say who leaves at a loop (B,), True where an utterance does.
 
         Args:
             number: The loop, later than the one before.
