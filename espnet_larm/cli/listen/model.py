@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from espnet_larm.cli.device import add_device, device_of
+from espnet_larm.errors import OptionError
 from espnet_larm.options import add_option, given_options
 from espnet_larm.pack.models import add_places
-from espnet_larm.recognize.config import WORD_OPTIONS, DecodeConfig
+from espnet_larm.recognize.config import AUTO, WORD_OPTIONS, DecodeConfig
 
 if TYPE_CHECKING:
     from espnet_larm.listen.transcriber import Transcriber
@@ -52,6 +53,24 @@ def add_decoding(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("decoding, for models of ours")
     for name in DECODING:
         add_option(group, DecodeConfig, name)
+
+
+def parse_loops(word: str) -> tuple[int, ...] | str:
+    """The loops that a word names, ascending; or AUTO.
+
+    Raises:
+        argparse.ArgumentTypeError: It names none.
+    """
+    if word == AUTO:
+        return AUTO
+    # Here, since a program whose help is read hears nothing.
+    from espnet_larm.listen.engine import read_loops
+
+    try:
+        return read_loops(word)
+    except OptionError as error:
+        said = str(error).removeprefix("loops is ").removesuffix(".")
+        raise argparse.ArgumentTypeError(f"{said}, or auto") from error
 
 
 def given_decoding(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -20,8 +20,15 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from espnet_larm.cli.listen.model import add_decoding, add_machine, add_model, given_decoding, load, set_log_level
-from espnet_larm.cli.listen.transcripts import parse_loops
+from espnet_larm.cli.listen.model import (
+    add_decoding,
+    add_machine,
+    add_model,
+    given_decoding,
+    load,
+    parse_loops,
+    set_log_level,
+)
 from espnet_larm.errors import is_stated
 from espnet_larm.live.config import LiveConfig
 from espnet_larm.options import Option, add_option, add_options, given_options, number

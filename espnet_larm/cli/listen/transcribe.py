@@ -20,9 +20,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from espnet_larm.cli.listen.live import add_live, refuse_live_options, transcribe_live
-from espnet_larm.cli.listen.model import add_decoding, add_machine, add_model, given_decoding, load, set_log_level
+from espnet_larm.cli.listen.model import (
+    add_decoding,
+    add_machine,
+    add_model,
+    given_decoding,
+    load,
+    parse_loops,
+    set_log_level,
+)
 from espnet_larm.cli.listen.recordings import Recording, find_recordings
-from espnet_larm.cli.listen.transcripts import Printer, Progress, Writer, parse_formats, parse_loops
+from espnet_larm.cli.listen.transcripts import Printer, Progress, Writer, parse_formats
 from espnet_larm.data.audio_error import AudioError
 from espnet_larm.errors import is_stated
 from espnet_larm.listen.formats import FORMATS, WITH_WORDS

@@ -8,11 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from espnet_larm.cli.listen.recordings import Recording
-from espnet_larm.errors import OptionError
 from espnet_larm.files.atomic import write_beside
-from espnet_larm.listen.engine import read_loops
 from espnet_larm.listen.formats import FORMATS, Written
-from espnet_larm.recognize.config import AUTO
 
 if TYPE_CHECKING:
     from espnet_larm.listen import transcriber
@@ -20,21 +17,6 @@ if TYPE_CHECKING:
 
 # Back to the line's start, and clear it.
 CLEAR = "\r\x1b[K"
-
-
-def parse_loops(word: str) -> tuple[int, ...] | str:
-    """The loops that a word names, ascending; or AUTO.
-
-    Raises:
-        argparse.ArgumentTypeError: It names none.
-    """
-    if word == AUTO:
-        return AUTO
-    try:
-        return read_loops(word)
-    except OptionError as error:
-        said = str(error).removeprefix("loops is ").removesuffix(".")
-        raise argparse.ArgumentTypeError(f"{said}, or auto") from error
 
 
 def parse_formats(word: str) -> tuple[str, ...]:
