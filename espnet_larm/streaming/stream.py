@@ -264,7 +264,7 @@ def _read(
 
 def _told(
     reader: Reader, outputs: StreamOutputs, rows: torch.Tensor, loop: int, hs_pad: torch.Tensor,
-    left: torch.Tensor | None,
+    running: torch.Tensor | None,
 ) -> torch.Tensor | None:  # fmt: skip
     """Ask a reader.
 
@@ -274,12 +274,12 @@ def _told(
         rows: Streams that have a chunk (R,).
         loop: The loop.
         hs_pad: What it says of them (R, T, D).
-        left: Places among them of those that run still (S,); None for all.
+        running: Places among them of those that run still (S,); None for all.
 
     Returns:
         A mask of those that stay (S,); None for all.
     """
-    runs = rows if left is None else rows[left]
+    runs = rows if running is None else rows[running]
     whole = hs_pad.new_zeros(len(outputs.hlens), *hs_pad.shape[1:]).index_copy(0, rows, hs_pad)
     hlens = torch.zeros_like(outputs.hlens).index_copy(0, runs, outputs.hlens[runs])
     stays = reader(loop, StreamOutputs(outputs.starts, hlens, {loop: whole}))
