@@ -7,14 +7,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from espnet2.asr.ctc import CTC
-
 from espnet_larm.streaming.context import Context, in_context
 from espnet_larm.streaming.stream import StreamState
 from tests.looped.test_encoder import (
     NUM_FEATURES,
     SIZE,
-    VOCAB,
     batch,
     half_blank,
     new_encoder,
@@ -33,15 +30,6 @@ KINDS = {
     "one loop": {"num_loops": 1, "checkpoint_period": 1},
 }
 SIZES = st.lists(st.integers(0, 70), min_size=1, max_size=4).filter(any)
-
-
-@pytest.fixture(scope="module")
-def ctc() -> CTC:
-    torch.manual_seed(3)
-    head = CTC(VOCAB, SIZE)
-    # It says blank of some frames and not of others.
-    torch.nn.init.normal_(head.ctc_lo.weight, std=2.0)
-    return head.eval()
 
 
 @pytest.fixture(scope="module")

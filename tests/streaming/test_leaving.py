@@ -5,13 +5,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from espnet2.asr.ctc import CTC
-
 from espnet_larm.recognize.leaving.leave import Leaving, Watch, run_chunks_until_left
 from espnet_larm.recognize.leaving.rules import RULES
 from espnet_larm.streaming.context import Context
 from espnet_larm.streaming.stream import StreamState
-from tests.looped.test_encoder import SIZE, VOCAB, half_blank, new_encoder, randomise
+from tests.looped.test_encoder import half_blank, new_encoder, randomise
 from tests.streaming.streaming import TOLERANCE, pieces_of
 from tests.streaming.test_larm import features
 
@@ -28,14 +26,6 @@ KINDS = {
     "top k": {"subsampling_factor": 2, "feedback_top_k": 3, "feedback_shift": 3, "num_loops": 5},
     "no feedback": {"feedback": False, "block": "conformer"},
 }
-
-
-@pytest.fixture(scope="module")
-def ctc() -> CTC:
-    torch.manual_seed(3)
-    head = CTC(VOCAB, SIZE)
-    torch.nn.init.normal_(head.ctc_lo.weight, std=2.0)
-    return head.eval()
 
 
 @pytest.fixture(scope="module")
