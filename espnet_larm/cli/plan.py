@@ -8,7 +8,7 @@ Parameters are exact. Memory and FLOPs are counted in steps of two and four utte
 the configuration; tools/bench/planned.py compares them with resident memory. What the recipe gives the training beside
 its YAML can be given here, too, as ESPnet's options: --token_list tokens.txt --decoder_conf llm=models/SmolLM2.
 All utterances are taken to be --seconds long. --hours are those of an epoch, copies at other speeds included.
-Days need a throughput: --measure takes it from training steps on this machine's device.
+Days need a throughput: --measure takes it from training steps on this machine's device, --tflops from you.
 """
 
 import argparse
@@ -49,6 +49,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--vocab_size", type=_count, help=vocab_help)
     tokens_help = f"tokens of a transcript a second ({CHARACTERS_A_SECOND:g} for characters, {PIECES_A_SECOND:g} else)"
     parser.add_argument("--tokens_per_second", type=_positive, help=tokens_help)
+    tflops_help = "reckon days from so many 10^12 FLOPs a second, which all GPUs reach together"
+    parser.add_argument("--tflops", type=_positive, metavar="NUMBER", help=tflops_help)
     measure_help = "time some training steps here, of the batch or (on a CPU) of four utterances, and reckon days"
     parser.add_argument("--measure", action="store_true", help=measure_help)
     add_device(parser)
@@ -128,13 +130,13 @@ def report(
 ) -> Iterator[str]:
     """The lines of a plan."""
     from espnet_larm.train.learning import format_parts, learning_parts
-    from espnet_larm.train.planning.plan import GIB, USABLE, course_of, format_memory
+    from espnet_larm.train.planning.plan import GIB, SECONDS_A_DAY, USABLE, course_of, format_memory
 
     number = utterances.number
     yield f"{ours.config}: {len(args.token_list)} tokens"
     yield "Parameters:"
     yield format_parts(learning_parts(trained.model))
-    kind = "float32" if trained.amp_dtype is None else f"{trained.amp_dtype}".removeprefix("torch.")
+    kind = "float32" if trained.amp_dtype is None else "16 bits (bfloat16 on GPUs that have it)"
     yield (
         f"Memory of a step of {number} utterances of {utterances.seconds:g} s, {utterances.audio_s:.0f} s of audio, "
         f"{utterances.text_len} tokens each, computed in {kind}:"
@@ -155,8 +157,14 @@ def report(
         f"{args.accum_grad} on {max(1, args.ngpu)} process(es); {course.hours:.0f} hours of audio, "
         f"{course.hours * training / 1e18:.2f} EFLOP"
     )
-    if not ours.measure:
-        yield "Days: not measured; --measure on the machine that trains."
+    if ours.tflops is not None:
+        seconds = course.hours * training / (ours.tflops * 1e12)
+        yield (
+            f"Days: {seconds / SECONDS_A_DAY:.2f} ({seconds / 3600.0:.1f} hours) at {ours.tflops:g} TFLOP a second on "
+            "all processes together, which is assumed"
+        )
+    elif not ours.measure:
+        yield "Days: not measured; --measure on the machine that trains, or --tflops to reckon with."
 
 
 def measured(ours: argparse.Namespace, args: argparse.Namespace, trained: "Trained", utterances: "Utterances") -> str:

@@ -1,6 +1,8 @@
 """What a training is said to take is what it takes."""
 
 import argparse
+import contextlib
+import re
 from pathlib import Path
 
 import pytest
@@ -8,8 +10,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from espnet_larm.cli import plan as command
+from espnet_larm.train.planning import step as step_module
 from espnet_larm.train.planning.live import LiveTensors
 from espnet_larm.train.planning.plan import Growth, batch_of, course_of
+from espnet_larm.train.planning.shapes import ShapesOnly
 from espnet_larm.train.planning.step import _CPU_ATTENTION, Utterances, build, count_step, new_batch, time_steps
 
 CONF = Path(__file__).parents[2] / "conf/tiny/train_larm.yaml"
@@ -70,6 +74,15 @@ def test_flops_are_those_that_torch_counts_in_a_plain_step(trained):
     with FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION) as counter:
         trained.model(**new_batch(trained.model, TWO_SECONDS, "cpu"))[0].backward()
     assert count(trained, 2).flops == counter.get_total_flops() > 0
+
+
+@pytest.mark.parametrize("words", [(), ("--use_amp", "true")], ids=["float32", "amp"])
+def test_what_is_spared_counts_as_if_it_were_computed(larm_task, words, monkeypatch):
+    trained = build(options(*words), "cpu")
+    count(trained, 1)
+    spared = count(trained, 2)
+    monkeypatch.setattr(step_module, "ShapesOnly", contextlib.nullcontext)
+    assert count(trained, 2) == spared
 
 
 def test_attention_on_a_cpu_counts():
@@ -166,9 +179,14 @@ def test_the_command_prints_a_plan(larm_task, capsys):
     assert "It fits into 67.1 GiB, 90% of 74.5 GiB" in said
     assert "Course: 2 epochs of 450 batches, 450 steps of accum_grad 2 on 1 process(es); 2 hours of audio" in said
     assert "Days: 0.0" in said
-    assert command.main([*words, "--gpu", "0.0001GiB"]) == 0
+    assert command.main([*words, "--gpu", "0.0001GiB", "--tflops", "1e-6"]) == 0
     said = capsys.readouterr().out
-    assert "It does not fit into" in said and "the most utterances that fit: 0" in said and "not measured" in said
+    flops, hours = (
+        float(re.search(word, said)[1]) for word in (r"training ([\d.]+) T", r"\(([\d.]+) hours\) at 1e-06")
+    )
+    # FLOPs are printed with two digits.
+    assert hours == pytest.approx(2 * flops * 1e12 / 1e6 / 3600, rel=0.1)
+    assert "It does not fit into" in said and "the most utterances that fit: 0" in said
 
 
 def test_wrong_input_ends_with_a_sentence(larm_task, tmp_path, capsys):
@@ -180,3 +198,16 @@ def test_wrong_input_ends_with_a_sentence(larm_task, tmp_path, capsys):
         command.main(["--config", str(tmp_path / "none.yaml")])
     with pytest.raises(ValueError, match="the number of tokens is not known: give --vocab_size"):
         command.main(["--config", str(CONF)])
+
+
+def test_large_operations_are_not_computed():
+    left, right = torch.ones(2, 3, dtype=torch.bfloat16), torch.ones(3, 4, dtype=torch.bfloat16)
+    signal, kernel = torch.ones(1, 2, 5, requires_grad=True), torch.ones(4, 2, 3)
+    with ShapesOnly():
+        product = left @ right
+        filtered = torch.nn.functional.conv1d(signal, kernel)
+        filtered.sum().backward()
+        small = left + left
+    assert product.shape == (2, 4) and product.dtype == torch.bfloat16 and not product.any()
+    assert filtered.shape == (1, 4, 3) and not filtered.any() and signal.grad.shape == (1, 2, 5)
+    assert torch.equal(small, 2 * left)

@@ -19,6 +19,7 @@ from espnet2.train.trainer import autocast_args
 
 from espnet_larm.train.learning import part_of
 from espnet_larm.train.planning.live import LiveTensors
+from espnet_larm.train.planning.shapes import ShapesOnly
 from espnet_larm.train.task import LarmASRTask
 
 Bytes = Mapping[str, int]
@@ -142,25 +143,27 @@ def new_batch(model: Any, utterances: Utterances, device: str) -> dict[str, torc
 
 
 def count_step(trained: Trained, utterances: Utterances, accum_grad: int = 1) -> Step:
-    """Make one training step and count.
+    """Make one training step and count; on a CPU without the arithmetic of large operations.
 
     Args:
-        trained: The model; its weights change.
+        trained: The model; its weights change, and learn nothing.
         utterances: The batch.
         accum_grad: Batches of a step. With more than one the last is counted, which finds gradients there.
     """
     model, optimizer = trained.model, trained.optimizer
     named = dict(model.named_parameters())
     batch = new_batch(model, utterances, str(next(iter(named.values())).device))
+    spared = ShapesOnly() if batch["speech"].device.type == "cpu" else contextlib.nullcontext()
     optimizer.zero_grad(set_to_none=True)
     optimizer.state.clear()
     if accum_grad > 1:
-        _loss(trained, batch).backward()
+        with spared:
+            _loss(trained, batch).backward()
     before = sum(each.grad.nbytes for each in named.values() if each.grad is not None)
     live = LiveTensors(_tensors_there(model, batch))
     live.watch_model(model)
     counter = FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION)
-    with live, counter:
+    with spared, live, counter:
         loss = _loss(trained, batch)
         activations, forward_flops = dict(live.live), counter.get_total_flops()
         loss.backward()
