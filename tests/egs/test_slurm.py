@@ -246,8 +246,10 @@ def test_a_recipe_within_a_job_is_requeued_by_the_script_of_the_docs(slurm: Bash
         "run_training 0 1 t.log bash train.sh\n"
     )
     (tmp_path / "run.sh").chmod(0o755)
-    (tmp_path / "batch.sh").write_text(batch_script("--time 1 --output batch.log --signal=B:TERM@40"))
-    done = slurm('sbatch batch.sh; sleep 5; while [ -n "$(squeue --noheader)" ]; do sleep 1; done')
+    (tmp_path / "batch.sh").write_text(batch_script("--output batch.log --signal=B:TERM@40"))
+    # The signal of --signal, sent by hand: a busy machine may reach a time limit before the training has begun.
+    warn = "while ! grep -qs 'starts at' t.log; do sleep 0.2; done; sleep 3; scancel --batch --signal TERM $job"
+    done = slurm(f'job=$(sbatch --parsable batch.sh); {warn}; while [ -n "$(squeue --noheader)" ]; do sleep 1; done')
     assert done.returncode == 0, done.stderr
     said = (tmp_path / "t.log").read_text()
     saved, starts = (re.findall(rf"{word} at (\d+)", said) for word in ("saved", "starts"))
