@@ -14,7 +14,7 @@ from espnet_larm.train.planning import step as step_module
 from espnet_larm.train.planning.live import LiveTensors
 from espnet_larm.train.planning.plan import Growth, batch_of, course_of
 from espnet_larm.train.planning.shapes import ShapesOnly
-from espnet_larm.train.planning.step import _CPU_ATTENTION, Utterances, build, count_step, new_batch, time_steps
+from espnet_larm.train.planning.step import _COUNTED, Utterances, build, count_step, new_batch, time_steps
 
 CONF = Path(__file__).parents[2] / "conf/tiny/train_larm.yaml"
 TWO_SECONDS = Utterances(2, 2.0, 6, 16000)
@@ -71,7 +71,7 @@ def test_gradients_of_earlier_batches_are_there_with_accum_grad(trained):
 
 
 def test_flops_are_those_that_torch_counts_in_a_plain_step(trained):
-    with FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION) as counter:
+    with FlopCounterMode(display=False, custom_mapping=_COUNTED) as counter:
         trained.model(**new_batch(trained.model, TWO_SECONDS, "cpu"))[0].backward()
     assert count(trained, 2).flops == counter.get_total_flops() > 0
 
@@ -87,12 +87,23 @@ def test_what_is_spared_counts_as_if_it_were_computed(larm_task, words, monkeypa
 
 def test_attention_on_a_cpu_counts():
     parts = [torch.randn(2, 3, 5, 8, requires_grad=True) for _ in range(3)]
-    with FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION) as counter:
+    with FlopCounterMode(display=False, custom_mapping=_COUNTED) as counter:
         result = torch.nn.functional.scaled_dot_product_attention(*parts)
         forward = counter.get_total_flops()
         result.sum().backward()
     # Two products of all pairs forward, five backward.
     assert (forward, counter.get_total_flops()) == (4 * 2 * 3 * 25 * 8, 14 * 2 * 3 * 25 * 8)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 6])
+def test_a_convolution_backward_costs_it_twice(groups):
+    signal = torch.randn(2, 6, 9, requires_grad=True)
+    kernel = torch.randn(6, 6 // groups, 3, requires_grad=True)
+    with FlopCounterMode(display=False, custom_mapping=_COUNTED) as counter:
+        result = torch.nn.functional.conv1d(signal, kernel, groups=groups)
+        forward = counter.get_total_flops()
+        result.sum().backward()
+    assert forward == 2 * 2 * 7 * 3 * 6 * 6 // groups and counter.get_total_flops() == 3 * forward
 
 
 def test_a_drawn_number_of_loops_is_the_most(larm_task):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count, sdpa_backward_flop_count, sdpa_flop_count
 
 from espnet2.train.trainer import autocast_args
 
@@ -162,7 +162,7 @@ def count_step(trained: Trained, utterances: Utterances, accum_grad: int = 1) ->
     before = sum(each.grad.nbytes for each in named.values() if each.grad is not None)
     live = LiveTensors(_tensors_there(model, batch))
     live.watch_model(model)
-    counter = FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION)
+    counter = FlopCounterMode(display=False, custom_mapping=_COUNTED)
     with spared, live, counter:
         loss = _loss(trained, batch)
         activations, forward_flops = dict(live.live), counter.get_total_flops()
@@ -255,8 +255,15 @@ def _backward_flops(grad: Any, query: Any, key: Any, value: Any, *_: Any, **__: 
     return int(sdpa_backward_flop_count(grad, query, key, value))
 
 
-# torch counts attention's kernels of GPUs alone.
-_CPU_ATTENTION = {
+def _convolution_backward_flops(grad: Any, signal: Any, kernel: Any, *others: Any, **_: Any) -> int:
+    transposed, wanted = others[4], others[7]
+    return sum(wanted[:2]) * int(conv_flop_count(signal, kernel, grad, transposed))
+
+
+# torch counts attention's kernels of GPUs alone, and in a backward pass it takes convolutions within groups of
+# channels for convolutions over all.
+_COUNTED = {
     aten._scaled_dot_product_flash_attention_for_cpu: _forward_flops,
     aten._scaled_dot_product_flash_attention_for_cpu_backward: _backward_flops,
+    aten.convolution_backward: _convolution_backward_flops,
 }
