@@ -73,6 +73,11 @@ class Decoded(NamedTuple):
     latency_s: float | None
     loops: dict[str, AtLoop]
 
+    @property
+    def deepest(self) -> AtLoop:
+        """What the last loop says, which all frames ran."""
+        return self.loops[max(filter(str.isdecimal, self.loops), key=int)]
+
 
 class Clock(NamedTuple):
     """When the samples are there that frames need.

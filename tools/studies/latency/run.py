@@ -63,13 +63,25 @@ def main(cmd: list[str] | None = None) -> int:
     batching = Batching(**given_options(Batching, args))
     reference = align_references(aligner, args.data_dirs, batching)
     rows = []
+    firsts: dict[float | None, Sequence[int]] = {}
     for name, config, weights in args.model:
         recognizer = aligner if not args.aligner and not rows else Recognizer.from_files(config, weights, device)
         for seconds in chunks:
             context = context_of(recognizer, seconds, args.left_chunks)
             decoded = decode(recognizer, reference, context, batching, leavings_of(recognizer, args.rules))
-            rows += list(rows_of(name, decoded, reference))
-    columns = ("model", "chunk", "latency, s", "loops", "WER %", "from", "to")
+            first = firsts.setdefault(seconds, decoded.deepest.errors)
+            rows += list(rows_of(name, decoded, reference, first))
+    columns = (
+        "model",
+        "chunk",
+        "latency, s",
+        "loops",
+        "WER %",
+        "from",
+        "to",
+        f"points to {args.model[0][0]}, all loops",
+    )
+    columns += ("from", "to", "words' mean delay, s", "95 % within, s")
     facts = {
         "command": command_of(PROGRAM, cmd),
         "sets": ", ".join(without_root(str(folder)) for folder in args.data_dirs),
@@ -78,7 +90,7 @@ def main(cmd: list[str] | None = None) -> int:
         "commit": commit(),
     }
     lines = ["# Error rates by latency", ""]
-    lines += [*table_of((*columns, "words' mean delay, s", "95 % within, s"), rows), "", *origin_lines(facts)]
+    lines += [*table_of(columns, rows), "", *origin_lines(facts)]
     write_text(args.output_dir / "latency.md", "\n".join(lines) + "\n")
     print("\n".join(lines))
     return 0
@@ -143,8 +155,10 @@ def context_of(recognizer: "Recognizer", seconds: float | None, left_chunks: int
     return Context(left_chunks, frames)
 
 
-def rows_of(name: str, decoded: "Decoded", reference: "Reference") -> Iterator[list[str]]:
-    """A row for each checkpoint loop."""
+def rows_of(
+    name: str, decoded: "Decoded", reference: "Reference", first: Sequence[int] | None = None
+) -> Iterator[list[str]]:
+    """A row for each checkpoint loop, with the difference to the errors (U,) of the first model in the same context."""
     import numpy as np
 
     from espnet_larm.scoring.bootstrap import interval, resample_ratios
@@ -156,10 +170,15 @@ def rows_of(name: str, decoded: "Decoded", reference: "Reference") -> Iterator[l
     for loop, at_loop in decoded.loops.items():
         errors = np.bincount(grouping.group_of, [100.0 * each for each in at_loop.errors])
         bounds = interval(resample_ratios(errors, words))
+        more = ["", "", ""]
+        if first is not None and first is not at_loop.errors:
+            change = errors - np.bincount(grouping.group_of, [100.0 * each for each in first])
+            beside = interval(resample_ratios(change, words))
+            more = [f"{each:+.2f}" for each in (change.sum() / words.sum(), beside.low, beside.high)]
         delays = at_loop.delays_s
         late = ["-", "-"] if not delays else [f"{np.mean(delays):.2f}", f"{np.percentile(delays, 95):.2f}"]
         rate = errors.sum() / words.sum()
-        yield [name, chunk, latency, loop, f"{rate:.2f}", f"{bounds.low:.2f}", f"{bounds.high:.2f}", *late]
+        yield [name, chunk, latency, loop, f"{rate:.2f}", f"{bounds.low:.2f}", f"{bounds.high:.2f}", *more, *late]
 
 
 if __name__ == "__main__":

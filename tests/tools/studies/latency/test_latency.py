@@ -105,6 +105,9 @@ def test_the_report_has_a_row_for_each_loop_and_chunk(files, tiny_experiment, tm
         ("0.32 s", "4"),
     ]
     assert all(np.isfinite(float(row[5])) for row in rows)
+    for shallow, deep in (rows[:2], rows[2:]):
+        assert float(shallow[8]) == pytest.approx(float(shallow[5]) - float(deep[5]), abs=0.011)
+        assert float(shallow[9]) <= float(shallow[8]) <= float(shallow[10]) and not deep[8].strip()
     assert (tmp_path / "latency.md").read_text().startswith("# Error rates by latency")
 
 
@@ -114,7 +117,7 @@ def test_a_rule_has_a_row_with_its_mean_loops(files, recognizer, tiny_experiment
     rules = ["--rules", *[f"confidence:{each}" for each in thresholds]]
     assert main([*options, "--chunks", "full", "0.32", "--left_chunks", "2", *rules]) == 0
     rows = [[cell.strip() for cell in line.split("|")] for line in capsys.readouterr().out.splitlines()]
-    at = {row[4]: row[5:] for row in rows if len(row) > 4 and row[2] == "0.32 s"}
+    at = {row[4]: row[5:8] + row[11:] for row in rows if len(row) > 4 and row[2] == "0.32 s"}
     # All leave at once, none do, and some.
     assert at["confidence:-1000, 2.00"] == at["2"] and at["confidence:1, 4.00"] == at["4"]
     means = [float(name.split(", ")[1]) for name in at if name.startswith("confidence")]
