@@ -27,11 +27,11 @@ from typing import Any, NamedTuple
 import torch
 import yaml
 from benching import SAMPLE_RATE_HZ, SMOLLM2_360M, add_machine, new_parser, read_json, resident_mib
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from espnet_larm.adaptation.llm_weights import METHODS
 from espnet_larm.train.learning import part_of
 from espnet_larm.train.planning.live import REST, LiveTensors
+from espnet_larm.train.planning.shapes import ShapesOnly
 
 ROOT = Path(__file__).parents[2]
 aten = torch.ops.aten
@@ -67,15 +67,12 @@ class Memory(NamedTuple):
     seen: int | None
 
 
-class Unfilled(TorchDispatchMode):
-    """Makes results of products, random numbers and steps without computing them; what they hold is arbitrary."""
+class Unfilled(ShapesOnly):
+    """Leaves out random numbers and steps, too; what they hold is arbitrary."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Do as without it, or leave the numbers out."""
         operation = func.overloadpacket
-        if operation in (aten.mm, aten.bmm, aten.addmm):
-            left, right = args[-2:]
-            return left.new_empty((*left.shape[:-1], right.size(-1)))
         if operation in (aten.normal_, aten.uniform_, aten.lerp_, aten.addcmul_, aten.addcdiv_):
             return args[0]
         # Optimisers count their steps in tensors of no dimension, and divide by what comes of it.
@@ -83,7 +80,7 @@ class Unfilled(TorchDispatchMode):
             return args[0]
         if operation in (aten.sqrt, aten.zeros_like) and args[0].is_floating_point():
             return torch.empty_like(args[0], dtype=(kwargs or {}).get("dtype"))
-        return func(*args, **(kwargs or {}))
+        return super().__torch_dispatch__(func, types, args, kwargs)
 
 
 def build(args: argparse.Namespace, setting: Setting, folder: Path) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
@@ -153,7 +150,7 @@ def measure(args: argparse.Namespace, setting: Setting) -> Memory:
     live = LiveTensors([*named.values(), *model.buffers(), *batch.values()])
     live.watch_model(model)
     reset_peak(args.device)
-    with live, computing():
+    with computing(), live:  # what is left out counts, and how it is left out does not
         loss, *_ = model(**batch)
         activations = dict(live.live)
         loss.backward()
