@@ -183,7 +183,7 @@ def decode(
         ValueError: An utterance cannot be read, or the front end or normalisation cannot stream.
     """
     model, ctc, clock = recognizer.model, recognizer.heads.ctc, Clock.of(recognizer, context)
-    rules = [] if context.chunk_frames is None else [f"{each.name}:{each.threshold:g}" for each in leavings]
+    rules = [] if context.chunk_frames is None else [_name_of(each) for each in leavings]
     found: dict[str, dict[str, Hypothesis]] = {}
     durations: dict[str, float] = {}
     frames, loops_run = dict.fromkeys(rules, 0), dict.fromkeys(rules, 0)
@@ -216,6 +216,11 @@ def decode(
         title = f"{name}, {loops_run[name] / frames[name]:.2f}" if name in rules else name
         loops[title] = _at_loop(by_key, reference, clock, durations)
     return Decoded(clock.chunk_s, latency_s, loops)
+
+
+def _name_of(leaving: Leaving) -> str:
+    """A rule, and its threshold unless that is the rule's own."""
+    return leaving.name if leaving.rule.threshold is not None else f"{leaving.name}:{leaving.threshold:g}"
 
 
 def _at_loop(
