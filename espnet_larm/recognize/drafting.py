@@ -28,6 +28,7 @@ from espnet_larm.recognize.model.thresholds import RELAXED_CALIBRATION, Threshol
 from espnet_larm.search.drafts import Drafts, HeadDrafts, LongerDrafts, NoDrafts, TextDrafts
 from espnet_larm.search.lookahead import Lookahead
 from espnet_larm.speech_llm.decoder import SpeechLlmDecoder
+from espnet_larm.speech_llm.spelling import spell_with
 
 # Of a CTC hypothesis more may be drafted than of heads, but a call that reads more costs more.
 MAX_TOKENS_PER_CALL = 32
@@ -183,5 +184,5 @@ def make_drafts(
     if drafting.drafts != CTC:
         sources[HEADS] = HeadDrafts(logits_of, eos, drafting.tau, drafting.tau_of == PRODUCT)
     if drafting.drafts != HEADS:
-        sources[CTC] = TextDrafts(ctc_tokens(), most, eos)
+        sources[CTC] = TextDrafts(ctc_tokens(), most, eos, spell_with(decoder.tokenizer))
     return LongerDrafts(list(sources.values())) if len(sources) > 1 else next(iter(sources.values()))

@@ -82,21 +82,30 @@ class HeadDrafts:
         """Do nothing: it holds nothing of the rows."""
 
 
+def own_word(token: int) -> str:
+    """A token as a word of one character, where nothing is known of its spelling."""
+    return f" {chr(token)}"
+
+
 class TextDrafts:
     """Drafts from a fixed hypothesis of each utterance, such as CTC's: what follows the place that the LM has reached.
 
-    The alignment with the fewest errors between the LM's hypothesis so far and the fixed one gives that place; of
-    several places it is the one that agrees with the last token, then the latest.
+    The alignment of the characters with the fewest errors between the LM's hypothesis so far and the fixed one gives
+    that place, at the edge of a token; of several places it is the latest. Where the two differ, an alignment of whole
+    tokens loses its way for some tokens, since one spells a word in more of them than the other.
 
     Args:
         fixed: Token ids of each row's fixed hypothesis, in the LM's tokens.
         most: Most tokens of a draft, K - 1.
         eos: The token that ends a hypothesis; drafted behind the end of the fixed one.
+        spell: The characters of a token, with a space before those of the first token of a word.
     """
 
-    def __init__(self, fixed: Sequence[Sequence[int]], most: int, eos: int) -> None:
+    def __init__(
+        self, fixed: Sequence[Sequence[int]], most: int, eos: int, spell: Callable[[int], str] = own_word
+    ) -> None:
         self.most = most
-        self._rows = [_Alignment(tokens, eos) for tokens in fixed]
+        self._rows = [_Alignment(tokens, eos, spell) for tokens in fixed]
 
     def propose(self, hidden: torch.Tensor, hypotheses: Sequence[TokenHypothesis]) -> list[list[int]]:  # noqa: ARG002
         """Draft the next tokens of each hypothesis."""
@@ -110,27 +119,43 @@ class TextDrafts:
 
 
 class _Alignment:
-    """The alignment of a growing hypothesis with a fixed one: the fewest errors up to each place, token by token."""
+    """The alignment of a growing hypothesis with a fixed one: the fewest errors up to each place, by characters.
 
-    def __init__(self, fixed: Sequence[int], eos: int) -> None:
+    On test_other of egs/read_speech, Gemma's hypotheses are found in 1,096 calls so, in 1,123 with the edge of any token
+    as good as that of a word, and in 1,307 by whole tokens; the best place each time would need 932. Other costs change
+    little.
+    """
+
+    # Of a character in the place of another, or too many, the cost is 1.
+    LEFT_OUT = 0.5
+    # A place within a word that the LM has begun with other tokens: it rarely goes on there with what CTC has.
+    WITHIN_WORD = 1.0
+
+    def __init__(self, fixed: Sequence[int], eos: int, spell: Callable[[int], str]) -> None:
         self.fixed = [*fixed, eos]
-        self._tokens = np.array(fixed)
-        self._places = np.arange(len(fixed) + 1)
-        self._errors = self._places.copy()
+        self.spell = spell
+        self._tokens = np.array(fixed, dtype=np.int64)
+        pieces = [spell(token) for token in fixed]
+        self._characters = np.array([ord(each) for piece in pieces for each in piece], dtype=np.int64)
+        self._edges = np.cumsum([0, *map(len, pieces)])
+        is_within = [bool(place) and not piece.startswith(" ") for place, piece in enumerate(pieces)]
+        self._extra = np.array([*is_within, False]) * self.WITHIN_WORD
+        self._skipped = np.arange(len(self._characters) + 1) * self.LEFT_OUT
+        self._errors = self._skipped.copy()
         self._num_seen = 0
 
     def after(self, growing: Sequence[int], most: int) -> list[int]:
         """The tokens of the fixed hypothesis behind the place that the growing one has reached."""
         for token in growing[self._num_seen :]:
-            is_wrong = np.append(1, self._tokens != token)
-            swapped = np.append(self._errors[0] + 1, self._errors[:-1] + is_wrong[1:])
-            # Left out: from any earlier place, an error for each token between.
-            kept = np.minimum(swapped, self._errors + 1) - self._places
-            self._errors = np.minimum.accumulate(kept) + self._places
+            for character in self.spell(token):
+                is_wrong = self._characters != ord(character)
+                swapped = np.append(self._errors[0] + 1, np.minimum(self._errors[1:] + 1, self._errors[:-1] + is_wrong))
+                # Left out: from any earlier place, a part of an error for each character between.
+                self._errors = np.minimum.accumulate(swapped - self._skipped) + self._skipped
         self._num_seen = len(growing)
-        best: list[int] = np.flatnonzero(self._errors == self._errors.min()).tolist()
-        agreeing = [place for place in best if growing and place and self.fixed[place - 1] == growing[-1]]
-        start = (agreeing or best)[-1]
+        agrees = np.append(False, self._tokens == growing[-1]) if growing else False
+        errors = self._errors[self._edges] + np.where(agrees, 0.0, self._extra)
+        start = int(np.flatnonzero(errors == errors.min())[-1])
         return self.fixed[start : start + most]
 
 

@@ -12,6 +12,8 @@ from espnet_larm.search.ctc_scorer import Spelled
 
 # What ESPnet's tokenizers write for a space: in front of a piece, and among characters.
 WORD_START, SPACE = "\u2581", "<space>"
+# What a tokenizer of bytes writes for a space.
+WORD_START_OF_BYTES = "\u0120"
 NO_TEXT = ("<blank>", "<unk>", "<sos/eos>")
 
 # What a tokenizer of bytes gives for a character whose bytes are not all there yet.
@@ -87,6 +89,21 @@ def pieces_of(tokens: Sequence[str], tokenizer: Any) -> Pieces:
 def texts_of(tokens: Sequence[str]) -> list[str]:
     """The text of each of a CTC head's tokens, with its spaces; none for blank, unknown and end."""
     return ["" if token in NO_TEXT else token.replace(SPACE, " ").replace(WORD_START, " ") for token in tokens]
+
+
+def spell_with(tokenizer: Any) -> Callable[[int], str]:
+    """The characters of a token, with a space in front where it begins a word; those of an LM's vocabulary.
+
+    Args:
+        tokenizer: HF's: of pieces, or of bytes, whose characters are names of theirs.
+    """
+
+    def spell(token: int) -> str:
+        # Rows of an LM that its tokenizer does not know have no name.
+        piece: str = tokenizer.convert_ids_to_tokens(token) or ""
+        return piece.replace(WORD_START, " ").replace(WORD_START_OF_BYTES, " ")
+
+    return spell
 
 
 def token_of_none(tokenizer: Any) -> int:

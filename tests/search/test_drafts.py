@@ -67,3 +67,19 @@ def test_a_text_is_gone_on_with_where_its_alignment_has_the_fewest_errors(step):
     assert after(5, 9) == [7, 5] and after(9, 5, 6) == [7, 5] and after(5, 7) == [5, 6]
     # Not at the first copy, which agrees as well.
     assert after(5, 6, 7, 5) == [6, 8]
+
+
+def test_a_word_in_other_tokens_does_not_mislead_the_alignment():
+    pieces = ["", " all", " about", " ob", "lo", "od", " and", " a", " general"]
+
+    def after(*tokens):
+        (found,) = TextDrafts([[1, 3, 4, 5, 6, 7, 8]], 2, EOS, pieces.__getitem__).propose(HIDDEN, [said(*tokens)])
+        return found
+
+    # "about" is "oblood" to CTC, in three tokens.
+    assert after(1) == [3, 4] and after(1, 2) == [6, 7] and after(1, 2, 6) == [7, 8]
+    assert after(1, 3, 4) == [5, 6]
+
+
+def test_a_hypothesis_without_tokens_is_all_drafted():
+    assert TextDrafts([[]], 3, EOS).propose(HIDDEN, [said(5, 6)]) == [[EOS]]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from espnet_larm.speech_llm.spelling import Spelling
+from espnet_larm.speech_llm.spelling import Spelling, spell_with
 
 PIECES = ["AN", "D", " ", " CAT", "\ufffd", "S"]
 
@@ -47,3 +47,11 @@ def test_spaces_are_said_with_what_follows_and_the_last_word_at_the_end():
     assert words([0, 1, 3], is_complete=False) == (by_words("AND"), by_words("CAT"))
     assert words([0, 1, 3], is_complete=True) == (by_words("AND CAT"), [])
     assert words([], is_complete=True) == ([], [])
+
+
+def test_a_piece_says_where_a_word_begins():
+    class Named:
+        def convert_ids_to_tokens(self, token):
+            return ["\u2581the", "\u0120cat", "s", None][token]
+
+    assert [spell_with(Named())(token) for token in range(4)] == [" the", " cat", "s", ""]
