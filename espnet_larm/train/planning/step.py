@@ -121,7 +121,9 @@ def build(args: argparse.Namespace, device: str) -> Trained:
         (optimizer,) = LarmASRTask.build_optimizers(options, model)
     if (sampling := getattr(model.encoder, "sampling", None)) is not None:
         sampling.loops = (max(sampling.loops),)
-    amp = autocast_args.get("dtype", torch.float16) if args.use_amp else None
+    # A CPU stands for a GPU that has bfloat16, whose bytes are as many as those of float16.
+    half = torch.bfloat16 if torch.device(device).type == "cpu" else autocast_args.get("dtype", torch.float16)
+    amp = half if args.use_amp else None
     return Trained(model, optimizer, amp)
 
 
