@@ -13,7 +13,7 @@ Days need a throughput: --measure takes it from training steps on this machine's
 
 import argparse
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +69,7 @@ def main(cmd: list[str] | None = None) -> int:
     utterances = utterances_of(ours, args, trained.model)
     utterances = utterances._replace(number=ours.utterances or batch_of(args, utterances))
     # The larger batch last: what a first pass alone makes (caches, tables) is then there.
-    count_step(trained, utterances._replace(number=1, seconds=min(1.0, utterances.seconds), text_len=1))
+    count_step(trained, utterances._replace(number=1, seconds=min(1.0, utterances.seconds), text_len=1, ctc_text_len=1))
     small, large = (count_step(trained, utterances._replace(number=number), args.accum_grad) for number in COUNTED)
     for line in report(ours, args, trained, Growth(small, large), utterances):
         print(line)
@@ -116,13 +116,15 @@ def utterances_of(ours: argparse.Namespace, args: argparse.Namespace, model: Any
 
     from espnet_larm.train.planning.step import Utterances
 
-    per_second = ours.tokens_per_second
-    if per_second is None:
-        tokens = getattr(model, "ctc_token_list", None) or args.token_list
+    def length_of(tokens: Sequence[str]) -> int:
         per_second = CHARACTERS_A_SECOND if len(tokens) <= MOST_CHARACTERS else PIECES_A_SECOND
+        return max(1, round(per_second * ours.seconds))
+
+    own = getattr(model, "ctc_token_list", None)
+    given = ours.tokens_per_second and max(1, round(ours.tokens_per_second * ours.seconds))
     rate = (args.frontend_conf or {}).get("fs", 16000)
     rate_hz = parse_size(rate) if isinstance(rate, str) else rate
-    return Utterances(1, ours.seconds, max(1, round(per_second * ours.seconds)), rate_hz)
+    return Utterances(1, ours.seconds, given or length_of(args.token_list), rate_hz, own and length_of(own))
 
 
 def report(

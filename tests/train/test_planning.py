@@ -182,6 +182,15 @@ def test_steps_are_timed_and_change_the_weights(trained):
     assert not torch.equal(before, trained.model.ctc.ctc_lo.weight)
 
 
+def test_a_transcript_has_the_lengths_of_an_lms_tokens_and_of_ctcs_own():
+    ours = command.get_parser().parse_args(["--config", "x", "--seconds", "10"])
+    args = argparse.Namespace(token_list=["t"] * 1000, frontend_conf=None)
+    found = command.utterances_of(ours, args, argparse.Namespace(ctc_token_list=["c"] * 30))
+    assert (found.text_len, found.ctc_text_len) == (40, 140)
+    ours.tokens_per_second = 3.0
+    assert command.utterances_of(ours, args, argparse.Namespace()) == (1, 10.0, 30, 16000, None)
+
+
 def test_the_command_prints_a_plan(larm_task, capsys):
     words = ["--config", str(CONF), "--vocab_size", "12", "--hours", "1", "--seconds", "2", "--device", "cpu"]
     assert command.main([*words, "--gpu", "80GB", "--measure", "--accum_grad", "2"]) == 0

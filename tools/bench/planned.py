@@ -73,7 +73,7 @@ def plan(words: list[str], device: str, threads: int) -> tuple[int, float, int]:
 
     torch.set_num_threads(threads)
     args, trained, utterances = prepare(words, device)
-    count_step(trained, utterances._replace(number=1, seconds=min(1.0, utterances.seconds), text_len=1))
+    count_step(trained, utterances._replace(number=1, seconds=min(1.0, utterances.seconds), text_len=1, ctc_text_len=1))
     steps = [count_step(trained, utterances._replace(number=number), args.accum_grad) for number in COUNTED]
     parameters = sum(each.numel() for each in trained.model.parameters())
     return parameters, utterances.audio_s, Growth(*steps).peak(utterances.number)

@@ -34,12 +34,14 @@ class Utterances(NamedTuple):
         seconds: Length of each in seconds.
         text_len: Tokens of each transcript.
         sample_rate_hz: Samples a second.
+        ctc_text_len: Tokens of each transcript to a CTC head that has its own; None for as many.
     """
 
     number: int
     seconds: float
     text_len: int
     sample_rate_hz: int
+    ctc_text_len: int | None = None
 
     @property
     def audio_s(self) -> float:
@@ -132,13 +134,13 @@ def new_batch(model: Any, utterances: Utterances, device: str) -> dict[str, torc
     generator = torch.Generator().manual_seed(0)
     shape = utterances.number, round(utterances.seconds * utterances.sample_rate_hz)
     batch = {"speech": torch.randn(shape, generator=generator)}
-    lists = {"text": model.token_list}
+    lists = {"text": (model.token_list, utterances.text_len)}
     if getattr(model, "has_own_ctc_tokens", False):
-        lists["ctc_text"] = model.ctc_token_list
-    for name, tokens in lists.items():
+        lists["ctc_text"] = (model.ctc_token_list, utterances.ctc_text_len or utterances.text_len)
+    for name, (tokens, length) in lists.items():
         # The first tokens are the blank and special ones, the last is the end, where a list has so many.
         first = min(3, len(tokens) - 2)
-        size = utterances.number, utterances.text_len
+        size = utterances.number, length
         batch[name] = torch.randint(first, len(tokens) - 1, size, generator=generator)
     lens = {f"{name}_lengths": torch.full((len(each),), each.size(1)) for name, each in batch.items()}
     return {name: each.to(device) for name, each in {**batch, **lens}.items()}
