@@ -49,7 +49,7 @@ def unpack(pack: str | Path, folder: str | Path, llm: str | None = None, encoder
     """Unpack a checked pack for ESPnet: `Speech2Text(**espnet_larm.unpack("model.zip", "model"), ctc_weight=1.0)`.
 
     Args:
-        pack: Path of the pack.
+        pack: Path of the pack, or the name of a model that comes with the package.
         folder: Folder to unpack into, made if missing; files of the same names are replaced.
         llm: Folder or hub id of the model's LM, where it is another place than in training.
         encoder: Folder or hub id of its pre-trained speech encoder, likewise.
@@ -61,9 +61,10 @@ def unpack(pack: str | Path, folder: str | Path, llm: str | None = None, encoder
         FileNotFoundError: There is no such pack, or its LM or speech encoder is not there.
         ValueError: The pack is damaged or refused.
     """
+    from espnet_larm.listen import models
     from espnet_larm.recognize import packs
 
-    return packs.unpack(pack, folder, llm, encoder)
+    return packs.unpack(models.pack_of(pack), folder, llm, encoder)
 
 
 def __dir__() -> list[str]:

@@ -20,7 +20,12 @@ PAGES = [
 ]
 LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]+))?\)")
 # Files of the examples, which a user makes.
-EXAMPLES = {"conf/train_larm.yaml", "conf/tiny/train_average.yaml", "tests/averaging/test_encoder.py"}
+EXAMPLES = {
+    "conf/train_larm.yaml",
+    "conf/train_larm_whisper_own.yaml",
+    "conf/tiny/train_average.yaml",
+    "tests/averaging/test_encoder.py",
+}
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 

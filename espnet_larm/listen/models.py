@@ -66,6 +66,12 @@ def packaged_names() -> list[str]:
     return sorted(path.stem for path in PACKAGED.glob("*.zip"))
 
 
+def pack_of(source: str | Path) -> str | Path:
+    """The file of the packaged model of this name, if there is one and nothing else is called so; else the source."""
+    is_packaged = str(source) in packaged_names() and not Path(source).exists()
+    return PACKAGED / f"{source}.zip" if is_packaged else source
+
+
 def _place_of(source: str) -> str | Path:
     """A path of our own formats, else the name of a recogniser of transformers or of the hub."""
     path = Path(source)

@@ -31,6 +31,16 @@ def test_the_default_is_the_model_that_is_called_so(packaged):
     assert models.default_model() == packaged / "default.zip"
 
 
+def test_the_name_of_a_packaged_model_stands_for_its_file_unless_something_is_called_so(
+    packaged, tmp_path, monkeypatch
+):
+    (packaged / "small.zip").touch()
+    monkeypatch.chdir(tmp_path)
+    assert models.pack_of("small") == packaged / "small.zip" and models.pack_of("other.zip") == "other.zip"
+    (tmp_path / "small").touch()
+    assert models.pack_of("small") == "small"
+
+
 def test_a_name_without_a_slash_is_a_packaged_model(packaged):
     (packaged / "small.zip").write_text("no zip")
     with pytest.raises(ValueError, match="small.zip is damaged or no zip file"):
