@@ -92,13 +92,16 @@ def texts_of(tokens: Sequence[str]) -> list[str]:
 
 
 def spell_with(tokenizer: Any) -> Callable[[int], str]:
-    """The characters of a token, with a space in front where it begins a word; those of an LM's vocabulary.
+    """The characters of a token, with a space in front where it begins a word; none for a special token.
 
     Args:
         tokenizer: HF's: of pieces, or of bytes, whose characters are names of theirs.
     """
+    special = set(tokenizer.all_special_ids)
 
     def spell(token: int) -> str:
+        if token in special:
+            return ""
         # Rows of an LM that its tokenizer does not know have no name.
         piece: str = tokenizer.convert_ids_to_tokens(token) or ""
         return piece.replace(WORD_START, " ").replace(WORD_START_OF_BYTES, " ")

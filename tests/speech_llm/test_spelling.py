@@ -51,7 +51,9 @@ def test_spaces_are_said_with_what_follows_and_the_last_word_at_the_end():
 
 def test_a_piece_says_where_a_word_begins():
     class Named:
-        def convert_ids_to_tokens(self, token):
-            return ["\u2581the", "\u0120cat", "s", None][token]
+        all_special_ids = (4,)
 
-    assert [spell_with(Named())(token) for token in range(4)] == [" the", " cat", "s", ""]
+        def convert_ids_to_tokens(self, token):
+            return ["\u2581the", "\u0120cat", "s", None, "</s>"][token]
+
+    assert [spell_with(Named())(token) for token in range(5)] == [" the", " cat", "s", "", ""]
