@@ -82,7 +82,7 @@ class HeadDrafts:
         """Do nothing: it holds nothing of the rows."""
 
 
-def own_word(token: int) -> str:
+def _own_word(token: int) -> str:
     """A token as a word of one character, where nothing is known of its spelling."""
     return f" {chr(token)}"
 
@@ -102,7 +102,7 @@ class TextDrafts:
     """
 
     def __init__(
-        self, fixed: Sequence[Sequence[int]], most: int, eos: int, spell: Callable[[int], str] = own_word
+        self, fixed: Sequence[Sequence[int]], most: int, eos: int, spell: Callable[[int], str] = _own_word
     ) -> None:
         self.most = most
         self._rows = [_Alignment(tokens, eos, spell) for tokens in fixed]
