@@ -119,12 +119,7 @@ class TextDrafts:
 
 
 class _Alignment:
-    """The alignment of a growing hypothesis with a fixed one: the fewest errors up to each place, by characters.
-
-    On read speech (101 utterances), Gemma's hypotheses are found in 1,096 calls so, in 1,123 with the edge of any
-    token as good as that of a word, and in 1,307 by whole tokens; the best place each time would need 932. Other costs
-    change little.
-    """
+    """The alignment of a growing hypothesis with a fixed one: the fewest errors up to each place, by characters."""
 
     # Of a character in the place of another, or too many, the cost is 1.
     LEFT_OUT = 0.5

@@ -441,13 +441,18 @@ def skipping(encoder, ctc, skip_blank, lens=(60, 33)):
     return {read.number: read.hs_pad for read in reads}
 
 
-@pytest.fixture(scope="module")
-def talkative() -> CTC:
+def talkative_head() -> CTC:
     """A CTC head that says blank of some frames and not of others."""
     torch.manual_seed(3)
     head = CTC(VOCAB, SIZE)
     torch.nn.init.normal_(head.ctc_lo.weight, std=2.0)
     return head.eval()
+
+
+@pytest.fixture(scope="module")
+def talkative() -> CTC:
+    """A head that is neither blank nor text alone."""
+    return talkative_head()
 
 
 def half_blank(encoder, ctc) -> float:
